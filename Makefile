@@ -1,0 +1,48 @@
+# Everything a Linux machine with Python >= 3.11 and make needs: no root, nothing installed outside .venv.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.stamp
+
+.PHONY: help demo test check format wheel constraints clean
+
+help:  ## list the targets
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: $(READY)  ## set up, then run the main scenario on real memfds and print its report
+	$(BIN)/snapdrill run scenarios/demo.yaml
+
+test: $(READY)  ## set up, then run every test; what this host cannot run is listed with its reason
+	$(BIN)/python -m pytest -n 2
+
+check: $(READY)  ## lint, format, types and the dependency rule
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)  ## format the code and fix what the linter can fix
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+wheel: $(READY)  ## build the wheel, shipped scenarios included, into dist/
+	rm -rf build/lib
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+constraints:  ## pin again: every version and hash in constraints.txt, for all supported Pythons
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/pip install --quiet uv
+	printf 'setuptools\nwheel\n' | build/uv/bin/uv pip compile --quiet --upgrade --universal --fork-strategy fewest \
+		--python-version 3.11 --all-extras --generate-hashes --no-emit-index-url --no-header \
+		--output-file constraints.txt pyproject.toml -
+
+clean:  ## remove .venv, caches and what was built; runs/ stays
+	rm -rf .venv build dist snapdrill.egg-info .hypothesis .*_cache
+	find engine flags sim tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "snapdrill needs Python >= 3.11: make PYTHON=python3.x")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,1 @@
+"""What happens to the memory of one incarnation; knows no flag, no fleet and no screen."""

@@ -1,0 +1,174 @@
+"""The packed file that receives a build's dirty blocks, readable chunk by chunk as they are published."""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import errno
+import os
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from engine import linux
+from engine.errors import BuildFailedError, TruncatedError
+from engine.ranges import Chunk
+
+PARTIAL = ".partial"
+MEMFILE = "memfile"
+
+
+class Cache:
+    """One build being written in `<builds>/<build>.partial/`; the folder gets its final name when it is finished.
+
+    Thread-safe: copiers write and publish, readers wait for the chunk they need only.
+    """
+
+    def __init__(self, builds: Path, build: str, chunks: Sequence[Chunk]) -> None:
+        self.build = build
+        self.folder = builds / f"{build}{PARTIAL}"
+        self.final = builds / build
+        self.length = sum(chunk.length for chunk in chunks)
+        self._offsets = [chunk.cache_offset for chunk in chunks]
+        self._published = [False] * len(chunks)
+        self._wanted: deque[int] = deque()
+        self._changed = threading.Condition()
+        self._error: BaseException | None = None
+        self._finished = False
+        self._made = False  # the folder is this build's own: only then may a failure delete it
+        self._readers = 0
+        self._cached = 0  # bytes that the page cache was seen to hold, on disk
+        self.on_tmpfs = False
+        self.fd = -1
+
+    def create(self) -> None:
+        """Make the folder and the empty file; raises OSError, FileExistsError where the build's name is taken."""
+        if self.final.exists():  # found at the end, it would cost a condemned guest
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.final))
+        self.folder.mkdir(parents=True)
+        self._made = True
+        self.fd = os.open(self.folder / MEMFILE, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self.on_tmpfs = linux.filesystem_magic(self.fd) == linux.TMPFS_MAGIC
+
+    def reserve(self) -> None:
+        """Make sure of the space before anything is destroyed; raises OSError(ENOSPC).
+
+        A disk reserves by fallocate; on tmpfs that would take the memory at once, so free space is asked instead.
+        """
+        if self.length == 0:
+            return
+        if self.on_tmpfs:
+            status = os.fstatvfs(self.fd)
+            if status.f_blocks and status.f_bavail * status.f_frsize < self.length:  # no blocks: no limit
+                raise OSError(errno.ENOSPC, f"{self.length} bytes do not fit: {os.strerror(errno.ENOSPC)}")
+        else:
+            os.posix_fallocate(self.fd, 0, self.length)
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Write the whole of `data` at `offset` of the packed file; raises OSError as the kernel says."""
+        done = 0
+        while done < len(data):
+            done += os.pwrite(self.fd, data[done:], offset + done)
+
+    def publish(self, chunk: Chunk) -> None:
+        """The chunk's bytes are in the file: its readers may have them."""
+        with self._changed:
+            self._published[chunk.index] = True
+            if not self.on_tmpfs:
+                self._cached += self._cached_bytes(chunk)
+            self._changed.notify_all()
+
+    def _cached_bytes(self, chunk: Chunk) -> int:
+        try:
+            return linux.cached_bytes(self.fd, chunk.cache_offset, chunk.length)
+        except OSError:  # before Linux 6.5: what was written counts as cached
+            return chunk.length
+
+    def is_published(self, index: int) -> bool:
+        """True where chunk `index` may be read."""
+        return self._published[index]
+
+    def take_wanted(self) -> int | None:
+        """The index of a chunk that a reader waits for, for the copier to take next."""
+        with self._changed:
+            while self._wanted:
+                index = self._wanted.popleft()
+                if not self._published[index]:
+                    return index
+        return None
+
+    def resident_bytes(self) -> int:
+        """Memory the file takes: st_blocks on tmpfs; on disk what cachestat(2) said of each chunk when published."""
+        return os.fstat(self.fd).st_blocks * 512 if self.on_tmpfs else self._cached
+
+    def read(self, offset: int, length: int, deadline: float | None = None) -> bytes:
+        """Bytes of the packed file, once the chunks that hold them are published.
+
+        Raises BuildFailedError when the build fails, also while waiting; TimeoutError after `deadline` seconds.
+        """
+        end = None if deadline is None else time.monotonic() + deadline
+        first = bisect.bisect_right(self._offsets, offset) - 1
+        last = bisect.bisect_right(self._offsets, offset + length - 1) - 1
+        if offset < 0 or length <= 0 or offset + length > self.length:
+            raise TruncatedError(
+                f"build {self.build} has {self.length} bytes: [{offset}, {offset + length}) is not there"
+            )
+        for index in range(first, last + 1):
+            self._wait_for(index, end)
+        with self._reading() as fd:
+            data = os.pread(fd, length, offset)
+        if len(data) != length:
+            raise TruncatedError(f"the cache of build {self.build} ended at byte {offset + len(data)}")
+        return data
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[int]:
+        """The file for one read: `close` waits for it; after that a finished build is opened by its name."""
+        with self._changed:
+            fd = self.fd
+            self._readers += fd >= 0
+        if fd < 0:
+            with open(self.final / MEMFILE, "rb", buffering=0) as file:
+                yield file.fileno()
+            return
+        try:
+            yield fd
+        finally:
+            with self._changed:
+                self._readers -= 1
+                self._changed.notify_all()
+
+    def _wait_for(self, index: int, end: float | None) -> None:
+        timeout = None if end is None else max(0.0, end - time.monotonic())
+        with self._changed:
+            if not self._published[index] and self._error is None:
+                self._wanted.append(index)
+            if not self._changed.wait_for(lambda: self._published[index] or self._error is not None, timeout):
+                raise TimeoutError(f"chunk {index} of build {self.build} was not published in time")
+            if self._error is not None:
+                raise BuildFailedError(f"build {self.build} failed: {self._error}") from self._error
+
+    def finish(self) -> None:
+        """Give the folder its final name, all at once; raises OSError."""
+        os.rename(self.folder, self.final)
+        with self._changed:
+            self._finished = True
+
+    def fail(self, error: BaseException) -> None:
+        """The build will never be: wake every reader with the error and delete what was written."""
+        with self._changed:
+            self._error = self._error or error
+            self._changed.notify_all()
+        if self._made:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Close the file once no reader is in the middle of it; harmless when already closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._readers == 0)
+            if self.fd >= 0:
+                os.close(self.fd)
+                self.fd = -1

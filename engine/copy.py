@@ -1,0 +1,193 @@
+"""The chunk pipeline: read, write, publish, punch; one worker until the point of no return, then two."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+import xxhash
+
+from engine.cache import Cache
+from engine.effects import Effects
+from engine.errors import EngineError
+from engine.events import ChunkPublished, ChunkPunched, CleanPagesPunched, Emit, PunchFailed, Retried
+from engine.memfd import Memfd
+from engine.meter import PeakMeter
+from engine.permit import PunchPermit
+from engine.plan import PausePlan
+from engine.ranges import Chunk, whole_pages
+
+WORKERS = 2
+_TRANSIENT = frozenset({errno.EINTR, errno.EAGAIN, errno.ENOMEM})
+_ATTEMPTS = 5
+
+
+class ChunkError(EngineError):
+    """A chunk could not be copied: which, by which call, and why."""
+
+    def __init__(self, chunk: int, call: str, cause: BaseException) -> None:
+        super().__init__(f"{call} of chunk {chunk} failed: {cause}")
+        self.chunk = chunk
+        self.call = call
+        self.cause = cause
+
+
+class ChunkCopier:
+    """Copies the chunks of one plan. `permit` opens punching; without it nothing is ever freed."""
+
+    def __init__(
+        self, memfd: Memfd, plan: PausePlan, cache: Cache, meter: PeakMeter, effects: Effects, emit: Emit
+    ) -> None:
+        self._memfd = memfd
+        self._plan = plan
+        self._cache = cache
+        self._meter = meter
+        self._effects = effects
+        self._emit = emit
+        self._queue = deque(plan.chunks)
+        self._first: Chunk | None = None
+        self._lock = threading.Lock()
+        self._failure: Exception | None = None
+        self.permit: PunchPermit | None = None
+        self.punch_error: str | None = None
+        self.digests: list[bytes] = [b""] * len(plan.chunks)
+        self.copied = 0
+
+    def copy_first(self, stop: Callable[[], None]) -> None:
+        """Copy and publish chunk 0 alone, where there is one; `stop` raises if the pause was cancelled."""
+        stop()
+        if self._queue:  # the lowest, whatever a reader waits for: only its failure may roll back
+            self._first = self._queue.popleft()
+            self._copy(self._first, _Buffers(self._plan))
+
+    def punch_owed_to_nobody(self) -> None:
+        """Free, where there is a permit, pages that hold no dirty block, then chunk 0, which is published already."""
+        if self.permit is None:
+            return
+        self._punch_clean_pages()
+        if self._first is not None:
+            self._free(self._first)
+
+    def _punch_clean_pages(self) -> None:
+        for offset, length in self._plan.clean_pages:
+            if not self._punch(offset, length, None):
+                return
+        if self._plan.clean_pages:
+            total = sum(length for _, length in self._plan.clean_pages)
+            self._emit(CleanPagesPunched(total, self._meter.freed()))
+
+    def copy_rest(self, stop: Callable[[], None]) -> None:
+        """Copy what is left with two workers; raises the first failure once both have ended."""
+        second = threading.Thread(target=self._work, args=(stop,), name="copier-2", daemon=True)
+        with contextlib.suppress(RuntimeError):  # no thread to be had: one worker copies it all
+            second.start()
+        self._work(stop)
+        if second.ident is not None:
+            second.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self, stop: Callable[[], None]) -> None:
+        try:
+            buffers = _Buffers(self._plan)
+            while self._failure is None and (chunk := self._next()) is not None:
+                stop()
+                self._copy(chunk, buffers)
+        except Exception as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
+            with self._lock:
+                if self._failure is None:
+                    self._failure = error
+
+    def _next(self) -> Chunk | None:
+        """The chunk a reader waits for, else the lowest that is left."""
+        wanted = self._cache.take_wanted()
+        with self._lock:
+            if wanted is not None and (chunk := self._plan.chunks[wanted]) in self._queue:
+                self._queue.remove(chunk)
+                return chunk
+            return self._queue.popleft() if self._queue else None
+
+    def _copy(self, chunk: Chunk, buffers: _Buffers) -> None:
+        data = self._read(chunk, buffers)
+        self._act(chunk, "copy.write", lambda: self._effects.copy_write(self._cache, data, chunk))
+        self.digests[chunk.index] = xxhash.xxh3_128_digest(data)
+        self._meter.sample(unpublished=chunk.length)
+        self._act(chunk, "publish", lambda: self._effects.publish(self._cache, chunk))
+        now = self._meter.sample()
+        with self._lock:
+            self.copied += chunk.length
+        self._emit(ChunkPublished(chunk.index, chunk.length, self._page_bytes(chunk), now.source, now.cache))
+        self._free(chunk)
+
+    def _page_bytes(self, chunk: Chunk) -> int:
+        """What punching the chunk can free: the pages that hold its dirty blocks."""
+        page, block = self._memfd.page_size, self._plan.facts.block_size
+        return chunk.length if page <= block else len(np.unique(chunk.blocks // (page // block))) * page
+
+    def _free(self, chunk: Chunk) -> None:
+        """Punch the whole pages of a published chunk's span."""
+        pages = whole_pages(chunk.start, chunk.end, self._memfd.page_size, self._memfd.size)
+        if pages and self._punch(pages[0], pages[1] - pages[0], chunk):
+            self._emit(ChunkPunched(chunk.index, self._meter.freed()))
+
+    def _read(self, chunk: Chunk, buffers: _Buffers) -> memoryview:
+        """The dirty blocks of the chunk, packed, in this worker's own buffer."""
+        block = self._plan.facts.block_size
+        first, last = int(chunk.blocks[0]), int(chunk.blocks[-1])
+        span = buffers.span[: (last - first + 1) * block]
+        self._act(chunk, "copy.read", lambda: self._effects.copy_read(self._memfd, span, first * block, chunk))
+        return span if len(span) == chunk.length else buffers.pack(span, chunk, block)
+
+    def _punch(self, offset: int, length: int, chunk: Chunk | None) -> bool:
+        """Punch where that is open; the first failure ends all punching, and is not fatal: the bytes are safe."""
+        permit = self.permit
+        if permit is None or self.punch_error is not None:
+            return False
+        try:
+            self._retry("punch", lambda: self._effects.punch(self._memfd, offset, length, permit, chunk))
+        except (OSError, EngineError) as error:
+            with self._lock:
+                self.punch_error = str(error)
+            self._emit(PunchFailed(chunk.index if chunk else None, str(error)))
+            return False
+        return True
+
+    def _act(self, chunk: Chunk, call: str, act: Callable[[], None]) -> None:
+        try:
+            self._retry(call, act)
+        except (OSError, EngineError) as error:
+            raise ChunkError(chunk.index, call, error) from error
+
+    def _retry(self, call: str, act: Callable[[], None]) -> None:
+        """Transient errors are tried again a bounded number of times: the bytes are still in the memfd."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                act()
+            except OSError as error:
+                if error.errno not in _TRANSIENT or attempt == _ATTEMPTS:
+                    raise
+                self._emit(Retried(call, str(error), attempt))
+                time.sleep(0.0005 * 2**attempt)
+            else:
+                return
+
+
+class _Buffers:
+    """One worker's memory: a span as read, and its dirty blocks packed."""
+
+    def __init__(self, plan: PausePlan) -> None:
+        size = max((chunk.end - chunk.start for chunk in plan.chunks), default=mmap.PAGESIZE)
+        self.span = memoryview(mmap.mmap(-1, size))
+        self._packed = np.empty(size, dtype=np.uint8)
+
+    def pack(self, span: memoryview, chunk: Chunk, block: int) -> memoryview:
+        rows = np.frombuffer(span, dtype=np.uint8).reshape(-1, block)
+        packed = self._packed[: chunk.length].reshape(-1, block)
+        np.take(rows, chunk.blocks - chunk.blocks[0], axis=0, out=packed, mode="clip")
+        return packed.reshape(-1).data

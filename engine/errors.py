@@ -1,0 +1,51 @@
+"""What can go wrong, in few kinds; each message says what happened and what to do."""
+
+from __future__ import annotations
+
+import errno as _errno
+
+
+class UserError(Exception):
+    """Bad input from a person: one clear line (or one a finding), with where and what to do; exit code 2."""
+
+
+class EngineError(Exception):
+    """Something the engine refused or could not do."""
+
+
+class NotAMemfdError(EngineError):
+    """A received file descriptor is not a memfd that can be trusted: wrong kind, size or seals."""
+
+
+class TruncatedError(EngineError):
+    """A file ended before the bytes that it must hold."""
+
+
+class PunchRefusedError(EngineError):
+    """A punch would break a rule (no permit, wrong memfd, outside the file, not aligned, sealed): nothing was freed."""
+
+
+class CondemnedError(EngineError):
+    """An incarnation that is condemned was asked to run: it may never run again."""
+
+
+class FreezeError(EngineError):
+    """A guest did not stop, or did not stay stopped, in time."""
+
+
+class BuildFailedError(EngineError):
+    """A build will never be finished; readers and waiters get this with its cause."""
+
+
+class CorruptBuildError(EngineError):
+    """A header or a cache does not hold what was written: refused as a whole."""
+
+
+class CancelledPauseError(EngineError):
+    """The caller cancelled the pause before it was condemned."""
+
+
+def errno_name(error: BaseException) -> str | None:
+    """`ENOSPC` for an OSError with that errno; None for anything else."""
+    number = getattr(error, "errno", None)
+    return _errno.errorcode.get(number, str(number)) if isinstance(number, int) else None

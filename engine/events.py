@@ -1,0 +1,125 @@
+"""What happened inside a pause: frozen, past-tense facts. Sizes in bytes, times in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A fact; its ledger name is the class name in snake case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned(Event):
+    """The dirty set was read; `tracker` says how."""
+
+    tracker: str
+    dirty_bytes: int
+    empty_bytes: int
+    resident_bytes: int
+    scan_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Planned(Event):
+    """Path, legality of punching and amount of work were decided."""
+
+    path: str
+    punch: bool
+    punch_reason: str
+    chunks: int
+    dirty_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPublished(Event):
+    """A chunk became readable in the cache. `page_bytes` is what the pages under its dirty blocks take in the memfd."""
+
+    chunk: int
+    length: int
+    page_bytes: int
+    source_resident: int
+    cache_resident: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPunched(Event):
+    """`freed` is what st_blocks says of the memfd as a whole since the freeze."""
+
+    chunk: int
+    freed: int
+
+
+@dataclass(frozen=True, slots=True)
+class CleanPagesPunched(Event):
+    """Pages that the snapshot does not owe were freed."""
+
+    length: int
+    freed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Condemned(Event):
+    """The point of no return: the durable record is written."""
+
+    build: str
+
+
+@dataclass(frozen=True, slots=True)
+class CondemnFailed(Event):
+    """The record could not be written: nothing will be punched."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class PunchFailed(Event):
+    """A punch failed; `chunk` is None for clean pages. The bytes are safe, punching ends."""
+
+    chunk: int | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retried(Event):
+    """A transient error; the call is tried again."""
+
+    call: str
+    error: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFailed(Event):
+    """The pause failed, before or after the point of no return."""
+
+    chunk: int | None
+    call: str
+    error: str
+    condemned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BuildFinished(Event):
+    """Cache and header have their final name."""
+
+    build: str
+    length: int
+    content_hash: str
+    copy_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class CacheDeleted(Event):
+    """A partial cache is gone."""
+
+    build: str
+
+
+Emit = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """An `Emit` for callers that keep no ledger."""

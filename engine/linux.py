@@ -1,0 +1,186 @@
+"""The Linux calls that Python lacks: one small function each, its errno turned into an OSError.
+
+The only module with `ctypes`. Numbers are those of x86_64 and aarch64 where they agree, else chosen by machine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import mmap
+import os
+import platform
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # guests are forked from a process that never loads numpy: that keeps a fork near a millisecond
+    import numpy as np
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+
+_ARM = platform.machine() == "aarch64"
+_NR_USERFAULTFD = 282 if _ARM else 323
+_NR_CACHESTAT = 451
+
+FALLOC_KEEP_SIZE = 1
+FALLOC_PUNCH_HOLE = 2
+
+F_ADD_SEALS = 1033
+F_GET_SEALS = 1034
+SEAL_SHRINK, SEAL_GROW, SEAL_WRITE, SEAL_FUTURE_WRITE = 2, 4, 8, 16
+
+TMPFS_MAGIC = 0x01021994
+HUGETLBFS_MAGIC = 0x958458F6
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME = 1, 4, 15
+
+CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+
+_UFFD_USER_MODE_ONLY = 1
+_UFFD_FEATURES = (1 << 15) | (1 << 12) | (1 << 13)  # WP_ASYNC | WP_HUGETLBFS_SHMEM | WP_UNPOPULATED
+_UFFDIO_API, _UFFDIO_REGISTER, _UFFDIO_WRITEPROTECT = 0xC018AA3F, 0xC020AA00, 0xC018AA06
+_UFFD_REGISTER_MODE_WP = 2
+_UFFD_WRITEPROTECT_MODE_WP = 1
+
+_PAGEMAP_SCAN = 0xC0606610
+_PAGE_IS_WRITTEN = 2
+_PM_SCAN_WP_MATCHING, _PM_SCAN_CHECK_WPASYNC = 1, 2
+_SCAN_VECTOR = 1 << 16  # ranges a call may return
+
+
+def _raise() -> None:
+    number = ctypes.get_errno()
+    raise OSError(number, os.strerror(number))
+
+
+def _check(result: int) -> int:
+    if result < 0:
+        _raise()
+    return result
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Free the bytes [offset, offset+length) of a file, keeping its size; raises OSError.
+
+    On hugetlb the kernel zeroes an unaligned part without freeing it (kernel commit 68d32527d340), so alignment is
+    the caller's to check.
+    """
+    _check(_libc.fallocate(fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, offset, length))
+
+
+def add_seals(fd: int, seals: int) -> None:
+    """Seal a memfd (F_SEAL_*); EPERM if it was made without MFD_ALLOW_SEALING, EINVAL if it is no memfd."""
+    fcntl.fcntl(fd, F_ADD_SEALS, seals)
+
+
+def seals_of(fd: int) -> int:
+    """The F_SEAL_* bits of a memfd; EINVAL if the file cannot carry seals."""
+    return int(fcntl.fcntl(fd, F_GET_SEALS))
+
+
+class _CacheStatRange(ctypes.Structure):
+    _fields_ = [("offset", ctypes.c_uint64), ("length", ctypes.c_uint64)]
+
+
+class _CacheStat(ctypes.Structure):
+    _fields_ = [(n, ctypes.c_uint64) for n in ("cache", "dirty", "writeback", "evicted", "recently_evicted")]
+
+
+def cached_bytes(fd: int, offset: int, length: int) -> int:
+    """Bytes of [offset, offset+length) that the page cache holds (cachestat(2), Linux 6.5; not on hugetlb)."""
+    span, stat = _CacheStatRange(offset, length), _CacheStat()
+    _check(_libc.syscall(_NR_CACHESTAT, fd, ctypes.byref(span), ctypes.byref(stat), 0))
+    return int(stat.cache) * mmap.PAGESIZE
+
+
+def filesystem_magic(fd: int) -> int:
+    """`f_type` of fstatfs(2): TMPFS_MAGIC, HUGETLBFS_MAGIC, ..."""
+    buffer = ctypes.create_string_buffer(256)
+    _check(_libc.fstatfs(fd, buffer))
+    return int(struct.unpack_from("<Q", buffer.raw)[0])
+
+
+def set_parent_death_signal(number: int) -> None:
+    """Have the kernel send this process a signal when the thread that forked it dies (PR_SET_PDEATHSIG)."""
+    _check(_libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0))
+
+
+def set_process_name(name: str) -> None:
+    """The name in /proc/PID/comm; 15 bytes are kept."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    _check(_libc.prctl(PR_SET_NAME, ctypes.addressof(buffer), 0, 0, 0))
+
+
+def unshare(flags: int) -> None:
+    """Move this process into new namespaces (CLONE_NEW*); CLONE_NEWUSER: EINVAL unless it has one thread only."""
+    _check(_libc.unshare(flags))
+
+
+def mount_tmpfs(folder: str, size: int) -> None:
+    """Mount a tmpfs of `size` bytes on a folder; EPERM without CAP_SYS_ADMIN in the mount's user namespace."""
+    options = f"size={size}".encode()
+    _check(_libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", ctypes.c_ulong(0), options))
+
+
+def address_of(mapping: mmap.mmap) -> int:
+    """The address of a writable mapping in this process."""
+    view = ctypes.c_char.from_buffer(mapping)
+    address = ctypes.addressof(view)
+    del view
+    return address
+
+
+def write_protect_tracking(address: int, length: int) -> int:
+    """Have the kernel note writes to [address, address+length) of this process; returns the userfaultfd to keep open.
+
+    UFFD WP_ASYNC: no fault is delivered, writes only clear the protection (Linux 6.7). Raises OSError where refused:
+    EPERM or ENOSYS under a seccomp profile, EINVAL on older kernels.
+    """
+    fd = _check(_libc.syscall(_NR_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK | _UFFD_USER_MODE_ONLY))
+    try:
+        fcntl.ioctl(fd, _UFFDIO_API, struct.pack("<3Q", 0xAA, _UFFD_FEATURES, 0))
+        fcntl.ioctl(fd, _UFFDIO_REGISTER, struct.pack("<4Q", address, length, _UFFD_REGISTER_MODE_WP, 0))
+        fcntl.ioctl(fd, _UFFDIO_WRITEPROTECT, struct.pack("<3Q", address, length, _UFFD_WRITEPROTECT_MODE_WP))
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenRanges:
+    """Byte ranges relative to the start of a scan: `starts[i] <= written < ends[i]` (uint64 arrays)."""
+
+    starts: np.ndarray[Any, np.dtype[np.uint64]]
+    ends: np.ndarray[Any, np.dtype[np.uint64]]
+
+
+def scan_written(pagemap_fd: int, address: int, length: int, *, rearm: bool) -> WrittenRanges:
+    """What was written in [address, address+length) since protection was armed (PAGEMAP_SCAN on /proc/PID/pagemap).
+
+    With `rearm` the returned pages are protected again atomically. Raises OSError(EPERM) where the range is not
+    registered; an unmapped range or a dead process gives an empty list and no error.
+    """
+    import numpy as np
+
+    flags = _PM_SCAN_CHECK_WPASYNC | (_PM_SCAN_WP_MATCHING if rearm else 0)
+    vector = np.empty((_SCAN_VECTOR, 3), dtype=np.uint64)
+    parts: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
+    start, end = address, address + length
+    while start < end:
+        argument = struct.pack(
+            "<12Q", 96, flags, start, end, 0, vector.ctypes.data, _SCAN_VECTOR, 0, 0, _PAGE_IS_WRITTEN, 0,
+            _PAGE_IS_WRITTEN,
+        )  # fmt: skip
+        buffer = bytearray(argument)
+        count = fcntl.ioctl(pagemap_fd, _PAGEMAP_SCAN, buffer, True)
+        parts.append(vector[:count, :2] - np.uint64(address))
+        if count < _SCAN_VECTOR:  # walk_end may be stale on 6.18: a vector that is not full ends the walk
+            break
+        start = max(int(struct.unpack_from("<Q", buffer, 32)[0]), int(vector[count - 1, 1]))
+    ranges = np.concatenate(parts) if parts else np.empty((0, 2), dtype=np.uint64)
+    return WrittenRanges(ranges[:, 0], ranges[:, 1])

@@ -1,0 +1,94 @@
+"""A guest's memory: one owned file descriptor, read by system call, freed by punching."""
+
+from __future__ import annotations
+
+import os
+
+from engine import linux
+from engine.errors import NotAMemfdError, PunchRefusedError, TruncatedError
+from engine.permit import PunchPermit
+
+_SIZE_SEALS = linux.SEAL_SHRINK | linux.SEAL_GROW
+
+
+class Memfd:
+    """Owns the fd of a memfd whose size can no longer change. Sizes and offsets in bytes.
+
+    Made by `adopt`. `page_size` is the unit the kernel frees (fstatvfs f_bsize: 4 KiB shmem, 2 MiB hugetlb).
+    """
+
+    def __init__(self, fd: int, size: int, page_size: int, seals: int, inode: int) -> None:
+        self.fd = fd
+        self.size = size
+        self.page_size = page_size
+        self.seals = seals
+        self.inode = inode
+
+    @classmethod
+    def adopt(cls, fd: int, size: int) -> Memfd:
+        """Take ownership of a received fd, trusting nothing: a memfd of `size` bytes, sealed against resizing here.
+
+        Raises NotAMemfdError (the fd is closed). Seals: memfd made with MFD_ALLOW_SEALING, else EPERM.
+        """
+        try:
+            return cls._checked(fd, size)
+        except (OSError, NotAMemfdError) as error:
+            os.close(fd)
+            if isinstance(error, OSError):
+                raise NotAMemfdError(f"the guest's fd cannot be sealed as a memfd: {error.strerror}") from error
+            raise
+
+    @classmethod
+    def _checked(cls, fd: int, size: int) -> Memfd:
+        if not os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:"):
+            raise NotAMemfdError("the guest's fd is not a memfd")
+        linux.add_seals(fd, _SIZE_SEALS)  # before the size is read: it cannot change afterwards
+        status = os.fstat(fd)
+        page_size = os.fstatvfs(fd).f_bsize
+        if status.st_size != size or size % page_size:
+            raise NotAMemfdError(f"the guest's memfd has {status.st_size} bytes, expected {size} in whole pages")
+        return cls(fd, size, page_size, linux.seals_of(fd), status.st_ino)
+
+    def refresh_seals(self) -> int:
+        """The seals as they are now: a guest may add more at any time."""
+        self.seals = linux.seals_of(self.fd)
+        return self.seals
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill the whole buffer from `offset`; raises TruncatedError at the file's end, else OSError."""
+        done = 0
+        while done < len(buffer):
+            count = os.preadv(self.fd, [buffer[done:]], offset + done)
+            if count == 0:
+                raise TruncatedError(f"the memfd ended at byte {offset + done}")
+            done += count
+
+    def write_from(self, buffer: memoryview, offset: int) -> None:
+        """Write the whole buffer at `offset`; for filling a fresh shmem memfd (hugetlb refuses write(2): EINVAL)."""
+        done = 0
+        while done < len(buffer):
+            done += os.pwrite(self.fd, buffer[done:], offset + done)
+
+    def resident_bytes(self) -> int:
+        """Memory that the kernel holds for this memfd (st_blocks)."""
+        return os.fstat(self.fd).st_blocks * 512
+
+    def punch(self, offset: int, length: int, permit: PunchPermit) -> None:
+        """Free [offset, offset+length) for every mapping of this memfd; cannot be undone.
+
+        Raises PunchRefusedError (nothing freed) without a permit for this very memfd, outside the file, or unaligned to
+        the page size (hugetlb would zero without freeing); OSError as the kernel says.
+        """
+        if type(permit) is not PunchPermit or permit.incarnation.memfd_inode != self.inode:
+            raise PunchRefusedError("this memfd's incarnation is not condemned")
+        if offset < 0 or length <= 0 or offset + length > self.size:
+            raise PunchRefusedError(f"[{offset}, {offset + length}) lies outside the file of {self.size} bytes")
+        if offset % self.page_size or length % self.page_size:
+            raise PunchRefusedError(f"[{offset}, {offset + length}) is not aligned to pages of {self.page_size} bytes")
+        linux.punch_hole(self.fd, offset, length)
+
+    def close(self) -> None:
+        """Close the fd; harmless when already closed."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1

@@ -1,0 +1,346 @@
+"""One pause of one incarnation, start to finish.
+
+A failure before the point of no return rolls back, one after it discards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from engine import mapping as maps
+from engine import plan as plans
+from engine.cache import Cache
+from engine.copy import ChunkCopier, ChunkError
+from engine.dirty import DirtySet, Tracker
+from engine.effects import Effects
+from engine.errors import CancelledPauseError, EngineError, FreezeError
+from engine.events import (
+    BuildFinished,
+    CacheDeleted,
+    Condemned,
+    CondemnFailed,
+    CopyFailed,
+    Emit,
+    Event,
+    Planned,
+    Scanned,
+    ignore,
+)
+from engine.incarnation import GuestProcess
+from engine.memfd import Memfd
+from engine.meter import PeakMeter
+from engine.permit import CondemnedRecords, PunchPermit
+from engine.plan import MemoryFacts, PauseOptions, PausePlan
+from engine.snapshot import Header, write_attachments
+
+
+class Outcome(StrEnum):
+    """How a pause ended."""
+
+    FINISHED = "finished"
+    ROLLED_BACK = "rolled-back"
+    DISCARDED = "discarded"
+
+
+@dataclass(frozen=True, slots=True)
+class PauseRequest:
+    """A frozen guest and where its memory goes. The pause owns the memfd unless it rolls back."""
+
+    guest: GuestProcess
+    memfd: Memfd
+    tracker: Tracker
+    block_size: int
+    parent: Header
+    build: str
+    builds: Path
+    condemned: CondemnedRecords
+    options: PauseOptions
+    attachments: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PauseResult:
+    """What a pause did, by the kernel's account; bytes, milliseconds. None where it does not apply."""
+
+    outcome: Outcome
+    error: str | None
+    failed_chunk: int | None
+    condemned: bool
+    condemn_error: str | None
+    punch_error: str | None
+    punched_bytes: int
+    peak_over: int | None
+    peak_ratio: float | None
+    copy_ms: float | None
+    header: Header | None
+
+
+class Pause:
+    """`begin` runs to the pause's answer, `settle` waits for the copy's end. Thread-safe."""
+
+    def __init__(self, request: PauseRequest, effects: Effects | None = None, emit: Emit = ignore) -> None:
+        self._request = request
+        self._effects = effects or Effects()
+        self._emit = emit
+        self._lock = threading.RLock()  # a listener that cancels may be called while it is held
+        self._cancelled = False
+        self._committed = False
+        self._condemned = False
+        self._condemn_error: str | None = None
+        self._settled = threading.Event()
+        self._result: PauseResult | None = None
+        self._begun = time.perf_counter()
+        self.plan: PausePlan | None = None
+        self._cache: Cache | None = None
+        self._meter: PeakMeter | None = None
+        self._copier: ChunkCopier | None = None
+        self._header: Header | None = None
+
+    def begin(self) -> None:
+        """Return once the pause has its answer: the copy done, or (background) condemned with the header known."""
+        try:
+            self._prepare()
+            copier, plan = self._parts()
+            copier.copy_first(self._stop_if_cancelled)
+            self._effects.confirm_stopped(self._request.guest)
+            if plan.condemns_early:
+                self._condemn()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the guest must not stay between the two fates
+            self._fail(error)
+            return
+        if plan.background and self._condemned:
+            with contextlib.suppress(RuntimeError):  # no thread to be had: the answer waits for the copy
+                threading.Thread(target=self._rest, name="copier-1", daemon=True).start()
+                return
+        self._rest()
+
+    def settle(self, deadline: float | None = None) -> PauseResult:
+        """The result once the copy has ended; raises TimeoutError after `deadline` seconds."""
+        if not self._settled.wait(deadline) or self._result is None:
+            raise TimeoutError(f"the copy of build {self._request.build} did not end within {deadline} s")
+        return self._result
+
+    def is_settled(self) -> bool:
+        """True once nothing more will happen."""
+        return self._settled.is_set()
+
+    def cancel(self) -> bool:
+        """Ask for a roll-back; False where the guest is condemned, or all is copied: then the pause goes on."""
+        with self._lock:
+            if self._condemned or self._committed or self._settled.is_set():
+                return False
+            self._cancelled = True
+            return True
+
+    @property
+    def header(self) -> Header | None:
+        """The header as far as it is known: mapping at the answer, digests when finished."""
+        return self._header
+
+    @property
+    def cache(self) -> Cache | None:
+        """The cache being written, for readers."""
+        return self._cache
+
+    # -- before the point of no return: everything that can be checked is checked here
+
+    def _prepare(self) -> None:
+        request = self._request
+        self._check_parent()
+        self._effects.confirm_stopped(request.guest)
+        dirty = self._effects.scan(request.tracker, request.guest, request.memfd, request.block_size)
+        facts = MemoryFacts(
+            size=request.memfd.size,
+            page_size=request.memfd.page_size,
+            block_size=request.block_size,
+            seals=request.memfd.refresh_seals(),
+            consumed=True,
+            parent_finished=True,  # as `_check_parent` saw
+        )
+        plan = self.plan = plans.plan(request.options, facts, dirty.dirty)
+        self._tell_of(dirty, plan)
+        self._header = self._unfinished_header(dirty)
+        cache = self._cache = Cache(request.builds, request.build, plan.chunks)
+        self._meter = PeakMeter(request.memfd, cache)
+        self._effects.create_cache(cache)
+        self._effects.reserve(cache)
+        write_attachments(request.attachments, cache.folder)  # before the guest is condemned: space may lack
+        self._copier = ChunkCopier(request.memfd, plan, cache, self._meter, self._effects, self._emit)
+
+    def _check_parent(self) -> None:
+        """A build may be a parent only when it is finished: its clean pages are about to be freed."""
+        parent = self._request.parent.mapping
+        if parent.size != self._request.memfd.size:
+            raise EngineError(f"the parent holds {parent.size} bytes, the memfd has {self._request.memfd.size}")
+        for name in maps.builds(parent):
+            if not (self._request.builds / name).is_dir():
+                raise EngineError(f"the parent build {name} is not finished: nothing may stand on it yet")
+
+    def _tell_of(self, dirty: DirtySet, plan: PausePlan) -> None:
+        block = plan.facts.block_size
+        resident = self._request.memfd.resident_bytes()
+        self._emit(Scanned(dirty.tracker, len(dirty.dirty) * block, len(dirty.empty) * block, resident, dirty.scan_ms))
+        self._emit(Planned(plan.path.value, plan.punch, plan.punch_reason, len(plan.chunks), plan.dirty_bytes))
+
+    def _unfinished_header(self, dirty: DirtySet) -> Header:
+        request = self._request
+        empty = dirty.empty - dirty.dirty  # dirty blocks are stored, all of them: the plan packs them so
+        change = maps.diff(dirty.dirty, empty, request.build, request.block_size)
+        mapping = maps.normalise(maps.merge(request.parent.mapping, change))
+        base = request.parent.base_build or request.build
+        return Header(request.build, base, request.parent.generation + 1, mapping, (), ())
+
+    def _stop_if_cancelled(self) -> None:
+        with self._lock:
+            if self._cancelled and not self._condemned:
+                raise CancelledPauseError("the caller cancelled the pause")
+
+    def _condemn(self) -> None:
+        """The point of no return. Where the record cannot be written nothing is ever punched."""
+        copier, plan = self._parts()
+        with self._lock:  # a cancel comes before the record or after it, never between
+            if self._cancelled:
+                raise CancelledPauseError("the caller cancelled the pause")
+            permit = self._write_record()
+        if permit is None:
+            return
+        self._emit(Condemned(self._request.build))
+        if plan.punch:
+            copier.permit = permit
+
+    def _write_record(self) -> PunchPermit | None:
+        request = self._request
+        try:
+            permit = self._effects.condemn(request.condemned, request.guest, request.build)
+        except (OSError, EngineError) as error:
+            self._condemn_error = str(error)
+            self._say(CondemnFailed(str(error)))
+            return None
+        self._condemned = True
+        return permit
+
+    # -- the rest of the copy, in the background or not
+
+    def _rest(self) -> None:
+        copier, _ = self._parts()
+        try:
+            copier.punch_owed_to_nobody()
+            copier.copy_rest(self._stop_if_cancelled)
+            self._confirm_never_woken()
+            self._commit()
+            header = self._finish()
+        except Exception as error:  # noqa: BLE001 - a thread that dies silently would leave its waiters hanging
+            self._fail(error)
+        else:
+            self._tear_down(Outcome.FINISHED, None, header)
+
+    def _confirm_never_woken(self) -> None:
+        """A guest that runs now may have written into the copy; one that was killed while stopped has not."""
+        try:
+            self._effects.confirm_stopped(self._request.guest)
+        except FreezeError:
+            if not self._request.guest.is_dead():
+                raise
+
+    def _commit(self) -> None:
+        """From here on a cancel is refused: the build is about to get its name."""
+        with self._lock:
+            self._stop_if_cancelled()
+            self._committed = True
+
+    def _finish(self) -> Header:
+        copier, plan = self._parts()
+        unfinished, cache = self._header, self._cache
+        if unfinished is None or cache is None:
+            raise EngineError("a pause was finished before it was prepared")
+        header = Header(
+            unfinished.build,
+            unfinished.base_build,
+            unfinished.generation,
+            unfinished.mapping,
+            tuple(chunk.length for chunk in plan.chunks),
+            tuple(copier.digests),
+        )
+        self._effects.write_header(header, cache.folder)
+        self._effects.finish(cache)
+        self._header = header
+        milliseconds = (time.perf_counter() - self._begun) * 1e3
+        self._say(BuildFinished(header.build, cache.length, header.content_hash, milliseconds))
+        return header
+
+    def _fail(self, error: BaseException) -> None:
+        """Uncondemned: the guest may run on, nothing was lost. Condemned: discard, always."""
+        cause = error.cause if isinstance(error, ChunkError) else error
+        call = error.call if isinstance(error, ChunkError) else type(cause).__name__
+        chunk = error.chunk if isinstance(error, ChunkError) else None
+        self._say(CopyFailed(chunk, call, str(cause), self._condemned))
+        if self._cache is not None:
+            self._delete(self._cache, error)
+        if self._condemned:
+            self._tear_down(Outcome.DISCARDED, error, None)
+        else:
+            self._end(Outcome.ROLLED_BACK, error, None)
+
+    def _delete(self, cache: Cache, error: BaseException) -> None:
+        try:
+            self._effects.discard(cache, error)
+        except Exception as failure:  # noqa: BLE001 - readers must wake and the guest must end all the same
+            self._say(CopyFailed(None, "discard", str(failure), self._condemned))
+            cache.fail(error)
+        if not cache.folder.exists():
+            self._say(CacheDeleted(self._request.build))
+
+    def _say(self, event: Event) -> None:
+        """Emit when the fate is settled already: a listener that fails may not keep the guest from it."""
+        with contextlib.suppress(Exception):
+            self._emit(event)
+
+    def _tear_down(self, outcome: Outcome, error: BaseException | None, header: Header | None) -> None:
+        """End the guest, then give its memory back, then forget the record: in this order."""
+        request = self._request
+        if not self._condemned and self._write_record():
+            # Success is about to be answered: even a guest that will not die may never be thawed.
+            self._say(Condemned(request.build))
+        self._remember(outcome, error, header)
+        try:
+            self._effects.kill(request.guest)
+            self._effects.retire(request.condemned, request.guest)
+        except Exception as failure:  # noqa: BLE001 - waiters must be told all the same; the record stays
+            self._say(CopyFailed(None, "teardown", str(failure), self._condemned))
+        request.memfd.close()
+        if self._cache is not None:
+            self._cache.close()
+        self._settled.set()
+
+    def _end(self, outcome: Outcome, error: BaseException | None, header: Header | None) -> None:
+        self._remember(outcome, error, header)
+        if self._cache is not None:
+            self._cache.close()
+        self._settled.set()
+
+    def _remember(self, outcome: Outcome, error: BaseException | None, header: Header | None) -> None:
+        copier, meter = self._copier, self._meter
+        self._result = PauseResult(
+            outcome=outcome,
+            error=str(error) if error else None,
+            failed_chunk=error.chunk if isinstance(error, ChunkError) else None,
+            condemned=self._condemned,
+            condemn_error=self._condemn_error,
+            punch_error=copier.punch_error if copier else None,
+            punched_bytes=meter.freed() if copier and meter and copier.permit else 0,
+            peak_over=meter.peak_over if meter else None,
+            peak_ratio=meter.peak_ratio if meter else None,
+            copy_ms=(time.perf_counter() - self._begun) * 1e3 if copier else None,
+            header=header,
+        )
+
+    def _parts(self) -> tuple[ChunkCopier, PausePlan]:
+        if self._copier is None or self.plan is None:
+            raise EngineError("a pause was used before it was prepared")
+        return self._copier, self.plan

@@ -1,0 +1,171 @@
+"""A finished build: header, cache and digests in one folder that got its name when both were whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping as Dictionary
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from engine import mapping as maps
+from engine.cache import MEMFILE, PARTIAL
+from engine.errors import CorruptBuildError
+from engine.mapping import Extents, Mapping, MappingError
+
+HEADER = "header"
+_MAGIC = b"SNAPDRL1"
+_PREFIX = struct.Struct("<8sQQ")  # magic, bytes of JSON, bytes of columns; XXH3-128 of all before it closes the file
+_DIGEST = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Which build holds which range, and the digests of this build's own chunks (XXH3-128 of packed bytes)."""
+
+    build: str
+    base_build: str
+    generation: int
+    mapping: Mapping
+    chunk_lengths: tuple[int, ...]
+    digests: tuple[bytes, ...]
+
+    @property
+    def length(self) -> int:
+        """Bytes in this build's own cache."""
+        return sum(self.chunk_lengths)
+
+    @property
+    def content_hash(self) -> str:
+        """Names what this build stores and where it goes; the same for the same memory, whatever thread copied it."""
+        rows = self.mapping.extents
+        columns = np.concatenate([rows.offset, rows.length, rows.storage, rows.build.astype(np.int64)])
+        return xxhash.xxh3_128_hexdigest(columns.tobytes() + b"".join(self.digests))
+
+
+def template(size: int, block_size: int) -> Header:
+    """The parent of a first generation: nothing stored, every byte zero."""
+    return Header("", "", 0, maps.zero(size, block_size), (), ())
+
+
+def to_bytes(header: Header) -> bytes:
+    """The header as written to disk: versioned by its magic, closed by a checksum."""
+    rows = header.mapping.extents
+    meta = {
+        "build": header.build,
+        "base_build": header.base_build,
+        "generation": header.generation,
+        "size": header.mapping.size,
+        "block_size": header.mapping.block_size,
+        "builds": rows.builds,
+        "extents": len(rows),
+        "chunk_lengths": header.chunk_lengths,
+        "digests": [digest.hex() for digest in header.digests],
+    }
+    text = json.dumps(meta).encode()
+    columns = b"".join(c.tobytes() for c in (rows.offset, rows.length, rows.storage, rows.build))
+    body = _PREFIX.pack(_MAGIC, len(text), len(columns)) + text + columns
+    return body + xxhash.xxh3_128_digest(body)
+
+
+def from_bytes(data: bytes, name: str) -> Header:
+    """Read a header back; raises CorruptBuildError, naming `name`, unless it is whole and says something valid."""
+    if len(data) < _PREFIX.size + _DIGEST or data[: len(_MAGIC)] != _MAGIC:
+        raise CorruptBuildError(f"{name}: not a header of this version")
+    _, text_length, columns_length = _PREFIX.unpack_from(data)
+    body = data[:-_DIGEST]
+    if len(body) != _PREFIX.size + text_length + columns_length:
+        raise CorruptBuildError(f"{name}: the header is cut short or has bytes after its end")
+    if xxhash.xxh3_128_digest(body) != data[-_DIGEST:]:
+        raise CorruptBuildError(f"{name}: the header's checksum does not match")
+    try:
+        meta = json.loads(body[_PREFIX.size : _PREFIX.size + text_length])
+        return _from_parts(meta, body[_PREFIX.size + text_length :])
+    except (MappingError, KeyError, TypeError, ValueError) as error:
+        raise CorruptBuildError(f"{name}: {error}") from error
+
+
+def _from_parts(meta: dict[str, Any], columns: bytes) -> Header:
+    count = meta["extents"]
+    wide = np.frombuffer(columns, dtype=np.int64, count=3 * count).reshape(3, count)
+    build = np.frombuffer(columns, dtype=np.int32, count=count, offset=3 * count * 8)
+    extents = Extents(wide[0], wide[1], wide[2], build, tuple(meta["builds"]))
+    mapping = Mapping(meta["size"], meta["block_size"], extents)
+    maps.validate(mapping)
+    lengths = tuple(meta["chunk_lengths"])
+    digests = tuple(bytes.fromhex(digest) for digest in meta["digests"])
+    if len(lengths) != len(digests):
+        raise ValueError(f"{len(lengths)} chunks have {len(digests)} digests")
+    return Header(meta["build"], meta["base_build"], meta["generation"], mapping, lengths, digests)
+
+
+def write_header(header: Header, folder: Path) -> None:
+    """Write the header into a build's unfinished folder; raises OSError."""
+    (folder / HEADER).write_bytes(to_bytes(header))
+
+
+def write_attachments(attachments: Dictionary[str, bytes], folder: Path) -> None:
+    """Files that belong to a build without being the engine's: kept and named with it; raises OSError."""
+    for name, content in attachments.items():
+        (folder / name).write_bytes(content)
+
+
+class Build:
+    """A finished build, opened for reading: its header, and its cache by system call."""
+
+    def __init__(self, header: Header, folder: Path) -> None:
+        self.header = header
+        self.folder = folder
+        self.fd = os.open(folder / MEMFILE, os.O_RDONLY | os.O_CLOEXEC)
+
+    @classmethod
+    def open(cls, builds: Path, build: str) -> Build:
+        """Open a finished build; raises CorruptBuildError where it is missing, unfinished, cut short or damaged."""
+        folder = builds / build
+        if build.endswith(PARTIAL) or not folder.is_dir():
+            raise CorruptBuildError(f"build {build} is not finished or does not exist")
+        try:
+            header = from_bytes((folder / HEADER).read_bytes(), f"build {build}")
+            if header.build != build:
+                raise CorruptBuildError(f"build {build}: its header is that of build {header.build}")
+            opened = cls(header, folder)
+        except OSError as error:
+            raise CorruptBuildError(f"build {build} cannot be read: {error.strerror}") from error
+        size = os.fstat(opened.fd).st_size
+        if size < header.length:
+            opened.close()
+            raise CorruptBuildError(f"build {build}: its cache has {size} bytes of {header.length}")
+        return opened
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the packed cache; raises CorruptBuildError where it ends early."""
+        data = os.pread(self.fd, length, offset)
+        if len(data) != length:
+            raise CorruptBuildError(f"build {self.header.build}: its cache ended at byte {offset + len(data)}")
+        return data
+
+    def verify(self) -> None:
+        """Compare every chunk with its digest; raises CorruptBuildError naming the first chunk that differs."""
+        offset = 0
+        for index, (length, digest) in enumerate(zip(self.header.chunk_lengths, self.header.digests, strict=True)):
+            if xxhash.xxh3_128_digest(self.read(offset, length)) != digest:
+                raise CorruptBuildError(f"build {self.header.build}: chunk {index} does not match its digest")
+            offset += length
+
+    def attachment(self, name: str) -> bytes:
+        """A file that was stored with the build; raises CorruptBuildError where it is missing."""
+        try:
+            return (self.folder / name).read_bytes()
+        except OSError as error:
+            raise CorruptBuildError(f"build {self.header.build}: {name} cannot be read: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the cache; harmless when already closed."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1

@@ -1,0 +1,73 @@
+"""A memory cgroup for one run's node, zygote and guests, where this host lets one be made (v1 or v2)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+_ROOT = Path("/sys/fs/cgroup")
+OVERHEAD = 512 << 20
+"""Bytes beyond the node's budget for the processes themselves: interpreter, libraries, page tables."""
+
+
+class MemoryCgroup:
+    """A cgroup that this process may add processes to. Bytes."""
+
+    def __init__(self, folder: Path, limit_file: str, peak_file: str) -> None:
+        self.folder = folder
+        self._limit_file = limit_file
+        self._peak_file = peak_file
+
+    @classmethod
+    def make(cls, run: str, limit: int) -> MemoryCgroup | None:
+        """A child of this process's own cgroup with a limit; None where the host does not allow it."""
+        for parent, limit_file, peak_file in hierarchies():
+            folder = parent / f"snapdrill-{run}"
+            made = cls(folder, limit_file, peak_file)
+            try:
+                folder.mkdir()
+                (folder / limit_file).write_text(str(limit))
+                (folder / "cgroup.procs").read_text()
+            except OSError:
+                made.remove()
+                continue
+            return made
+        return None
+
+    def peak(self) -> int | None:
+        """The largest use so far; None where the kernel does not keep it."""
+        with contextlib.suppress(OSError, ValueError):
+            return int((self.folder / self._peak_file).read_text())
+        return None
+
+    def remove(self, deadline: float = 5.0) -> bool:
+        """Remove it once its last process is gone; False where it stays."""
+        end = time.monotonic() + deadline
+        while self.folder.is_dir():
+            try:
+                self.folder.rmdir()
+            except OSError:
+                if time.monotonic() > end:
+                    return False
+                time.sleep(0.01)
+        return True
+
+
+def join(folder: str) -> None:
+    """Move this process into a cgroup: what it and its children touch first is charged there."""
+    (Path(folder) / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def hierarchies() -> list[tuple[Path, str, str]]:
+    """(own folder, limit file, peak file) of each memory hierarchy this process is in, v2 first."""
+    found: list[tuple[Path, str, str]] = []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers and (_ROOT / "cgroup.controllers").exists():
+            found.insert(0, (_ROOT / path.lstrip("/"), "memory.max", "memory.peak"))
+        elif "memory" in controllers.split(","):
+            own = _ROOT / "memory" / path.lstrip("/")
+            found.append((own, "memory.limit_in_bytes", "memory.max_usage_in_bytes"))
+    return found

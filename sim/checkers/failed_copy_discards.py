@@ -1,0 +1,56 @@
+"""`failed_copy_discards`: a failure past the point of no return ends in discarded, with nothing left of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine import events as engine_events
+from engine.cache import PARTIAL
+from sim.checkers.evidence import Evidence, SpawnedGuest, violation
+from sim.view import PauseView
+
+
+class FailedCopyDiscards:
+    """Looks, once such a pause has settled, for its process, its files, its record and its sandbox's state."""
+
+    name = "failed_copy_discards"
+
+    def __init__(self) -> None:
+        self.checked = 0
+        self.violations: list[dict[str, Any]] = []
+        self._done: set[str] = set()
+
+    def observe(self, evidence: Evidence) -> None:
+        guests = {each.born.incarnation: each for each in evidence.guests()}
+        for pause in evidence.view.pauses:
+            if pause.id in self._done or pause.settled_at is None or not _failed_condemned(evidence, pause):
+                continue
+            self._done.add(pause.id)
+            self.checked += 1
+            for reason in _left_undone(evidence, pause, guests.get(pause.incarnation)):
+                found = violation(pause.sandbox, reason, incarnation=pause.incarnation, pause=pause.id)
+                self.violations.append(found)
+
+    def conclude(self, evidence: Evidence) -> None:
+        """Everything was judged when it settled."""
+
+
+def _failed_condemned(evidence: Evidence, pause: PauseView) -> bool:
+    """By the ledger's own facts, or because the node died between the record and the finished build."""
+    if pause.outcome == "discarded":
+        return True
+    return any(
+        isinstance(each.event, engine_events.CopyFailed) and each.event.condemned and each.event.call != "teardown"
+        for each in evidence.of_pause(pause.id)
+    )
+
+
+def _left_undone(evidence: Evidence, pause: PauseView, guest: SpawnedGuest | None) -> list[str]:
+    found = []
+    if guest is not None and (state := guest.state()) is not None:
+        found.append(f"the copy failed past the point of no return, and its guest is still there (state {state})")
+    if evidence.view.sandboxes[pause.sandbox].state != "discarded":
+        found.append(f"the sandbox is {evidence.view.sandboxes[pause.sandbox].state}, not discarded")
+    names = (f"{pause.id}{PARTIAL}", pause.id)
+    left = [name for name in names if (evidence.builds / name).exists()]
+    return found + [f"the cache of a failed copy is still there: {name}" for name in left]

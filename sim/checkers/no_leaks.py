@@ -1,0 +1,54 @@
+"""`no_leaks`: after teardown no process, fd, mapping, cache file or cgroup of this run is left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sim.checkers.evidence import Evidence, violation
+from sim.run_folder import processes_of
+
+
+class NoLeaks:
+    """Searches /proc for the run's id: in environments, open fds and mappings; and the run's folders."""
+
+    name = "no_leaks"
+
+    def __init__(self) -> None:
+        self.checked = 0
+        self.violations: list[dict[str, Any]] = []
+
+    def observe(self, evidence: Evidence) -> None:
+        """While the fleet lives it is there rightly."""
+
+    def conclude(self, evidence: Evidence) -> None:
+        self.checked = 1
+        left = [f"process {pid} is still there" for pid in processes_of(evidence.run)]
+        left += _held(evidence.run)
+        left += [f"{folder} is still there" for folder in _folders(evidence) if folder.exists()]
+        self.violations = [violation("*", reason) for reason in left]
+
+
+def _folders(evidence: Evidence) -> Iterator[Path]:
+    if not evidence.cache_kept:
+        yield evidence.builds
+    yield evidence.socket_dir
+    yield from evidence.condemned.glob("*.json")
+    yield from Path("/sys/fs/cgroup").glob(f"**/snapdrill-{evidence.run}")
+
+
+def _held(run: str) -> list[str]:
+    """Open fds and mappings of memory with this run's name, of every process that may be looked into."""
+    found = []
+    needle = f"snapdrill-{run}"
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            names = {os.readlink(fd) for fd in (process / "fd").iterdir()}
+            maps = (process / "maps").read_text(errors="replace")
+        except OSError:  # somebody else's, or gone
+            continue
+        if any(needle in name for name in names) or needle in maps:
+            found.append(f"process {process.name} still holds memory of this run")
+    return found

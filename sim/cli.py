@@ -1,0 +1,109 @@
+"""The command line: finds the commands, imports only the one asked for, turns its end into an exit code."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import importlib
+import inspect
+import os
+import pathlib
+import pkgutil
+import select
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from engine.errors import UserError
+from sim.verdict import ExitCode
+
+_COMMANDS = pathlib.Path(__file__).parent / "commands"
+
+
+def command_names() -> list[str]:
+    """One command a module of sim/commands/, sorted; `_` in a module's name is `-` in the command's."""
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules([str(_COMMANDS)]))
+
+
+def short_help(name: str) -> str:
+    """The first paragraph of a command's docstring on one line, read without importing the command."""
+    source = (_COMMANDS / f"{name.replace('-', '_')}.py").read_bytes()
+    docstring = ast.get_docstring(ast.parse(source)) or ""
+    return " ".join(docstring.partition("\n\n")[0].split())
+
+
+class _CommandFolder(click.Group):
+    """The commands of sim/commands/; listing them imports none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return command_names()
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in command_names():
+            return None
+        module = importlib.import_module(f"sim.commands.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        command.help = inspect.cleandoc(module.__doc__ or "")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, short_help(name)) for name in command_names()]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
+
+@click.group(
+    cls=_CommandFolder,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 held, 1 violated, 2 usage or invalid file, 3 inconclusive, "
+    "4 this host cannot run it, 5 nothing selected, 70 internal error, 130 or 143 interrupted.",
+)
+@click.version_option(package_name="snapdrill", prog_name="snapdrill")
+def snapdrill() -> None:
+    """Rehearse a destructive feature flag on real memory before production meets it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (default: this process's) to its exit code; raises only a command's SystemExit."""
+    try:
+        return int(_invoke(sys.argv[1:] if argv is None else argv))
+    except click.exceptions.Exit as finished:
+        return finished.exit_code
+    except click.ClickException as mistake:
+        mistake.show()
+        return ExitCode.USAGE
+    except UserError as mistake:
+        click.echo(f"snapdrill: {mistake}", err=True)
+        return ExitCode.USAGE
+    except (KeyboardInterrupt, click.Abort):
+        return ExitCode.INTERRUPTED
+    except Exception as failure:  # noqa: BLE001 - the last stop: whatever is left is a defect of ours, shown whole
+        return _internal(failure)
+
+
+def _invoke(argv: Sequence[str]) -> int:
+    """What the command returned, None being HELD; raises too when what it printed has no reader."""
+    with snapdrill.make_context("snapdrill", list(argv)) as context:
+        code = snapdrill.invoke(context)
+        sys.stdout.flush()
+    return ExitCode.HELD if code is None else ExitCode(code)
+
+
+def _internal(failure: Exception) -> ExitCode:
+    """A reader that went away (`snapdrill ... | head`) interrupts a run; all else is an internal error."""
+    if isinstance(failure, OSError) and failure.errno == errno.EPIPE and _stdout_reader_is_gone():
+        # The flush at exit must not fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.INTERRUPTED
+    traceback.print_exception(failure)
+    click.echo("snapdrill: internal error: this is a defect of snapdrill, not of the file it ran", err=True)
+    return ExitCode.INTERNAL
+
+
+def _stdout_reader_is_gone() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))

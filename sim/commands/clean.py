@@ -1,0 +1,64 @@
+"""End what runs have left whose runner died.
+
+Looks at every run below --runs-dir that has not ended. Where its runner is dead, processes that carry the run's id are
+killed, and its cache, sockets and cgroup are removed. A run whose runner lives is never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from engine.errors import EngineError, UserError
+from sim.verdict import ExitCode
+
+
+@click.command("clean")
+@click.option("--runs-dir", default="runs", type=click.Path(path_type=Path), help="Where the run folders are.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be ended and removed.")
+def command(runs_dir: Path, dry_run: bool) -> ExitCode:
+    """HELD where nothing is left, USAGE where something could not be read, ended or removed."""
+    found, failed = 0, 0
+    for run_dir in _run_dirs(runs_dir):
+        try:
+            lines = _clean(run_dir, dry_run)
+        except (UserError, EngineError, OSError) as error:
+            failed += 1
+            click.echo(f"snapdrill: {error}", err=True)
+            continue
+        found += len(lines)
+        for line in lines:
+            click.echo(line)
+    if not found and not failed:
+        click.echo(f"nothing to clean in {runs_dir}")
+    return ExitCode.USAGE if failed else ExitCode.HELD
+
+
+def _run_dirs(runs_dir: Path) -> Iterator[Path]:
+    """`<name>/<stamp>-<seed>` each; the `latest` links lead to what is there anyway."""
+    from sim.run_folder import RUN_FILE
+
+    for path in sorted(runs_dir.glob(f"*/*/{RUN_FILE}")):
+        if not path.parent.is_symlink():
+            yield path.parent
+
+
+def _clean(run_dir: Path, dry_run: bool) -> list[str]:
+    """One line for each thing ended, and one for a run that left nothing but its record open."""
+    import dataclasses
+
+    from sim import run_folder
+
+    record = run_folder.read_record(run_dir)
+    if record.ended or record.runner_lives:
+        return []
+    if dry_run:
+        return [
+            f"{run_dir}: would end {each}"
+            for each in run_folder.leftovers(record, run_dir) or ["the record: nothing else is left"]
+        ]
+    ended = run_folder.end_leftovers(record, run_dir)
+    run_folder.write_record(run_dir, dataclasses.replace(record, ended=True))
+    return [f"{run_dir}: ended {each}" for each in ended or ["the record: nothing else was left"]]

@@ -1,0 +1,417 @@
+"""One run: its folder, ledger, node process and view. What the scenario runner and the screen both drive."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from engine.events import Event
+from engine.incarnation import start_time_of
+from flags.inline import Rollout, flag_from
+from sim import events
+from sim.cgroup import OVERHEAD, MemoryCgroup
+from sim.checkers import Panel
+from sim.checkers.evidence import Evidence
+from sim.digest import digest
+from sim.guest_handle import ZYGOTE_SOCKET, ZygoteLink, open_zygote
+from sim.judging import conclude, judge_invariants
+from sim.ledger import EVENTS_FILE, Entry, Follower, Ledger
+from sim.node_config import Known, NodeConfig, OpenPause, SandboxConfig
+from sim.node_link import NodeDiedError, NodeLink
+from sim.probe import host
+from sim.run_folder import RunRecord, make, write_record
+from sim.scenario import FlagFile, Scenario
+from sim.verdict import Verdict
+from sim.view import Fold, SandboxView, View
+
+GRACE = 30.0
+"""Seconds that a zygote waits for a node after a crash."""
+
+SCENARIO_FILE = "scenario.yaml"
+
+
+class Drill:
+    """One run of a scenario's fleet, from start to teardown; teardown always runs, last made first ended.
+
+    Facts come from the ledger alone: a request's outcome is in the view, never in what a method returns.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        *,
+        runs_dir: Path,
+        seed: int | None = None,
+        only: tuple[str, ...] = (),
+        keep_cache: Callable[[str], bool] = lambda _verdict: False,
+    ) -> None:
+        self.scenario = scenario
+        self.seed = scenario.seed if seed is None else seed
+        self.run = secrets.token_hex(4)
+        self.only = only
+        self._runs_dir = runs_dir
+        self._keep_cache = keep_cache
+        self._fleet = contextlib.AsyncExitStack()
+        self._kept = False
+        self._fold = Fold()
+        self._fault_ids = 0
+        self._node: NodeLink | None = None
+        self._node_expected = False
+        self.entries: list[Entry] = []
+        self.panel = Panel()
+        self.run_dir = Path()
+        self._ledger: Ledger | None = None
+
+    # -- making and ending a run
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self.tear_down()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.tear_down()
+
+    async def _start(self) -> None:
+        self.run_dir = make(self._runs_dir, self.scenario.name, self.seed, datetime.now(UTC)).absolute()
+        (self.run_dir / SCENARIO_FILE).write_text(self.scenario.source_text)
+        self.began = time.monotonic()
+        self._ledger = Ledger(self.run_dir / EVENTS_FILE, self.began)
+        self.socket_dir = Path()
+        self.cgroup: MemoryCgroup | None = None
+        self._follower = Follower(self.run_dir / EVENTS_FILE)
+        self.cache_dir = self._make_cache_dir()
+        self._fleet.callback(self._write_record, ended=True)
+        self._fleet.callback(self._remove_cache)
+        self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
+        self._fleet.callback(shutil.rmtree, self.socket_dir, ignore_errors=True)
+        self.cgroup = MemoryCgroup.make(self.run, self.scenario.node.memory + OVERHEAD)
+        if self.cgroup is not None:
+            self._fleet.callback(self.cgroup.remove)
+        self.note(self._run_started())
+        for key, value in self._inline_flags().items():
+            self.note(events.FlagSet(key, value))
+        self._write_record(ended=False)
+        self._fleet.push_async_callback(self._end_node)
+        await self._start_node({})
+        await self._ask("create")
+        self._write_record(ended=False)
+
+    def _make_cache_dir(self) -> Path:
+        parent = Path("/dev/shm") if self.scenario.node.cache == "tmpfs" else self.run_dir  # noqa: S108 - tmpfs by name
+        folder = parent / f"snapdrill-{self.run}-cache"
+        folder.mkdir(mode=0o700)
+        return folder
+
+    def _run_started(self) -> events.RunStarted:
+        fleet = [each.model_dump(mode="json") for each in self.scenario.fleet]
+        return events.RunStarted(
+            version=1,
+            snapdrill=version("snapdrill"),
+            run=self.run,
+            name=self.scenario.name,
+            seed=self.seed,
+            only=list(self.only),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            budget=self.scenario.node.memory,
+            cache=self.scenario.node.cache,
+            mutant=self.scenario.engine.mutant,
+            drawn={"fleet": fleet},
+            host={**host(), "python": platform.python_version(), "cgroup": self.cgroup is not None},
+        )
+
+    def _inline_flags(self) -> dict[str, Any]:
+        flags = self.scenario.flags
+        return {} if isinstance(flags, FlagFile) else {key: _written(value) for key, value in flags.items()}
+
+    def _sandboxes(self) -> list[SandboxConfig]:
+        return [
+            SandboxConfig(
+                name=each.name,
+                memory=each.memory,
+                page_size=each.page_size,
+                block_size=each.block_size,
+                template=each.template,
+                team=each.team,
+                cluster=each.cluster,
+                dirty=each.workload.dirty / 100,
+                pattern=each.workload.pattern,
+            )
+            for each in self.scenario.sandboxes()
+            if not self.only or each.name in self.only
+        ]
+
+    async def _start_node(self, known: dict[str, Known]) -> None:
+        flags = self.scenario.flags
+        flag_file = None
+        if isinstance(flags, FlagFile):
+            flag_file = self.run_dir / "flags.json"
+            if not flag_file.exists() and self.scenario.flag_file is not None:
+                shutil.copyfile(self.scenario.flag_file, flag_file)
+        inline = {key: flag_from(key, _read_back(value)) for key, value in self.view().flags.items()}
+        config = NodeConfig(
+            run=self.run,
+            run_dir=str(self.run_dir),
+            builds=str(self.cache_dir),
+            socket_dir=str(self.socket_dir),
+            seed=self.seed,
+            began=self.began,
+            budget=self.scenario.node.memory,
+            grace=GRACE,
+            cgroup=str(self.cgroup.folder) if self.cgroup else None,
+            mutant=self.scenario.engine.mutant,
+            sandboxes=self._sandboxes(),
+            inline_flags=None if flag_file else inline,
+            flag_file=str(flag_file) if flag_file else None,
+            tick=self.view().tick,
+            known=known,
+        )
+        self._node = await NodeLink.start(config, self.run_dir / "node.json")
+        self._node_expected = True
+
+    def _write_record(self, *, ended: bool) -> None:
+        started = [e.event for e in self.entries if isinstance(e.event, events.NodeStarted)]
+        last = started[-1] if started else None
+        pid = os.getpid()
+        record = RunRecord(
+            run=self.run,
+            runner_pid=pid,
+            runner_start_time=start_time_of(pid) or 0,
+            node_pid=last.pid if last else None,
+            node_start_time=last.start_time if last else None,
+            zygote_pid=last.zygote_pid if last else None,
+            zygote_start_time=last.zygote_start_time if last else None,
+            cache_dir=str(self.cache_dir),
+            socket_dir=str(self.socket_dir),
+            cgroup=str(self.cgroup.folder) if self.cgroup else None,
+            ended=ended,
+        )
+        write_record(self.run_dir, record)
+
+    async def _end_node(self) -> None:
+        """The node ends its guests and zygote; after a crash the zygote obeys us directly."""
+        node = self._node
+        if node is None:
+            return
+        if not node.died.is_set():
+            with contextlib.suppress(NodeDiedError):
+                await node.ask("shut-down")
+        await node.reap()
+        await asyncio.to_thread(end_zygote, self.socket_dir)
+
+    async def tear_down(self) -> None:
+        """End every process and remove what was made; harmless when done already."""
+        await self._fleet.aclose()
+        if self._ledger is not None:
+            self._ledger.close()
+
+    async def finish(self, expectations: Callable[[View], list[events.Judged]] = lambda _view: []) -> View:
+        """Judge everything, with the fleet alive and then after teardown, and write the verdict; the final view."""
+        if not self.is_down():
+            await self.observe()
+        expected = expectations(self.view())
+        so_far, _ = conclude(self.scenario, [*judge_invariants(self.scenario, self.panel), *expected])
+        self._kept = self._keep_cache(so_far)
+        cgroup_peak = self.cgroup.peak() if self.cgroup else None
+        await self._fleet.aclose()
+        await asyncio.to_thread(self.panel.conclude, self.evidence())
+        everything = [*judge_invariants(self.scenario, self.panel), *expected]
+        verdict, canaries = conclude(self.scenario, everything)
+        for each in [*everything, *canaries]:
+            self.note(each)
+        view = self.view()
+        ended = events.RunEnded(
+            verdict=verdict,
+            exit_code=Verdict(verdict).exit_code,
+            counts=view.counts,
+            digest=digest(self.entries),
+            peak_memory=view.memory.peak,
+            cgroup_peak=cgroup_peak,
+        )
+        self.note(ended)
+        await self.tear_down()
+        return self.view()
+
+    def _remove_cache(self) -> None:
+        if not self._kept:
+            shutil.rmtree(self.cache_dir, ignore_errors=True)
+
+    def is_down(self) -> bool:
+        """True between a crash of the node and its restart."""
+        return not self._node_expected
+
+    # -- what is known
+
+    def view(self) -> View:
+        """Everything the ledger says up to now, folded."""
+        new = list(self._follower.new_entries())
+        self.entries += new
+        self._fold.apply(new)
+        return self._fold.view()
+
+    def evidence(self) -> Evidence:
+        """What the checkers look at."""
+        view = self.view()
+        return Evidence(
+            self.run, self.seed, self.run_dir, self.cache_dir, self.socket_dir, self.entries, view, self._kept
+        )
+
+    async def observe(self) -> None:
+        """Have every checker look at reality now, while the fleet lives; what it finds gets this step's place."""
+        evidence = self.evidence()
+        await asyncio.to_thread(self.panel.observe, evidence)
+        if evidence.view.step is not None:
+            for found in self.panel.violations():
+                found.setdefault("line", evidence.view.step.line)
+                found.setdefault("column", evidence.view.step.column)
+
+    # -- what may be asked
+
+    async def _ask(self, op: str, **args: Any) -> None:
+        if self._node is None:
+            raise NodeDiedError("the node is down")
+        try:
+            await self._node.ask(op, **args)
+        finally:
+            self.view()
+
+    async def tick(self, count: int = 1) -> None:
+        """Every running guest works."""
+        await self._ask("tick", count=count)
+
+    async def pause(
+        self, names: Sequence[str], *, concurrency: int = 4, until: str = "settled", deadline: float = 60.0
+    ) -> None:
+        """Pause; raises TimeoutError after `deadline` seconds, NodeDiedError where an armed crash fired."""
+        ask = self._ask("pause", names=list(names), concurrency=concurrency, settled=until == "settled")
+        await self._observed(asyncio.wait_for(ask, deadline))
+
+    async def resume(self, names: Sequence[str], *, deadline: float = 60.0) -> None:
+        """Resume; a refusal is in the view."""
+        await self._observed(asyncio.wait_for(self._ask("resume", names=list(names)), deadline))
+
+    async def kill(self, names: Sequence[str]) -> None:
+        """End sandboxes for good."""
+        await self._observed(self._ask("kill", names=list(names)))
+
+    async def _observed(self, act: Awaitable[None]) -> None:
+        try:
+            await act
+        except NodeDiedError:
+            self._tell_of_crash()
+            raise
+        await self.observe()
+
+    async def set_flag(self, key: str, value: bool | Rollout) -> None:
+        """Returns when the change is effective."""
+        await self._ask("flag", flag=flag_from(key, value))
+        self.note(events.FlagSet(key, _written(value)))
+
+    async def inject(self, fault: str, error: str, at: str, sandboxes: str, count: int | None = None) -> int:
+        """Arm a fault; `at` as in a scenario file or `chunk:3`. Gives its id."""
+        return await self.arm(fault, error, _place(at), sandboxes, count)
+
+    async def arm_crash(self, fault: str, chunk: int, sandboxes: str) -> int:
+        """Have the node die at a named point of a later pause."""
+        return await self.arm(fault, None, {"chunk": chunk}, sandboxes, 1)
+
+    async def arm(self, fault: str, error: str | None, at: Any, sandboxes: str, count: int | None) -> int:
+        """Arm a fault at a place as the node is told it; `error` is an errno name, None for the node's SIGKILL."""
+        self._fault_ids += 1
+        number = self._fault_ids
+        words = f"chunk {at['chunk']}" if isinstance(at, dict) else str(at)
+        self.note(events.FaultArmed(number, fault, error or "SIGKILL of the node", words, sandboxes))
+        await self._ask("arm", fault_id=number, fault=fault, error=error, at=at, sandboxes=sandboxes, count=count)
+        return number
+
+    async def clear(self) -> None:
+        """Disarm every fault."""
+        await self._ask("clear")
+        self.note(events.FaultsCleared())
+
+    async def crash(self) -> None:
+        """SIGKILL the node now."""
+        if self._node is None or self._node.died.is_set():
+            return
+        await self._node.kill()
+        self._tell_of_crash()
+
+    def _tell_of_crash(self) -> None:
+        if self._node_expected and self._node is not None:
+            self._node_expected = False
+            self.note(events.NodeCrashed(self._node.process.pid))
+            self.view()
+
+    async def restart(self) -> None:
+        """Start the node again; it recovers what the crash left."""
+        if self._node is not None:
+            await self._node.kill()
+            self._tell_of_crash()
+        if self.view().faults:
+            self.note(events.FaultsCleared())
+        known = {name: _known(each, self.entries) for name, each in self.view().sandboxes.items()}
+        await self._start_node(known)
+        await self._ask("recover")
+        self._write_record(ended=False)
+        await self.observe()
+
+    def note(self, event: Event) -> None:
+        """Append a fact of the runner's own."""
+        if self._ledger is not None:
+            self._ledger.append(event)
+
+
+def end_zygote(socket_dir: Path) -> None:
+    """End a zygote that no node holds any more; nothing to do where there is none."""
+    with contextlib.suppress(OSError):
+        ZygoteLink(open_zygote(str(socket_dir / ZYGOTE_SOCKET))).end()
+
+
+def _place(at: str) -> Any:
+    if at.startswith("chunk:"):
+        return {"chunk": int(at.removeprefix("chunk:"))}
+    return float(at.rstrip("%")) if at.endswith("%") else at
+
+
+def _written(value: bool | Rollout) -> Any:
+    """A flag value as a scenario file writes it."""
+    return {"rollout": f"{value.percent:g}%", "by": value.by} if isinstance(value, Rollout) else value
+
+
+def _read_back(value: Any) -> bool | Rollout:
+    return value if isinstance(value, bool) else Rollout(float(value["rollout"].rstrip("%")), value["by"])
+
+
+def _known(sandbox: SandboxView, entries: Sequence[Entry]) -> Known:
+    pause = sandbox.pause
+    is_open = pause is not None and pause.settled_at is None
+    mine = [each for each in entries if each.sandbox == sandbox.name]
+    spawned = sum(isinstance(each.event, events.GuestSpawned) for each in mine)
+    pauses = {each.pause for each in mine if each.pause is not None}
+    return Known(
+        state=sandbox.state,
+        reason=sandbox.reason,
+        build=sandbox.build,
+        incarnations=spawned,
+        pauses=len(pauses),
+        open_pause=OpenPause(pause.id, pause.path, pause.punch, pause.punch_reason, pause.dirty_bytes, pause.blocked_ms)
+        if pause is not None and is_open
+        else None,
+    )

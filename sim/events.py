@@ -1,0 +1,256 @@
+"""What happened around the engine: frozen, past-tense facts. Bytes; milliseconds unless named otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted(Event):
+    """The first line of a ledger: everything needed to run it again."""
+
+    version: int
+    snapdrill: str
+    run: str
+    name: str
+    seed: int
+    only: list[str]
+    started: str  # UTC, ISO 8601
+    budget: int
+    cache: str
+    mutant: str | None
+    drawn: dict[str, Any] = field(default_factory=dict)
+    host: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxCreated(Event):
+    """A sandbox exists; it has no guest yet."""
+
+    memory: int
+    page_size: int
+    block_size: int
+    template: str
+    team: str
+    cluster: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStarted(Event):
+    """The node process is up; `recovered` after a crash."""
+
+    pid: int
+    start_time: int
+    zygote_pid: int
+    zygote_start_time: int
+    recovered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCrashed(Event):
+    """The node was ended by SIGKILL."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSpawned(Event):
+    """A new incarnation; `memfd_fd` and `side_fd` are fd numbers in the guest, for those who look for themselves."""
+
+    incarnation: str
+    pid: int
+    start_time: int
+    memfd_inode: int
+    memfd_fd: int
+    side_fd: int
+    tracker: str
+    spawn_ms: float
+    build: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked(Event):
+    """Every running guest has rewritten its working set."""
+
+    tick: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged(Event):
+    """A legal transition of the lifecycle; `stop_reason` on the way to a state without a guest."""
+
+    old: str
+    new: str
+    reason: str
+    stop_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided(Event):
+    """The flag evaluations of one pause, pinned: flag key -> value, reason, variation, version, source_state."""
+
+    flags: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class GuestFrozen(Event):
+    """Stopped, and confirmed stopped."""
+
+    incarnation: str
+    freeze_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class GuestThawed(Event):
+    """An incarnation that was never condemned runs on."""
+
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class GuestEnded(Event):
+    """The pidfd confirmed the death of an incarnation."""
+
+    incarnation: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class PauseReturned(Event):
+    """The caller has its answer; in the background the copy goes on."""
+
+    blocked_ms: float
+    condemned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PauseSettled(Event):
+    """Nothing more will happen in this pause. None where a figure does not apply."""
+
+    outcome: str
+    path: str | None
+    punch: bool
+    punch_reason: str | None
+    dirty_bytes: int | None
+    punched_bytes: int
+    peak_over: int | None
+    peak_ratio: float | None
+    copy_ms: float | None
+    blocked_ms: float
+    condemned: bool
+    error: str | None
+    failed_chunk: int | None
+    condemn_error: str | None
+    punch_error: str | None
+    build: str
+    content_hash: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed(Event):
+    """A new incarnation was filled from a finished build."""
+
+    incarnation: str
+    build: str
+    written: int
+    resume_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRefused(Event):
+    """A pause, resume or kill that the lifecycle does not allow; `reason` in words."""
+
+    request: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlagSet(Event):
+    """A flag's new value is effective; `value` as in a scenario file."""
+
+    flag: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class FaultArmed(Event):
+    """A fault waits at a named point; `at` as in a scenario file."""
+
+    fault_id: int
+    fault: str
+    error: str
+    at: str
+    sandboxes: str
+
+
+@dataclass(frozen=True, slots=True)
+class FaultFired(Event):
+    """An armed fault hit; `chunk` is None where the point has none."""
+
+    fault_id: int
+    fault: str
+    error: str
+    chunk: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FaultsCleared(Event):
+    """Nothing is armed any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySampled(Event):
+    """Memory of the node's guests and caches as the kernel counts it; `planned` is what admission has granted."""
+
+    guests: int
+    caches: int
+    planned: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuestMeasured(Event):
+    """Resident bytes of one guest's memory."""
+
+    resident: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted(Event):
+    """A step of the scenario begins; line and column in its file, from 1."""
+
+    index: int
+    step: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepEnded(Event):
+    """A step is over: it was a barrier."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judged(Event):
+    """One invariant or expectation was judged; each violation names sandbox, reason and place."""
+
+    subject: str
+    verdict: str
+    checked: int
+    violations: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded(Event):
+    """The last line of a ledger; its absence says that the run was cut off."""
+
+    verdict: str
+    exit_code: int
+    counts: dict[str, int]
+    digest: str
+    peak_memory: int
+    cgroup_peak: int | None = None

@@ -1,0 +1,109 @@
+"""What a scenario expects of its whole run: invariants, bounds on metrics, states at the end, or a violation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from sim.steps import StateExpectation
+from sim.strict import Strict
+from sim.units import parse_size, show
+
+Invariant = Literal[
+    "never_resumed",
+    "failed_copy_discards",
+    "rollback_intact",
+    "bytes_exact",
+    "peak_bounded",
+    "decision_pinned",
+    "no_leaks",
+    "legal_transitions",
+    "no_unpublished",
+]
+Metric = Literal["peak_over", "peak_ratio", "copy_ms", "blocked_ms", "dirty_bytes", "punched_bytes", "pauses"]
+IN_BYTES = frozenset({"peak_over", "dirty_bytes", "punched_bytes"})
+
+
+class InvariantExpectation(Strict):
+    """This invariant holds, and the run exercised it."""
+
+    invariant: Invariant
+
+
+class PauseFilter(Strict):
+    """Which pauses a metric is taken over: those that meet everything that is given."""
+
+    punch: bool | None = None
+    path: Literal["memfd", "memfd-background"] | None = None
+    sandboxes: str = "*"
+    outcome: Literal["finished", "rolled-back", "discarded"] | None = None
+
+
+class MetricExpectation(Strict):
+    """The metric of every pause that passes the filter lies in [min, max]; `pauses` is the number of them.
+
+    Bytes for sizes, milliseconds for times. No such pause makes the run inconclusive unless `allow_empty`.
+    """
+
+    metric: Metric
+    where: PauseFilter = PauseFilter()
+    min: float | None = None
+    max: float | None = None
+    allow_empty: bool = False
+
+    @field_validator("min", "max", mode="before", json_schema_input_type=float | str | None)
+    @classmethod
+    def _bound(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str):
+            return value
+        if info.data.get("metric", "peak_over") not in IN_BYTES:
+            raise ValueError(f"expected a number, got {show(value)}")
+        return float(parse_size(value))
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("a metric without a bound expects nothing; add min or max")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min is more than max: no value can hold")
+        return self
+
+
+class ViolationExpectation(Strict):
+    """A canary: the run must be caught violating this, or it has failed."""
+
+    verdict: Literal["violated"]
+    invariant: Invariant | None = None
+    metric: Metric | None = None
+
+    @model_validator(mode="after")
+    def _names_one_culprit(self) -> Self:
+        if (self.invariant is None) == (self.metric is None):
+            raise ValueError("a canary names what must be violated; add either invariant or metric")
+        return self
+
+
+Expectation = InvariantExpectation | MetricExpectation | StateExpectation | ViolationExpectation
+_BY_KEY: dict[str, type[Expectation]] = {
+    "verdict": ViolationExpectation,
+    "metric": MetricExpectation,
+    "invariant": InvariantExpectation,
+    "state": StateExpectation,
+    "counts": StateExpectation,
+}
+
+
+def _expectation(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    for key, model in _BY_KEY.items():
+        if key in value:
+            return model.model_validate(value, context=info.context)
+    raise ValueError("expected one of invariant, metric, state, counts or verdict")
+
+
+AnyExpectation = Annotated[
+    Expectation, Field(union_mode="left_to_right"), BeforeValidator(_expectation, json_schema_input_type=Expectation)
+]

@@ -1,0 +1,161 @@
+"""What a scenario expects, judged on the folded view; and the verdict that follows from everything judged."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sim import events
+from sim.checkers import Panel
+from sim.sandbox import State
+from sim.scenario import (
+    InvariantExpectation,
+    MetricExpectation,
+    PauseFilter,
+    Scenario,
+    StateExpectation,
+    ViolationExpectation,
+)
+from sim.verdict import Verdict
+from sim.view import PauseView, View
+
+HELD, VIOLATED, INCONCLUSIVE = Verdict.HELD.value, Verdict.VIOLATED.value, Verdict.INCONCLUSIVE.value
+Place = tuple[int, int]
+
+
+def judged(subject: str, verdict: str, checked: int, place: Place, reasons: Iterable[dict[str, Any]]) -> events.Judged:
+    """One judgement whose violations carry the place in the scenario file."""
+    line, column = place
+    return events.Judged(subject, verdict, checked, [{"line": line, "column": column, **each} for each in reasons])
+
+
+def judge_state(expected: StateExpectation, view: View, place: Place, *, whole_fleet: bool) -> events.Judged:
+    """Every match in one of the states, and as many in each as `counts` says (where the whole fleet was run)."""
+    matching = [s for s in view.sandboxes.values() if fnmatch.fnmatchcase(s.name, expected.sandboxes)]
+    subject = f"state:{expected.sandboxes}"
+    if not matching:
+        verdict = HELD if expected.allow_empty else INCONCLUSIVE
+        return judged(subject, verdict, 0, place, [{"sandbox": expected.sandboxes, "reason": "no sandbox matches"}])
+    wrong = [
+        {"sandbox": s.name, "reason": f"it is {s.state}, not {' or '.join(expected.state)}: {s.reason}"}
+        for s in matching
+        if expected.state is not None and s.state not in expected.state
+    ]
+    for state, comparison in (expected.counts or {}).items():
+        count = sum(s.state == state for s in matching)
+        if whole_fleet and not comparison.holds(count):
+            wrong.append({"sandbox": expected.sandboxes, "reason": f"{count} are {state}, expected {comparison}"})
+    return judged(subject, VIOLATED if wrong else HELD, len(matching), place, wrong)
+
+
+def judge_metric(expected: MetricExpectation, view: View, place: Place, *, whole_fleet: bool) -> events.Judged:
+    """The metric of every pause that passes the filter lies within the bounds."""
+    pauses = [each for each in view.pauses if each.settled_at is not None and _passes(each, expected.where)]
+    subject = f"metric:{expected.metric}"
+    if expected.metric == "pauses":
+        if not whole_fleet:
+            return judged(subject, HELD, 0, place, [])
+        wrong = _outside(expected, len(pauses), "*", None)
+        return judged(subject, VIOLATED if wrong else HELD, 1, place, wrong)
+    measured = [(each, getattr(each, expected.metric)) for each in pauses]
+    known = [(each, value) for each, value in measured if value is not None]
+    if not known:
+        empty = expected.allow_empty or not whole_fleet
+        reason = {"sandbox": expected.where.sandboxes, "reason": f"no pause with a {expected.metric} passes the filter"}
+        return judged(subject, HELD if empty else INCONCLUSIVE, 0, place, [] if empty else [reason])
+    wrong = [found for each, value in known for found in _outside(expected, value, each.sandbox, each.id)]
+    return judged(subject, VIOLATED if wrong else HELD, len(known), place, wrong)
+
+
+def _passes(pause: PauseView, where: PauseFilter) -> bool:
+    return (
+        fnmatch.fnmatchcase(pause.sandbox, where.sandboxes)
+        and where.punch in {None, pause.punch}
+        and where.path in {None, pause.path}
+        and where.outcome in {None, pause.outcome}
+    )
+
+
+def _outside(expected: MetricExpectation, value: float, sandbox: str, pause: str | None) -> list[dict[str, Any]]:
+    found: dict[str, Any] = {"sandbox": sandbox} | ({"pause": pause} if pause else {})
+    if expected.min is not None and value < expected.min:
+        return [found | {"reason": f"{expected.metric} is {value:g}, less than {expected.min:g}"}]
+    if expected.max is not None and value > expected.max:
+        return [found | {"reason": f"{expected.metric} is {value:g}, more than {expected.max:g}"}]
+    return []
+
+
+def judge_expectations(scenario: Scenario, view: View, *, whole_fleet: bool) -> list[events.Judged]:
+    """The scenario's `expect` list, but for invariants and canaries."""
+    found = []
+    for index, expected in enumerate(scenario.expect):
+        place = scenario.where(("expect", index))
+        if isinstance(expected, MetricExpectation):
+            found.append(judge_metric(expected, view, place, whole_fleet=whole_fleet))
+        elif isinstance(expected, StateExpectation):
+            found.append(judge_state(expected, view, place, whole_fleet=whole_fleet))
+    return found
+
+
+def judge_invariants(scenario: Scenario, panel: Panel) -> list[events.Judged]:
+    """Every invariant; one that is listed by name must have been exercised."""
+    listed = {
+        expected.invariant: scenario.where(("expect", index))
+        for index, expected in enumerate(scenario.expect)
+        if isinstance(expected, InvariantExpectation)
+    }
+    found = []
+    for checker in panel.checkers:
+        verdict = VIOLATED if checker.violations else HELD
+        violations = list(checker.violations)
+        if checker.name in listed and checker.checked == 0 and not violations:
+            verdict = INCONCLUSIVE
+            line, column = listed[checker.name]
+            violations = [{"sandbox": "*", "reason": "nothing exercised it", "line": line, "column": column}]
+        found.append(events.Judged(f"invariant:{checker.name}", verdict, checker.checked, violations))
+    return found
+
+
+def unfired_faults(view: View, places: dict[int, Place]) -> list[events.Judged]:
+    """An armed fault that never fired proves nothing."""
+    return [
+        judged(
+            f"fault:{fault.fault}",
+            INCONCLUSIVE,
+            0,
+            places[fault.fault_id],
+            [{"sandbox": fault.sandboxes, "reason": f"armed at {fault.at}, it never fired"}],
+        )
+        for fault in view.faults
+        if fault.fired == 0 and fault.fault_id in places
+    ]
+
+
+def conclude(scenario: Scenario, everything: Sequence[events.Judged]) -> tuple[str, list[events.Judged]]:
+    """The verdict, and a judgement for each canary: a violation that was expected must have been caught."""
+    caught: set[str] = set()
+    canaries = []
+    for index, expected in enumerate(scenario.expect):
+        if not isinstance(expected, ViolationExpectation):
+            continue
+        subject = f"invariant:{expected.invariant}" if expected.invariant else f"metric:{expected.metric}"
+        sang = any(each.subject == subject and each.verdict == VIOLATED for each in everything)
+        caught |= {subject} if sang else set()
+        reasons = [] if sang else [{"sandbox": "*", "reason": f"{subject} was expected to be violated and was not"}]
+        place = scenario.where(("expect", index))
+        canaries.append(judged(f"verdict:violated:{subject}", HELD if sang else VIOLATED, 1, place, reasons))
+    verdicts = {each.verdict for each in [*everything, *canaries] if each.subject not in caught}
+    worst = next((each for each in (VIOLATED, INCONCLUSIVE) if each in verdicts), HELD)
+    return worst, canaries
+
+
+def selected(view: View, sandboxes: str, state: str | None, punched: bool | None) -> list[str]:
+    """Names that a selection means, in the fleet's order."""
+    return [
+        each.name
+        for each in view.sandboxes.values()
+        if fnmatch.fnmatchcase(each.name, sandboxes)
+        and (each.state == state if state is not None else each.state not in {State.DISCARDED, State.KILLED})
+        and (punched is None or bool(each.pause and each.pause.punched_bytes) is punched)
+    ]

@@ -1,0 +1,121 @@
+"""The append-only record of a run: one JSON object a line, each line one write to the kernel.
+
+Several processes append to one file (O_APPEND keeps lines whole); readers follow it by offset.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import engine.events
+import sim.events
+from engine.events import Event
+
+EVENTS_FILE = "events.jsonl"
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def _event_types() -> dict[str, type[Event]]:
+    found: dict[str, type[Event]] = {}
+    for module in (engine.events, sim.events):
+        for name, kind in inspect.getmembers(module, inspect.isclass):
+            if issubclass(kind, Event) and kind is not Event:
+                found[_snake(name)] = kind
+    return found
+
+
+EVENT_TYPES = _event_types()
+_NAMES = {kind: name for name, kind in EVENT_TYPES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line: `t` seconds since the run began, the event, and what it belongs to."""
+
+    t: float
+    event: Event
+    sandbox: str | None
+    pause: str | None
+
+    @property
+    def name(self) -> str:
+        """The event's name in the file: `chunk_published`."""
+        return _NAMES[type(self.event)]
+
+
+class LedgerError(Exception):
+    """A ledger line that is not one of ours; says which line and why."""
+
+
+class Ledger:
+    """Appends events. `began` is CLOCK_MONOTONIC at the run's start, one clock for every process."""
+
+    def __init__(self, path: Path, began: float) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._began = began
+
+    def append(self, event: Event, *, sandbox: str | None = None, pause: str | None = None) -> None:
+        """Write one line; it is the kernel's when this returns, so it survives a SIGKILL of this process."""
+        line: dict[str, Any] = {"t": round(time.monotonic() - self._began, 6), "event": _NAMES[type(event)]}
+        if sandbox is not None:
+            line["sandbox"] = sandbox
+        if pause is not None:
+            line["pause"] = pause
+        for each in fields(event):
+            line[each.name] = getattr(event, each.name)
+        os.write(self._fd, json.dumps(line, separators=(",", ":")).encode() + b"\n")
+
+    def close(self) -> None:
+        """Close the file; harmless when already closed."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def parse(line: bytes, number: int) -> Entry:
+    """One line of a ledger; raises LedgerError naming the line where it is not an event of ours."""
+    try:
+        content = json.loads(line)
+        kind = EVENT_TYPES[content.pop("event")]
+        t, sandbox, pause = content.pop("t"), content.pop("sandbox", None), content.pop("pause", None)
+        return Entry(t, kind(**content), sandbox, pause)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LedgerError(f"line {number} is not an event of this version: {error}") from error
+
+
+class Follower:
+    """Reads a ledger from the start and then whatever was appended since the last call."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._line = 0
+
+    def new_entries(self) -> Iterator[Entry]:
+        """Whole lines that were appended since the last call; an unfinished line waits for the next."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._offset += len(line)
+                self._line += 1
+                yield parse(line, self._line)
+
+
+def read(path: Path) -> list[Entry]:
+    """Every entry of a finished ledger; raises LedgerError."""
+    return list(Follower(path).new_entries())

@@ -1,0 +1,49 @@
+"""Node memory now, from the kernel: guests, and caches being written; told to the ledger as it changes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from sim.events import MemorySampled
+
+_INTERVAL = 0.05  # seconds between samples that are no new peak
+_STEP = 1 << 20  # a new peak is told when it is this much higher
+
+
+class NodeMemory:
+    """Sums what is known of every guest and cache. Thread-safe: copiers update it."""
+
+    def __init__(self, tell: Callable[[MemorySampled], None], planned: Callable[[], int]) -> None:
+        self._tell = tell
+        self._planned = planned
+        self._guests: dict[str, int] = {}
+        self._caches: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._peak = 0
+        self._last = (0, 0)
+        self._told_at = 0.0
+
+    def set(self, *, guest: tuple[str, int] | None = None, cache: tuple[str, int] | None = None) -> None:
+        """New resident bytes of a sandbox's guest or of a build's cache; 0 forgets it."""
+        with self._lock:
+            for table, change in ((self._guests, guest), (self._caches, cache)):
+                if change is not None:
+                    table[change[0]] = change[1]
+            self._maybe_tell()
+
+    def tell_now(self) -> None:
+        """Write a sample whatever the interval, if anything changed."""
+        with self._lock:
+            self._maybe_tell(force=True)
+
+    def _maybe_tell(self, *, force: bool = False) -> None:
+        sums = (sum(self._guests.values()), sum(self._caches.values()))
+        is_peak = sum(sums) >= self._peak + _STEP
+        now = time.monotonic()
+        if sums == self._last or not (force or is_peak or now - self._told_at > _INTERVAL):
+            return
+        self._peak = max(self._peak, sum(sums))
+        self._last, self._told_at = sums, now
+        self._tell(MemorySampled(*sums, planned=self._planned()))

@@ -1,0 +1,171 @@
+"""The node as a process: `python -m sim.node_process FD CONFIG`; obeys JSON lines on FD until it closes.
+
+Everything that happened goes to the ledger; answers say only that a request is over, or why it could not be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from engine import linux
+from engine.incarnation import start_time_of
+from engine.permit import CondemnedRecords
+from flags.file import FileFlags
+from flags.launchdarkly import Evaluator, route_sdk_logs
+from flags.memory import MemoryFlags
+from sim import cgroup, events
+from sim.faults import CRASH, Fault
+from sim.guest_handle import ZYGOTE_SOCKET, ZygoteLink, open_zygote
+from sim.ledger import EVENTS_FILE, Ledger
+from sim.node import Node
+from sim.node_config import NodeConfig
+from sim.recovery import recover
+from sim.steps import AtChunk
+
+CONDEMNED = "condemned"
+_SOCKET_BUFFER = 4 << 20
+
+
+def connect_zygote(config: NodeConfig) -> tuple[ZygoteLink, int]:
+    """The zygote of this run, started where there is none yet; gives its pid too."""
+    address = str(Path(config.socket_dir) / ZYGOTE_SOCKET)
+    if not config.known:
+        _start_zygote(address, config.grace)
+    link = ZygoteLink(open_zygote(address))
+    return link, link.zygote_pid
+
+
+def _start_zygote(address: str, grace: float) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(address)
+        listener.listen(1)
+        command = [sys.executable, "-m", "sim.zygote", str(listener.fileno()), str(grace)]
+        subprocess.Popen(command, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL)
+
+
+def open_flags(config: NodeConfig) -> Evaluator:
+    """The run's one flag client."""
+    if config.flag_file is not None:
+        return FileFlags(Path(config.flag_file))
+    return MemoryFlags(config.inline_flags or {})
+
+
+class _Server:
+    """Turns requests into calls on the node."""
+
+    def __init__(self, config: NodeConfig, node: Node, flags: Evaluator, writer: asyncio.StreamWriter) -> None:
+        self._config = config
+        self._node = node
+        self._flags = flags
+        self._writer = writer
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, reader: asyncio.StreamReader) -> None:
+        """Until the runner closes its end."""
+        while line := await reader.readline():
+            task = asyncio.ensure_future(self._answer(json.loads(line)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, request: dict[str, Any]) -> None:
+        reply: dict[str, Any] = {"id": request["id"]}
+        try:
+            await self._do(request["op"], request.get("args", {}))
+        except Exception as error:  # noqa: BLE001 - a defect here is the runner's to report, with its traceback
+            reply["error"] = f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+        self._writer.write(json.dumps(reply).encode() + b"\n")
+        await self._writer.drain()
+
+    async def _do(self, op: str, args: dict[str, Any]) -> None:
+        node = self._node
+        acts: dict[str, Callable[[], Awaitable[None]]] = {
+            "create": node.create,
+            "recover": lambda: recover(node),
+            "tick": lambda: node.tick(args["count"]),
+            "pause": lambda: node.pause(args["names"], args["concurrency"], settled=args["settled"]),
+            "resume": lambda: node.resume(args["names"]),
+            "kill": lambda: node.kill(args["names"]),
+            "flag": lambda: asyncio.to_thread(self._set_flag, args["flag"]),
+            "arm": lambda: self._arm(args),
+            "clear": self._clear,
+            "shut-down": node.shut_down,
+        }
+        await acts[op]()
+
+    async def _clear(self) -> None:
+        self._node.armed.clear()
+
+    def _set_flag(self, flag: dict[str, Any]) -> None:
+        """Effective before it returns; a flag file is rewritten whole, and looked at at once."""
+        if isinstance(self._flags, MemoryFlags):
+            self._flags.set(flag)
+            return
+        path = Path(self._config.flag_file or "")
+        document = json.loads(path.read_text())
+        document.setdefault("flags", {})[flag["key"]] = flag
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(document, indent=2))
+        temporary.replace(path)
+        if isinstance(self._flags, FileFlags):
+            self._flags.refresh()
+
+    async def _arm(self, args: dict[str, Any]) -> None:
+        at = args["at"]
+        place = AtChunk(chunk=at["chunk"]) if isinstance(at, dict) else at
+        fault = Fault(args["fault_id"], args["fault"], args["error"] or CRASH, place, args["sandboxes"], args["count"])
+        self._node.armed.arm(fault)
+
+
+async def _main(fd: int, config: NodeConfig) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(max_workers=64, thread_name_prefix="node"))
+    run_dir = Path(config.run_dir)
+    route_sdk_logs(run_dir / "flags.log")
+    ledger = Ledger(run_dir / EVENTS_FILE, config.began)
+    link, zygote_pid = await asyncio.to_thread(connect_zygote, config)
+    flags = await asyncio.to_thread(open_flags, config)
+    reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=fd), limit=_SOCKET_BUFFER)
+    node = Node(config, ledger, flags, link, CondemnedRecords(run_dir / CONDEMNED))
+    started = events.NodeStarted(
+        os.getpid(),
+        start_time_of(os.getpid()) or 0,
+        zygote_pid,
+        start_time_of(zygote_pid) or 0,
+        bool(config.known),
+    )
+    ledger.append(started)
+    server = _Server(config, node, flags, writer)
+    with contextlib.suppress(ConnectionError):
+        await server.serve(reader)
+    await node.shut_down()  # harmless after a request to: the runner went away, or it is done
+    flags.close()
+    ledger.close()
+
+
+def main(arguments: list[str]) -> int:
+    """Interrupts are the runner's to handle: it ends the node by closing the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    linux.set_process_name("node")
+    config = NodeConfig.read(Path(arguments[1]))
+    if config.cgroup is not None:
+        cgroup.join(config.cgroup)
+    asyncio.run(_main(int(arguments[0]), config))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,68 @@
+"""What every page must hold: a function of seed, sandbox, page and generation, so that no copy of the memory is needed.
+
+A generation is the tick that last wrote the page; 0 was never written, ZEROED | tick was written with zeros.
+Generations live in a memfd of their own beside the guest's memory: one u32 a page, then one byte a page that says
+written.
+"""
+
+from __future__ import annotations
+
+import array
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+PAGE = 4096
+ZEROED = 1 << 31
+_ZEROS = bytes(PAGE)
+_HEAD = 64
+_PAD = random.Random("snapdrill page filler").randbytes((64 << 10) + PAGE)
+
+
+def key_of(seed: int, sandbox: str) -> bytes:
+    """The key that a sandbox's pages are derived from, through all its incarnations."""
+    return hashlib.blake2b(f"{seed}:{sandbox}".encode(), digest_size=16).digest()
+
+
+def content(key: bytes, page: int, generation: int) -> bytes:
+    """The 4096 bytes of page `page`: its own digest, then filler from a place that the digest chooses."""
+    if generation == 0 or generation & ZEROED:
+        return _ZEROS
+    head = hashlib.blake2b(b"%d:%d" % (page, generation), key=key, digest_size=_HEAD).digest()
+    start = int.from_bytes(head[:2], "little")
+    return head + _PAD[start : start + PAGE - _HEAD]
+
+
+def generations(data: bytes) -> array.array[int]:
+    """The u32 generations from the bytes of a side memfd or of an attachment."""
+    found = array.array("I")
+    found.frombytes(data)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A page that does not hold what it must; `found` says what is there instead."""
+
+    page: int
+    generation: int
+    expected: str
+    found: str
+
+
+def describe(data: bytes) -> str:
+    """A page in a few words: all zero, or how it begins."""
+    return "all zero" if not any(data) else f"begins {data[:8].hex()}"
+
+
+def mismatches(key: bytes, pages: array.array[int], memory: Iterator[bytes]) -> Iterator[Mismatch]:
+    """Compare memory, given in order as pieces of whole pages, with what its generations say."""
+    page = 0
+    for piece in memory:
+        for at in range(0, len(piece), PAGE):
+            expected = content(key, page, pages[page])
+            if piece[at : at + PAGE] != expected:
+                found = describe(piece[at : at + PAGE])
+                yield Mismatch(page, pages[page], describe(expected), found)
+            page += 1

@@ -1,0 +1,85 @@
+"""The `run --json` document and report.json. Sizes in bytes, times in milliseconds, None where nothing applies."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sim.report import judgements
+from sim.report.judgements import Judgement
+from sim.verdict import ExitCode, Verdict, worst
+from sim.view import PauseView, View
+
+VERSION = 1
+_PAUSE_FIELDS = (
+    "path",
+    "punch",
+    "outcome",
+    "dirty_bytes",
+    "punched_bytes",
+    "peak_over",
+    "peak_ratio",
+    "copy_ms",
+    "blocked_ms",
+)
+
+
+def scenario_document(view: View) -> dict[str, Any]:
+    """One run as JSON-ready values: an element of the run document's `scenarios`, and report.json."""
+    run = view.run
+    return {
+        "name": run.name if run else None,
+        "seed": run.seed if run else None,
+        "verdict": judgements.verdict_of(view),
+        "digest": view.ended.digest if view.ended else None,
+        "host": dict(run.host) if run else {},
+        "invariants": [_judged(each) for each in judgements.invariants(view)],
+        "expectations": [_judged(each) for each in judgements.expectations(view)],
+        "pauses": [_pause(each) for each in view.pauses],
+        "sandboxes": [
+            {"name": each.name, "state": each.state, "stop_reason": each.stop_reason}
+            for each in view.sandboxes.values()
+        ],
+    }
+
+
+def run_document(scenarios: Sequence[dict[str, Any]], exit_code: int | None = None) -> dict[str, Any]:
+    """The whole `run --json` document.
+
+    `exit_code` overrides what the verdicts say, for an end they cannot know: a skip, an interrupt. `verdict` is None
+    where the exit code is not one of a verdict.
+    """
+    code = worst(Verdict(each["verdict"]).exit_code for each in scenarios) if exit_code is None else ExitCode(exit_code)
+    verdict = code.name.lower()
+    return {
+        "version": VERSION,
+        "verdict": verdict if verdict in set(Verdict) else None,
+        "exit_code": int(code),
+        "scenarios": list(scenarios),
+    }
+
+
+def write_document(path: Path, document: dict[str, Any]) -> None:
+    """Write JSON atomically: readers see the whole document or none."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _judged(judgement: Judgement) -> dict[str, Any]:
+    return {
+        "name": judgement.name,
+        "verdict": judgement.verdict,
+        "checked": judgement.checked,
+        "violations": list(judgement.violations),
+    }
+
+
+def _pause(pause: PauseView) -> dict[str, Any]:
+    decision = {
+        flag: {"value": each.get("value"), "reason": each.get("reason")} for flag, each in pause.decision.items()
+    }
+    return {"sandbox": pause.sandbox, "decision": decision, **{name: getattr(pause, name) for name in _PAUSE_FIELDS}}

@@ -1,0 +1,138 @@
+"""What a run says on a terminal when it is over."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sim.report import judgements, words
+from sim.report.judgements import Judgement
+from sim.view import PauseView, View
+
+_PUNCH_FLAG = "memfd-punch-on-snapshot"
+_OUTCOMES = {"finished": "paused", "rolled-back": "rolled back", "discarded": "discarded"}
+_DIGEST_LENGTH = 12
+_HUGE = 2 << 20
+
+
+def summary(view: View, run_dir: Path | None = None) -> str:
+    """The whole run in a screenful: verdict, both peaks, outcomes, what was judged, and where to look."""
+    sections = (
+        _title(view),
+        *(_flag_table(flag, view.pauses) for flag in _compared_flags(view.pauses)),
+        _outcomes(view),
+        _judged("invariants", judgements.invariants(view)),
+        _judged("expectations", judgements.expectations(view)),
+        _footer(view, run_dir),
+    )
+    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+
+
+def _title(view: View) -> list[str]:
+    name, seed = (view.run.name, str(view.run.seed)) if view.run else ("a run without a first line", "unknown")
+    verdict = judgements.verdict_of(view).upper() + ("" if view.ended else " (the record was cut off)")
+    sandboxes = view.sandboxes.values()
+    trackers = sorted({each.tracker for each in sandboxes if each.tracker})
+    fleet = f"{words.plural(len(sandboxes), 'sandbox', 'sandboxes')}, "
+    fleet += f"{words.size(sum(each.memory for each in sandboxes))} of guest memory"
+    lines = [f"{name}   seed {seed}   {verdict}", f"{fleet}; dirty blocks from {', '.join(trackers) or 'nobody'}"]
+    if view.run and view.run.mutant:
+        lines.append(f"the engine was wrong on purpose: {view.run.mutant}")
+    return lines
+
+
+def _compared_flags(pauses: Sequence[PauseView]) -> list[str]:
+    """The punch flag wherever it was decided, and every flag that was decided both ways."""
+    values: dict[str, set[bool]] = {}
+    for pause in pauses:
+        for flag, each in pause.decision.items():
+            values.setdefault(flag, set()).add(bool(each.get("value")))
+    return [flag for flag, seen in values.items() if flag == _PUNCH_FLAG or len(seen) > 1]
+
+
+def _flag_table(flag: str, pauses: Sequence[PauseView]) -> list[str]:
+    lines = [flag]
+    for value, label in ((False, "flag off:"), (True, "flag on:")):
+        group = [each for each in pauses if flag in each.decision and bool(each.decision[flag].get("value")) is value]
+        if group:
+            lines.append(f"  {label:<9} {_peaks(group)}{_freed(group)}")
+    return lines
+
+
+def _peaks(pauses: Sequence[PauseView]) -> str:
+    count = f"{words.plural(len(pauses), 'pause'):<10}"
+    over = [each.peak_over for each in pauses if each.peak_over is not None]
+    ratios = [each.peak_ratio for each in pauses if each.peak_ratio is not None]
+    if not over:
+        return f"{count} peak not measured"
+    ratio = f"{max(ratios):.2f}x" if ratios else "n/a"
+    return f"{count} peak {ratio}  (+{words.size(max(over))} a sandbox at most)"
+
+
+def _freed(pauses: Sequence[PauseView]) -> str:
+    punched = [each.punched_bytes for each in pauses if each.punched_bytes]
+    return f"   {len(punched)} punched, {words.size(sum(punched))} freed" if punched else ""
+
+
+def _outcomes(view: View) -> list[str]:
+    counted = Counter(each.outcome for each in view.pauses)
+    parts = [f"{counted[outcome]} {word}" for outcome, word in _OUTCOMES.items()]
+    if counted[None]:
+        parts.append(f"{counted[None]} not settled")
+    states = ", ".join(f"{count} {state}" for state, count in sorted(view.counts.items()))
+    return [f"pauses      {', '.join(parts)}", f"at the end  {states or 'no sandbox'}"]
+
+
+def _judged(title: str, judged: Sequence[Judgement]) -> list[str]:
+    if not judged:
+        return []
+    width = max(len(each.name) for each in judged)
+    return [title, *(f"  {each.verdict:<13}  {each.name:<{width}}  {_checks(each)}".rstrip() for each in judged)]
+
+
+def _checks(judgement: Judgement) -> str:
+    if judgement.verdict == judgements.NOT_EXERCISED:
+        return ""
+    parts = [f"checked {words.times(judgement.checked)}"]
+    if judgement.violations:
+        parts.append(words.plural(len(judgement.violations), "violation"))
+    if judgement.expected:
+        parts.append("as the scenario expects")
+    return ", ".join(parts)
+
+
+def _footer(view: View, run_dir: Path | None) -> list[str]:
+    lines = [
+        f"{label:<11} {text}"
+        for label, text in (
+            ("measured", "peaks and freed bytes, by the kernel's accounts; derived from them: ratios"),
+            ("memory", _node_memory(view)),
+            ("cgroup", _cgroup_memory(view)),
+            ("pages", _stand_in(each.page_size for each in view.sandboxes.values())),
+            ("digest", view.ended.digest[:_DIGEST_LENGTH] if view.ended else None),
+            ("run folder", str(run_dir) if run_dir else None),
+        )
+        if text
+    ]
+    return lines if view.pauses else [line for line in lines if not line.startswith("measured")]
+
+
+def _node_memory(view: View) -> str | None:
+    peak = view.ended.peak_memory if view.ended else view.memory.peak
+    budget = f" of {words.size(view.memory.budget)} (given)" if view.memory.budget else ""
+    return f"at most {words.size(peak)} in guests and caches (measured){budget}" if peak else None
+
+
+def _cgroup_memory(view: View) -> str | None:
+    peak = view.ended.cgroup_peak if view.ended else None
+    return f"at most {words.size(peak)}, the processes themselves included (measured)" if peak else None
+
+
+def _stand_in(page_sizes: Iterable[int]) -> str | None:
+    """How much of the claim this run carries: production guests have 2 MiB hugetlb pages."""
+    claims = {
+        "SHOWN on 2 MiB hugetlb" if size == _HUGE else "SHOWN ON A STAND-IN (4 KiB shmem for 2 MiB hugetlb)"
+        for size in page_sizes
+    }
+    return "; ".join(sorted(claims)) or None

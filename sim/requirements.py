@@ -1,0 +1,61 @@
+"""What a scenario needs of its host, known before anything starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from engine.ranges import SPAN
+from sim.scenario import Scenario
+from sim.units import format_size
+
+_HUGE = 2 << 20
+_HUGE_FREE = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
+
+
+def needed_memory(scenario: Scenario) -> int:
+    """Bytes at most: every guest, and every copy that may be in memory beside them; the node's budget caps it."""
+    guests = sum(each.memory for each in scenario.sandboxes())
+    return min(scenario.node.memory, 2 * guests)
+
+
+def planned_work(scenario: Scenario) -> str:
+    """Sandboxes, chunks and memory, in words."""
+    sandboxes = scenario.sandboxes()
+    chunks = sum(-(-each.memory // max(SPAN, each.page_size, each.block_size)) for each in sandboxes)
+    guests = format_size(sum(each.memory for each in sandboxes))
+    most = format_size(needed_memory(scenario))
+    return f"{len(sandboxes)} sandboxes, {guests} of guest memory in up to {chunks} chunks; at most {most} in all"
+
+
+def missing(scenario: Scenario) -> str | None:
+    """Why this host cannot run it; None where it can."""
+    need, free = needed_memory(scenario), _free_memory()
+    if need > free:
+        return f"it needs {format_size(need)} of memory and {free >> 20} MiB are available"
+    huge = sum(each.memory // _HUGE for each in scenario.sandboxes() if each.page_size == _HUGE)
+    if huge > _free_huge_pages():
+        return f"it needs {huge} free huge pages of 2 MiB and the pool has {_free_huge_pages()}; see snapdrill doctor"
+    if "root" in scenario.requires and os.geteuid() != 0:
+        return "it requires root"
+    return _unmet(scenario)
+
+
+def _unmet(scenario: Scenario) -> str | None:
+    from sim.probe import host
+
+    wanted = [each for each in scenario.requires if each != "root"]
+    offered = host() if wanted else {}
+    unmet = [each for each in wanted if not offered.get(each)]
+    return f"it requires {', '.join(unmet)}; see snapdrill doctor" if unmet else None
+
+
+def _free_huge_pages() -> int:
+    return int(_HUGE_FREE.read_text()) if _HUGE_FREE.exists() else 0
+
+
+def _free_memory() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

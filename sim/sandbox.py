@@ -1,0 +1,73 @@
+"""The lifecycle of a sandbox: its states, the legal transitions, and why it stopped."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a sandbox is in its life."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    CHECKPOINTING = "checkpointing"
+    RESUMING = "resuming"
+    DISCARDED = "discarded"
+    KILLED = "killed"
+
+
+class StopReason(StrEnum):
+    """Why a sandbox has no running guest."""
+
+    PAUSED = "paused"
+    KILLED = "killed"
+    DISCARDED = "discarded"
+    CRASHED = "crashed"
+
+
+FINAL = frozenset({State.DISCARDED, State.KILLED})
+
+LEGAL: dict[State, frozenset[State]] = {
+    State.CREATED: frozenset({State.RUNNING, State.KILLED}),
+    State.RUNNING: frozenset({State.PAUSING, State.CHECKPOINTING, State.DISCARDED, State.KILLED}),
+    State.PAUSING: frozenset({State.PAUSED, State.RUNNING, State.DISCARDED, State.KILLED}),
+    State.PAUSED: frozenset({State.RESUMING, State.DISCARDED, State.KILLED}),
+    State.CHECKPOINTING: frozenset({State.RUNNING, State.KILLED}),
+    State.RESUMING: frozenset({State.RUNNING, State.PAUSED, State.DISCARDED, State.KILLED}),
+    State.DISCARDED: frozenset(),
+    State.KILLED: frozenset(),
+}
+
+STOP_REASONS: dict[State, StopReason] = {
+    State.PAUSED: StopReason.PAUSED,
+    State.DISCARDED: StopReason.DISCARDED,
+    State.KILLED: StopReason.KILLED,
+}
+
+
+class IllegalTransitionError(Exception):
+    """A transition that the lifecycle does not know: a defect of the caller."""
+
+
+def check_transition(old: State, new: State) -> None:
+    """Raise IllegalTransitionError unless `old` may become `new`."""
+    if new not in LEGAL[old]:
+        raise IllegalTransitionError(f"a {old} sandbox cannot become {new}")
+
+
+def refusal(request: str, state: State, reason: str) -> str | None:
+    """Why a request on a sandbox in `state` is refused, in words; None where it may go ahead."""
+    allowed = {
+        "pause": {State.RUNNING},
+        "resume": {State.PAUSED},
+        "kill": set(State) - FINAL,
+    }[request]
+    if state in allowed:
+        return None
+    if state is State.DISCARDED:
+        return f"it was discarded and can never run again: {reason}"
+    if state is State.KILLED:
+        return f"it was killed: {reason}"
+    return f"it is {state}; a {request} takes one that is {' or '.join(sorted(allowed))}"

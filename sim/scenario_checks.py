@@ -1,0 +1,76 @@
+"""What no single field of a scenario can know: names, globs and memory against the fleet as a whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from flags.catalog import did_you_mean
+from sim.fleet_spec import Group, Node, sandbox_specs
+from sim.strict import Finding, finding
+from sim.units import format_size
+from sim.yaml_positions import Document, Path
+
+_FLEET: TypeAdapter[tuple[Group, ...]] = TypeAdapter(Annotated[tuple[Group, ...], Field(strict=False)])
+_NODE = TypeAdapter(Node)
+
+
+def cross_checks(document: Document) -> list[Finding]:
+    """Findings against the fleet; none while the fleet itself is mistaken, however wrong the rest may be."""
+    if not isinstance(document.data, dict):
+        return []
+    fleet = _part(_FLEET, document.data.get("fleet"))
+    if not fleet:
+        return []
+    found = [*_repeated_names(document, fleet), *_globs_without_match(document, fleet)]
+    node = _part(_NODE, document.data.get("node", {}))
+    return [*found, *_too_much_memory(document, fleet, node)] if node else found
+
+
+def _part(adapter: TypeAdapter[Any], data: Any) -> Any:
+    try:
+        return adapter.validate_python(data, context={})
+    except ValidationError:
+        return None
+
+
+def _repeated_names(document: Document, fleet: tuple[Group, ...]) -> Iterator[Finding]:
+    seen: Counter[str] = Counter()
+    for index, group in enumerate(fleet):
+        if seen[group.name]:
+            message = f'a second group "{group.name}"; sandbox names must be unique, give it another name'
+            yield finding(document, ("fleet", index, "name"), message)
+        seen[group.name] += 1
+
+
+def _too_much_memory(document: Document, fleet: tuple[Group, ...], node: Node) -> Iterator[Finding]:
+    total = sum(group.count * group.memory for group in fleet)
+    if total > node.memory:
+        message = (
+            f"the fleet needs {format_size(total)}, the node has {format_size(node.memory)}; "
+            "make the fleet smaller or raise node.memory"
+        )
+        yield finding(document, ("fleet",), message, key=True)
+
+
+def _globs_without_match(document: Document, fleet: tuple[Group, ...]) -> Iterator[Finding]:
+    names = [sandbox.name for sandbox in sandbox_specs(fleet)]
+    groups = {f"{group.name}-*" for group in fleet}
+    for path, glob in _texts(document.data, ()):
+        if path[-1] == "sandboxes" and not any(fnmatchcase(name, glob) for name in names):
+            known = {*groups, *names} if get_close_matches(glob, [*groups, *names]) else groups
+            yield finding(document, path, f'no sandbox matches "{glob}"; {did_you_mean(glob, known)}')
+
+
+def _texts(data: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """Every string of a document with its path."""
+    if isinstance(data, str):
+        yield path, data
+    pairs = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in pairs:
+        yield from _texts(value, (*path, key))

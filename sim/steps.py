@@ -1,0 +1,310 @@
+"""The steps of a scenario: one frozen model a kind, each with `kind` for the runner to switch on."""
+
+from __future__ import annotations
+
+import errno as errno_names
+import operator
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+
+from flags.catalog import FLAGS, did_you_mean
+from flags.inline import Rollout, RolloutKind
+from sim.strict import Strict
+from sim.units import PERCENT, Duration, Percent, parse_percent, show
+
+State = Literal["running", "pausing", "paused", "checkpointing", "resuming", "discarded", "killed"]
+FaultPoint = Literal["copy.read", "copy.write", "publish", "punch", "condemn"]
+AtLeastOne = Annotated[int, Field(ge=1)]
+ChunkIndex = Annotated[int, Field(ge=0)]
+
+_COMPARISONS = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`>=1`: what a count must satisfy."""
+
+    operator: str
+    number: int
+
+    def holds(self, count: int) -> bool:
+        return bool(_COMPARISONS[self.operator](count, self.number))
+
+    def __str__(self) -> str:
+        return f"{self.operator}{self.number}"
+
+
+def _comparison(value: Any) -> Any:
+    if isinstance(value, Comparison):
+        return value
+    found = re.fullmatch(r"(>=|<=|==|!=|>|<|)\s*([0-9]{1,9})", str(value))
+    if found is None or isinstance(value, bool):
+        raise ValueError(f'expected a comparison such as ">=1", "3" or "<2", got {show(value)}')
+    return Comparison(found[1] or "==", int(found[2]))
+
+
+Count = Annotated[Comparison, BeforeValidator(_comparison, json_schema_input_type=str | int)]
+
+
+class _RolloutForm(Strict):
+    rollout: Percent
+    by: RolloutKind = "sandbox"
+
+
+def _flag_value(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, bool | Rollout):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected true, false or {{rollout: 50%, by: sandbox}}, got {show(value)}")  # noqa: TRY004 - pydantic collects ValueError
+    form = _RolloutForm.model_validate(value, context=info.context)
+    return Rollout(form.rollout, form.by)
+
+
+def _flag_key(key: str) -> str:
+    if key not in FLAGS:
+        raise ValueError(f"unknown flag; {did_you_mean(key, FLAGS)}")
+    return key
+
+
+FlagKey = Annotated[str, AfterValidator(_flag_key)]
+FlagValue = Annotated[bool | Rollout, BeforeValidator(_flag_value, json_schema_input_type=bool | _RolloutForm)]
+
+
+def _errno(name: str) -> str:
+    known = set(errno_names.errorcode.values())
+    if name not in known:
+        near = did_you_mean(name.upper(), known)
+        raise ValueError(f"unknown errno; {near if near.startswith('did') else 'use a name such as EIO or ENOSPC'}")
+    return name
+
+
+def _states(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Errno = Annotated[str, AfterValidator(_errno)]
+States = Annotated[
+    tuple[State, ...],
+    Field(strict=False, min_length=1),
+    BeforeValidator(_states, json_schema_input_type=State | list[State]),
+]
+
+
+class AtChunk(Strict):
+    """The 0-based chunk of a pause's plan."""
+
+    chunk: ChunkIndex
+
+
+AtWord = Literal["first", "last", "after_condemn"]
+
+
+def _at(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, AtChunk) or (isinstance(value, float) and info.context is None):
+        return value
+    if isinstance(value, Mapping):
+        return AtChunk.model_validate(value, context=info.context)
+    if isinstance(value, str) and re.fullmatch(PERCENT, value):
+        return parse_percent(value)
+    if value not in get_args(AtWord):
+        raise ValueError(f"unknown place {show(value)}; use {{chunk: 3}}, first, last, 50% or after_condemn")
+    return value
+
+
+At = Annotated[AtChunk | AtWord | float, BeforeValidator(_at, json_schema_input_type=AtChunk | str)]
+
+
+def chunk_index(place: AtChunk | AtWord | float, chunks: int) -> int:
+    """The 0-based chunk meant by `place` in a plan of `chunks` chunks; an index past the end never fires.
+
+    A share is of the plan: 50% of 16 chunks is chunk 8. The first chunk after condemn is chunk 1: rule 2 of the engine
+    publishes chunk 0 alone, then condemns.
+    """
+    match place:
+        case AtChunk():
+            return place.chunk
+        case "first":
+            return 0
+        case "last":
+            return chunks - 1
+        case "after_condemn":
+            return 1
+        case _:
+            return min(int(chunks * place / 100), chunks - 1)
+
+
+class Where(Strict):
+    """A filter by what the last pause of a sandbox did: whether it punched."""
+
+    punched: bool
+
+
+class Selection(Strict):
+    """Which sandboxes: those that match the glob, are in `state` and meet `where`; all three where given.
+
+    An empty selection makes the run inconclusive unless `allow_empty`.
+    """
+
+    sandboxes: str = "*"
+    state: State | None = None
+    where: Where | None = None
+    allow_empty: bool = False
+
+
+class Tick(Strict):
+    """Every running guest works for `ticks` ticks."""
+
+    kind: Literal["tick"] = "tick"
+    ticks: AtLeastOne
+
+
+class Pause(Selection):
+    """Pause the selected sandboxes, at most `concurrency` at a time; `deadline` in seconds, for the whole step.
+
+    `until: settled` ends when every copy ended; `returned` when every pause answered, and claims no digest.
+    """
+
+    kind: Literal["pause"] = "pause"
+    state: State | None = "running"
+    concurrency: AtLeastOne = 4
+    until: Literal["settled", "returned"] = "settled"
+    deadline: Duration = 60.0
+
+
+class Resume(Selection):
+    """Resume the selected sandboxes from their newest snapshot; `deadline` in seconds."""
+
+    kind: Literal["resume"] = "resume"
+    state: State | None = "paused"
+    deadline: Duration = 60.0
+
+
+class Kill(Selection):
+    """Kill the selected sandboxes, in whatever live state they are."""
+
+    kind: Literal["kill"] = "kill"
+
+
+class FlagStep(Strict):
+    """Change flags; ends when the change is effective."""
+
+    kind: Literal["flag"] = "flag"
+    values: Annotated[Mapping[FlagKey, FlagValue], Field(min_length=1)]
+
+
+class Inject(Strict):
+    """Arm a fault on every sandbox that matches, until `clear`, or until it fired `count` times."""
+
+    kind: Literal["inject"] = "inject"
+    fault: FaultPoint
+    errno: Errno = "EIO"
+    at: At = "first"
+    sandboxes: str = "*"
+    count: AtLeastOne | None = None
+
+    @property
+    def errno_number(self) -> int:
+        return int(getattr(errno_names, self.errno))
+
+
+class Clear(Strict):
+    """Disarm every fault."""
+
+    kind: Literal["clear"] = "clear"
+
+
+class CrashPoint(Strict):
+    """The node dies at this act, just before it is done."""
+
+    fault: FaultPoint
+    chunk: ChunkIndex = 0
+
+
+class Crash(Strict):
+    """SIGKILL the node, at once without `at`; the next `restart` recovers.
+
+    With `at`, the crash is armed here and fires in a later `pause` of a sandbox that matches.
+    """
+
+    kind: Literal["crash"] = "crash"
+    at: CrashPoint | None = None
+    sandboxes: str = "*"
+
+    @model_validator(mode="after")
+    def _a_crash_at_once_has_no_target(self) -> Self:
+        if self.at is None and self.sandboxes != "*":
+            raise ValueError("a crash without `at` kills the node at once; remove `sandboxes`, or add `at`")
+        return self
+
+
+class Restart(Strict):
+    """Start the node again; it recovers what the crash left."""
+
+    kind: Literal["restart"] = "restart"
+
+
+class Wait(Strict):
+    """Let the clock run on, in seconds."""
+
+    kind: Literal["wait"] = "wait"
+    seconds: Duration
+
+
+class StateExpectation(Strict):
+    """Every sandbox that matches is in one of `state`; and `counts` says how many of them are in which state."""
+
+    sandboxes: str = "*"
+    state: States | None = None
+    counts: Annotated[Mapping[State, Count], Field(min_length=1)] | None = None
+    allow_empty: bool = False
+
+    @model_validator(mode="after")
+    def _something_is_expected(self) -> Self:
+        if self.state is None and self.counts is None:
+            raise ValueError("nothing is expected; add state or counts")
+        return self
+
+
+class Expect(StateExpectation):
+    """Judge states at this point of the run."""
+
+    kind: Literal["expect"] = "expect"
+
+
+Step = Tick | Pause | Resume | Kill | FlagStep | Inject | Clear | Crash | Restart | Wait | Expect
+STEPS: dict[str, type[Step]] = {model.model_fields["kind"].default: model for model in get_args(Step)}
+BODIES = {"tick": "ticks", "flag": "values", "wait": "seconds"}
+"""Steps that are written as one value, `tick: 10`, and the field that holds it."""
+
+
+def _from_one_key(value: Any) -> Any:
+    """`{pause: {...}}` as the fields of a Pause."""
+    if isinstance(value, get_args(Step)):
+        return value
+    if not isinstance(value, Mapping) or len(value) != 1:
+        found = ", ".join(value) if isinstance(value, Mapping) else show(value)
+        raise ValueError(f"a step is one key and its settings, such as `pause: {{concurrency: 3}}`; found {found}")
+    ((kind, body),) = value.items()
+    if kind not in STEPS:
+        raise ValueError(f'unknown step "{kind}"; {did_you_mean(kind, STEPS)}')
+    if kind in BODIES:
+        return {"kind": kind, BODIES[kind]: body}
+    if not isinstance(body, Mapping):
+        raise ValueError(f"{kind} takes settings; write `{kind}: {{}}` for the defaults")  # noqa: TRY004 - same
+    if "kind" in body:
+        raise ValueError(f'{kind} has no setting "kind"; remove it')
+    return {**body, "kind": kind}
+
+
+AnyStep = Annotated[Annotated[Step, Field(discriminator="kind")], BeforeValidator(_from_one_key)]

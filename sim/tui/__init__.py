@@ -1,0 +1,1 @@
+"""The live fleet on screen; the only package that imports textual."""

@@ -1,0 +1,189 @@
+"""The lines above and below the fleet table: the run, node memory, flags, faults, one sandbox in full. Pure."""
+
+from __future__ import annotations
+
+from flags.catalog import CATALOG
+from sim.tui import rows, words
+from sim.tui.spans import Piece, Span, Spans, Tone, fit, line_of, opposite, width, wrap
+from sim.view import MemoryView, PauseView, SandboxView, View
+
+
+def title(view: View, violations: int, cells: int) -> Spans:
+    """Name, seed, tick, node and states of the run; at the right what is judged so far."""
+    verdict = verdict_so_far(view, violations)
+    name, seed = (view.run.name, str(view.run.seed)) if view.run else ("starting", "?")
+    pieces = [
+        Piece(1, (Span(" snapdrill", "title"),)),
+        Piece(0, (Span(name),)),
+        Piece(0, _labelled("seed", seed)),
+        Piece(0, _labelled("tick", str(view.tick))),
+        Piece(2, _labelled("node", view.node, "bad" if view.node == "crashed" else "plain")),
+        Piece(3, _labelled("time", f"{view.t:.1f} s")),
+        Piece(4, _counts(view)),
+    ]
+    return opposite(line_of(pieces, cells - width(verdict) - 3), (*verdict, Span(" ")), cells)
+
+
+def _labelled(label: str, value: str, tone: Tone = "plain") -> Spans:
+    return (Span(f"{label} ", "muted"), Span(value, tone))
+
+
+def _counts(view: View) -> Spans:
+    return (Span(", ".join(f"{count} {state}" for state, count in view.counts.items()), "muted"),)
+
+
+def verdict_so_far(view: View, violations: int) -> Spans:
+    """What the checkers have found; before a first pause has ended there is nothing to judge."""
+    if view.ended is not None:
+        return (Span(view.ended.verdict.upper(), words.verdict_tone(view.ended.verdict)),)
+    violated = [judged for judged in view.judged if judged.verdict == "violated"]
+    if violated:
+        count = sum(len(judged.violations) for judged in violated)
+        return (Span(f"‼ VIOLATED: {violated[0].subject} ({count})", "bad"),)
+    if violations:
+        return (Span(f"‼ VIOLATED ({violations})", "bad"),)
+    if view.judged or any(pause.settled_at is not None for pause in view.pauses):
+        return (Span("HELD so far", "good"),)
+    return (Span("nothing judged yet", "muted"),)
+
+
+def node_memory(view: View, cells: int) -> list[Spans]:
+    """Two lines: a bar of the budget (guests, caches, the peak's mark) with its numbers, and where 1x and 2x are."""
+    memory = view.memory
+    numbers = line_of(
+        [
+            Piece(0, _labelled("now", words.mib(memory.now), "title")),
+            Piece(0, _labelled("peak", words.mib(memory.peak), "warn" if memory.peak > memory.budget else "title")),
+            Piece(0, (*_labelled("of", words.mib(memory.budget)), Span(" MiB", "muted"))),
+        ],
+        cells,
+        gap=2,
+    )
+    label = Span(" memory ", "muted")
+    room = max(8, cells - len(label.text) - width(numbers) - 3)
+    bar = _memory_bar(memory, room)
+    marks = _marks(sum(sandbox.memory for sandbox in view.sandboxes.values()), memory, room)
+    return [(label, *bar, Span("  "), *numbers), (Span(" " * len(label.text)), *marks)]
+
+
+def _memory_bar(memory: MemoryView, room: int) -> Spans:
+    guests = min(room, _cells(memory.guests, memory, room))
+    caches = min(room - guests, _cells(memory.now, memory, room) - guests)
+    peak = min(room - 1, _cells(memory.peak, memory, room))
+    empty = room - guests - caches
+    if memory.peak > memory.now and peak >= guests + caches:
+        before = peak - guests - caches
+        rest: Spans = (Span("·" * before, "muted"), Span("┃", "warn"), Span("·" * (empty - before - 1), "muted"))
+    else:
+        rest = (Span("·" * empty, "muted"),)
+    return (Span("█" * guests, "resident"), Span("▓" * max(0, caches), "cached"), *rest)
+
+
+def _cells(size: int, memory: MemoryView, room: int) -> int:
+    return round(room * size / max(memory.budget, memory.peak, 1))
+
+
+def _marks(once: int, memory: MemoryView, room: int) -> Spans:
+    """Under the bar: the fleet's own memory once, and twice; what is past the bar's end is not drawn."""
+    line = ""
+    for factor in (1, 2):
+        at = _cells(once * factor, memory, room)
+        if once and len(line) <= at <= room - 3:
+            line = f"{line:<{at}}╵{factor}x "
+    return (Span(line, "muted"),)
+
+
+def flags_line(view: View, cells: int) -> Spans:
+    """Every flag of the catalogue with its value; the safe one where nothing was set."""
+    pieces = [
+        Piece(index, _flag(known.key, view.flags.get(known.key, known.safe), known.safe))
+        for index, known in enumerate(CATALOG)
+    ]
+    return (Span(" flags  ", "muted"), *line_of(pieces, cells - 8))
+
+
+def _flag(key: str, value: object, safe: bool) -> Spans:
+    glyph = {True: "●", False: "○"}.get(value, "◐") if isinstance(value, bool) else "◐"
+    return (Span(f"{key} ", "muted"), Span(f"{glyph} {words.flag_value(value)}", "calm" if value == safe else "warn"))
+
+
+def faults_line(view: View, cells: int) -> Spans:
+    """What is armed and how often it fired, as many as there is room for."""
+    label = Span(" faults ", "muted")
+    if not view.faults:
+        return (label, Span("none armed", "muted"))
+    said = [
+        f"{words.fault_words(each.fault, each.error, each.at, each.sandboxes)}{_fired(each.fired)}"
+        for each in view.faults
+    ]
+    for shown in range(len(said), 0, -1):
+        more = f"; and {len(said) - shown} more" if shown < len(said) else ""
+        line = f"{len(said)} armed: {'; '.join(said[:shown])}{more}"
+        if len(line) <= cells - 9:
+            return (label, Span(line, "warn"))
+    return (label, Span(f"{len(said)} armed", "warn"))
+
+
+def _fired(times: int) -> str:
+    return {0: "", 1: ", fired once"}.get(times, f", fired {times} times")
+
+
+def detail(sandbox: SandboxView | None, cells: int, lines: int) -> list[Spans]:
+    """One sandbox in full: its state and why, a refusal, its pause; at most `lines` lines."""
+    if sandbox is None:
+        return []
+    said = [_who(sandbox)]
+    if sandbox.pause is not None:
+        said += [_plan(sandbox.pause), _figures(sandbox.pause)]
+    said.append(_identity(sandbox))
+    wrapped = [line for spans in said for line in wrap(spans, cells - 1, indent="   ")]
+    return wrapped[:lines]
+
+
+def _who(sandbox: SandboxView) -> Spans:
+    """What it is and why; a refusal, until the next change, says both."""
+    state = rows.state_cell(sandbox)
+    why = f"; refused: {sandbox.refusal}" if sandbox.refusal is not None else f": {_why(sandbox)}"
+    tone: Tone = "bad" if sandbox.refusal is not None else state[0].tone
+    return (Span(f" {sandbox.name} ", "title"), *state, Span(why, tone))
+
+
+def _why(sandbox: SandboxView) -> str:
+    """The reason of its state; a paused sandbox got its own while the copy went on, which may have ended since."""
+    if sandbox.state == "paused" and sandbox.build is not None and rows.in_flight(sandbox) is None:
+        return f"its memory is in build {sandbox.build}"
+    return sandbox.reason
+
+
+def _plan(pause: PauseView) -> Spans:
+    punch = pause.decision.get(words.PUNCH)
+    decided = f"punch {words.on_off(punch['value'])}, {words.reason(punch)}" if punch else "not decided yet"
+    planned = f"; {pause.path}, {'punches' if pause.punch else 'does not punch'}" if pause.path else ""
+    why = f": {pause.punch_reason}" if pause.punch_reason else ""
+    return (Span(" decision ", "muted"), Span(f"{decided}{planned}{why}"))
+
+
+def _figures(pause: PauseView) -> Spans:
+    facts = [f"{pause.published} of {pause.chunks} chunks"] if pause.chunks else []
+    facts += [f"dirty {words.mib(pause.dirty_bytes)} MiB"] if pause.dirty_bytes is not None else []
+    facts += [f"punched {words.mib(pause.punched_bytes)} MiB"] if pause.punched_bytes else []
+    facts += [f"answered after {words.ms(pause.blocked_ms)}"] if pause.blocked_ms is not None else []
+    facts += [f"copied in {words.ms(pause.copy_ms)}"] if pause.copy_ms is not None else []
+    facts += [f"peak +{words.mib(pause.peak_over)} MiB"] if pause.peak_over is not None else []
+    facts += [f"condemned at {pause.condemned_at:.1f} s"] if pause.condemned_at is not None else []
+    facts += [pause.error] if pause.error else []
+    return (Span(" pause ", "muted"), Span(", ".join(facts) or "just begun"))
+
+
+def _identity(sandbox: SandboxView) -> Spans:
+    guest = f"guest pid {sandbox.pid}, writes tracked by {sandbox.tracker}" if sandbox.pid else "no guest"
+    groups = f"; template {sandbox.template}, team {sandbox.team}, cluster {sandbox.cluster}"
+    return (Span(f" {guest}{groups}", "muted"),)
+
+
+def rule(note: Span | None, cells: int) -> Spans:
+    """The line between fleet and log, with what is under way or went wrong."""
+    if note is None:
+        return (Span("─ events " + "─" * (cells - 9), "muted"),)
+    said = line_of([Piece(0, (note,))], cells - 12) or fit((note,), cells - 12)
+    return (Span("─ events ─ ", "muted"), *said, Span(" " + "─" * (cells - 12 - width(said)), "muted"))

@@ -1,0 +1,219 @@
+"""The fleet table's columns and cells: a sandbox's view in, spans out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from sim.tui import words
+from sim.tui.spans import Span, Spans, Tone, fit
+from sim.view import PauseView, SandboxView
+
+NONE: Spans = (Span("-", "muted"),)
+GAP = 1
+
+STATES: dict[str, tuple[str, Tone]] = {
+    "created": ("◌", "muted"),
+    "running": ("●", "good"),
+    "pausing": ("◐", "busy"),
+    "paused": ("■", "calm"),
+    "checkpointing": ("◎", "busy"),
+    "resuming": ("◑", "busy"),
+    "discarded": ("✗", "bad"),
+    "killed": ("†", "muted"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: the higher its rank, the earlier it goes where the screen is narrow."""
+
+    title: str
+    cells: int
+    rank: int
+    draw: Callable[[SandboxView, int], Spans]
+    right: bool = False
+
+
+def in_flight(sandbox: SandboxView) -> PauseView | None:
+    """The pause, while it or its copy goes on; one that was refused for want of memory goes nowhere."""
+    pause = sandbox.pause
+    goes_on = sandbox.state in {"pausing", "paused", "checkpointing", "resuming"}
+    return pause if pause is not None and pause.settled_at is None and goes_on else None
+
+
+def past_return(sandbox: SandboxView) -> bool:
+    """True where the guest being copied is condemned, and no newer one has taken its place."""
+    pause = in_flight(sandbox)
+    return pause is not None and pause.condemned and sandbox.state in {"pausing", "paused"}
+
+
+def state_cell(sandbox: SandboxView) -> Spans:
+    """Glyph and word; CONDEMNED from the point of no return until the copy ends."""
+    if past_return(sandbox):
+        return (Span("◆ CONDEMNED", "warn"),)
+    glyph, tone = STATES.get(sandbox.state, ("?", "warn"))
+    return (Span(f"{glyph} {sandbox.state}", tone),)
+
+
+def memory_cell(sandbox: SandboxView, cells: int) -> Spans:
+    """Two halves, each as wide as the sandbox's memory: memfd (punched, resident) │ cache. Both full is 2x."""
+    half = (cells - 1) // 2
+    punched = _share(sandbox.punched, sandbox.memory, half)
+    resident = min(_share(sandbox.resident, sandbox.memory, half), half - punched)
+    cached = _share(sandbox.cached, sandbox.memory, half)
+    return (
+        Span("░" * punched, "punched"),
+        Span("█" * resident, "resident"),
+        Span("·" * (half - punched - resident), "muted"),
+        Span("│", "muted"),
+        Span("▓" * cached, "cached"),
+        Span("·" * (half - cached), "muted"),
+    )
+
+
+def _share(part: int, whole: int, cells: int) -> int:
+    """Cells for a part of a whole: what is there shows, even where it is little."""
+    if part <= 0 or whole <= 0:
+        return 0
+    return max(1, min(cells, round(cells * part / whole)))
+
+
+def decision_cell(sandbox: SandboxView) -> Spans:
+    """What the flag said of the pause, or that the plan found punching not legal."""
+    evaluation = sandbox.pause.decision.get(words.PUNCH) if sandbox.pause else None
+    if sandbox.pause is None or evaluation is None:
+        return NONE
+    if evaluation["value"] and sandbox.pause.path is not None and not sandbox.pause.punch:
+        return (Span("not legal", "warn"),)
+    tone: Tone = "punched" if evaluation["value"] else "muted"
+    return (Span(f"punch {words.on_off(evaluation['value'])}", tone),)
+
+
+def reason_cell(sandbox: SandboxView) -> Spans:
+    """Why the flag said so, in LaunchDarkly's words."""
+    evaluation = sandbox.pause.decision.get(words.PUNCH) if sandbox.pause else None
+    return NONE if evaluation is None else (Span(words.reason(evaluation), "muted"),)
+
+
+def pause_cell(sandbox: SandboxView, cells: int) -> Spans:
+    """Progress while the copy runs; then the path and how long the caller waited."""
+    pause = sandbox.pause
+    if pause is None:
+        return NONE
+    if in_flight(sandbox):
+        return progress(pause, cells)
+    if pause.outcome != "finished":
+        return (Span((pause.outcome or "not begun").replace("-", " "), "bad" if pause.condemned else "warn"),)
+    waited = "" if pause.blocked_ms is None else f" {words.ms(pause.blocked_ms)}"
+    return (Span(f"{_path(pause)}{waited}"),)
+
+
+def _path(pause: PauseView) -> str:
+    return (pause.path or "no path").replace("memfd-background", "background")
+
+
+def progress(pause: PauseView, cells: int) -> Spans:
+    """Chunks published of chunks planned; the colour turns where the guest is condemned."""
+    if not pause.chunks:
+        return (Span("condemned", "warn") if pause.condemned else Span("preparing", "busy"),)
+    tone: Tone = "warn" if pause.condemned else "busy"
+    count = f" {pause.published}/{pause.chunks}"
+    room = max(1, min(24, cells - len(count)))
+    done = _share(pause.published, pause.chunks, room)
+    return (Span("━" * done, tone), Span("─" * (room - done), "muted"), Span(count, tone))
+
+
+def peak_cell(sandbox: SandboxView) -> Spans:
+    """Most memory the pause took, in units of what the guest held at the freeze."""
+    peak = sandbox.pause.peak_ratio if sandbox.pause else None
+    return NONE if peak is None else (Span(words.ratio(peak), "warn" if peak >= 1.5 else "good"),)
+
+
+def copy_cell(sandbox: SandboxView) -> Spans:
+    """How long the copy took."""
+    took = sandbox.pause.copy_ms if sandbox.pause else None
+    return NONE if took is None else (Span(words.ms(took)),)
+
+
+def _bytes_cell(size: int | None) -> Spans:
+    return NONE if size is None else (Span(words.mib(size), "plain" if size else "muted"),)
+
+
+def dirty_cell(sandbox: SandboxView) -> Spans:
+    """What the guest had written since its parent build."""
+    return _bytes_cell(sandbox.pause.dirty_bytes if sandbox.pause else None)
+
+
+def name_cell(sandbox: SandboxView) -> Spans:
+    """Struck by nothing but its tone: a sandbox that is gone for good is muted."""
+    return (Span(sandbox.name, "muted" if sandbox.state in {"discarded", "killed"} else "plain"),)
+
+
+def _fixed(draw: Callable[[SandboxView], Spans]) -> Callable[[SandboxView, int], Spans]:
+    """A cell that is the same however wide its column is."""
+    return lambda sandbox, _cells: draw(sandbox)
+
+
+NAME = Column("sandbox", 8, 0, _fixed(name_cell))
+MEMORY = Column("memfd │ cache", 17, 0, memory_cell)
+COLUMNS = (
+    NAME,
+    Column("state", 12, 0, _fixed(state_cell)),
+    MEMORY,
+    Column("now", 5, 4, _fixed(lambda sandbox: _bytes_cell(sandbox.resident + sandbox.cached)), right=True),
+    Column("punched", 7, 6, _fixed(lambda sandbox: _bytes_cell(sandbox.punched)), right=True),
+    Column("dirty", 5, 3, _fixed(dirty_cell), right=True),
+    Column("decision", 9, 1, _fixed(decision_cell)),
+    Column("reason", 16, 5, _fixed(reason_cell)),
+    Column("last pause", 17, 0, pause_cell),
+    Column("copy", 8, 7, _fixed(copy_cell), right=True),
+    Column("peak", 6, 0, _fixed(peak_cell), right=True),
+)
+WIDEST_BAR = 41
+
+
+@lru_cache(maxsize=16)
+def columns(cells: int, longest_name: int) -> tuple[Column, ...]:
+    """The columns that fit beside the two cells of the marks; what is left over goes to the memory bar."""
+    kept = [
+        replace(column, cells=max(8, min(24, longest_name + 1))) if column is NAME else column for column in COLUMNS
+    ]
+    while _needed(kept) > cells and any(column.rank for column in kept):
+        kept.remove(max(kept, key=lambda column: column.rank))
+    spare = max(0, cells - _needed(kept)) // 2 * 2
+    wider = min(WIDEST_BAR, MEMORY.cells + spare)
+    return tuple(replace(column, cells=wider) if column is MEMORY else column for column in kept)
+
+
+def _needed(kept: list[Column]) -> int:
+    return 2 + sum(column.cells for column in kept) + GAP * (len(kept) - 1)
+
+
+def header(layout: tuple[Column, ...]) -> Spans:
+    """The titles over the columns; the memory bar's two halves have one each."""
+    titles = [_halves(each) if each.draw is memory_cell else each.title for each in layout]
+    cells = [
+        fit((Span(title, "muted"),), each.cells, right=each.right) for title, each in zip(titles, layout, strict=True)
+    ]
+    return (Span("  "), *_joined(cells))
+
+
+def _halves(bar: Column) -> str:
+    memfd, cache = bar.title.split(" │ ")
+    return f"{memfd:<{(bar.cells - 1) // 2}}│{cache}"
+
+
+def row(sandbox: SandboxView, layout: tuple[Column, ...], *, cursor: bool, selected: bool) -> Spans:
+    """One sandbox; the marks say in two cells what the background says in colour."""
+    marks = Span("▶" if cursor else " ", "title"), Span("✓" if selected else " ", "title")
+    cells = [fit(each.draw(sandbox, each.cells), each.cells, right=each.right) for each in layout]
+    return (*marks, *_joined(cells))
+
+
+def _joined(cells: list[Spans]) -> Spans:
+    joined: list[Span] = []
+    for cell in cells:
+        joined += [Span(" " * GAP), *cell] if joined else cell
+    return tuple(joined)

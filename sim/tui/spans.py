@@ -1,0 +1,109 @@
+"""Text with a tone: what every part of the screen is drawn in, and how it is laid out. Pure; widths in cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+Tone = Literal["plain", "muted", "title", "good", "calm", "busy", "warn", "bad", "resident", "cached", "punched"]
+"""What a piece of text means; the theme decides how that looks."""
+
+
+class Span(NamedTuple):
+    """A run of text in one tone. Every character used is one cell wide."""
+
+    text: str
+    tone: Tone = "plain"
+
+
+Spans = tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of a line that is shown whole or not at all; the highest rank goes first where room is short."""
+
+    rank: int
+    spans: Spans
+
+
+def text(spans: Iterable[Span]) -> str:
+    """The characters alone."""
+    return "".join(span.text for span in spans)
+
+
+def width(spans: Iterable[Span]) -> int:
+    """How many cells the spans take."""
+    return sum(len(span.text) for span in spans)
+
+
+def fit(spans: Spans, cells: int, *, right: bool = False) -> Spans:
+    """Exactly `cells` wide: padded with blanks, or cut with an ellipsis."""
+    missing = cells - width(spans)
+    if missing < 0:
+        return _cut(spans, cells)
+    if missing == 0:
+        return spans
+    padding = Span(" " * missing)
+    return (padding, *spans) if right else (*spans, padding)
+
+
+def _cut(spans: Spans, cells: int) -> Spans:
+    kept: list[Span] = []
+    left = cells - 1
+    for span in spans:
+        if left <= 0:
+            break
+        kept.append(Span(span.text[:left], span.tone))
+        left -= len(span.text)
+    tone = kept[-1].tone if kept else "plain"
+    return (*kept, Span("…", tone)) if cells > 0 else ()
+
+
+def line_of(pieces: Sequence[Piece], cells: int, gap: int = 3) -> Spans:
+    """The pieces in order with `gap` blanks between, without those that there is no room for."""
+    kept = list(pieces)
+    while kept and sum(width(piece.spans) for piece in kept) + gap * (len(kept) - 1) > cells:
+        kept.remove(max(reversed(kept), key=lambda piece: piece.rank))
+    spans: list[Span] = []
+    for piece in kept:
+        spans += [Span(" " * gap)] if spans else []
+        spans += piece.spans
+    return tuple(spans)
+
+
+def opposite(left: Spans, right: Spans, cells: int) -> Spans:
+    """One at each end of a line."""
+    return (*left, Span(" " * max(1, cells - width(left) - width(right))), *right)
+
+
+def wrap(spans: Spans, cells: int, indent: str = "  ") -> list[Spans]:
+    """Broken between words into lines of at most `cells`; a word longer than a line stands alone, cut."""
+    lines: list[list[Span]] = [[]]
+    used = 0
+    for word in _words(spans):
+        length = len(word.text)
+        if used + len(word.text.rstrip()) > cells and lines[-1]:
+            lines.append([Span(indent)])
+            used = len(indent)
+        lines[-1].append(word)
+        used += length
+    return [tuple(line) if width(line) <= cells else _cut(tuple(line), cells) for line in map(_stripped, lines)]
+
+
+def _words(spans: Spans) -> list[Span]:
+    """Each word with the blanks after it."""
+    words: list[Span] = []
+    for span in spans:
+        parts = span.text.split(" ")
+        words += [Span(part + " ", span.tone) for part in parts[:-1]]
+        words += [Span(parts[-1], span.tone)] if parts[-1] else []
+    return words
+
+
+def _stripped(line: list[Span]) -> list[Span]:
+    if not line:
+        return line
+    last = line[-1]
+    return [*line[:-1], Span(last.text.rstrip(), last.tone)]

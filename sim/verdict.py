@@ -1,0 +1,51 @@
+"""What a run concludes, and the exit code that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum, StrEnum
+
+
+class Verdict(StrEnum):
+    """What the checkers concluded about one scenario or plan."""
+
+    HELD = "held"
+    VIOLATED = "violated"
+    INCONCLUSIVE = "inconclusive"
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return ExitCode[self.name]
+
+
+class ExitCode(IntEnum):
+    """Every code that `snapdrill` ends with; 130 and 143 are 128 + the signal's number, as shells count."""
+
+    HELD = 0
+    VIOLATED = 1
+    USAGE = 2
+    INCONCLUSIVE = 3
+    UNSUPPORTED = 4
+    NOTHING_SELECTED = 5
+    INTERNAL = 70
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+# A skip or an empty selection comes after HELD: it decides only where nothing else was run.
+_WORST_FIRST = (
+    ExitCode.INTERRUPTED,
+    ExitCode.TERMINATED,
+    ExitCode.USAGE,
+    ExitCode.INTERNAL,
+    ExitCode.VIOLATED,
+    ExitCode.INCONCLUSIVE,
+    ExitCode.HELD,
+    ExitCode.UNSUPPORTED,
+    ExitCode.NOTHING_SELECTED,
+)
+
+
+def worst(codes: Iterable[int]) -> ExitCode:
+    """The one exit code for several files, NOTHING_SELECTED for none; ValueError for an unknown number."""
+    return min(map(ExitCode, codes), key=_WORST_FIRST.index, default=ExitCode.NOTHING_SELECTED)

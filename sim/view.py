@@ -1,0 +1,304 @@
+"""The fold: ledger entries in, one frozen view of the fleet out. What screen, report and checkers all read."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from engine import events as engine_events
+from sim import events
+from sim.ledger import Entry
+
+LOG_LENGTH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class PauseView:
+    """One pause of one sandbox, as far as it is known; bytes, milliseconds, `t` seconds since the run began."""
+
+    id: str
+    sandbox: str
+    began: float
+    incarnation: str = ""
+    decision: dict[str, dict[str, Any]] = field(default_factory=dict)
+    path: str | None = None
+    punch: bool = False
+    punch_reason: str | None = None
+    chunks: int = 0
+    published: int = 0
+    published_bytes: int = 0
+    punched_chunks: int = 0
+    dirty_bytes: int | None = None
+    punched_bytes: int = 0
+    condemned_at: float | None = None
+    returned_at: float | None = None
+    settled_at: float | None = None
+    outcome: str | None = None
+    error: str | None = None
+    punch_error: str | None = None
+    condemn_error: str | None = None
+    peak_over: int | None = None
+    peak_ratio: float | None = None
+    copy_ms: float | None = None
+    blocked_ms: float | None = None
+    build: str | None = None
+    content_hash: str | None = None
+
+    @property
+    def condemned(self) -> bool:
+        """True past the point of no return."""
+        return self.condemned_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxView:
+    """One sandbox now. `resident` and `cached` are bytes; `pause` is the one in flight, else the last."""
+
+    name: str
+    memory: int
+    page_size: int
+    block_size: int
+    template: str
+    team: str
+    cluster: str
+    state: str = "created"
+    reason: str = ""
+    stop_reason: str | None = None
+    incarnation: str | None = None
+    pid: int | None = None
+    tracker: str | None = None
+    build: str | None = None
+    resident: int = 0
+    cached: int = 0
+    punched: int = 0
+    pause: PauseView | None = None
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FaultView:
+    """An armed fault and how often it has fired."""
+
+    fault_id: int
+    fault: str
+    error: str
+    at: str
+    sandboxes: str
+    fired: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryView:
+    """Node memory, bytes: guests plus caches now, the largest sum seen, what admission granted, and the budget."""
+
+    guests: int = 0
+    caches: int = 0
+    peak: int = 0
+    planned: int = 0
+    budget: int = 0
+
+    @property
+    def now(self) -> int:
+        """Guests and caches together."""
+        return self.guests + self.caches
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The whole run, frozen. `log` holds the latest entries, oldest first."""
+
+    t: float = 0.0
+    run: events.RunStarted | None = None
+    ended: events.RunEnded | None = None
+    tick: int = 0
+    node: str = "starting"
+    node_pid: int | None = None
+    step: events.StepStarted | None = None
+    sandboxes: dict[str, SandboxView] = field(default_factory=dict)
+    pauses: tuple[PauseView, ...] = ()
+    flags: dict[str, Any] = field(default_factory=dict)
+    faults: tuple[FaultView, ...] = ()
+    memory: MemoryView = MemoryView()
+    judged: tuple[events.Judged, ...] = ()
+    log: tuple[Entry, ...] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Sandboxes by state."""
+        found: dict[str, int] = {}
+        for sandbox in self.sandboxes.values():
+            found[sandbox.state] = found.get(sandbox.state, 0) + 1
+        return found
+
+
+class Fold:
+    """Applies entries one by one; `view` freezes what is known so far."""
+
+    def __init__(self) -> None:
+        self._view = View()
+        self._sandboxes: dict[str, SandboxView] = {}
+        self._pauses: dict[str, PauseView] = {}
+        self._faults: dict[int, FaultView] = {}
+        self._flags: dict[str, Any] = {}
+        self._log: deque[Entry] = deque(maxlen=LOG_LENGTH)
+
+    def apply(self, entries: Iterable[Entry]) -> int:
+        """Fold the entries in; returns how many there were."""
+        count = 0
+        for entry in entries:
+            self._log.append(entry)
+            self._view = replace(self._view, t=max(self._view.t, entry.t))
+            if entry.pause is not None and entry.sandbox is not None:
+                self._apply_to_pause(entry.pause, entry.sandbox, entry)
+            if entry.sandbox is not None:
+                self._apply_to_sandbox(entry.sandbox, entry)
+            self._apply_to_run(entry)
+            count += 1
+        return count
+
+    def view(self) -> View:
+        """A frozen copy of everything known."""
+        return replace(
+            self._view,
+            sandboxes=dict(self._sandboxes),
+            pauses=tuple(self._pauses.values()),
+            faults=tuple(self._faults.values()),
+            flags=dict(self._flags),
+            log=tuple(self._log),
+        )
+
+    def _apply_to_pause(self, pause_id: str, sandbox: str, entry: Entry) -> None:
+        pause = self._pauses.get(pause_id) or PauseView(pause_id, sandbox, entry.t)
+        self._pauses[pause_id] = pause = _next_pause(pause, entry)
+        if sandbox in self._sandboxes:
+            self._sandboxes[sandbox] = replace(self._sandboxes[sandbox], pause=pause)
+
+    def _apply_to_sandbox(self, name: str, entry: Entry) -> None:
+        match entry.event:
+            case events.SandboxCreated() as made:
+                self._sandboxes[name] = SandboxView(
+                    name, made.memory, made.page_size, made.block_size, made.template, made.team, made.cluster
+                )
+            case _ if name in self._sandboxes:
+                self._sandboxes[name] = _next_sandbox(self._sandboxes[name], entry)
+            case _:
+                pass
+
+    def _apply_to_run(self, entry: Entry) -> None:
+        match entry.event:
+            case events.FlagSet(flag, value):
+                self._flags[flag] = value
+            case events.FaultArmed(fault_id, fault, error, at, sandboxes):
+                self._faults[fault_id] = FaultView(fault_id, fault, error, at, sandboxes)
+            case events.FaultFired(fault_id) if fault_id in self._faults:
+                known = self._faults[fault_id]
+                self._faults[fault_id] = replace(known, fired=known.fired + 1)
+            case events.FaultsCleared():
+                self._faults.clear()
+            case _:
+                self._view = _next_run(self._view, entry)
+
+
+def _next_run(view: View, entry: Entry) -> View:
+    match entry.event:
+        case events.RunStarted() as run:
+            return replace(view, run=run, memory=replace(view.memory, budget=run.budget))
+        case events.NodeStarted(pid):
+            return replace(view, node="up", node_pid=pid)
+        case events.NodeCrashed():
+            return replace(view, node="crashed")
+        case events.Ticked(tick):
+            return replace(view, tick=tick)
+        case events.StepStarted() as step:
+            return replace(view, step=step)
+        case events.MemorySampled(guests, caches, planned):
+            peak = max(view.memory.peak, guests + caches)
+            return replace(view, memory=MemoryView(guests, caches, peak, planned, view.memory.budget))
+        case events.Judged() as judged:
+            return replace(view, judged=(*view.judged, judged))
+        case events.RunEnded() as ended:
+            return replace(view, ended=ended)
+    return view
+
+
+def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
+    match entry.event:
+        case events.StateChanged(_, new, reason, stop_reason):
+            gone = new in {"paused", "discarded", "killed"}
+            pid = None if gone else sandbox.pid
+            resident = 0 if gone and sandbox.pause and sandbox.pause.settled_at else sandbox.resident
+            return replace(
+                sandbox, state=new, reason=reason, stop_reason=stop_reason, pid=pid, resident=resident, refusal=None
+            )
+        case events.GuestSpawned() as made:
+            return replace(
+                sandbox,
+                incarnation=made.incarnation,
+                pid=made.pid,
+                tracker=made.tracker,
+                build=made.build,
+                resident=0,
+                cached=0,
+                punched=0,
+            )
+        case events.GuestMeasured(resident):
+            return replace(sandbox, resident=resident)
+        case engine_events.ChunkPublished(source_resident=source, cache_resident=cached):
+            return replace(sandbox, resident=source, cached=cached)
+        case engine_events.ChunkPunched(freed=freed) | engine_events.CleanPagesPunched(freed=freed):
+            return replace(sandbox, punched=freed)
+        case events.GuestEnded():
+            return replace(sandbox, resident=0)
+        case engine_events.CacheDeleted():
+            return replace(sandbox, cached=0)
+        case events.PauseSettled(outcome="finished", build=build):
+            return replace(sandbox, build=build)
+        case events.RequestRefused(reason=reason):
+            return replace(sandbox, refusal=reason)
+    return sandbox
+
+
+def _next_pause(pause: PauseView, entry: Entry) -> PauseView:
+    match entry.event:
+        case events.Decided(flags):
+            return replace(pause, decision=flags)
+        case events.GuestFrozen(incarnation):
+            return replace(pause, incarnation=incarnation)
+        case engine_events.Planned(path, punch, reason, chunks, dirty):
+            return replace(pause, path=path, punch=punch, punch_reason=reason, chunks=chunks, dirty_bytes=dirty)
+        case engine_events.ChunkPublished(length=length):
+            published = pause.published_bytes + length
+            return replace(pause, published=pause.published + 1, published_bytes=published)
+        case engine_events.ChunkPunched(freed=freed):
+            return replace(pause, punched_chunks=pause.punched_chunks + 1, punched_bytes=freed)
+        case engine_events.Condemned():
+            return replace(pause, condemned_at=pause.condemned_at or entry.t)
+        case events.PauseReturned(blocked_ms):
+            return replace(pause, returned_at=entry.t, blocked_ms=blocked_ms)
+        case events.PauseSettled() as settled:
+            return _settled(pause, settled, entry.t)
+    return pause
+
+
+def _settled(pause: PauseView, settled: events.PauseSettled, t: float) -> PauseView:
+    return replace(
+        pause,
+        settled_at=t,
+        outcome=settled.outcome,
+        path=settled.path,
+        punch=settled.punch,
+        punch_reason=settled.punch_reason,
+        dirty_bytes=settled.dirty_bytes,
+        punched_bytes=settled.punched_bytes,
+        error=settled.error,
+        punch_error=settled.punch_error,
+        condemn_error=settled.condemn_error,
+        peak_over=settled.peak_over,
+        peak_ratio=settled.peak_ratio,
+        copy_ms=settled.copy_ms,
+        blocked_ms=settled.blocked_ms,
+        build=settled.build,
+        content_hash=settled.content_hash,
+    )

@@ -1,0 +1,471 @@
+"""Real guests for the engine's tests: forked processes that own a memfd, write it on command and are always reaped."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import json
+import mmap
+import os
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from engine import linux, resume
+from engine.cache import Cache
+from engine.dirty import SharedBitmap, Tracker, WriteProtectScan
+from engine.effects import Effects
+from engine.events import Event
+from engine.incarnation import GuestProcess, Incarnation, start_time_of
+from engine.memfd import Memfd
+from engine.pause import Outcome, Pause, PauseRequest, PauseResult
+from engine.permit import CondemnedRecords
+from engine.plan import PauseOptions
+from engine.snapshot import Build, Header, template
+
+MIB = 1 << 20
+PAGE = 4096
+HUGE_PAGE = 2 * MIB
+POOL = "/proc/sys/vm/nr_hugepages"
+SHM = "/dev/shm"  # noqa: S108 - asked for because it is tmpfs
+DEADLINE = 20.0
+
+
+def page_content(seed: int, page: int) -> bytes:
+    """What a guest writes: never zero for a seed above 0, and different for every page and seed."""
+    return struct.pack("<QQ", seed, page) * (PAGE // 16)
+
+
+class _Child:
+    """The guest's side, in the forked process: one memfd, one mapping, one command at a time."""
+
+    def __init__(self, sock: socket.socket, size: int, flags: int) -> None:
+        self.sock = sock
+        self.size = size
+        self.fd = os.memfd_create("guest", flags)
+        os.ftruncate(self.fd, size)
+        self.notes = os.memfd_create("notes")  # one byte a page: the tracker where the kernel refuses its own
+        os.ftruncate(self.notes, size // PAGE)
+        self.memory = mmap.mmap(self.fd, size)
+        self.more: list[mmap.mmap] = []
+        self.uffd = -1
+
+    def serve(self) -> NoReturn:
+        address = linux.address_of(self.memory)
+        rights = array.array("i", [self.fd, self.notes]).tobytes()
+        self.sock.sendmsg([struct.pack("<Q", address)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        while message := self.sock.recv(1 << 20):
+            do, arguments = json.loads(message)
+            try:
+                answer = getattr(self, do)(*arguments)
+            except OSError as error:
+                answer = f"errno {error.errno}"
+            self.sock.send(json.dumps(answer).encode())
+        os._exit(0)
+
+    def track(self) -> None:
+        self.uffd = linux.write_protect_tracking(linux.address_of(self.memory), self.size)
+
+    def write(self, pages: list[int], seed: int) -> None:
+        for page in pages:
+            content = page_content(seed, page) if seed else bytes(PAGE)
+            self.memory[page * PAGE : (page + 1) * PAGE] = content
+            os.pwrite(self.notes, b"\1", page)
+
+    def read(self, page: int) -> str:
+        return self.memory[page * PAGE : (page + 1) * PAGE].hex()
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self.fd, size)
+
+    def seal(self, seals: int) -> None:
+        linux.add_seals(self.fd, seals)
+
+    def unmap(self) -> None:
+        self.memory.close()
+
+    def write_by_another_mapping(self, page: int, seed: int) -> None:
+        again = mmap.mmap(self.fd, self.size)
+        again[page * PAGE : (page + 1) * PAGE] = page_content(seed, page)
+        self.more.append(again)
+
+    def stop_tracking(self) -> None:
+        os.close(self.uffd)
+
+
+def _run_child(sock: socket.socket, parent: int, size: int, flags: int) -> NoReturn:
+    try:
+        linux.set_parent_death_signal(signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        os.closerange(3, sock.fileno())  # no other guest's fds live on in this one
+        os.closerange(sock.fileno() + 1, 4096)
+        _Child(sock, size, flags).serve()
+    finally:
+        os._exit(1)
+
+
+@dataclass
+class Guest:
+    """The test's side of one guest. `watch` is a second fd of its memory, kept after the engine closed its own."""
+
+    pid: int
+    sock: socket.socket
+    watch: int
+    notes: int
+    memfd: Memfd
+    process: GuestProcess
+    address: int
+    tracker: Tracker | None = None
+
+    def ask(self, do: str, *arguments: object) -> Any:
+        """Have the guest do something; its answer."""
+        self.sock.send(json.dumps([do, arguments]).encode())
+        answer = self.sock.recv(1 << 20)
+        assert answer, f"the guest died of {do!r}"
+        return json.loads(answer)
+
+    def write(self, pages: Iterable[int], seed: int) -> None:
+        """Seed 0 writes zeros."""
+        assert self.ask("write", list(pages), seed) is None
+
+    def track(self, *, block_size: int = PAGE, bitmap: bool = False) -> Guest:
+        """From now on the guest's writes are noted: by the kernel where it can, else by the guest itself."""
+        if not bitmap and self.ask("track") is None:
+            self.tracker = WriteProtectScan(self.pid, self.address, self.memfd, block_size)
+        else:
+            os.pwrite(self.notes, bytes(self.memfd.size // PAGE), 0)
+            self.tracker = SharedBitmap(self.notes, 0, self.memfd.size // PAGE, PAGE, block_size)
+        return self
+
+    def memory(self) -> bytes:
+        """Every byte, by system call: holes stay holes."""
+        return os.pread(self.watch, self.memfd.size, 0)
+
+    def resident(self) -> int:
+        return os.fstat(self.watch).st_blocks * 512
+
+    def is_alive_and_runs(self) -> bool:
+        """It answers over its socket."""
+        return bool(self.ask("read", 0))
+
+    def end(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        if self.tracker is not None:
+            self.tracker.close()
+        self.memfd.close()
+        self.process.close()
+        self.sock.close()
+        os.close(self.watch)
+        os.close(self.notes)
+
+
+class Guests:
+    """Starts guests and ends every one of them."""
+
+    def __init__(self) -> None:
+        self._all: list[Guest] = []
+
+    def start(self, size: int = 8 * MIB, *, huge: bool = False) -> Guest:
+        """A guest with an all-zero memory that nothing tracks yet."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(DEADLINE)
+        flags = os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC | (os.MFD_HUGETLB | os.MFD_HUGE_2MB if huge else 0)
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            _run_child(theirs, parent, size, flags)
+        theirs.close()
+        message, fds, _, _ = socket.recv_fds(ours, 64, 2)
+        assert len(fds) == 2, "the guest did not come up"
+        watch = os.dup(fds[0])
+        memfd = Memfd.adopt(fds[0], size)
+        incarnation = Incarnation(f"web-{len(self._all)}", pid, start_time_of(pid) or 0, memfd.inode)
+        process = GuestProcess(incarnation, os.pidfd_open(pid))
+        guest = Guest(pid, ours, watch, fds[1], memfd, process, struct.unpack("<Q", message)[0])
+        self._all.append(guest)
+        return guest
+
+    def fresh(self, size: int = 8 * MIB, *, pages: Iterable[int] | None = None, bitmap: bool = False) -> Guest:
+        """A tracked first generation that has written `pages` (all of them unless given)."""
+        guest = self.start(size).track(bitmap=bitmap)
+        guest.write(range(size // PAGE) if pages is None else pages, seed=1)
+        return guest
+
+    def from_header(self, builds: Path, header: Header, *, huge: bool = False) -> Guest:
+        """A new incarnation: filled first, tracked then."""
+        guest = self.start(header.mapping.size, huge=huge)
+        resume.fill(guest.memfd, builds, header)
+        return guest.track(block_size=header.mapping.block_size)
+
+    def end(self) -> None:
+        for guest in self._all:
+            guest.end()
+
+
+@dataclass
+class Pauser:
+    """Pauses guests into one folder of builds, and looks at what is left there."""
+
+    folder: Path
+    events: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.builds = self.folder / "builds"
+        self.builds.mkdir(parents=True)
+        self.condemned = CondemnedRecords(self.folder / "condemned")
+
+    def prepare(
+        self,
+        guest: Guest,
+        *,
+        build: str = "b1",
+        parent: Header | None = None,
+        block_size: int = PAGE,
+        background: bool = False,
+        punch: bool = True,
+        effects: Effects | None = None,
+        attachments: dict[str, bytes] | None = None,
+    ) -> Pause:
+        """A pause of a guest that is frozen here, not yet begun."""
+        assert guest.tracker is not None
+        guest.process.freeze()
+        request = PauseRequest(
+            guest=guest.process,
+            memfd=guest.memfd,
+            tracker=guest.tracker,
+            block_size=block_size,
+            parent=parent or template(guest.memfd.size, block_size),
+            build=build,
+            builds=self.builds,
+            condemned=self.condemned,
+            options=PauseOptions(background_copy=background, punch=punch),
+            attachments=attachments or {},
+        )
+        return Pause(request, effects, self.events.append)
+
+    def pause(self, guest: Guest, **options: Any) -> PauseResult:
+        """Freeze and pause to the very end."""
+        pause = self.prepare(guest, **options)
+        pause.begin()
+        return pause.settle(DEADLINE)
+
+    def restored(self, build: str = "b1") -> bytes:
+        """The memory that a finished build describes, resumed into a fresh memfd."""
+        header = self.header(build)
+        fd = os.memfd_create("restored", os.MFD_ALLOW_SEALING)
+        os.ftruncate(fd, header.mapping.size)
+        memfd = Memfd.adopt(fd, header.mapping.size)
+        try:
+            resume.fill(memfd, self.builds, header)
+            return os.pread(memfd.fd, memfd.size, 0)
+        finally:
+            memfd.close()
+
+    def header(self, build: str = "b1") -> Header:
+        with contextlib.closing(Build.open(self.builds, build)) as opened:
+            opened.verify()
+            return opened.header
+
+    def names(self) -> list[str]:
+        """Every build in the folder, finished or not."""
+        return sorted(path.name for path in self.builds.iterdir())
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        """The events of one kind so far, in order."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def assert_discarded(self, guest: Guest, result: PauseResult) -> None:
+        """Rule 5: guest dead, cache gone, record retired, memory given back."""
+        assert result.outcome is Outcome.DISCARDED
+        assert result.condemned
+        assert result.header is None
+        assert guest.process.is_dead()
+        assert self.names() == []
+        assert list(self.condemned.records()) == []
+        assert guest.memfd.fd == -1
+
+    def assert_rolled_back(self, guest: Guest, result: PauseResult, before: bytes) -> None:
+        """Rule 5: nothing was lost; the guest is still stopped and may run on."""
+        assert result.outcome is Outcome.ROLLED_BACK
+        assert not result.condemned
+        assert result.punched_bytes == 0
+        assert guest.process.is_stopped()
+        assert guest.memory() == before
+        assert self.names() == []
+        assert list(self.condemned.records()) == []
+        guest.process.thaw(self.condemned)
+        assert guest.is_alive_and_runs()
+
+
+class Faults:
+    """Effects that do something else first: raise, wait, or hurt the guest."""
+
+    def before(self, call: str, act: Callable[..., None], effects: Effects | None = None) -> Effects:
+        """`act` gets the arguments of the call."""
+        effects = effects or Effects()
+        real = getattr(effects, call)
+
+        def acted(*arguments: object) -> object:
+            act(*arguments)
+            return real(*arguments)
+
+        setattr(effects, call, acted)
+        return effects
+
+    def failing(self, call: str, number: int, *, chunk: int | None = None, times: int = 1 << 30) -> Effects:
+        """The call raises errno `number`, of one chunk or of all, so many times."""
+        left = [times]
+        lock = threading.Lock()
+
+        def act(*arguments: Any) -> None:
+            if chunk is not None and (arguments[-1] is None or arguments[-1].index != chunk):
+                return
+            with lock:
+                left[0] -= 1
+                if left[0] < 0:
+                    return
+            raise OSError(number, os.strerror(number))
+
+        return self.before(call, act)
+
+    def at_chunk(self, call: str, chunk: int, act: Callable[[], None]) -> Effects:
+        """Do `act` before the call for that chunk."""
+        return self.before(call, lambda *arguments: act() if arguments[-1].index == chunk else None)
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE
+    while not what():
+        assert time.monotonic() < end, "what was waited for did not happen"
+        time.sleep(1e-4)
+
+
+@pytest.fixture(name="wait_until")
+def _wait_until() -> Callable[[Callable[[], bool]], None]:
+    """Polls until something is true; fails after a deadline."""
+    return wait_until
+
+
+@pytest.fixture
+def wait_for_readers() -> Callable[[Cache, int], None]:
+    """Returns once so many readers wait for something of the cache."""
+    return lambda cache, count: wait_until(lambda: len(vars(cache._changed)["_waiters"]) >= count)
+
+
+@pytest.fixture
+def guests() -> Iterator[Guests]:
+    made = Guests()
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def guest(guests: Guests) -> Guest:
+    """8 MiB, every page written, four chunks."""
+    return guests.fresh()
+
+
+@pytest.fixture
+def sparse_guest(guests: Guests) -> Guest:
+    """8 MiB, every sixteenth page written, four chunks."""
+    return guests.fresh(pages=range(0, 2048, 16))
+
+
+@pytest.fixture
+def pauser(tmp_path: Path) -> Pauser:
+    return Pauser(tmp_path)
+
+
+@pytest.fixture
+def faults() -> Faults:
+    return Faults()
+
+
+@pytest.fixture
+def shm_pauser() -> Iterator[Pauser]:
+    """Builds on tmpfs."""
+    if not os.access(SHM, os.W_OK):
+        pytest.skip(f"needs a writable {SHM}")
+    with tempfile.TemporaryDirectory(dir=SHM, prefix="snapdrill-test-") as folder:
+        with open(os.path.join(folder, "probe"), "wb") as file:
+            if linux.filesystem_magic(file.fileno()) != linux.TMPFS_MAGIC:
+                pytest.skip(f"needs a tmpfs at {SHM}")
+        yield Pauser(Path(folder))
+
+
+@pytest.fixture
+def write_protection(guests: Guests) -> None:
+    """Skips where the kernel's tracker cannot be had."""
+    if refused := guests.start(1 * MIB).ask("track"):
+        pytest.skip(f"needs userfaultfd write-protection (Linux 6.7, no seccomp filter against it): {refused}")
+
+
+@pytest.fixture
+def small_tmpfs(tmp_path: Path) -> Iterator[Path]:
+    """5 MiB of tmpfs in a private user and mount namespace, reached through /proc/PID/root."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    script = f"mount -t tmpfs -o size=5m,mode=777 none {mount} && echo ready && exec cat"
+    try:
+        keeper = subprocess.Popen(
+            ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except FileNotFoundError:
+        pytest.skip("needs unshare(1) of util-linux")
+    with keeper:
+        assert keeper.stdin
+        assert keeper.stdout
+        ready = keeper.stdout.readline()
+        if ready:
+            yield Path(f"/proc/{keeper.pid}/root{mount}")
+        keeper.stdin.close()
+        keeper.wait(DEADLINE)
+    if not ready:
+        pytest.skip("needs a user and mount namespace without privileges")
+
+
+@pytest.fixture
+def huge_pages() -> Iterator[int]:
+    """A pool of at least 12 free 2 MiB pages, given back afterwards."""
+    try:
+        pool = open(POOL, "r+", encoding="ascii")  # noqa: SIM115 - closed by the with below
+    except OSError as error:
+        pytest.skip(f"needs root to make a hugetlb pool: {error.strerror}")
+    with pool:
+        fcntl.flock(pool, fcntl.LOCK_EX)  # one test at a time changes the pool
+        before = int(pool.read())
+        try:
+            _resize_pool(before + 12)
+            if _free_pages() < 12:
+                pytest.skip("needs 12 free hugetlb pages: memory is too fragmented")
+            yield 12
+        finally:
+            _resize_pool(before)
+
+
+def _resize_pool(pages: int) -> None:
+    with open(POOL, "w", encoding="ascii") as file:
+        file.write(str(pages))
+
+
+def _free_pages() -> int:
+    with open("/proc/meminfo", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("HugePages_Free"))

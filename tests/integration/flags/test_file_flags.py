@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from engine.errors import UserError
+from flags.client import FlagClient
+from flags.context import SandboxAttributes
+from flags.file import FileFlags
+from flags.inline import Rollout, flag_from
+from flags.memory import MemoryFlags
+
+PUNCH = "memfd-punch-on-snapshot"
+WEB = SandboxAttributes(sandbox="web-0", template="python", team="acme")
+NEVER = 3600.0  # a poll so slow that only refresh() looks
+DEADLINE = 10.0
+
+Following = tuple[FileFlags, SimpleQueue[str]]
+
+
+def write(path: Path, *flags: dict[str, Any]) -> None:
+    path.write_text(json.dumps({"flags": {flag["key"]: flag for flag in flags}}, indent=1))
+
+
+def punches(source: FlagClient, sandbox: str = "web-0") -> bool:
+    return source.decide(SandboxAttributes(sandbox=sandbox, template="python", team="acme")).value(PUNCH)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    place = tmp_path / "flags.json"
+    write(place, flag_from(PUNCH, False))
+    return place
+
+
+@pytest.fixture
+def source(path: Path) -> Iterator[FileFlags]:
+    """Looks at the file only when told to."""
+    followed = FileFlags(path, poll=NEVER)
+    yield followed
+    followed.close()
+
+
+@pytest.fixture
+def following(path: Path) -> Iterator[Following]:
+    """Looks at the file by itself; the queue receives the key of each changed flag."""
+    followed = FileFlags(path, poll=0.005)
+    told: SimpleQueue[str] = SimpleQueue()
+    followed.subscribe(told.put)
+    yield followed, told
+    followed.close()
+
+
+def test_file_flags_are_a_flag_client(source: FileFlags) -> None:
+    client: FlagClient = source
+    assert client.status().state == "VALID"
+
+
+def test_inline_and_file_agree_on_every_sandbox(path: Path) -> None:
+    flag = flag_from(PUNCH, Rollout(50, "sandbox"))
+    write(path, flag)
+    inline, file = MemoryFlags({PUNCH: flag}), FileFlags(path, poll=NEVER)
+    names = [f"web-{number}" for number in range(500)]
+    served = [punches(file, name) for name in names]
+    assert served == [punches(inline, name) for name in names]
+    assert set(served) == {True, False}
+    file.close()
+
+
+def test_a_rewrite_in_place_is_seen_and_told_without_a_version_in_the_file(path: Path, following: Following) -> None:
+    source, told = following
+    write(path, flag_from(PUNCH, True))
+    assert told.get(timeout=DEADLINE) == PUNCH
+    assert punches(source) is True
+
+
+def test_an_atomic_replace_is_seen(path: Path, following: Following) -> None:
+    source, told = following
+    write(path.with_suffix(".new"), flag_from(PUNCH, True))
+    path.with_suffix(".new").replace(path)
+    assert told.get(timeout=DEADLINE) == PUNCH
+    assert punches(source) is True
+
+
+def test_a_config_map_swap_of_a_symlinked_folder_is_seen(tmp_path: Path) -> None:
+    for folder, value in (("..1", False), ("..2", True)):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "flags.json", flag_from(PUNCH, value))
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "flags.json").symlink_to("..data/flags.json")
+    source = FileFlags(tmp_path / "flags.json", poll=0.005)
+    told: SimpleQueue[str] = SimpleQueue()
+    source.subscribe(told.put)
+    (tmp_path / "..data_tmp").symlink_to("..2")
+    (tmp_path / "..data_tmp").replace(tmp_path / "..data")
+    assert told.get(timeout=DEADLINE) == PUNCH
+    assert punches(source) is True
+    source.close()
+
+
+def test_a_rewrite_of_equal_size_and_times_is_seen(path: Path, source: FileFlags) -> None:
+    write(path, flag_from(PUNCH, True))
+    source.refresh()
+    before = path.stat()
+    changed = path.read_text().replace('"fallthrough": {\n    "variation": 1', '"fallthrough": {\n    "variation": 0')
+    path.write_text(changed)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    source.refresh()
+    assert punches(source) is False
+
+
+def test_refresh_makes_a_change_effective_before_it_returns(path: Path, source: FileFlags) -> None:
+    write(path, flag_from(PUNCH, True))
+    assert punches(source) is False
+    assert source.refresh().state == "VALID"
+    assert punches(source) is True
+
+
+def test_a_subscriber_may_refresh_and_close(path: Path) -> None:
+    source = FileFlags(path, poll=0.005)
+    closed = threading.Event()
+
+    def on_change(_: str) -> None:
+        source.refresh()
+        source.close()
+        closed.set()
+
+    source.subscribe(on_change)
+    write(path, flag_from(PUNCH, True))
+    assert closed.wait(DEADLINE)
+    assert source.status().state == "OFF"
+
+
+def test_a_deleted_file_leaves_the_last_good_flags_in_force_and_says_so(path: Path, source: FileFlags) -> None:
+    write(path, flag_from(PUNCH, True))
+    source.refresh()
+    path.unlink()
+    status = source.refresh()
+    assert status.state == "INTERRUPTED"
+    assert status.error == f"{path}: error: cannot read the flag file: No such file or directory; put a JSON file there"
+    assert punches(source) is True
+    assert source.decide(WEB).evaluations[0].source_state == "INTERRUPTED"
+
+
+def test_the_same_file_back_ends_the_interruption(path: Path, source: FileFlags) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    source.refresh()
+    path.write_bytes(content)
+    status = source.refresh()
+    assert (status.state, status.error) == ("VALID", None)
+
+
+def test_no_torn_write_is_ever_served(path: Path, source: FileFlags) -> None:
+    """Every prefix of a wider rollout: the last good flags stay in force until the last byte is there."""
+    whole = json.dumps({"flags": {PUNCH: flag_from(PUNCH, True)}}).encode()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        assert source.refresh().state == "INTERRUPTED"
+        assert punches(source) is False
+    path.write_bytes(whole)
+    assert source.refresh().state == "VALID"
+    assert punches(source) is True
+
+
+def test_a_mistake_made_later_keeps_the_last_good_flags_and_tells_the_place(path: Path, source: FileFlags) -> None:
+    write(path, {**flag_from(PUNCH, True), "fallthrough": {"variation": 7}})
+    status = source.refresh()
+    assert status.state == "INTERRUPTED"
+    assert status.error == f"{path}:11:5: error: variation 7 is out of range; use 0 to 1"
+    assert punches(source) is False
+
+
+def test_a_bad_file_at_start_lists_every_mistake_with_its_place(path: Path) -> None:
+    path.write_text(
+        """{
+  "flagz": {},
+  "flags": {
+    "memfd-punch-on-snapshot": {
+      "key": "memfd-punch-on-snapshot", "on": true, "on": true,
+      "variations": [true, false],
+      "fallthrough": {"rollout": {"contextKind": "host", "variations": [
+        {"variation": 0, "weight": 10000},
+        {"variation": 1, "weight": 50000}]}}
+    },
+    "memfd-background-copy": 1,
+    "memfd-backgroundcopy": {"key": "memfd-backgroundcopy"}
+  }
+}
+"""
+    )
+    with pytest.raises(UserError) as error:
+        FileFlags(path)
+    assert str(error.value).replace(str(path), "flags.json").splitlines() == [
+        'flags.json:2:3: error: unknown key "flagz"; did you mean "flags"?',
+        'flags.json:4:5: error: "memfd-punch-on-snapshot" has no "offVariation"; name the variation that off serves',
+        'flags.json:5:53: error: duplicate key "on"; keep one of the two',
+        (
+            'flags.json:7:35: error: unknown contextKind "host"; '
+            "use one of: cluster, deployment, sandbox, service, team, template"
+        ),
+        (
+            "flags.json:7:58: error: the weights sum to 60000; "
+            "make them sum to 100000: LaunchDarkly gives what is left to the last entry"
+        ),
+        (
+            "flags.json:8:9: error: the unsafe variation is listed first: contexts without the rollout's kind get it "
+            "at any weight; list false first"
+        ),
+        (
+            'flags.json:11:5: error: "memfd-background-copy" is not an object; '
+            "write it in full, as LaunchDarkly exports it"
+        ),
+        'flags.json:12:5: error: "memfd-backgroundcopy" has no variations; write "variations": [false, true]',
+        (
+            'flags.json:12:5: warning: unknown flag "memfd-backgroundcopy" is ignored; '
+            'did you mean "memfd-background-copy"?'
+        ),
+    ]
+
+
+def test_what_only_launchdarkly_refuses_is_an_error_with_its_place(path: Path) -> None:
+    write(path, {**flag_from(PUNCH, True), "salt": 3})
+    with pytest.raises(UserError, match=r'flags.json:3:3: error: LaunchDarkly refuses .*"salt"'):
+        FileFlags(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", ":1:1: error: not JSON: "),
+        (b"{}", ':1:1: error: "flags" is missing; '),
+        (b'{"flags":\n {"\xff": 1}}', ":2:4: error: not UTF-8; "),
+        (b'{"flags": {}, // none\n}', ":1:15: error: not JSON: "),
+    ],
+)
+def test_a_file_that_cannot_be_served_is_refused_at_start(path: Path, content: bytes, message: str) -> None:
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        FileFlags(path)
+    assert str(error.value).startswith(f"{path}{message}")
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_missing_file_or_folder_is_refused_at_start(tmp_path: Path) -> None:
+    for place in (tmp_path / "none.json", tmp_path / "none" / "flags.json"):
+        with pytest.raises(UserError, match="No such file or directory"):
+            FileFlags(place)
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="not a regular file"):
+        FileFlags(tmp_path / "pipe")
+
+
+def test_an_unknown_flag_is_only_a_warning(path: Path) -> None:
+    write(path, flag_from(PUNCH, True), {**flag_from(PUNCH, True), "key": "memfd-punch"})
+    source = FileFlags(path, poll=NEVER)
+    assert [line.partition(" warning: ")[2] for line in source.warnings] == [
+        'unknown flag "memfd-punch" is ignored; did you mean "memfd-punch-on-snapshot"?'
+    ]
+    assert punches(source) is True
+    source.close()
+
+
+def test_an_emptied_set_of_flags_serves_the_safe_values_and_is_told(path: Path, source: FileFlags) -> None:
+    write(path, flag_from(PUNCH, True))
+    source.refresh()
+    told: list[str] = []
+    source.subscribe(told.append)
+    write(path)
+    source.refresh()
+    assert told == [PUNCH]
+    assert source.decide(WEB).evaluations[0].reason == "ERROR:FLAG_NOT_FOUND"
+    assert punches(source) is False
+
+
+def test_a_closed_source_leaves_no_thread_behind(path: Path) -> None:
+    before = threading.active_count()
+    source = FileFlags(path)
+    source.close()
+    source.close()
+    assert threading.active_count() == before

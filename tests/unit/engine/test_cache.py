@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from engine import linux
+from engine.cache import Cache
+from engine.errors import BuildFailedError, TruncatedError
+from engine.ranges import Blocks, Chunk, chunks
+
+PAGE = 4096
+LENGTHS = (3, 1, 2)  # dirty pages of the chunks
+CHUNKS = chunks(Blocks([0, 5, 9, 600, 1030, 1031]), 8 << 20, PAGE, PAGE)
+DATA = b"".join(bytes([number]) * PAGE for number in range(1, 7))
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Cache]:
+    made = Cache(tmp_path, "b1", CHUNKS)
+    made.create()
+    yield made
+    made.close()
+
+
+def store(cache: Cache, chunk: Chunk) -> None:
+    cache.write(memoryview(DATA)[chunk.cache_offset : chunk.cache_offset + chunk.length], chunk.cache_offset)
+    cache.publish(chunk)
+
+
+def test_the_chunks_are_as_the_tests_below_say() -> None:
+    assert [chunk.length // PAGE for chunk in CHUNKS] == list(LENGTHS)
+
+
+def test_a_published_chunk_is_read_and_an_unpublished_one_is_waited_for(cache: Cache) -> None:
+    store(cache, CHUNKS[1])
+    assert cache.read(3 * PAGE, PAGE) == DATA[3 * PAGE : 4 * PAGE]
+    for chunk in (CHUNKS[0], CHUNKS[2]):
+        with pytest.raises(TimeoutError, match=f"chunk {chunk.index}"):
+            cache.read(chunk.cache_offset, PAGE, 0)
+
+
+def test_bytes_that_are_written_and_not_published_are_not_read(cache: Cache) -> None:
+    cache.write(memoryview(DATA), 0)
+    with pytest.raises(TimeoutError):
+        cache.read(0, 1, 0)
+
+
+def test_a_read_over_several_chunks_waits_for_all_of_them(cache: Cache) -> None:
+    store(cache, CHUNKS[0])
+    store(cache, CHUNKS[2])
+    with pytest.raises(TimeoutError, match="chunk 1"):
+        cache.read(3 * PAGE - 1, PAGE + 2, 0)
+    store(cache, CHUNKS[1])
+    assert cache.read(3 * PAGE - 1, PAGE + 2, 0) == DATA[3 * PAGE - 1 : 4 * PAGE + 1]
+    assert cache.read(0, len(DATA)) == DATA
+
+
+@pytest.mark.parametrize(("offset", "length"), [(-1, 5), (0, 0), (0, 6 * PAGE + 1), (6 * PAGE, 1), (PAGE, -1)])
+def test_a_read_outside_the_build_is_refused_at_once(cache: Cache, offset: int, length: int) -> None:
+    with pytest.raises(TruncatedError, match="is not there"):
+        cache.read(offset, length)
+
+
+def test_a_chunk_that_a_reader_waits_for_is_wanted_until_it_is_published(cache: Cache) -> None:
+    for offset in (4 * PAGE, 0):
+        with pytest.raises(TimeoutError):
+            cache.read(offset, 1, 0)
+    store(cache, CHUNKS[2])
+    assert cache.take_wanted() == 0
+    assert cache.take_wanted() is None
+
+
+def test_a_failure_wakes_every_reader_and_deletes_what_was_written(cache: Cache) -> None:
+    store(cache, CHUNKS[0])
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(cache.read, 4 * PAGE, PAGE, 20) for _ in range(3)]
+        cause = OSError(errno.EIO, "broken")
+        cache.fail(cause)
+        for reader in waiting:
+            with pytest.raises(BuildFailedError, match="broken") as caught:
+                reader.result(20)
+            assert caught.value.__cause__ is cause
+    assert not cache.folder.exists()
+    with pytest.raises(BuildFailedError):
+        cache.read(0, PAGE)
+
+
+def test_the_first_failure_is_the_one_that_is_told(cache: Cache) -> None:
+    cache.fail(OSError(errno.EIO, "first"))
+    cache.fail(OSError(errno.EIO, "second"))
+    with pytest.raises(BuildFailedError, match="first"):
+        cache.read(0, PAGE)
+
+
+def test_a_finished_build_has_its_final_name_and_no_other(cache: Cache, tmp_path: Path) -> None:
+    for chunk in CHUNKS:
+        store(cache, chunk)
+    assert [path.name for path in tmp_path.iterdir()] == ["b1.partial"]
+    cache.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["b1"]
+    assert (tmp_path / "b1" / "memfile").read_bytes() == DATA
+
+
+def test_a_finished_build_is_read_also_after_its_copier_closed_it(cache: Cache) -> None:
+    for chunk in CHUNKS:
+        store(cache, chunk)
+    cache.finish()
+    cache.close()
+    assert cache.read(PAGE, 4 * PAGE) == DATA[PAGE : 5 * PAGE]
+    assert cache.fd == -1
+
+
+def test_closing_waits_for_a_reader_in_the_middle_of_its_read(cache: Cache) -> None:
+    store(cache, CHUNKS[0])
+    with cache._reading() as fd:
+        closing = threading.Thread(target=cache.close)
+        closing.start()
+        closing.join(0.05)
+        assert closing.is_alive()
+        assert os.pread(fd, 1, 0) == DATA[:1]
+    closing.join(20)
+    assert cache.fd == -1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_a_build_whose_name_is_taken_is_refused_and_the_other_stays(cache: Cache, tmp_path: Path) -> None:
+    second = Cache(tmp_path, "b1", CHUNKS)
+    with pytest.raises(FileExistsError):
+        second.create()
+    second.fail(OSError("its name is taken"))
+    assert (tmp_path / "b1.partial" / "memfile").exists()
+    cache.finish()
+    with pytest.raises(FileExistsError):
+        second.create()
+    assert (tmp_path / "b1" / "memfile").exists()
+
+
+def test_a_folder_without_its_file_is_deleted_on_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    made = Cache(tmp_path, "b1", CHUNKS)
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.cache.os.open", refuse)
+        with pytest.raises(OSError, match="Too many open files") as caught:
+            made.create()
+    made.fail(caught.value)
+    made.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reserving_takes_the_space_on_a_disk(cache: Cache) -> None:
+    if cache.on_tmpfs:
+        pytest.skip("needs a temporary folder on a disk")
+    cache.reserve()
+    assert os.fstat(cache.fd).st_blocks * 512 >= len(DATA)
+
+
+def test_a_build_that_stores_nothing_reserves_and_reads_nothing(tmp_path: Path) -> None:
+    made = Cache(tmp_path, "empty", [])
+    made.create()
+    made.reserve()
+    assert made.resident_bytes() == os.fstat(made.fd).st_blocks * 512 == 0
+    with pytest.raises(TruncatedError):
+        made.read(0, 1)
+    made.finish()
+    made.close()
+
+
+def test_a_file_system_without_a_limit_is_not_taken_for_a_full_one(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.on_tmpfs = True
+    answers = {"f_blocks": 0, "f_bavail": 0, "f_frsize": PAGE}  # tmpfs mounted with size=0 (kernel: shmem_statfs)
+    monkeypatch.setattr("engine.cache.os.fstatvfs", lambda _: type("Status", (), answers))
+    cache.reserve()
+    answers["f_blocks"] = 10
+    with pytest.raises(OSError, match="do not fit"):
+        cache.reserve()
+
+
+def test_what_the_page_cache_holds_is_counted_chunk_by_chunk(cache: Cache) -> None:
+    if cache.on_tmpfs:
+        pytest.skip("needs a temporary folder on a disk")
+    for number, chunk in enumerate(CHUNKS):
+        store(cache, chunk)
+        assert cache.resident_bytes() == sum(LENGTHS[: number + 1]) * PAGE
+
+
+def test_without_cachestat_what_was_written_counts(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(linux, "cached_bytes", refuse)
+    cache.on_tmpfs = False
+    store(cache, CHUNKS[0])
+    assert cache.resident_bytes() == CHUNKS[0].length

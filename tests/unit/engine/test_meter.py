@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.cache import Cache
+from engine.incarnation import Incarnation
+from engine.memfd import Memfd
+from engine.meter import PeakMeter, Sample
+from engine.permit import CondemnedRecords
+from engine.ranges import Blocks, chunks
+
+MIB = 1 << 20
+PAGE = 4096
+SIZE = 4 * MIB
+CHUNKS = chunks(Blocks(range(SIZE // PAGE)), SIZE, PAGE, PAGE)
+
+
+def memory(filled: int) -> Memfd:
+    fd = os.memfd_create("memory", os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, SIZE)
+    os.pwrite(fd, b"\1" * filled, 0)
+    return Memfd.adopt(fd, SIZE)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Cache]:
+    made = Cache(tmp_path, "b1", CHUNKS)
+    made.create()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def memfd() -> Iterator[Memfd]:
+    made = memory(SIZE)
+    yield made
+    made.close()
+
+
+def store(cache: Cache, number: int) -> None:
+    chunk = CHUNKS[number]
+    cache.write(memoryview(bytes(chunk.length)), chunk.cache_offset)
+    cache.publish(chunk)
+
+
+def test_the_peak_is_the_largest_sum_and_not_the_last(cache: Cache, memfd: Memfd, tmp_path: Path) -> None:
+    meter = PeakMeter(memfd, cache)
+    assert (meter.peak_over, meter.peak_ratio) == (0, 1.0)
+    store(cache, 0)
+    assert meter.sample() == Sample(SIZE, 2 * MIB)
+    permit = CondemnedRecords(tmp_path / "condemned").condemn(Incarnation("me", 1, 1, memfd.inode), "b1")
+    memfd.punch(0, SIZE, permit)
+    assert meter.sample() == Sample(0, 2 * MIB)
+    assert (meter.peak_over, meter.peak_ratio) == (2 * MIB, 1.5)
+    assert meter.freed() == SIZE
+
+
+def test_bytes_that_are_written_and_not_published_count_on_a_disk(cache: Cache, memfd: Memfd) -> None:
+    meter = PeakMeter(memfd, cache)
+    cache.on_tmpfs = False
+    meter.sample(unpublished=MIB)
+    assert meter.peak_over == MIB
+
+
+def test_a_memfd_that_held_nothing_has_a_peak_and_no_ratio(cache: Cache) -> None:
+    empty = memory(0)
+    meter = PeakMeter(empty, cache)
+    store(cache, 0)
+    meter.sample()
+    assert (meter.peak_over, meter.peak_ratio, meter.freed()) == (2 * MIB, None, 0)
+    empty.close()
+
+
+def test_memory_that_grew_since_the_freeze_is_not_counted_as_freed(cache: Cache) -> None:
+    half = memory(SIZE // 2)
+    meter = PeakMeter(half, cache)
+    os.pwrite(half.fd, b"\1" * SIZE, 0)
+    assert meter.freed() == 0
+    half.close()

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import mapping as maps
+from engine.errors import CorruptBuildError
+from engine.mapping import Extent, Extents, Mapping
+from engine.ranges import Blocks
+from engine.snapshot import Build, Header, from_bytes, template, to_bytes, write_attachments, write_header
+
+PAGE = 4096
+PREFIX = struct.Struct("<8sQQ")
+PIECES = (b"\1" * 2 * PAGE, b"\2" * PAGE)
+
+
+def header(build: str = "b2") -> Header:
+    mapping = Mapping(
+        8 * PAGE,
+        PAGE,
+        Extents.of(
+            [
+                Extent(0, 2 * PAGE, "b2", 0),
+                Extent(2 * PAGE, PAGE, None, 0),
+                Extent(3 * PAGE, 4 * PAGE, "b1", 5 * PAGE),
+                Extent(7 * PAGE, PAGE, "b2", 2 * PAGE),
+            ]
+        ),
+    )
+    digests = tuple(xxhash.xxh3_128_digest(piece) for piece in PIECES)
+    return Header(build, "b1", 2, mapping, tuple(len(piece) for piece in PIECES), digests)
+
+
+def write_build(builds: Path, made: Header, memory: bytes = b"".join(PIECES)) -> Path:
+    folder = builds / made.build
+    folder.mkdir(parents=True)
+    (folder / "memfile").write_bytes(memory)
+    write_header(made, folder)
+    return folder
+
+
+def test_a_header_is_read_back_as_it_was_written() -> None:
+    assert from_bytes(to_bytes(header()), "b2") == header()
+
+
+@settings(max_examples=50)
+@given(st.sets(st.integers(0, 63)), st.sets(st.integers(0, 63)), st.integers(0, 2**31))
+def test_any_header_is_read_back_as_it_was_written(dirty: set[int], empty: set[int], generation: int) -> None:
+    change = maps.diff(Blocks(dirty), Blocks(empty), "b9", PAGE)
+    mapping = maps.normalise(maps.merge(maps.zero(64 * PAGE, PAGE), change))
+    made = Header("b9", "b0", generation, mapping, (PAGE,) * len(dirty), (bytes(16),) * len(dirty))
+    assert from_bytes(to_bytes(made), "b9") == made
+
+
+def test_a_header_cut_short_anywhere_is_refused_by_name() -> None:
+    data = to_bytes(header())
+    for length in range(len(data)):
+        with pytest.raises(CorruptBuildError, match="b2"):
+            from_bytes(data[:length], "b2")
+
+
+def test_a_header_with_bytes_after_its_end_is_refused_by_name() -> None:
+    with pytest.raises(CorruptBuildError, match="b2"):
+        from_bytes(to_bytes(header()) + b"\0", "b2")
+
+
+def test_a_header_with_any_bit_flipped_is_refused_by_name() -> None:
+    data = to_bytes(header())
+    for position in range(len(data) * 8):
+        flipped = bytearray(data)
+        flipped[position // 8] ^= 1 << position % 8
+        with pytest.raises(CorruptBuildError, match="b2"):
+            from_bytes(bytes(flipped), "b2")
+
+
+def sealed(text: bytes, columns: bytes = b"") -> bytes:
+    """A document whose checksum is right, whatever it says."""
+    body = PREFIX.pack(b"SNAPDRL1", len(text), len(columns)) + text + columns
+    return body + xxhash.xxh3_128_digest(body)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"[]", b"null", b"{}", b'{"extents": "many"}', b'{"extents": -1}', b"\xff"]
+)
+def test_a_header_that_says_nothing_valid_is_refused_by_name(text: bytes) -> None:
+    with pytest.raises(CorruptBuildError, match="b2"):
+        from_bytes(sealed(text), "b2")
+
+
+def test_a_header_whose_digests_are_fewer_than_its_chunks_is_refused() -> None:
+    made = dataclasses.replace(header(), digests=header().digests[:1])
+    with pytest.raises(CorruptBuildError, match="2 chunks have 1 digests"):
+        from_bytes(to_bytes(made), "b2")
+
+
+def test_a_header_whose_mapping_has_a_gap_is_refused() -> None:
+    mapping = Mapping(8 * PAGE, PAGE, Extents.of([Extent(0, PAGE, None, 0), Extent(2 * PAGE, 6 * PAGE, None, 0)]))
+    with pytest.raises(CorruptBuildError, match="gap"):
+        from_bytes(to_bytes(dataclasses.replace(header(), mapping=mapping)), "b2")
+
+
+def test_a_document_of_another_version_is_refused() -> None:
+    with pytest.raises(CorruptBuildError, match="this version"):
+        from_bytes(b"SNAPDRL9" + to_bytes(header())[8:], "b2")
+
+
+def test_the_content_hash_follows_what_is_stored_and_where_it_goes() -> None:
+    made = header()
+    moved = Mapping(8 * PAGE, PAGE, Extents.of([*list(made.mapping.extents)[:3], Extent(7 * PAGE, PAGE, "b1", 0)]))
+    others = [
+        dataclasses.replace(made, digests=made.digests[::-1]),
+        dataclasses.replace(made, mapping=moved),
+    ]
+    assert len({made.content_hash, *(other.content_hash for other in others)}) == 3
+    assert made.content_hash == dataclasses.replace(made, generation=7, build="b3").content_hash
+
+
+def test_a_template_is_all_zero_and_stores_nothing() -> None:
+    made = template(8 * PAGE, PAGE)
+    assert list(made.mapping.extents) == [Extent(0, 8 * PAGE, None, 0)]
+    assert (made.length, made.generation) == (0, 0)
+
+
+def test_a_finished_build_is_opened_and_verified(tmp_path: Path) -> None:
+    write_build(tmp_path, header())
+    with contextlib.closing(Build.open(tmp_path, "b2")) as build:
+        build.verify()
+        assert build.header == header()
+        assert build.read(PAGE, 2 * PAGE) == b"\1" * PAGE + b"\2" * PAGE
+
+
+@pytest.mark.parametrize("name", ["b2.partial", "b3", ""])
+def test_what_is_unfinished_or_missing_is_not_opened(tmp_path: Path, name: str) -> None:
+    write_build(tmp_path, header("b2.partial"))
+    with pytest.raises(CorruptBuildError, match=f"build {name}"):
+        Build.open(tmp_path, name)
+
+
+@pytest.mark.parametrize("missing", ["header", "memfile"])
+def test_a_build_without_one_of_its_files_is_not_opened(tmp_path: Path, missing: str) -> None:
+    (write_build(tmp_path, header()) / missing).unlink()
+    with pytest.raises(CorruptBuildError, match="build b2 cannot be read: No such file"):
+        Build.open(tmp_path, "b2")
+
+
+def test_a_build_with_the_header_of_another_is_not_opened(tmp_path: Path) -> None:
+    write_build(tmp_path, header("b1")).rename(tmp_path / "b2")
+    with pytest.raises(CorruptBuildError, match="build b2: its header is that of build b1"):
+        Build.open(tmp_path, "b2")
+
+
+def test_a_build_whose_cache_is_cut_short_is_not_opened(tmp_path: Path) -> None:
+    write_build(tmp_path, header(), b"\1" * 2 * PAGE)
+    with pytest.raises(CorruptBuildError, match=f"build b2: its cache has {2 * PAGE} bytes of {3 * PAGE}"):
+        Build.open(tmp_path, "b2")
+
+
+@pytest.mark.parametrize(("position", "chunk"), [(0, 0), (2 * PAGE - 1, 0), (2 * PAGE, 1), (3 * PAGE - 1, 1)])
+def test_verifying_names_the_chunk_that_differs(tmp_path: Path, position: int, chunk: int) -> None:
+    memory = bytearray(b"".join(PIECES))
+    memory[position] ^= 1
+    write_build(tmp_path, header(), bytes(memory))
+    with (
+        contextlib.closing(Build.open(tmp_path, "b2")) as build,
+        pytest.raises(CorruptBuildError, match=f"build b2: chunk {chunk} does not match"),
+    ):
+        build.verify()
+
+
+def test_a_read_past_the_end_of_a_build_is_told_of(tmp_path: Path) -> None:
+    write_build(tmp_path, header())
+    with (
+        contextlib.closing(Build.open(tmp_path, "b2")) as build,
+        pytest.raises(CorruptBuildError, match=f"ended at byte {3 * PAGE}"),
+    ):
+        build.read(2 * PAGE, 2 * PAGE)
+
+
+def test_attachments_are_kept_with_the_build_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    folder = write_build(tmp_path, header())
+    write_attachments({"generations": b"\1\2", "note": json.dumps({"a": 1}).encode()}, folder)
+    with contextlib.closing(Build.open(tmp_path, "b2")) as build:
+        assert build.attachment("generations") == b"\1\2"
+        with pytest.raises(CorruptBuildError, match="nothing cannot be read"):
+            build.attachment("nothing")
+
+
+def test_closing_a_build_twice_is_closing_it_once(tmp_path: Path) -> None:
+    write_build(tmp_path, header())
+    build = Build.open(tmp_path, "b2")
+    build.close()
+    build.close()
