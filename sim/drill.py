@@ -30,6 +30,7 @@ from sim.judging import conclude, judge_invariants
 from sim.ledger import EVENTS_FILE, Entry, Follower, Ledger
 from sim.node_config import Known, NodeConfig, OpenPause, SandboxConfig
 from sim.node_link import NodeDiedError, NodeLink
+from sim.places import FaultPoint, Place, in_words, to_json
 from sim.probe import host
 from sim.run_folder import RunRecord, make, write_record
 from sim.scenario import FlagFile, Scenario
@@ -324,21 +325,16 @@ class Drill:
         await self._ask("flag", flag=flag_from(key, value))
         self.note(events.FlagSet(key, _written(value)))
 
-    async def inject(self, fault: str, error: str, at: str, sandboxes: str, count: int | None = None) -> int:
-        """Arm a fault; `at` as in a scenario file or `chunk:3`. Gives its id."""
-        return await self.arm(fault, error, _place(at), sandboxes, count)
-
-    async def arm_crash(self, fault: str, chunk: int, sandboxes: str) -> int:
-        """Have the node die at a named point of a later pause."""
-        return await self.arm(fault, None, {"chunk": chunk}, sandboxes, 1)
-
-    async def arm(self, fault: str, error: str | None, at: Any, sandboxes: str, count: int | None) -> int:
-        """Arm a fault at a place as the node is told it; `error` is an errno name, None for the node's SIGKILL."""
+    async def inject(
+        self, fault: FaultPoint, error: str | None, at: Place, sandboxes: str, count: int | None = None
+    ) -> int:
+        """Arm a fault, `error` being an errno name, or None for SIGKILL of the node. Gives its id."""
         self._fault_ids += 1
         number = self._fault_ids
-        words = f"chunk {at['chunk']}" if isinstance(at, dict) else str(at)
-        self.note(events.FaultArmed(number, fault, error or "SIGKILL of the node", words, sandboxes))
-        await self._ask("arm", fault_id=number, fault=fault, error=error, at=at, sandboxes=sandboxes, count=count)
+        self.note(events.FaultArmed(number, fault, error or "SIGKILL of the node", in_words(at), sandboxes))
+        await self._ask(
+            "arm", fault_id=number, fault=fault, error=error, at=to_json(at), sandboxes=sandboxes, count=count
+        )
         return number
 
     async def clear(self) -> None:
@@ -382,12 +378,6 @@ def end_zygote(socket_dir: Path) -> None:
     """End a zygote that no node holds any more; nothing to do where there is none."""
     with contextlib.suppress(OSError):
         ZygoteLink(open_zygote(str(socket_dir / ZYGOTE_SOCKET))).end()
-
-
-def _place(at: str) -> Any:
-    if at.startswith("chunk:"):
-        return {"chunk": int(at.removeprefix("chunk:"))}
-    return float(at.rstrip("%")) if at.endswith("%") else at
 
 
 def _written(value: bool | Rollout) -> Any:

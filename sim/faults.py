@@ -19,7 +19,7 @@ from engine.memfd import Memfd
 from engine.permit import CondemnedRecords, PunchPermit
 from engine.ranges import Chunk
 from engine.snapshot import Header
-from sim.steps import AtChunk, AtWord, FaultPoint, chunk_index
+from sim.places import FaultPoint, Place, chunk_index
 
 CRASH = "SIGKILL of the node"
 """The `error` of a fault that ends the node instead of failing a call."""
@@ -32,7 +32,7 @@ class Fault:
     fault_id: int
     point: FaultPoint
     error: str
-    at: AtChunk | AtWord | float
+    at: Place
     sandboxes: str
     count: int | None = None
 

@@ -63,7 +63,7 @@ class _Guest:
         self.spec = spec
         self.size = spec["memory"]
         self.key = key_of(spec["seed"], spec["sandbox"])
-        self.pages = working_set(spec)
+        self._pages: list[int] | None = None
         self.fd = _memfd(f"snapdrill-{spec['run']}-{spec['incarnation']}", self.size, huge=spec["page_size"] > PAGE)
         self.memory = mmap.mmap(self.fd, self.size)
         count = self.size // PAGE
@@ -84,7 +84,9 @@ class _Guest:
 
     def tick(self, number: int) -> None:
         """Rewrite the working set; `number` is its new generation. A hot guest fills all its memory once."""
-        pages: list[int] | range = self.pages
+        if self._pages is None:
+            self._pages = working_set(self.spec)
+        pages: list[int] | range = self._pages
         if self.spec["pattern"] == "hot" and not any(self.generations):
             pages = range(self.size // PAGE)
         zeroes = self.spec["pattern"] == "zero"
@@ -110,9 +112,9 @@ def run(spec: GuestSpec, control: socket.socket, zygote_pid: int) -> None:
     linux.set_parent_death_signal(signal.SIGKILL)
     if os.getppid() != zygote_pid:  # the zygote died before the signal was set
         os._exit(1)
-    linux.set_process_name(f"guest {spec['sandbox']}")
     guest = _Guest(spec)
     _hand_over(guest, control)
+    linux.set_process_name(f"guest {spec['sandbox']}")
     while request := control.recv(65536):
         command = json.loads(request)
         reply: dict[str, Any] = {"id": command["id"]}

@@ -10,6 +10,7 @@ import json
 import os
 import select
 import socket
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -218,9 +219,10 @@ def open_zygote(address: str) -> socket.socket:
 
 
 class ZygoteLink:
-    """A node's connection to its zygote. Calls block, one at a time."""
+    """A node's connection to its zygote. Calls block, one at a time; `spawn` may be called from several threads."""
 
     def __init__(self, connection: socket.socket) -> None:
+        self._lock = threading.Lock()
         self._connection = connection
         self._connection.settimeout(DEADLINE)
         hello = connection.recv(MESSAGE)
@@ -230,8 +232,9 @@ class ZygoteLink:
 
     def spawn(self, spec: GuestSpec) -> Guest:
         """Fork a guest; its memory is still to be received."""
-        request(self._connection, op="spawn", spec=spec)
-        guest = self._next_guest()
+        with self._lock:
+            request(self._connection, op="spawn", spec=spec)
+            guest = self._next_guest()
         if guest is None:
             raise GuestError("the zygote did not fork a guest")
         return guest

@@ -19,6 +19,7 @@ from flags.decision import Decision, options
 from sim import events
 from sim.budget import Budget, OverBudgetError
 from sim.faults import ArmedFaults, Fault, FaultyEffects
+from sim.guest import GuestSpec
 from sim.guest_handle import Guest, GuestError, ZygoteLink
 from sim.ledger import Ledger
 from sim.mutants import MUTANTS
@@ -73,7 +74,6 @@ class Node:
         self.sandboxes = {each.name: Sandbox(each, ledger) for each in config.sandboxes}
         self.tick_number = config.tick
         self._flags = flags
-        self._spawning = asyncio.Lock()
         self._ticking = asyncio.Lock()
         self._in_flight = 0
 
@@ -94,19 +94,19 @@ class Node:
 
     async def _spawn(self, sandbox: Sandbox, header: Header | None) -> int:
         """A new incarnation, filled from `header` before it is tracked; gives the bytes that were filled."""
-        async with self._spawning:
-            sandbox.incarnations += 1
-            spec = self.config.guest_spec(sandbox.config, f"{sandbox.config.name}.{sandbox.incarnations}")
-            begun = time.perf_counter()
-            guest = await asyncio.to_thread(self.link.spawn, spec)
-        sandbox.guest = guest
-        await asyncio.to_thread(guest.receive)
-        written = 0
-        if header is not None:
-            written = await asyncio.to_thread(self._fill, guest, header)
-        tracker, _why = await asyncio.to_thread(guest.arm)
-        self._tell_of_guest(sandbox, guest, tracker, (time.perf_counter() - begun) * 1e3)
+        sandbox.incarnations += 1
+        spec = self.config.guest_spec(sandbox.config, f"{sandbox.config.name}.{sandbox.incarnations}")
+        begun = time.perf_counter()
+        tracker, written = await asyncio.to_thread(self._bring_up, sandbox, spec, header)
+        self._tell_of_guest(sandbox, tracker, (time.perf_counter() - begun) * 1e3)
         return written
+
+    def _bring_up(self, sandbox: Sandbox, spec: GuestSpec, header: Header | None) -> tuple[str, int]:
+        guest = sandbox.guest = self.link.spawn(spec)
+        guest.receive()
+        written = 0 if header is None else self._fill(guest, header)
+        tracker, _why = guest.arm()
+        return tracker, written
 
     def _fill(self, guest: Guest, header: Header) -> int:
         build = Build.open(self.builds, header.build)
@@ -116,7 +116,10 @@ class Node:
             build.close()
         return fill(guest.memory(), self.builds, header)
 
-    def _tell_of_guest(self, sandbox: Sandbox, guest: Guest, tracker: str, spawn_ms: float) -> None:
+    def _tell_of_guest(self, sandbox: Sandbox, tracker: str, spawn_ms: float) -> None:
+        guest = sandbox.guest
+        if guest is None:
+            return
         hello = guest.known()
         spawned = events.GuestSpawned(
             incarnation=guest.name,

@@ -31,8 +31,8 @@ from sim.guest_handle import ZYGOTE_SOCKET, ZygoteLink, open_zygote
 from sim.ledger import EVENTS_FILE, Ledger
 from sim.node import Node
 from sim.node_config import NodeConfig
+from sim.places import from_json
 from sim.recovery import recover
-from sim.steps import AtChunk
 
 CONDEMNED = "condemned"
 _SOCKET_BUFFER = 4 << 20
@@ -123,8 +123,7 @@ class _Server:
             self._flags.refresh()
 
     async def _arm(self, args: dict[str, Any]) -> None:
-        at = args["at"]
-        place = AtChunk(chunk=at["chunk"]) if isinstance(at, dict) else at
+        place = from_json(args["at"])
         fault = Fault(args["fault_id"], args["fault"], args["error"] or CRASH, place, args["sandboxes"], args["count"])
         self._node.armed.arm(fault)
 

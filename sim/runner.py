@@ -23,8 +23,8 @@ from sim.judging import (
 )
 from sim.ledger import Entry
 from sim.node_link import NodeDiedError
+from sim.places import AtChunk
 from sim.scenario import (
-    AtChunk,
     Clear,
     Crash,
     Expect,
@@ -146,8 +146,7 @@ class _Runner:
         """Faults and crashes: what is armed is judged where it is forgotten."""
         match step:
             case Inject():
-                at = {"chunk": step.at.chunk} if isinstance(step.at, AtChunk) else step.at
-                number = await self.drill.arm(step.fault, step.errno, at, step.sandboxes, step.count)
+                number = await self.drill.inject(step.fault, step.errno, step.at, step.sandboxes, step.count)
                 self.places[number] = place
             case Clear():
                 self._judge_faults()
@@ -190,7 +189,7 @@ class _Runner:
         if step.at is None:
             await self.drill.crash()
             return
-        number = await self.drill.arm_crash(step.at.fault, step.at.chunk, step.sandboxes)
+        number = await self.drill.inject(step.at.fault, None, AtChunk(step.at.chunk), step.sandboxes, 1)
         self.places[number] = place
         self.crash_armed = True
 

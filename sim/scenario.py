@@ -35,7 +35,6 @@ from sim.steps import (
     BODIES,
     STEPS,
     AnyStep,
-    AtChunk,
     Clear,
     Comparison,
     Crash,
@@ -54,13 +53,11 @@ from sim.steps import (
     Step,
     Tick,
     Wait,
-    chunk_index,
 )
 from sim.strict import Finding, Strict, findings
 from sim.yaml_positions import Document, Path, Position, parse
 
 __all__ = [
-    "AtChunk",
     "Clear",
     "Comparison",
     "Crash",
@@ -89,7 +86,6 @@ __all__ = [
     "ViolationExpectation",
     "Wait",
     "Workload",
-    "chunk_index",
     "discover",
     "json_schema",
     "load",

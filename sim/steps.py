@@ -13,11 +13,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 
 from flags.catalog import FLAGS, did_you_mean
 from flags.inline import Rollout, RolloutKind
+from sim.places import AtChunk, AtWord, FaultPoint, Place
 from sim.strict import Strict
 from sim.units import PERCENT, Duration, Percent, parse_percent, show
 
 State = Literal["running", "pausing", "paused", "checkpointing", "resuming", "discarded", "killed"]
-FaultPoint = Literal["copy.read", "copy.write", "publish", "punch", "condemn"]
 AtLeastOne = Annotated[int, Field(ge=1)]
 ChunkIndex = Annotated[int, Field(ge=0)]
 
@@ -101,47 +101,23 @@ States = Annotated[
 ]
 
 
-class AtChunk(Strict):
-    """The 0-based chunk of a pause's plan."""
-
+class _AtChunkForm(Strict):
     chunk: ChunkIndex
-
-
-AtWord = Literal["first", "last", "after_condemn"]
 
 
 def _at(value: Any, info: ValidationInfo) -> Any:
     if isinstance(value, AtChunk) or (isinstance(value, float) and info.context is None):
         return value
     if isinstance(value, Mapping):
-        return AtChunk.model_validate(value, context=info.context)
-    if isinstance(value, str) and re.fullmatch(PERCENT, value):
+        return AtChunk(_AtChunkForm.model_validate(value, context=info.context).chunk)
+    if isinstance(value, str) and re.match(PERCENT, value):
         return parse_percent(value)
     if value not in get_args(AtWord):
         raise ValueError(f"unknown place {show(value)}; use {{chunk: 3}}, first, last, 50% or after_condemn")
     return value
 
 
-At = Annotated[AtChunk | AtWord | float, BeforeValidator(_at, json_schema_input_type=AtChunk | str)]
-
-
-def chunk_index(place: AtChunk | AtWord | float, chunks: int) -> int:
-    """The 0-based chunk meant by `place` in a plan of `chunks` chunks; an index past the end never fires.
-
-    A share is of the plan: 50% of 16 chunks is chunk 8. The first chunk after condemn is chunk 1: rule 2 of the engine
-    publishes chunk 0 alone, then condemns.
-    """
-    match place:
-        case AtChunk():
-            return place.chunk
-        case "first":
-            return 0
-        case "last":
-            return chunks - 1
-        case "after_condemn":
-            return 1
-        case _:
-            return min(int(chunks * place / 100), chunks - 1)
+At = Annotated[Place, BeforeValidator(_at, json_schema_input_type=_AtChunkForm | str)]
 
 
 class Where(Strict):

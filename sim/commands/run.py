@@ -15,7 +15,7 @@ import click
 from sim.verdict import ExitCode
 
 
-@click.command()
+@click.command("run")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Use this seed instead of the file's.")
 @click.option("--only", multiple=True, metavar="SANDBOX", help="Run with this sandbox alone; may be repeated.")

@@ -1,7 +1,7 @@
 """Drive a live fleet on screen: pause, resume, flip the flag, break a copy, and watch memory.
 
 SCENARIO gives fleet and flags, its steps are left to you; without one it is the demo. Leaving (q) judges every
-invariant, tears everything down and ends with the verdict.
+invariant, tears everything down and ends with the verdict. Where there is no terminal the scenario is run instead.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import sys
 
 import click
 
-from engine.errors import UserError
 from sim.verdict import ExitCode
 from sim.view import View
 
@@ -22,14 +21,19 @@ from sim.view import View
 @click.argument("scenario", required=False, type=click.Path(path_type=pathlib.Path))
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Instead of the scenario's own.")
 @click.option("--runs-dir", default="runs", type=click.Path(path_type=pathlib.Path, file_okay=False), show_default=True)
-def command(scenario: pathlib.Path | None, seed: int | None, runs_dir: pathlib.Path) -> int:
+@click.pass_context
+def command(context: click.Context, scenario: pathlib.Path | None, seed: int | None, runs_dir: pathlib.Path) -> int:
     """Run the screen; the exit code is the verdict's, or 128 + the signal's number."""
     from sim.scenario import load
     from sim.shipped_files import scenario_path
 
     path = scenario or scenario_path("demo.yaml")
     if not _is_terminal():
-        raise UserError(f"the screen needs a terminal on stdin and stderr; use: snapdrill run {path}")
+        from sim.commands.run import command as run
+
+        click.echo(f"snapdrill: no terminal for the screen; this is: snapdrill run {path}", err=True)
+        code: int = context.invoke(run, paths=(path,), seed=seed, runs_dir=runs_dir)
+        return code
     loaded = load(path)
 
     from sim.drill import Drill
@@ -49,9 +53,8 @@ def _is_terminal() -> bool:
 
 def _told(last: View | None) -> int:
     """The verdict on one line, and its exit code."""
-    if last is None or last.ended is None:
+    if last is None or last.run is None or last.ended is None:
         click.echo("snapdrill: the run was cut off before it was judged", err=True)
         return ExitCode.INCONCLUSIVE
-    run = last.run.run if last.run else "run"
-    click.echo(f"{last.ended.verdict.upper()}  {run}  seed {last.run.seed if last.run else '?'}")
+    click.echo(f"{last.ended.verdict.upper()}  {last.run.name}  seed {last.run.seed}  run {last.run.run}")
     return last.ended.exit_code

@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from flags.catalog import FLAGS
+from sim.places import AtChunk, FaultPoint, Place
 from sim.tui.drive import Drive
 from sim.tui.words import BACKGROUND, PUNCH, on_off
 from sim.view import SandboxView, View
 
-FAULT, ERRNO = "copy.write", "ENOSPC"
+FAULT: FaultPoint = "copy.write"
+ERRNO = "ENOSPC"
 HAS_CHUNK_3 = 8 << 20
 """Bytes: four chunks of about 2 MiB; less memory may have no chunk 3, but has one after condemn from 4 MiB on."""
 
@@ -78,8 +80,8 @@ def arm_all(view: View) -> Request | None:
     return Request("arming a copy failure on every sandbox", lambda drive: drive.inject(FAULT, ERRNO, at, "*"))
 
 
-def _place(memory: int) -> str:
-    return "chunk:3" if memory >= HAS_CHUNK_3 else "after_condemn"
+def _place(memory: int) -> Place:
+    return AtChunk(3) if memory >= HAS_CHUNK_3 else "after_condemn"
 
 
 def clear() -> Request:

@@ -177,9 +177,8 @@ WIDEST_BAR = 41
 @lru_cache(maxsize=16)
 def columns(cells: int, longest_name: int) -> tuple[Column, ...]:
     """The columns that fit beside the two cells of the marks; what is left over goes to the memory bar."""
-    kept = [
-        replace(column, cells=max(8, min(24, longest_name + 1))) if column is NAME else column for column in COLUMNS
-    ]
+    name = max(NAME.cells, min(24 if cells >= 100 else 13, longest_name + 1))
+    kept = [replace(column, cells=name) if column is NAME else column for column in COLUMNS]
     while _needed(kept) > cells and any(column.rank for column in kept):
         kept.remove(max(kept, key=lambda column: column.rank))
     spare = max(0, cells - _needed(kept)) // 2 * 2

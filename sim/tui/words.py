@@ -67,18 +67,28 @@ def _of_a_run(event: Event) -> Said:
             return "node crashed: ended by SIGKILL", "bad"
         case events.Ticked(tick):
             return f"tick {tick}: every running guest rewrote its working set", "muted"
+        case events.Judged(subject, verdict, checked, violations):
+            return f"judged: {subject} {verdict} ({_count(checked, len(violations))})", verdict_tone(verdict)
+        case events.RunEnded(verdict=verdict):
+            return f"run ended: {verdict.upper()}", verdict_tone(verdict)
+    return _of_the_setting(event)
+
+
+def _of_the_setting(event: Event) -> Said:
+    match event:
         case events.FlagSet(flag, value):
             return f"flag {flag} is now {flag_value(value)}", "busy"
         case events.FaultArmed(_, fault, error, at, sandboxes):
             return f"fault armed: {fault_words(fault, error, at, sandboxes)}", "warn"
         case events.FaultsCleared():
             return "faults cleared: nothing is armed", "busy"
-        case events.Judged(subject, verdict, checked, violations):
-            count = f"{len(violations)} violations" if violations else f"{checked} checked"
-            return f"judged: {subject} {verdict} ({count})", verdict_tone(verdict)
-        case events.RunEnded(verdict=verdict):
-            return f"run ended: {verdict.upper()}", verdict_tone(verdict)
     return None
+
+
+def _count(checked: int, violations: int) -> str:
+    if not violations:
+        return f"{checked} checked"
+    return f"{violations} violation{'s' if violations > 1 else ''}"
 
 
 def _of_a_sandbox(event: Event) -> Said:
@@ -183,7 +193,7 @@ def fault_words(fault: str, error: str, at: str, sandboxes: str) -> str:
 def place(at: str) -> str:
     """Where in a pause a fault waits, in words."""
     known = {"first": "at the first chunk", "last": "at the last chunk", "after_condemn": "after condemn"}
-    return known.get(at, f"at {at.replace(':', ' ')}")
+    return known.get(at, f"at {at}")
 
 
 def verdict_tone(verdict: str) -> Tone:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -29,7 +29,7 @@ class RecordedDrill:
         self.violated: list[dict[str, Any]] = []
         self.now = 0.0
 
-    async def __aenter__(self) -> RecordedDrill:
+    async def __aenter__(self) -> Self:
         self.calls.append(("started",))
         return self
 
@@ -69,7 +69,7 @@ class RecordedDrill:
         await self._called("set_flag", key, value)
         self.tell(events.FlagSet(key, value))
 
-    async def inject(self, fault: str, error: str, at: str, sandboxes: str) -> int:
+    async def inject(self, fault: str, error: str | None, at: Any, sandboxes: str) -> int:
         await self._called("inject", fault, error, at, sandboxes)
         return 1
 

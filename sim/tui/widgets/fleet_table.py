@@ -42,7 +42,7 @@ class FleetTable(ScrollView, can_focus=True):
     def show(self, view: View, changed: Iterable[str]) -> None:
         """Draw the rows that changed again; all of them where the fleet itself changed."""
         self._sandboxes = view.sandboxes
-        if len(view.sandboxes) != len(self._names):
+        if list(view.sandboxes) != self._names:
             self._take_names(list(view.sandboxes))
             return
         top, height = self.scroll_offset.y, self.size.height

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from engine.errors import UserError
 from flags.inline import Rollout
+from sim.places import AtChunk, chunk_index
 from sim.scenario import (
-    AtChunk,
     Comparison,
     CrashPoint,
     FlagFile,
@@ -30,7 +30,6 @@ from sim.scenario import (
     Step,
     Tick,
     Wait,
-    chunk_index,
     discover,
     json_schema,
     load,

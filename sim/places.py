@@ -1,0 +1,60 @@
+"""Where a fault waits: its named point, and the chunk of a pause's plan. Plain values: scenario and node share them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+FaultPoint = Literal["copy.read", "copy.write", "publish", "punch", "condemn"]
+AtWord = Literal["first", "last", "after_condemn"]
+
+
+@dataclass(frozen=True, slots=True)
+class AtChunk:
+    """The 0-based chunk of a pause's plan."""
+
+    chunk: int
+
+
+Place = AtChunk | AtWord | float
+"""A chunk, a word, or a share of the plan in percent."""
+
+
+def chunk_index(place: Place, chunks: int) -> int:
+    """The 0-based chunk meant by `place` in a plan of `chunks` chunks; an index past the end never fires.
+
+    A share is of the plan: 50% of 16 chunks is chunk 8. The first chunk after condemn is chunk 1: rule 2 of the engine
+    publishes chunk 0 alone, then condemns.
+    """
+    match place:
+        case AtChunk():
+            return place.chunk
+        case "first":
+            return 0
+        case "last":
+            return chunks - 1
+        case "after_condemn":
+            return 1
+        case _:
+            return min(int(chunks * place / 100), chunks - 1)
+
+
+def to_json(place: Place) -> Any:
+    """As it travels to the node: a chunk as {"chunk": n}, a word or a share as it is."""
+    return {"chunk": place.chunk} if isinstance(place, AtChunk) else place
+
+
+def from_json(value: Any) -> Place:
+    """What `to_json` made."""
+    return AtChunk(value["chunk"]) if isinstance(value, dict) else value
+
+
+def in_words(place: Place) -> str:
+    """As a ledger tells it: `chunk 3`, `last`, `50%`."""
+    match place:
+        case AtChunk():
+            return f"chunk {place.chunk}"
+        case str():
+            return place
+        case _:
+            return f"{place:g}%"

@@ -1,0 +1,53 @@
+"""Every shipped scenario holds, twice, with the same digest, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+
+import pytest
+
+from sim.requirements import missing
+from sim.run_folder import processes_of
+from sim.runner import RunOptions, RunResult, run_scenario
+from sim.scenario import load
+
+SCENARIOS = sorted((pathlib.Path(__file__).parents[2] / "scenarios").glob("*.yaml"))
+
+
+def run(path: pathlib.Path, runs_dir: pathlib.Path, seed: int | None = None) -> RunResult:
+    scenario = load(path)
+    if reason := missing(scenario):
+        pytest.skip(f"{path.stem}: {reason}")
+    return asyncio.run(run_scenario(scenario, RunOptions(runs_dir=runs_dir, seed=seed)))
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_a_shipped_scenario_holds_twice_with_the_same_digest(path: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    first, second = run(path, tmp_path), run(path, tmp_path)
+    for result in (first, second):
+        assert result.view.ended is not None
+        found = [(each.subject, each.violations) for each in result.view.judged if each.verdict != "held"]
+        assert (result.view.ended.verdict, found) == ("held", [])
+        assert result.view.run is not None
+        assert processes_of(result.view.run.run) == []
+        assert [each.name for each in result.run_dir.glob("*cache*")] == []
+    assert first.view.ended is not None
+    assert second.view.ended is not None
+    assert first.view.ended.digest == second.view.ended.digest
+
+
+def test_another_seed_gives_another_digest(tmp_path: pathlib.Path) -> None:
+    path = next(each for each in SCENARIOS if each.stem == "first-chunk-failure")
+    ends = [run(path, tmp_path, seed).view.ended for seed in (11, 12)]
+    assert len({each.digest for each in ends if each is not None}) == 2
+
+
+def test_the_demo_shows_both_peaks(tmp_path: pathlib.Path) -> None:
+    path = next(each for each in SCENARIOS if each.stem == "demo")
+    pauses = run(path, tmp_path).view.pauses
+    off = [each.peak_ratio for each in pauses if not each.punch and each.peak_ratio is not None]
+    on = [each.peak_ratio for each in pauses if each.punch and each.peak_ratio is not None]
+    assert (len(off), len(on)) == (6, 6)
+    assert min(off) > 1.9
+    assert max(on) < 1.3

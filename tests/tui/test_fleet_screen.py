@@ -1,0 +1,253 @@
+"""Keys, and what they ask of the run; what comes back, and what of it is seen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from textual.app import App
+from textual.pilot import Pilot
+
+from engine import events as engine_events
+from sim import events
+from sim.places import AtChunk
+from sim.tui.app import FleetApp
+from sim.tui.screens.help import HelpScreen
+
+if TYPE_CHECKING:
+    from tests.tui.conftest import RecordedDrill
+
+PUNCH = "memfd-punch-on-snapshot"
+BACKGROUND = "memfd-background-copy"
+
+
+def app_for(drill: RecordedDrill) -> FleetApp:
+    return FleetApp(lambda: drill)
+
+
+def seen(app: App[None]) -> str:
+    """What is on screen, as text."""
+    strips = app.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}:\n{seen(pilot.app)}"
+        await pilot.pause(0.02)
+
+
+async def until_seen(pilot: Pilot[None], words: str) -> None:
+    await until(pilot, lambda: words in seen(pilot.app), f"the screen says {words!r}")
+
+
+@pytest.mark.parametrize(
+    ("keys", "call"),
+    [
+        ("p", ("pause", ["web-0"])),
+        ("down p", ("pause", ["web-1"])),
+        ("j j k p", ("pause", ["web-1"])),
+        ("G p", ("pause", ["web-5"])),
+        ("G g p", ("pause", ["web-0"])),
+        ("space j space p", ("pause", ["web-0", "web-2"])),
+        ("space escape p", ("pause", ["web-1"])),
+        ("P", ("pause", [f"web-{number}" for number in range(6)])),
+        ("a", ("pause", [f"web-{number}" for number in range(6)])),
+        ("r", ("resume", ["web-0"])),
+        ("t", ("tick", 1)),
+        ("f", ("set_flag", PUNCH, True)),
+        ("b", ("set_flag", BACKGROUND, False)),
+        ("j e", ("inject", "copy.write", "ENOSPC", AtChunk(3), "web-1")),
+        ("E", ("inject", "copy.write", "ENOSPC", AtChunk(3), "*")),
+        ("c", ("clear",)),
+    ],
+)
+async def test_a_key_asks_the_run_for_one_thing(keys: str, call: tuple[object, ...], drill: RecordedDrill) -> None:
+    async with app_for(drill).run_test(size=(80, 24)) as pilot:
+        await until_seen(pilot, "● running")
+        await pilot.press(*keys.split())
+        await until(pilot, lambda: len(drill.calls) > 1, "the run was asked")
+        assert drill.calls == [("started",), call]
+
+
+async def test_requests_are_made_one_after_the_other_in_order(drill: RecordedDrill) -> None:
+    async with app_for(drill).run_test(size=(80, 24)) as pilot:
+        await until_seen(pilot, "● running")
+        await pilot.press("f", "P", "r")
+        await until(pilot, lambda: len(drill.calls) == 4, "all three were asked")
+        assert [call[0] for call in drill.calls[1:]] == ["set_flag", "pause", "resume"]
+
+
+async def test_a_changed_flag_is_seen(drill: RecordedDrill) -> None:
+    async with app_for(drill).run_test(size=(80, 24)) as pilot:
+        await until_seen(pilot, "memfd-punch-on-snapshot ○ off")
+        await pilot.press("f")
+        await until_seen(pilot, "memfd-punch-on-snapshot ● on")
+        await until_seen(pilot, "flag memfd-punch-on-snapshot is now on")
+
+
+async def test_the_point_of_no_return_is_seen_in_the_row_and_in_the_log(drill: RecordedDrill) -> None:
+    async with app_for(drill).run_test(size=(80, 24)) as pilot:
+        drill.begin_pause("web-2", punch=True)
+        await until_seen(pilot, "web-2    ◐ pausing")
+        assert "CONDEMNED" not in seen(pilot.app)
+        drill.publish("web-2", 1, punch=True)
+        await until_seen(pilot, "web-2    ◆ CONDEMNED")
+        await until_seen(pilot, "web-2 condemned: point of no return")
+
+
+async def test_a_refused_resume_is_explained_in_words_under_the_fleet_and_in_the_log(drill: RecordedDrill) -> None:
+    async with app_for(drill).run_test(size=(110, 30)) as pilot:
+        drill.discard("web-0")
+        await until_seen(pilot, "web-0    ✗ discarded")
+        drill.tell(events.RequestRefused("resume", "it was discarded and can never run again: ENOSPC"), "web-0")
+        await until_seen(pilot, "web-0 ✗ discarded; refused: it was discarded and can never run again: ENOSPC")
+        await until_seen(pilot, "web-0 resume refused: it was discarded and can never run again: ENOSPC")
+
+
+async def test_a_refusal_away_from_the_cursor_is_shown_as_well(drill: RecordedDrill) -> None:
+    async with app_for(drill).run_test(size=(110, 30)) as pilot:
+        await until_seen(pilot, "● running")
+        drill.tell(events.RequestRefused("resume", "it was discarded"), "web-5")
+        await until(pilot, lambda: len(pilot.app._notifications) == 1, "a toast is up")
+        assert [toast.message for toast in pilot.app._notifications] == ["web-5 resume refused: it was discarded"]
+
+
+async def test_a_request_that_fails_is_one_line_and_the_screen_goes_on(drill: RecordedDrill) -> None:
+    async with app_for(drill).run_test(size=(80, 24)) as pilot:
+        await until_seen(pilot, "● running")
+        drill.error = TimeoutError("the copy did not end within 60 s\nand more")
+        await pilot.press("p")
+        await until_seen(pilot, "pausing web-0 failed: the copy did not end within 60 s")
+        assert "and more" not in seen(pilot.app)
+        drill.error = None
+        await pilot.press("t")
+        await until(pilot, lambda: ("tick", 1) in drill.calls, "the next request is made")
+
+
+async def test_nobody_to_pause_is_said(drill: RecordedDrill) -> None:
+    async with app_for(drill).run_test(size=(80, 24)) as pilot:
+        for number in range(6):
+            drill.discard(f"web-{number}")
+        await until_seen(pilot, "web-5    ✗ discarded")
+        await pilot.press("P")
+        await until_seen(pilot, "no sandbox is there for that")
+        assert drill.calls == [("started",)]
+
+
+async def test_a_violation_is_seen_at_once(drill: RecordedDrill) -> None:
+    async with app_for(drill).run_test(size=(80, 24)) as pilot:
+        drill.finish_pause("web-0", punch=False)
+        await until_seen(pilot, "HELD so far")
+        drill.violated.append({"sandbox": "web-0", "reason": "a punched guest ran"})
+        await until_seen(pilot, "‼ VIOLATED (1)")
+
+
+async def test_quitting_judges_tears_down_and_keeps_the_verdict(drill: RecordedDrill) -> None:
+    app = app_for(drill)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_seen(pilot, "● running")
+        await pilot.press("q")
+        await until(pilot, lambda: not app.is_running, "the app has ended")
+    assert drill.calls == [("started",), ("finish",), ("torn down",)]
+    assert app.last is not None
+    assert app.last.ended is not None
+    assert app.failure is None
+
+
+async def test_a_signal_ends_the_run_like_quitting(drill: RecordedDrill) -> None:
+    app = app_for(drill)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_seen(pilot, "● running")
+        app.end_by_signal(15)
+        await until(pilot, lambda: not app.is_running, "the app has ended")
+    assert app.signal == 15
+    assert drill.calls[-1] == ("torn down",)
+
+
+async def test_an_app_that_dies_still_tears_the_run_down(drill: RecordedDrill) -> None:
+    app = app_for(drill)
+
+    async def die() -> None:
+        async with app.run_test(size=(80, 24)) as pilot:
+            await until_seen(pilot, "● running")
+            raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        await die()
+    assert drill.calls == [("started",), ("finish",), ("torn down",)]
+
+
+async def test_restarting_ends_the_run_and_shows_a_new_one(drill: RecordedDrill) -> None:
+    made: list[RecordedDrill] = []
+
+    def start() -> RecordedDrill:
+        fresh = type(drill)()
+        fresh.tell_of_fleet(["web-0", f"run-{len(made)}"])
+        made.append(fresh)
+        return fresh
+
+    app = FleetApp(start)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until_seen(pilot, "run-0    ● running")
+        made[0].tell(events.Ticked(7))
+        await until_seen(pilot, "tick 7: every running guest")
+        await pilot.press("R")
+        await until_seen(pilot, "run-1    ● running")
+        assert "tick 7" not in seen(app)
+        assert made[0].calls == [("started",), ("finish",), ("torn down",)]
+        assert made[1].calls == [("started",)]
+
+
+async def test_a_run_that_does_not_start_ends_the_app_with_its_reason(drill: RecordedDrill) -> None:
+    def start() -> RecordedDrill:
+        raise PermissionError("no memfd here")
+
+    app = FleetApp(start)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.failure is not None, "it failed")
+    assert str(app.failure) == "no memfd here"
+
+
+async def test_help_explains_every_sign_and_closes_again(drill: RecordedDrill) -> None:
+    async with app_for(drill).run_test(size=(140, 45)) as pilot:
+        await until_seen(pilot, "● running")
+        await pilot.press("question_mark")
+        await until_seen(pilot, "◆ CONDEMNED  past the point of no return")
+        await pilot.press("escape")
+        assert not isinstance(pilot.app.screen, HelpScreen)
+
+
+async def test_a_thousand_rows_scroll_with_the_cursor(drill: RecordedDrill) -> None:
+    many = type(drill)()
+    many.tell_of_fleet([f"web-{number}" for number in range(1000)])
+    async with app_for(many).run_test(size=(80, 24)) as pilot:
+        await until_seen(pilot, "web-0    ● running")
+        await pilot.press("G")
+        await until_seen(pilot, "▶ web-999  ● running")
+        await pilot.press("g")
+        await until_seen(pilot, "▶ web-0    ● running")
+
+
+async def test_only_rows_that_changed_are_drawn_again(drill: RecordedDrill, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with app_for(drill).run_test(size=(80, 24)) as pilot:
+        await until_seen(pilot, "web-5    ● running")
+        app: Any = pilot.app
+        drawn: list[int] = []
+        table = app._fleet._table
+        row = table._row
+
+        def counted(index: int, cells: int, **marks: bool) -> Any:
+            drawn.append(index)
+            return row(index, cells, **marks)
+
+        monkeypatch.setattr(table, "_row", counted)
+        published = engine_events.ChunkPublished(
+            chunk=0, length=1, page_bytes=1, source_resident=0, cache_resident=32 << 20
+        )
+        drill.tell(published, "web-3")
+        await until_seen(pilot, "web-3    ● running    ·········│▓▓▓▓▓▓▓▓▓")
+        assert set(drawn) == {3}

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sim.tui import rows
+from sim.tui.spans import Spans, text, width
+from sim.tui.words import PUNCH
+from sim.view import PauseView, SandboxView
+
+MIB = 1 << 20
+RUNNING = SandboxView(
+    "web-0", 32 * MIB, 4096, 4096, "python", "acme", "local", state="running", pid=7, resident=32 * MIB
+)
+
+
+def decided(value: bool, reason: str = "FALLTHROUGH") -> dict[str, dict[str, Any]]:
+    return {PUNCH: {"value": value, "reason": reason, "variation": 0, "version": 1, "source_state": "VALID"}}
+
+
+COPYING = PauseView(
+    "web-0.p1", "web-0", 1.0, decision=decided(True), path="memfd-background", punch=True, chunks=16, published=4
+)
+FINISHED = replace(
+    COPYING, published=16, settled_at=2.0, outcome="finished", blocked_ms=4.25, copy_ms=61.0, peak_ratio=2.0
+)
+
+
+def tones(spans: Spans) -> set[str]:
+    return {span.tone for span in spans if span.text.strip()}
+
+
+@pytest.mark.parametrize("state", sorted(rows.STATES))
+def test_every_state_has_its_own_glyph_and_its_word(state: str) -> None:
+    cell = text(rows.state_cell(replace(RUNNING, state=state)))
+    assert cell.endswith(f" {state}")
+    assert len({glyph for glyph, _ in rows.STATES.values()}) == len(rows.STATES)
+
+
+@pytest.mark.parametrize("state", ["pausing", "paused"])
+def test_a_row_says_condemned_from_the_point_of_no_return_until_the_copy_ends(state: str) -> None:
+    sandbox = replace(RUNNING, state=state, pause=COPYING)
+    assert text(rows.state_cell(sandbox)) == f"{rows.STATES[state][0]} {state}"
+    condemned = replace(COPYING, condemned_at=1.5)
+    assert text(rows.state_cell(replace(sandbox, pause=condemned))) == "◆ CONDEMNED"
+    settled = replace(condemned, settled_at=2.0, outcome="finished")
+    assert text(rows.state_cell(replace(sandbox, pause=settled))) == f"{rows.STATES[state][0]} {state}"
+
+
+def test_a_copy_without_punching_fills_both_halves_of_the_memory_bar() -> None:
+    sandbox = replace(RUNNING, cached=32 * MIB)
+    assert text(rows.memory_cell(sandbox, 17)) == "████████│▓▓▓▓▓▓▓▓"
+
+
+def test_punching_empties_one_half_as_the_other_fills() -> None:
+    sandbox = replace(RUNNING, resident=20 * MIB, punched=12 * MIB, cached=12 * MIB)
+    assert text(rows.memory_cell(sandbox, 17)) == "░░░█████│▓▓▓·····"
+
+
+def test_the_least_memory_shows_and_the_bar_never_overflows() -> None:
+    sandbox = replace(RUNNING, resident=40 * MIB, punched=4096, cached=99 * MIB)
+    assert text(rows.memory_cell(sandbox, 17)) == "░███████│▓▓▓▓▓▓▓▓"
+
+
+def test_the_colour_of_the_progress_turns_at_the_point_of_no_return() -> None:
+    sandbox = replace(RUNNING, state="pausing", pause=COPYING)
+    before = rows.pause_cell(sandbox, 17)
+    after = rows.pause_cell(replace(sandbox, pause=replace(COPYING, condemned_at=1.5)), 17)
+    assert text(before) == text(after) == "━━━───────── 4/16"
+    assert tones(before) == {"busy", "muted"}
+    assert tones(after) == {"warn", "muted"}
+
+
+def test_a_pause_without_a_plan_is_preparing() -> None:
+    sandbox = replace(RUNNING, state="pausing", pause=PauseView("web-0.p1", "web-0", 1.0))
+    assert text(rows.pause_cell(sandbox, 17)) == "preparing"
+
+
+def test_a_pause_that_was_refused_is_not_in_flight_for_ever() -> None:
+    sandbox = replace(RUNNING, pause=PauseView("web-0.p1", "web-0", 1.0))
+    assert text(rows.pause_cell(sandbox, 17)) == "not begun"
+
+
+def test_a_finished_pause_shows_its_path_its_wait_and_its_peak() -> None:
+    sandbox = replace(RUNNING, state="paused", pause=FINISHED)
+    assert text(rows.pause_cell(sandbox, 17)) == "background 4.2 ms"
+    assert text(rows.peak_cell(sandbox)) == "2.00x"
+    assert tones(rows.peak_cell(sandbox)) == {"warn"}
+    assert tones(rows.peak_cell(replace(sandbox, pause=replace(FINISHED, peak_ratio=1.03)))) == {"good"}
+
+
+def test_a_failed_pause_shows_how_it_ended() -> None:
+    rolled_back = replace(FINISHED, outcome="rolled-back")
+    discarded = replace(FINISHED, outcome="discarded", condemned_at=1.5)
+    assert rows.pause_cell(replace(RUNNING, pause=rolled_back), 17)[0] == ("rolled back", "warn")
+    assert rows.pause_cell(replace(RUNNING, pause=discarded), 17)[0] == ("discarded", "bad")
+
+
+def test_the_decision_is_the_flags_and_its_reason_in_words() -> None:
+    sandbox = replace(RUNNING, pause=replace(COPYING, decision=decided(True, "ERROR:FLAG_NOT_FOUND")))
+    assert text(rows.decision_cell(sandbox)) == "punch on"
+    assert text(rows.reason_cell(sandbox)) == "error: flag not found"
+    assert text(rows.decision_cell(RUNNING)) == "-"
+
+
+def test_a_plan_that_may_not_punch_overrules_the_flag_in_words() -> None:
+    sandbox = replace(RUNNING, pause=replace(COPYING, punch=False))
+    assert text(rows.decision_cell(sandbox)) == "not legal"
+
+
+@pytest.mark.parametrize("cells", [60, 79, 100, 120, 139, 200])
+@pytest.mark.parametrize("longest", [5, 12, 40])
+def test_header_and_row_are_equally_wide_and_fit(cells: int, longest: int) -> None:
+    layout = rows.columns(cells, longest)
+    sandbox = replace(RUNNING, name="w" * longest, state="checkpointing", pause=FINISHED)
+    drawn = rows.row(sandbox, layout, cursor=True, selected=True)
+    assert width(drawn) == width(rows.header(layout))
+    assert width(drawn) <= max(cells, 79)
+
+
+def test_a_narrow_screen_drops_the_less_important_columns() -> None:
+    narrow, wide = rows.columns(79, 5), rows.columns(139, 5)
+    kept = [column.title for column in narrow]
+    assert kept == ["sandbox", "state", "memfd │ cache", "decision", "last pause", "peak"]
+    assert len(wide) == len(rows.COLUMNS)
+
+
+def test_cursor_and_selection_are_marked_without_colour() -> None:
+    layout = rows.columns(79, 5)
+    marks = [
+        text(rows.row(RUNNING, layout, cursor=cursor, selected=selected))[:2]
+        for cursor in (False, True)
+        for selected in (False, True)
+    ]
+    assert marks == ["  ", " ✓", "▶ ", "▶✓"]
