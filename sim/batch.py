@@ -44,13 +44,12 @@ class Batch:
                 scenarios.append(load(path))
             except ScenarioError as error:
                 mistakes.append(str(error))
+        names = list(dict.fromkeys(s.name for each in scenarios for s in each.sandboxes()))
+        if not mistakes and scenarios:
+            mistakes = [f'no sandbox "{only}"; {did_you_mean(only, names)}' for only in options.only if only not in names]
         if mistakes:
             raise UserError("\n".join(mistakes))
-        batch = cls([each for each in scenarios if _has(each, options.only)], options)
-        if options.only and scenarios and not batch.scenarios:
-            names = [s.name for each in scenarios for s in each.sandboxes()]
-            raise UserError(f'no sandbox "{options.only[0]}"; {did_you_mean(options.only[0], names)}')
-        return batch
+        return cls([each for each in scenarios if _has(each, options.only)], options)
 
     def plan(self) -> str:
         """What would run: sandboxes, chunks and memory of each scenario."""

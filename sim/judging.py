@@ -8,6 +8,7 @@ from typing import Any
 
 from sim import events
 from sim.checkers import Panel
+from sim.expectations import IN_BYTES
 from sim.sandbox import State
 from sim.scenario import (
     InvariantExpectation,
@@ -17,6 +18,7 @@ from sim.scenario import (
     StateExpectation,
     ViolationExpectation,
 )
+from sim.units import format_size
 from sim.verdict import Verdict
 from sim.view import PauseView, View
 
@@ -35,8 +37,10 @@ def judge_state(expected: StateExpectation, view: View, place: Place, *, whole_f
     matching = [s for s in view.sandboxes.values() if fnmatch.fnmatchcase(s.name, expected.sandboxes)]
     subject = f"state:{expected.sandboxes}"
     if not matching:
-        verdict = HELD if expected.allow_empty else INCONCLUSIVE
-        return judged(subject, verdict, 0, place, [{"sandbox": expected.sandboxes, "reason": "no sandbox matches"}])
+        if expected.allow_empty or not whole_fleet:
+            return judged(subject, HELD, 0, place, [])
+        reason = {"sandbox": expected.sandboxes, "reason": "no sandbox matches"}
+        return judged(subject, INCONCLUSIVE, 0, place, [reason])
     wrong = [
         {"sandbox": s.name, "reason": f"it is {s.state}, not {' or '.join(expected.state)}: {s.reason}"}
         for s in matching
@@ -80,10 +84,18 @@ def _passes(pause: PauseView, where: PauseFilter) -> bool:
 def _outside(expected: MetricExpectation, value: float, sandbox: str, pause: str | None) -> list[dict[str, Any]]:
     found: dict[str, Any] = {"sandbox": sandbox} | ({"pause": pause} if pause else {})
     if expected.min is not None and value < expected.min:
-        return [found | {"reason": f"{expected.metric} is {value:g}, less than {expected.min:g}"}]
+        return [found | {"reason": f"{_figure(expected, value)}, less than {_words(expected, expected.min)}"}]
     if expected.max is not None and value > expected.max:
-        return [found | {"reason": f"{expected.metric} is {value:g}, more than {expected.max:g}"}]
+        return [found | {"reason": f"{_figure(expected, value)}, more than {_words(expected, expected.max)}"}]
     return []
+
+
+def _figure(expected: MetricExpectation, value: float) -> str:
+    return f"{expected.metric} is {_words(expected, value)}"
+
+
+def _words(expected: MetricExpectation, value: float) -> str:
+    return format_size(int(value)) if expected.metric in IN_BYTES else f"{value:g}"
 
 
 def judge_expectations(scenario: Scenario, view: View, *, whole_fleet: bool) -> list[events.Judged]:
@@ -98,8 +110,8 @@ def judge_expectations(scenario: Scenario, view: View, *, whole_fleet: bool) -> 
     return found
 
 
-def judge_invariants(scenario: Scenario, panel: Panel) -> list[events.Judged]:
-    """Every invariant; one that is listed by name must have been exercised."""
+def judge_invariants(scenario: Scenario, panel: Panel, *, whole_fleet: bool = True) -> list[events.Judged]:
+    """Every invariant; one that is listed by name must have been exercised (where the whole fleet was run)."""
     listed = {
         expected.invariant: scenario.where(("expect", index))
         for index, expected in enumerate(scenario.expect)
@@ -109,7 +121,7 @@ def judge_invariants(scenario: Scenario, panel: Panel) -> list[events.Judged]:
     for checker in panel.checkers:
         verdict = VIOLATED if checker.violations else HELD
         violations = list(checker.violations)
-        if checker.name in listed and checker.checked == 0 and not violations:
+        if whole_fleet and checker.name in listed and checker.checked == 0 and not violations:
             verdict = INCONCLUSIVE
             line, column = listed[checker.name]
             violations = [{"sandbox": "*", "reason": "nothing exercised it", "line": line, "column": column}]
@@ -132,8 +144,13 @@ def unfired_faults(view: View, places: dict[int, Place]) -> list[events.Judged]:
     ]
 
 
-def conclude(scenario: Scenario, everything: Sequence[events.Judged]) -> tuple[str, list[events.Judged]]:
-    """The verdict, and a judgement for each canary: a violation that was expected must have been caught."""
+def conclude(
+    scenario: Scenario, everything: Sequence[events.Judged], *, whole_fleet: bool = True
+) -> tuple[str, list[events.Judged]]:
+    """The verdict, and a judgement for each canary: a violation that was expected must have been caught.
+
+    Of a part of the fleet it may not have been: what was not caught there is inconclusive.
+    """
     caught: set[str] = set()
     canaries = []
     for index, expected in enumerate(scenario.expect):
@@ -144,8 +161,11 @@ def conclude(scenario: Scenario, everything: Sequence[events.Judged]) -> tuple[s
         caught |= {subject} if sang else set()
         reasons = [] if sang else [{"sandbox": "*", "reason": f"{subject} was expected to be violated and was not"}]
         place = scenario.where(("expect", index))
-        canaries.append(judged(f"verdict:violated:{subject}", HELD if sang else VIOLATED, 1, place, reasons))
-    verdicts = {each.verdict for each in [*everything, *canaries] if each.subject not in caught}
+        silent = VIOLATED if whole_fleet else INCONCLUSIVE
+        canaries.append(judged(f"verdict:violated:{subject}", HELD if sang else silent, 1, place, reasons))
+    verdicts = {
+        each.verdict for each in [*everything, *canaries] if each.verdict != VIOLATED or each.subject not in caught
+    }
     worst = next((each for each in (VIOLATED, INCONCLUSIVE) if each in verdicts), HELD)
     return worst, canaries
 

@@ -66,3 +66,5 @@ def mismatches(key: bytes, pages: array.array[int], memory: Iterator[bytes]) -> 
                 found = describe(piece[at : at + PAGE])
                 yield Mismatch(page, pages[page], describe(expected), found)
             page += 1
+    for lost in range(page, len(pages)):
+        yield Mismatch(lost, pages[lost], describe(content(key, lost, pages[lost])), "nothing: the memory ends before")

@@ -150,11 +150,13 @@ class _Runner:
                 self.places[number] = place
             case Clear():
                 self._judge_faults()
+                self.crash_armed = False
                 await self.drill.clear()
             case Crash():
                 await self._crash(step, place)
             case Restart():
                 self._judge_faults()
+                self.crash_armed = False
                 await self.drill.restart()
 
     async def _act_on(self, step: Pause | Resume | Kill, place: Place) -> None:

@@ -248,7 +248,7 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
         case engine_events.ChunkPublished(source_resident=source, cache_resident=cached):
             return replace(sandbox, resident=source, cached=cached)
         case engine_events.ChunkPunched(freed=freed) | engine_events.CleanPagesPunched(freed=freed):
-            return replace(sandbox, punched=freed)
+            return replace(sandbox, punched=max(sandbox.punched, freed))  # two workers may tell it out of order
         case events.GuestEnded():
             return replace(sandbox, resident=0)
         case engine_events.CacheDeleted():
@@ -271,8 +271,11 @@ def _next_pause(pause: PauseView, entry: Entry) -> PauseView:
         case engine_events.ChunkPublished(length=length):
             published = pause.published_bytes + length
             return replace(pause, published=pause.published + 1, published_bytes=published)
+        case engine_events.CleanPagesPunched(freed=freed):
+            return replace(pause, punched_bytes=max(pause.punched_bytes, freed))
         case engine_events.ChunkPunched(freed=freed):
-            return replace(pause, punched_chunks=pause.punched_chunks + 1, punched_bytes=freed)
+            punched = max(pause.punched_bytes, freed)
+            return replace(pause, punched_chunks=pause.punched_chunks + 1, punched_bytes=punched)
         case engine_events.Condemned():
             return replace(pause, condemned_at=pause.condemned_at or entry.t)
         case events.PauseReturned(blocked_ms):
@@ -291,7 +294,8 @@ def _settled(pause: PauseView, settled: events.PauseSettled, t: float) -> PauseV
         punch=settled.punch,
         punch_reason=settled.punch_reason,
         dirty_bytes=settled.dirty_bytes,
-        punched_bytes=settled.punched_bytes,
+        punched_bytes=max(pause.punched_bytes, settled.punched_bytes),  # a recovering node does not know
+        condemned_at=t if settled.condemned and pause.condemned_at is None else pause.condemned_at,
         error=settled.error,
         punch_error=settled.punch_error,
         condemn_error=settled.condemn_error,

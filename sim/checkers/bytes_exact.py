@@ -61,11 +61,11 @@ class BytesExact:
         if guest is None or not guest.is_running():
             return
         try:
-            fd = guest.open_memory()
+            pages, fd = guest.generations(), guest.open_memory()
         except OSError:  # it died meanwhile
             return
         self.checked += 1
-        for mismatch in evidence.mismatches(guest.sandbox, guest.generations(), fd):
+        for mismatch in evidence.mismatches(guest.sandbox, pages, fd):
             reason = f"resumed from {resumed.build}, the guest does not hold what was paused"
             self.violations.append(
                 page_violation(guest.sandbox, reason, mismatch, incarnation=resumed.incarnation, pause=resumed.build)

@@ -100,11 +100,18 @@ def pieces(fd: int, size: int) -> Iterator[bytes]:
 
 
 def zeroed_pages(pages: array.array[int], fd: int) -> NDArray[np.intp]:
-    """Pages that were written and are holes now: what a punch leaves (SEEK_DATA does not allocate)."""
+    """Pages that were written with content and hold nothing now: what a punch leaves."""
     written = np.asarray(pages, dtype=np.uint32)
     expected = (written != 0) & (written < ZEROED)
-    resident = np.zeros(len(pages), dtype=bool)
-    offset, size = 0, len(pages) * PAGE
+    if os.fstatvfs(fd).f_bsize > PAGE:  # hugetlb always says all data
+        return np.flatnonzero(expected & ~_pages_with_content(fd, len(pages)))
+    return np.flatnonzero(expected & ~_resident_pages(fd, len(pages)))
+
+
+def _resident_pages(fd: int, count: int) -> NDArray[np.bool_]:
+    """By SEEK_DATA, which does not allocate what it walks."""
+    resident = np.zeros(count, dtype=bool)
+    offset, size = 0, count * PAGE
     while offset < size:
         try:
             start = os.lseek(fd, offset, os.SEEK_DATA)
@@ -112,7 +119,12 @@ def zeroed_pages(pages: array.array[int], fd: int) -> NDArray[np.intp]:
             break
         offset = os.lseek(fd, start, os.SEEK_HOLE)
         resident[start // PAGE : -(-offset // PAGE)] = True
-    return np.flatnonzero(expected & ~resident)
+    return resident
+
+
+def _pages_with_content(fd: int, count: int) -> NDArray[np.bool_]:
+    found = [np.frombuffer(piece, np.uint8).reshape(-1, PAGE).any(axis=1) for piece in pieces(fd, count * PAGE)]
+    return np.concatenate(found)
 
 
 def violation(sandbox: str, reason: str, **details: Any) -> dict[str, Any]:

@@ -18,21 +18,27 @@ class FailedCopyDiscards:
     def __init__(self) -> None:
         self.checked = 0
         self.violations: list[dict[str, Any]] = []
-        self._done: set[str] = set()
+        self._done: dict[str, PauseView] = {}
 
     def observe(self, evidence: Evidence) -> None:
         guests = {each.born.incarnation: each for each in evidence.guests()}
         for pause in evidence.view.pauses:
             if pause.id in self._done or pause.settled_at is None or not _failed_condemned(evidence, pause):
                 continue
-            self._done.add(pause.id)
+            self._done[pause.id] = pause
             self.checked += 1
             for reason in _left_undone(evidence, pause, guests.get(pause.incarnation)):
                 found = violation(pause.sandbox, reason, incarnation=pause.incarnation, pause=pause.id)
                 self.violations.append(found)
 
     def conclude(self, evidence: Evidence) -> None:
-        """Everything was judged when it settled."""
+        """The state is judged at the end: a node tells it only after the pause has settled."""
+        for pause in self._done.values():
+            state = evidence.view.sandboxes[pause.sandbox].state
+            if state != "discarded":
+                reason = f"the sandbox is {state}, not discarded"
+                found = violation(pause.sandbox, reason, incarnation=pause.incarnation, pause=pause.id)
+                self.violations.append(found)
 
 
 def _failed_condemned(evidence: Evidence, pause: PauseView) -> bool:
@@ -49,8 +55,8 @@ def _left_undone(evidence: Evidence, pause: PauseView, guest: SpawnedGuest | Non
     found = []
     if guest is not None and (state := guest.state()) is not None:
         found.append(f"the copy failed past the point of no return, and its guest is still there (state {state})")
-    if evidence.view.sandboxes[pause.sandbox].state != "discarded":
-        found.append(f"the sandbox is {evidence.view.sandboxes[pause.sandbox].state}, not discarded")
     names = (f"{pause.id}{PARTIAL}", pause.id)
     left = [name for name in names if (evidence.builds / name).exists()]
-    return found + [f"the cache of a failed copy is still there: {name}" for name in left]
+    found += [f"the cache of a failed copy is still there: {name}" for name in left]
+    records = evidence.condemned.glob(f"{pause.incarnation}-*.json")
+    return found + [f"its condemned record is still there: {path.name}" for path in records]

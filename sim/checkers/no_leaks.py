@@ -45,10 +45,17 @@ def _held(run: str) -> list[str]:
     needle = f"snapdrill-{run}"
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            names = {os.readlink(fd) for fd in (process / "fd").iterdir()}
+            fds = list((process / "fd").iterdir())
             maps = (process / "maps").read_text(errors="replace")
         except OSError:  # somebody else's, or gone
             continue
-        if any(needle in name for name in names) or needle in maps:
+        if needle in maps or any(needle in _target(fd) for fd in fds):
             found.append(f"process {process.name} still holds memory of this run")
     return found
+
+
+def _target(fd: Path) -> str:
+    try:
+        return os.readlink(fd)
+    except OSError:  # closed meanwhile: our own listing of /proc/self/fd always is
+        return ""

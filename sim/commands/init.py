@@ -62,7 +62,7 @@ jobs:
         with:
           python-version: "3.12"
       - run: pip install snapdrill
-      - run: snapdrill run .
+      - run: snapdrill run drill.yaml
       - uses: actions/upload-artifact@v4
         if: always()
         with:

@@ -51,8 +51,8 @@ def command(
     batch = Batch.load(paths, options)
     if dry_run:
         click.echo(batch.plan())
-        return ExitCode.HELD
-    code = batch.run(quiet=as_json)
+        return ExitCode.HELD if batch.scenarios else ExitCode.NOTHING_SELECTED
+    code = batch.exit_code(batch.run(quiet=as_json), strict=strict)
     if as_json:
         click.echo(json.dumps(batch.document(code), indent=2))
-    return batch.exit_code(code, strict=strict)
+    return code

@@ -13,7 +13,7 @@ import sys
 
 import click
 
-from sim.verdict import ExitCode
+from sim.verdict import ExitCode, Verdict
 from sim.view import View
 
 
@@ -52,9 +52,14 @@ def _is_terminal() -> bool:
 
 
 def _told(last: View | None) -> int:
-    """The verdict on one line, and its exit code."""
+    """The verdict on one line, what did not hold on one each; the exit code."""
+    from sim.tui.words import judgement
+
     if last is None or last.run is None or last.ended is None:
         click.echo("snapdrill: the run was cut off before it was judged", err=True)
         return ExitCode.INCONCLUSIVE
     click.echo(f"{last.ended.verdict.upper()}  {last.run.name}  seed {last.run.seed}  run {last.run.run}")
+    for judged in last.judged:
+        if judged.verdict != Verdict.HELD:
+            click.echo(f"  {judgement(judged)}")
     return last.ended.exit_code

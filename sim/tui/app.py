@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from textual.app import App
 
 from sim.tui.drive import Drive
+from sim.tui.driver import MortalTerminal
 from sim.tui.screens.fleet import FleetScreen
 from sim.tui.words import one_line
 from sim.view import View
@@ -24,7 +25,7 @@ class FleetApp(App[None]):
     TITLE = "snapdrill"
 
     def __init__(self, start: Start) -> None:
-        super().__init__()
+        super().__init__(driver_class=MortalTerminal)
         self.VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]
         self.last: View | None = None
         self.failure: Exception | None = None

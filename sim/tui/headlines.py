@@ -39,7 +39,7 @@ def verdict_so_far(view: View, violations: int) -> Spans:
     violated = [judged for judged in view.judged if judged.verdict == "violated"]
     if violated:
         count = sum(len(judged.violations) for judged in violated)
-        return (Span(f"‼ VIOLATED: {violated[0].subject} ({count})", "bad"),)
+        return (Span(f"‼ VIOLATED: {violated[0].subject.removeprefix('invariant:')} ({count})", "bad"),)
     if violations:
         return (Span(f"‼ VIOLATED ({violations})", "bad"),)
     if view.judged or any(pause.settled_at is not None for pause in view.pauses):

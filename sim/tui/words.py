@@ -67,8 +67,8 @@ def _of_a_run(event: Event) -> Said:
             return "node crashed: ended by SIGKILL", "bad"
         case events.Ticked(tick):
             return f"tick {tick}: every running guest rewrote its working set", "muted"
-        case events.Judged(subject, verdict, checked, violations):
-            return f"judged: {subject} {verdict} ({_count(checked, len(violations))})", verdict_tone(verdict)
+        case events.Judged() as judged:
+            return f"judged: {judgement(judged)}", verdict_tone(judged.verdict)
         case events.RunEnded(verdict=verdict):
             return f"run ended: {verdict.upper()}", verdict_tone(verdict)
     return _of_the_setting(event)
@@ -85,10 +85,14 @@ def _of_the_setting(event: Event) -> Said:
     return None
 
 
-def _count(checked: int, violations: int) -> str:
-    if not violations:
-        return f"{checked} checked"
-    return f"{violations} violation{'s' if violations > 1 else ''}"
+def judgement(judged: events.Judged) -> str:
+    """`never_resumed violated: web-0 ran again (and 2 more)`; what held says how much was checked."""
+    subject = judged.subject.removeprefix("invariant:")
+    if not judged.violations:
+        return f"{subject} {judged.verdict}: {judged.checked} checked"
+    first, more = judged.violations[0], len(judged.violations) - 1
+    who = "" if first.get("sandbox", "*") == "*" else f"{first['sandbox']} "
+    return f"{subject} {judged.verdict}: {who}{first.get('reason', '')}{f' (and {more} more)' if more else ''}"
 
 
 def _of_a_sandbox(event: Event) -> Said:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def myself() -> Iterator[GuestProcess]:
 
 @pytest.fixture
 def dead() -> Iterator[GuestProcess]:
-    child = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
     guest = GuestProcess(Incarnation("late", child.pid, start_time_of(child.pid) or 0, 1), os.pidfd_open(child.pid))
     child.kill()
     child.communicate()

@@ -39,7 +39,7 @@ def test_the_flag_file_rolls_out_to_half_of_the_sandboxes_and_lists_the_safe_val
 def test_the_workflow_runs_the_folder_and_keeps_its_runs(empty: pathlib.Path) -> None:
     main(["init"])
     steps = yaml.safe_load((empty / NAMES[2]).read_text())["jobs"]["drill"]["steps"]
-    assert {"run": "snapdrill run ."} in steps
+    assert {"run": "snapdrill run drill.yaml"} in steps
     assert steps[-1]["with"]["path"] == "runs/"
     assert steps[-1]["if"] == "always()"
 

@@ -103,7 +103,7 @@ def test_a_refused_cgroup_is_told_with_the_folder_and_the_reason(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MemoryCgroup, "make", lambda *_: None)
-    monkeypatch.setattr(probe, "_hierarchies", lambda: [(tmp_path / "gone", "memory.max", "memory.peak")])
+    monkeypatch.setattr(probe, "hierarchies", lambda: [(tmp_path / "gone", "memory.max", "memory.peak")])
     found = answered("memory cgroup")
     assert found.available is Available.NO
     assert found.detail == f"{tmp_path / 'gone'}: ENOENT: No such file or directory"
@@ -111,5 +111,5 @@ def test_a_refused_cgroup_is_told_with_the_folder_and_the_reason(
 
 def test_no_hierarchy_at_all_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryCgroup, "make", lambda *_: None)
-    monkeypatch.setattr(probe, "_hierarchies", list)
+    monkeypatch.setattr(probe, "hierarchies", list)
     assert answered("memory cgroup").detail == "no memory cgroup hierarchy is mounted"

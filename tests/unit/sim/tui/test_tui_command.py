@@ -49,9 +49,16 @@ def test_a_wrong_scenario_is_one_line_a_mistake(
 
 
 def test_the_verdict_of_the_run_is_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
-    ended = View(run=RUN, ended=events.RunEnded("violated", 1, {}, "", 0))
+    judged = (
+        events.Judged("invariant:no_leaks", "held", 1),
+        events.Judged("invariant:never_resumed", "violated", 3, [{"sandbox": "web-0", "reason": "ran again"}]),
+    )
+    ended = View(run=RUN, ended=events.RunEnded("violated", 1, {}, "", 0), judged=judged)
     assert tui._told(ended) == ExitCode.VIOLATED
-    assert capsys.readouterr().out == "VIOLATED  demo  seed 42  run ab12\n"
+    assert capsys.readouterr().out.splitlines() == [
+        "VIOLATED  demo  seed 42  run ab12",
+        "  never_resumed violated: web-0 ran again",
+    ]
 
 
 def test_a_run_that_was_cut_off_claims_nothing(capsys: pytest.CaptureFixture[str]) -> None:

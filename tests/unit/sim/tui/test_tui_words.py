@@ -85,10 +85,13 @@ def test_a_flag_value_is_said_in_words(value: object, said: str) -> None:
     assert words.flag_value(value) == said
 
 
-def test_a_verdict_is_said_with_its_violations() -> None:
-    judged = events.Judged("never_resumed", "violated", 3, [{"sandbox": "web-0"}])
-    assert said(judged, None) == "judged: never_resumed violated (1 violation)"
-    assert said(events.Judged("never_resumed", "held", 3), None) == "judged: never_resumed held (3 checked)"
+def test_a_judgement_is_said_with_its_first_reason() -> None:
+    violations = [{"sandbox": "web-0", "reason": "ran again"}, {"sandbox": "web-1", "reason": "ran again"}]
+    judged = events.Judged("invariant:never_resumed", "violated", 3, violations)
+    assert said(judged, None) == "judged: never_resumed violated: web-0 ran again (and 1 more)"
+    vacuous = events.Judged("invariant:bytes_exact", "inconclusive", 0, [{"sandbox": "*", "reason": "nothing ran"}])
+    assert said(vacuous, None) == "judged: bytes_exact inconclusive: nothing ran"
+    assert said(events.Judged("invariant:no_leaks", "held", 3), None) == "judged: no_leaks held: 3 checked"
 
 
 def test_chunks_and_samples_are_too_fine_to_tell() -> None:
