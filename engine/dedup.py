@@ -93,6 +93,6 @@ class _Comparer:
         words = self._memory[:size].view(np.uint64)
         np.not_equal(words, self._parent[:size].view(np.uint64), out=self._differs[: size // 8])
         differs = self._differs[: size // 8].reshape(-1, _WORDS).any(axis=1)
-        zero = np.asarray(words.reshape(-1, _WORDS).max(axis=1) == 0)
+        zero: NDArray[np.bool_] = np.equal(words.reshape(-1, _WORDS).max(axis=1), 0)
         kinds = np.where(zero[rows], _ZERO, np.where(differs[rows], _STORED, _EQUAL)).astype(np.uint8)
         return pages.astype(np.uint32), kinds

@@ -17,12 +17,22 @@ class Path(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class DedupOptions:
+    """Whether pages equal to the parent are left out; `ignored` names settings that were given and have no effect."""
+
+    enabled: bool = False
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PauseOptions:
     """What the flags ask for; the plan decides what is legal."""
 
     use_memfd: bool = True
     background_copy: bool = True
     punch: bool = False
+    dedup: DedupOptions = DedupOptions()
+    inflight_serve: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,9 @@ class Batch:
                 mistakes.append(str(error))
         names = list(dict.fromkeys(s.name for each in scenarios for s in each.sandboxes()))
         if not mistakes and scenarios:
-            mistakes = [f'no sandbox "{only}"; {did_you_mean(only, names)}' for only in options.only if only not in names]
+            mistakes = [
+                f'no sandbox "{only}"; {did_you_mean(only, names)}' for only in options.only if only not in names
+            ]
         if mistakes:
             raise UserError("\n".join(mistakes))
         return cls([each for each in scenarios if _has(each, options.only)], options)

@@ -239,8 +239,9 @@ class Node:
         try:
             await self.budget.take(planned, can_wait=self._in_flight > 0)
         except OverBudgetError as error:
-            self.ledger.append(events.RequestRefused("pause", str(error)), sandbox=name)
+            self.ledger.append(refused(pause_id, str(error)), sandbox=name, pause=pause_id)
             sandbox.to(State.RUNNING, f"the pause was refused: {error}")
+            self.ledger.append(events.RequestRefused("pause", str(error)), sandbox=name)
             return
         self._in_flight += 1
         await self._begin_pause(sandbox, guest, pause_id, decision, planned)
@@ -335,6 +336,7 @@ class Node:
         if result.header is None:
             raise GuestError(f"{pause_id} finished without a header")
         sandbox.header = result.header
+        sandbox.reason = "its memory is in a finished build"
         on_tmpfs = self.builds.is_relative_to("/dev/shm")  # noqa: S108 - where tmpfs caches go
         self.budget.give_back(sandbox.config.memory)
         if on_tmpfs:
@@ -422,6 +424,29 @@ class Node:
         for sandbox in self.sandboxes.values():
             if sandbox.guest is not None:
                 self.end_guest(sandbox, "the run ended")
+
+
+def refused(pause_id: str, why: str) -> events.PauseSettled:
+    """A pause that was not begun: nothing was frozen, copied or freed."""
+    return events.PauseSettled(
+        outcome="refused",
+        path=None,
+        punch=False,
+        punch_reason=None,
+        dirty_bytes=None,
+        punched_bytes=0,
+        peak_over=None,
+        peak_ratio=None,
+        copy_ms=None,
+        blocked_ms=0.0,
+        condemned=False,
+        error=why,
+        failed_chunk=None,
+        condemn_error=None,
+        punch_error=None,
+        build=pause_id,
+        content_hash=None,
+    )
 
 
 def settled(pause: Pause, result: PauseResult, pause_id: str, blocked_ms: float) -> events.PauseSettled:

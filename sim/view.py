@@ -246,7 +246,8 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
         case events.GuestMeasured(resident):
             return replace(sandbox, resident=resident)
         case engine_events.ChunkPublished(source_resident=source, cache_resident=cached):
-            return replace(sandbox, resident=source, cached=cached)
+            # Two workers may tell out of order; in a frozen guest's pause memory only falls and the cache only grows.
+            return replace(sandbox, resident=min(sandbox.resident, source), cached=max(sandbox.cached, cached))
         case engine_events.ChunkPunched(freed=freed) | engine_events.CleanPagesPunched(freed=freed):
             return replace(sandbox, punched=max(sandbox.punched, freed))  # two workers may tell it out of order
         case events.GuestEnded():
@@ -254,7 +255,7 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
         case engine_events.CacheDeleted():
             return replace(sandbox, cached=0)
         case events.PauseSettled(outcome="finished", build=build):
-            return replace(sandbox, build=build)
+            return replace(sandbox, build=build, reason="its memory is in a finished build")
         case events.RequestRefused(reason=reason):
             return replace(sandbox, refusal=reason)
     return sandbox
