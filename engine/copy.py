@@ -14,7 +14,7 @@ import numpy as np
 import xxhash
 
 from engine.cache import Cache
-from engine.effects import Effects
+from engine.effects import Effects, Memory
 from engine.errors import EngineError
 from engine.events import ChunkPublished, ChunkPunched, CleanPagesPunched, Emit, PunchFailed, Retried
 from engine.memfd import Memfd
@@ -42,9 +42,9 @@ class ChunkCopier:
     """Copies the chunks of one plan. `permit` opens punching; without it nothing is ever freed."""
 
     def __init__(
-        self, memfd: Memfd, plan: PausePlan, cache: Cache, meter: PeakMeter, effects: Effects, emit: Emit
+        self, memory: Memory, plan: PausePlan, cache: Cache, meter: PeakMeter, effects: Effects, emit: Emit
     ) -> None:
-        self._memfd = memfd
+        self._memory = memory
         self._plan = plan
         self._cache = cache
         self._meter = meter
@@ -75,12 +75,13 @@ class ChunkCopier:
             self._free(self._first)
 
     def _punch_clean_pages(self) -> None:
-        for offset, length in self._plan.clean_pages:
+        punched = 0
+        for offset, length in self._plan.clean_pages():
             if not self._punch(offset, length, None):
-                return
-        if self._plan.clean_pages:
-            total = sum(length for _, length in self._plan.clean_pages)
-            self._emit(CleanPagesPunched(total, self._meter.freed()))
+                break
+            punched += length
+        if punched:
+            self._emit(CleanPagesPunched(punched, self._meter.freed()))
 
     def copy_rest(self, stop: Callable[[], None]) -> None:
         """Copy what is left with two workers; raises the first failure once both have ended."""
@@ -117,22 +118,16 @@ class ChunkCopier:
         data = self._read(chunk, buffers)
         self._act(chunk, "copy.write", lambda: self._effects.copy_write(self._cache, data, chunk))
         self.digests[chunk.index] = xxhash.xxh3_128_digest(data)
-        self._meter.sample(unpublished=chunk.length)
         self._act(chunk, "publish", lambda: self._effects.publish(self._cache, chunk))
         now = self._meter.sample()
         with self._lock:
             self.copied += chunk.length
-        self._emit(ChunkPublished(chunk.index, chunk.length, self._page_bytes(chunk), now.source, now.cache))
+        self._emit(ChunkPublished(chunk.index, chunk.length, chunk.end - chunk.start, now.source, now.cache))
         self._free(chunk)
-
-    def _page_bytes(self, chunk: Chunk) -> int:
-        """What punching the chunk can free: the pages that hold its dirty blocks."""
-        page, block = self._memfd.page_size, self._plan.facts.block_size
-        return chunk.length if page <= block else len(np.unique(chunk.blocks // (page // block))) * page
 
     def _free(self, chunk: Chunk) -> None:
         """Punch the whole pages of a published chunk's span."""
-        pages = whole_pages(chunk.start, chunk.end, self._memfd.page_size, self._memfd.size)
+        pages = whole_pages(chunk.start, chunk.end, self._memory.page_size, self._memory.size)
         if pages and self._punch(pages[0], pages[1] - pages[0], chunk):
             self._emit(ChunkPunched(chunk.index, self._meter.freed()))
 
@@ -141,16 +136,16 @@ class ChunkCopier:
         block = self._plan.facts.block_size
         first, last = int(chunk.blocks[0]), int(chunk.blocks[-1])
         span = buffers.span[: (last - first + 1) * block]
-        self._act(chunk, "copy.read", lambda: self._effects.copy_read(self._memfd, span, first * block, chunk))
+        self._act(chunk, "copy.read", lambda: self._effects.copy_read(self._memory, span, first * block, chunk))
         return span if len(span) == chunk.length else buffers.pack(span, chunk, block)
 
     def _punch(self, offset: int, length: int, chunk: Chunk | None) -> bool:
         """Punch where that is open; the first failure ends all punching, and is not fatal: the bytes are safe."""
-        permit = self.permit
-        if permit is None or self.punch_error is not None:
+        permit, memfd = self.permit, self._memory
+        if permit is None or self.punch_error is not None or not isinstance(memfd, Memfd):
             return False
         try:
-            self._retry("punch", lambda: self._effects.punch(self._memfd, offset, length, permit, chunk))
+            self._retry("punch", lambda: self._effects.punch(memfd, offset, length, permit, chunk))
         except (OSError, EngineError) as error:
             with self._lock:
                 self.punch_error = str(error)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
+from collections.abc import Mapping as Dictionary
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.mapping import Mapping
 from engine.ranges import Blocks, Chunk, from_indexes
+from engine.snapshot import Build
 
 PAGE = 4096
 _WORDS = PAGE // 8
 
-ReadSpan = Callable[[memoryview, int], None]
-"""Fills a buffer with the bytes from an offset on."""
+ReadSpan = Callable[[memoryview, int, Chunk], None]
+"""Fills a buffer that begins at a byte offset of memory, at least where the chunk has dirty blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +56,13 @@ def compare(chunks: Sequence[Chunk], block_size: int, memory: ReadSpan, parent: 
             failures.append(error)
 
     others = [threading.Thread(target=work, name=f"comparer-{n}", daemon=True) for n in range(2, workers + 1)]
-    for thread in others:
-        thread.start()
+    with contextlib.suppress(RuntimeError):  # no thread to be had: those that are there compare it all
+        for thread in others:
+            thread.start()
     work()
     for thread in others:
-        thread.join()
+        if thread.ident is not None:
+            thread.join()
     if failures:
         raise failures[0]
     return _gathered(found)
@@ -69,6 +75,34 @@ def _gathered(found: Sequence[tuple[NDArray[np.uint32], NDArray[np.uint8]]]) -> 
     pages = np.concatenate([pages for pages, _ in found]) if found else np.empty(0, np.uint32)
     kinds = np.concatenate([kinds for _, kinds in found]) if found else np.empty(0, np.uint8)
     return Compared(*(from_indexes(pages[kinds == kind]) for kind in (_STORED, _ZERO, _EQUAL)))
+
+
+class ParentReader:
+    """Reads memory as a parent header describes it, out of its opened chain; zeros where nothing is stored."""
+
+    def __init__(self, mapping: Mapping, chain: Dictionary[str, Build]) -> None:
+        self._rows = mapping.extents
+        self._ends = self._rows.offset + self._rows.length
+        self._chain = chain
+
+    def read_span(self, buffer: memoryview, offset: int, chunk: Chunk) -> None:
+        """Fill the whole buffer; raises CorruptBuildError where a build ends early."""
+        rows, end = self._rows, offset + len(buffer)
+        first = int(np.searchsorted(self._ends, offset, side="right"))
+        last = int(np.searchsorted(rows.offset, end, side="left"))
+        for at, length, storage, build in zip(
+            rows.offset[first:last].tolist(),
+            rows.length[first:last].tolist(),
+            rows.storage[first:last].tolist(),
+            rows.build[first:last].tolist(),
+            strict=True,
+        ):
+            start, stop = max(at, offset), min(at + length, end)
+            piece = buffer[start - offset : stop - offset]
+            if build < 0:
+                piece[:] = bytes(len(piece))
+            else:
+                self._chain[rows.builds[build]].read_into(piece, storage + start - at)
 
 
 class _Comparer:
@@ -85,14 +119,14 @@ class _Comparer:
         """The pages of the chunk's dirty blocks, and for each which kind it is."""
         first, last = int(chunk.blocks[0]) * block_size, (int(chunk.blocks[-1]) + 1) * block_size
         size = last - first
-        memory(self._memory[:size].data, first)
-        parent(self._parent[:size].data, first)
+        memory(self._memory[:size].data, first, chunk)
+        parent(self._parent[:size].data, first, chunk)
         per_block = block_size // PAGE
         pages = (chunk.blocks[:, None] * per_block + np.arange(per_block, dtype=np.uint32)).reshape(-1)
         rows = pages - first // PAGE
         words = self._memory[:size].view(np.uint64)
         np.not_equal(words, self._parent[:size].view(np.uint64), out=self._differs[: size // 8])
-        differs = self._differs[: size // 8].reshape(-1, _WORDS).any(axis=1)
-        zero: NDArray[np.bool_] = np.equal(words.reshape(-1, _WORDS).max(axis=1), 0)
-        kinds = np.where(zero[rows], _ZERO, np.where(differs[rows], _STORED, _EQUAL)).astype(np.uint8)
+        differs: NDArray[np.bool_] = np.logical_or.reduce(self._differs[: size // 8].reshape(-1, _WORDS), axis=1)
+        largest: NDArray[np.uint64] = words.reshape(-1, _WORDS).max(axis=1)
+        kinds = np.where(largest[rows] == 0, _ZERO, np.where(differs[rows], _STORED, _EQUAL)).astype(np.uint8)
         return pages.astype(np.uint32), kinds

@@ -13,6 +13,7 @@ from pyroaring import BitMap
 from engine import linux
 from engine.incarnation import GuestProcess
 from engine.memfd import Memfd
+from engine.process_memory import ProcessMemory
 from engine.ranges import Blocks, from_ranges
 
 RESIDENT = "resident-blocks"
@@ -104,8 +105,10 @@ class SharedBitmap:
         """The fd belongs to the caller."""
 
 
-def resident_blocks(memfd: Memfd, block_size: int) -> Blocks:
-    """Blocks that hold data (SEEK_DATA; on hugetlb the kernel always says all data)."""
+def resident_blocks(memfd: Memfd | ProcessMemory, block_size: int) -> Blocks:
+    """Blocks that hold data (SEEK_DATA; on hugetlb the kernel always says all data); all, where there is no fd."""
+    if isinstance(memfd, ProcessMemory):
+        return BitMap(range(memfd.size // block_size))
     found: Blocks = BitMap()
     offset = 0
     while offset < memfd.size:
@@ -118,7 +121,9 @@ def resident_blocks(memfd: Memfd, block_size: int) -> Blocks:
     return found
 
 
-def scan(tracker: Tracker, guest: GuestProcess, memfd: Memfd, block_size: int, *, rearm: bool = False) -> DirtySet:
+def scan(
+    tracker: Tracker, guest: GuestProcess, memfd: Memfd | ProcessMemory, block_size: int, *, rearm: bool = False
+) -> DirtySet:
     """The dirty set of a stopped guest. A pause does not re-arm, so that a roll-back forgets nothing.
 
     Where the tracker cannot answer, and a dead guest's answer is an empty list, every resident block is dirty and every

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from engine import dedup
 from engine import dirty as dirty_set
 from engine.cache import Cache
+from engine.dedup import Compared, ReadSpan
 from engine.dirty import DirtySet, Tracker
 from engine.incarnation import GuestProcess
 from engine.memfd import Memfd
 from engine.permit import CondemnedRecords, PunchPermit
+from engine.process_memory import ProcessMemory
 from engine.ranges import Chunk
 from engine.snapshot import Header, write_header
+
+Memory = Memfd | ProcessMemory
 
 
 class Effects:
@@ -20,8 +26,16 @@ class Effects:
     def confirm_stopped(self, guest: GuestProcess) -> None:
         guest.confirm_stopped()
 
-    def scan(self, tracker: Tracker, guest: GuestProcess, memfd: Memfd, block_size: int) -> DirtySet:
-        return dirty_set.scan(tracker, guest, memfd, block_size)
+    def scan(self, tracker: Tracker, guest: GuestProcess, memory: Memory, block_size: int) -> DirtySet:
+        """Without re-arming, so that a failure forgets nothing."""
+        return dirty_set.scan(tracker, guest, memory, block_size)
+
+    def rearm(self, tracker: Tracker) -> None:
+        """Begin a new dirty set; the guest is stopped, and what it wrote so far is in a finished build."""
+        tracker.written(rearm=True)
+
+    def compare(self, chunks: Sequence[Chunk], block_size: int, memory: ReadSpan, parent: ReadSpan) -> Compared:
+        return dedup.compare(chunks, block_size, memory, parent)
 
     def create_cache(self, cache: Cache) -> None:
         cache.create()
@@ -29,8 +43,8 @@ class Effects:
     def reserve(self, cache: Cache) -> None:
         cache.reserve()
 
-    def copy_read(self, memfd: Memfd, buffer: memoryview, offset: int, chunk: Chunk) -> None:
-        memfd.read_into(buffer, offset)
+    def copy_read(self, memory: Memory, buffer: memoryview, offset: int, chunk: Chunk) -> None:
+        memory.read_span(buffer, offset, chunk)
 
     def copy_write(self, cache: Cache, data: memoryview, chunk: Chunk) -> None:
         cache.write(data, chunk.cache_offset)

@@ -41,6 +41,10 @@ class CorruptBuildError(EngineError):
     """A header or a cache does not hold what was written: refused as a whole."""
 
 
+class PinnedBuildError(EngineError):
+    """A build that others stand on was to be deleted: nothing was."""
+
+
 class CancelledPauseError(EngineError):
     """The caller cancelled the pause before it was condemned."""
 

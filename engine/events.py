@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,29 +18,40 @@ class Scanned(Event):
     tracker: str
     dirty_bytes: int
     empty_bytes: int
-    resident_bytes: int
+    resident_bytes: int | None
     scan_ms: float
 
 
 @dataclass(frozen=True, slots=True)
 class Planned(Event):
-    """Path, legality of punching and amount of work were decided."""
+    """Path, legality of punching and amount of work were decided; `notes` are flags without effect on this path."""
 
     path: str
     punch: bool
     punch_reason: str
     chunks: int
     dirty_bytes: int
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared(Event):
+    """The dirty pages were compared with the parent; only `stored` bytes are copied."""
+
+    stored: int
+    zero: int
+    equal: int
+    compare_ms: float
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkPublished(Event):
-    """A chunk became readable in the cache. `page_bytes` is what the pages under its dirty blocks take in the memfd."""
+    """A chunk became readable in the cache; `span` is what its punch may free of the memfd."""
 
     chunk: int
     length: int
-    page_bytes: int
-    source_resident: int
+    span: int
+    source_resident: int | None
     cache_resident: int
 
 

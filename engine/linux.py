@@ -11,6 +11,7 @@ import mmap
 import os
 import platform
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # guests are forked from a process that never loads numpy: th
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_libc.process_vm_readv.restype = ctypes.c_ssize_t
 _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
 _ARM = platform.machine() == "aarch64"
@@ -37,6 +39,9 @@ TMPFS_MAGIC = 0x01021994
 HUGETLBFS_MAGIC = 0x958458F6
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME = 1, 4, 15
+_PR_SET_PTRACER = 0x59616D61  # "Yama"
+
+IOV_MAX = 1024
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 
@@ -134,6 +139,14 @@ def address_of(mapping: mmap.mmap) -> int:
     return address
 
 
+def copy_memory(destination: int, source: int, length: int) -> None:
+    """memmove(3) of `length` bytes between two addresses, without the GIL (an mmap slice assignment keeps it).
+
+    Nothing is checked: both ranges must be mapped, and a file that was truncated under its mapping kills by SIGBUS.
+    """
+    ctypes.memmove(destination, source, length)
+
+
 def write_protect_tracking(address: int, length: int) -> int:
     """Have the kernel note writes to [address, address+length) of this process; returns the userfaultfd to keep open.
 
@@ -184,3 +197,25 @@ def scan_written(pagemap_fd: int, address: int, length: int, *, rearm: bool) -> 
         start = max(int(struct.unpack_from("<Q", buffer, 32)[0]), int(vector[count - 1, 1]))
     ranges = np.concatenate(parts) if parts else np.empty((0, 2), dtype=np.uint64)
     return WrittenRanges(ranges[:, 0], ranges[:, 1])
+
+
+def allow_tracer(pid: int) -> bool:
+    """Let process `pid` read this one's memory where Yama restricts that to ancestors; False where Yama is absent."""
+    return bool(_libc.prctl(_PR_SET_PTRACER, pid, 0, 0, 0) == 0)
+
+
+class _IoVec(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+
+
+def read_process(pid: int, buffer: memoryview, address: int, runs: Sequence[tuple[int, int]]) -> int:
+    """Read `runs` of (offset, length) relative to `address` of a process into the same offsets of `buffer`.
+
+    At most IOV_MAX runs and less than 2 GiB a call (process_vm_readv); gives the bytes read, which may be fewer. Raises
+    OSError: ESRCH where it is gone, EPERM under Yama, EFAULT for unmapped memory, ENOMEM.
+    """
+    base = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    local = (_IoVec * len(runs))(*(_IoVec(base + offset, length) for offset, length in runs))
+    remote = (_IoVec * len(runs))(*(_IoVec(address + offset, length) for offset, length in runs))
+    count = ctypes.c_ulong(len(runs))
+    return int(_check(_libc.process_vm_readv(pid, local, count, remote, count, ctypes.c_ulong(0))))

@@ -139,6 +139,8 @@ def merge(base: Mapping, change: Extents) -> Mapping:
     _require_change(base, change)
     if not len(change):
         return base
+    if len(base.extents) == 1 and base.extents.build[0] == NIL:
+        return Mapping(base.size, base.block_size, _drop_unreferenced(_over_zeros(change, base.size)))
     cuts, at_base, at_change, changed = _cut(base, change)
     builds, renamed = _join_builds(base.extents.builds, change)
     index = np.where(changed, renamed[at_change], base.extents.build[at_base])
@@ -202,6 +204,20 @@ def lookup(mapping: Mapping, offset: int) -> tuple[str | None, int, int]:
 def builds(mapping: Mapping) -> tuple[str, ...]:
     """The builds that the mapping refers to, each once, oldest first for a mapping made by merging."""
     return _drop_unreferenced(mapping.extents).builds
+
+
+def _over_zeros(change: Extents, size: int) -> Extents:
+    """The change and the zeros around it: a first generation's mapping, without a sort."""
+    count = len(change)
+    columns = np.zeros((3, 2 * count + 1), dtype=np.int64)  # offset, length, storage: zeros and changes by turns
+    build = np.full(2 * count + 1, NIL, dtype=np.int32)
+    ends = change.offset + change.length
+    columns[0, 1::2], columns[1, 1::2], columns[2, 1::2] = change.offset, change.length, change.storage
+    columns[0, 2::2] = ends
+    columns[1, 0::2] = np.append(change.offset, size) - columns[0, 0::2]
+    build[1::2] = change.build
+    rows = Extents(columns[0], columns[1], columns[2], build, change.builds)
+    return _take(rows, np.flatnonzero(columns[1]))
 
 
 def _cut(base: Mapping, change: Extents) -> tuple[Positions, Positions, Positions, NDArray[np.bool_]]:

@@ -7,6 +7,7 @@ import os
 from engine import linux
 from engine.errors import NotAMemfdError, PunchRefusedError, TruncatedError
 from engine.permit import PunchPermit
+from engine.ranges import Chunk
 
 _SIZE_SEALS = linux.SEAL_SHRINK | linux.SEAL_GROW
 
@@ -62,6 +63,10 @@ class Memfd:
             if count == 0:
                 raise TruncatedError(f"the memfd ended at byte {offset + done}")
             done += count
+
+    def read_span(self, buffer: memoryview, offset: int, chunk: Chunk) -> None:
+        """Fill the whole buffer: a hole costs nothing to read from the fd (pread does not allocate)."""
+        self.read_into(buffer, offset)
 
     def write_from(self, buffer: memoryview, offset: int) -> None:
         """Write the whole buffer at `offset`; for filling a fresh shmem memfd (hugetlb refuses write(2): EINVAL)."""

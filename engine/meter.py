@@ -7,44 +7,57 @@ from dataclasses import dataclass
 
 from engine.cache import Cache
 from engine.memfd import Memfd
+from engine.process_memory import ProcessMemory
+
+_READINGS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Resident bytes of the memfd and of the cache at one moment."""
+    """Resident bytes of the guest's memory (None without a memfd) and of the cache at one moment."""
 
-    source: int
+    source: int | None
     cache: int
 
 
 class PeakMeter:
-    """Keeps the largest sum of memfd and cache residency, sampled after each write and before each punch."""
+    """Keeps the largest sum of memfd and cache residency, sampled after each chunk's write and before its punch."""
 
-    def __init__(self, memfd: Memfd, cache: Cache) -> None:
-        self._memfd = memfd
+    def __init__(self, memory: Memfd | ProcessMemory, cache: Cache) -> None:
+        self._memory = memory
         self._cache = cache
         self._lock = threading.Lock()
-        self.at_freeze = memfd.resident_bytes()
-        self.peak = self.at_freeze
+        self.at_freeze = memory.resident_bytes()
+        self.peak = self.at_freeze or 0
 
-    def sample(self, unpublished: int = 0) -> Sample:
-        """Measure now; `unpublished` bytes were written but are not yet counted by the cache (disk only)."""
-        now = Sample(self._memfd.resident_bytes(), self._cache.resident_bytes())
-        extra = 0 if self._cache.on_tmpfs else unpublished
+    def sample(self) -> Sample:
+        """Measure now: after a chunk was written, before it is punched."""
+        now = self._measure()
         with self._lock:
-            self.peak = max(self.peak, now.source + now.cache + extra)
+            self.peak = max(self.peak, (now.source or 0) + now.cache)
         return now
 
+    def _measure(self) -> Sample:
+        """Both at one moment: the other worker may punch and write between two readings, so read until it did not."""
+        source = self._memory.resident_bytes()
+        for _ in range(_READINGS):
+            cache = self._cache.resident_bytes()
+            after = self._memory.resident_bytes()
+            if after == source:
+                break
+            source = after
+        return Sample(source, cache)
+
     def freed(self) -> int:
-        """Bytes of the memfd that are gone since the freeze (st_blocks)."""
-        return max(0, self.at_freeze - self._memfd.resident_bytes())
+        """Bytes of the memfd that are gone since the freeze (st_blocks); 0 without one."""
+        return max(0, (self.at_freeze or 0) - (self._memory.resident_bytes() or 0))
 
     @property
-    def peak_over(self) -> int:
-        """Peak minus what the memfd held at the freeze, in bytes."""
-        return self.peak - self.at_freeze
+    def peak_over(self) -> int | None:
+        """Peak minus what the memfd held at the freeze, in bytes; None without a memfd."""
+        return None if self.at_freeze is None else self.peak - self.at_freeze
 
     @property
     def peak_ratio(self) -> float | None:
-        """Peak over what the memfd held at the freeze; None where it held nothing."""
+        """Peak over what the memfd held at the freeze; None where it held nothing, or there is none."""
         return self.peak / self.at_freeze if self.at_freeze else None

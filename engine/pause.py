@@ -17,12 +17,14 @@ from engine import mapping as maps
 from engine import plan as plans
 from engine.cache import Cache
 from engine.copy import ChunkCopier, ChunkError
+from engine.dedup import PAGE, ParentReader
 from engine.dirty import DirtySet, Tracker
-from engine.effects import Effects
+from engine.effects import Effects, Memory
 from engine.errors import CancelledPauseError, EngineError, FreezeError
 from engine.events import (
     BuildFinished,
     CacheDeleted,
+    Compared,
     Condemned,
     CondemnFailed,
     CopyFailed,
@@ -37,7 +39,10 @@ from engine.memfd import Memfd
 from engine.meter import PeakMeter
 from engine.permit import CondemnedRecords, PunchPermit
 from engine.plan import MemoryFacts, PauseOptions, PausePlan
-from engine.snapshot import Header, write_attachments
+from engine.process_memory import ProcessMemory
+from engine.ranges import chunks, in_smaller_blocks
+from engine.resume import open_chain
+from engine.snapshot import PARENTS, Header, parents_of, pinning, write_attachments
 
 
 class Outcome(StrEnum):
@@ -50,10 +55,13 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PauseRequest:
-    """A frozen guest and where its memory goes. The pause owns the memfd unless it rolls back."""
+    """A frozen guest and where its memory goes.
+
+    A pause owns the memory unless it rolls back; a checkpoint borrows it, and the same guest goes on.
+    """
 
     guest: GuestProcess
-    memfd: Memfd
+    memory: Memory
     tracker: Tracker
     block_size: int
     parent: Header
@@ -62,6 +70,7 @@ class PauseRequest:
     condemned: CondemnedRecords
     options: PauseOptions
     attachments: Mapping[str, bytes] = field(default_factory=dict)
+    checkpoint: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +111,11 @@ class Pause:
         self._copier: ChunkCopier | None = None
         self._header: Header | None = None
 
-    def begin(self) -> None:
-        """Return once the pause has its answer: the copy done, or (background) condemned with the header known."""
+    def begin(self) -> bool:
+        """Return once the pause has its answer: the copy done, or (background) condemned with the header known.
+
+        True where the answer came before the copy's end: it may have ended meanwhile.
+        """
         try:
             self._prepare()
             copier, plan = self._parts()
@@ -113,12 +125,13 @@ class Pause:
                 self._condemn()
         except Exception as error:  # noqa: BLE001 - whatever it is, the guest must not stay between the two fates
             self._fail(error)
-            return
+            return False
         if plan.background and self._condemned:
             with contextlib.suppress(RuntimeError):  # no thread to be had: the answer waits for the copy
                 threading.Thread(target=self._rest, name="copier-1", daemon=True).start()
-                return
+                return True
         self._rest()
+        return False
 
     def settle(self, deadline: float | None = None) -> PauseResult:
         """The result once the copy has ended; raises TimeoutError after `deadline` seconds."""
@@ -154,45 +167,73 @@ class Pause:
         request = self._request
         self._check_parent()
         self._effects.confirm_stopped(request.guest)
-        dirty = self._effects.scan(request.tracker, request.guest, request.memfd, request.block_size)
-        facts = MemoryFacts(
-            size=request.memfd.size,
-            page_size=request.memfd.page_size,
-            block_size=request.block_size,
-            seals=request.memfd.refresh_seals(),
-            consumed=True,
-            parent_finished=True,  # as `_check_parent` saw
-        )
+        dirty = self._effects.scan(request.tracker, request.guest, request.memory, request.block_size)
+        facts = self._facts(request.block_size)
+        self._tell_of_scan(dirty)
+        if request.options.dedup.enabled and plans.path_of(request.options, facts) is plans.Path.DEDUP:
+            dirty = self._without_equal_pages(dirty, facts)
+            facts = self._facts(PAGE)
         plan = self.plan = plans.plan(request.options, facts, dirty.dirty)
-        self._tell_of(dirty, plan)
-        self._header = self._unfinished_header(dirty)
+        self._emit(
+            Planned(
+                plan.path.value, plan.punch, plan.punch_reason, len(plan.chunks), plan.dirty_bytes, list(plan.notes)
+            )
+        )
+        self._header = self._unfinished_header(dirty, facts.block_size)
         cache = self._cache = Cache(request.builds, request.build, plan.chunks)
-        self._meter = PeakMeter(request.memfd, cache)
+        self._meter = PeakMeter(request.memory, cache)
         self._effects.create_cache(cache)
         self._effects.reserve(cache)
-        write_attachments(request.attachments, cache.folder)  # before the guest is condemned: space may lack
-        self._copier = ChunkCopier(request.memfd, plan, cache, self._meter, self._effects, self._emit)
+        # Before the guest is condemned: space may lack, and from here on the parents may not be deleted.
+        with pinning(request.builds):
+            write_attachments({**request.attachments, PARENTS: parents_of(request.parent)}, cache.folder)
+            self._check_parent()  # it may have been deleted since it was compared with
+        self._copier = ChunkCopier(request.memory, plan, cache, self._meter, self._effects, self._emit)
 
     def _check_parent(self) -> None:
         """A build may be a parent only when it is finished: its clean pages are about to be freed."""
         parent = self._request.parent.mapping
-        if parent.size != self._request.memfd.size:
-            raise EngineError(f"the parent holds {parent.size} bytes, the memfd has {self._request.memfd.size}")
+        if parent.size != self._request.memory.size:
+            raise EngineError(f"the parent holds {parent.size} bytes, the memfd has {self._request.memory.size}")
         for name in maps.builds(parent):
             if not (self._request.builds / name).is_dir():
                 raise EngineError(f"the parent build {name} is not finished: nothing may stand on it yet")
 
-    def _tell_of(self, dirty: DirtySet, plan: PausePlan) -> None:
-        block = plan.facts.block_size
-        resident = self._request.memfd.resident_bytes()
-        self._emit(Scanned(dirty.tracker, len(dirty.dirty) * block, len(dirty.empty) * block, resident, dirty.scan_ms))
-        self._emit(Planned(plan.path.value, plan.punch, plan.punch_reason, len(plan.chunks), plan.dirty_bytes))
+    def _facts(self, block_size: int) -> MemoryFacts:
+        request = self._request
+        return MemoryFacts(
+            size=request.memory.size,
+            page_size=request.memory.page_size,
+            block_size=block_size,
+            seals=request.memory.refresh_seals(),
+            consumed=not request.checkpoint,
+            parent_finished=True,  # as `_check_parent` saw
+            memfd=isinstance(request.memory, Memfd),
+        )
 
-    def _unfinished_header(self, dirty: DirtySet) -> Header:
+    def _tell_of_scan(self, dirty: DirtySet) -> None:
+        block = self._request.block_size
+        resident = self._request.memory.resident_bytes()
+        self._emit(Scanned(dirty.tracker, len(dirty.dirty) * block, len(dirty.empty) * block, resident, dirty.scan_ms))
+
+    def _without_equal_pages(self, dirty: DirtySet, facts: MemoryFacts) -> DirtySet:
+        """The dirty set in pages, without those that are zero or as in the parent; the guest may still run on."""
+        request, begun = self._request, time.perf_counter()
+        spans = chunks(dirty.dirty, facts.size, facts.block_size, facts.page_size)
+        with open_chain(request.builds, request.parent) as chain:
+            parent = ParentReader(request.parent.mapping, chain)
+            memory = request.memory.read_span
+            found = self._effects.compare(spans, facts.block_size, memory, parent.read_span)
+        stored, zero, equal = (len(kind) * PAGE for kind in (found.stored, found.zero, found.equal))
+        self._emit(Compared(stored, zero, equal, (time.perf_counter() - begun) * 1e3))
+        empty = in_smaller_blocks(dirty.empty - dirty.dirty, facts.block_size // PAGE) | found.zero
+        return DirtySet(found.stored, empty, dirty.tracker, dirty.scan_ms)
+
+    def _unfinished_header(self, dirty: DirtySet, block_size: int) -> Header:
         request = self._request
         empty = dirty.empty - dirty.dirty  # dirty blocks are stored, all of them: the plan packs them so
-        change = maps.diff(dirty.dirty, empty, request.build, request.block_size)
-        mapping = maps.normalise(maps.merge(request.parent.mapping, change))
+        change = maps.diff(dirty.dirty, empty, request.build, block_size)
+        mapping = maps.merge(request.parent.mapping, change)  # joined at the end: the caller is waiting
         base = request.parent.base_build or request.build
         return Header(request.build, base, request.parent.generation + 1, mapping, (), ())
 
@@ -204,6 +245,8 @@ class Pause:
     def _condemn(self) -> None:
         """The point of no return. Where the record cannot be written nothing is ever punched."""
         copier, plan = self._parts()
+        if self._request.checkpoint:
+            raise EngineError("a checkpoint's guest goes on: it may not be condemned")
         with self._lock:  # a cancel comes before the record or after it, never between
             if self._cancelled:
                 raise CancelledPauseError("the caller cancelled the pause")
@@ -237,15 +280,30 @@ class Pause:
             header = self._finish()
         except Exception as error:  # noqa: BLE001 - a thread that dies silently would leave its waiters hanging
             self._fail(error)
+            return
+        if self._request.checkpoint:
+            self._begin_new_dirty_set()
+            self._end(Outcome.FINISHED, None, header)
         else:
             self._tear_down(Outcome.FINISHED, None, header)
 
+    def _begin_new_dirty_set(self) -> None:
+        """Only now, with the header finished: until here a failure or a crash forgets nothing.
+
+        Where it fails the next dirty set holds too much, which is never wrong.
+        """
+        with contextlib.suppress(Exception):
+            self._effects.rearm(self._request.tracker)
+
     def _confirm_never_woken(self) -> None:
-        """A guest that runs now may have written into the copy; one that was killed while stopped has not."""
+        """A guest that runs now may have written into the copy; one that was killed while stopped has not.
+
+        Where memory was read by its pid, that may by now be another process's: only a living guest is believed.
+        """
         try:
             self._effects.confirm_stopped(self._request.guest)
         except FreezeError:
-            if not self._request.guest.is_dead():
+            if not self._request.guest.is_dead() or isinstance(self._request.memory, ProcessMemory):
                 raise
 
     def _commit(self) -> None:
@@ -263,7 +321,7 @@ class Pause:
             unfinished.build,
             unfinished.base_build,
             unfinished.generation,
-            unfinished.mapping,
+            maps.normalise(unfinished.mapping),
             tuple(chunk.length for chunk in plan.chunks),
             tuple(copier.digests),
         )
@@ -313,7 +371,7 @@ class Pause:
             self._effects.retire(request.condemned, request.guest)
         except Exception as failure:  # noqa: BLE001 - waiters must be told all the same; the record stays
             self._say(CopyFailed(None, "teardown", str(failure), self._condemned))
-        request.memfd.close()
+        request.memory.close()
         if self._cache is not None:
             self._cache.close()
         self._settled.set()

@@ -21,6 +21,7 @@ Blocks = BitMap
 
 SPAN = 2 << 20
 MAX_BLOCKS = 1 << 32
+_FEW = 64  # ranges up to which a loop is faster than building every index
 
 
 class RangeError(EngineError, ValueError):
@@ -57,6 +58,14 @@ def from_indexes(blocks: NDArray[np.uint32]) -> Blocks:
     return BitMap(array.array("I", blocks.tobytes()))
 
 
+def in_smaller_blocks(blocks: Blocks, per_block: int) -> Blocks:
+    """The same bytes as a set of blocks that are `per_block` times smaller."""
+    if per_block == 1:
+        return blocks
+    inner = np.arange(per_block, dtype=np.uint32)
+    return from_indexes((indexes(blocks)[:, None] * np.uint32(per_block) + inner).reshape(-1))
+
+
 def run_columns(blocks: Blocks) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First block and count of each run of neighbouring blocks, ascending, as two columns."""
     found = indexes(blocks).astype(np.int64)
@@ -80,6 +89,12 @@ def from_ranges(starts: NDArray[np.integer[Any]], ends: NDArray[np.integer[Any]]
     _require_size("block size", block_size)
     low, high = starts.astype(np.int64), ends.astype(np.int64)
     _require_ranges(low, high, block_size)
+    if len(low) <= _FEW:
+        found = BitMap()
+        for start, end in zip(low.tolist(), high.tolist(), strict=True):
+            if end > start:
+                found.add_range(start // block_size, -(-end // block_size))
+        return found
     firsts = low // block_size
     counts = np.where(high > low, -(-high // block_size) - firsts, 0)
     skipped = firsts - (np.cumsum(counts) - counts)
@@ -122,30 +137,6 @@ def whole_pages(start: int, end: int, page_size: int, size: int) -> tuple[int, i
     first = -(-start // page_size) * page_size
     last = min(end, size) // page_size * page_size
     return (first, last) if first < last else None
-
-
-def clean_page_columns(
-    dirty: Blocks, size: int, block_size: int, page_size: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Offset and length in bytes of whole pages that hold no dirty block, neighbours joined, ascending.
-
-    A page cut by the file's end is left out. Raises RangeError for misaligned sizes, or a block outside the
-    file.
-    """
-    _require_layout(dirty, size, block_size, page_size)
-    firsts, counts = run_columns(dirty)
-    dirty_starts = firsts * block_size // page_size
-    dirty_ends = -(-(firsts + counts) * block_size // page_size)
-    starts = np.concatenate(([0], dirty_ends))
-    ends = np.concatenate((dirty_starts, [size // page_size]))
-    clean = np.flatnonzero(ends > starts)
-    return starts[clean] * page_size, (ends - starts)[clean] * page_size
-
-
-def clean_page_runs(dirty: Blocks, size: int, block_size: int, page_size: int) -> list[tuple[int, int]]:
-    """(offset, length) of each row of clean_page_columns as Python ints: slower by far for many rows."""
-    offsets, lengths = clean_page_columns(dirty, size, block_size, page_size)
-    return list(zip(offsets.tolist(), lengths.tolist(), strict=True))
 
 
 def _require_layout(dirty: Blocks, size: int, block_size: int, page_size: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from engine import linux
 from engine import mapping as maps
+from engine.cache import Cache
 from engine.errors import EngineError
 from engine.memfd import Memfd
 from engine.snapshot import Build, Header
@@ -20,33 +21,43 @@ _PAGE = 4096
 
 
 @contextlib.contextmanager
-def open_chain(builds: Path, header: Header) -> Iterator[dict[str, Build]]:
-    """Every build that the header refers to, opened and verified; raises CorruptBuildError before a byte is used."""
+def open_chain(builds: Path, header: Header, but: str | None = None) -> Iterator[dict[str, Build]]:
+    """Every build that the header refers to, opened and verified; raises CorruptBuildError before a byte is used.
+
+    The build named `but` is left out: it is still being written.
+    """
     with contextlib.ExitStack() as stack:
         opened = {}
         for name in maps.builds(header.mapping):
+            if name == but:
+                continue
             opened[name] = Build.open(builds, name)
             stack.callback(opened[name].close)
             opened[name].verify()
         yield opened
 
 
-def fill(memfd: Memfd, builds: Path, header: Header) -> int:
+def fill(memfd: Memfd, builds: Path, header: Header, unfinished: Cache | None = None) -> int:
     """Write the memory that `header` describes into a fresh memfd; returns the bytes written.
 
-    The guest must not be tracked yet: these writes are not its own. Raises CorruptBuildError, OSError, and EngineError
-    where the sizes differ.
+    What lies in `unfinished`, the newest build while it is copied, is waited for chunk by chunk. The guest must not be
+    tracked yet: these writes are not its own. Raises CorruptBuildError, BuildFailedError where the copy fails, OSError,
+    and EngineError where the sizes differ.
     """
     if header.mapping.size != memfd.size:
         raise EngineError(f"build {header.build} holds {header.mapping.size} bytes, the memfd has {memfd.size}")
     written = 0
-    with open_chain(builds, header) as chain, _writer(memfd) as write:
+    but = unfinished.build if unfinished is not None else None
+    with open_chain(builds, header, but) as chain, _writer(memfd) as write:
+        sources: dict[str, Build | Cache] = {**chain}
+        if unfinished is not None:
+            sources[unfinished.build] = unfinished
         for extent in header.mapping.extents:
             if extent.build is None:
                 continue
             for at in range(0, extent.length, _PIECE):
                 length = min(_PIECE, extent.length - at)
-                data = chain[extent.build].read(extent.storage_offset + at, length)
+                data = sources[extent.build].read(extent.storage_offset + at, length)
                 written += _write_unless_zero(write, data, extent.offset + at)
     return written
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import shutil
 import struct
+from collections.abc import Iterator
 from collections.abc import Mapping as Dictionary
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +19,11 @@ import xxhash
 
 from engine import mapping as maps
 from engine.cache import MEMFILE, PARTIAL
-from engine.errors import CorruptBuildError
+from engine.errors import CorruptBuildError, PinnedBuildError
 from engine.mapping import Extents, Mapping, MappingError
 
 HEADER = "header"
+PARENTS = "parents"
 _MAGIC = b"SNAPDRL1"
 _PREFIX = struct.Struct("<8sQQ")  # magic, bytes of JSON, bytes of columns; XXH3-128 of all before it closes the file
 _DIGEST = 16
@@ -115,6 +120,52 @@ def write_attachments(attachments: Dictionary[str, bytes], folder: Path) -> None
         (folder / name).write_bytes(content)
 
 
+def parents_of(header: Header) -> bytes:
+    """The builds that a new build on top of `header` stands on: kept with it while it is written."""
+    return json.dumps(maps.builds(header.mapping)).encode()
+
+
+@contextlib.contextmanager
+def pinning(builds: Path) -> Iterator[None]:
+    """Held while a build says what it stands on, and while one is judged and deleted: never both at a time."""
+    fd = os.open(builds, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def delete_build(builds: Path, build: str) -> None:
+    """Delete a finished build.
+
+    Raises CorruptBuildError where there is none of that name, PinnedBuildError while another one, finished or being
+    written, stands on it, OSError where it cannot be learned what another one stands on.
+    """
+    if build in {"", ".", ".."} or "/" in build or build.endswith(PARTIAL) or not (builds / build).is_dir():
+        raise CorruptBuildError(f"build {build} is not finished or does not exist: nothing was deleted")
+    doomed = builds / f"{build}{PARTIAL}"  # of no use from its new name on, also after a crash
+    with pinning(builds):
+        for other in builds.iterdir():
+            if other.name != build and build in _stands_on(other):
+                raise PinnedBuildError(f"build {build} is pinned: {other.name} stands on it; delete that first")
+        os.rename(builds / build, doomed)
+    shutil.rmtree(doomed)
+
+
+def _stands_on(folder: Path) -> tuple[str, ...]:
+    """What a build refers to; a damaged header pins nothing that could still be read through it."""
+    try:
+        if not folder.name.endswith(PARTIAL):
+            return maps.builds(from_bytes((folder / HEADER).read_bytes(), folder.name).mapping)
+        for place in (folder, folder.with_name(folder.name.removesuffix(PARTIAL))):  # it may get its name meanwhile
+            with contextlib.suppress(FileNotFoundError):
+                return tuple(json.loads((place / PARENTS).read_bytes()))
+    except (FileNotFoundError, NotADirectoryError, ValueError, CorruptBuildError):
+        return ()
+    return ()
+
+
 class Build:
     """A finished build, opened for reading: its header, and its cache by system call."""
 
@@ -148,6 +199,11 @@ class Build:
         if len(data) != length:
             raise CorruptBuildError(f"build {self.header.build}: its cache ended at byte {offset + len(data)}")
         return data
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill the buffer from the packed cache; raises CorruptBuildError where it ends early."""
+        if os.preadv(self.fd, [buffer], offset) != len(buffer):
+            raise CorruptBuildError(f"build {self.header.build}: its cache ended before byte {offset + len(buffer)}")
 
     def verify(self) -> None:
         """Compare every chunk with its digest; raises CorruptBuildError naming the first chunk that differs."""

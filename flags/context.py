@@ -6,6 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 KINDS = ("sandbox", "team", "template", "cluster", "deployment", "service")
+_OF_THE_SANDBOX = {
+    "template-id": "template",
+    "sandbox-type": "sandbox_type",
+    "kernel-version": "kernel_version",
+    "firecracker-version": "firecracker_version",
+}
+ATTRIBUTES: dict[str, tuple[str, ...]] = dict.fromkeys(KINDS, ("key",)) | {"sandbox": ("key", *_OF_THE_SANDBOX)}
+"""The attributes that a context of each kind has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +34,5 @@ class SandboxAttributes:
 def to_context(attributes: SandboxAttributes) -> dict[str, Any]:
     """The multi-kind context in LaunchDarkly's JSON form: a key for each of KINDS, attributes on the sandbox."""
     context: dict[str, Any] = {kind: {"key": getattr(attributes, kind)} for kind in KINDS}
-    context["sandbox"] |= {
-        "template-id": attributes.template,
-        "sandbox-type": attributes.sandbox_type,
-        "kernel-version": attributes.kernel_version,
-        "firecracker-version": attributes.firecracker_version,
-    }
+    context["sandbox"] |= {name: getattr(attributes, field) for name, field in _OF_THE_SANDBOX.items()}
     return {"kind": "multi", **context}

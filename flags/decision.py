@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.plan import PauseOptions
+from flags.catalog import FLAGS, Flag, Value, is_on
+
+if TYPE_CHECKING:  # the engine's modules need Linux; reading and checking flag files must not
+    from engine.plan import PauseOptions
+
+DEDUP = "memfile-diff-dedup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +20,12 @@ class Evaluation:
 
     `reason` is LaunchDarkly's reason kind (OFF, FALLTHROUGH, TARGET_MATCH, RULE_MATCH, PREREQUISITE_FAILED), its
     error as ERROR:FLAG_NOT_FOUND and the like, or WRONG_TYPE where the served value was not of the catalogue's
-    type; the value is then the safe one. `variation`, `version` and `rule` (id, else index) are None where there
-    is none. `source_state` is the data source's state at that moment.
+    type and shape; the value is then the safe one. `variation`, `version` and `rule` (id, else index) are None
+    where there is none. `source_state` is the data source's state at that moment.
     """
 
     flag: str
-    value: bool
+    value: Value
     reason: str
     variation: int | None
     version: int | None
@@ -33,19 +39,104 @@ class Decision:
 
     evaluations: tuple[Evaluation, ...]
 
-    def value(self, key: str) -> bool:
+    def evaluation(self, key: str) -> Evaluation:
+        """That flag's answer; KeyError for a flag that was not evaluated."""
+        for each in self.evaluations:
+            if each.flag == key:
+                return each
+        raise KeyError(key)
+
+    def value(self, key: str) -> Value:
         """The decided value; KeyError for a flag that was not evaluated."""
-        return {each.flag: each.value for each in self.evaluations}[key]
+        return self.evaluation(key).value
+
+    def is_on(self, key: str) -> bool:
+        """True where the flag is true, or its object enabled; KeyError for a flag that was not evaluated."""
+        return is_on(self.value(key))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided and counts for nothing, a sentence each."""
+        return tuple(note for each in self.evaluations for note in _notes(FLAGS[each.flag], each.value))
 
     def as_fields(self) -> dict[str, dict[str, Any]]:
-        """JSON-ready: for each flag its value, reason, variation, version and source_state."""
-        names = ("value", "reason", "variation", "version", "source_state")
+        """JSON-ready: for each flag its value, reason, variation, version, rule and source_state."""
+        names = ("value", "reason", "variation", "version", "rule", "source_state")
         return {each.flag: {name: getattr(each, name) for name in names} for each in self.evaluations}
 
 
-def options(decision: Decision) -> PauseOptions:
-    """The engine's options for the pause this decision was made for."""
+def otel_fields(decision: Decision, sandbox: str | None = None) -> list[dict[str, Any]]:
+    """The attributes of one `feature_flag.evaluation` event a flag, by OpenTelemetry's semantic conventions.
+
+    Where it has no word for a reason, that is LaunchDarkly's in small letters. `sandbox` is whom it was decided for.
+    """
+    return [_otel(each) | ({"feature_flag.context.id": sandbox} if sandbox else {}) for each in decision.evaluations]
+
+
+def _otel(each: Evaluation) -> dict[str, Any]:
+    kind, _, error = each.reason.partition(":")
+    error = "WRONG_TYPE" if kind == "WRONG_TYPE" else error
+    reason = "error" if error else _REASONS.get(kind, kind.lower())
+    fields = {
+        "feature_flag.key": each.flag,
+        "feature_flag.provider.name": "LaunchDarkly",
+        "feature_flag.result.value": each.value,
+        "feature_flag.result.variant": None if each.variation is None else str(each.variation),
+        "feature_flag.result.reason": reason,
+        "feature_flag.version": None if each.version is None else str(each.version),
+        "error.type": _ERRORS.get(error, "general") if error else None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+_REASONS = {
+    "OFF": "disabled",
+    "FALLTHROUGH": "default",
+    "TARGET_MATCH": "targeting_match",
+    "RULE_MATCH": "targeting_match",
+}
+_ERRORS = {
+    "CLIENT_NOT_READY": "provider_not_ready",
+    "FLAG_NOT_FOUND": "flag_not_found",
+    "MALFORMED_FLAG": "parse_error",
+    "USER_NOT_SPECIFIED": "invalid_context",
+    "WRONG_TYPE": "type_mismatch",
+}
+
+
+def options(decision: Decision, use_memfd: bool = True) -> PauseOptions:
+    """The engine's options for the pause this decision was made for.
+
+    `use_memfd` is the value of the flag of that name that was latched when the sandbox was resumed.
+    """
+    from engine.plan import DedupOptions, PauseOptions
+
+    dedup = DedupOptions(decision.is_on(DEDUP), ignored_settings(FLAGS[DEDUP], decision.value(DEDUP)))
     return PauseOptions(
-        background_copy=decision.value("memfd-background-copy"),
-        punch=decision.value("memfd-punch-on-snapshot"),
+        use_memfd=use_memfd,
+        background_copy=decision.is_on("memfd-background-copy"),
+        punch=decision.is_on("memfd-punch-on-snapshot"),
+        dedup=dedup,
+        inflight_serve=decision.is_on("memfd-dedup-inflight-serve"),
     )
+
+
+def ignored_settings(flag: Flag, value: Value) -> tuple[str, ...]:
+    """The settings that were given, other than by default, and that this engine does not act on."""
+    if not isinstance(value, Mapping):
+        return ()
+    known = {each.name: each for each in flag.settings}
+    return tuple(
+        name
+        for name, given in value.items()
+        if name not in known or (given != known[name].default and not known[name].effect)
+    )
+
+
+def _notes(flag: Flag, value: Value) -> Iterator[str]:
+    if not flag.effect and value != flag.safe:
+        yield f"{flag.key} is accepted and has no effect"
+    for name in ignored_settings(flag, value):
+        yield f"{flag.key}: {name} is accepted and has no effect"
+    if is_on(value):
+        yield from (f"{other} has no effect: {flag.key} is on" for other in flag.overrides)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from stat import S_ISREG
 from threading import Event, RLock, Thread, current_thread
+from typing import Any
 
 from engine.errors import UserError
 from flags.client import SourceStatus
@@ -76,13 +77,41 @@ def _look(path: Path) -> bytes | str:
         return error.strerror or str(error)
 
 
-def _load(path: Path, look: bytes | str) -> tuple[tuple[Items, Items], tuple[str, ...]]:
-    """Flags, segments and warnings of what was read; UserError where it cannot be served."""
+def read_as_served(path: Path) -> tuple[Items, Items]:
+    """Flags and segments as LaunchDarkly serves them, whatever else lint finds; UserError where it refuses them."""
+    document, findings = examine(path)
+    if document is not None:
+        refused = sorted(_refusals(document)) if _is_shaped(document.value) else findings
+        if not refused:
+            return document.value["flags"], document.value.get("segments", {})
+        findings = refused
+    raise UserError("\n".join(finding.text(str(path)) for finding in findings))
+
+
+def _is_shaped(document: Any) -> bool:
+    if not isinstance(document, dict) or "flags" not in document:
+        return False
+    sections = [document.get(section, {}) for section in SECTIONS]
+    return all(isinstance(items, dict) and all(isinstance(item, dict) for item in items.values()) for items in sections)
+
+
+def examine(path: Path) -> tuple[Document | None, list[Finding]]:
+    """The file's document (None where it is not JSON) and what is wrong with it; UserError where it is unreadable."""
+    return _examine(path, _look(path))
+
+
+def _examine(path: Path, look: bytes | str) -> tuple[Document | None, list[Finding]]:
     if isinstance(look, str):
         raise UserError(f"{path}: error: cannot read the flag file: {look}; put a JSON file there")
     document, findings = check(_decode(path, look))
     if document is not None and not _errors(findings):
         findings = sorted([*findings, *_refusals(document)])
+    return document, findings
+
+
+def _load(path: Path, look: bytes | str) -> tuple[tuple[Items, Items], tuple[str, ...]]:
+    """Flags, segments and warnings of what was read; UserError where it cannot be served."""
+    document, findings = _examine(path, look)
     if document is None or _errors(findings):
         raise UserError("\n".join(finding.text(str(path)) for finding in findings))
     sections = document.value["flags"], document.value.get("segments", {})
@@ -109,4 +138,6 @@ def _refusals(document: Document) -> Iterator[Finding]:
             reason = refusal(section, item)
             if reason:
                 place = document.positions[section, key]
-                yield Finding(*place, "error", f'LaunchDarkly refuses "{key}": {reason}', "correct its type")
+                message = f'LaunchDarkly refuses "{key}": {reason}'
+                production = "the whole set of flags is refused, and the last one stays in force"
+                yield Finding(*place, "error", message, "correct its type", production)

@@ -1,18 +1,20 @@
-"""All that touches the LaunchDarkly SDK: the real evaluator, and a data source fed from this process."""
+"""All that touches the LaunchDarkly SDK: the real evaluator, a data source fed from this process, its own stream."""
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from http import HTTPStatus
+from itertools import repeat
 from pathlib import Path
-from threading import Event, RLock, Thread
+from threading import Event, Lock, RLock, Thread
 from typing import Any, Self
 
 from ldclient import Config, Context, LDClient
-from ldclient.feature_store import InMemoryFeatureStore
+from ldclient.evaluation import EvaluationDetail
 from ldclient.interfaces import (
     DataSourceErrorInfo,
     DataSourceErrorKind,
@@ -29,6 +31,7 @@ from flags.catalog import CATALOG, Flag
 from flags.client import SourceStatus
 from flags.context import SandboxAttributes, to_context
 from flags.decision import Decision, Evaluation
+from flags.versions import Versions
 
 Items = Mapping[str, Mapping[str, Any]]
 """Flags or segments in LaunchDarkly's JSON form, by key. `version` may be left out."""
@@ -44,7 +47,7 @@ class InProcessSource(UpdateProcessor):
 
     def __init__(self, flags: Items, segments: Items) -> None:
         self._lock = RLock()  # a listener may put again
-        self._newest: dict[tuple[VersionedDataKind, str], dict[str, Any]] = {}
+        self._versions = Versions()
         self._data = self._versioned(flags, segments)
         self._sink: DataSourceUpdateSink | None = None
         self._ready = Event()
@@ -54,6 +57,16 @@ class InProcessSource(UpdateProcessor):
         self._sink = config.data_source_update_sink
         self._ready = ready
         return self
+
+    def config(self, store: FeatureStore) -> Config:
+        """The SDK's configuration for this source."""
+        return Config(
+            "snapdrill-local",
+            update_processor_class=self,
+            feature_store=store,
+            send_events=False,
+            diagnostic_opt_out=True,
+        )
 
     def start(self) -> None:
         self._push()
@@ -87,58 +100,110 @@ class InProcessSource(UpdateProcessor):
             self._sink.update_status(state, error)
 
     def _versioned(self, flags: Items, segments: Items) -> dict[VersionedDataKind, dict[str, dict[str, Any]]]:
-        sets = {FEATURES: flags, SEGMENTS: segments}
         return {
-            kind: {key: self._version(kind, key, item) for key, item in items.items()} for kind, items in sets.items()
+            kind: {key: self._versions.stamp(section, key, item) for key, item in items.items()}
+            for section, kind, items in (("flags", FEATURES, flags), ("segments", SEGMENTS, segments))
         }
 
-    def _version(self, kind: VersionedDataKind, key: str, item: Mapping[str, Any]) -> dict[str, Any]:
-        """A copy with a version above that of any other content this key has had, not below the given one."""
-        given = item.get("version", 1)
-        last = self._newest.get((kind, key))
-        if last is not None:
-            changed = _canonical(last) != _canonical(item)
-            given = max(given, last["version"] + changed)
-        self._newest[kind, key] = {**deepcopy(dict(item)), "version": given}
-        return self._newest[kind, key]
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where LaunchDarkly is, and who asks. URIs of None are LaunchDarkly's own; the delay is in seconds."""
+
+    sdk_key: str = field(repr=False)
+    stream_uri: str | None = None
+    base_uri: str | None = None
+    events_uri: str | None = None
+    initial_reconnect_delay: float = 1.0
+
+    def config(self, store: FeatureStore) -> Config:
+        """The SDK's configuration for this stream; UserError for a key that the SDK would silently discard."""
+        names = ("stream_uri", "base_uri", "events_uri")
+        config = Config(
+            self.sdk_key,
+            feature_store=store,
+            send_events=False,
+            diagnostic_opt_out=True,
+            initial_reconnect_delay=self.initial_reconnect_delay,
+            **{name: getattr(self, name) for name in names if getattr(self, name) is not None},
+        )
+        if not self.sdk_key or config.sdk_key != self.sdk_key:
+            raise UserError("this is no LaunchDarkly SDK key: blank, too long or with odd characters; copy it again")
+        return config
+
+
+class Store(FeatureStore):
+    """The SDK's flags and segments; each change replaces the whole, so that reading takes no lock.
+
+    The SDK's own store locks for each read: a fifth of the time of a decision.
+    """
+
+    def __init__(self) -> None:
+        self._changing = Lock()
+        self._ready = False
+        self._items: Mapping[VersionedDataKind, Mapping[str, Any]] = {FEATURES: {}, SEGMENTS: {}}
+
+    def get(self, kind: VersionedDataKind, key: str, callback: Callable[[Any], Any] = lambda item: item) -> Any:
+        item = self._items[kind].get(key)
+        return callback(None if item is None or item.get("deleted") else item)
+
+    def all(self, kind: VersionedDataKind, callback: Callable[[Any], Any] = lambda items: items) -> Any:
+        return callback({key: item for key, item in self._items[kind].items() if not item.get("deleted")})
+
+    def init(self, all_data: Mapping[VersionedDataKind, Mapping[str, Any]]) -> None:
+        decoded = {kind: {key: kind.decode(item) for key, item in items.items()} for kind, items in all_data.items()}
+        with self._changing:
+            self._items = {FEATURES: {}, SEGMENTS: {}, **decoded}
+            self._ready = True
+
+    def upsert(self, kind: VersionedDataKind, item: dict[str, Any]) -> None:
+        self._newer(kind, item["key"], kind.decode(item))
+
+    def delete(self, kind: VersionedDataKind, key: str, version: int) -> None:
+        self._newer(kind, key, {"deleted": True, "version": version})
+
+    @property
+    def initialized(self) -> bool:
+        return self._ready
+
+    def flags(self, keys: Iterable[str]) -> list[Any]:
+        """Each flag as it is now, None where there is none; a change makes another, which is unequal."""
+        items = self._items[FEATURES]
+        return [items.get(key) for key in keys]
+
+    def _newer(self, kind: VersionedDataKind, key: str, item: Any) -> None:
+        """Older and equal versions change nothing: messages may come out of order."""
+        with self._changing:
+            known = self._items[kind].get(key)
+            if known is None or known["version"] < item["version"]:
+                self._items = {**self._items, kind: {**self._items[kind], key: item}}
 
 
 class Evaluator:
     """A FlagClient over a data source, with the SDK's own evaluation. Make one a process, after any fork."""
 
-    def __init__(self, source: InProcessSource) -> None:
-        self._store: FeatureStore = InMemoryFeatureStore()  # type: ignore[no-untyped-call]
-        config = Config(
-            "snapdrill-local",
-            update_processor_class=source,
-            feature_store=self._store,
-            send_events=False,
-            diagnostic_opt_out=True,
-        )
-        self._client = LDClient(config, start_wait=0)
+    def __init__(self, source: InProcessSource | Connection) -> None:
+        """Never blocks: flags in this process are in force on return, those of a Connection when they come."""
+        self._store = Store()
+        self._client = LDClient(source.config(self._store), start_wait=0)
 
     def decide(self, attributes: SandboxAttributes) -> Decision:
-        context = make_context(to_context(attributes))
-        return Decision(tuple(self.evaluate(flag, context) for flag in CATALOG))
+        return Decision(self._evaluations(CATALOG, make_context(to_context(attributes))))
 
     def evaluate(self, flag: Flag, context: Context) -> Evaluation:
         """One flag for a context of make_context(); a value of another type becomes the safe one."""
-        state = self._client.data_source_status_provider.status.state.name
-        version = self._flag_version(flag)
-        detail = self._client.variation_detail(flag.key, context, flag.safe)
-        while (now := self._flag_version(flag)) != version:  # it changed meanwhile: value and version must agree
-            version = now
-            detail = self._client.variation_detail(flag.key, context, flag.safe)
-        value = detail.value if isinstance(detail.value, bool) else None  # the SDK checks no types
-        return Evaluation(
-            flag=flag.key,
-            value=flag.safe if value is None else value,
-            reason="WRONG_TYPE" if value is None else _reason(detail.reason),
-            variation=detail.variation_index,
-            version=version,
-            rule=_rule(detail.reason),
-            source_state=state,
-        )
+        return self._evaluations((flag,), context)[0]
+
+    def _evaluations(self, flags: Sequence[Flag], context: Context) -> tuple[Evaluation, ...]:
+        """All from one state of these flags: evaluated anew where one changed meanwhile, so versions fit values."""
+        keys = [flag.key for flag in flags]
+        before, now = None, self._store.flags(keys)
+        while now != before:
+            before = now
+            state = self._client.data_source_status_provider.status.state.name
+            details = [self._client.variation_detail(flag.key, context, flag.safe) for flag in flags]
+            now = self._store.flags(keys)
+        return tuple(map(_evaluation, flags, details, now, repeat(state)))
 
     def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
         def on_change(change: FlagChange) -> None:
@@ -148,12 +213,45 @@ class Evaluator:
         tracker.add_listener(on_change)
         return lambda: tracker.remove_listener(on_change)
 
+    def wait_until(self, holds: Callable[[], bool], timeout: float) -> bool:
+        """Wait for `holds()`, asked after each change of a flag or of the status; False after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        changed = Event()
+
+        def on_change(_: object) -> None:
+            changed.set()
+
+        tellers = (self._client.flag_tracker, self._client.data_source_status_provider)
+        for teller in tellers:
+            teller.add_listener(on_change)
+        try:
+            while not holds():
+                if not changed.wait(deadline - time.monotonic()):
+                    return holds()
+                changed.clear()
+            return True
+        finally:
+            for teller in tellers:
+                teller.remove_listener(on_change)
+
+    def version(self, key: str) -> int | None:
+        """The version in force of any flag, None where there is no such flag."""
+        version: int | None = self._store.get(FEATURES, key, lambda item: item and item["version"])
+        return version
+
+    def sections(self) -> tuple[Items, Items]:
+        """The flags and segments in force, in LaunchDarkly's JSON form."""
+        flags, segments = (self._store.all(kind) for kind in (FEATURES, SEGMENTS))
+        return (
+            {k: each.to_json_dict() for k, each in flags.items()},
+            {k: s.to_json_dict() for k, s in segments.items()},
+        )
+
     def status(self) -> SourceStatus:
         status = self._client.data_source_status_provider.status
-        valid = status.state is DataSourceState.VALID  # the SDK keeps the last error for ever
-        return SourceStatus(
-            status.state.name, status.since, None if valid or not status.error else status.error.message
-        )
+        sound = status.state in {DataSourceState.VALID, DataSourceState.OFF}  # the SDK keeps the last error for ever
+        error = None if sound or not status.error else _problem(status.error)
+        return SourceStatus(status.state.name, status.since, error)
 
     def close(self) -> None:
         """Close the SDK's client, waiting CLOSE_SECONDS at most: its own close can hang."""
@@ -161,17 +259,39 @@ class Evaluator:
         closing.start()
         closing.join(CLOSE_SECONDS)
 
-    def _flag_version(self, flag: Flag) -> int | None:
-        version: int | None = self._store.get(FEATURES, flag.key, lambda item: item and item["version"])
-        return version
+
+def _evaluation(flag: Flag, detail: EvaluationDetail, item: Any, state: str) -> Evaluation:
+    value = flag.accepted(detail.value)  # the SDK checks no types
+    return Evaluation(
+        flag.key,
+        flag.safe if value is None else value,
+        "WRONG_TYPE" if value is None else _reason(detail.reason),
+        detail.variation_index,
+        None if item is None or item.get("deleted") else item["version"],
+        _rule(detail.reason),
+        state,
+    )
 
 
 def make_context(data: dict[str, Any]) -> Context:
     """The SDK's context of to_context()'s data; UserError where it is invalid (the SDK would serve defaults)."""
-    context = Context.from_dict(data)
+    multi = data.get("kind") == "multi"
+    context = Context.create_multi(*_parts(data)) if multi else Context.from_dict(data)
     if not context.valid:
         raise UserError(f"invalid flag context: {context.error}; give every kind a non-empty key")
     return context
+
+
+def _parts(data: dict[str, Any]) -> Iterator[Context]:
+    for kind, part in data.items():
+        if kind != "kind":
+            yield _bare(kind, part["key"]) if part.keys() == {"key"} else Context.from_dict({"kind": kind, **part})
+
+
+@lru_cache(maxsize=4096)
+def _bare(kind: str, key: str) -> Context:
+    """A team or a cluster is that of many sandboxes; the SDK's contexts do not change."""
+    return Context.create(key, kind)
 
 
 def refusal(section: str, item: Mapping[str, Any]) -> str | None:
@@ -194,17 +314,23 @@ def route_sdk_logs(path: Path) -> None:
     logger.propagate = False
 
 
-def _canonical(item: Mapping[str, Any]) -> str:
-    """The content without its version, as text: in Python alone, true equals 1."""
-    return json.dumps({**item, "version": 0}, sort_keys=True)
+def silence_sdk_logs() -> None:
+    """For commands that print findings of their own: what the SDK logs about a flag file repeats them."""
+    logger = logging.getLogger("ldclient")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
 
 
-def _reason(reason: Mapping[str, Any] | None) -> str:
-    kind, error = (reason or {}).get("kind", "UNKNOWN"), (reason or {}).get("errorKind")
-    return f"{kind}:{error}" if error else str(kind)
+def _problem(error: DataSourceErrorInfo) -> str:
+    """The SDK's error in words; after most 4xx its next attempt comes in 2.5 to 60 minutes (SDK, retry.py)."""
+    if error.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        return f"LaunchDarkly refused the SDK key (HTTP {error.status_code}); correct the key and start again"
+    return f"HTTP {error.status_code} from LaunchDarkly" if error.status_code else str(error.message)
 
 
-def _rule(reason: Mapping[str, Any] | None) -> str | None:
-    if not reason or reason.get("kind") != "RULE_MATCH":
-        return None
-    return str(reason.get("ruleId") or reason["ruleIndex"])
+def _reason(reason: Mapping[str, Any]) -> str:
+    return f"{reason['kind']}:{reason['errorKind']}" if "errorKind" in reason else str(reason["kind"])
+
+
+def _rule(reason: Mapping[str, Any]) -> str | None:
+    return str(reason.get("ruleId") or reason["ruleIndex"]) if reason["kind"] == "RULE_MATCH" else None

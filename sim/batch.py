@@ -130,16 +130,19 @@ def _run_interruptibly(run: Coroutine[Any, Any, RunResult]) -> tuple[RunResult |
         with _signals(cancel_once):
             return await task
 
-    try:
-        return asyncio.run(main()), ExitCode.HELD
-    except asyncio.CancelledError:
-        return None, ExitCode.TERMINATED if caught[:1] == [signal.SIGTERM] else ExitCode.INTERRUPTED
+    with contextlib.suppress(asyncio.CancelledError):
+        result = asyncio.run(main())
+        if not caught:  # one that came too late to cancel anything ends what would come next
+            return result, ExitCode.HELD
+    return None, ExitCode.TERMINATED if caught[:1] == [signal.SIGTERM] else ExitCode.INTERRUPTED
 
 
 @contextlib.contextmanager
 def _signals(handle: Callable[[int], object]) -> Iterator[None]:
+    """What was ignored at the start stays so: SIGHUP under nohup, SIGINT in a script's background."""
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in asked if signal.getsignal(number) is not signal.SIG_IGN]
     for number in numbers:
         loop.add_signal_handler(number, handle, number)
     try:

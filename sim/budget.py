@@ -24,8 +24,7 @@ class Budget:
             self.granted += size
             return
         if not can_wait:
-            over = self.granted + size - self.total
-            raise OverBudgetError(f"it needs {size} bytes more, {over} over the node's budget of {self.total}")
+            raise self._over(size)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append((size, turn))
         await turn
@@ -42,3 +41,14 @@ class Budget:
             if not turn.done():
                 self.granted += size
                 turn.set_result(None)
+
+    def refuse_waiting(self) -> None:
+        """Nothing that can end holds any more: who still waits would wait for ever, and gets OverBudgetError."""
+        while self._queue:
+            size, turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_exception(self._over(size))
+
+    def _over(self, size: int) -> OverBudgetError:
+        over = self.granted + size - self.total
+        return OverBudgetError(f"it needs {size} bytes more, {over} over the node's budget of {self.total}")

@@ -17,6 +17,7 @@ class MemoryCgroup:
 
     def __init__(self, folder: Path, limit_file: str, peak_file: str) -> None:
         self.folder = folder
+        self._usage_file = "memory.current" if limit_file == "memory.max" else "memory.usage_in_bytes"
         self._limit_file = limit_file
         self._peak_file = peak_file
 
@@ -38,8 +39,15 @@ class MemoryCgroup:
 
     def peak(self) -> int | None:
         """The largest use so far; None where the kernel does not keep it."""
+        return self._number(self._peak_file)
+
+    def usage(self) -> int | None:
+        """What is charged now; None where it cannot be read."""
+        return self._number(self._usage_file)
+
+    def _number(self, name: str) -> int | None:
         with contextlib.suppress(OSError, ValueError):
-            return int((self.folder / self._peak_file).read_text())
+            return int((self.folder / name).read_text())
         return None
 
     def remove(self, deadline: float = 5.0) -> bool:

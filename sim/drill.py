@@ -6,30 +6,32 @@ import asyncio
 import contextlib
 import os
 import platform
+import resource
 import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from engine.errors import UserError
 from engine.events import Event
 from engine.incarnation import start_time_of
-from flags.inline import Rollout, flag_from
+from flags.inline import InlineValue, as_written, flag_from, from_written
 from sim import events
 from sim.cgroup import OVERHEAD, MemoryCgroup
 from sim.checkers import Panel
 from sim.checkers.evidence import Evidence
 from sim.digest import digest
-from sim.guest_handle import ZYGOTE_SOCKET, ZygoteLink, open_zygote
+from sim.guest_handle import ZYGOTE_SOCKET
 from sim.judging import conclude, judge_invariants
 from sim.ledger import EVENTS_FILE, Entry, Follower, Ledger
 from sim.node_config import Known, NodeConfig, OpenPause, SandboxConfig
-from sim.node_link import NodeDiedError, NodeLink
+from sim.node_link import NodeDiedError, NodeLink, end_zygote, outlived, retire_ended
 from sim.places import FaultPoint, Place, in_words, to_json
 from sim.probe import host
 from sim.run_folder import RunRecord, make, write_record
@@ -41,6 +43,8 @@ GRACE = 30.0
 """Seconds that a zygote waits for a node after a crash."""
 
 SCENARIO_FILE = "scenario.yaml"
+_FDS, _FDS_PER_GUEST = 64, 6  # of a node: its own, and a guest's while it is paused
+_LONGEST_SOCKET = 107  # bytes, unix(7)
 
 
 class Drill:
@@ -56,6 +60,7 @@ class Drill:
         runs_dir: Path,
         seed: int | None = None,
         only: tuple[str, ...] = (),
+        cache_dir: Path | None = None,
         keep_cache: Callable[[str], bool] = lambda _verdict: False,
     ) -> None:
         self.scenario = scenario
@@ -63,6 +68,7 @@ class Drill:
         self.run = secrets.token_hex(4)
         self.only = only
         self._runs_dir = runs_dir
+        self._cache_parent = cache_dir
         self._keep_cache = keep_cache
         self._fleet = contextlib.AsyncExitStack()
         self._kept = False
@@ -73,6 +79,7 @@ class Drill:
         self.entries: list[Entry] = []
         self.panel = Panel()
         self.run_dir = Path()
+        self._cgroup_base: int | None = None
         self._ledger: Ledger | None = None
 
     # -- making and ending a run
@@ -80,8 +87,10 @@ class Drill:
     async def __aenter__(self) -> Self:
         try:
             await self._start()
-        except BaseException:
+        except BaseException as error:
             await self.tear_down()
+            if isinstance(error, OSError):
+                raise UserError(f"the run cannot be set up: {error}") from error
             raise
         return self
 
@@ -99,10 +108,11 @@ class Drill:
         self.cgroup: MemoryCgroup | None = None
         self._follower = Follower(self.run_dir / EVENTS_FILE)
         self.cache_dir = self._make_cache_dir()
-        self._fleet.callback(self._write_record, ended=True)
+        self._fleet.callback(self._write_last_record)
         self._fleet.callback(self._remove_cache)
         self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
         self._fleet.callback(shutil.rmtree, self.socket_dir, ignore_errors=True)
+        _check_host(len(self._sandboxes()), self.socket_dir / ZYGOTE_SOCKET)
         self.cgroup = MemoryCgroup.make(self.run, self.scenario.node.memory + OVERHEAD)
         if self.cgroup is not None:
             self._fleet.callback(self.cgroup.remove)
@@ -113,10 +123,12 @@ class Drill:
         self._fleet.push_async_callback(self._end_node)
         await self._start_node({})
         await self._ask("create")
+        self._cgroup_base = self.cgroup.usage() if self.cgroup else None
         self._write_record(ended=False)
 
     def _make_cache_dir(self) -> Path:
-        parent = Path("/dev/shm") if self.scenario.node.cache == "tmpfs" else self.run_dir  # noqa: S108 - tmpfs by name
+        asked = Path("/dev/shm") if self.scenario.node.cache == "tmpfs" else self.run_dir  # noqa: S108 - tmpfs by name
+        parent = (self._cache_parent or asked).absolute()
         folder = parent / f"snapdrill-{self.run}-cache"
         folder.mkdir(mode=0o700)
         return folder
@@ -140,7 +152,7 @@ class Drill:
 
     def _inline_flags(self) -> dict[str, Any]:
         flags = self.scenario.flags
-        return {} if isinstance(flags, FlagFile) else {key: _written(value) for key, value in flags.items()}
+        return {} if isinstance(flags, FlagFile) else {key: as_written(value) for key, value in flags.items()}
 
     def _sandboxes(self) -> list[SandboxConfig]:
         return [
@@ -166,7 +178,7 @@ class Drill:
             flag_file = self.run_dir / "flags.json"
             if not flag_file.exists() and self.scenario.flag_file is not None:
                 shutil.copyfile(self.scenario.flag_file, flag_file)
-        inline = {key: flag_from(key, _read_back(value)) for key, value in self.view().flags.items()}
+        inline = {key: flag_from(key, from_written(value)) for key, value in self.view().flags.items()}
         config = NodeConfig(
             run=self.run,
             run_dir=str(self.run_dir),
@@ -206,20 +218,25 @@ class Drill:
         )
         write_record(self.run_dir, record)
 
+    def _write_last_record(self) -> None:
+        """Where a process is left the run has not ended: `snapdrill clean` may end it once this one is gone."""
+        self._write_record(ended=not outlived(self.run))
+
     async def _end_node(self) -> None:
-        """The node ends its guests and zygote; after a crash the zygote obeys us directly."""
-        node = self._node
-        if node is None:
-            return
-        if not node.died.is_set():
-            with contextlib.suppress(NodeDiedError):
-                await node.ask("shut-down")
-        await node.reap()
-        await asyncio.to_thread(end_zygote, self.socket_dir)
+        """The node ends its guests and zygote when we close; after a crash the zygote obeys us directly."""
+        try:
+            if self._node is not None:
+                await self._node.reap()
+        finally:
+            await asyncio.to_thread(end_zygote, self.socket_dir)
+            retire_ended(self.evidence().condemned)
 
     async def tear_down(self) -> None:
-        """End every process and remove what was made; harmless when done already."""
-        await self._fleet.aclose()
+        """End every process and remove what was made; harmless when done already.
+
+        A cancellation meanwhile takes effect when it is done.
+        """
+        await _to_its_end(self._fleet.aclose())
         if self._ledger is not None:
             self._ledger.close()
 
@@ -227,14 +244,19 @@ class Drill:
         """Judge everything, with the fleet alive and then after teardown, and write the verdict; the final view."""
         if not self.is_down():
             await self.observe()
+        whole = not self.only
         expected = expectations(self.view())
-        so_far, _ = conclude(self.scenario, [*judge_invariants(self.scenario, self.panel), *expected])
+        so_far, _ = conclude(
+            self.scenario,
+            [*judge_invariants(self.scenario, self.panel, whole_fleet=whole), *expected],
+            whole_fleet=whole,
+        )
         self._kept = self._keep_cache(so_far)
         cgroup_peak = self.cgroup.peak() if self.cgroup else None
-        await self._fleet.aclose()
+        await _to_its_end(self._fleet.aclose())
         await asyncio.to_thread(self.panel.conclude, self.evidence())
-        everything = [*judge_invariants(self.scenario, self.panel), *expected]
-        verdict, canaries = conclude(self.scenario, everything)
+        everything = [*judge_invariants(self.scenario, self.panel, whole_fleet=whole), *expected]
+        verdict, canaries = conclude(self.scenario, everything, whole_fleet=whole)
         for each in [*everything, *canaries]:
             self.note(each)
         view = self.view()
@@ -245,6 +267,8 @@ class Drill:
             digest=digest(self.entries),
             peak_memory=view.memory.peak,
             cgroup_peak=cgroup_peak,
+            cgroup_base=self._cgroup_base,
+            peak_with_page_cache=view.memory.peak_with_page_cache,
         )
         self.note(ended)
         await self.tear_down()
@@ -290,6 +314,9 @@ class Drill:
             raise NodeDiedError("the node is down")
         try:
             await self._node.ask(op, **args)
+        except NodeDiedError:
+            self._tell_of_crash()
+            raise
         finally:
             self.view()
 
@@ -304,6 +331,10 @@ class Drill:
         ask = self._ask("pause", names=list(names), concurrency=concurrency, settled=until == "settled")
         await self._observed(asyncio.wait_for(ask, deadline))
 
+    async def checkpoint(self, names: Sequence[str], *, deadline: float = 60.0) -> None:
+        """Checkpoint; the same guests go on."""
+        await self._observed(asyncio.wait_for(self._ask("checkpoint", names=list(names)), deadline))
+
     async def resume(self, names: Sequence[str], *, deadline: float = 60.0) -> None:
         """Resume; a refusal is in the view."""
         await self._observed(asyncio.wait_for(self._ask("resume", names=list(names)), deadline))
@@ -313,17 +344,13 @@ class Drill:
         await self._observed(self._ask("kill", names=list(names)))
 
     async def _observed(self, act: Awaitable[None]) -> None:
-        try:
-            await act
-        except NodeDiedError:
-            self._tell_of_crash()
-            raise
+        await act
         await self.observe()
 
-    async def set_flag(self, key: str, value: bool | Rollout) -> None:
+    async def set_flag(self, key: str, value: InlineValue) -> None:
         """Returns when the change is effective."""
         await self._ask("flag", flag=flag_from(key, value))
-        self.note(events.FlagSet(key, _written(value)))
+        self.note(events.FlagSet(key, as_written(value)))
 
     async def inject(
         self, fault: FaultPoint, error: str | None, at: Place, sandboxes: str, count: int | None = None
@@ -344,14 +371,14 @@ class Drill:
 
     async def crash(self) -> None:
         """SIGKILL the node now."""
-        if self._node is None or self._node.died.is_set():
-            return
-        await self._node.kill()
-        self._tell_of_crash()
+        if self._node is not None:
+            await self._node.kill()
+            self._tell_of_crash()
 
     def _tell_of_crash(self) -> None:
         if self._node_expected and self._node is not None:
             self._node_expected = False
+            _drop_torn_line(self.run_dir / EVENTS_FILE)
             self.note(events.NodeCrashed(self._node.process.pid))
             self.view()
 
@@ -374,19 +401,33 @@ class Drill:
             self._ledger.append(event)
 
 
-def end_zygote(socket_dir: Path) -> None:
-    """End a zygote that no node holds any more; nothing to do where there is none."""
-    with contextlib.suppress(OSError):
-        ZygoteLink(open_zygote(str(socket_dir / ZYGOTE_SOCKET))).end()
+async def _to_its_end(act: Coroutine[Any, Any, None]) -> None:
+    """Cancelled any number of times, it goes on; the cancellation is raised when it is over."""
+    task = asyncio.ensure_future(act)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled
 
 
-def _written(value: bool | Rollout) -> Any:
-    """A flag value as a scenario file writes it."""
-    return {"rollout": f"{value.percent:g}%", "by": value.by} if isinstance(value, Rollout) else value
+def _check_host(sandboxes: int, socket: Path) -> None:
+    """Raise UserError for what would stop a node that has begun already."""
+    need, (_, limit) = _FDS + _FDS_PER_GUEST * sandboxes, resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < need:
+        raise UserError(f"{sandboxes} guests need {need} open files and the hard limit is {limit}: raise ulimit -Hn")
+    if len(os.fsencode(socket)) > _LONGEST_SOCKET:
+        raise UserError(f"{socket} is too long a name for a socket: set TMPDIR to a shorter folder")
 
 
-def _read_back(value: Any) -> bool | Rollout:
-    return value if isinstance(value, bool) else Rollout(float(value["rollout"].rstrip("%")), value["by"])
+def _drop_torn_line(ledger: Path) -> None:
+    """SIGKILL may cut a write short; what it announced was never done, and the next line must begin a line."""
+    with ledger.open("r+b") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def _known(sandbox: SandboxView, entries: Sequence[Entry]) -> Known:

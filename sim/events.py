@@ -69,6 +69,7 @@ class GuestSpawned(Event):
     tracker: str
     spawn_ms: float
     build: str | None
+    use_memfd: bool = True  # latched for the whole life of this incarnation
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,7 @@ class PauseSettled(Event):
     punch_error: str | None
     build: str
     content_hash: str | None
+    checkpoint: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +205,17 @@ class FaultsCleared(Event):
 
 @dataclass(frozen=True, slots=True)
 class MemorySampled(Event):
-    """Memory of the node's guests and caches as the kernel counts it; `planned` is what admission has granted."""
+    """Memory of the node as the kernel counts it; `planned` is what admission has granted.
+
+    `guests` are their 4 KiB pages, `hugetlb` their 2 MiB pages (a pool of its own); `caches` are being written or lie
+    on tmpfs; `page_cache` is what is still cached of finished builds on disk, which the kernel may take back.
+    """
 
     guests: int
     caches: int
     planned: int
+    hugetlb: int = 0
+    page_cache: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +254,11 @@ class Judged(Event):
 
 @dataclass(frozen=True, slots=True)
 class RunEnded(Event):
-    """The last line of a ledger; its absence says that the run was cut off."""
+    """The last line of a ledger; its absence says that the run was cut off.
+
+    `peak_memory` is of guests and caches, `peak_with_page_cache` adds what stays cached of finished builds on disk.
+    `cgroup_peak` is the memory cgroup's own, `cgroup_base` its use by the processes before any guest had written.
+    """
 
     verdict: str
     exit_code: int
@@ -254,3 +266,5 @@ class RunEnded(Event):
     digest: str
     peak_memory: int
     cgroup_peak: int | None = None
+    cgroup_base: int | None = None
+    peak_with_page_cache: int = 0

@@ -36,7 +36,7 @@ class PauseFilter(Strict):
     """Which pauses a metric is taken over: those that meet everything that is given."""
 
     punch: bool | None = None
-    path: Literal["memfd", "memfd-background"] | None = None
+    path: Literal["process", "memfd", "memfd-background", "dedup", "in-place"] | None = None
     sandboxes: str = "*"
     outcome: Literal["finished", "rolled-back", "discarded"] | None = None
 

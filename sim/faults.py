@@ -7,19 +7,21 @@ import fnmatch
 import os
 import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.cache import Cache
+from engine.dedup import Compared, ReadSpan
 from engine.dirty import DirtySet, Tracker
-from engine.effects import Effects
+from engine.effects import Effects, Memory
 from engine.incarnation import GuestProcess
 from engine.memfd import Memfd
 from engine.permit import CondemnedRecords, PunchPermit
 from engine.ranges import Chunk
 from engine.snapshot import Header
-from sim.places import FaultPoint, Place, chunk_index
+from sim.places import FaultPoint, Place, chunk_index, delay_of
 
 CRASH = "SIGKILL of the node"
 """The `error` of a fault that ends the node instead of failing a call."""
@@ -27,7 +29,7 @@ CRASH = "SIGKILL of the node"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is armed: a point, the error it gives (an errno name, or CRASH), where, on whom, and how often at most."""
+    """What is armed: a point, the error it gives (an errno name, a delay, or CRASH), where, on whom, how often each."""
 
     fault_id: int
     point: FaultPoint
@@ -42,7 +44,7 @@ class ArmedFaults:
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
-        self._fired: dict[int, int] = {}
+        self._fired: dict[tuple[int, str], int] = {}
         self._lock = threading.Lock()
 
     def arm(self, fault: Fault) -> None:
@@ -63,9 +65,9 @@ class ArmedFaults:
                     continue
                 if chunk is not None and chunk_index(fault.at, chunks) != chunk:
                     continue
-                fired = self._fired.get(fault.fault_id, 0)
+                fired = self._fired.get((fault.fault_id, sandbox), 0)
                 if fault.count is None or fired < fault.count:
-                    self._fired[fault.fault_id] = fired + 1
+                    self._fired[fault.fault_id, sandbox] = fired + 1
                     return fault
         return None
 
@@ -93,14 +95,23 @@ class FaultyEffects(Effects):
         self._told(fault, chunk)
         if fault.error == CRASH:
             os.kill(os.getpid(), signal.SIGKILL)
+        if (seconds := delay_of(fault.error)) is not None:
+            time.sleep(seconds)
+            return
         number = int(getattr(errno, fault.error))
         raise OSError(number, f"{os.strerror(number)} (injected)")
 
     def confirm_stopped(self, guest: GuestProcess) -> None:
         self._inner.confirm_stopped(guest)
 
-    def scan(self, tracker: Tracker, guest: GuestProcess, memfd: Memfd, block_size: int) -> DirtySet:
-        return self._inner.scan(tracker, guest, memfd, block_size)
+    def scan(self, tracker: Tracker, guest: GuestProcess, memory: Memory, block_size: int) -> DirtySet:
+        return self._inner.scan(tracker, guest, memory, block_size)
+
+    def rearm(self, tracker: Tracker) -> None:
+        self._inner.rearm(tracker)
+
+    def compare(self, chunks: Sequence[Chunk], block_size: int, memory: ReadSpan, parent: ReadSpan) -> Compared:
+        return self._inner.compare(chunks, block_size, memory, parent)
 
     def create_cache(self, cache: Cache) -> None:
         self._inner.create_cache(cache)
@@ -108,9 +119,9 @@ class FaultyEffects(Effects):
     def reserve(self, cache: Cache) -> None:
         self._inner.reserve(cache)
 
-    def copy_read(self, memfd: Memfd, buffer: memoryview, offset: int, chunk: Chunk) -> None:
+    def copy_read(self, memory: Memory, buffer: memoryview, offset: int, chunk: Chunk) -> None:
         self._fire("copy.read", chunk.index)
-        self._inner.copy_read(memfd, buffer, offset, chunk)
+        self._inner.copy_read(memory, buffer, offset, chunk)
 
     def copy_write(self, cache: Cache, data: memoryview, chunk: Chunk) -> None:
         self._fire("copy.write", chunk.index)

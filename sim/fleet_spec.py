@@ -44,7 +44,7 @@ class Workload(Strict):
     """`dirty` percent of the blocks are a working set, drawn once by `pattern`; each tick rewrites all of it."""
 
     dirty: Annotated[Percent, Field(gt=0)] = 40.0
-    pattern: Literal["scattered", "runs", "full", "hot", "zero"] = "scattered"
+    pattern: Literal["scattered", "runs", "full", "hot", "zero", "same"] = "scattered"
 
 
 class Group(Strict):

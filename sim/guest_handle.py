@@ -9,12 +9,15 @@ import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine import linux
 from engine.dirty import SharedBitmap, Tracker, WriteProtectScan
 from engine.errors import FreezeError
 from engine.incarnation import GuestProcess, Incarnation, start_time_of
@@ -26,6 +29,7 @@ from sim.zygote import MESSAGE, request
 
 _GENERATION = 4
 DEADLINE = 30.0
+_LEAST = 0.1
 ZYGOTE_SOCKET = "zygote"
 
 
@@ -53,6 +57,7 @@ class Guest:
         self._control.settimeout(DEADLINE)
         self._pidfd = pidfd
         self._request = time.monotonic_ns() & 0xFFFFFFFF  # a restarted node must not take an old answer for its own
+        self._asked_at = 0.0
         self.start_time = start_time_of(pid) or 0
         self.memfd: Memfd | None = None
         self.process: GuestProcess | None = None
@@ -66,34 +71,72 @@ class Guest:
         return self.spec["incarnation"]
 
     def receive(self) -> None:
-        """Take the memory that a newborn guest hands over; raises GuestError, NotAMemfdError."""
-        hello, fds = self._receive_fds()
-        self.hand_over = HandOver(hello["address"], hello["memfd_fd"], hello["side_fd"], hello["tracker"])
-        self._side_fd = fds[1]
-        self.memfd = Memfd.adopt(fds[0], self.spec["memory"])
+        """Take the memory that a newborn guest hands over, trusting nothing; raises GuestError, NotAMemfdError."""
+        message, fds = self._receive_fds()
+        memfd_fd, self._side_fd = fds
+        self.memfd = Memfd.adopt(memfd_fd, self.spec["memory"])
         self.process = GuestProcess(Incarnation(self.name, self.pid, self.start_time, self.memfd.inode), self._pidfd)
+        self._seal_side()
+        self.hand_over = self._hello(message)
 
-    def _receive_fds(self) -> tuple[dict[str, Any], list[int]]:
+    def _receive_fds(self) -> tuple[bytes, list[int]]:
+        end = time.monotonic() + DEADLINE
         while True:
             try:
-                message, fds, _, _ = socket.recv_fds(self._control, MESSAGE, 2)
+                message, fds, flags, _ = socket.recv_fds(self._until(end), MESSAGE, 2)
             except OSError as error:
                 raise GuestError(f"{self.name} did not hand its memory over: {error}") from error
             if len(fds) == 2:
-                return json.loads(message), fds
+                return message, fds
+            for fd in fds:
+                os.close(fd)
             if not message:
                 raise GuestError(f"{self.name} died before it handed its memory over")
+            if fds or flags & socket.MSG_CTRUNC:
+                raise GuestError(f"{self.name} handed over one fd, not two; or no more may be opened here: ulimit -n")
+
+    def _until(self, end: float) -> socket.socket:
+        """The control socket, to wait on until `end` whatever a guest sends meanwhile; raises TimeoutError after it."""
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._control.settimeout(left)
+        return self._control
+
+    def _seal_side(self) -> None:
+        size = self.spec["memory"] // PAGE * (_GENERATION + 1)
+        try:
+            linux.add_seals(self._side_fd, linux.SEAL_SHRINK | linux.SEAL_GROW)
+        except OSError as error:
+            raise GuestError(f"{self.name}: the fd of its generations is no memfd: {error.strerror}") from error
+        if os.fstat(self._side_fd).st_size != size:
+            raise GuestError(f"{self.name}: its generations do not have {size} bytes")
+
+    def _hello(self, message: bytes) -> HandOver:
+        hello = self._parsed(message)
+        if any(type(hello.get(name)) is not int for name in ("address", "memfd_fd", "side_fd")):
+            raise GuestError(f"{self.name} said nonsense at its hand-over: {message[:60]!r}")
+        return HandOver(hello["address"], hello["memfd_fd"], hello["side_fd"], str(hello.get("tracker")))
+
+    def _parsed(self, message: bytes) -> dict[str, Any]:
+        try:
+            content = json.loads(message)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise GuestError(f"{self.name} does not speak JSON: {message[:60]!r}")
+        return content
 
     def hand_over_again(self) -> None:
         """Ask a guest of a crashed node for its memory once more; it must be running."""
-        self._control.send(json.dumps({"id": 0, "op": "hand-over"}).encode())
+        self._send("hand-over", node=os.getpid())
         self.receive()
         self.use_tracker(self.known().tracker)
 
     def arm(self) -> tuple[str, str | None]:
         """Start tracking; gives the tracker's name and why a better one was refused."""
-        reply = self.ask("arm")
-        return self.use_tracker(reply["tracker"]), reply.get("why")
+        reply = self.ask("arm", node=os.getpid())
+        return self.use_tracker(str(reply.get("tracker"))), reply.get("why")
 
     def use_tracker(self, name: str) -> str:
         """Follow the guest's writes by the tracker that it has set up; gives the name of the one in use."""
@@ -115,25 +158,27 @@ class Guest:
 
     def _send(self, op: str, **arguments: Any) -> int:
         self._request += 1
+        self._asked_at = time.monotonic()
         try:
             self._control.send(json.dumps({"id": self._request, "op": op, **arguments}).encode())
         except OSError as error:
-            raise GuestError(f"{self.name} is gone: {error.strerror}") from error
+            raise GuestError(f"{self.name} is gone: {error.strerror or error}") from error
         return self._request
 
     def answer(self, number: int) -> dict[str, Any]:
-        """The answer to request `number`; older ones are dropped."""
+        """The answer to request `number`; older ones are dropped. The deadline counts from the latest request."""
+        end = max(self._asked_at + DEADLINE, time.monotonic() + _LEAST)  # a neighbour may have used up the time
         while True:
             try:
-                message = self._control.recv(MESSAGE)
+                message = self._until(end).recv(MESSAGE)
             except TimeoutError:
                 raise GuestError(f"{self.name} did not answer within {DEADLINE:g} s") from None
             except OSError as error:
                 raise GuestError(f"{self.name} is gone: {error.strerror}") from error
             if not message:
                 raise GuestError(f"{self.name} died")
-            reply: dict[str, Any] = json.loads(message)
-            if reply["id"] == number:
+            reply = self._parsed(message)
+            if reply.get("id") == number:
                 return reply
 
     def generations(self) -> bytes:
@@ -184,10 +229,9 @@ class Guest:
     def _any_process(self) -> GuestProcess:
         return self.process or GuestProcess(Incarnation(self.name, self.pid, self.start_time, 0), self._pidfd)
 
-    def take_pidfd(self) -> int:
-        """The pidfd, which is the caller's to close from now on."""
-        pidfd, self._pidfd = self._pidfd, -1
-        return pidfd
+    def condemned_as(self, incarnation: Incarnation) -> GuestProcess:
+        """This process under the name of its condemned record; the pidfd stays this guest's own."""
+        return GuestProcess(incarnation, self._pidfd)
 
     def continue_uncondemned(self, records: CondemnedRecords) -> None:
         """Wake a guest of a crashed node, frozen or not; raises CondemnedError where it may never run again."""
@@ -204,6 +248,26 @@ class Guest:
         if self.hand_over is None:
             raise GuestError(f"{self.name} has not handed its memory over")
         return self.hand_over
+
+
+def tick_all(guests: Sequence[Guest], number: int) -> list[tuple[Guest, str]]:
+    """Have guests work at the same time. Gives those that did not answer as they must, and why; they are killed."""
+    asked: list[tuple[Guest, int]] = []
+    lost: list[tuple[Guest, str]] = []
+    for guest in guests:
+        try:
+            asked.append((guest, guest.start_tick(number)))
+        except GuestError as error:
+            lost.append((guest, str(error)))
+    for guest, request_number in asked:
+        try:
+            guest.answer(request_number)
+        except GuestError as error:
+            lost.append((guest, str(error)))
+    for guest, _ in lost:
+        with contextlib.suppress(FreezeError):
+            guest.kill()
+    return lost
 
 
 def open_zygote(address: str) -> socket.socket:
@@ -225,19 +289,26 @@ class ZygoteLink:
         self._lock = threading.Lock()
         self._connection = connection
         self._connection.settimeout(DEADLINE)
-        hello = connection.recv(MESSAGE)
-        if not hello:
-            raise ConnectionResetError("the zygote is ending")
-        self.zygote_pid = int(json.loads(hello)["pid"])
+        try:
+            hello = connection.recv(MESSAGE)
+            if not hello:
+                raise ConnectionResetError("the zygote is ending")
+            self.zygote_pid = int(json.loads(hello)["pid"])
+            self._pidfd = os.pidfd_open(self.zygote_pid)  # now: later the pid may be somebody else's
+        except OSError:
+            connection.close()
+            raise
 
     def spawn(self, spec: GuestSpec) -> Guest:
         """Fork a guest; its memory is still to be received."""
         with self._lock:
             request(self._connection, op="spawn", spec=spec)
-            guest = self._next_guest()
-        if guest is None:
-            raise GuestError("the zygote did not fork a guest")
-        return guest
+            while (guest := self._next_guest()) is not None:
+                if guest.name == spec["incarnation"]:
+                    return guest
+                guest.kill()  # a late answer to a request that nobody waits for any more
+                guest.close()
+        raise GuestError("the zygote did not fork a guest")
 
     def living(self) -> list[Guest]:
         """Every guest that is alive, for a node that comes after a crash."""
@@ -248,20 +319,20 @@ class ZygoteLink:
         return found
 
     def end(self) -> None:
-        """Kill every guest, and the zygote with them; returns when it is gone."""
-        try:
-            pidfd = os.pidfd_open(self.zygote_pid)
-        except ProcessLookupError:
-            self._connection.close()
+        """Kill every guest, and the zygote with them; returns when it is gone. Harmless when done already."""
+        pidfd, self._pidfd = self._pidfd, -1
+        if pidfd < 0:
             return
         with contextlib.suppress(OSError):  # it may have ended meanwhile
             request(self._connection, op="end")
-            self._connection.recv(MESSAGE)
-        self._connection.close()
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        poll.poll(DEADLINE * 1000)
+        if not poll.poll(DEADLINE * 1000):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # its guests die with it: PR_SET_PDEATHSIG
+            poll.poll(DEADLINE * 1000)
         os.close(pidfd)
+        self._connection.close()
 
     def _next_guest(self) -> Guest | None:
         try:
@@ -269,6 +340,10 @@ class ZygoteLink:
         except OSError as error:
             raise GuestError(f"the zygote does not answer: {error}") from error
         content = json.loads(message or b"{}")
-        if not content:
-            return None
-        return Guest(content["spec"], content["pid"], socket.socket(fileno=fds[0]), fds[1])
+        if "pid" in content and len(fds) == 2:
+            return Guest(content["spec"], content["pid"], socket.socket(fileno=fds[0]), fds[1])
+        for fd in fds:
+            os.close(fd)
+        if content:
+            raise GuestError(content.get("error", "the zygote's guest has no fds here: raise ulimit -n"))
+        return None

@@ -9,6 +9,7 @@ from typing import Any
 from sim import events
 from sim.checkers import Panel
 from sim.expectations import IN_BYTES
+from sim.ledger import Entry
 from sim.sandbox import State
 from sim.scenario import (
     InvariantExpectation,
@@ -142,6 +143,21 @@ def unfired_faults(view: View, places: dict[int, Place]) -> list[events.Judged]:
         for fault in view.faults
         if fault.fired == 0 and fault.fault_id in places
     ]
+
+
+PUNCH = "memfd-punch-on-snapshot"
+
+
+def rollouts_without_effect(entries: Iterable[Entry], view: View) -> list[events.Judged]:
+    """A weight above 0 that punched nobody proves nothing."""
+    weights = [
+        each.event.value for each in entries if isinstance(each.event, events.FlagSet) and each.event.flag == PUNCH
+    ]
+    weighted = any(isinstance(value, dict) and value.get("rollout") not in {None, "0%"} for value in weights)
+    if not weighted or not view.pauses or any(each.punch for each in view.pauses):
+        return []
+    reason = {"sandbox": "*", "reason": "a rollout above 0% chose no sandbox that was paused: nobody was punched"}
+    return [judged(f"rollout:{PUNCH}", INCONCLUSIVE, 0, (1, 1), [reason])]
 
 
 def conclude(

@@ -7,7 +7,7 @@ import signal
 from engine import dirty
 from engine.cache import Cache
 from engine.dirty import DirtySet, Tracker
-from engine.effects import Effects
+from engine.effects import Effects, Memory
 from engine.incarnation import GuestProcess
 from engine.memfd import Memfd
 from engine.permit import CondemnedRecords, PunchPermit
@@ -44,9 +44,9 @@ class PunchBeforePublish(Effects):
         self._memfd: Memfd | None = None
         self._permit: PunchPermit | None = None
 
-    def copy_read(self, memfd: Memfd, buffer: memoryview, offset: int, chunk: Chunk) -> None:
-        self._memfd = memfd
-        super().copy_read(memfd, buffer, offset, chunk)
+    def copy_read(self, memory: Memory, buffer: memoryview, offset: int, chunk: Chunk) -> None:
+        self._memfd = memory if isinstance(memory, Memfd) else None
+        super().copy_read(memory, buffer, offset, chunk)
 
     def condemn(self, records: CondemnedRecords, guest: GuestProcess, build: str) -> PunchPermit:
         self._permit = super().condemn(records, guest, build)
@@ -65,8 +65,8 @@ class PunchBeforePublish(Effects):
 class ScanRearms(Effects):
     """The scan of a pause re-arms, so that a roll-back forgets what was dirty."""
 
-    def scan(self, tracker: Tracker, guest: GuestProcess, memfd: Memfd, block_size: int) -> DirtySet:
-        return dirty.scan(tracker, guest, memfd, block_size, rearm=True)
+    def scan(self, tracker: Tracker, guest: GuestProcess, memory: Memory, block_size: int) -> DirtySet:
+        return dirty.scan(tracker, guest, memory, block_size, rearm=True)
 
 
 MUTANTS: dict[str, type[Effects]] = {

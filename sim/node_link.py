@@ -1,4 +1,4 @@
-"""The runner's connection to its node process: start it, ask it, notice its death."""
+"""The runner's connection to its node process: start it, ask it, notice its death, end what outlives it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+from engine.errors import CondemnedError
+from engine.permit import CondemnedRecords
+from sim.guest_handle import ZYGOTE_SOCKET, ZygoteLink, open_zygote
 from sim.node_config import NodeConfig
+from sim.run_folder import RUN_VARIABLE, processes_of
+
+_LONGEST_LINE = 4 << 20
+_DYING = 2.0  # seconds that a killed process may take to go
 
 
 class NodeDiedError(Exception):
@@ -28,9 +36,10 @@ class NodeLink:
     """One node process and the requests in flight to it."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter, log: Path
     ) -> None:
         self.process = process
+        self._log = log
         self._reader = reader
         self._writer = writer
         self._pending: dict[int, asyncio.Future[None]] = {}
@@ -43,51 +52,53 @@ class NodeLink:
         """Start a node on `config`; everything it prints goes to node.log in the run folder."""
         config.write(config_file)
         ours, theirs = socket.socketpair()
-        environment = {**os.environ, "SNAPDRILL_RUN": config.run}
-        with theirs, (Path(config.run_dir) / "node.log").open("ab") as log:
-            process = subprocess.Popen(  # noqa: ASYNC220 - fork and exec take about a millisecond
-                [sys.executable, "-m", "sim.node_process", str(theirs.fileno()), str(config_file)],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-            )
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
-        return cls(process, reader, writer)
+        with theirs:
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LONGEST_LINE)
+            try:
+                process = _start_process(config, config_file, theirs.fileno())
+            except OSError:
+                writer.transport.abort()
+                raise
+        # Nothing was awaited since the process began: none is ever forgotten.
+        return cls(process, reader, writer, _log(config))
 
     async def ask(self, op: str, **args: Any) -> None:
         """Have the node do something and wait for it; raises NodeDiedError, NodeFailedError."""
         if self.died.is_set():
-            raise NodeDiedError("the node is down")
+            raise self._death()
         self._next += 1
         number = self._next
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending[number] = future
         try:
             self._writer.write(json.dumps({"id": number, "op": op, "args": args}).encode() + b"\n")
-            await self._writer.drain()
             await future
-        except ConnectionError:
-            raise NodeDiedError("the node is down") from None
         finally:
             self._pending.pop(number, None)
 
     async def _read(self) -> None:
-        with contextlib.suppress(ConnectionError):
+        try:
             while line := await self._reader.readline():
-                reply = json.loads(line)
-                future = self._pending.get(reply["id"])
-                if future is None or future.done():
-                    continue
-                if "error" in reply:
-                    future.set_exception(NodeFailedError(reply["error"]))
-                else:
-                    future.set_result(None)
-        self.died.set()
-        for future in self._pending.values():
-            if not future.done():
-                future.set_exception(NodeDiedError("the node died"))
+                self._settle(json.loads(line))
+        except ConnectionError:
+            pass  # it died with something unread
+        finally:
+            self.died.set()
+            for future in self._pending.values():
+                if not future.done():
+                    future.set_exception(self._death())
+
+    def _death(self) -> NodeDiedError:
+        return NodeDiedError(f"the node died; what it said, if anything, is in {self._log}")
+
+    def _settle(self, reply: dict[str, Any]) -> None:
+        future = self._pending.get(reply["id"])
+        if future is None or future.done():
+            return
+        if "error" in reply:
+            future.set_exception(NodeFailedError(reply["error"]))
+        else:
+            future.set_result(None)
 
     async def kill(self) -> None:
         """SIGKILL, and wait until it is reaped."""
@@ -97,15 +108,53 @@ class NodeLink:
 
     async def reap(self, deadline: float = 40.0) -> None:
         """Close our end, which tells a living node to end, and wait for it; it is killed at the deadline."""
-        self._writer.close()
-        with contextlib.suppress(ConnectionError):
-            await self._writer.wait_closed()
+        self._writer.transport.abort()  # to close would wait for a node that reads no more
         try:
             await asyncio.to_thread(self.process.wait, deadline)
         except subprocess.TimeoutExpired:
             self.process.kill()
             await asyncio.to_thread(self.process.wait)
-        self._reading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._reading
+        await asyncio.wait([self._reading])
         self.died.set()
+
+
+def _log(config: NodeConfig) -> Path:
+    return Path(config.run_dir) / "node.log"
+
+
+def _start_process(config: NodeConfig, config_file: Path, fd: int) -> subprocess.Popen[bytes]:
+    """In a session of its own: what a terminal sends (interrupt, hang-up, stop) is the runner's to handle."""
+    with _log(config).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "sim.node_process", str(fd), str(config_file)],
+            pass_fds=[fd],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, RUN_VARIABLE: config.run},
+            start_new_session=True,
+        )
+
+
+def end_zygote(socket_dir: Path) -> None:
+    """End a zygote that no node holds any more; nothing to do where there is none."""
+    with contextlib.suppress(OSError):
+        ZygoteLink(open_zygote(str(socket_dir / ZYGOTE_SOCKET))).end()
+
+
+def outlived(run: str) -> bool:
+    """True where a process of the run is left; one that was killed is given a moment to go."""
+    end = time.monotonic() + _DYING
+    while left := bool(processes_of(run)):
+        if time.monotonic() > end:
+            break
+        time.sleep(0.01)
+    return left
+
+
+def retire_ended(folder: Path) -> None:
+    """Forget the records of guests that ended where no node was there to see it."""
+    records = CondemnedRecords(folder)
+    for record in list(records.records()):
+        with contextlib.suppress(CondemnedError):
+            records.retire_gone(record)

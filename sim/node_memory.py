@@ -1,4 +1,4 @@
-"""Node memory now, from the kernel: guests, and caches being written; told to the ledger as it changes."""
+"""Node memory now, from the kernel: guests in their two pools, and caches; told to the ledger as it changes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,28 @@ class NodeMemory:
         self._tell = tell
         self._planned = planned
         self._guests: dict[str, int] = {}
+        self._hugetlb: dict[str, int] = {}
         self._caches: dict[str, int] = {}
+        self._page_cache: dict[str, int] = {}
         self._lock = threading.Lock()
         self._peak = 0
-        self._last = (0, 0)
+        self._last = (0, 0, 0, 0)
         self._told_at = 0.0
 
-    def set(self, *, guest: tuple[str, int] | None = None, cache: tuple[str, int] | None = None) -> None:
-        """New resident bytes of a sandbox's guest or of a build's cache; 0 forgets it."""
+    def set(
+        self, *, guest: tuple[str, int] | None = None, cache: tuple[str, int] | None = None, huge: bool = False
+    ) -> None:
+        """New resident bytes of an incarnation's memory (`huge`: 2 MiB pages) or of a build's cache; 0 forgets it."""
         with self._lock:
-            for table, change in ((self._guests, guest), (self._caches, cache)):
+            for table, change in ((self._hugetlb if huge else self._guests, guest), (self._caches, cache)):
                 if change is not None:
                     table[change[0]] = change[1]
+            self._maybe_tell()
+
+    def finished(self, build: str) -> None:
+        """A build on disk is finished: what is cached of it is page cache, which the kernel may take back."""
+        with self._lock:
+            self._page_cache[build] = self._caches.pop(build, 0)
             self._maybe_tell()
 
     def tell_now(self) -> None:
@@ -39,11 +49,13 @@ class NodeMemory:
             self._maybe_tell(force=True)
 
     def _maybe_tell(self, *, force: bool = False) -> None:
-        sums = (sum(self._guests.values()), sum(self._caches.values()))
-        is_peak = sum(sums) >= self._peak + _STEP
-        now = time.monotonic()
+        guests, caches = sum(self._guests.values()), sum(self._caches.values())
+        hugetlb, page_cache = sum(self._hugetlb.values()), sum(self._page_cache.values())
+        total = guests + caches + hugetlb
+        sums, now = (guests, caches, hugetlb, page_cache), time.monotonic()
+        is_peak = total >= self._peak + _STEP
         if sums == self._last or not (force or is_peak or now - self._told_at > _INTERVAL):
             return
-        self._peak = max(self._peak, sum(sums))
+        self._peak = max(self._peak, total)
         self._last, self._told_at = sums, now
-        self._tell(MemorySampled(*sums, planned=self._planned()))
+        self._tell(MemorySampled(guests, caches, self._planned(), hugetlb, page_cache))

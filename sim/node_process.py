@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -39,18 +40,21 @@ _SOCKET_BUFFER = 4 << 20
 
 
 def connect_zygote(config: NodeConfig) -> tuple[ZygoteLink, int]:
-    """The zygote of this run, started where there is none yet; gives its pid too."""
-    address = str(Path(config.socket_dir) / ZYGOTE_SOCKET)
-    if not config.known:
-        _start_zygote(address, config.grace)
-    link = ZygoteLink(open_zygote(address))
+    """The zygote of this run, started where there is none (or none any more: past its grace); gives its pid too."""
+    address = Path(config.socket_dir) / ZYGOTE_SOCKET
+    try:
+        link = ZygoteLink(open_zygote(str(address)))
+    except (FileNotFoundError, ConnectionError):
+        address.unlink(missing_ok=True)
+        _start_zygote(str(address), config.grace)
+        link = ZygoteLink(open_zygote(str(address)))
     return link, link.zygote_pid
 
 
 def _start_zygote(address: str, grace: float) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(address)
-        listener.listen(1)
+        listener.listen(16)  # connections of nodes that died at once queue up; where it is full, EAGAIN
         command = [sys.executable, "-m", "sim.zygote", str(listener.fileno()), str(grace)]
         subprocess.Popen(command, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL)
 
@@ -86,8 +90,9 @@ class _Server:
         except Exception as error:  # noqa: BLE001 - a defect here is the runner's to report, with its traceback
             reply["error"] = f"{type(error).__name__}: {error}"
             traceback.print_exc()
-        self._writer.write(json.dumps(reply).encode() + b"\n")
-        await self._writer.drain()
+        with contextlib.suppress(ConnectionError):  # the runner went away: there is nobody to tell
+            self._writer.write(json.dumps(reply).encode() + b"\n")
+            await self._writer.drain()
 
     async def _do(self, op: str, args: dict[str, Any]) -> None:
         node = self._node
@@ -96,12 +101,12 @@ class _Server:
             "recover": lambda: recover(node),
             "tick": lambda: node.tick(args["count"]),
             "pause": lambda: node.pause(args["names"], args["concurrency"], settled=args["settled"]),
+            "checkpoint": lambda: node.checkpoint(args["names"]),
             "resume": lambda: node.resume(args["names"]),
             "kill": lambda: node.kill(args["names"]),
             "flag": lambda: asyncio.to_thread(self._set_flag, args["flag"]),
             "arm": lambda: self._arm(args),
             "clear": self._clear,
-            "shut-down": node.shut_down,
         }
         await acts[op]()
 
@@ -149,7 +154,7 @@ async def _main(fd: int, config: NodeConfig) -> None:
     server = _Server(config, node, flags, writer)
     with contextlib.suppress(ConnectionError):
         await server.serve(reader)
-    await node.shut_down()  # harmless after a request to: the runner went away, or it is done
+    await node.shut_down()  # the runner is done, or it died
     flags.close()
     ledger.close()
 
@@ -159,6 +164,8 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     linux.set_process_name("node")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a guest takes five fds here, and two of its zygote
     config = NodeConfig.read(Path(arguments[1]))
     if config.cgroup is not None:
         cgroup.join(config.cgroup)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,3 +59,17 @@ def in_words(place: Place) -> str:
             return place
         case _:
             return f"{place:g}%"
+
+
+_DELAY = re.compile(r"delay ([0-9.]+) ms")
+
+
+def in_words_of_delay(seconds: float) -> str:
+    """A fault that only takes time, as its error is told: `delay 300 ms`."""
+    return f"delay {seconds * 1e3:g} ms"
+
+
+def delay_of(error: str) -> float | None:
+    """Seconds of a fault that `in_words_of_delay` described; None for any other."""
+    found = _DELAY.fullmatch(error)
+    return float(found[1]) / 1e3 if found else None

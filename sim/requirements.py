@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from engine.ranges import SPAN
+from sim.report.words import plural
 from sim.scenario import Scenario
 from sim.units import format_size
 
@@ -25,7 +26,8 @@ def planned_work(scenario: Scenario) -> str:
     chunks = sum(-(-each.memory // max(SPAN, each.page_size, each.block_size)) for each in sandboxes)
     guests = format_size(sum(each.memory for each in sandboxes))
     most = format_size(needed_memory(scenario))
-    return f"{len(sandboxes)} sandboxes, {guests} of guest memory in up to {chunks} chunks; at most {most} in all"
+    fleet, work = plural(len(sandboxes), "sandbox", "sandboxes"), plural(chunks, "chunk")
+    return f"{fleet}, {guests} of guest memory in up to {work}; at most {most} in all"
 
 
 def missing(scenario: Scenario) -> str | None:

@@ -18,6 +18,7 @@ from sim.judging import (
     judge_expectations,
     judge_state,
     judged,
+    rollouts_without_effect,
     selected,
     unfired_faults,
 )
@@ -25,6 +26,7 @@ from sim.ledger import Entry
 from sim.node_link import NodeDiedError
 from sim.places import AtChunk
 from sim.scenario import (
+    Checkpoint,
     Clear,
     Crash,
     Expect,
@@ -49,6 +51,7 @@ class RunOptions:
 
     runs_dir: Path
     seed: int | None = None
+    cache_dir: Path | None = None
     only: tuple[str, ...] = ()
     keep: str = "never"
     time_limit: float = 120.0
@@ -73,6 +76,7 @@ async def run_scenario(scenario: Scenario, options: RunOptions, progress: Progre
         runs_dir=options.runs_dir,
         seed=options.seed,
         only=options.only,
+        cache_dir=options.cache_dir,
         keep_cache=lambda verdict: options.keep == "always" or (options.keep == "failed" and verdict != HELD),
     )
     async with drill:
@@ -130,7 +134,7 @@ class _Runner:
         match step:
             case Tick(ticks=ticks):
                 await self.drill.tick(ticks)
-            case Pause() | Resume() | Kill():
+            case Pause() | Checkpoint() | Resume() | Kill():
                 await self._act_on(step, place)
             case FlagStep(values=values):
                 for key, value in values.items():
@@ -146,7 +150,7 @@ class _Runner:
         """Faults and crashes: what is armed is judged where it is forgotten."""
         match step:
             case Inject():
-                number = await self.drill.inject(step.fault, step.errno, step.at, step.sandboxes, step.count)
+                number = await self.drill.inject(step.fault, step.error, step.at, step.sandboxes, step.count)
                 self.places[number] = place
             case Clear():
                 self._judge_faults()
@@ -159,7 +163,7 @@ class _Runner:
                 self.crash_armed = False
                 await self.drill.restart()
 
-    async def _act_on(self, step: Pause | Resume | Kill, place: Place) -> None:
+    async def _act_on(self, step: Pause | Checkpoint | Resume | Kill, place: Place) -> None:
         names = self._selected(step, place)
         if not names:
             return
@@ -169,12 +173,18 @@ class _Runner:
                     await self.drill.pause(
                         names, concurrency=step.concurrency, until=step.until, deadline=step.deadline
                     )
+                case Checkpoint():
+                    await self.drill.checkpoint(names, deadline=step.deadline)
                 case Resume():
                     await self.drill.resume(names, deadline=step.deadline)
                 case Kill():
                     await self.drill.kill(names)
         except TimeoutError:
-            waiting = [n for n in names if self.drill.view().sandboxes[n].state in {"pausing", "resuming", "paused"}]
+            waiting = [
+                n
+                for n in names
+                if self.drill.view().sandboxes[n].state in {"pausing", "checkpointing", "resuming", "paused"}
+            ]
             reason = f"the step's deadline passed while {', '.join(waiting) or 'its copies'} had not settled"
             self.found.append(judged(f"deadline:{step.kind}", VIOLATED, 1, place, [{"sandbox": "*", "reason": reason}]))
 
@@ -203,5 +213,7 @@ class _Runner:
     def conclusions(self, view: View) -> list[events.Judged]:
         """Everything the scenario expects, judged at the end."""
         self._judge_faults()
+        if self.whole_fleet:
+            self.found += rollouts_without_effect(self.drill.entries, view)
         expectations = judge_expectations(self.drill.scenario, view, whole_fleet=self.whole_fleet)
         return [*self.found, *expectations]

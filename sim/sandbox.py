@@ -61,6 +61,7 @@ def refusal(request: str, state: State, reason: str) -> str | None:
     """Why a request on a sandbox in `state` is refused, in words; None where it may go ahead."""
     allowed = {
         "pause": {State.RUNNING},
+        "checkpoint": {State.RUNNING},
         "resume": {State.PAUSED},
         "kill": set(State) - FINAL,
     }[request]

@@ -35,14 +35,14 @@ from sim.steps import (
     BODIES,
     STEPS,
     AnyStep,
+    Checkpoint,
     Clear,
     Comparison,
     Crash,
     CrashPoint,
     Expect,
-    FlagKey,
     FlagStep,
-    FlagValue,
+    FlagValues,
     Inject,
     Kill,
     Pause,
@@ -58,6 +58,7 @@ from sim.strict import Finding, Strict, findings
 from sim.yaml_positions import Document, Path, Position, parse
 
 __all__ = [
+    "Checkpoint",
     "Clear",
     "Comparison",
     "Crash",
@@ -117,7 +118,7 @@ class FlagFile(Strict):
         return file
 
 
-_INLINE_FLAGS: TypeAdapter[Mapping[str, Any]] = TypeAdapter(Mapping[FlagKey, FlagValue])
+_INLINE_FLAGS: TypeAdapter[Mapping[str, Any]] = TypeAdapter(FlagValues)
 
 
 def _flags(value: Any, info: ValidationInfo) -> Any:
@@ -142,8 +143,7 @@ class Engine(Strict):
     mutant: Annotated[str, AfterValidator(_mutant)] | None = None
 
 
-_InlineFlags = Mapping[FlagKey, FlagValue]
-Flags = Annotated[FlagFile | _InlineFlags, PlainValidator(_flags, json_schema_input_type=FlagFile | _InlineFlags)]
+Flags = Annotated[FlagFile | FlagValues, PlainValidator(_flags, json_schema_input_type=FlagFile | FlagValues)]
 Listed = Field(strict=False)  # a document's list becomes a tuple
 Requirement = Literal["hugetlb", "cgroup", "write_protect_scan", "root"]
 

@@ -7,13 +7,22 @@ import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    create_model,
+    model_validator,
+)
 
-from flags.catalog import FLAGS, did_you_mean
-from flags.inline import Rollout, RolloutKind
-from sim.places import AtChunk, AtWord, FaultPoint, Place
+from flags.catalog import FLAGS, Flag, did_you_mean
+from flags.inline import InlineValue, Rollout, RolloutKind
+from sim.places import AtChunk, AtWord, FaultPoint, Place, in_words_of_delay
 from sim.strict import Strict
 from sim.units import PERCENT, Duration, Percent, parse_percent, show
 
@@ -62,13 +71,53 @@ class _RolloutForm(Strict):
     by: RolloutKind = "sandbox"
 
 
-def _flag_value(value: Any, info: ValidationInfo) -> Any:
-    if isinstance(value, bool | Rollout):
+def _object_form(flag: Flag) -> type[Strict]:
+    """What a JSON flag's object may hold, as the catalogue says."""
+    kinds: dict[type, Any] = {bool: bool, int: Annotated[int, Field(ge=0)]}
+    fields: dict[str, Any] = {each.name: (kinds[type(each.default)], each.default) for each in flag.settings}
+    return create_model(f"{flag.key} object", __base__=Strict, **fields)
+
+
+def _object_rollout_form(key: str, form: type[Strict]) -> type[_RolloutForm]:
+    fields: dict[str, Any] = {"value": (form, None)}
+    return create_model(f"{key} rollout", __base__=_RolloutForm, **fields)
+
+
+_OBJECT_FORMS = {each.key: _object_form(each) for each in FLAGS.values() if each.type == "json"}
+_OBJECT_ROLLOUT_FORMS = {key: _object_rollout_form(key, form) for key, form in _OBJECT_FORMS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Keyed:
+    """A flag's value together with the key that says of which type it must be."""
+
+    key: str
+    value: Any
+
+
+def _with_keys(values: Any) -> Any:
+    return {key: _Keyed(key, value) for key, value in values.items()} if isinstance(values, Mapping) else values
+
+
+def _flag_value(given: Any, info: ValidationInfo) -> Any:
+    key, value = given.key, given.value
+    if isinstance(value, Rollout) or key not in FLAGS:
         return value
-    if not isinstance(value, Mapping):
-        raise ValueError(f"expected true, false or {{rollout: 50%, by: sandbox}}, got {show(value)}")  # noqa: TRY004 - pydantic collects ValueError
-    form = _RolloutForm.model_validate(value, context=info.context)
-    return Rollout(form.rollout, form.by)
+    form, rollout_form = _OBJECT_FORMS.get(key), _OBJECT_ROLLOUT_FORMS.get(key, _RolloutForm)
+    if form is None and isinstance(value, bool):
+        return value
+    if isinstance(value, Mapping) and (form is None or "rollout" in value):
+        return _rollout(rollout_form.model_validate(value, context=info.context))
+    if form is not None and isinstance(value, Mapping):
+        return form.model_validate(value, context=info.context).model_dump(exclude_unset=True)
+    forms = "true, false or {rollout: 50%, by: sandbox}" if form is None else "{enabled: true} or {rollout: 50%}"
+    raise ValueError(f"expected {forms}, got {show(value)}")
+
+
+def _rollout(form: Any) -> Rollout:
+    """Of either rollout form; only that of a JSON flag has a value."""
+    value = getattr(form, "value", None)
+    return Rollout(form.rollout, form.by, value.model_dump(exclude_unset=True) if value else None)
 
 
 def _flag_key(key: str) -> str:
@@ -78,7 +127,10 @@ def _flag_key(key: str) -> str:
 
 
 FlagKey = Annotated[str, AfterValidator(_flag_key)]
-FlagValue = Annotated[bool | Rollout, BeforeValidator(_flag_value, json_schema_input_type=bool | _RolloutForm)]
+_FLAG_FORMS = reduce(operator.or_, [*_OBJECT_FORMS.values(), *_OBJECT_ROLLOUT_FORMS.values()], bool | _RolloutForm)
+FlagValue = Annotated[InlineValue, PlainValidator(_flag_value, json_schema_input_type=_FLAG_FORMS)]
+FlagValues = Annotated[Mapping[FlagKey, FlagValue], BeforeValidator(_with_keys)]
+"""Flag values as a scenario writes them, each of its flag's type."""
 
 
 def _errno(name: str) -> str:
@@ -158,6 +210,14 @@ class Pause(Selection):
     deadline: Duration = 60.0
 
 
+class Checkpoint(Selection):
+    """Export the memory of the selected sandboxes while the same guests go on; `deadline` in seconds."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    state: State | None = "running"
+    deadline: Duration = 60.0
+
+
 class Resume(Selection):
     """Resume the selected sandboxes from their newest snapshot; `deadline` in seconds."""
 
@@ -176,22 +236,37 @@ class FlagStep(Strict):
     """Change flags; ends when the change is effective."""
 
     kind: Literal["flag"] = "flag"
-    values: Annotated[Mapping[FlagKey, FlagValue], Field(min_length=1)]
+    values: Annotated[FlagValues, Field(min_length=1)]
 
 
 class Inject(Strict):
-    """Arm a fault on every sandbox that matches, until `clear`, or until it fired `count` times."""
+    """Arm a fault on every sandbox that matches, until `clear`, or until it fired `count` times on it.
+
+    It fails the act with `errno`, or holds it up for `delay` seconds.
+    """
 
     kind: Literal["inject"] = "inject"
     fault: FaultPoint
-    errno: Errno = "EIO"
+    errno: Errno | None = None
+    delay: Duration | None = None
     at: At = "first"
     sandboxes: str = "*"
     count: AtLeastOne | None = None
 
+    @model_validator(mode="after")
+    def _fails_or_delays(self) -> Self:
+        if self.errno is not None and self.delay is not None:
+            raise ValueError("a fault fails or delays; remove errno or delay")
+        return self
+
+    @property
+    def error(self) -> str:
+        """What the fault gives: an errno name (EIO unless given), or `delay 300 ms`."""
+        return in_words_of_delay(self.delay) if self.delay is not None else self.errno or "EIO"
+
     @property
     def errno_number(self) -> int:
-        return int(getattr(errno_names, self.errno))
+        return int(getattr(errno_names, self.errno or "EIO"))
 
 
 class Clear(Strict):
@@ -258,7 +333,7 @@ class Expect(StateExpectation):
     kind: Literal["expect"] = "expect"
 
 
-Step = Tick | Pause | Resume | Kill | FlagStep | Inject | Clear | Crash | Restart | Wait | Expect
+Step = Tick | Pause | Checkpoint | Resume | Kill | FlagStep | Inject | Clear | Crash | Restart | Wait | Expect
 STEPS: dict[str, type[Step]] = {model.model_fields["kind"].default: model for model in get_args(Step)}
 BODIES = {"tick": "ticks", "flag": "values", "wait": "seconds"}
 """Steps that are written as one value, `tick: 10`, and the field that holds it."""

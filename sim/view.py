@@ -26,6 +26,8 @@ class PauseView:
     path: str | None = None
     punch: bool = False
     punch_reason: str | None = None
+    notes: tuple[str, ...] = ()
+    checkpoint: bool = False
     chunks: int = 0
     published: int = 0
     published_bytes: int = 0
@@ -91,18 +93,25 @@ class FaultView:
 
 @dataclass(frozen=True, slots=True)
 class MemoryView:
-    """Node memory, bytes: guests plus caches now, the largest sum seen, what admission granted, and the budget."""
+    """Node memory, bytes: guests plus caches now, the largest sum seen, what admission granted, and the budget.
+
+    `hugetlb` is the guests' other pool, and counts; `page_cache` is of finished builds on disk, and does not: the
+    kernel gives it up when it must.
+    """
 
     guests: int = 0
     caches: int = 0
     peak: int = 0
     planned: int = 0
     budget: int = 0
+    hugetlb: int = 0
+    page_cache: int = 0
+    peak_with_page_cache: int = 0
 
     @property
     def now(self) -> int:
-        """Guests and caches together."""
-        return self.guests + self.caches
+        """Guests of both pools, and caches."""
+        return self.guests + self.hugetlb + self.caches
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,14 +222,27 @@ def _next_run(view: View, entry: Entry) -> View:
             return replace(view, tick=tick)
         case events.StepStarted() as step:
             return replace(view, step=step)
-        case events.MemorySampled(guests, caches, planned):
-            peak = max(view.memory.peak, guests + caches)
-            return replace(view, memory=MemoryView(guests, caches, peak, planned, view.memory.budget))
+        case events.MemorySampled() as sample:
+            return replace(view, memory=_next_memory(view.memory, sample))
         case events.Judged() as judged:
             return replace(view, judged=(*view.judged, judged))
         case events.RunEnded() as ended:
             return replace(view, ended=ended)
     return view
+
+
+def _next_memory(memory: MemoryView, sample: events.MemorySampled) -> MemoryView:
+    now = sample.guests + sample.hugetlb + sample.caches
+    return MemoryView(
+        guests=sample.guests,
+        caches=sample.caches,
+        peak=max(memory.peak, now),
+        planned=sample.planned,
+        budget=memory.budget,
+        hugetlb=sample.hugetlb,
+        page_cache=sample.page_cache,
+        peak_with_page_cache=max(memory.peak_with_page_cache, now + sample.page_cache),
+    )
 
 
 def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
@@ -245,9 +267,8 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
             )
         case events.GuestMeasured(resident):
             return replace(sandbox, resident=resident)
-        case engine_events.ChunkPublished(source_resident=source, cache_resident=cached):
-            # Two workers may tell out of order; in a frozen guest's pause memory only falls and the cache only grows.
-            return replace(sandbox, resident=min(sandbox.resident, source), cached=max(sandbox.cached, cached))
+        case engine_events.ChunkPublished() as published:
+            return _copied_on(sandbox, published)
         case engine_events.ChunkPunched(freed=freed) | engine_events.CleanPagesPunched(freed=freed):
             return replace(sandbox, punched=max(sandbox.punched, freed))  # two workers may tell it out of order
         case events.GuestEnded():
@@ -261,14 +282,24 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
     return sandbox
 
 
+def _copied_on(sandbox: SandboxView, published: engine_events.ChunkPublished) -> SandboxView:
+    """Two workers may tell out of order; in a frozen guest's pause memory only falls and the cache only grows."""
+    if sandbox.pause is not None and sandbox.pause.incarnation not in {"", sandbox.incarnation}:
+        return sandbox  # it was resumed meanwhile: that memory is its predecessor's
+    source = published.source_resident
+    resident = sandbox.resident if source is None else min(sandbox.resident, source)
+    return replace(sandbox, resident=resident, cached=max(sandbox.cached, published.cache_resident))
+
+
 def _next_pause(pause: PauseView, entry: Entry) -> PauseView:
     match entry.event:
         case events.Decided(flags):
             return replace(pause, decision=flags)
         case events.GuestFrozen(incarnation):
             return replace(pause, incarnation=incarnation)
-        case engine_events.Planned(path, punch, reason, chunks, dirty):
-            return replace(pause, path=path, punch=punch, punch_reason=reason, chunks=chunks, dirty_bytes=dirty)
+        case engine_events.Planned(path, punch, reason, chunks, dirty, notes):
+            pause = replace(pause, path=path, punch=punch, punch_reason=reason, notes=tuple(notes))
+            return replace(pause, chunks=chunks, dirty_bytes=dirty)
         case engine_events.ChunkPublished(length=length):
             published = pause.published_bytes + length
             return replace(pause, published=pause.published + 1, published_bytes=published)
@@ -306,4 +337,5 @@ def _settled(pause: PauseView, settled: events.PauseSettled, t: float) -> PauseV
         blocked_ms=settled.blocked_ms,
         build=settled.build,
         content_hash=settled.content_hash,
+        checkpoint=settled.checkpoint,
     )

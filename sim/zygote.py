@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,26 +64,37 @@ class _Zygote:
             if fd == self._wakeup:
                 if signal.SIGTERM in os.read(self._wakeup, 4096):
                     self._end_all()
-            elif self._connection is None:
+            else:
+                self._talk()
+
+    def _talk(self) -> None:
+        """A node may die in the middle of anything: that ends the talk, and no guest."""
+        try:
+            if self._connection is None:
                 self._connection, _address = self._listener.accept()
                 self._connection.send(json.dumps({"pid": os.getpid()}).encode())
+            elif request := self._connection.recv(MESSAGE):
+                self._obey(json.loads(request), self._connection)
             else:
-                self._obey(self._connection)
-
-    def _obey(self, connection: socket.socket) -> None:
-        try:
-            request = connection.recv(MESSAGE)
+                self._hang_up()
         except ConnectionError:
-            request = b""
-        if not request:
-            connection.close()
-            self._connection = None
-            self._alone_since = time.monotonic()
-            return
-        command = json.loads(request)
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+        self._alone_since = time.monotonic()
+
+    def _obey(self, command: dict[str, Any], connection: socket.socket) -> None:
         match command["op"]:
             case "spawn":
-                self._spawn(command["spec"], connection)
+                try:
+                    pid, child = self._spawn(command["spec"])
+                except OSError as error:  # no process or fd to be had: the guests that there are live on
+                    connection.send(json.dumps({"error": f"the zygote cannot fork: {error.strerror}"}).encode())
+                else:
+                    self._tell(connection, pid, child)
             case "list":
                 for pid, child in self._children.items():
                     self._tell(connection, pid, child)
@@ -91,14 +103,19 @@ class _Zygote:
                 self._end_all()
                 connection.send(b"{}")
 
-    def _spawn(self, spec: guest.GuestSpec, connection: socket.socket) -> None:
+    def _spawn(self, spec: guest.GuestSpec) -> tuple[int, _Child]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid = os.fork()
-        if pid == 0:
-            self._become_guest(spec, theirs, os.getppid())
-        theirs.close()
-        self._children[pid] = child = _Child(spec, ours, os.pidfd_open(pid))
-        self._tell(connection, pid, child)
+        with theirs:
+            zygote_pid, pid = os.getpid(), os.fork()
+            if pid == 0:
+                self._become_guest(spec, theirs, zygote_pid)
+        try:
+            self._children[pid] = child = _Child(spec, ours, os.pidfd_open(pid))
+        except OSError:
+            os.kill(pid, signal.SIGKILL)  # ours and not reaped yet, so the pid is nobody else's
+            os.waitpid(pid, 0)
+            raise
+        return pid, child
 
     def _become_guest(self, spec: guest.GuestSpec, control: socket.socket, zygote_pid: int) -> None:
         """Never returns. Keeps no fd of the zygote or of another guest."""
@@ -112,6 +129,8 @@ class _Zygote:
             os.closerange(keep + 1, 1 << 20)
             guest.run(spec, control, zygote_pid)
             code = 0
+        except Exception:  # noqa: BLE001 - its death is all that a node sees; the node's log says why
+            traceback.print_exc()
         finally:
             os._exit(code)
 

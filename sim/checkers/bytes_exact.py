@@ -11,8 +11,8 @@ from engine.resume import fill
 from engine.snapshot import Build, Header
 from sim import events
 from sim.checkers.evidence import Evidence, page_violation, violation
-from sim.node import GENERATIONS
 from sim.oracle import generations
+from sim.pausing import GENERATIONS
 from sim.view import PauseView
 
 

@@ -8,7 +8,7 @@ from sim import events
 from sim.checkers.evidence import Evidence, violation
 from sim.view import PauseView
 
-PUNCH, BACKGROUND = "memfd-punch-on-snapshot", "memfd-background-copy"
+PUNCH, BACKGROUND, DEDUP = "memfd-punch-on-snapshot", "memfd-background-copy", "memfile-diff-dedup"
 
 
 class DecisionPinned:
@@ -43,6 +43,15 @@ def _contradictions(pause: PauseView, decisions: int) -> list[str]:
     value = {flag: each["value"] for flag, each in pause.decision.items()}
     if pause.punched_bytes and not value.get(PUNCH):
         found.append(f"{pause.punched_bytes} bytes were freed, and the decision was not to punch")
-    if pause.path is not None and (pause.path == "memfd-background") != bool(value.get(BACKGROUND)):
-        found.append(f"the path was {pause.path}, and {BACKGROUND} was {value.get(BACKGROUND)}")
+    if pause.path is not None and pause.path not in _paths(pause, value):
+        found.append(f"the path was {pause.path}, which is not what the flags said")
     return found
+
+
+def _paths(pause: PauseView, value: dict[str, Any]) -> set[str]:
+    """What the decision allows; whether there is a memfd was latched before it."""
+    if pause.checkpoint:
+        return {"in-place", "process"}
+    if value.get(DEDUP, {}).get("enabled"):
+        return {"dedup", "process"}
+    return {"memfd-background" if value.get(BACKGROUND) else "memfd", "process"}

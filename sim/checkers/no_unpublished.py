@@ -35,21 +35,26 @@ class NoUnpublished:
 
 
 def _freed_too_early(evidence: Evidence, pause: PauseView) -> str | None:
-    at_freeze, allowed = 0, 0
+    """Gone may be what was told to be gone, and the spans of chunks that are published and about to be punched."""
+    at_freeze, told, open_spans = 0, 0, dict[int, int]()
     for entry in evidence.of_pause(pause.id):
         match entry.event:
             case engine_events.Scanned(resident_bytes=resident):
-                at_freeze = resident
+                at_freeze = resident or 0
             case engine_events.CleanPagesPunched(freed=freed):
-                allowed += freed
+                told = max(told, freed)
+            case engine_events.ChunkPunched(chunk=chunk, freed=freed):
+                told = max(told, freed)
+                open_spans.pop(chunk, None)
             case engine_events.ChunkPublished() as published:
-                freed = at_freeze - published.source_resident
-                if freed > allowed:
+                resident = published.source_resident
+                early = 0 if resident is None else at_freeze - resident - told - sum(open_spans.values())
+                if early > 0:
                     return (
-                        f"{freed - allowed} bytes were freed from the guest before they were published "
+                        f"{early} bytes were freed from the guest before they were published "
                         f"(seen at chunk {published.chunk})"
                     )
-                allowed += published.page_bytes
+                open_spans[published.chunk] = published.span
             case _:
                 pass
     return None

@@ -20,6 +20,11 @@ from sim.verdict import ExitCode
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Use this seed instead of the file's.")
 @click.option("--only", multiple=True, metavar="SANDBOX", help="Run with this sandbox alone; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+@click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Where caches go, on disk or tmpfs, instead of what the scenario says.",
+)
 @click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
 @click.option(
     "--keep",
@@ -37,6 +42,7 @@ def command(
     seed: int | None,
     only: tuple[str, ...],
     as_json: bool,
+    cache_dir: Path | None,
     runs_dir: Path,
     keep: str,
     time_limit: float,
@@ -47,7 +53,7 @@ def command(
     from sim.batch import Batch
     from sim.runner import RunOptions
 
-    options = RunOptions(runs_dir=runs_dir, seed=seed, only=only, keep=keep, time_limit=time_limit)
+    options = RunOptions(runs_dir=runs_dir, seed=seed, cache_dir=cache_dir, only=only, keep=keep, time_limit=time_limit)
     batch = Batch.load(paths, options)
     if dry_run:
         click.echo(batch.plan())

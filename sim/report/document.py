@@ -24,6 +24,7 @@ _PAUSE_FIELDS = (
     "peak_ratio",
     "copy_ms",
     "blocked_ms",
+    "checkpoint",
 )
 
 
@@ -82,4 +83,9 @@ def _pause(pause: PauseView) -> dict[str, Any]:
     decision = {
         flag: {"value": each.get("value"), "reason": each.get("reason")} for flag, each in pause.decision.items()
     }
-    return {"sandbox": pause.sandbox, "decision": decision, **{name: getattr(pause, name) for name in _PAUSE_FIELDS}}
+    return {
+        "sandbox": pause.sandbox,
+        "decision": decision,
+        **{name: getattr(pause, name) for name in _PAUSE_FIELDS},
+        "notes": list(pause.notes),
+    }

@@ -12,6 +12,7 @@ from sim.view import PauseView, View
 
 _PUNCH_FLAG = "memfd-punch-on-snapshot"
 _OUTCOMES = {"finished": "paused", "rolled-back": "rolled back", "discarded": "discarded"}
+_ALSO = {"checkpoint": "checkpointed", "refused": "refused"}
 _DIGEST_LENGTH = 12
 _HUGE = 2 << 20
 
@@ -22,6 +23,7 @@ def summary(view: View, run_dir: Path | None = None) -> str:
         _title(view),
         *(_flag_table(flag, view.pauses) for flag in _compared_flags(view.pauses)),
         _outcomes(view),
+        _without_effect(view),
         _judged("invariants", judgements.invariants(view)),
         _judged("expectations", judgements.expectations(view)),
         _footer(view, run_dir),
@@ -76,12 +78,27 @@ def _freed(pauses: Sequence[PauseView]) -> str:
 
 
 def _outcomes(view: View) -> list[str]:
-    counted = Counter(each.outcome for each in view.pauses)
+    counted = Counter("checkpoint" if _is_checkpoint(each) else each.outcome for each in view.pauses)
     parts = [f"{counted[outcome]} {word}" for outcome, word in _OUTCOMES.items()]
+    parts += [f"{counted[outcome]} {word}" for outcome, word in _ALSO.items() if counted[outcome]]
     if counted[None]:
         parts.append(f"{counted[None]} not settled")
     states = ", ".join(f"{count} {state}" for state, count in sorted(view.counts.items()))
     return [f"pauses      {', '.join(parts)}", f"at the end  {states or 'no sandbox'}"]
+
+
+def _is_checkpoint(pause: PauseView) -> bool:
+    return pause.checkpoint and pause.outcome == "finished"
+
+
+def _without_effect(view: View) -> list[str]:
+    """Flags that were set and did nothing, once each, with how many pauses that was so for."""
+    counted = Counter(note for pause in view.pauses for note in pause.notes)
+    return (
+        ["flags without effect", *(f"  {note} ({words.plural(n, 'pause')})" for note, n in counted.items())]
+        if counted
+        else []
+    )
 
 
 def _judged(title: str, judged: Sequence[Judgement]) -> list[str]:
@@ -121,12 +138,20 @@ def _footer(view: View, run_dir: Path | None) -> list[str]:
 def _node_memory(view: View) -> str | None:
     peak = view.ended.peak_memory if view.ended else view.memory.peak
     budget = f" of {words.size(view.memory.budget)} (given)" if view.memory.budget else ""
-    return f"at most {words.size(peak)} in guests and caches (measured){budget}" if peak else None
+    pools = f", {words.size(view.memory.hugetlb)} of it in the hugetlb pool now" if view.memory.hugetlb else ""
+    return f"at most {words.size(peak)} in guests and caches (measured){budget}{pools}" if peak else None
 
 
 def _cgroup_memory(view: View) -> str | None:
-    peak = view.ended.cgroup_peak if view.ended else None
-    return f"at most {words.size(peak)}, the processes themselves included (measured)" if peak else None
+    ended = view.ended
+    if ended is None or not ended.cgroup_peak:
+        return None
+    said = f"at most {words.size(ended.cgroup_peak)}, the processes themselves included (measured)"
+    if ended.cgroup_base is None or not ended.peak_with_page_cache:
+        return said
+    beyond = ended.cgroup_peak - ended.cgroup_base
+    ours = words.size(ended.peak_with_page_cache)
+    return f"{said}; {words.size(beyond)} beyond them against our {ours} with page cache"
 
 
 def _stand_in(page_sizes: Iterable[int]) -> str | None:

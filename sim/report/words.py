@@ -59,21 +59,32 @@ def flag_value(value: Any) -> str:
     return str(value)
 
 
+_NOT_SERVED = "ERROR:FLAG_NOT_FOUND"
+
+
 def decision(flags: Mapping[str, Mapping[str, Any]]) -> str:
-    """Every flag of a decision with its value and reason: `memfd-background-copy on (FALLTHROUGH)`."""
-    parts = (f"{key} {flag_value(each.get('value'))} ({each.get('reason')})" for key, each in flags.items())
+    """Every flag that was served, with its value and reason: `memfd-background-copy on (FALLTHROUGH)`."""
+    served = {key: each for key, each in flags.items() if each.get("reason") != _NOT_SERVED}
+    parts = [f"{key} {flag_value(each.get('value'))} ({each.get('reason')})" for key, each in served.items()]
+    if flags and len(served) < len(flags):
+        parts.append("the rest as by default")
     return ", ".join(parts) or "none"
 
 
 def _of_copy(who: str, event: Event) -> str | None:
     match event:
         case copying.Scanned(tracker=tracker, dirty_bytes=dirty, resident_bytes=resident, scan_ms=ms):
-            return f"{who}: {size(dirty)} of {size(resident)} resident is dirty ({tracker}, {ms:.1f} ms)"
+            of = "" if resident is None else f" of {size(resident)} resident"
+            return f"{who}: {size(dirty)}{of} is dirty ({tracker}, {ms:.1f} ms)"
+        case copying.Compared(stored=stored, zero=zero, equal=equal, compare_ms=ms):
+            left_out = f"{size(equal)} as in the parent, {size(zero)} zero"
+            return f"{who}: of the dirty pages {size(stored)} is stored; {left_out} ({ms:.1f} ms)"
         case copying.Planned(path=path, punch=punch, punch_reason=reason, chunks=chunks, dirty_bytes=dirty):
             will = "will punch" if punch else "will not punch"
             return f"{who}: path {path}, {plural(chunks, 'chunk')}, {size(dirty)}; {will}: {reason}"
         case copying.ChunkPublished(chunk=chunk, length=length, source_resident=source, cache_resident=cache):
-            return f"{who}: chunk {chunk} is published ({size(length)}); memfd {size(source)}, cache {size(cache)}"
+            memfd = "" if source is None else f"memfd {size(source)}, "
+            return f"{who}: chunk {chunk} is published ({size(length)}); {memfd}cache {size(cache)}"
         case copying.ChunkPunched(chunk=chunk, freed=freed):
             return f"{who}: chunk {chunk} is punched; {size(freed)} of the memfd freed so far"
         case copying.CleanPagesPunched(length=length, freed=freed):

@@ -93,16 +93,20 @@ def _marks(once: int, memory: MemoryView, room: int) -> Spans:
     return (Span(line, "muted"),)
 
 
+ALWAYS_SHOWN = frozenset({"memfd-punch-on-snapshot", "memfd-background-copy"})
+
+
 def flags_line(view: View, cells: int) -> Spans:
-    """Every flag of the catalogue with its value; the safe one where nothing was set."""
+    """The two flags that keys change, and every other one that was set."""
+    shown = [known for known in CATALOG if known.key in view.flags or known.key in ALWAYS_SHOWN]
     pieces = [
         Piece(index, _flag(known.key, view.flags.get(known.key, known.safe), known.safe))
-        for index, known in enumerate(CATALOG)
+        for index, known in enumerate(shown)
     ]
     return (Span(" flags  ", "muted"), *line_of(pieces, cells - 8))
 
 
-def _flag(key: str, value: object, safe: bool) -> Spans:
+def _flag(key: str, value: object, safe: object) -> Spans:
     glyph = {True: "●", False: "○"}.get(value, "◐") if isinstance(value, bool) else "◐"
     return (Span(f"{key} ", "muted"), Span(f"{glyph} {words.flag_value(value)}", "calm" if value == safe else "warn"))
 

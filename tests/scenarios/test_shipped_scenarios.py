@@ -10,7 +10,7 @@ import pytest
 from sim.requirements import missing
 from sim.run_folder import processes_of
 from sim.runner import RunOptions, RunResult, run_scenario
-from sim.scenario import load
+from sim.scenario import Pause, load
 
 SCENARIOS = sorted((pathlib.Path(__file__).parents[2] / "scenarios").glob("*.yaml"))
 
@@ -34,7 +34,13 @@ def test_a_shipped_scenario_holds_twice_with_the_same_digest(path: pathlib.Path,
         assert [each.name for each in result.run_dir.glob("*cache*")] == []
     assert first.view.ended is not None
     assert second.view.ended is not None
-    assert first.view.ended.digest == second.view.ended.digest
+    if claims_a_digest(path):
+        assert first.view.ended.digest == second.view.ended.digest
+
+
+def claims_a_digest(path: pathlib.Path) -> bool:
+    """A pause that is not waited for races with what follows: its order of events is not promised."""
+    return all(each.until == "settled" for each in load(path).steps if isinstance(each, Pause))
 
 
 def test_another_seed_gives_another_digest(tmp_path: pathlib.Path) -> None:

@@ -120,7 +120,7 @@ class RecordedDrill:
             done = (chunk + 1) * 2 * MIB
             resident = 32 * MIB - done if punch else 32 * MIB
             published = engine_events.ChunkPublished(
-                chunk=chunk, length=2 * MIB, page_bytes=2 * MIB, source_resident=resident, cache_resident=done
+                chunk=chunk, length=2 * MIB, span=2 * MIB, source_resident=resident, cache_resident=done
             )
             self.tell(published, name, pause)
             if punch:

@@ -246,7 +246,7 @@ async def test_only_rows_that_changed_are_drawn_again(drill: RecordedDrill, monk
 
         monkeypatch.setattr(table, "_row", counted)
         published = engine_events.ChunkPublished(
-            chunk=0, length=1, page_bytes=1, source_resident=0, cache_resident=32 << 20
+            chunk=0, length=1, span=1, source_resident=0, cache_resident=32 << 20
         )
         drill.tell(published, "web-3")
         await until_seen(pilot, "web-3    ● running    ·········│▓▓▓▓▓▓▓▓▓")

@@ -15,11 +15,12 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 
 from engine import linux, resume
@@ -31,7 +32,8 @@ from engine.incarnation import GuestProcess, Incarnation, start_time_of
 from engine.memfd import Memfd
 from engine.pause import Outcome, Pause, PauseRequest, PauseResult
 from engine.permit import CondemnedRecords
-from engine.plan import PauseOptions
+from engine.plan import DedupOptions, PauseOptions
+from engine.process_memory import ProcessMemory
 from engine.snapshot import Build, Header, template
 
 MIB = 1 << 20
@@ -82,6 +84,13 @@ class _Child:
             content = page_content(seed, page) if seed else bytes(PAGE)
             self.memory[page * PAGE : (page + 1) * PAGE] = content
             os.pwrite(self.notes, b"\1", page)
+
+    def fill(self, factor: int) -> None:
+        """Every 8 bytes of memory get a value of their own, as fast as numpy can."""
+        words = np.frombuffer(self.memory, dtype=np.uint64)
+        for at in range(0, len(words), 1 << 18):
+            end = min(at + (1 << 18), len(words))
+            words[at:end] = np.arange(at + 1, end + 1, dtype=np.uint64) * np.uint64(factor)
 
     def read(self, page: int) -> str:
         return self.memory[page * PAGE : (page + 1) * PAGE].hex()
@@ -139,6 +148,10 @@ class Guest:
     def write(self, pages: Iterable[int], seed: int) -> None:
         """Seed 0 writes zeros."""
         assert self.ask("write", list(pages), seed) is None
+
+    def by_process(self) -> ProcessMemory:
+        """Its memory as one sees it who was given no memfd."""
+        return ProcessMemory(self.pid, self.address, self.memfd.size, self.memfd.page_size)
 
     def track(self, *, block_size: int = PAGE, bitmap: bool = False) -> Guest:
         """From now on the guest's writes are noted: by the kernel where it can, else by the guest itself."""
@@ -238,23 +251,29 @@ class Pauser:
         block_size: int = PAGE,
         background: bool = False,
         punch: bool = True,
+        dedup: bool = False,
+        options: PauseOptions | None = None,
+        by_process: bool = False,
+        checkpoint: bool = False,
         effects: Effects | None = None,
         attachments: dict[str, bytes] | None = None,
     ) -> Pause:
-        """A pause of a guest that is frozen here, not yet begun."""
+        """A pause (or checkpoint) of a guest that is frozen here, not yet begun."""
         assert guest.tracker is not None
         guest.process.freeze()
         request = PauseRequest(
             guest=guest.process,
-            memfd=guest.memfd,
+            memory=guest.by_process() if by_process else guest.memfd,
             tracker=guest.tracker,
             block_size=block_size,
             parent=parent or template(guest.memfd.size, block_size),
             build=build,
             builds=self.builds,
             condemned=self.condemned,
-            options=PauseOptions(background_copy=background, punch=punch),
+            options=options
+            or PauseOptions(not by_process, background_copy=background, punch=punch, dedup=DedupOptions(dedup)),
             attachments=attachments or {},
+            checkpoint=checkpoint,
         )
         return Pause(request, effects, self.events.append)
 
@@ -289,24 +308,24 @@ class Pauser:
         """The events of one kind so far, in order."""
         return [event for event in self.events if isinstance(event, kind)]
 
-    def assert_discarded(self, guest: Guest, result: PauseResult) -> None:
-        """Rule 5: guest dead, cache gone, record retired, memory given back."""
+    def assert_discarded(self, guest: Guest, result: PauseResult, left: Sequence[str] = ()) -> None:
+        """Rule 5: guest dead, cache gone, record retired, memory given back. `left` are the builds of before."""
         assert result.outcome is Outcome.DISCARDED
         assert result.condemned
         assert result.header is None
         assert guest.process.is_dead()
-        assert self.names() == []
+        assert self.names() == list(left)
         assert list(self.condemned.records()) == []
         assert guest.memfd.fd == -1
 
-    def assert_rolled_back(self, guest: Guest, result: PauseResult, before: bytes) -> None:
-        """Rule 5: nothing was lost; the guest is still stopped and may run on."""
+    def assert_rolled_back(self, guest: Guest, result: PauseResult, before: bytes, left: Sequence[str] = ()) -> None:
+        """Rule 5: nothing was lost; the guest is still stopped and may run on. `left` are the builds of before."""
         assert result.outcome is Outcome.ROLLED_BACK
         assert not result.condemned
         assert result.punched_bytes == 0
         assert guest.process.is_stopped()
         assert guest.memory() == before
-        assert self.names() == []
+        assert self.names() == list(left)
         assert list(self.condemned.records()) == []
         guest.process.thaw(self.condemned)
         assert guest.is_alive_and_runs()

@@ -14,7 +14,7 @@ KINDS = [
     for _, kind in inspect.getmembers(engine.events, inspect.isclass)
     if issubclass(kind, Event) and kind is not Event
 ]
-SAMPLES = {"int": 7, "int | None": None, "str": "x", "bool": True, "float": 1.5}
+SAMPLES = {"list[str]": ["x"], "int": 7, "int | None": None, "str": "x", "bool": True, "float": 1.5}
 
 
 def sample(kind: type[Event]) -> Event:

@@ -59,13 +59,6 @@ def test_the_peak_is_the_largest_sum_and_not_the_last(cache: Cache, memfd: Memfd
     assert meter.freed() == SIZE
 
 
-def test_bytes_that_are_written_and_not_published_count_on_a_disk(cache: Cache, memfd: Memfd) -> None:
-    meter = PeakMeter(memfd, cache)
-    cache.on_tmpfs = False
-    meter.sample(unpublished=MIB)
-    assert meter.peak_over == MIB
-
-
 def test_a_memfd_that_held_nothing_has_a_peak_and_no_ratio(cache: Cache) -> None:
     empty = memory(0)
     meter = PeakMeter(empty, cache)

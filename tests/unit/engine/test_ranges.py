@@ -12,7 +12,6 @@ from engine.ranges import (
     Blocks,
     RangeError,
     chunks,
-    clean_page_runs,
     from_indexes,
     from_ranges,
     indexes,
@@ -189,13 +188,6 @@ def test_sizes_that_do_not_divide_are_refused(
         chunks(Blocks(), size, block_size, page_size, span)
 
 
-def test_a_dirty_block_outside_the_file_is_refused() -> None:
-    with pytest.raises(RangeError, match="dirty block 4 lies outside the file"):
-        chunks(Blocks([4]), 4 * KIB4, KIB4, KIB4)
-    with pytest.raises(RangeError, match="dirty block 4 lies outside the file"):
-        clean_page_runs(Blocks([4]), 4 * KIB4, KIB4, KIB4)
-
-
 def test_whole_pages_shrink_to_the_pages_inside() -> None:
     assert whole_pages(1, 3 * KIB4 - 1, KIB4, MIB2) == (KIB4, 2 * KIB4)
 
@@ -225,26 +217,3 @@ def test_whole_pages_are_all_the_pages_inside(start: int, end: int, page_size: i
     assert found == ((pages[0] * page_size, (pages[-1] + 1) * page_size) if pages else None)
 
 
-def test_a_clean_memfd_is_one_clean_run() -> None:
-    assert clean_page_runs(Blocks(), MIB2, KIB4, KIB4) == [(0, MIB2)]
-
-
-def test_a_dirty_small_block_spoils_its_whole_page() -> None:
-    assert clean_page_runs(Blocks([1]), 2 * MIB2, KIB4, MIB2) == [(MIB2, MIB2)]
-
-
-def test_a_dirty_large_block_spoils_all_its_pages() -> None:
-    assert clean_page_runs(Blocks([1]), 3 * MIB2, MIB2, KIB4) == [(0, MIB2), (2 * MIB2, MIB2)]
-
-
-def test_two_dirty_blocks_of_one_page_leave_no_clean_run_between_them() -> None:
-    assert clean_page_runs(Blocks([0, 3]), KIB16, KIB4, KIB16) == []
-
-
-@given(layouts())
-def test_clean_pages_hold_no_dirty_byte_and_none_is_left_out(layout: tuple[Blocks, int, int, int]) -> None:
-    dirty, size, block_size, page_size = layout
-    spoiled = {piece * KIB4 // page_size for piece in dirty_bytes(dirty, block_size)}
-    clean = [page for page in range(size // page_size) if page not in spoiled]
-    expected = [(first * page_size, count * page_size) for first, count in runs(Blocks(clean))]
-    assert clean_page_runs(dirty, size, block_size, page_size) == expected

@@ -116,6 +116,7 @@ def test_pids_times_sizes_versions_and_words_are_not_in_it(kind: type[Event], ch
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
+        (events.StateChanged, {"old": "paused"}),
         (events.StateChanged, {"new": "killed"}),
         (events.StateChanged, {"stop_reason": "crashed"}),
         (events.Decided, {"flags": decided(value=False).flags}),
@@ -156,7 +157,9 @@ def test_a_retried_call_fires_its_fault_once_more_and_is_still_the_same_run() ->
 
 
 def test_a_fault_that_fired_in_another_pause_is_another_run() -> None:
-    moved = [dataclasses.replace(e, pause="web-0.p2") if isinstance(e.event, events.FaultFired) else e for e in STORIES[0]]
+    moved = [
+        dataclasses.replace(e, pause="web-0.p2") if isinstance(e.event, events.FaultFired) else e for e in STORIES[0]
+    ]
     assert digest([*moved, *STORIES[1]]) != SAME
 
 

@@ -21,7 +21,7 @@ def memory_of(pages: array.array[int]) -> bytearray:
     return bytearray(b"".join(content(KEY, page, generation) for page, generation in enumerate(pages)))
 
 
-def pieces(memory: bytes, length: int) -> list[bytes]:
+def pieces(memory: bytes | bytearray, length: int) -> list[bytes]:
     return [bytes(memory[at : at + length]) for at in range(0, len(memory), length)]
 
 

@@ -305,6 +305,8 @@ def test_a_pause_in_the_document_has_its_decision_and_figures() -> None:
         "peak_ratio": 1.03,
         "copy_ms": 12.5,
         "blocked_ms": 3.25,
+        "checkpoint": False,
+        "notes": [],
     }
 
 

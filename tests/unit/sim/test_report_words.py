@@ -54,7 +54,7 @@ def test_a_failure_says_on_which_side_of_the_point_of_no_return_it_was() -> None
 
 def test_a_published_chunk_tells_where_the_memory_is() -> None:
     event = copying.ChunkPublished(
-        chunk=3, length=1 << 20, page_bytes=1 << 20, source_resident=30 << 20, cache_resident=4 << 20
+        chunk=3, length=1 << 20, span=1 << 20, source_resident=30 << 20, cache_resident=4 << 20
     )
     assert said(event) == "web-0: chunk 3 is published (1.0 MiB); memfd 30.0 MiB, cache 4.0 MiB"
 

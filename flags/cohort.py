@@ -1,0 +1,67 @@
+"""Who a flag is on for, and who joins and leaves from one set of flags to another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from flags.catalog import flag, is_on
+from flags.context import SandboxAttributes, to_context
+from flags.launchdarkly import Evaluator, InProcessSource, Items, make_context
+
+Sections = tuple[Items, Items]
+"""Flags and segments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One sandbox of a fleet; its memory in bytes, None where that is not known."""
+
+    attributes: SandboxAttributes
+    memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A change of flags as a fleet sees it."""
+
+    before: tuple[Member, ...]
+    after: tuple[Member, ...]
+    joins: tuple[Member, ...]
+    leaves: tuple[Member, ...]
+
+    @property
+    def is_superset(self) -> bool:
+        """True where everybody who had the flag on keeps it."""
+        return not self.leaves
+
+
+def fleet_of(count: int) -> list[Member]:
+    """A made-up fleet: ten sandboxes a team, eight templates, four clusters."""
+    return [
+        Member(SandboxAttributes(f"sandbox-{n}", f"template-{n % 8}", f"team-{n // 10}", f"cluster-{n % 4}"))
+        for n in range(count)
+    ]
+
+
+def cohort(sections: Sections, key: str, fleet: Iterable[Member]) -> tuple[Member, ...]:
+    """Those for whom the flag is on, by LaunchDarkly's own evaluation; UserError for an unknown key."""
+    known, evaluator = flag(key), Evaluator(InProcessSource(*sections))
+    try:
+        return tuple(
+            each for each in fleet if is_on(evaluator.evaluate(known, make_context(to_context(each.attributes))).value)
+        )
+    finally:
+        evaluator.close()
+
+
+def step(before: Sections, after: Sections, key: str, fleet: Sequence[Member]) -> Step:
+    """Who joins and who leaves from `before` to `after`."""
+    had, have = cohort(before, key, fleet), cohort(after, key, fleet)
+    names, kept = {each.attributes.sandbox for each in had}, {each.attributes.sandbox for each in have}
+    return Step(
+        before=had,
+        after=have,
+        joins=tuple(each for each in have if each.attributes.sandbox not in names),
+        leaves=tuple(each for each in had if each.attributes.sandbox not in kept),
+    )

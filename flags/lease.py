@@ -1,0 +1,116 @@
+"""The dead-man lease: without a fresh heartbeat nothing is punched, whatever the SDK says.
+
+In a half-open partition the SDK serves its last values, with status VALID, for 300 s (its stream_read_timeout). A
+heartbeat flag that the flag service changes all the time tells that apart from a service that has nothing to say.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from threading import Lock
+from typing import Any, Protocol
+
+from engine.errors import UserError
+from flags.catalog import flag
+from flags.client import FlagClient, SourceStatus
+from flags.context import SandboxAttributes
+from flags.decision import Decision, Evaluation
+
+HEARTBEAT = "punch-heartbeat"
+"""The flag that the flag service changes every so often; what it serves is of no account, its version rises."""
+
+LEASE_EXPIRED = "lease_expired"
+_GUARDED = flag("memfd-punch-on-snapshot")
+
+
+def heartbeat_flag(beat: int) -> dict[str, Any]:
+    """The heartbeat flag in LaunchDarkly's JSON form; each beat has a content, and so a version, of its own."""
+    return {
+        "key": HEARTBEAT,
+        "on": True,
+        "variations": [beat],
+        "fallthrough": {"variation": 0},
+        "offVariation": 0,
+        "salt": HEARTBEAT,
+    }
+
+
+class Lease:
+    """Open while the last heartbeat is younger than `duration` seconds of `clock`. Safe from several threads.
+
+    A heartbeat is a version higher than any before. The first one seen says nothing about its age, so it opens
+    nothing; the next one does.
+    """
+
+    def __init__(self, duration: float, clock: Callable[[], float] = time.monotonic) -> None:
+        if not duration > 0:
+            raise UserError(f"lease {duration:g} s is out of range; use a few times the heartbeat's interval")
+        self.duration = duration
+        self._clock = clock
+        self._lock = Lock()
+        self._version: int | None = None
+        self._renewed: float | None = None
+
+    def saw(self, version: int | None) -> None:
+        """The heartbeat flag has this version now; None where there is no such flag, which is no heartbeat."""
+        with self._lock:
+            if version is None or (self._version is not None and version <= self._version):
+                return
+            if self._version is not None:
+                self._renewed = self._clock()
+            self._version = version
+
+    def open(self, now: float | None = None) -> bool:
+        """True where the last heartbeat is fresh at `now` (default: the clock's now)."""
+        age = self.age(now)
+        return age is not None and age < self.duration
+
+    def age(self, now: float | None = None) -> float | None:
+        """Seconds since the last heartbeat, None where there was none."""
+        renewed = self._renewed
+        return None if renewed is None else (self._clock() if now is None else now) - renewed
+
+
+class VersionedFlags(FlagClient, Protocol):
+    """A FlagClient that tells the version in force of any flag, None where there is no such flag."""
+
+    def version(self, key: str) -> int | None: ...
+
+
+class LeasedFlags:
+    """A FlagClient that decides as another does, except that nothing is punched while the lease is not open.
+
+    It owns the other client and closes it. Its status is the other's: an expired lease shows in the decisions.
+    """
+
+    def __init__(self, client: VersionedFlags, lease: Lease) -> None:
+        self._client = client
+        self._lease = lease
+        self._unsubscribe = client.subscribe(self._changed)
+        lease.saw(client.version(HEARTBEAT))
+
+    def decide(self, attributes: SandboxAttributes) -> Decision:
+        decision = self._client.decide(attributes)
+        if self._lease.open():  # asked after the evaluation: the lease covers the answer, not the question
+            return decision
+        return Decision(tuple(_closed(each) if each.flag == _GUARDED.key else each for each in decision.evaluations))
+
+    def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        return self._client.subscribe(callback)
+
+    def status(self) -> SourceStatus:
+        return self._client.status()
+
+    def close(self) -> None:
+        self._unsubscribe()
+        self._client.close()
+
+    def _changed(self, key: str) -> None:
+        if key == HEARTBEAT:
+            self._lease.saw(self._client.version(HEARTBEAT))
+
+
+def _closed(evaluation: Evaluation) -> Evaluation:
+    return replace(evaluation, value=_GUARDED.safe, reason=LEASE_EXPIRED, variation=None, rule=None)

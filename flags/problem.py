@@ -1,0 +1,69 @@
+"""What lint finds before it knows the line, and the little that all its checks share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+from flags.catalog import did_you_mean
+from flags.context import KINDS
+from flags.document import Path
+
+Severity = Literal["error", "warning"]
+Flags = Mapping[str, Mapping[str, Any]]
+"""Flags in LaunchDarkly's JSON form, by key."""
+
+
+class Problem(NamedTuple):
+    """A mistake at a path of the document, what it does in production, and what to do about it."""
+
+    path: Path
+    message: str
+    production: str
+    fix: str
+    severity: Severity = "error"
+
+
+def objects(item: Mapping[str, Any], name: str) -> list[tuple[int, dict[str, Any]]]:
+    """The objects of a list, with their index; what is of another type, LaunchDarkly's own parser refuses."""
+    items = item.get(name)
+    return [(i, each) for i, each in enumerate(items) if isinstance(each, dict)] if isinstance(items, list) else []
+
+
+def index_problem(path: Path, index: Any, variations: list[Any], production: str) -> Iterator[Problem]:
+    """Out of range, or not an index at all."""
+    if type(index) is not int or not 0 <= index < len(variations):
+        fix = f"use 0 to {len(variations) - 1}"
+        yield Problem(path, f"variation {json.dumps(index)} is out of range", production, fix)
+
+
+def kind_problem(path: Path, item: Mapping[str, Any], production: str) -> Iterator[Problem]:
+    """Without one LaunchDarkly means `user`, which no sandbox has."""
+    if "contextKind" not in item:
+        fix = f"use one of: {', '.join(KINDS)}"
+        yield Problem(path, '"contextKind" is missing, which means "user"', production, fix)
+    elif item["contextKind"] not in KINDS:
+        message = f"unknown contextKind {json.dumps(item['contextKind'])}"
+        fix = did_you_mean(str(item["contextKind"]), KINDS)
+        yield Problem((*path, "contextKind"), message, production, fix)
+
+
+def off(flag: Mapping[str, Any]) -> set[int]:
+    """The variation that off serves; without one it is the caller's default."""
+    return set() if flag.get("offVariation") is None else {flag["offVariation"]}
+
+
+def outcomes(flag: Mapping[str, Any]) -> set[int]:
+    """The variations that a flag of sound shape can serve to somebody, its prerequisites left aside."""
+    if not flag["on"]:
+        return off(flag)
+    served = [flag["fallthrough"], *(rule for _, rule in objects(flag, "rules"))]
+    served += [
+        target for name in ("targets", "contextTargets") for _, target in objects(flag, name) if target.get("values")
+    ]
+    found = off(flag) if flag.get("prerequisites") else set()
+    for each in served:
+        entries = [entry for _, entry in objects(each.get("rollout", {}), "variations") if entry["weight"]]
+        found |= {entry["variation"] for entry in entries or [each]}
+    return found

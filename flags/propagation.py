@@ -1,0 +1,111 @@
+"""How long a kill switch takes: from the flag turned off at its source to the first decision that obeys it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event
+from typing import Literal
+
+from engine.errors import EngineError
+from flags.client import FlagClient
+from flags.context import SandboxAttributes
+from flags.file import FileFlags
+from flags.inline import flag_from
+from flags.lease import Lease, LeasedFlags
+from flags.relay import Relay, beat
+from flags.streaming import LaunchDarklyFlags
+
+Way = Literal["file", "stream", "half-open", "half-open with lease"]
+
+_SWITCH = "memfd-punch-on-snapshot"
+_ANYBODY = SandboxAttributes(sandbox="probe", template="probe", team="probe")
+_RESOLUTION = 0.001
+_DEADLINE = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Drill:
+    """A client, how to turn its flag on, and how to turn it off in the way that is drilled."""
+
+    client: FlagClient
+    on: Callable[[], object]
+    off: Callable[[], object]
+
+
+def kill_switch_times(way: Way, rounds: int, *, give_up: float, lease: float = 1.5) -> list[float | None]:
+    """Seconds until OFF was obeyed, one a round, to about a millisecond; None: not within `give_up` seconds.
+
+    Half-open, the relay freezes just before the switch is thrown; without a lease the SDK takes 300 s to notice.
+    The lease is `lease` seconds, its heartbeat a third of that. Not to be called where a LaunchDarkly client is open.
+    """
+    with _drill(way, lease) as drill:
+        return [_one_time(drill, give_up) for _ in range(rounds)]
+
+
+def _one_time(drill: _Drill, give_up: float) -> float | None:
+    drill.on()
+    if _until(drill.client, True, _DEADLINE) is None:
+        raise EngineError(f"the flag was not on after {_DEADLINE:g} s: {drill.client.status()}")
+    drill.off()
+    return _until(drill.client, False, give_up)
+
+
+def _until(client: FlagClient, value: bool, give_up: float) -> float | None:
+    began, pause = time.monotonic(), Event()
+    while client.decide(_ANYBODY).value(_SWITCH) is not value:
+        if time.monotonic() - began > give_up:
+            return None
+        pause.wait(_RESOLUTION)
+    return time.monotonic() - began
+
+
+@contextmanager
+def _drill(way: Way, lease: float) -> Iterator[_Drill]:
+    if way == "file":
+        with TemporaryDirectory(prefix="snapdrill-") as folder:
+            path = Path(folder) / "flags.json"
+            _write(path, True)
+            with _closing(FileFlags(path)) as client:
+                yield _Drill(client, lambda: _write(path, True), lambda: _write(path, False))
+        return
+    with Relay({_SWITCH: flag_from(_SWITCH, True)}) as relay:
+        stream = LaunchDarklyFlags("sdk-propagation", stream_uri=relay.uri)
+        stream.wait_ready(_DEADLINE)
+        leased = way == "half-open with lease"
+        if leased:
+            beat(relay, lease / 3)
+        with _closing(LeasedFlags(stream, Lease(lease)) if leased else stream) as client:
+            yield _Drill(client, lambda: _turn_on(relay, stream), lambda: _turn_off(relay, freeze=way != "stream"))
+
+
+@contextmanager
+def _closing(client: FlagClient) -> Iterator[FlagClient]:
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def _write(path: Path, value: bool) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"flags": {_SWITCH: flag_from(_SWITCH, value)}}))
+    temporary.replace(path)
+
+
+def _turn_on(relay: Relay, stream: LaunchDarklyFlags) -> None:
+    """In force on return: what the last round left on its way may not turn the flag off again."""
+    relay.thaw()
+    version = relay.set(flag_from(_SWITCH, True))
+    stream.wait_until(lambda: stream.version(_SWITCH) == version, _DEADLINE)
+
+
+def _turn_off(relay: Relay, *, freeze: bool) -> None:
+    if freeze:
+        relay.freeze()
+    relay.set(flag_from(_SWITCH, False))

@@ -1,0 +1,292 @@
+"""A flag service on this machine: speaks LaunchDarkly's streaming protocol (FDv1), and misbehaves when told to."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from socket import socket
+from threading import Condition, Event, Thread
+from typing import Any, Self
+
+from engine.errors import UserError
+from flags.file import POLL_SECONDS, _load, _look
+from flags.launchdarkly import Items
+from flags.lease import heartbeat_flag
+from flags.relay_content import Content, event
+from flags.relay_http import HOST, KEEP_ALIVE, STREAM_END, STREAM_HEAD, Request, Server, answer, chunk
+
+_EVENT_PATHS = ("/bulk", "/diagnostic")
+
+Wait = Callable[[Event, float], bool]
+"""Wait for the event at most so many seconds; True where it came. Event.wait, but for tests that own the time."""
+
+_Stream = SimpleQueue[tuple[float, bytes | None]]
+"""What a stream has yet to send, and from which monotonic time on; None ends it."""
+
+
+class Relay:
+    """Serves flags on `uri`, to the real SDK, from its construction to stop(); they may change meanwhile.
+
+    Versions only rise, also over a deletion and over down(). A fault lasts until its opposite, or recover(). What
+    is served may be changed from any thread; faults are told from one thread at a time.
+    """
+
+    def __init__(
+        self,
+        flags: Items,
+        segments: Items | None = None,
+        *,
+        port: int = 0,
+        first_version: int = 1,
+        keep_alive: float = 15.0,
+        wait: Wait = Event.wait,
+    ) -> None:
+        """Serve on that port of 127.0.0.1 (0: any free one); UserError where it is taken.
+
+        `first_version` is for flags that bring none: let it rise from relay to relay on one port, else clients
+        that stayed are not told of changes. A silent stream sends a comment every `keep_alive` seconds.
+        """
+        self._state = Condition()  # guards content, streams and counts
+        self._content = Content(first_version)
+        self._streams: set[_Stream] = set()
+        self._streams_opened = self._events_posted = 0
+        self._thawed, self._stopping = Event(), Event()
+        self._thawed.set()
+        self._refusal: int | None = None
+        self._latency = 0.0
+        self._keep_alive, self._wait = keep_alive, wait
+        self._repeats: dict[str, _Repeat] = {}
+        self.replace(flags, segments or {})
+        self._server = Server(port, self._respond, self._thawed)
+        self.uri = f"http://{HOST}:{self._server.port}"
+        self.up()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End every stream, connection and thread. Stopping twice is harmless."""
+        for name in list(self._repeats):
+            self.every(name, None)
+        self._stopping.set()
+        self.down()
+        self.thaw()
+        self._server.close()
+
+    def set(self, flag: Mapping[str, Any]) -> int:
+        """Add or replace the flag of that `key`; its version. The same content again is no change."""
+        with self._state:
+            self._publish(self._content.set("flags", flag["key"], flag))
+            return self._content.version(flag["key"]) or 0
+
+    def delete(self, key: str) -> None:
+        """Remove a flag: clients serve their default from then on. An unknown key is no error."""
+        with self._state:
+            self._publish(self._content.delete("flags", key))
+
+    def replace(self, flags: Items, segments: Items) -> None:
+        """Make these the whole set, but for the heartbeat: a patch or a deletion for each difference."""
+        with self._state:
+            self._publish(self._content.replace(flags, segments))
+
+    def every(self, name: str, seconds: float | None, act: Callable[[], object] | None = None) -> None:
+        """Do that every so many seconds, instead of what was done under that name; None: no more."""
+        if (running := self._repeats.pop(name, None)) is not None:
+            running.stop()
+        if seconds is not None and act is not None:
+            self._repeats[name] = _Repeat(name, seconds, act, self._wait)
+
+    def drop(self) -> None:
+        """End every stream, properly; clients connect again."""
+        with self._state:
+            self._publish([None])
+
+    def malformed(self) -> None:
+        """Send a patch that is not JSON."""
+        with self._state:
+            self._publish([event("patch", '{"path": "/flags/')])
+
+    def refuse(self, status: int | None) -> None:
+        """Answer every request with that HTTP status and end the streams; None: no more."""
+        self._refusal = status
+        if status is not None:
+            self.drop()
+
+    def slow(self, seconds: float) -> None:
+        """Send every answer and every event so much later; 0: no more."""
+        self._latency = seconds
+
+    def freeze(self) -> None:
+        """Go half-open: connections stay, nothing is sent, no heartbeat either, and nobody new is accepted."""
+        self._thawed.clear()
+
+    def thaw(self) -> None:
+        """End freeze(): what was held back is sent now."""
+        self._thawed.set()
+
+    def flap(self, every: float | None) -> None:
+        """Drop the streams every so many seconds; None: no more."""
+        self.every("relay.flap", every, self.drop)
+
+    def down(self) -> None:
+        """Refuse connections, and cut those there are, as when the service has died."""
+        self._server.down()
+        self.drop()  # wakes streams that have nothing to send
+
+    def up(self) -> None:
+        """Listen again, on the same port."""
+        self._server.up()
+
+    def recover(self) -> None:
+        """End every fault."""
+        self.flap(None)
+        self.refuse(None)
+        self.slow(0.0)
+        self.thaw()
+        self.up()
+
+    @property
+    def frozen(self) -> bool:
+        return not self._thawed.is_set()
+
+    @property
+    def streams_opened(self) -> int:
+        """How many streams were begun since the start."""
+        return self._streams_opened
+
+    @property
+    def events_posted(self) -> int:
+        """How many times clients have sent events or diagnostics."""
+        return self._events_posted
+
+    def wait_streams(self, opened: int, timeout: float) -> bool:
+        """Wait until so many streams were begun since the start; False where they were not in `timeout` seconds."""
+        with self._state:
+            return self._state.wait_for(lambda: self._streams_opened >= opened, timeout)
+
+    def _publish(self, messages: Iterable[bytes | None]) -> None:
+        for message in messages:
+            for stream in self._streams:
+                stream.put((time.monotonic() + self._latency, message))
+
+    def _respond(self, connection: socket, request: Request) -> None:
+        self._stopping.wait(self._latency)
+        if self._refusal is not None:
+            answer(connection, self._refusal)
+        elif request[:2] == ("GET", "/all"):
+            self._serve_stream(connection)
+        elif request[:2] == ("GET", "/sdk/latest-all"):
+            self._serve_whole(connection, request)
+        elif request.method == "POST" and request.path in _EVENT_PATHS:
+            self._events_posted += 1
+            answer(connection, 202)
+        else:
+            answer(connection, 404)
+
+    def _serve_stream(self, connection: socket) -> None:
+        stream = self._open_stream()
+        try:
+            connection.sendall(STREAM_HEAD)
+            while (message := self._next(stream)) is not None:
+                connection.sendall(chunk(message))
+            connection.sendall(STREAM_END)
+        finally:
+            with self._state:
+                self._streams.discard(stream)
+
+    def _open_stream(self) -> _Stream:
+        """Everything as of now and every change after it, none lost and none twice."""
+        stream: _Stream = SimpleQueue()
+        with self._state:
+            stream.put((0.0, self._content.put()))
+            self._streams.add(stream)
+            self._streams_opened += 1
+            self._state.notify_all()
+        return stream
+
+    def _next(self, stream: _Stream) -> bytes | None:
+        try:
+            due, message = stream.get(timeout=self._keep_alive)
+        except Empty:
+            due, message = 0.0, KEEP_ALIVE
+        self._stopping.wait(due - time.monotonic())
+        self._thawed.wait()
+        return message
+
+    def _serve_whole(self, connection: socket, request: Request) -> None:
+        with self._state:
+            body = self._content.whole()
+        etag = f'"{hashlib.sha256(body).hexdigest()}"'
+        if request.headers.get("If-None-Match") == etag:
+            answer(connection, 304, ETag=etag)
+        else:
+            answer(connection, 200, body, ETag=etag)
+
+
+def serve_file(
+    path: Path,
+    told: Callable[[str | None], object],
+    *,
+    port: int = 0,
+    first_version: int = 1,
+    poll: float = POLL_SECONDS,
+) -> Relay:
+    """A relay of what a flag file says, and says later; UserError where it is missing or bad now.
+
+    Later a bad file leaves the last good one in force. `told` gets its mistakes, and None when it is good again.
+    """
+    seen = _look(path)
+    relay = Relay(*_load(path, seen)[0], port=port, first_version=first_version)
+
+    def look_again() -> None:
+        nonlocal seen
+        if (now := _look(path)) == seen:
+            return
+        seen = now
+        try:
+            relay.replace(*_load(path, now)[0])
+        except UserError as mistakes:
+            told(str(mistakes))
+        else:
+            told(None)
+
+    relay.every("relay.file", poll, look_again)
+    return relay
+
+
+def beat(relay: Relay, every: float | None) -> None:
+    """Let the relay change the heartbeat flag now and every so many seconds, unless frozen; None: no more."""
+    beats = 0
+
+    def change() -> None:
+        nonlocal beats
+        if not relay.frozen:
+            beats += 1
+            relay.set(heartbeat_flag(beats))
+
+    if every is not None:
+        change()
+    relay.every("relay.beat", every, change)
+
+
+class _Repeat:
+    """Does one thing every so many seconds, on a thread of its own, until stopped."""
+
+    def __init__(self, name: str, seconds: float, act: Callable[[], object], wait: Wait) -> None:
+        self._stopped = Event()
+        self._thread = Thread(target=self._run, args=(seconds, act, wait), name=name, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self, seconds: float, act: Callable[[], object], wait: Wait) -> None:
+        while not wait(self._stopped, seconds):
+            act()

@@ -1,0 +1,1 @@
+"""What `snapdrill bench` measures, how it interleaves it, and how it tells it."""

@@ -1,0 +1,225 @@
+"""The ways to copy a guest's memory that are compared. Each takes one measurement, in bytes and seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pyroaring import BitMap
+
+from engine import linux
+from engine.dedup import PAGE, ParentReader, compare
+from engine.errors import EngineError
+from engine.events import BuildFinished, Event
+from engine.pause import Outcome, PauseResult
+from engine.ranges import chunks
+from engine.snapshot import Build
+from sim.bench.frozen import FrozenGuest, frozen_guest
+from sim.bench.watch import Watch
+
+GIB = 1 << 30
+_WARM_EXTRA = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is copied, where to and how; None where it does not apply. `dest` is disk or tmpfs, page size in bytes."""
+
+    layout: str | None = None
+    page_size: int | None = None
+    dest: str | None = None
+    punch: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The figures of one measurement, and whether other processes disturbed it."""
+
+    figures: Mapping[str, float]
+    noisy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all measurements share: guest memory in bytes, and a folder for each kind of destination."""
+
+    size: int
+    folders: Mapping[str, Path] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def folder(self, dest: str) -> Iterator[Path]:
+        """A folder there for one measurement."""
+        folder = Path(tempfile.mkdtemp(dir=self.folders[dest]))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def warm(size: int) -> None:
+    """Touch and free memory: a virtual machine hands free pages back to its host, and first touch is 2-3x slower."""
+    fd = os.memfd_create("snapdrill-bench-warm", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(fd, size)
+        mmap.mmap(fd, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE).close()
+    finally:
+        os.close(fd)
+
+
+def pause_copy(bench: Bench, case: Case) -> Taken:
+    """Our way: a whole pause, with scan, digests, header and teardown.
+
+    `seconds` is to the finished build, `free_seconds` until guest and memfd are gone.
+    """
+    guest, dest, punch = _guest(bench, case), _known(case.dest), bool(case.punch)
+    with guest as frozen, bench.folder(dest) as folder:
+        finished: list[float] = []
+
+        def note(event: Event) -> None:
+            if isinstance(event, BuildFinished):
+                finished.append(time.perf_counter())
+
+        pause = frozen.pause(folder, punch=punch, emit=note)
+        warm(frozen.dirty_bytes + _WARM_EXTRA)
+        with Watch(frozen.cpu_seconds) as watch:
+            begun = time.perf_counter()
+            pause.begin()
+            result = pause.settle()  # guest dead, memfd closed
+            freed = time.perf_counter()
+            frozen.end()
+        peaks = _judged(result, frozen.dirty_bytes, (folder / "builds" / "build" / "memfile").stat().st_size, punch)
+    seconds = finished[0] - begun
+    figures = {"seconds": seconds, "free_seconds": freed - begun, "gib_per_s": frozen.dirty_bytes / GIB / seconds}
+    return Taken({**figures, **peaks}, watch.noisy)
+
+
+def _judged(result: PauseResult, dirty: int, stored: int, punch: bool) -> dict[str, float]:
+    """The peaks; EngineError unless it did what it was measured for: a fast copy that is not one is no result."""
+    if result.outcome is not Outcome.FINISHED or result.punch_error or stored != dirty:
+        raise EngineError(f"the pause did not copy: {result.error or result.punch_error or f'{stored} of {dirty} B'}")
+    if punch and not result.punched_bytes:
+        raise EngineError("the pause was to punch and freed nothing")
+    return {"peak_over": float(result.peak_over or 0), "peak_ratio": result.peak_ratio or 0.0}
+
+
+def mmap_memmove(bench: Bench, case: Case) -> Taken:
+    """The original's way: one mapping of each file, memmove a whole dirty range, then punch it; one thread.
+
+    It is given the dirty ranges, and calls from Python add about 1 µs a range.
+    """
+    with _guest(bench, case) as frozen, bench.folder(_known(case.dest)) as folder:
+        page, runs = frozen.memfd.page_size, frozen.dirty
+        warm(frozen.dirty_bytes + _WARM_EXTRA)
+        with Watch(frozen.cpu_seconds) as watch:
+            begun = time.perf_counter()
+            with _mapped(frozen, folder / "memfile") as (source, destination):
+                to, start = linux.address_of(destination), linux.address_of(source)
+                for first, count in runs:
+                    linux.copy_memory(to, start + first * page, count * page)
+                    if case.punch:
+                        source.madvise(mmap.MADV_REMOVE, first * page, count * page)
+                    to += count * page
+            seconds = time.perf_counter() - begun
+            left = frozen.memfd.resident_bytes()
+            frozen.end()
+    if case.punch and case.layout == "full" and left:
+        raise EngineError(f"mmap + memmove punched and left {left} bytes")
+    return Taken({"seconds": seconds, "gib_per_s": frozen.dirty_bytes / GIB / seconds}, watch.noisy)
+
+
+@contextlib.contextmanager
+def _mapped(frozen: FrozenGuest, path: Path) -> Iterator[tuple[mmap.mmap, mmap.mmap]]:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, frozen.dirty_bytes)
+        with mmap.mmap(frozen.memfd.fd, frozen.memfd.size) as source, mmap.mmap(fd, frozen.dirty_bytes) as destination:
+            yield source, destination
+    finally:
+        os.close(fd)
+
+
+def memcpy(bench: Bench, _case: Case) -> Taken:
+    """The limit: memmove, one thread, between mappings whose pages are all there."""
+    flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+    with mmap.mmap(-1, bench.size, flags=flags) as source, mmap.mmap(-1, bench.size, flags=flags) as destination:
+        to, start = linux.address_of(destination), linux.address_of(source)
+        with Watch() as watch:
+            begun = time.perf_counter()
+            linux.copy_memory(to, start, bench.size)
+            seconds = time.perf_counter() - begun
+    return Taken({"gib_per_s": bench.size / GIB / seconds}, watch.noisy)
+
+
+def background_return(bench: Bench, case: Case) -> Taken:
+    """A background pause: `return_ms` to its answer, then `reader_ms` until a reader has the last page of the cache.
+
+    `copy_ms` is the whole copy; all from the same start.
+    """
+    with _guest(bench, case) as frozen, bench.folder(_known(case.dest)) as folder:
+        pause = frozen.pause(folder, punch=bool(case.punch), background=True)
+        warm(frozen.dirty_bytes + _WARM_EXTRA)
+        with Watch(frozen.cpu_seconds) as watch:
+            begun = time.perf_counter()
+            pause.begin()
+            answered = time.perf_counter()
+            if pause.cache is not None:
+                pause.cache.read(pause.cache.length - mmap.PAGESIZE, mmap.PAGESIZE)
+            read = time.perf_counter()
+            result = pause.settle()
+            frozen.end()
+    if result.outcome is not Outcome.FINISHED or result.copy_ms is None:
+        raise EngineError(f"the background pause did not finish: {result.error}")
+    figures = {"return_ms": (answered - begun) * 1e3, "reader_ms": (read - begun) * 1e3, "copy_ms": result.copy_ms}
+    return Taken(figures, watch.noisy)
+
+
+def dirty_scan(bench: Bench, case: Case) -> Taken:
+    """What it takes to ask the kernel for the dirty set, in ms a GiB of guest memory."""
+    with _guest(bench, case) as frozen:
+        with Watch() as watch:
+            begun = time.perf_counter()
+            written = frozen.tracker.written(rearm=False)
+            seconds = time.perf_counter() - begun
+        frozen.end()
+    if written is None or len(written) * frozen.memfd.page_size != frozen.dirty_bytes:
+        raise EngineError("the scan did not tell what the guest wrote")
+    return Taken({"value": seconds * 1e3 * GIB / bench.size}, watch.noisy)
+
+
+def dedup_compare(bench: Bench, case: Case) -> Taken:
+    """GiB of guest memory a second, compared with a parent build that holds the same: nothing can stop early."""
+    with bench.folder(_known(case.dest)) as folder:
+        with _guest(bench, case) as earlier:
+            pause = earlier.pause(folder, punch=True)
+            pause.begin()
+            pause.settle()
+            earlier.end()
+        with contextlib.closing(Build.open(folder / "builds", "build")) as build, _guest(bench, case) as frozen:
+            page = frozen.memfd.page_size
+            cut = chunks(BitMap(range(frozen.blocks)), bench.size, page, page)
+            parent = ParentReader(build.header.mapping, {"build": build})
+            with Watch() as watch:
+                begun = time.perf_counter()
+                found = compare(cut, page, frozen.memfd.read_span, parent.read_span)
+                seconds = time.perf_counter() - begun
+            frozen.end()
+    if len(found.equal) * PAGE != bench.size:
+        raise EngineError("memory like its parent's was not found equal to it")
+    return Taken({"value": bench.size / GIB / seconds}, watch.noisy)
+
+
+def _guest(bench: Bench, case: Case) -> contextlib.AbstractContextManager[FrozenGuest]:
+    return frozen_guest(_known(case.layout), bench.size, case.page_size or mmap.PAGESIZE)
+
+
+def _known(value: str | None) -> str:
+    if value is None:
+        raise EngineError("a case without a layout or a destination was measured")
+    return value

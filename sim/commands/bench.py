@@ -1,0 +1,103 @@
+"""Measure the engine against the goals for its speed.
+
+Copies real guests' memory by whole pauses, and beside it by mmap + memmove (the original's way) and by a prefaulted
+memcpy (the limit), all interleaved in every round, and prints medians of per-round ratios. Rounds in which other
+processes took more than a few percent of the CPUs are dropped and counted. The exit code does not judge: 0, or 5 where
+--only matched nothing, 4 where nothing could be measured here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sim.verdict import ExitCode
+
+if TYPE_CHECKING:
+    from sim.bench.report import Report
+    from sim.bench.rows import Row
+
+
+@click.command("bench")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="How often each is measured.")
+@click.option("--size", default="1GiB", show_default=True, metavar="SIZE", help="Guest memory; goals are for 1GiB.")
+@click.option("--only", multiple=True, metavar="NAME", help="A row's name, copy or copy/full/4KiB, or a glob; repeat.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Draws the order in each round.")
+@click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Where on a disk to copy to; by default below runs/, else the current folder.",
+)
+def command(
+    as_json: bool, rounds: int, size: str, only: tuple[str, ...], seed: int, cache_dir: Path | None
+) -> ExitCode:
+    """Replaced by the module's docstring."""
+    from sim.bench.rows import rows as all_rows
+
+    chosen = [row for row in all_rows() if row.is_selected(only)]
+    if not chosen:
+        names = ", ".join(dict.fromkeys(row.name for row in all_rows()))
+        click.echo(f"snapdrill: --only {' '.join(only)} matches nothing; rows are named {names}", err=True)
+        return ExitCode.NOTHING_SELECTED
+    report = _measure(chosen, rounds=rounds, size=_size(size), seed=seed, cache_dir=cache_dir)
+    click.echo(json.dumps(report.document(), indent=2) if as_json else "\n".join(report.lines()))
+    return ExitCode.HELD if report.results else ExitCode.UNSUPPORTED
+
+
+def _size(text: str) -> int:
+    from sim.units import parse_size
+
+    try:
+        size = parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--size") from error
+    if size < 2 << 20 or size % 4096:
+        raise click.BadParameter("give 2MiB or more", param_hint="--size")
+    return size
+
+
+def _measure(chosen: list[Row], *, rounds: int, size: int, seed: int, cache_dir: Path | None) -> Report:
+    """Everything is put back when this returns or raises: folders, guests, the pool of 2 MiB pages."""
+    from sim.bench import conditions, hugetlb
+    from sim.bench import rounds as taking
+    from sim.bench.candidates import Bench
+    from sim.bench.report import Report
+    from sim.probe import host
+
+    conditions.require_memory(size, chosen)
+    huge = any(row.case.page_size == hugetlb.HUGE_PAGE for row in chosen)
+    machine = host()
+    with (
+        conditions.interrupts_between() as check,
+        conditions.destinations(cache_dir) as folders,
+        hugetlb.pool_of(size if huge else 0) as refusal,
+    ):
+        left_out = {row: why for row in chosen if (why := conditions.reason_to_leave_out(row, size, folders, refusal))}
+        measured = [row for row in chosen if row not in left_out]
+        taken = taking.run(measured, Bench(size, folders), rounds, seed, _progress(check))
+        _progress(check)("")
+    results = []
+    for row in measured:
+        found = taking.result(row, taken)
+        if isinstance(found, str):
+            left_out[row] = found
+        else:
+            results.append(found)
+    return Report(size, rounds, seed, machine, results, list(left_out.items()))
+
+
+def _progress(check: Callable[[], None]) -> Callable[[str], None]:
+    """One line on a terminal's stderr, rewritten at each step; `check` may end it all there."""
+
+    def step(text: str) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+        check()
+
+    return step

@@ -1,0 +1,287 @@
+"""A pause or a checkpoint of one sandbox, from the decision to the settled outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine.effects import Effects
+from engine.errors import EngineError
+from engine.events import ChunkPublished, Event, Planned
+from engine.pause import Outcome, Pause, PauseRequest, PauseResult
+from engine.process_memory import ProcessMemory
+from flags.decision import Decision, options
+from sim import events
+from sim.budget import OverBudgetError
+from sim.faults import Fault, FaultyEffects
+from sim.guest_handle import Guest, GuestError
+from sim.mutants import MUTANTS
+from sim.oracle import PAGE
+from sim.sandbox import State, refusal
+
+if TYPE_CHECKING:
+    from sim.node import Node, Sandbox
+
+GENERATIONS = "generations"
+PUNCHED_PEAK = 8 << 20
+"""Bytes that a punching pause may need beyond its guest: two chunks in flight, with room."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """One pause that was let in: its name, the pinned decision, the bytes it was granted, and its guest."""
+
+    id: str
+    decision: Decision
+    planned: int
+    guest: Guest
+    checkpoint: bool
+
+
+class Pausing:
+    """The pauses of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def pause(self, sandbox: Sandbox) -> None:
+        """Export the memory and end the guest; returns when the pause has its answer."""
+        if await self._may_go_on(sandbox, "pause"):
+            await self._export(sandbox, State.PAUSING, checkpoint=False)
+
+    async def checkpoint(self, sandbox: Sandbox) -> None:
+        """Export the memory; the same guest goes on."""
+        if await self._may_go_on(sandbox, "checkpoint"):
+            await self._export(sandbox, State.CHECKPOINTING, checkpoint=True)
+
+    async def _may_go_on(self, sandbox: Sandbox, request: str) -> bool:
+        """A build may be a parent only when it is finished: wait for the one it stands on, then judge again."""
+        if sandbox.settling is None:
+            return True
+        await asyncio.shield(sandbox.settling)
+        why = refusal(request, sandbox.state, sandbox.reason)
+        if why is not None:
+            self._node.ledger.append(events.RequestRefused(request, why), sandbox=sandbox.config.name)
+        return why is None
+
+    async def _export(self, sandbox: Sandbox, state: State, *, checkpoint: bool) -> None:
+        admitted = await self._admit(sandbox, state, checkpoint=checkpoint)
+        if admitted is None:
+            return
+        name, guest = sandbox.config.name, admitted.guest
+        begun = time.perf_counter()
+        try:
+            process, _, _ = guest.parts()
+            async with self._node.ticking:  # a freeze waits for the tick's boundary
+                await asyncio.to_thread(process.freeze)
+            frozen = events.GuestFrozen(guest.name, _ms_since(begun))
+            self._node.ledger.append(frozen, sandbox=name, pause=admitted.id)
+            pause = sandbox.pause = self._engine_pause(sandbox, admitted)
+        except (EngineError, OSError) as error:
+            self._give_back(admitted)
+            await self._node.roll_back(sandbox, guest, f"it could not be frozen: {error}")
+            return
+        if self._node.ending:
+            pause.cancel()
+        answered = await asyncio.to_thread(pause.begin)
+        blocked_ms = _ms_since(begun)
+        self._node.ledger.append(events.PauseReturned(blocked_ms, answered), sandbox=name, pause=admitted.id)
+        if answered:  # the guest is the copier's now: a resume may start a new one
+            sandbox.guest = None
+            sandbox.to(State.PAUSED, "the copy goes on in the background")
+        sandbox.settling = asyncio.ensure_future(self._settle(sandbox, pause, admitted, blocked_ms))
+        if not answered:
+            await asyncio.shield(sandbox.settling)
+
+    async def _admit(self, sandbox: Sandbox, state: State, *, checkpoint: bool) -> _Admitted | None:
+        """Decide once, then wait for the bytes that the pause may need; None where it can never have them."""
+        node, name, guest = self._node, sandbox.config.name, sandbox.guest
+        if guest is None or sandbox.state is not State.RUNNING:
+            raise GuestError(f"{name} is {sandbox.state} without a guest")
+        sandbox.pauses += 1
+        pause_id = f"{name}.p{sandbox.pauses}"
+        sandbox.to(state, f"a {'checkpoint' if checkpoint else 'pause'} was requested")
+        decision = node.flags.decide(sandbox.config.attributes())
+        node.ledger.append(events.Decided(decision.as_fields()), sandbox=name, pause=pause_id)
+        planned = self._planned_bytes(sandbox, decision, checkpoint=checkpoint)
+        try:
+            await node.budget.take(planned, can_wait=node.in_flight > 0)
+        except OverBudgetError as error:
+            node.ledger.append(refused(pause_id, str(error)), sandbox=name, pause=pause_id)
+            sandbox.to(State.RUNNING, f"it was refused: {error}")
+            node.ledger.append(events.RequestRefused(state.value, str(error)), sandbox=name)
+            return None
+        node.in_flight += 1
+        return _Admitted(pause_id, decision, planned, guest, checkpoint)
+
+    def _planned_bytes(self, sandbox: Sandbox, decision: Decision, *, checkpoint: bool) -> int:
+        """What the pause may need beyond its guest: planned, so that admission is the same in every run."""
+        if options(decision).punch and sandbox.use_memfd and not checkpoint:
+            return min(PUNCHED_PEAK, sandbox.config.memory)
+        hot = sandbox.config.pattern == "hot" and not sandbox.header.build
+        return int(sandbox.config.memory * (1.0 if hot else min(1.0, sandbox.config.dirty)))
+
+    def _engine_pause(self, sandbox: Sandbox, admitted: _Admitted) -> Pause:
+        process, memfd, tracker = admitted.guest.parts()
+        sandbox.generations = admitted.guest.generations()
+        address = admitted.guest.known().address
+        request = PauseRequest(
+            guest=process,
+            memory=memfd
+            if sandbox.use_memfd
+            else ProcessMemory(process.incarnation.pid, address, memfd.size, memfd.page_size),
+            tracker=tracker,
+            block_size=sandbox.config.block_size,
+            parent=sandbox.header,
+            build=admitted.id,
+            builds=self._node.builds,
+            condemned=self._node.records,
+            options=options(admitted.decision, use_memfd=sandbox.use_memfd),
+            attachments={GENERATIONS: sandbox.generations},
+            checkpoint=admitted.checkpoint,
+        )
+        effects = self._effects(sandbox, admitted.id)
+        return Pause(request, effects, self._emit(sandbox, admitted, effects))
+
+    def _effects(self, sandbox: Sandbox, pause_id: str) -> FaultyEffects:
+        node = self._node
+        inner = MUTANTS[node.config.mutant]() if node.config.mutant else Effects()
+
+        def told(fault: Fault, chunk: int | None) -> None:
+            fired = events.FaultFired(fault.fault_id, fault.point, fault.error, chunk)
+            node.ledger.append(fired, sandbox=sandbox.config.name, pause=pause_id)
+
+        return FaultyEffects(inner, node.armed, sandbox.config.name, told)
+
+    def _emit(self, sandbox: Sandbox, admitted: _Admitted, effects: FaultyEffects) -> Callable[[Event], None]:
+        node, huge = self._node, sandbox.config.page_size > PAGE
+
+        def emit(event: Event) -> None:
+            node.ledger.append(event, sandbox=sandbox.config.name, pause=admitted.id)
+            if isinstance(event, Planned):
+                effects.planned(event.chunks)
+            elif isinstance(event, ChunkPublished):
+                guest = None if event.source_resident is None else (admitted.guest.name, event.source_resident)
+                node.memory.set(guest=guest, cache=(admitted.id, event.cache_resident), huge=huge)
+
+        return emit
+
+    async def _settle(self, sandbox: Sandbox, pause: Pause, admitted: _Admitted, blocked_ms: float) -> None:
+        node = self._node
+        result = await asyncio.to_thread(pause.settle)
+        told = settled(pause, result, admitted.id, blocked_ms, checkpoint=admitted.checkpoint)
+        node.ledger.append(told, sandbox=sandbox.config.name, pause=admitted.id)
+        self._give_back(admitted)
+        match result.outcome:
+            case Outcome.ROLLED_BACK:
+                node.memory.set(cache=(admitted.id, 0))
+                sandbox.pause = None
+                await node.roll_back(sandbox, admitted.guest, f"it was rolled back: {result.error}")
+            case Outcome.DISCARDED:
+                node.memory.set(cache=(admitted.id, 0))
+                await self._discarded(sandbox, admitted, result)
+            case Outcome.FINISHED:
+                await self._finished(sandbox, admitted, result)
+        sandbox.settling = None
+        if node.in_flight == 0:  # nothing is left that could give memory back by itself
+            node.budget.refuse_waiting()
+
+    async def _finished(self, sandbox: Sandbox, admitted: _Admitted, result: PauseResult) -> None:
+        node = self._node
+        if result.header is None:
+            raise GuestError(f"{admitted.id} finished without a header")
+        sandbox.header, sandbox.pause = result.header, None
+        if node.cache_on_tmpfs:
+            node.budget.hold(result.header.length)
+        else:
+            node.memory.finished(admitted.id)
+        if admitted.checkpoint:
+            await node.roll_back(sandbox, admitted.guest, f"checkpoint {admitted.id} is finished")
+            return
+        self._end_guest(sandbox, admitted, "paused")
+        if sandbox.state is State.PAUSING:
+            sandbox.to(State.PAUSED, "its memory is in a finished build")
+        elif sandbox.state is State.PAUSED:
+            sandbox.reason = "its memory is in a finished build"
+
+    async def _discarded(self, sandbox: Sandbox, admitted: _Admitted, result: PauseResult) -> None:
+        """Whatever stands on the failed build goes with it: also a guest that was resumed from it meanwhile."""
+        node, why = self._node, result.error or "the pause failed after the point of no return"
+        sandbox.pause = None
+        self._end_guest(sandbox, admitted, "discarded")
+        if sandbox.busy is not None and sandbox.busy[0] == "resume":
+            await asyncio.wait([sandbox.busy[1]])
+        async with node.ticking:  # which may be waiting for its answer
+            if sandbox.guest is not None:
+                await asyncio.to_thread(sandbox.guest.kill)
+                node.end_guest(sandbox, "the build that it was resumed from failed")
+                node.budget.give_back(sandbox.config.memory)
+        if sandbox.state not in {State.DISCARDED, State.KILLED}:
+            sandbox.to(State.DISCARDED, why)
+
+    def _end_guest(self, sandbox: Sandbox, admitted: _Admitted, why: str) -> None:
+        self._node.forget(sandbox, admitted.guest, why)
+        if sandbox.guest is admitted.guest:
+            sandbox.guest = None
+        self._node.budget.give_back(sandbox.config.memory)
+
+    def _give_back(self, admitted: _Admitted) -> None:
+        self._node.in_flight -= 1
+        self._node.budget.give_back(admitted.planned)
+
+
+def _ms_since(begun: float) -> float:
+    return round((time.perf_counter() - begun) * 1e3, 3)
+
+
+def refused(pause_id: str, why: str) -> events.PauseSettled:
+    """A pause that was not begun: nothing was frozen, copied or freed."""
+    return events.PauseSettled(
+        outcome="refused",
+        path=None,
+        punch=False,
+        punch_reason=None,
+        dirty_bytes=None,
+        punched_bytes=0,
+        peak_over=None,
+        peak_ratio=None,
+        copy_ms=None,
+        blocked_ms=0.0,
+        condemned=False,
+        error=why,
+        failed_chunk=None,
+        condemn_error=None,
+        punch_error=None,
+        build=pause_id,
+        content_hash=None,
+    )
+
+
+def settled(
+    pause: Pause, result: PauseResult, pause_id: str, blocked_ms: float, *, checkpoint: bool
+) -> events.PauseSettled:
+    """The engine's result in the ledger's words."""
+    plan = pause.plan
+    return events.PauseSettled(
+        outcome=result.outcome.value,
+        path=plan.path.value if plan else None,
+        punch=plan.punch if plan else False,
+        punch_reason=plan.punch_reason if plan else None,
+        dirty_bytes=plan.dirty_bytes if plan else None,
+        punched_bytes=result.punched_bytes,
+        peak_over=result.peak_over,
+        peak_ratio=round(result.peak_ratio, 4) if result.peak_ratio is not None else None,
+        copy_ms=round(result.copy_ms, 3) if result.copy_ms is not None else None,
+        blocked_ms=blocked_ms,
+        condemned=result.condemned,
+        error=result.error,
+        failed_chunk=result.failed_chunk,
+        condemn_error=result.condemn_error,
+        punch_error=result.punch_error,
+        build=pause_id,
+        content_hash=result.header.content_hash if result.header else None,
+        checkpoint=checkpoint,
+    )

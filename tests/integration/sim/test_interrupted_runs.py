@@ -1,0 +1,240 @@
+"""An interrupt at any moment of `snapdrill run` ends in the same way: everything is torn down, and the code says so."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pathlib
+import signal
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from engine.errors import UserError
+from sim import drill as drills
+from sim import events, node_link
+from sim.node_link import NodeDiedError, NodeLink
+from sim.run_folder import processes_of, read_record
+
+WaitUntil = Callable[..., Any]
+SHM = pathlib.Path("/dev/shm")
+
+PAUSES = "\n".join(["  - tick: 1\n  - pause: {}\n  - resume: {}"] * 60)
+TICKS = "  - tick: 100000"
+SHORT = "  - tick: 1\n  - pause: {}"
+
+
+def node_is_there(runs: Any) -> bool:
+    return bool(list(runs.runs.glob("*/*/node.json")))
+
+
+def told(kind: type[Any], count: int = 1) -> Callable[[Any], bool]:
+    return lambda runs: len(runs.told(kind)) >= count
+
+
+MOMENTS = {
+    "as the node starts": (TICKS, node_is_there),
+    "as guests are born": (TICKS, told(events.GuestSpawned)),
+    "in a tick": (TICKS, told(events.Ticked, 3)),
+    "in a pause": (PAUSES, told(events.Decided, 5)),
+    "at teardown": (SHORT, told(events.StepEnded, 2)),
+}
+
+
+@pytest.fixture
+def shm() -> None:
+    """The caches of these runs lie in /dev/shm."""
+    if not os.access(SHM, os.W_OK):
+        pytest.skip(f"needs a writable {SHM}")
+
+
+def started(runs: Any, steps: str, **options: Any) -> subprocess.Popen[str]:
+    path = runs.folder / "crash.yaml"
+    path.write_text(runs.scenario_text(count=4, memory="4MiB", cache="tmpfs", steps=steps, **options))
+    process: subprocess.Popen[str] = runs.command("run", str(path), "--runs-dir", str(runs.runs))
+    return process
+
+
+@pytest.mark.parametrize("moment", list(MOMENTS))
+def test_an_interrupt_ends_in_130_with_nothing_left(runs: Any, wait_until: WaitUntil, shm: None, moment: str) -> None:
+    steps, begun = MOMENTS[moment]
+    command = started(runs, steps)
+    wait_until(lambda: begun(runs))
+    command.send_signal(signal.SIGINT)
+    _, err = command.communicate(timeout=50)
+    assert (command.returncode, err) == (130, "crash: interrupted; everything it started was ended\n")
+    runs.assert_nothing_is_left()
+    assert [name for name in os.listdir(SHM) if runs.run_id() in name] == []
+
+
+@pytest.mark.parametrize("moment", ["as guests are born", "at teardown"])
+def test_impatience_does_not_break_the_teardown(runs: Any, wait_until: WaitUntil, shm: None, moment: str) -> None:
+    """Ctrl-C is kept down, and its terminal sends it to the whole foreground group."""
+    steps, begun = MOMENTS[moment]
+    command = started(runs, steps, background=True)
+    wait_until(lambda: begun(runs))
+
+    def again() -> bool:
+        os.killpg(command.pid, signal.SIGINT)
+        return command.poll() is not None
+
+    wait_until(again)
+    assert command.wait() in {130, -signal.SIGINT}  # the last one may come as the interpreter goes
+    runs.assert_nothing_is_left()
+    assert [name for name in os.listdir(SHM) if runs.run_id() in name] == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 130)], ids=["term", "hup"])
+def test_a_termination_and_a_hang_up_end_in_order_too(
+    runs: Any, wait_until: WaitUntil, number: signal.Signals, code: int
+) -> None:
+    command = started(runs, PAUSES)
+    wait_until(lambda: runs.told(events.Decided))
+    os.killpg(command.pid, number)
+    _, err = command.communicate(timeout=50)
+    assert (command.returncode, err) == (code, "crash: interrupted; everything it started was ended\n")
+    runs.assert_nothing_is_left()
+
+
+def test_a_hang_up_that_was_ignored_at_the_start_stays_ignored(runs: Any, wait_until: WaitUntil) -> None:
+    path = runs.folder / "crash.yaml"
+    path.write_text(runs.scenario_text(memory="4MiB", steps="  - tick: 40"))
+    code = (
+        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); from sim.cli import main; sys.exit(main())"
+    )
+    command = runs.python(code, "run", str(path), "--runs-dir", str(runs.runs))
+    wait_until(lambda: runs.told(events.Ticked))
+    os.killpg(command.pid, signal.SIGHUP)
+    out, err = command.communicate(timeout=50)
+    assert command.returncode == 0, out + err
+
+
+async def test_a_run_cancelled_as_its_node_starts_forgets_no_process(
+    runs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = node_link._start_process
+    nodes: list[subprocess.Popen[bytes]] = []
+
+    def start_and_cancel(*arguments: Any) -> subprocess.Popen[bytes]:
+        nodes.append(real(*arguments))
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return nodes[-1]
+
+    monkeypatch.setattr(node_link, "_start_process", start_and_cancel)
+    drill = runs.drill()
+    starting = asyncio.ensure_future(drill.__aenter__())
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert nodes[0].returncode is not None
+    runs.assert_nothing_is_left()
+
+
+async def test_a_teardown_cancelled_again_and_again_runs_to_its_end(runs: Any) -> None:
+    drill = await runs.drill(count=4).__aenter__()
+    await drill.tick()
+    ending = asyncio.ensure_future(drill.tear_down())
+    while not ending.done():
+        await asyncio.sleep(1e-3)
+        ending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+    runs.assert_nothing_is_left()
+
+
+async def test_a_cancellation_while_the_node_is_reaped_is_not_swallowed(
+    runs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with runs.drill() as drill:
+        crashing = asyncio.ensure_future(drill.crash())
+        real = asyncio.wait
+
+        async def wait_and_cancel(*arguments: Any, **options: Any) -> Any:
+            crashing.cancel()
+            return await real(*arguments, **options)
+
+        monkeypatch.setattr(node_link.asyncio, "wait", wait_and_cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await crashing
+        monkeypatch.undo()
+    runs.assert_nothing_is_left()
+
+
+async def test_a_node_that_does_not_end_is_killed_and_its_guests_with_it(
+    runs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NodeLink.reap, "__defaults__", (0.3,))
+    async with runs.drill() as drill:
+        await drill.tick()
+        os.kill(drill.view().node_pid, signal.SIGSTOP)
+    runs.assert_nothing_is_left()
+
+
+async def test_what_outlives_the_teardown_keeps_the_run_open_for_clean(
+    runs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_link, "_DYING", 0.1)
+    async with runs.drill() as drill:
+        stray = subprocess.Popen(["sleep", "60"], env={**os.environ, "SNAPDRILL_RUN": drill.run})
+    try:
+        assert not read_record(drill.run_dir).ended
+        assert processes_of(drill.run) == [stray.pid]
+    finally:
+        stray.kill()
+        stray.wait()
+
+
+async def test_a_line_that_the_crash_cut_short_does_not_spoil_the_ledger(runs: Any) -> None:
+    async with runs.drill() as drill:
+        await drill.tick()
+        with (drill.run_dir / "events.jsonl").open("ab") as ledger:
+            ledger.write(json.dumps({"t": 1.0, "event": "ticked", "tick": 99}).encode()[:30])
+        await drill.crash()
+        await drill.restart()
+        await drill.tick()
+        assert drill.view().tick == 2
+        view = await drill.finish()
+    assert view.ended.verdict == "held"
+
+
+async def test_a_run_that_cannot_be_set_up_says_why_and_leaves_nothing(
+    runs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drills.tempfile, "tempdir", "/nowhere/at/all")
+    with pytest.raises(UserError, match="the run cannot be set up: .*/nowhere/at/all"):
+        await runs.drill().__aenter__()
+    monkeypatch.setattr(drills.tempfile, "tempdir", str(runs.folder / ("long" * 30)))
+    (runs.folder / ("long" * 30)).mkdir()
+    with pytest.raises(UserError, match="set TMPDIR to a shorter folder"):
+        await runs.drill().__aenter__()
+    monkeypatch.undo()
+    runs.runs = runs.folder / "a-file"
+    runs.runs.write_text("")
+    with pytest.raises(UserError, match="the run cannot be set up: .*a-file"):
+        await runs.drill().__aenter__()
+    assert list(runs.folder.glob("runs/*/*/*cache*")) == []
+
+
+def test_too_few_open_files_are_told_before_anything_starts(runs: Any) -> None:
+    path = runs.folder / "crash.yaml"
+    path.write_text(runs.scenario_text(count=20, memory="4MiB"))
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (120, 120))\n"
+    code += "from sim.cli import main; sys.exit(main())"
+    command = runs.python(code, "run", str(path), "--runs-dir", str(runs.runs))
+    _, err = command.communicate(timeout=30)
+    assert command.returncode == 2
+    assert err == "snapdrill: 20 guests need 184 open files and the hard limit is 120: raise ulimit -Hn\n"
+    assert runs.told(events.NodeStarted) == []
+
+
+async def test_a_node_that_dies_at_its_start_leaves_nothing_and_names_its_log(
+    runs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_link.sys, "executable", "/bin/false")
+    with pytest.raises(NodeDiedError, match=r"node\.log"):
+        await runs.drill().__aenter__()
+    runs.assert_nothing_is_left()

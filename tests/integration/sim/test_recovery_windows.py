@@ -1,0 +1,262 @@
+"""A node dies between an act and its being told: the next one finds out from records, builds and processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from engine.effects import Effects
+from engine.events import Event
+from engine.incarnation import state_of
+from engine.memfd import Memfd
+from engine.permit import PunchPermit
+from sim import events
+from sim.checkers.evidence import pieces
+from sim.faults import Fault
+from sim.guest_handle import Guest, GuestError
+from sim.node import Node
+from sim.oracle import generations, key_of, mismatches
+from sim.places import AtChunk
+
+WaitUntil = Callable[..., Any]
+
+
+class CutLedger:
+    """Loses everything from the first event of a kind on: its node is dead from there, and does not know it."""
+
+    def __init__(self, ledger: Any, kind: type[Event]) -> None:
+        self._ledger = ledger
+        self._kind = kind
+        self._is_cut = False
+
+    def append(self, event: Event, **of: Any) -> None:
+        self._is_cut = self._is_cut or isinstance(event, self._kind)
+        if not self._is_cut:
+            self._ledger.append(event, **of)
+
+
+def cut(node: Node, kind: type[Event]) -> None:
+    ledger: Any = CutLedger(node.ledger, kind)
+    node.ledger = ledger
+    for sandbox in node.sandboxes.values():
+        sandbox._ledger = ledger
+
+
+def page_generations(node: Node, name: str) -> set[int]:
+    """Of a living guest, whose every page must hold what its generation says."""
+    guest = node.sandboxes[name].guest
+    assert guest is not None
+    pages, size = generations(guest.generations()), guest.spec["memory"]
+    assert list(mismatches(key_of(1, name), pages, pieces(guest.memory().fd, size))) == []
+    return set(pages)
+
+
+def states(machine: Any) -> dict[str, str]:
+    return {name: each.state for name, each in machine.view().sandboxes.items()}
+
+
+def outcome(machine: Any, pause: str) -> str | None:
+    return next(each.outcome for each in machine.view().pauses if each.id == pause)
+
+
+async def begun(machine: Any, *, punch: bool = True, background: bool = False) -> Node:
+    """Two sandboxes; `web-0` stands on a build of tick 1, and both have done tick 2."""
+    machine.set_flags(punch=punch, background=background)
+    node: Node = machine.node(count=2)
+    await node.create()
+    await node.tick(1)
+    await node.pause(["web-0"], 1, settled=True)
+    await node.resume(["web-0"])
+    await node.tick(1)
+    return node
+
+
+def arm(node: Node, point: Any, error: str, chunk: int = 1) -> None:
+    node.armed.arm(Fault(1, point, error, AtChunk(chunk), "web-0"))
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
+async def test_a_finished_build_whose_guest_is_gone_is_found_and_resumed(machine: Any, background: bool) -> None:
+    node = await begun(machine, background=background)
+    cut(node, events.PauseSettled)
+    await node.pause(["web-0"], 1, settled=True)
+    assert outcome(machine, "web-0.p2") is None
+    again = await machine.crash(node)
+    assert outcome(machine, "web-0.p2") == "finished"
+    assert states(machine) == {"web-0": "paused", "web-1": "running"}
+    await again.resume(["web-0"])
+    assert page_generations(again, "web-0") == {2}
+    await again.shut_down()
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
+async def test_a_discard_that_was_not_told_of_is_not_resumed_from_the_build_before(
+    machine: Any, background: bool
+) -> None:
+    node = await begun(machine, background=background)
+    arm(node, "copy.write", "EIO")
+    cut(node, events.PauseSettled)
+    await node.pause(["web-0"], 1, settled=True)
+    again = await machine.crash(node)
+    assert outcome(machine, "web-0.p2") == "discarded"
+    assert states(machine) == {"web-0": "discarded", "web-1": "running"}
+    await again.resume(["web-0"])
+    assert states(machine)["web-0"] == "discarded"
+    await again.shut_down()
+
+
+async def test_a_finished_checkpoint_that_was_not_told_of_is_the_parent_of_the_next_pause(machine: Any) -> None:
+    node = await begun(machine)
+    cut(node, events.PauseSettled)
+    await node.checkpoint(["web-0"])
+    again = await machine.crash(node)
+    assert states(machine) == {"web-0": "running", "web-1": "running"}
+    assert outcome(machine, "web-0.p2") == "finished"
+    await again.pause(["web-0"], 1, settled=True)
+    await again.resume(["web-0"])
+    assert page_generations(again, "web-0") == {2}
+    await again.shut_down()
+
+
+async def test_a_resume_that_was_not_told_of_costs_nothing(machine: Any, wait_until: WaitUntil) -> None:
+    node = await begun(machine)
+    await node.pause(["web-0"], 1, settled=True)
+    cut(node, events.GuestSpawned)
+    await node.resume(["web-0"])
+    untold = node.sandboxes["web-0"].guest
+    assert untold is not None
+    again = await machine.crash(node)
+    assert states(machine) == {"web-0": "paused", "web-1": "running"}
+    wait_until(untold.is_dead)
+    await again.resume(["web-0"])
+    assert page_generations(again, "web-0") == {2}
+    await again.shut_down()
+
+
+@pytest.fixture
+def last_punch(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Every pause waits for it before it punches chunk 1, the last: all is published, and nothing is finished."""
+    gate, real = threading.Event(), Effects.punch
+
+    def punch(effects: Effects, memfd: Memfd, offset: int, length: int, permit: PunchPermit, chunk: Any) -> None:
+        if chunk is not None and chunk.index == 1:
+            assert gate.wait(30)
+        real(effects, memfd, offset, length, permit, chunk)
+
+    gate.set()
+    monkeypatch.setattr(Effects, "punch", punch)
+    yield gate
+    gate.set()
+
+
+async def resumed_from_a_copy(machine: Any, last_punch: threading.Event) -> tuple[Node, asyncio.Task[None]]:
+    """`web-0` runs from a build that is still being copied; nothing more is told."""
+    node = await begun(machine, background=True)
+    last_punch.clear()
+    await node.pause(["web-0"], 1, settled=False)
+    settling = node.sandboxes["web-0"].settling
+    await node.resume(["web-0"])
+    assert states(machine)["web-0"] == "running"
+    assert settling is not None
+    cut(node, Event)
+    return node, settling
+
+
+async def test_a_guest_resumed_from_a_build_that_was_cut_off_is_discarded_with_it(
+    machine: Any, last_punch: threading.Event
+) -> None:
+    node, settling = await resumed_from_a_copy(machine, last_punch)
+    resumed = node.sandboxes["web-0"].guest
+    assert resumed is not None
+    again = await machine.crash(node)
+    assert states(machine) == {"web-0": "discarded", "web-1": "running"}
+    assert outcome(machine, "web-0.p2") == "discarded"
+    assert resumed.is_dead()
+    assert list(machine.builds.glob("web-0.p2*")) == []
+    last_punch.set()
+    await settling
+    await again.shut_down()
+
+
+async def test_a_guest_resumed_from_a_build_that_finished_untold_runs_on_and_stands_on_it(
+    machine: Any, last_punch: threading.Event
+) -> None:
+    node, settling = await resumed_from_a_copy(machine, last_punch)
+    last_punch.set()
+    await settling
+    again = await machine.crash(node)
+    assert states(machine) == {"web-0": "running", "web-1": "running"}
+    assert outcome(machine, "web-0.p2") == "finished"
+    assert again.sandboxes["web-0"].header.build == "web-0.p2"
+    await again.pause(["web-0"], 1, settled=True)
+    await again.resume(["web-0"])
+    assert page_generations(again, "web-0") == {2}
+    await again.shut_down()
+
+
+async def test_an_uncondemned_guest_that_died_with_its_node_is_crashed(machine: Any, wait_until: WaitUntil) -> None:
+    node = await begun(machine)
+    cut(node, events.GuestFrozen)
+    arm(node, "copy.read", "EIO", 0)
+    await node.pause(["web-0"], 1, settled=True)
+    pid = machine.view().sandboxes["web-0"].pid
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: state_of(pid) in {None, "Z"})
+    again = await machine.crash(node)
+    assert (states(machine)["web-0"], machine.view().sandboxes["web-0"].stop_reason) == ("killed", "crashed")
+    await again.shut_down()
+
+
+async def test_a_guest_that_does_not_hand_over_again_is_killed_and_costs_no_other(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await begun(machine)
+    silent = node.sandboxes["web-0"].guest
+    assert silent is not None
+    real = Guest.hand_over_again
+
+    def hand_over_again(guest: Guest) -> None:
+        if guest.name.startswith("web-0"):
+            raise GuestError("web-0.2 did not hand its memory over: timed out")
+        real(guest)
+
+    monkeypatch.setattr(Guest, "hand_over_again", hand_over_again)
+    again = await machine.crash(node)
+    assert states(machine) == {"web-0": "killed", "web-1": "running"}
+    assert silent.is_dead()
+    await again.tick(1)
+    assert page_generations(again, "web-1") == {3}
+    await again.shut_down()
+
+
+async def test_after_the_grace_there_is_a_new_zygote_and_what_was_paused_can_be_resumed(
+    machine: Any, wait_until: WaitUntil
+) -> None:
+    machine.grace = 0.2
+    node = await begun(machine)
+    await node.pause(["web-0"], 1, settled=True)
+    node.link._connection.close()
+    await asyncio.to_thread(wait_until, lambda: machine.processes() == [])
+    again = await machine.crash(node)
+    assert states(machine) == {"web-0": "paused", "web-1": "killed"}
+    await again.resume(["web-0"])
+    assert page_generations(again, "web-0") == {2}
+    await again.shut_down()
+
+
+async def test_two_crashes_in_a_row_are_one(machine: Any) -> None:
+    node = await begun(machine)
+    cut(node, events.PauseSettled)
+    arm(node, "copy.write", "EIO")
+    await node.pause(["web-0"], 1, settled=True)
+    again = await machine.crash(await machine.crash(node))
+    assert states(machine) == {"web-0": "discarded", "web-1": "running"}
+    await again.tick(1)
+    assert page_generations(again, "web-1") == {3}
+    await again.shut_down()

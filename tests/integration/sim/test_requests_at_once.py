@@ -1,0 +1,139 @@
+"""Requests that meet: the same one is joined, another waits for the end and is judged again, none gets lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+from sim import events
+from sim.node_link import NodeDiedError
+from sim.places import AtChunk
+
+FAULTS = ("copy.read", "copy.write", "publish", "condemn", "punch")
+
+
+def states(drill: Any) -> dict[str, str]:
+    return {name: each.state for name, each in drill.view().sandboxes.items()}
+
+
+def violations(view: Any) -> list[Any]:
+    return [(each.subject, each.violations) for each in view.judged if each.verdict != "held"]
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
+async def test_two_pauses_of_one_sandbox_are_one(runs: Any, background: bool) -> None:
+    async with runs.drill(background=background) as drill:
+        await drill.tick()
+        await asyncio.gather(drill.pause(["web-0"]), drill.pause(["web-0"]), drill.pause(["web-0", "web-1"]))
+        assert states(drill) == {"web-0": "paused", "web-1": "paused"}
+        assert [each.pause for each in drill.entries if isinstance(each.event, events.Decided)] == [
+            "web-0.p1",
+            "web-1.p1",
+        ]
+        view = await drill.finish()
+    assert violations(view) == []
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
+async def test_a_kill_waits_for_the_pause_and_then_kills(runs: Any, background: bool) -> None:
+    async with runs.drill(background=background) as drill:
+        await drill.tick()
+        await drill.inject("copy.write", "EIO", AtChunk(2), "web-1")
+        names = ["web-0", "web-1"]
+        await asyncio.gather(drill.pause(names), drill.kill(names), drill.tick(3))
+        assert states(drill) == {"web-0": "killed", "web-1": "discarded"}
+        view = await drill.finish()
+    assert violations(view) == []
+
+
+async def test_a_kill_waits_for_the_resume_and_then_kills(runs: Any) -> None:
+    async with runs.drill() as drill:
+        await drill.tick()
+        await drill.pause(["web-0"])
+        await asyncio.gather(drill.resume(["web-0"]), drill.kill(["web-0"]))
+        assert states(drill) == {"web-0": "killed", "web-1": "running"}
+        view = await drill.finish()
+    assert violations(view) == []
+
+
+async def test_a_kill_in_the_middle_of_ticks_takes_no_other_guest_with_it(runs: Any) -> None:
+    async with runs.drill(count=4) as drill:
+        ticking = asyncio.ensure_future(drill.tick(40))
+        await drill.kill(["web-1"])
+        await drill.pause(["web-2"])
+        await ticking
+        assert states(drill) == {"web-0": "running", "web-1": "killed", "web-2": "paused", "web-3": "running"}
+        view = await drill.finish()
+    assert violations(view) == []
+
+
+class Walk:
+    """One random life of a fleet; a step is any request, fault or crash, some of them at the same time."""
+
+    def __init__(self, drill: Any, seed: int) -> None:
+        self.drill = drill
+        self.random = random.Random(seed)
+        self.names = list(drill.view().sandboxes)
+
+    async def step(self) -> None:
+        acts = self.random.sample(
+            [self.tick, self.pause, self.checkpoint, self.resume, self.kill, self.flip, self.inject, self.crash], 2
+        )
+        done = await asyncio.gather(*(act() for act in acts), return_exceptions=True)  # at once; a barrier ends both
+        for error in done:
+            if isinstance(error, BaseException) and not isinstance(error, NodeDiedError):
+                raise error
+        if self.drill.is_down() or any(isinstance(error, NodeDiedError) for error in done):
+            await self.drill.restart()
+        elif self.random.random() < 0.4:
+            await self.drill.clear()
+        await self.drill.observe()
+
+    def some(self) -> list[str]:
+        return self.random.sample(self.names, self.random.randint(1, 3))
+
+    async def tick(self) -> None:
+        await self.drill.tick(self.random.randint(1, 3))
+
+    async def pause(self) -> None:
+        settled = self.random.random() < 0.5
+        await self.drill._ask("pause", names=self.some(), concurrency=self.random.randint(1, 3), settled=settled)
+
+    async def checkpoint(self) -> None:
+        await self.drill._ask("checkpoint", names=self.some())
+
+    async def resume(self) -> None:
+        await self.drill._ask("resume", names=self.some())
+
+    async def kill(self) -> None:
+        if self.random.random() < 0.2:
+            await self.drill._ask("kill", names=[self.random.choice(self.names)])
+
+    async def flip(self) -> None:
+        flag = self.random.choice(["memfd-punch-on-snapshot", "memfd-background-copy"])
+        await self.drill.set_flag(flag, self.random.random() < 0.5)
+
+    async def inject(self) -> None:
+        error = self.random.choice(["EIO", "ENOSPC", "EAGAIN", None])
+        place = AtChunk(self.random.randint(0, 3))
+        whom = self.random.choice([*self.names[:2], "*"])
+        await self.drill.inject(self.random.choice(FAULTS), error, place, whom, 1)
+
+    async def crash(self) -> None:
+        if self.random.random() < 0.3:
+            await self.drill.crash()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_no_life_of_a_fleet_breaks_an_invariant(runs: Any, seed: int) -> None:
+    async with runs.drill(count=6, memory="8MiB", background=bool(seed % 2)) as drill:
+        walk = Walk(drill, seed)
+        await drill.tick()
+        for _ in range(20):
+            await walk.step()
+        view = await drill.finish()
+    assert violations(view) == [], f"seed {seed}"
+    runs.assert_nothing_is_left()

@@ -1,0 +1,101 @@
+"""The runner is killed: its node ends everything by itself; where that is dead too the zygote does, or `clean`."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from sim import events
+from sim.run_folder import processes_of, read_record
+
+WaitUntil = Callable[..., Any]
+
+# Starts a fleet and keeps it busy until it is killed.
+RUNNER = """
+import asyncio, pathlib, sys
+from sim import drill as drills
+from sim.scenario import load
+
+async def main(path, runs, work):
+    async with drills.Drill(load(path), runs_dir=runs) as drill:
+        names = list(drill.view().sandboxes)
+        while True:
+            await drill.tick(100_000 if work == "tick" else 1)
+            await drill.pause(names)
+            await drill.resume(names)
+
+drills.GRACE = float(sys.argv[3])
+asyncio.run(main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[4]))
+"""
+
+
+@pytest.fixture
+def busy(runs: Any, wait_until: WaitUntil) -> Iterator[Callable[..., Any]]:
+    """A runner whose fleet is at work, and the pid of its node."""
+    started = []
+
+    def start(work: str, grace: float) -> tuple[Any, int]:
+        path = runs.folder / "crash.yaml"
+        path.write_text(runs.scenario_text(count=3))
+        runner = runs.python(RUNNER, str(path), str(runs.runs), str(grace), work)
+        started.append(runner)
+        wait_until(lambda: runs.told(events.Decided if work == "pause" else events.Ticked))
+        (node,) = runs.told(events.NodeStarted)
+        return runner, node.pid
+
+    yield start
+    for runner in started:
+        runner.kill()
+        runner.communicate()
+
+
+def kill(runner: Any) -> None:
+    runner.kill()
+    runner.wait()
+
+
+@pytest.mark.parametrize("work", ["tick", "pause"])
+def test_node_zygote_and_guests_of_a_killed_runner_end_by_themselves(
+    runs: Any, busy: Callable[..., Any], wait_until: WaitUntil, work: str
+) -> None:
+    runner, _ = busy(work, 600)
+    run = runs.run_id()
+    assert len(processes_of(run)) >= 2
+    kill(runner)
+    wait_until(lambda: processes_of(run) == [])
+
+
+def test_the_zygote_ends_its_guests_after_its_grace_where_the_node_is_dead_too(
+    runs: Any, busy: Callable[..., Any], wait_until: WaitUntil
+) -> None:
+    runner, node = busy("pause", 0.5)
+    run = runs.run_id()
+    runner.send_signal(signal.SIGSTOP)  # so that it cannot end them
+    os.kill(node, signal.SIGKILL)
+    kill(runner)
+    wait_until(lambda: processes_of(run) == [])
+
+
+def test_clean_ends_at_once_what_runner_and_node_have_left(
+    runs: Any, busy: Callable[..., Any], wait_until: WaitUntil
+) -> None:
+    runner, node = busy("pause", 600)
+    run, (run_dir,) = runs.run_id(), runs.run_dirs()
+    runner.send_signal(signal.SIGSTOP)
+    os.kill(node, signal.SIGKILL)
+    kill(runner)
+    assert "zygote" in {open(f"/proc/{pid}/comm").read().strip() for pid in processes_of(run)}
+    assert not read_record(run_dir).ended
+    cleaning = runs.command("clean", "--runs-dir", str(runs.runs))
+    out, err = cleaning.communicate(timeout=30)
+    assert (cleaning.returncode, err) == (0, "")
+    assert "(zygote)" in out
+    assert processes_of(run) == []
+    record = read_record(run_dir)
+    assert record.ended
+    left = [record.cache_dir, record.socket_dir, *([record.cgroup] if record.cgroup else [])]
+    assert [path for path in left if os.path.exists(path)] == []

@@ -1,0 +1,82 @@
+"""`decision_pinned`: what a pause did is what its one decision says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sim import events
+from sim.checkers.decision_pinned import DecisionPinned
+
+if TYPE_CHECKING:
+    from tests.unit.sim.checkers.conftest import Scene
+
+PUNCH, BACKGROUND = "memfd-punch-on-snapshot", "memfd-background-copy"
+
+
+def decided(scene: Scene, *, punch: bool, background: bool = False) -> None:
+    flags = {PUNCH: {"value": punch, "version": 3}, BACKGROUND: {"value": background, "version": 1}}
+    scene.tell(events.Decided(flags), "web-0", "web-0.p1")
+
+
+def judged(scene: Scene, **settled: Any) -> DecisionPinned:
+    scene.freeze()
+    scene.settle(**settled)
+    checker = DecisionPinned()
+    for _ in range(2):
+        checker.observe(scene.evidence())
+    checker.conclude(scene.evidence())
+    return checker
+
+
+def reasons(checker: DecisionPinned) -> list[str]:
+    return [each["reason"] for each in checker.violations]
+
+
+@pytest.mark.parametrize("punch", [False, True])
+@pytest.mark.parametrize(("background", "path"), [(False, "memfd"), (True, "memfd-background")])
+def test_a_pause_that_did_what_was_decided_is_right_whatever_the_flag_is_now(
+    scene: Scene, punch: bool, background: bool, path: str
+) -> None:
+    decided(scene, punch=punch, background=background)
+    scene.tell(events.FlagSet(PUNCH, not punch), None)
+    scene.tell(events.FlagSet(BACKGROUND, not background), None)
+    checker = judged(scene, path=path, punched_bytes=4096 if punch else 0)
+    assert (checker.checked, checker.violations) == (1, [])
+
+
+def test_bytes_freed_against_the_decision_are_caught(scene: Scene) -> None:
+    decided(scene, punch=False)
+    checker = judged(scene, punched_bytes=4096)
+    assert reasons(checker) == ["4096 bytes were freed, and the decision was not to punch"]
+    assert (checker.violations[0]["pause"], checker.violations[0]["incarnation"]) == ("web-0.p1", "web-0.1")
+
+
+def test_bytes_that_were_not_freed_although_they_might_be_are_no_contradiction(scene: Scene) -> None:
+    decided(scene, punch=True)
+    assert judged(scene, punched_bytes=0, outcome="rolled-back").violations == []
+
+
+@pytest.mark.parametrize(("background", "path"), [(True, "memfd"), (False, "memfd-background")])
+def test_a_path_against_the_decision_is_caught(scene: Scene, background: bool, path: str) -> None:
+    decided(scene, punch=True, background=background)
+    assert reasons(judged(scene, path=path)) == [f"the path was {path}, which is not what the flags said"]
+
+
+def test_a_pause_that_asked_twice_is_caught(scene: Scene) -> None:
+    decided(scene, punch=True)
+    decided(scene, punch=True)
+    assert reasons(judged(scene)) == ["the pause has 2 decisions, not one"]
+
+
+def test_a_pause_that_never_asked_is_caught(scene: Scene) -> None:
+    checker = judged(scene, path=None, punched_bytes=0)
+    assert reasons(checker) == ["the pause has 0 decisions, not one"]
+
+
+def test_a_pause_under_way_is_not_judged_yet(scene: Scene) -> None:
+    scene.freeze()
+    checker = DecisionPinned()
+    checker.observe(scene.evidence())
+    assert checker.checked == 0
