@@ -127,6 +127,14 @@ class _Comparer:
         words = self._memory[:size].view(np.uint64)
         np.not_equal(words, self._parent[:size].view(np.uint64), out=self._differs[: size // 8])
         differs: NDArray[np.bool_] = np.logical_or.reduce(self._differs[: size // 8].reshape(-1, _WORDS), axis=1)
-        largest: NDArray[np.uint64] = words.reshape(-1, _WORDS).max(axis=1)
-        kinds = np.where(largest[rows] == 0, _ZERO, np.where(differs[rows], _STORED, _EQUAL)).astype(np.uint8)
+        zero = _zero_pages(words.reshape(-1, _WORDS))
+        kinds = np.where(zero[rows], _ZERO, np.where(differs[rows], _STORED, _EQUAL)).astype(np.uint8)
         return pages.astype(np.uint32), kinds
+
+
+def _zero_pages(pages: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which rows are all zero; few need a full look: most pages begin or end with something."""
+    zero: NDArray[np.bool_] = (pages[:, 0] | pages[:, -1]) == 0
+    for page in np.flatnonzero(zero):
+        zero[page] = not pages[page].any()
+    return zero

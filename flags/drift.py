@@ -16,6 +16,8 @@ _REMARKS = frozenset(
      "debugEventsUntilDate", "samplingRatio", "excludeFromSummaries", "migration", "id", "_id")
 )  # fmt: skip
 
+_DEFAULTS = {"contextKind": ("", "user"), "bucketBy": ("", "key"), "kind": ("rollout",)}
+
 
 @dataclass(frozen=True, slots=True)
 class Drift:
@@ -66,26 +68,31 @@ def _item(section: str, key: str, here: Items, live: Items) -> Iterator[Drift]:
         if mine is not theirs:
             yield Drift(section, key, "", None if mine is None else "there", None if theirs is None else "there")
         return
-    for part, one, other in _differences("", _with_variations(mine), _with_variations(theirs)):
+    for part, one, other in _differences("", _telling_item(mine), _telling_item(theirs)):
         yield Drift(section, key, part, one, other)
 
 
-def _with_variations(item: Mapping[str, Any]) -> dict[str, Any]:
-    """What is served counts to the letter."""
-    served = {"variations": item["variations"]} if "variations" in item else {}
-    return {**_telling(item), **served}
+def _telling_item(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What is served counts to the letter; a segment's salt only where it takes a share of its members."""
+    told: dict[str, Any] = _telling(item)
+    if "variations" in item:
+        return {**told, "variations": item["variations"]}
+    weighted = any("weight" in rule for _, rule in objects(item, "rules"))
+    return told if weighted else {name: each for name, each in told.items() if name not in ("salt", "generation")}
 
 
 def _telling(value: Any) -> Any:
     """Without remarks, and without what is as good as absent."""
     if isinstance(value, Mapping):
         kept = {name: _telling(each) for name, each in value.items() if name not in _REMARKS}
-        return {
-            name: each
-            for name, each in kept.items()
-            if each not in (None, [], {}) and (each is not False or name == "on")
-        }
+        return {name: each for name, each in kept.items() if not _is_default(name, each)}
     return [_telling(each) for each in value] if isinstance(value, list) else value
+
+
+def _is_default(name: str, value: Any) -> bool:
+    if value is False:
+        return name != "on"
+    return value in (None, [], {}) or (isinstance(value, str) and value in _DEFAULTS.get(name, ()))
 
 
 def _differences(part: str, here: Any, live: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -64,7 +64,7 @@ class _Teller:
             index, rule = _rule(flag, evaluation)
             yield f"rule {index + 1} matches: {rule_words(rule)}; it serves {_serves(flag, rule)}"
         elif reason == "FALLTHROUGH":
-            yield f"{_unmatched(flag)}; everybody else is served {_serves(flag, flag['fallthrough'])}"
+            yield f"{_unmatched(flag)} is served {_serves(flag, flag['fallthrough'])}"
         elif reason == "WRONG_TYPE":
             yield f"variation {evaluation.variation} is not of this flag's type, so its safe value is served"
         else:
@@ -128,4 +128,4 @@ def _unmatched(flag: Mapping[str, Any]) -> str:
         if target.get("values")
     ]
     missed = [*(f"target {each}" for each in targets), *(f"rule {i} ({each})" for i, each in enumerate(rules, 1))]
-    return f"no match: {'; '.join(missed)}" if missed else "there are no rules"
+    return f"no match: {'; '.join(missed)}; everybody else" if missed else "everybody"

@@ -101,7 +101,7 @@ def references(found: Imported) -> Iterator[Problem]:
     """Prerequisites and segments that flags name and the export does not have."""
     for section, items in (("flags", found.flags), ("segments", found.segments)):
         for key, item in items.items():
-            path = found.origins[section, key]
+            path = found.origins.get((section, key), ())
             for _, asked in objects(item, "prerequisites"):
                 if asked.get("key") not in found.flags:
                     yield _missing(path, f'"{key}" asks for the flag "{asked.get("key")}"', "export that flag too")

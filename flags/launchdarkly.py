@@ -213,6 +213,21 @@ class Evaluator:
         tracker.add_listener(on_change)
         return lambda: tracker.remove_listener(on_change)
 
+    def watch(self, told: Callable[[SourceStatus], None]) -> None:
+        """Tell the status now, and whenever its state or error is another, on the thread that changes it."""
+        lock, last = Lock(), SourceStatus("", None, None)
+
+        def on_change(_: object) -> None:
+            nonlocal last
+            with lock:
+                status = self.status()
+                if (status.state, status.error) != (last.state, last.error):  # not each failed attempt to connect
+                    last = status
+                    told(status)
+
+        self._client.data_source_status_provider.add_listener(on_change)
+        on_change(None)
+
     def wait_until(self, holds: Callable[[], bool], timeout: float) -> bool:
         """Wait for `holds()`, asked after each change of a flag or of the status; False after `timeout` seconds."""
         deadline = time.monotonic() + timeout

@@ -23,9 +23,7 @@ def served(path: Path, key: str, flag: Mapping[str, Any], required: set[int]) ->
     if known is not None:
         yield from _settings(path, known, variations)
     unsafe, safe = _unsafe(known, variations, required), json.dumps(known.safe) if known else "another variation"
-    for name in ("targets", "contextTargets"):
-        for index, target in objects(flag, name):
-            yield from kind_problem((*path, name, index), target, _NOBODY)
+    yield from _targets(path, flag)
     guarded: set[str] = set()
     for index, rule in objects(flag, "rules"):
         here = (*path, "rules", index)
@@ -50,6 +48,17 @@ def _off(path: Path, key: str, flag: Mapping[str, Any]) -> Iterator[Problem]:
         message = f'off serves {json.dumps(value)}, so "{key}" cannot be switched off'
         fix = f"let off serve {json.dumps(FLAGS[key].safe)}"
         yield Problem((*path, "offVariation"), message, "the kill switch does nothing", fix)
+
+
+def _targets(path: Path, flag: Mapping[str, Any]) -> Iterator[Problem]:
+    """Empty ones only keep a place in the order."""
+    for index, target in objects(flag, "targets"):
+        if target.get("values"):
+            message, fix = '"targets" are of kind "user", which no sandbox has', 'move it to "contextTargets"'
+            yield Problem((*path, "targets", index), message, _NOBODY, fix, "warning")
+    for index, target in objects(flag, "contextTargets"):
+        if target.get("values"):
+            yield from kind_problem((*path, "contextTargets", index), target, _NOBODY)
 
 
 def _settings(path: Path, known: Flag, variations: list[Any]) -> Iterator[Problem]:

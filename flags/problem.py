@@ -39,14 +39,15 @@ def index_problem(path: Path, index: Any, variations: list[Any], production: str
 
 
 def kind_problem(path: Path, item: Mapping[str, Any], production: str) -> Iterator[Problem]:
-    """Without one LaunchDarkly means `user`, which no sandbox has."""
+    """Without one LaunchDarkly means `user`, which no sandbox has; written out, it may be meant for others."""
     if "contextKind" not in item:
         fix = f"use one of: {', '.join(KINDS)}"
         yield Problem(path, '"contextKind" is missing, which means "user"', production, fix)
     elif item["contextKind"] not in KINDS:
         message = f"unknown contextKind {json.dumps(item['contextKind'])}"
         fix = did_you_mean(str(item["contextKind"]), KINDS)
-        yield Problem((*path, "contextKind"), message, production, fix)
+        severity: Severity = "warning" if item["contextKind"] == "user" and "variations" not in item else "error"
+        yield Problem((*path, "contextKind"), message, production, fix, severity)
 
 
 def off(flag: Mapping[str, Any]) -> set[int]:

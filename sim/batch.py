@@ -15,13 +15,14 @@ import click
 
 from engine.errors import UserError
 from flags.catalog import did_you_mean
+from sim.flag_service import check_source
 from sim.report.document import run_document, scenario_document, write_document
 from sim.report.failure import failure_block
 from sim.report.junit import suite, write_junit
 from sim.report.text import summary
 from sim.requirements import missing, planned_work
 from sim.runner import RunOptions, RunResult, run_scenario
-from sim.scenario import Scenario, ScenarioError, discover, load
+from sim.scenario import Scenario, discover, load
 from sim.verdict import ExitCode, Verdict, worst
 
 
@@ -42,7 +43,8 @@ class Batch:
         for path in discover(paths):
             try:
                 scenarios.append(load(path))
-            except ScenarioError as error:
+                check_source(scenarios[-1])
+            except UserError as error:
                 mistakes.append(str(error))
         names = list(dict.fromkeys(s.name for each in scenarios for s in each.sandboxes()))
         if not mistakes and scenarios:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import platform
-import resource
 import secrets
 import shutil
 import tempfile
@@ -21,12 +20,13 @@ from typing import Any, Self
 from engine.errors import UserError
 from engine.events import Event
 from engine.incarnation import start_time_of
-from flags.inline import InlineValue, as_written, flag_from, from_written
+from flags.inline import InlineValue, as_written
 from sim import events
 from sim.cgroup import OVERHEAD, MemoryCgroup
 from sim.checkers import Panel
 from sim.checkers.evidence import Evidence
 from sim.digest import digest
+from sim.flag_service import FlagService, check_source, open_service
 from sim.guest_handle import ZYGOTE_SOCKET
 from sim.judging import conclude, judge_invariants
 from sim.ledger import EVENTS_FILE, Entry, Follower, Ledger
@@ -34,8 +34,9 @@ from sim.node_config import Known, NodeConfig, OpenPause, SandboxConfig
 from sim.node_link import NodeDiedError, NodeLink, end_zygote, outlived, retire_ended
 from sim.places import FaultPoint, Place, in_words, to_json
 from sim.probe import host
+from sim.requirements import check_limits
 from sim.run_folder import RunRecord, make, write_record
-from sim.scenario import FlagFile, Scenario
+from sim.scenario import Outage, Scenario, ServedFlags
 from sim.verdict import Verdict
 from sim.view import Fold, SandboxView, View
 
@@ -43,8 +44,6 @@ GRACE = 30.0
 """Seconds that a zygote waits for a node after a crash."""
 
 SCENARIO_FILE = "scenario.yaml"
-_FDS, _FDS_PER_GUEST = 64, 6  # of a node: its own, and a guest's while it is paused
-_LONGEST_SOCKET = 107  # bytes, unix(7)
 
 
 class Drill:
@@ -100,6 +99,7 @@ class Drill:
         await self.tear_down()
 
     async def _start(self) -> None:
+        check_source(self.scenario)
         self.run_dir = make(self._runs_dir, self.scenario.name, self.seed, datetime.now(UTC)).absolute()
         (self.run_dir / SCENARIO_FILE).write_text(self.scenario.source_text)
         self.began = time.monotonic()
@@ -112,13 +112,12 @@ class Drill:
         self._fleet.callback(self._remove_cache)
         self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
         self._fleet.callback(shutil.rmtree, self.socket_dir, ignore_errors=True)
-        _check_host(len(self._sandboxes()), self.socket_dir / ZYGOTE_SOCKET)
+        check_limits(len(self._sandboxes()), self.socket_dir / ZYGOTE_SOCKET)
         self.cgroup = MemoryCgroup.make(self.run, self.scenario.node.memory + OVERHEAD)
         if self.cgroup is not None:
             self._fleet.callback(self.cgroup.remove)
         self.note(self._run_started())
-        for key, value in self._inline_flags().items():
-            self.note(events.FlagSet(key, value))
+        self._open_flags()
         self._write_record(ended=False)
         self._fleet.push_async_callback(self._end_node)
         await self._start_node({})
@@ -148,11 +147,16 @@ class Drill:
             mutant=self.scenario.engine.mutant,
             drawn={"fleet": fleet},
             host={**host(), "python": platform.python_version(), "cgroup": self.cgroup is not None},
+            flag_source=self.scenario.flag_source,
         )
 
-    def _inline_flags(self) -> dict[str, Any]:
-        flags = self.scenario.flags
-        return {} if isinstance(flags, FlagFile) else {key: as_written(value) for key, value in flags.items()}
+    def _open_flags(self) -> None:
+        self._flags: FlagService = open_service(self.scenario, self.run_dir)
+        self._fleet.callback(self._flags.close)
+        for key, value in self.scenario.flag_values.items():
+            self.note(events.FlagSet(key, as_written(value)))
+        if isinstance(self.scenario.flags, ServedFlags) and self.scenario.flags.start == "down":
+            self.note(events.OutageBegan("down", "from the start"))
 
     def _sandboxes(self) -> list[SandboxConfig]:
         return [
@@ -172,13 +176,6 @@ class Drill:
         ]
 
     async def _start_node(self, known: dict[str, Known]) -> None:
-        flags = self.scenario.flags
-        flag_file = None
-        if isinstance(flags, FlagFile):
-            flag_file = self.run_dir / "flags.json"
-            if not flag_file.exists() and self.scenario.flag_file is not None:
-                shutil.copyfile(self.scenario.flag_file, flag_file)
-        inline = {key: flag_from(key, from_written(value)) for key, value in self.view().flags.items()}
         config = NodeConfig(
             run=self.run,
             run_dir=str(self.run_dir),
@@ -191,10 +188,9 @@ class Drill:
             cgroup=str(self.cgroup.folder) if self.cgroup else None,
             mutant=self.scenario.engine.mutant,
             sandboxes=self._sandboxes(),
-            inline_flags=None if flag_file else inline,
-            flag_file=str(flag_file) if flag_file else None,
             tick=self.view().tick,
             known=known,
+            **self._flags.node_settings(),
         )
         self._node = await NodeLink.start(config, self.run_dir / "node.json")
         self._node_expected = True
@@ -348,9 +344,24 @@ class Drill:
         await self.observe()
 
     async def set_flag(self, key: str, value: InlineValue) -> None:
-        """Returns when the change is effective."""
-        await self._ask("flag", flag=flag_from(key, value))
-        self.note(events.FlagSet(key, as_written(value)))
+        """Returns when the change is effective, or at once in an outage; raises TimeoutError where it never is."""
+        began = time.monotonic()
+        try:
+            effective = await self._flags.set(key, value, self._ask)
+        except TimeoutError:
+            self.note(events.FlagSet(key, as_written(value), effective=False))
+            raise
+        took_ms = round((time.monotonic() - began) * 1e3, 3) if effective else None
+        self.note(events.FlagSet(key, as_written(value), effective, took_ms))
+
+    async def outage(self, outage: Outage) -> None:
+        """Break the flag source, or end what breaks it; raises TimeoutError where the node does not recover."""
+        if outage.fault == "recover":
+            await self._flags.recover(self._ask)
+            self.note(events.OutageEnded())
+            return
+        self.note(events.OutageBegan(outage.fault, outage.detail))
+        await self._flags.fail(outage, self._ask)
 
     async def inject(
         self, fault: FaultPoint, error: str | None, at: Place, sandboxes: str, count: int | None = None
@@ -413,15 +424,6 @@ async def _to_its_end(act: Coroutine[Any, Any, None]) -> None:
     task.result()
     if cancelled is not None:
         raise cancelled
-
-
-def _check_host(sandboxes: int, socket: Path) -> None:
-    """Raise UserError for what would stop a node that has begun already."""
-    need, (_, limit) = _FDS + _FDS_PER_GUEST * sandboxes, resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit != resource.RLIM_INFINITY and limit < need:
-        raise UserError(f"{sandboxes} guests need {need} open files and the hard limit is {limit}: raise ulimit -Hn")
-    if len(os.fsencode(socket)) > _LONGEST_SOCKET:
-        raise UserError(f"{socket} is too long a name for a socket: set TMPDIR to a shorter folder")
 
 
 def _drop_torn_line(ledger: Path) -> None:

@@ -24,6 +24,7 @@ class RunStarted(Event):
     mutant: str | None
     drawn: dict[str, Any] = field(default_factory=dict)
     host: dict[str, Any] = field(default_factory=dict)
+    flag_source: str = "inline"  # inline | file | relay | launchdarkly
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +172,36 @@ class RequestRefused(Event):
 
 @dataclass(frozen=True, slots=True)
 class FlagSet(Event):
-    """A flag's new value is effective; `value` as in a scenario file."""
+    """A flag has a new value, `value` as in a scenario file; not `effective`: it has not reached the node.
+
+    `took_ms` is from the change at the source until it was effective, None where that was not awaited.
+    """
 
     flag: str
     value: Any
+    effective: bool = True
+    took_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutageBegan(Event):
+    """The flag source is made to fail, as an `outage` step says; `detail` is the fault's setting, or empty."""
+
+    fault: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutageEnded(Event):
+    """The flag source is sound again, and the node has every flag of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlagSourceChanged(Event):
+    """The node's flag client is in another state: INITIALIZING, VALID, INTERRUPTED or OFF; `error` says why."""
+
+    state: str
+    error: str | None
 
 
 @dataclass(frozen=True, slots=True)

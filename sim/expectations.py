@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from sim.steps import StateExpectation
 from sim.strict import Strict
-from sim.units import parse_size, show
+from sim.units import Duration, parse_size, show
 
 Invariant = Literal[
     "never_resumed",
@@ -22,7 +22,10 @@ Invariant = Literal[
     "legal_transitions",
     "no_unpublished",
 ]
-Metric = Literal["peak_over", "peak_ratio", "copy_ms", "blocked_ms", "dirty_bytes", "punched_bytes", "pauses"]
+Metric = Literal[
+    "peak_over", "peak_ratio", "copy_ms", "blocked_ms", "dirty_bytes", "punched_bytes", "pauses", "punched_after_kill"
+]
+PROPAGATION_SECONDS = 1.0
 IN_BYTES = frozenset({"peak_over", "dirty_bytes", "punched_bytes"})
 
 
@@ -44,14 +47,25 @@ class PauseFilter(Strict):
 class MetricExpectation(Strict):
     """The metric of every pause that passes the filter lies in [min, max]; `pauses` is the number of them.
 
-    Bytes for sizes, milliseconds for times. No such pause makes the run inconclusive unless `allow_empty`.
+    `punched_after_kill` is how many of them punched although they were decided later than the kill switch was thrown
+    at its source, plus `within` seconds that it may take to propagate; the kill switch is the punch flag turned off
+    for everybody. Bytes for sizes, milliseconds for times. No such pause, or none that came late enough after a kill
+    switch, makes the run inconclusive unless `allow_empty`.
     """
 
     metric: Metric
     where: PauseFilter = PauseFilter()
     min: float | None = None
     max: float | None = None
+    within: Duration = PROPAGATION_SECONDS
     allow_empty: bool = False
+
+    @field_validator("within")
+    @classmethod
+    def _goes_with_the_kill_switch(cls, within: float, info: ValidationInfo) -> float:
+        if info.data.get("metric", "punched_after_kill") != "punched_after_kill":
+            raise ValueError("within goes with metric: punched_after_kill; remove it")
+        return within
 
     @field_validator("min", "max", mode="before", json_schema_input_type=float | str | None)
     @classmethod

@@ -63,6 +63,8 @@ def judge_metric(expected: MetricExpectation, view: View, place: Place, *, whole
             return judged(subject, HELD, 0, place, [])
         wrong = _outside(expected, len(pauses), "*", None)
         return judged(subject, VIOLATED if wrong else HELD, 1, place, wrong)
+    if expected.metric == "punched_after_kill":
+        return judge_kill_switch(expected, pauses, view, place, whole_fleet=whole_fleet)
     measured = [(each, getattr(each, expected.metric)) for each in pauses]
     known = [(each, value) for each, value in measured if value is not None]
     if not known:
@@ -71,6 +73,38 @@ def judge_metric(expected: MetricExpectation, view: View, place: Place, *, whole
         return judged(subject, HELD if empty else INCONCLUSIVE, 0, place, [] if empty else [reason])
     wrong = [found for each, value in known for found in _outside(expected, value, each.sandbox, each.id)]
     return judged(subject, VIOLATED if wrong else HELD, len(known), place, wrong)
+
+
+def judge_kill_switch(
+    expected: MetricExpectation, pauses: Sequence[PauseView], view: View, place: Place, *, whole_fleet: bool
+) -> events.Judged:
+    """How many of these pauses punched although they were decided after the kill switch had had its time."""
+    late = [(each, age) for each in pauses if (age := _since_kill(each, view)) is not None and age > expected.within]
+    subject = f"metric:{expected.metric}"
+    if not late:
+        empty = expected.allow_empty or not whole_fleet
+        killed = any(not each.on for each in view.switches)
+        why = f"no pause was decided later than {expected.within:g} s after the kill switch"
+        reason = {"sandbox": expected.where.sandboxes, "reason": why if killed else "no kill switch was thrown"}
+        return judged(subject, HELD if empty else INCONCLUSIVE, 0, place, [] if empty else [reason])
+    punched = [(each, age) for each, age in late if each.punch and each.punched_bytes]
+    wrong = _outside(expected, len(punched), "*", None)
+    if expected.max is not None and len(punched) > expected.max:
+        wrong = [
+            {
+                "sandbox": each.sandbox,
+                "pause": each.id,
+                "reason": f"it punched, decided {age:.3f} s after the kill switch; {expected.within:g} s are allowed",
+            }
+            for each, age in punched
+        ]
+    return judged(subject, VIOLATED if wrong else HELD, len(late), place, wrong)
+
+
+def _since_kill(pause: PauseView, view: View) -> float | None:
+    """Seconds from the kill switch that was in force when this pause was decided; None where none was."""
+    before = [each for each in view.switches if each.t <= pause.began]
+    return pause.began - before[-1].t if before and not before[-1].on else None
 
 
 def _passes(pause: PauseView, where: PauseFilter) -> bool:

@@ -56,7 +56,11 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """`began` is CLOCK_MONOTONIC at the run's start; `flags` is inline flag JSON by key, or a file's path."""
+    """`began` is CLOCK_MONOTONIC at the run's start.
+
+    Flags come from one of `inline_flags` (LaunchDarkly's JSON by key), `flag_file` (a path), `relay` (a URI) and
+    LaunchDarkly itself; `lease` in seconds.
+    """
 
     run: str
     run_dir: str
@@ -69,8 +73,11 @@ class NodeConfig:
     cgroup: str | None
     mutant: str | None
     sandboxes: list[SandboxConfig]
-    inline_flags: dict[str, dict[str, Any]] | None
-    flag_file: str | None
+    inline_flags: dict[str, dict[str, Any]] | None = None
+    flag_file: str | None = None
+    relay: str | None = None
+    launchdarkly: bool = False
+    lease: float | None = None
     tick: int = 0
     known: dict[str, Known] = field(default_factory=dict)
 

@@ -23,20 +23,22 @@ from typing import Any
 from engine import linux
 from engine.incarnation import start_time_of
 from engine.permit import CondemnedRecords
-from flags.file import FileFlags
-from flags.launchdarkly import Evaluator, route_sdk_logs
-from flags.memory import MemoryFlags
+from flags.client import SourceStatus
+from flags.launchdarkly import route_sdk_logs
+from flags.streaming import SDK_KEY
 from sim import cgroup, events
 from sim.faults import CRASH, Fault
 from sim.guest_handle import ZYGOTE_SOCKET, ZygoteLink, open_zygote
 from sim.ledger import EVENTS_FILE, Ledger
 from sim.node import Node
 from sim.node_config import NodeConfig
+from sim.node_flags import NodeFlags
 from sim.places import from_json
 from sim.recovery import recover
 
 CONDEMNED = "condemned"
 _SOCKET_BUFFER = 4 << 20
+_LONGEST_ERROR = 160
 
 
 def connect_zygote(config: NodeConfig) -> tuple[ZygoteLink, int]:
@@ -56,21 +58,14 @@ def _start_zygote(address: str, grace: float) -> None:
         listener.bind(address)
         listener.listen(16)  # connections of nodes that died at once queue up; where it is full, EAGAIN
         command = [sys.executable, "-m", "sim.zygote", str(listener.fileno()), str(grace)]
-        subprocess.Popen(command, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL)
-
-
-def open_flags(config: NodeConfig) -> Evaluator:
-    """The run's one flag client."""
-    if config.flag_file is not None:
-        return FileFlags(Path(config.flag_file))
-    return MemoryFlags(config.inline_flags or {})
+        known = {name: value for name, value in os.environ.items() if name != SDK_KEY}  # no guest needs it
+        subprocess.Popen(command, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, env=known)
 
 
 class _Server:
     """Turns requests into calls on the node."""
 
-    def __init__(self, config: NodeConfig, node: Node, flags: Evaluator, writer: asyncio.StreamWriter) -> None:
-        self._config = config
+    def __init__(self, node: Node, flags: NodeFlags, writer: asyncio.StreamWriter) -> None:
         self._node = node
         self._flags = flags
         self._writer = writer
@@ -89,7 +84,8 @@ class _Server:
             await self._do(request["op"], request.get("args", {}))
         except Exception as error:  # noqa: BLE001 - a defect here is the runner's to report, with its traceback
             reply["error"] = f"{type(error).__name__}: {error}"
-            traceback.print_exc()
+            with contextlib.suppress(OSError):  # the log's disk may be full
+                traceback.print_exc()
         with contextlib.suppress(ConnectionError):  # the runner went away: there is nobody to tell
             self._writer.write(json.dumps(reply).encode() + b"\n")
             await self._writer.drain()
@@ -104,7 +100,9 @@ class _Server:
             "checkpoint": lambda: node.checkpoint(args["names"]),
             "resume": lambda: node.resume(args["names"]),
             "kill": lambda: node.kill(args["names"]),
-            "flag": lambda: asyncio.to_thread(self._set_flag, args["flag"]),
+            "flag": lambda: asyncio.to_thread(self._flags.set, args["flag"]),
+            "refresh_flags": lambda: asyncio.to_thread(self._flags.refresh),
+            "await_flags": lambda: self._await_flags(args["versions"], args["seconds"]),
             "arm": lambda: self._arm(args),
             "clear": self._clear,
         }
@@ -113,24 +111,21 @@ class _Server:
     async def _clear(self) -> None:
         self._node.armed.clear()
 
-    def _set_flag(self, flag: dict[str, Any]) -> None:
-        """Effective before it returns; a flag file is rewritten whole, and looked at at once."""
-        if isinstance(self._flags, MemoryFlags):
-            self._flags.set(flag)
-            return
-        path = Path(self._config.flag_file or "")
-        document = json.loads(path.read_text())
-        document.setdefault("flags", {})[flag["key"]] = flag
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(document, indent=2))
-        temporary.replace(path)
-        if isinstance(self._flags, FileFlags):
-            self._flags.refresh()
+    async def _await_flags(self, versions: dict[str, int | None], seconds: float) -> None:
+        """That it took too long is the runner's to see, by its own clock."""
+        await asyncio.to_thread(self._flags.wait_for, versions, seconds)
 
     async def _arm(self, args: dict[str, Any]) -> None:
         place = from_json(args["at"])
         fault = Fault(args["fault_id"], args["fault"], args["error"] or CRASH, place, args["sandboxes"], args["count"])
         self._node.armed.arm(fault)
+
+
+def _tell_status(ledger: Ledger, status: SourceStatus) -> None:
+    """The SDK quotes whole exceptions; OFF is our own end."""
+    if status.state != "OFF":
+        error = None if status.error is None else " ".join(status.error.split())[:_LONGEST_ERROR]
+        ledger.append(events.FlagSourceChanged(status.state, error))
 
 
 async def _main(fd: int, config: NodeConfig) -> None:
@@ -140,9 +135,9 @@ async def _main(fd: int, config: NodeConfig) -> None:
     route_sdk_logs(run_dir / "flags.log")
     ledger = Ledger(run_dir / EVENTS_FILE, config.began)
     link, zygote_pid = await asyncio.to_thread(connect_zygote, config)
-    flags = await asyncio.to_thread(open_flags, config)
+    flags = await asyncio.to_thread(NodeFlags, config)
     reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=fd), limit=_SOCKET_BUFFER)
-    node = Node(config, ledger, flags, link, CondemnedRecords(run_dir / CONDEMNED))
+    node = Node(config, ledger, flags.client, link, CondemnedRecords(run_dir / CONDEMNED))
     started = events.NodeStarted(
         os.getpid(),
         start_time_of(os.getpid()) or 0,
@@ -151,7 +146,9 @@ async def _main(fd: int, config: NodeConfig) -> None:
         bool(config.known),
     )
     ledger.append(started)
-    server = _Server(config, node, flags, writer)
+    if config.relay is not None or config.launchdarkly:
+        flags.watch(lambda status: _tell_status(ledger, status))
+    server = _Server(node, flags, writer)
     with contextlib.suppress(ConnectionError):
         await server.serve(reader)
     await node.shut_down()  # the runner is done, or it died

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
+from engine.errors import UserError
 from engine.ranges import SPAN
 from sim.report.words import plural
 from sim.scenario import Scenario
 from sim.units import format_size
 
 _HUGE = 2 << 20
+_FDS, _FDS_PER_GUEST = 64, 6  # of a node: its own, and a guest's while it is paused
+_LONGEST_SOCKET = 107  # bytes, unix(7)
 _HUGE_FREE = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
 
 
@@ -61,3 +65,12 @@ def _free_memory() -> int:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+def check_limits(sandboxes: int, socket: Path) -> None:
+    """Raise UserError for what would stop a node that has begun already."""
+    need, (_, limit) = _FDS + _FDS_PER_GUEST * sandboxes, resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < need:
+        raise UserError(f"{sandboxes} guests need {need} open files and the hard limit is {limit}: raise ulimit -Hn")
+    if len(os.fsencode(socket)) > _LONGEST_SOCKET:
+        raise UserError(f"{socket} is too long a name for a socket: set TMPDIR to a shorter folder")

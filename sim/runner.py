@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from sim.scenario import (
     FlagStep,
     Inject,
     Kill,
+    Outage,
     Pause,
     Restart,
     Resume,
@@ -137,14 +138,23 @@ class _Runner:
             case Pause() | Checkpoint() | Resume() | Kill():
                 await self._act_on(step, place)
             case FlagStep(values=values):
-                for key, value in values.items():
-                    await self.drill.set_flag(key, value)
+                await self._reach_the_node(step, place, (self.drill.set_flag(*each) for each in values.items()))
+            case Outage():
+                await self._reach_the_node(step, place, [self.drill.outage(step)])
             case Wait(seconds=seconds):
                 await asyncio.sleep(seconds)
             case Expect():
                 self.found.append(judge_state(step, self.drill.view(), place, whole_fleet=self.whole_fleet))
             case _:
                 await self._break(step, place)
+
+    async def _reach_the_node(self, step: FlagStep | Outage, place: Place, acts: Iterable[Awaitable[None]]) -> None:
+        try:
+            for act in acts:
+                await act
+        except TimeoutError:
+            reason = "the flags as they are at their source did not reach the node in time"
+            self.found.append(judged(f"deadline:{step.kind}", VIOLATED, 1, place, [{"sandbox": "*", "reason": reason}]))
 
     async def _break(self, step: Inject | Clear | Crash | Restart, place: Place) -> None:
         """Faults and crashes: what is armed is judged where it is forgotten."""

@@ -21,6 +21,7 @@ from pydantic import (
 from engine.errors import UserError
 from flags import lint
 from flags.catalog import did_you_mean
+from flags.inline import InlineValue
 from sim.expectations import (
     AnyExpectation,
     Expectation,
@@ -29,6 +30,7 @@ from sim.expectations import (
     PauseFilter,
     ViolationExpectation,
 )
+from sim.flag_values import SETTINGS, FlagValues, ServedFlags, served
 from sim.fleet_spec import Group, Node, SandboxSpec, Slug, Workload, sandbox_specs
 from sim.scenario_checks import cross_checks
 from sim.steps import (
@@ -42,9 +44,9 @@ from sim.steps import (
     CrashPoint,
     Expect,
     FlagStep,
-    FlagValues,
     Inject,
     Kill,
+    Outage,
     Pause,
     Restart,
     Resume,
@@ -73,6 +75,7 @@ __all__ = [
     "Kill",
     "MetricExpectation",
     "Node",
+    "Outage",
     "Pause",
     "PauseFilter",
     "Restart",
@@ -81,6 +84,7 @@ __all__ = [
     "Scenario",
     "ScenarioError",
     "Selection",
+    "ServedFlags",
     "StateExpectation",
     "Step",
     "Tick",
@@ -122,10 +126,12 @@ _INLINE_FLAGS: TypeAdapter[Mapping[str, Any]] = TypeAdapter(FlagValues)
 
 
 def _flags(value: Any, info: ValidationInfo) -> Any:
-    if isinstance(value, FlagFile):
+    if isinstance(value, FlagFile | ServedFlags):
         return value
     if isinstance(value, Mapping) and "file" in value:
         return FlagFile.model_validate(value, context=info.context)
+    if isinstance(value, Mapping) and SETTINGS & value.keys():
+        return ServedFlags.model_validate(served(value), context=info.context)
     return _INLINE_FLAGS.validate_python(value, strict=True, context=info.context)
 
 
@@ -143,7 +149,8 @@ class Engine(Strict):
     mutant: Annotated[str, AfterValidator(_mutant)] | None = None
 
 
-Flags = Annotated[FlagFile | FlagValues, PlainValidator(_flags, json_schema_input_type=FlagFile | FlagValues)]
+_FlagForms = FlagFile | ServedFlags | FlagValues
+Flags = Annotated[_FlagForms, PlainValidator(_flags, json_schema_input_type=_FlagForms)]
 Listed = Field(strict=False)  # a document's list becomes a tuple
 Requirement = Literal["hugetlb", "cgroup", "write_protect_scan", "root"]
 
@@ -181,6 +188,20 @@ class Scenario(Strict):
     def flag_file(self) -> pathlib.Path | None:
         """The flag file, relative to the working directory; None where the flags are inline."""
         return self.path.parent / self.flags.file if isinstance(self.flags, FlagFile) else None
+
+    @property
+    def flag_source(self) -> Literal["file", "inline", "relay", "launchdarkly"]:
+        """Where the node has its flags from."""
+        if isinstance(self.flags, FlagFile):
+            return "file"
+        return self.flags.source if isinstance(self.flags, ServedFlags) else "inline"
+
+    @property
+    def flag_values(self) -> Mapping[str, InlineValue]:
+        """The values that the scenario itself gives."""
+        if isinstance(self.flags, FlagFile):
+            return {}
+        return self.flags.values if isinstance(self.flags, ServedFlags) else self.flags
 
     def where(self, path: Path) -> Position:
         """1-based (line, column) of a part, such as `("steps", 3)` or `("expect", 0, "max")`; else of its parent."""

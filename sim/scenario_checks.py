@@ -21,9 +21,13 @@ _NODE = TypeAdapter(Node)
 
 
 def cross_checks(document: Document) -> list[Finding]:
-    """Findings against the fleet; none while the fleet itself is mistaken, however wrong the rest may be."""
+    """Findings of outages against their source, and of the rest against the fleet where that is not mistaken."""
     if not isinstance(document.data, dict):
         return []
+    return [*_unserved_steps(document), *_fleet_checks(document)]
+
+
+def _fleet_checks(document: Document) -> list[Finding]:
     fleet = _part(_FLEET, document.data.get("fleet"))
     if not fleet:
         return []
@@ -65,6 +69,35 @@ def _globs_without_match(document: Document, fleet: tuple[Group, ...]) -> Iterat
         if path[-1] == "sandboxes" and not any(fnmatchcase(name, glob) for name in names):
             known = {*groups, *names} if get_close_matches(glob, [*groups, *names]) else groups
             yield finding(document, path, f'no sandbox matches "{glob}"; {did_you_mean(glob, known)}')
+
+
+def _unserved_steps(document: Document) -> Iterator[Finding]:
+    """Outages of a source that this scenario has not, and changes of flags that are not its own."""
+    source, steps = _source(document.data.get("flags")), document.data.get("steps")
+    for index, step in enumerate(steps if isinstance(steps, list) else []):
+        outage = step.get("outage") if isinstance(step, dict) else None
+        fault = outage.get("fault") if isinstance(outage, dict) else None
+        if fault is not None and source is not None and (hint := _source_missed(fault, source)):
+            yield finding(document, ("steps", index, "outage", "fault"), hint)
+        if isinstance(step, dict) and "flag" in step and source == "launchdarkly":
+            message = "LaunchDarkly's own flags are not changed from here; use source: relay"
+            yield finding(document, ("steps", index, "flag"), message, key=True)
+
+
+def _source(flags: Any) -> str | None:
+    """`inline`, `file`, `relay` or `launchdarkly`; None where that is mistaken itself."""
+    if not isinstance(flags, dict):
+        return "inline"
+    source = "file" if "file" in flags else flags.get("source", "inline")
+    return source if source in {"inline", "file", "relay", "launchdarkly"} else None
+
+
+def _source_missed(fault: str, source: str) -> str | None:
+    if fault == "recover":
+        return None if source in {"relay", "file"} else "there is no outage to recover from; add flags: {source: relay}"
+    if fault == "tear":
+        return None if source == "file" else "only a flag file can be torn; use flags: {file: NAME}"
+    return None if source == "relay" else "only a relay can have such an outage; use flags: {source: relay}"
 
 
 def _texts(data: Any, path: Path) -> Iterator[tuple[Path, str]]:

@@ -7,21 +7,19 @@ import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    PlainValidator,
     ValidationInfo,
-    create_model,
+    field_validator,
     model_validator,
 )
 
-from flags.catalog import FLAGS, Flag, did_you_mean
-from flags.inline import InlineValue, Rollout, RolloutKind
+from flags.catalog import did_you_mean
+from sim.flag_values import FlagKey, FlagValues
 from sim.places import AtChunk, AtWord, FaultPoint, Place, in_words_of_delay
 from sim.strict import Strict
 from sim.units import PERCENT, Duration, Percent, parse_percent, show
@@ -64,73 +62,6 @@ def _comparison(value: Any) -> Any:
 
 
 Count = Annotated[Comparison, BeforeValidator(_comparison, json_schema_input_type=str | int)]
-
-
-class _RolloutForm(Strict):
-    rollout: Percent
-    by: RolloutKind = "sandbox"
-
-
-def _object_form(flag: Flag) -> type[Strict]:
-    """What a JSON flag's object may hold, as the catalogue says."""
-    kinds: dict[type, Any] = {bool: bool, int: Annotated[int, Field(ge=0)]}
-    fields: dict[str, Any] = {each.name: (kinds[type(each.default)], each.default) for each in flag.settings}
-    return create_model(f"{flag.key} object", __base__=Strict, **fields)
-
-
-def _object_rollout_form(key: str, form: type[Strict]) -> type[_RolloutForm]:
-    fields: dict[str, Any] = {"value": (form, None)}
-    return create_model(f"{key} rollout", __base__=_RolloutForm, **fields)
-
-
-_OBJECT_FORMS = {each.key: _object_form(each) for each in FLAGS.values() if each.type == "json"}
-_OBJECT_ROLLOUT_FORMS = {key: _object_rollout_form(key, form) for key, form in _OBJECT_FORMS.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class _Keyed:
-    """A flag's value together with the key that says of which type it must be."""
-
-    key: str
-    value: Any
-
-
-def _with_keys(values: Any) -> Any:
-    return {key: _Keyed(key, value) for key, value in values.items()} if isinstance(values, Mapping) else values
-
-
-def _flag_value(given: Any, info: ValidationInfo) -> Any:
-    key, value = given.key, given.value
-    if isinstance(value, Rollout) or key not in FLAGS:
-        return value
-    form, rollout_form = _OBJECT_FORMS.get(key), _OBJECT_ROLLOUT_FORMS.get(key, _RolloutForm)
-    if form is None and isinstance(value, bool):
-        return value
-    if isinstance(value, Mapping) and (form is None or "rollout" in value):
-        return _rollout(rollout_form.model_validate(value, context=info.context))
-    if form is not None and isinstance(value, Mapping):
-        return form.model_validate(value, context=info.context).model_dump(exclude_unset=True)
-    forms = "true, false or {rollout: 50%, by: sandbox}" if form is None else "{enabled: true} or {rollout: 50%}"
-    raise ValueError(f"expected {forms}, got {show(value)}")
-
-
-def _rollout(form: Any) -> Rollout:
-    """Of either rollout form; only that of a JSON flag has a value."""
-    value = getattr(form, "value", None)
-    return Rollout(form.rollout, form.by, value.model_dump(exclude_unset=True) if value else None)
-
-
-def _flag_key(key: str) -> str:
-    if key not in FLAGS:
-        raise ValueError(f"unknown flag; {did_you_mean(key, FLAGS)}")
-    return key
-
-
-FlagKey = Annotated[str, AfterValidator(_flag_key)]
-_FLAG_FORMS = reduce(operator.or_, [*_OBJECT_FORMS.values(), *_OBJECT_ROLLOUT_FORMS.values()], bool | _RolloutForm)
-FlagValue = Annotated[InlineValue, PlainValidator(_flag_value, json_schema_input_type=_FLAG_FORMS)]
-FlagValues = Annotated[Mapping[FlagKey, FlagValue], BeforeValidator(_with_keys)]
-"""Flag values as a scenario writes them, each of its flag's type."""
 
 
 def _errno(name: str) -> str:
@@ -233,10 +164,57 @@ class Kill(Selection):
 
 
 class FlagStep(Strict):
-    """Change flags; ends when the change is effective."""
+    """Change flags; ends when the change is effective, or at once in an outage that keeps it from the node."""
 
     kind: Literal["flag"] = "flag"
     values: Annotated[FlagValues, Field(min_length=1)]
+
+
+OutageFault = Literal["down", "drop", "freeze", "refuse", "slow", "malformed", "flap", "delete", "tear", "recover"]
+_FAULT_OF = {"status": "refuse", "flag": "delete", "delay": "slow", "every": "flap", "keep": "tear"}
+
+
+class Outage(Strict):
+    """Break the flag source until `fault: recover`, which ends when the node has every flag again.
+
+    A relay can be `down`, `drop` its streams, `freeze` (half-open), `refuse` with an HTTP `status`, be `slow` by
+    `delay` seconds, send a `malformed` patch, `flap` `every` so many seconds or `delete` a `flag`. A flag file can
+    `tear`: the node finds only the first `keep` percent of it.
+    """
+
+    kind: Literal["outage"] = "outage"
+    fault: OutageFault
+    status: Annotated[int, Field(ge=400, le=599)] = 503
+    flag: FlagKey | None = None
+    delay: Duration = 0.3
+    every: Duration = 0.3
+    keep: Percent = 40.0
+
+    @field_validator(*_FAULT_OF)
+    @classmethod
+    def _belongs_to_the_fault(cls, given: Any, info: ValidationInfo) -> Any:
+        fault, wanted = info.data.get("fault"), _FAULT_OF[info.field_name or ""]
+        if fault not in {None, wanted}:
+            raise ValueError(f"{info.field_name} goes with fault: {wanted}; remove it")
+        return given
+
+    @model_validator(mode="after")
+    def _says_what_to_delete(self) -> Self:
+        if self.fault == "delete" and self.flag is None:
+            raise ValueError("delete needs the key of a flag; add flag: memfd-punch-on-snapshot")
+        return self
+
+    @property
+    def detail(self) -> str:
+        """The setting that goes with the fault, as the file writes it; empty where there is none."""
+        said = {
+            "refuse": f"HTTP {self.status}",
+            "delete": self.flag or "",
+            "slow": in_words_of_delay(self.delay),
+            "flap": f"every {self.every:g} s",
+            "tear": f"{self.keep:g}% kept",
+        }
+        return said.get(self.fault, "")
 
 
 class Inject(Strict):
@@ -333,7 +311,7 @@ class Expect(StateExpectation):
     kind: Literal["expect"] = "expect"
 
 
-Step = Tick | Pause | Checkpoint | Resume | Kill | FlagStep | Inject | Clear | Crash | Restart | Wait | Expect
+Step = Tick | Pause | Checkpoint | Resume | Kill | FlagStep | Outage | Inject | Clear | Crash | Restart | Wait | Expect
 STEPS: dict[str, type[Step]] = {model.model_fields["kind"].default: model for model in get_args(Step)}
 BODIES = {"tick": "ticks", "flag": "values", "wait": "seconds"}
 """Steps that are written as one value, `tick: 10`, and the field that holds it."""

@@ -12,6 +12,7 @@ from sim import events
 from sim.ledger import Entry
 
 LOG_LENGTH = 500
+PUNCH = "memfd-punch-on-snapshot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,18 @@ class MemoryView:
 
 
 @dataclass(frozen=True, slots=True)
+class Switch:
+    """The punch flag was turned on for some or all, or off for everybody (the kill switch), at its source at `t`.
+
+    `took_ms` until the node had it; None where that was not awaited, as in an outage.
+    """
+
+    t: float
+    on: bool
+    took_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """The whole run, frozen. `log` holds the latest entries, oldest first."""
 
@@ -128,6 +141,7 @@ class View:
     sandboxes: dict[str, SandboxView] = field(default_factory=dict)
     pauses: tuple[PauseView, ...] = ()
     flags: dict[str, Any] = field(default_factory=dict)
+    switches: tuple[Switch, ...] = ()
     faults: tuple[FaultView, ...] = ()
     memory: MemoryView = MemoryView()
     judged: tuple[events.Judged, ...] = ()
@@ -151,6 +165,7 @@ class Fold:
         self._pauses: dict[str, PauseView] = {}
         self._faults: dict[int, FaultView] = {}
         self._flags: dict[str, Any] = {}
+        self._switches: list[Switch] = []
         self._log: deque[Entry] = deque(maxlen=LOG_LENGTH)
 
     def apply(self, entries: Iterable[Entry]) -> int:
@@ -175,6 +190,7 @@ class Fold:
             pauses=tuple(self._pauses.values()),
             faults=tuple(self._faults.values()),
             flags=dict(self._flags),
+            switches=tuple(self._switches),
             log=tuple(self._log),
         )
 
@@ -197,8 +213,10 @@ class Fold:
 
     def _apply_to_run(self, entry: Entry) -> None:
         match entry.event:
-            case events.FlagSet(flag, value):
+            case events.FlagSet(flag, value) as changed:
                 self._flags[flag] = value
+                if flag == PUNCH:
+                    self._switch(Switch(entry.t - (changed.took_ms or 0.0) / 1e3, _is_on(value), changed.took_ms))
             case events.FaultArmed(fault_id, fault, error, at, sandboxes):
                 self._faults[fault_id] = FaultView(fault_id, fault, error, at, sandboxes)
             case events.FaultFired(fault_id) if fault_id in self._faults:
@@ -208,6 +226,16 @@ class Fold:
                 self._faults.clear()
             case _:
                 self._view = _next_run(self._view, entry)
+
+    def _switch(self, switch: Switch) -> None:
+        """Each change once; what is off before the first step was never turned off."""
+        known = self._switches[-1].on if self._switches else self._view.step is not None and not switch.on
+        if known != switch.on:
+            self._switches.append(switch)
+
+
+def _is_on(value: Any) -> bool:
+    return bool(value) if not isinstance(value, dict) else value.get("rollout") != "0%"
 
 
 def _next_run(view: View, entry: Entry) -> View:

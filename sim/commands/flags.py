@@ -15,6 +15,7 @@ _MODULES = {
     "explain": "explain",
     "import": "import_file",
     "lint": "lint",
+    "propagation": "propagation",
     "serve": "serve",
 }
 """The commands, each with its module in sim/flag_commands/, where it has the module's name."""

@@ -55,7 +55,9 @@ def context_of(sandbox: str, given: tuple[str, ...]) -> dict[str, Any]:
     values = {"template": "base", "team": "default"}
     for each in given:
         name, equals, value = each.partition("=")
-        if not equals or name not in ATTRIBUTES or name == "sandbox":
+        if name == "sandbox":
+            raise UserError(f"--context {each}: say it with --sandbox")
+        if not equals or name not in ATTRIBUTES:
             hint = did_you_mean(name, ATTRIBUTES.keys() - {"sandbox"}) if equals else "write NAME=VALUE"
             raise UserError(f"--context {each}: {hint}")
         values[ATTRIBUTES[name]] = value

@@ -18,7 +18,16 @@ from sim.view import PauseView, View
 LAST_EVENTS = 10
 _CONTENT_LENGTH = 72
 _NOT_TOLD = (*words.SAMPLES, copying.ChunkPublished, copying.ChunkPunched)
-_SHARED = (events.FlagSet, events.FaultArmed, events.FaultsCleared, events.NodeCrashed, events.NodeStarted)
+_SHARED = (
+    events.FlagSet,
+    events.OutageBegan,
+    events.OutageEnded,
+    events.FlagSourceChanged,
+    events.FaultArmed,
+    events.FaultsCleared,
+    events.NodeCrashed,
+    events.NodeStarted,
+)
 
 
 def failure_block(view: View, run_dir: Path, scenario_file: Path, entries: Sequence[Entry] | None = None) -> str:

@@ -14,6 +14,7 @@ _PUNCH_FLAG = "memfd-punch-on-snapshot"
 _OUTCOMES = {"finished": "paused", "rolled-back": "rolled back", "discarded": "discarded"}
 _ALSO = {"checkpoint": "checkpointed", "refused": "refused"}
 _DIGEST_LENGTH = 12
+_OVER_SOCKETS = frozenset({"relay", "launchdarkly"})
 _HUGE = 2 << 20
 
 
@@ -127,12 +128,28 @@ def _footer(view: View, run_dir: Path | None) -> list[str]:
             ("memory", _node_memory(view)),
             ("cgroup", _cgroup_memory(view)),
             ("pages", _stand_in(each.page_size for each in view.sandboxes.values())),
-            ("digest", view.ended.digest[:_DIGEST_LENGTH] if view.ended else None),
+            ("kill switch", _kill_switch(view)),
+            ("digest", _digest(view)),
             ("run folder", str(run_dir) if run_dir else None),
         )
         if text
     ]
     return lines if view.pauses else [line for line in lines if not line.startswith("measured")]
+
+
+def _kill_switch(view: View) -> str | None:
+    thrown = [each.took_ms for each in view.switches if not each.on]
+    said = ["not awaited in the outage" if each is None else f"{each:.1f} ms (measured)" for each in thrown]
+    return f"at the node after {', '.join(said)}" if said else None
+
+
+def _digest(view: View) -> str | None:
+    if view.ended is None:
+        return None
+    told = view.ended.digest[:_DIGEST_LENGTH]
+    if view.run is None or view.run.flag_source not in _OVER_SOCKETS:
+        return told
+    return f"{told}; the flags came over sockets, so another run promises equal outcomes, not an equal digest"
 
 
 def _node_memory(view: View) -> str | None:

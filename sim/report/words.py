@@ -164,8 +164,14 @@ def _settled(who: str, event: events.PauseSettled) -> str:
 
 def _of_fault(who: str, event: Event) -> str | None:
     match event:
-        case events.FlagSet(flag, value):
-            return f"flag {flag} is set: {flag_value(value)}"
+        case events.FlagSet(flag, value, effective):
+            return f"flag {flag} is set: {flag_value(value)}" + ("" if effective else "; the node does not hear of it")
+        case events.OutageBegan(outage, detail):
+            return f"the flag source fails: {outage}" + (f" ({detail})" if detail else "")
+        case events.OutageEnded():
+            return "the flag source is sound again, and the node has every flag"
+        case events.FlagSourceChanged(state, error):
+            return f"the node's flag client is {state}" + (f": {error}" if error else "")
         case events.FaultArmed(number, fault, error, at, sandboxes):
             return f"fault {number} is armed: {fault} gives {error} at {at} in {sandboxes}"
         case events.FaultFired(number, fault, error, chunk):

@@ -76,8 +76,16 @@ def _of_a_run(event: Event) -> Said:
 
 def _of_the_setting(event: Event) -> Said:
     match event:
+        case events.FlagSet(flag, value, effective=False):
+            return f"flag {flag} is now {flag_value(value)}, and the node does not hear of it", "warn"
         case events.FlagSet(flag, value):
             return f"flag {flag} is now {flag_value(value)}", "busy"
+        case events.OutageBegan(outage, detail):
+            return f"flag source fails: {outage}{f' ({detail})' if detail else ''}", "bad"
+        case events.OutageEnded():
+            return "flag source is sound again, and the node has every flag", "good"
+        case events.FlagSourceChanged(state, error):
+            return f"flag client is {state}{f': {error}' if error else ''}", "good" if state == "VALID" else "warn"
         case events.FaultArmed(_, fault, error, at, sandboxes):
             return f"fault armed: {fault_words(fault, error, at, sandboxes)}", "warn"
         case events.FaultsCleared():

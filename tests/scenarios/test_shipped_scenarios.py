@@ -1,4 +1,4 @@
-"""Every shipped scenario holds, twice, with the same digest, and leaves nothing behind."""
+"""Every shipped scenario holds and leaves nothing behind; twice with the same digest, but over real sockets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from sim.run_folder import processes_of
 from sim.runner import RunOptions, RunResult, run_scenario
 from sim.scenario import Pause, load
 
-SCENARIOS = sorted((pathlib.Path(__file__).parents[2] / "scenarios").glob("*.yaml"))
+SHIPPED = sorted((pathlib.Path(__file__).parents[2] / "scenarios").rglob("*.yaml"))
+OVER_SOCKETS = [path for path in SHIPPED if load(path).flag_source == "relay"]
+SCENARIOS = [path for path in SHIPPED if path not in OVER_SOCKETS]
 
 
 def run(path: pathlib.Path, runs_dir: pathlib.Path, seed: int | None = None) -> RunResult:
@@ -26,16 +28,39 @@ def run(path: pathlib.Path, runs_dir: pathlib.Path, seed: int | None = None) -> 
 def test_a_shipped_scenario_holds_twice_with_the_same_digest(path: pathlib.Path, tmp_path: pathlib.Path) -> None:
     first, second = run(path, tmp_path), run(path, tmp_path)
     for result in (first, second):
-        assert result.view.ended is not None
-        found = [(each.subject, each.violations) for each in result.view.judged if each.verdict != "held"]
-        assert (result.view.ended.verdict, found) == ("held", [])
-        assert result.view.run is not None
-        assert processes_of(result.view.run.run) == []
-        assert [each.name for each in result.run_dir.glob("*cache*")] == []
+        assert_held(result)
+        assert [each.subject for each in result.view.judged if each.verdict != "held"] == []
     assert first.view.ended is not None
     assert second.view.ended is not None
     if claims_a_digest(path):
         assert first.view.ended.digest == second.view.ended.digest
+
+
+def assert_held(result: RunResult) -> None:
+    assert result.view.ended is not None
+    found = [(each.subject, each.violations) for each in result.view.judged if each.verdict != "held"]
+    assert (result.view.ended.verdict, found) == ("held", found)
+    assert result.view.run is not None
+    assert processes_of(result.view.run.run) == []
+    assert [each.name for each in result.run_dir.glob("*cache*")] == []
+
+
+@pytest.mark.parametrize("path", OVER_SOCKETS, ids=lambda path: path.stem)
+def test_a_scenario_over_sockets_holds(path: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    result = run(path, tmp_path)
+    assert_held(result)
+    violated = [each.subject for each in result.view.judged if each.verdict != "held"]
+    assert violated == (["metric:punched_after_kill"] if path.stem.endswith("without-lease") else [])
+
+
+def test_a_scenario_over_sockets_promises_equal_outcomes(tmp_path: pathlib.Path) -> None:
+    path = next(each for each in OVER_SOCKETS if each.stem == "outage-lost-and-back")
+    assert outcomes(run(path, tmp_path)) == outcomes(run(path, tmp_path))
+
+
+def outcomes(result: RunResult) -> object:
+    pauses = sorted((each.id, each.outcome, each.punch, each.content_hash) for each in result.view.pauses)
+    return pauses, {name: each.state for name, each in result.view.sandboxes.items()}
 
 
 def claims_a_digest(path: pathlib.Path) -> bool:

@@ -31,7 +31,7 @@ from sim.node import Node
 from sim.node_config import NodeConfig, SandboxConfig
 from sim.node_process import connect_zygote
 from sim.recovery import recover
-from sim.run_folder import RUN_FILE, RUN_VARIABLE, processes_of, read_record
+from sim.run_folder import RUN_FILE, RUN_VARIABLE, end_leftovers, processes_of, read_record
 from sim.scenario import load_text
 from sim.view import Fold, View
 
@@ -168,9 +168,8 @@ class Runs:
 def runs(tmp_path: pathlib.Path) -> Iterator[Runs]:
     made = Runs(tmp_path)
     yield made
-    for record in [read_record(path) for path in made.run_dirs() if (path / RUN_FILE).exists()]:
-        for pid in processes_of(record.run):
-            os.kill(pid, signal.SIGKILL)
+    for run_dir in [path for path in made.run_dirs() if (path / RUN_FILE).exists()]:
+        end_leftovers(read_record(run_dir), run_dir)
 
 
 class Machine:

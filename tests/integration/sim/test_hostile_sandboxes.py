@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -41,8 +41,9 @@ def hang():
     while True:
         time.sleep(60)
 
-def hand_over(fds, hello=None):
-    hello = json.dumps({"id": 0, "address": 4096, "memfd_fd": 5, "side_fd": 6, "tracker": "none"}) if hello is None else hello
+HELLO = json.dumps({"id": 0, "address": 4096, "memfd_fd": 5, "side_fd": 6, "tracker": "none"})
+
+def hand_over(fds, hello=HELLO):
     socket.send_fds(control, [hello.encode()], fds)
 
 match behaviour:
@@ -206,7 +207,7 @@ async def test_a_guest_that_breaks_its_tick_is_killed_and_its_sandbox_crashed(
 
 
 @pytest.fixture
-def stopped(machine: Any) -> Iterator[Callable[[str], int]]:
+def stopped(machine: Any) -> Callable[[str], int]:
     """Stops a real guest from outside; gives its pid."""
 
     def stop(name: str) -> int:
@@ -214,7 +215,7 @@ def stopped(machine: Any) -> Iterator[Callable[[str], int]]:
         os.kill(pid, signal.SIGSTOP)
         return pid
 
-    yield stop
+    return stop
 
 
 async def test_a_guest_that_somebody_else_stopped_can_still_be_paused(

@@ -8,19 +8,21 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from engine.errors import UserError
-from sim import drill as drills
 from sim import events, node_link
 from sim.node_link import NodeDiedError, NodeLink
-from sim.run_folder import processes_of, read_record
+from sim.run_folder import RUN_VARIABLE, processes_of, read_record
 
 WaitUntil = Callable[..., Any]
-SHM = pathlib.Path("/dev/shm")
+ROOT = pathlib.Path(__file__).parents[3]
+SHM = pathlib.Path("/dev/shm")  # noqa: S108 - the mount itself is looked into
 
 PAUSES = "\n".join(["  - tick: 1\n  - pause: {}\n  - resume: {}"] * 60)
 TICKS = "  - tick: 100000"
@@ -135,15 +137,25 @@ async def test_a_run_cancelled_as_its_node_starts_forgets_no_process(
 
 
 async def test_a_teardown_cancelled_again_and_again_runs_to_its_end(runs: Any) -> None:
-    drill = await runs.drill(count=4).__aenter__()
+    drill = await runs.drill().__aenter__()
     await drill.tick()
+    node = drill.view().node_pid
+    os.kill(node, signal.SIGSTOP)  # as slow as can be
     ending = asyncio.ensure_future(drill.tear_down())
-    while not ending.done():
+    for _ in range(20):
         await asyncio.sleep(1e-3)
         ending.cancel()
+    assert not ending.done()
+    os.kill(node, signal.SIGCONT)
     with pytest.raises(asyncio.CancelledError):
         await ending
     runs.assert_nothing_is_left()
+
+
+async def test_what_a_terminal_sends_reaches_the_runner_alone(runs: Any) -> None:
+    async with runs.drill() as drill:
+        node = drill.view().node_pid
+        assert os.getsid(node) == os.getpgid(node) == node
 
 
 async def test_a_cancellation_while_the_node_is_reaped_is_not_swallowed(
@@ -157,7 +169,7 @@ async def test_a_cancellation_while_the_node_is_reaped_is_not_swallowed(
             crashing.cancel()
             return await real(*arguments, **options)
 
-        monkeypatch.setattr(node_link.asyncio, "wait", wait_and_cancel)
+        monkeypatch.setattr(asyncio, "wait", wait_and_cancel)
         with pytest.raises(asyncio.CancelledError):
             await crashing
         monkeypatch.undo()
@@ -174,12 +186,16 @@ async def test_a_node_that_does_not_end_is_killed_and_its_guests_with_it(
     runs.assert_nothing_is_left()
 
 
+def stray_process(run: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["sleep", "60"], env={**os.environ, RUN_VARIABLE: run})
+
+
 async def test_what_outlives_the_teardown_keeps_the_run_open_for_clean(
     runs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node_link, "_DYING", 0.1)
     async with runs.drill() as drill:
-        stray = subprocess.Popen(["sleep", "60"], env={**os.environ, "SNAPDRILL_RUN": drill.run})
+        stray = stray_process(drill.run)
     try:
         assert not read_record(drill.run_dir).ended
         assert processes_of(drill.run) == [stray.pid]
@@ -204,17 +220,17 @@ async def test_a_line_that_the_crash_cut_short_does_not_spoil_the_ledger(runs: A
 async def test_a_run_that_cannot_be_set_up_says_why_and_leaves_nothing(
     runs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drills.tempfile, "tempdir", "/nowhere/at/all")
-    with pytest.raises(UserError, match="the run cannot be set up: .*/nowhere/at/all"):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere/at/all")
+    with pytest.raises(UserError, match=r"the run cannot be set up: .*/nowhere/at/all"):
         await runs.drill().__aenter__()
-    monkeypatch.setattr(drills.tempfile, "tempdir", str(runs.folder / ("long" * 30)))
+    monkeypatch.setattr(tempfile, "tempdir", str(runs.folder / ("long" * 30)))
     (runs.folder / ("long" * 30)).mkdir()
     with pytest.raises(UserError, match="set TMPDIR to a shorter folder"):
         await runs.drill().__aenter__()
     monkeypatch.undo()
     runs.runs = runs.folder / "a-file"
     runs.runs.write_text("")
-    with pytest.raises(UserError, match="the run cannot be set up: .*a-file"):
+    with pytest.raises(UserError, match=r"the run cannot be set up: .*a-file"):
         await runs.drill().__aenter__()
     assert list(runs.folder.glob("runs/*/*/*cache*")) == []
 
@@ -231,10 +247,34 @@ def test_too_few_open_files_are_told_before_anything_starts(runs: Any) -> None:
     assert runs.told(events.NodeStarted) == []
 
 
+def test_a_ledger_without_space_ends_the_run_and_hangs_nobody(runs: Any) -> None:
+    """28 KiB of tmpfs in a private mount namespace hold the run folder, its node's log included."""
+    path = runs.folder / "crash.yaml"
+    path.write_text(runs.scenario_text(memory="4MiB", steps="  - tick: 100000"))
+    runs.runs.mkdir()
+    script = 'mount -t tmpfs -o size=28k none "$1" || exit 99; "$2" -c "$3" run "$4" --runs-dir "$1"; echo $?; '
+    script += 'cat "$1"/*/2*/run.json'
+    main = "import sys; from sim.cli import main; sys.exit(main())"
+    shell = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+    ran = subprocess.run(
+        [*shell, str(runs.runs), sys.executable, main, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    if ran.returncode == 99 or "unshare" in ran.stderr:
+        pytest.skip("needs a user and mount namespace without privileges")
+    code, _, record = ran.stdout.partition("\n")
+    assert (code, "No space left on device" in ran.stderr) == ("70", True), ran.stderr
+    assert processes_of(json.loads(record)["run"]) == []
+
+
 async def test_a_node_that_dies_at_its_start_leaves_nothing_and_names_its_log(
     runs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_link.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(NodeDiedError, match=r"node\.log"):
         await runs.drill().__aenter__()
     runs.assert_nothing_is_left()

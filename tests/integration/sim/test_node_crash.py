@@ -17,6 +17,7 @@ from sim.places import AtChunk, FaultPoint
 
 ROOT = pathlib.Path(__file__).parents[3]
 LAST = 3
+RUNS = {"R", "S", "D"}  # states of a process that is not stopped
 POINTS: list[tuple[FaultPoint, int, bool]] = [  # the point, the chunk, and whether the crash comes after the condemning
     ("copy.read", 0, False),
     ("copy.write", 0, False),
@@ -67,8 +68,13 @@ def violations(view: Any) -> list[Any]:
     return [(each.subject, each.violations) for each in view.judged if each.verdict != "held"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("background", "points"), [(False, POINTS), (True, BACKGROUND)], ids=["in-turn", "background"])
+@pytest.mark.parametrize(
+    ("background", "points"),
+    [
+        pytest.param(False, POINTS, marks=pytest.mark.slow, id="in-turn"),
+        pytest.param(True, BACKGROUND, id="background"),
+    ],
+)
 async def test_a_crash_at_any_point_ends_the_condemned_and_lets_the_others_run_on(
     runs: Any, background: bool, points: list[tuple[FaultPoint, int, bool]]
 ) -> None:
@@ -148,10 +154,11 @@ def test_no_frozen_guest_runs_on_when_its_node_dies_under_a_runner_that_ignores_
     out, err = runner.communicate(timeout=50)
     assert runner.returncode == 0, err
     crashed, states, living, verdict, found = json.loads(out)
-    assert crashed == {"web-0": "T", "web-1": "S"}
+    assert crashed["web-0"] == "T"
+    assert crashed["web-1"] in RUNS
     assert states == {"web-0": recovered, "web-1": "running"}
-    assert living["web-1"] == "S"
-    assert living["web-0"] in ({None, "Z"} if recovered == "discarded" else {"S"})
+    assert living["web-1"] in RUNS
+    assert living["web-0"] in ({None, "Z"} if recovered == "discarded" else RUNS)
     assert (verdict, [each for each in found if each]) == ("held", [])
     runs.assert_nothing_is_left()
 

@@ -61,7 +61,7 @@ def states(machine: Any) -> dict[str, str]:
     return {name: each.state for name, each in machine.view().sandboxes.items()}
 
 
-def outcome(machine: Any, pause: str) -> str | None:
+def outcome(machine: Any, pause: str) -> Any:
     return next(each.outcome for each in machine.view().pauses if each.id == pause)
 
 

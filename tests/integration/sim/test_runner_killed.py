@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -88,7 +89,7 @@ def test_clean_ends_at_once_what_runner_and_node_have_left(
     runner.send_signal(signal.SIGSTOP)
     os.kill(node, signal.SIGKILL)
     kill(runner)
-    assert "zygote" in {open(f"/proc/{pid}/comm").read().strip() for pid in processes_of(run)}
+    assert "zygote" in {pathlib.Path(f"/proc/{pid}/comm").read_text().strip() for pid in processes_of(run)}
     assert not read_record(run_dir).ended
     cleaning = runs.command("clean", "--runs-dir", str(runs.runs))
     out, err = cleaning.communicate(timeout=30)

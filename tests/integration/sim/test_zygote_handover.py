@@ -1,4 +1,4 @@
-"""A zygote outlives its nodes: no guest is lost by a node's death, none is kept for ever, none runs that was stopped."""
+"""A zygote outlives its nodes: a node's death costs no guest, none is kept for ever, none runs that was stopped."""
 
 from __future__ import annotations
 
@@ -160,10 +160,14 @@ def test_a_guest_that_cannot_be_forked_is_refused_and_the_others_live_on(
     few = 16
     zygote = zygotes(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (few, few)))
     link = zygote.connect()
-    made = []
-    with pytest.raises(GuestError, match="cannot fork: Too many open files"):
+    made: list[Guest] = []
+
+    def spawn_many() -> None:
         for index in range(few):
-            made += zygote.spawn(link, f"web-{index}.1")
+            made.extend(zygote.spawn(link, f"web-{index}.1"))
+
+    with pytest.raises(GuestError, match="cannot fork: Too many open files"):
+        spawn_many()
     assert len(made) > 2
     assert all(guest.ask("tick", number=1) for guest in made)
     before = len(zygote.descriptors())

@@ -17,13 +17,53 @@ def test_nothing_is_punched_by_default() -> None:
     assert flag("memfd-punch-on-snapshot").safe is False
 
 
+def test_the_safe_value_of_every_flag_is_of_its_own_type() -> None:
+    assert [each.key for each in CATALOG if each.accepted(each.safe) != each.safe] == []
+
+
+def test_what_a_flag_overrides_or_needs_is_in_the_catalogue() -> None:
+    assert {other for each in CATALOG for other in (*each.overrides, *each.needs)} <= FLAGS.keys()
+
+
+@pytest.mark.parametrize(
+    ("value", "accepted"),
+    [
+        ({"enabled": True}, {"enabled": True}),
+        ({}, {}),
+        ({"enabled": True, "blockFaultPct": 3, "newer": "x"}, {"enabled": True, "blockFaultPct": 3, "newer": "x"}),
+        ({"enabled": "true"}, None),
+        ({"enabled": 1}, None),
+        ({"blockFaultPct": True}, None),
+        ({"blockFaultPct": 1.0}, None),
+        ({"blockFaultPct": -1}, None),
+        (True, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_an_object_is_accepted_where_every_setting_it_has_is_of_its_type(value: object, accepted: object) -> None:
+    assert flag("memfile-diff-dedup").accepted(value) == accepted
+
+
+def test_an_accepted_object_is_a_copy() -> None:
+    given = {"enabled": True}
+    taken = flag("memfile-diff-dedup").accepted(given)
+    given["enabled"] = False
+    assert taken == {"enabled": True}
+
+
+@pytest.mark.parametrize("value", ["true", 1, None, {"enabled": True}])
+def test_a_boolean_flag_accepts_nothing_but_a_boolean(value: object) -> None:
+    assert flag("use-memfd").accepted(value) is None
+
+
 def test_an_unknown_flag_is_refused_with_the_nearest_known_one() -> None:
     with pytest.raises(UserError, match='"memfd-punch-on-snapshots"; did you mean "memfd-punch-on-snapshot"'):
         flag("memfd-punch-on-snapshots")
 
 
 def test_a_flag_like_no_other_is_refused_with_the_list_of_all() -> None:
-    with pytest.raises(UserError, match="use one of: memfd-background-copy, memfd-punch-on-snapshot"):
+    with pytest.raises(UserError, match=r"use one of: defer-memory-export, .*, use-sync-wp$"):
         flag("zzz")
 
 

@@ -1,32 +1,89 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from engine.errors import UserError
 from flags.catalog import CATALOG, flag
 from flags.context import SandboxAttributes
-from flags.inline import Rollout, RolloutKind, flag_from
-from flags.lint import check
+from flags.inline import InlineValue, Rollout, RolloutKind, as_written, flag_from, from_written
+from flags.lint import Finding, check
 from flags.memory import MemoryFlags
 
 PUNCH = "memfd-punch-on-snapshot"
 BACKGROUND = "memfd-background-copy"
+DEDUP = "memfile-diff-dedup"
 WEB = SandboxAttributes(sandbox="web-0", template="python", team="acme")
 VALUES = [True, False, Rollout(0, "sandbox"), Rollout(12.345, "team"), Rollout(50, "template"), Rollout(100, "cluster")]
 
 
-@pytest.mark.parametrize("key", [each.key for each in CATALOG])
+def errors(*flags: dict[str, Any]) -> list[Finding]:
+    found = check(json.dumps({"flags": {each["key"]: each for each in flags}}))[1]
+    return [each for each in found if each.severity == "error"]
+
+
+@pytest.mark.parametrize("key", [each.key for each in CATALOG if each.type == "boolean"])
 @pytest.mark.parametrize("value", VALUES)
-def test_every_inline_value_makes_a_flag_without_findings(key: str, value: bool | Rollout) -> None:
-    assert check(json.dumps({"flags": {key: flag_from(key, value)}}))[1] == []
+def test_every_inline_value_makes_a_flag_without_errors(key: str, value: bool | Rollout) -> None:
+    assert errors(flag_from(key, value)) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"enabled": True},
+        {"enabled": False},
+        {},
+        Rollout(0, "team"),
+        Rollout(50, "team", {"enabled": True, "directIO": True}),
+        Rollout(7, "team", {"enabled": False}),
+    ],
+)
+def test_every_inline_object_makes_a_flag_without_errors(value: InlineValue) -> None:
+    assert errors(flag_from(DEDUP, value)) == []
 
 
 @pytest.mark.parametrize("key", [each.key for each in CATALOG])
 def test_off_serves_the_safe_value(key: str) -> None:
-    source = MemoryFlags({key: flag_from(key, not flag(key).safe) | {"on": False}})
-    assert source.decide(WEB).value(key) is flag(key).safe
+    served = {"enabled": True} if flag(key).type == "json" else not flag(key).safe
+    source = MemoryFlags({key: flag_from(key, served) | {"on": False}})
+    assert source.decide(WEB).value(key) == flag(key).safe
+
+
+@pytest.mark.parametrize(
+    ("value", "served"),
+    [
+        ({"enabled": True}, {"enabled": True}),
+        ({"enabled": True, "blockFaultPct": 5}, {"enabled": True, "blockFaultPct": 5}),
+        ({"enabled": False}, {"enabled": False}),
+        (Rollout(100, "team"), {"enabled": True}),
+        (Rollout(0, "team"), {"enabled": False}),
+        (Rollout(100, "team", {"enabled": True, "directIO": True}), {"enabled": True, "directIO": True}),
+    ],
+)
+def test_the_object_served_is_the_object_written(value: InlineValue, served: dict[str, Any]) -> None:
+    assert MemoryFlags({DEDUP: flag_from(DEDUP, value)}).decide(WEB).value(DEDUP) == served
+
+
+def test_the_safe_object_is_listed_first() -> None:
+    made = flag_from(DEDUP, Rollout(25, "team"))
+    assert made["variations"] == [{"enabled": False}, {"enabled": True}]
+    assert [each["weight"] for each in made["fallthrough"]["rollout"]["variations"]] == [75_000, 25_000]
+
+
+@pytest.mark.parametrize(("key", "value"), [(DEDUP, True), (DEDUP, {"enabled": 1}), (PUNCH, {"enabled": True})])
+def test_a_value_of_another_type_is_refused_with_the_form_to_use(key: str, value: InlineValue) -> None:
+    with pytest.raises(UserError, match=r"it takes (true or false|an object such as \{enabled: true\})"):
+        flag_from(key, value)
+
+
+@pytest.mark.parametrize(
+    "value", [True, False, {"enabled": True}, Rollout(12.345, "team"), Rollout(5, "sandbox", {"enabled": True})]
+)
+def test_a_value_is_read_back_as_it_was_written(value: InlineValue) -> None:
+    assert from_written(json.loads(json.dumps(as_written(value)))) == value
 
 
 @pytest.mark.parametrize("key", [PUNCH, BACKGROUND])

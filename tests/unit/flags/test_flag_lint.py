@@ -61,7 +61,7 @@ def test_the_order_of_the_variations_themselves_does_not_matter() -> None:
         ),
         (
             {"fallthrough": rollout((1, 0), (0, 100_000))},
-            "the unsafe variation is listed first: contexts without the rollout's kind get it at any weight",
+            "the unsafe variation is listed first",
         ),
         ({"fallthrough": rollout((0, 100_000), contextKind="sandbx")}, 'unknown contextKind "sandbx"'),
         ({"rules": [{"variation": 9, "clauses": []}]}, "variation 9 is out of range"),
@@ -69,7 +69,7 @@ def test_the_order_of_the_variations_themselves_does_not_matter() -> None:
             {"rules": [{"variation": 0, "clauses": [{"attribute": "key", "op": "in", "values": []}]}]},
             '"contextKind" is missing, which means "user"',
         ),
-        ({"targets": [{"variation": 0, "values": ["web-0"]}]}, '"contextKind" is missing, which means "user"'),
+        ({"contextTargets": [{"variation": 0, "values": ["web-0"]}]}, '"contextKind" is missing, which means "user"'),
         (
             {"contextTargets": [{"contextKind": "team", "variation": 3, "values": ["acme"]}]},
             "variation 3 is out of range",
@@ -97,7 +97,8 @@ def test_a_rollout_without_a_context_kind_is_an_error() -> None:
 
 def test_a_segment_clause_needs_no_context_kind() -> None:
     clause = {"attribute": "", "op": "segmentMatch", "values": ["kept"]}
-    assert findings(rules=[{"variation": 0, "clauses": [clause]}]) == []
+    flags = {PUNCH: {**flag_from(PUNCH, HALF), "rules": [{"variation": 0, "clauses": [clause]}]}}
+    assert check(json.dumps({"flags": flags, "segments": {"kept": {"key": "kept"}}}))[1] == []
 
 
 def test_background_copy_may_be_switched_off_by_off() -> None:
@@ -122,16 +123,25 @@ def test_a_misshapen_document_is_an_error(text: str, message: str) -> None:
 
 
 def test_an_unknown_top_level_key_is_answered_with_the_nearest_known_one() -> None:
-    assert check('{"flags": {}, "flagz": {}}')[1] == [
-        Finding(1, 15, "error", 'unknown key "flagz"', 'did you mean "flags"?')
-    ]
+    (found,) = check('{"flags": {}, "flagz": {}}')[1]
+    assert found.text("f.json") == 'f.json:1:15: error: unknown key "flagz"; did you mean "flags"?'
 
 
 def test_an_unknown_flag_is_a_warning_with_the_nearest_known_one() -> None:
     key = "memfd-punch-on-snapshots"
     found = check(json.dumps({"flags": {key: {**flag_from(PUNCH, True), "key": key}}}))[1]
-    assert found == [
-        Finding(1, 12, "warning", f'unknown flag "{key}" is ignored', 'did you mean "memfd-punch-on-snapshot"?')
+    assert [each.text("f.json") for each in found] == [
+        f'f.json:1:12: warning: unknown flag "{key}" is ignored; did you mean "memfd-punch-on-snapshot"?'
+    ]
+
+
+def test_flags_of_other_parts_are_one_warning_and_are_not_looked_into() -> None:
+    found = check(json.dumps({"flags": {f"checkout-{n}": {"key": f"checkout-{n}"} for n in range(8)}}))[1]
+    assert [(each.severity, each.message) for each in found] == [
+        (
+            "warning",
+            "not of the pause path, and ignored: checkout-0, checkout-1, checkout-2, checkout-3, checkout-4 and 3 more",
+        )
     ]
 
 
@@ -142,9 +152,8 @@ def test_a_prerequisite_need_not_be_in_the_catalogue() -> None:
 
 
 def test_a_duplicate_key_is_an_error_at_its_second_place() -> None:
-    assert check('{"flags": {},\n "flags": {}}')[1] == [
-        Finding(2, 2, "error", 'duplicate key "flags"', "keep one of the two")
-    ]
+    (found,) = check('{"flags": {},\n "flags": {}}')[1]
+    assert found.text("f.json") == 'f.json:2:2: error: duplicate key "flags"; keep one of the two'
 
 
 def test_what_is_not_json_is_one_error_with_its_place() -> None:

@@ -83,7 +83,7 @@ def test_a_rule_on_the_firecracker_version_matches() -> None:
 def test_a_change_is_effective_when_set_returns_and_told_to_subscribers() -> None:
     source = MemoryFlags({PUNCH: flag_from(PUNCH, False)})
     told: list[tuple[str, bool]] = []
-    source.subscribe(lambda key: told.append((key, source.decide(WEB).value(PUNCH))))
+    source.subscribe(lambda key: told.append((key, source.decide(WEB).is_on(PUNCH))))
     source.set(flag_from(PUNCH, True))
     assert told == [(PUNCH, True)]
 

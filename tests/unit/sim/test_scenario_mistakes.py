@@ -44,7 +44,7 @@ steps:
   - pause
   - pause:
   - pause: {concurency: 3, state: runing, where: {punch: true}, deadline: 60}
-  - flag: {memfd-punch-on-snapshot: 1:30, foo: {rollout: 1%, from: x}}
+  - flag: {memfd-punch-on-snapshot: 1:30, use-memfdd: {rollout: 1%, from: x}}
   - flag: {}
   - inject: {fault: copy.writ, errno: ENOSPCE, at: {chunk: -1}}
   - inject: {fault: punch, at: middle, count: 1.5}
@@ -100,8 +100,7 @@ s.yaml:23:50: error: steps[4].pause.where.punched: missing; it is required
 s.yaml:23:51: error: steps[4].pause.where.punch: unknown key; did you mean "punched"?
 s.yaml:23:75: error: steps[4].pause.deadline: expected a duration such as 250ms, 3s or 2m, got 60
 s.yaml:24:37: error: steps[5].flag.memfd-punch-on-snapshot: expected true, false or {rollout: 50%, by: sandbox}, got "1:30"
-s.yaml:24:43: error: steps[5].flag.foo: unknown flag; use one of: memfd-background-copy, memfd-punch-on-snapshot
-s.yaml:24:62: error: steps[5].flag.foo.from: unknown key; use one of: by, rollout
+s.yaml:24:43: error: steps[5].flag.use-memfdd: unknown flag; did you mean "use-memfd"?
 s.yaml:25:11: error: steps[6].flag: expected at least one entry, got none
 s.yaml:26:21: error: steps[7].inject.fault: unknown value "copy.writ"; did you mean "copy.write"?
 s.yaml:26:39: error: steps[7].inject.errno: unknown errno; did you mean "ENOSPC"?

@@ -1,0 +1,85 @@
+"""The node's one flag client, whatever serves it, and what the runner may ask of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flags.client import FlagClient, SourceStatus
+from flags.file import FileFlags
+from flags.launchdarkly import Evaluator
+from flags.lease import Lease, LeasedFlags
+from flags.memory import MemoryFlags
+from flags.streaming import LaunchDarklyFlags
+from sim.node_config import NodeConfig
+
+RELAY_KEY = "snapdrill-relay"  # a relay takes any
+RECONNECT_SECONDS = 0.05
+READY_SECONDS = 5.0
+
+
+class NodeFlags:
+    """A client and what is behind it. `client` decides; the rest is for a runner that changes and breaks the source."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        """Blocks until the flags have come, or it is known why they have not: then the safe values are in force."""
+        self._file = None if config.flag_file is None else Path(config.flag_file)
+        self._evaluator = _open(config)
+        self._lease = Lease(config.lease) if config.lease is not None else None
+        self.client: FlagClient = self._evaluator
+        if isinstance(self._evaluator, LaunchDarklyFlags):
+            if self._lease is not None:
+                self.client = LeasedFlags(self._evaluator, self._lease)
+            self._evaluator.wait_until(self._has_come_or_failed, READY_SECONDS)
+
+    def _has_come_or_failed(self) -> bool:
+        return self._is_leased() or self._evaluator.status().error is not None
+
+    def _is_leased(self) -> bool:
+        return self._evaluator.status().state == "VALID" and (self._lease is None or self._lease.open())
+
+    def set(self, flag: Mapping[str, Any]) -> None:
+        """Effective before it returns; a flag file is rewritten whole, and looked at at once."""
+        if isinstance(self._evaluator, MemoryFlags):
+            self._evaluator.set(flag)
+        elif self._file is not None:
+            document = json.loads(self._file.read_text())
+            document.setdefault("flags", {})[flag["key"]] = flag
+            temporary = self._file.with_suffix(".tmp")
+            temporary.write_text(json.dumps(document, indent=2))
+            temporary.replace(self._file)
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Look at the flag file, where there is one, now."""
+        if isinstance(self._evaluator, FileFlags):
+            self._evaluator.refresh()
+
+    def wait_for(self, versions: Mapping[str, int | None], seconds: float) -> bool:
+        """Wait until these versions are in force (None: no such flag), and the lease is open where there is one."""
+
+        def has_come() -> bool:
+            known = {key: self._evaluator.version(key) for key in versions}
+            return known == versions and self._is_leased()
+
+        return self._evaluator.wait_until(has_come, seconds)
+
+    def watch(self, told: Callable[[SourceStatus], None]) -> None:
+        """Tell the status now and whenever its state changes, from whatever thread sees it."""
+        self._evaluator.watch(told)
+
+    def close(self) -> None:
+        """In bounded time."""
+        self.client.close()
+
+
+def _open(config: NodeConfig) -> Evaluator:
+    if config.relay is not None:
+        return LaunchDarklyFlags(RELAY_KEY, stream_uri=config.relay, initial_reconnect_delay=RECONNECT_SECONDS)
+    if config.launchdarkly:
+        return LaunchDarklyFlags()
+    if config.flag_file is not None:
+        return FileFlags(Path(config.flag_file))
+    return MemoryFlags(config.inline_flags or {})

@@ -1,0 +1,171 @@
+"""Runs whose flags come over a real socket, through the real SDK, from a relay that is made to fail."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from engine.errors import UserError
+from sim import events
+from sim.drill import Drill
+from sim.ledger import Entry
+from sim.runner import RunOptions, RunResult, run_scenario
+from sim.scenario import Outage, load_text
+
+Told = TypeVar("Told")
+PUNCH = "memfd-punch-on-snapshot"
+KEY = "sdk-11111111-not-a-real-one"
+FLEET = """
+name: outage
+fleet:
+  - {name: web, count: 2, memory: 4MiB, workload: {dirty: 100%, pattern: full}}
+"""
+
+
+async def run(folder: Path, text: str) -> RunResult:
+    scenario = load_text(FLEET.lstrip() + text, folder / "outage.yaml")
+    return await run_scenario(scenario, RunOptions(runs_dir=folder / "runs"))
+
+
+def drill(folder: Path, flags: str) -> Drill:
+    text = f"{FLEET.lstrip()}flags: {flags}\nsteps:\n  - tick: 1\n"
+    return Drill(load_text(text, folder / "outage.yaml"), runs_dir=folder / "runs")
+
+
+def told(entries: list[Entry], kind: type[Told]) -> list[Told]:
+    return [each.event for each in entries if isinstance(each.event, kind)]
+
+
+def source_states(fleet: Drill) -> list[events.FlagSourceChanged]:
+    """As the node has told them up to now."""
+    fleet.view()
+    return told(fleet.entries, events.FlagSourceChanged)
+
+
+def decided(subject: Drill | RunResult, sandbox: str) -> tuple[object, str, str]:
+    """Of the punch flag, in the sandbox's last pause."""
+    view = subject.view() if isinstance(subject, Drill) else subject.view
+    pauses = [each for each in view.pauses if each.sandbox == sandbox]
+    flag = pauses[-1].decision[PUNCH]
+    return flag["value"], flag["reason"], flag["source_state"]
+
+
+async def test_half_open_a_change_is_not_effective_and_the_sdk_says_valid_until_it_is_over(tmp_path: Path) -> None:
+    async with drill(tmp_path, f"{{source: relay, {PUNCH}: true}}") as fleet:
+        await fleet.outage(Outage(fault="freeze"))
+        await fleet.set_flag(PUNCH, value=False)
+        await fleet.pause(["web-0"])
+        assert decided(fleet, "web-0") == (True, "FALLTHROUGH", "VALID")
+        await fleet.outage(Outage(fault="recover"))
+        await fleet.pause(["web-1"])
+        assert decided(fleet, "web-1") == (False, "FALLTHROUGH", "VALID")
+        await fleet.set_flag(PUNCH, value=True)
+        await fleet.finish()
+    changes = told(fleet.entries, events.FlagSet)
+    assert [(each.value, each.effective) for each in changes] == [(True, True), (False, False), (True, True)]
+    assert [each.took_ms is not None for each in changes] == [False, False, True]
+    assert told(fleet.entries, events.OutageBegan) == [events.OutageBegan("freeze", "")]
+    assert len(told(fleet.entries, events.OutageEnded)) == 1
+
+
+async def test_a_lease_makes_the_difference(tmp_path: Path) -> None:
+    steps = "steps:\n  - tick: 1\n  - outage: {fault: freeze}\n  - wait: 700ms\n  - pause: {}\n"
+    without = await run(tmp_path, f"flags: {{source: relay, {PUNCH}: true}}\n{steps}")
+    leased = await run(tmp_path, f"flags: {{source: relay, lease: 500ms, {PUNCH}: true}}\n{steps}")
+    assert decided(without, "web-0") == (True, "FALLTHROUGH", "VALID")
+    assert decided(leased, "web-0") == (False, "lease_expired", "VALID")
+    assert [each.punched_bytes > 0 for each in without.view.pauses] == [True, True]
+    assert [each.punched_bytes for each in leased.view.pauses] == [0, 0]
+
+
+@pytest.mark.parametrize(("fault", "error"), [("refuse", "HTTP 503 from LaunchDarkly"), ("down", "refused")])
+async def test_a_lost_service_is_told_and_the_last_good_flags_stay_in_force(
+    tmp_path: Path, fault: str, error: str, wait_until: Callable[..., object]
+) -> None:
+    async with drill(tmp_path, f"{{source: relay, {PUNCH}: true}}") as fleet:
+        await fleet.outage(Outage.model_validate({"fault": fault}))
+        wait_until(lambda: any(error in (each.error or "") for each in source_states(fleet)))
+        await fleet.set_flag(PUNCH, value=False)
+        await fleet.pause(["web-0"])
+        assert decided(fleet, "web-0") == (True, "FALLTHROUGH", "INTERRUPTED")
+        await fleet.outage(Outage(fault="recover"))
+        await fleet.pause(["web-1"])
+        assert decided(fleet, "web-1") == (False, "FALLTHROUGH", "VALID")
+    states = [each.state for each in source_states(fleet)]
+    assert list(dict.fromkeys(states)) == ["VALID", "INTERRUPTED"]
+    assert (states[0], states[-1]) == ("VALID", "VALID")
+
+
+async def test_a_slow_service_is_waited_for(tmp_path: Path) -> None:
+    async with drill(tmp_path, f"{{source: relay, {PUNCH}: true}}") as fleet:
+        await fleet.outage(Outage(fault="slow", delay=0.2))
+        await fleet.set_flag(PUNCH, value=False)
+        await fleet.pause(["web-0"])
+        assert decided(fleet, "web-0") == (False, "FALLTHROUGH", "VALID")
+    (_, off) = told(fleet.entries, events.FlagSet)
+    assert off.took_ms is not None
+    assert off.took_ms >= 200
+
+
+async def test_a_service_that_is_down_at_start_means_safe_values_also_after_a_restart(tmp_path: Path) -> None:
+    async with drill(tmp_path, f"{{source: relay, start: down, {PUNCH}: true}}") as fleet:
+        await fleet.crash()
+        await fleet.restart()
+        await fleet.pause(["web-0"])
+        assert decided(fleet, "web-0") == (False, "ERROR:CLIENT_NOT_READY", "INITIALIZING")
+        await fleet.outage(Outage(fault="recover"))
+        await fleet.pause(["web-1"])
+        assert decided(fleet, "web-1") == (True, "FALLTHROUGH", "VALID")
+
+
+async def test_what_never_reaches_the_node_is_a_violation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.flag_service._LASTING", frozenset())  # as if a frozen service could be waited for
+    monkeypatch.setattr("sim.flag_service.EFFECTIVE_SECONDS", 0.3)
+    steps = f"steps:\n  - outage: {{fault: freeze}}\n  - flag: {{{PUNCH}: false}}\n"
+    result = await run(tmp_path, f"flags: {{source: relay, {PUNCH}: true}}\n{steps}")
+    assert result.view.ended is not None
+    assert result.view.ended.verdict == "violated"
+    (late,) = [each for each in result.view.judged if each.subject == "deadline:flag"]
+    assert (late.violations[0]["line"], "did not reach the node" in late.violations[0]["reason"]) == (7, True)
+    assert told(result.entries, events.FlagSet)[-1] == events.FlagSet(PUNCH, False, effective=False)
+
+
+async def test_a_torn_flag_file_is_not_written_into(tmp_path: Path) -> None:
+    (tmp_path / "flags.json").write_text('{"flags": {}}')
+    async with drill(tmp_path, "{file: flags.json}") as fleet:
+        await fleet.outage(Outage(fault="tear"))
+        with pytest.raises(UserError, match="torn"):
+            await fleet.set_flag(PUNCH, value=True)
+        await fleet.outage(Outage(fault="recover"))
+        await fleet.set_flag(PUNCH, value=True)
+        await fleet.pause(["web-0"])
+        assert decided(fleet, "web-0")[0] is True
+
+
+async def test_the_sdk_key_reaches_neither_the_run_folder_nor_a_guest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAUNCHDARKLY_SDK_KEY", KEY)
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody is there, so nothing leaves this machine
+    async with drill(tmp_path, "{source: launchdarkly}") as fleet:
+        await fleet.pause(["web-0"])
+        assert decided(fleet, "web-0")[:2] == (False, "ERROR:CLIENT_NOT_READY")
+        guests = [each.pid for each in told(fleet.entries, events.GuestSpawned)]
+        assert [pid for pid in guests if KEY.encode() in _environment(pid)] == []
+        node = told(fleet.entries, events.NodeStarted)[-1]
+        assert KEY.encode() in _environment(node.pid)
+        assert KEY.encode() not in _environment(node.zygote_pid)
+        await fleet.finish()
+    files = [path for path in fleet.run_dir.rglob("*") if path.is_file()]
+    assert [path.name for path in files if KEY.encode() in path.read_bytes()] == []
+    assert {"node.json", "events.jsonl", "node.log"} <= {path.name for path in files}
+
+
+def _environment(pid: int) -> bytes:
+    path = Path(f"/proc/{pid}/environ")
+    return path.read_bytes() if os.path.exists(path) else b""
