@@ -74,7 +74,9 @@ class Ledger:
             line["pause"] = pause
         for each in fields(event):
             line[each.name] = getattr(event, each.name)
-        os.write(self._fd, json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        while data:  # a disk that is nearly full takes a part; what it does not take then raises
+            data = data[os.write(self._fd, data) :]
 
     def close(self) -> None:
         """Close the file; harmless when already closed."""

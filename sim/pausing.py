@@ -82,7 +82,10 @@ class Pausing:
             pause = sandbox.pause = self._engine_pause(sandbox, admitted)
         except (EngineError, OSError) as error:
             self._give_back(admitted)
-            await self._node.roll_back(sandbox, guest, f"it could not be frozen: {error}")
+            why = f"it could not be frozen: {error}"
+            told = not_begun(admitted.id, "rolled-back", why, checkpoint=checkpoint)
+            self._node.ledger.append(told, sandbox=name, pause=admitted.id)
+            await self._node.roll_back(sandbox, guest, why)
             return
         if self._node.ending:
             pause.cancel()
@@ -110,7 +113,8 @@ class Pausing:
         try:
             await node.budget.take(planned, can_wait=node.in_flight > 0)
         except OverBudgetError as error:
-            node.ledger.append(refused(pause_id, str(error)), sandbox=name, pause=pause_id)
+            told = not_begun(pause_id, "refused", str(error), checkpoint=checkpoint)
+            node.ledger.append(told, sandbox=name, pause=pause_id)
             sandbox.to(State.RUNNING, f"it was refused: {error}")
             node.ledger.append(events.RequestRefused(state.value, str(error)), sandbox=name)
             return None
@@ -237,10 +241,10 @@ def _ms_since(begun: float) -> float:
     return round((time.perf_counter() - begun) * 1e3, 3)
 
 
-def refused(pause_id: str, why: str) -> events.PauseSettled:
-    """A pause that was not begun: nothing was frozen, copied or freed."""
+def not_begun(pause_id: str, outcome: str, why: str, *, checkpoint: bool) -> events.PauseSettled:
+    """A pause that the engine never had: nothing was copied or freed."""
     return events.PauseSettled(
-        outcome="refused",
+        outcome=outcome,
         path=None,
         punch=False,
         punch_reason=None,
@@ -257,6 +261,7 @@ def refused(pause_id: str, why: str) -> events.PauseSettled:
         punch_error=None,
         build=pause_id,
         content_hash=None,
+        checkpoint=checkpoint,
     )
 
 

@@ -36,7 +36,6 @@ def scenario_document(view: View) -> dict[str, Any]:
         "seed": run.seed if run else None,
         "verdict": judgements.verdict_of(view),
         "digest": view.ended.digest if view.ended else None,
-        "flag_source": run.flag_source if run else None,
         "host": dict(run.host) if run else {},
         "invariants": [_judged(each) for each in judgements.invariants(view)],
         "expectations": [_judged(each) for each in judgements.expectations(view)],

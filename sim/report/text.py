@@ -50,14 +50,19 @@ def _compared_flags(pauses: Sequence[PauseView]) -> list[str]:
     values: dict[str, set[bool]] = {}
     for pause in pauses:
         for flag, each in pause.decision.items():
-            values.setdefault(flag, set()).add(bool(each.get("value")))
+            values.setdefault(flag, set()).add(_is_on(each.get("value")))
     return [flag for flag, seen in values.items() if flag == _PUNCH_FLAG or len(seen) > 1]
+
+
+def _is_on(value: object) -> bool:
+    """A JSON flag is on where its `enabled` is."""
+    return bool(value.get("enabled")) if isinstance(value, dict) else bool(value)
 
 
 def _flag_table(flag: str, pauses: Sequence[PauseView]) -> list[str]:
     lines = [flag]
     for value, label in ((False, "flag off:"), (True, "flag on:")):
-        group = [each for each in pauses if flag in each.decision and bool(each.decision[flag].get("value")) is value]
+        group = [each for each in pauses if flag in each.decision and _is_on(each.decision[flag].get("value")) is value]
         if group:
             lines.append(f"  {label:<9} {_peaks(group)}{_freed(group)}")
     return lines

@@ -58,6 +58,15 @@ def test_a_scenario_over_sockets_promises_equal_outcomes(tmp_path: pathlib.Path)
     assert outcomes(run(path, tmp_path)) == outcomes(run(path, tmp_path))
 
 
+def test_the_kill_switch_meets_a_wave_that_is_still_copying(tmp_path: pathlib.Path) -> None:
+    path = next(each for each in OVER_SOCKETS if each.stem == "outage-kill-switch-in-a-wave")
+    view = run(path, tmp_path).view
+    (thrown,) = [each.t for each in view.switches if not each.on]
+    in_flight = [each for each in view.pauses if each.began < thrown < (each.settled_at or 0)]
+    assert sorted(each.sandbox for each in in_flight) == ["wave-0", "wave-1", "wave-2"]
+    assert all(each.punched_bytes for each in in_flight)
+
+
 def outcomes(result: RunResult) -> object:
     pauses = sorted((each.id, each.outcome, each.punch, each.content_hash) for each in result.view.pauses)
     return pauses, {name: each.state for name, each in result.view.sandboxes.items()}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +27,7 @@ from engine.events import (
 )
 from engine.pause import Outcome, PauseResult
 from engine.plan import DedupOptions, PauseOptions
-from engine.snapshot import Header, delete_build
+from engine.snapshot import Header, delete_build, write_attachments
 
 if TYPE_CHECKING:
     from tests.integration.engine.conftest import Faults, Guest, Guests, Pauser
@@ -249,6 +251,25 @@ def test_a_parent_that_is_deleted_after_the_compare_rolls_back(
     result = pauser.pause(child, build="b1", parent=parent, effects=effects, dedup=True)
     assert "the parent build b0 is not finished" in str(result.error)
     pauser.assert_rolled_back(child, result, before)
+
+
+def test_a_parent_cannot_be_deleted_between_the_look_at_it_and_the_word_that_it_is_stood_on(
+    pauser: Pauser, child: Guest, parent: Header, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[bool] = []
+
+    def write_while_held(attachments: dict[str, bytes], folder: Path) -> None:
+        fd = os.open(pauser.builds, os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.append(True)
+        os.close(fd)
+        write_attachments(attachments, folder)
+
+    monkeypatch.setattr("engine.pause.write_attachments", write_while_held)
+    assert pauser.pause(child, build="b1", parent=parent, dedup=True).outcome is Outcome.FINISHED
+    assert held == [True]
 
 
 @pytest.mark.parametrize("call", ["copy_write", "condemn", "punch", "write_header"])

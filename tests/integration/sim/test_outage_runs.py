@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -153,19 +152,17 @@ async def test_the_sdk_key_reaches_neither_the_run_folder_nor_a_guest(
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody is there, so nothing leaves this machine
     async with drill(tmp_path, "{source: launchdarkly}") as fleet:
+        guests = [each.pid for each in told(fleet.entries, events.GuestSpawned)]
+        (node,) = told(fleet.entries, events.NodeStarted)
+        holders = [pid for pid in (node.pid, node.zygote_pid, *guests) if KEY.encode() in environment(pid)]
+        assert (len(guests), holders) == (2, [node.pid])
         await fleet.pause(["web-0"])
         assert decided(fleet, "web-0")[:2] == (False, "ERROR:CLIENT_NOT_READY")
-        guests = [each.pid for each in told(fleet.entries, events.GuestSpawned)]
-        assert [pid for pid in guests if KEY.encode() in _environment(pid)] == []
-        node = told(fleet.entries, events.NodeStarted)[-1]
-        assert KEY.encode() in _environment(node.pid)
-        assert KEY.encode() not in _environment(node.zygote_pid)
         await fleet.finish()
     files = [path for path in fleet.run_dir.rglob("*") if path.is_file()]
     assert [path.name for path in files if KEY.encode() in path.read_bytes()] == []
     assert {"node.json", "events.jsonl", "node.log"} <= {path.name for path in files}
 
 
-def _environment(pid: int) -> bytes:
-    path = Path(f"/proc/{pid}/environ")
-    return path.read_bytes() if os.path.exists(path) else b""
+def environment(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
-import threading
 from pathlib import Path
 
 import pytest
@@ -182,26 +182,49 @@ def test_a_build_that_gets_its_name_while_pins_are_looked_for_pins_all_the_same(
     assert names(tmp_path) == ["b1", "b2"]
 
 
-def test_a_build_that_is_about_to_say_what_it_stands_on_is_waited_for(tmp_path: Path) -> None:
+def is_held(builds: Path) -> bool:
+    """Another one who wants it would have to wait."""
+    fd = os.open(builds, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def test_nobody_says_what_it_stands_on_while_pins_are_looked_for_and_the_name_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(tmp_path, "b1", template(SIZE, PAGE), {1})
+    finished(tmp_path, "b2", template(SIZE, PAGE), {1})
+    held: list[bool] = []
+    look, rename = snapshot._stands_on, os.rename
+
+    def looked(folder: Path) -> tuple[str, ...]:
+        held.append(is_held(tmp_path))
+        return look(folder)
+
+    def renamed(old: Path, new: Path) -> None:
+        held.append(is_held(tmp_path))
+        rename(old, new)
+
+    monkeypatch.setattr(snapshot, "_stands_on", looked)
+    monkeypatch.setattr("engine.snapshot.os.rename", renamed)
+    delete_build(tmp_path, "b1")
+    assert held == [True, True]
+    assert not is_held(tmp_path)
+
+
+def test_a_refused_deletion_keeps_nobody_waiting(tmp_path: Path) -> None:
     first = finished(tmp_path, "b1", template(SIZE, PAGE), {1})
-    failures: list[BaseException] = []
-    began = threading.Event()
-
-    def delete() -> None:
-        began.set()
-        try:
-            delete_build(tmp_path, "b1")
-        except PinnedBuildError as error:
-            failures.append(error)
-
-    deleter = threading.Thread(target=delete)
+    unfinished(tmp_path, "b2", first)
     with pinning(tmp_path):
-        deleter.start()
-        assert began.wait(20)
-        unfinished(tmp_path, "b2", first)
-    deleter.join(20)
-    assert [type(failure) for failure in failures] == [PinnedBuildError]
-    assert "b1" in names(tmp_path)
+        assert is_held(tmp_path)
+    with pytest.raises(PinnedBuildError):
+        delete_build(tmp_path, "b1")
+    assert not is_held(tmp_path)
 
 
 def test_a_build_whose_deletion_was_cut_off_is_no_build_any_more(

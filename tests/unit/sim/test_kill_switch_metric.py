@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from engine.events import Event
@@ -138,6 +140,18 @@ def test_more_may_be_allowed_or_wanted() -> None:
     assert (judge(seen, max=2.0).verdict, judge(seen, max=1.0).verdict) == (HELD, VIOLATED)
     assert (judge(seen, min=2.0).verdict, judge(seen, min=3.0).verdict) == (HELD, VIOLATED)
     assert judge(seen, min=3.0).violations[0]["reason"] == "punched_after_kill is 2, less than 3"
+
+
+def test_the_report_says_what_flags_over_sockets_promise() -> None:
+    started = events.RunStarted(
+        version=1, snapdrill="0", run="r", name="n", seed=1, only=[], started="", budget=0, cache="disk", mutant=None
+    )
+    ended = events.RunEnded("held", 0, {}, "0123456789abcdef", 0)
+    promise = "0123456789ab; the flags came over sockets, so another run promises equal outcomes, not an equal digest"
+    for source, promised in (("relay", True), ("inline", False)):
+        fold = Fold()
+        fold.apply(Entry(1.0, each, None, None) for each in (replace(started, flag_source=source), ended))
+        assert (promise in summary(fold.view())) is promised
 
 
 def test_the_report_says_how_long_the_kill_switch_took() -> None:

@@ -66,6 +66,14 @@ def test_a_fired_fault_tells_what_it_gave_and_where() -> None:
     )
 
 
+def test_a_flag_that_does_not_reach_the_node_says_so() -> None:
+    set_off = events.FlagSet("memfd-punch-on-snapshot", False)
+    assert said(set_off, None) == "flag memfd-punch-on-snapshot is set: off"
+    unheard = dataclasses.replace(set_off, effective=False)
+    assert said(unheard, None) == "flag memfd-punch-on-snapshot is set: off; the node does not hear of it"
+    assert said(events.OutageBegan("freeze", ""), None) == "the flag source fails: freeze"
+
+
 def test_a_fact_without_a_sandbox_is_told_of_the_node() -> None:
     assert said(events.NodeCrashed(7), sandbox=None) == "the node is killed, pid 7"
     assert said(copying.Retried("copy.read", "EINTR", 1), sandbox=None).startswith("the node: copy.read")

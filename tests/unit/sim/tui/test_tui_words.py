@@ -41,6 +41,23 @@ def test_a_refusal_is_said_with_its_reason() -> None:
     assert said(events.RequestRefused("resume", "it was discarded")) == "web-3 resume refused: it was discarded"
 
 
+def test_an_outage_of_the_flags_is_said_from_its_begin_to_its_end() -> None:
+    told: list[Event] = [
+        events.OutageBegan("refuse", "HTTP 503"),
+        events.FlagSet(words.PUNCH, False, effective=False),
+        events.FlagSourceChanged("INTERRUPTED", "HTTP 503 from LaunchDarkly"),
+        events.OutageEnded(),
+        events.FlagSourceChanged("VALID", None),
+    ]
+    assert [said(each, sandbox=None) for each in told] == [
+        "flag source fails: refuse (HTTP 503)",
+        "flag memfd-punch-on-snapshot is now off, and the node does not hear of it",
+        "flag client is INTERRUPTED: HTTP 503 from LaunchDarkly",
+        "flag source is sound again, and the node has every flag",
+        "flag client is VALID",
+    ]
+
+
 def test_a_decision_is_said_in_the_flags_own_words() -> None:
     flags = {
         words.PUNCH: {"value": True, "reason": "RULE_MATCH"},
