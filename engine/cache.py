@@ -128,6 +128,7 @@ class Cache:
     def _reading(self) -> Iterator[int]:
         """The file for one read: `close` waits for it; after that a finished build is opened by its name."""
         with self._changed:
+            self._raise_failure()  # it may have failed, and be deleted, since the chunk was published
             fd = self.fd
             self._readers += fd >= 0
         if fd < 0:
@@ -148,8 +149,11 @@ class Cache:
                 self._wanted.append(index)
             if not self._changed.wait_for(lambda: self._published[index] or self._error is not None, timeout):
                 raise TimeoutError(f"chunk {index} of build {self.build} was not published in time")
-            if self._error is not None:
-                raise BuildFailedError(f"build {self.build} failed: {self._error}") from self._error
+            self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if self._error is not None:
+            raise BuildFailedError(f"build {self.build} failed: {self._error}") from self._error
 
     def finish(self) -> None:
         """Give the folder its final name, all at once; raises OSError."""

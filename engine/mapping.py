@@ -201,6 +201,15 @@ def lookup(mapping: Mapping, offset: int) -> tuple[str | None, int, int]:
     return (None, 0, length) if build == NIL else (rows.builds[build], int(rows.storage[at]) + shift, length)
 
 
+def stored_lengths(mapping: Mapping) -> dict[str, int]:
+    """How many bytes each build that the mapping refers to must hold at least."""
+    rows = mapping.extents
+    ends = np.zeros(len(rows.builds), dtype=np.int64)
+    stored = rows.build != NIL
+    np.maximum.at(ends, rows.build[stored], (rows.storage + rows.length)[stored])
+    return {name: int(end) for name, end in zip(rows.builds, ends.tolist(), strict=True) if end}
+
+
 def builds(mapping: Mapping) -> tuple[str, ...]:
     """The builds that the mapping refers to, each once, oldest first for a mapping made by merging."""
     return _drop_unreferenced(mapping.extents).builds

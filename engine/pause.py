@@ -15,12 +15,12 @@ from pathlib import Path
 
 from engine import mapping as maps
 from engine import plan as plans
-from engine.cache import Cache
+from engine.cache import MEMFILE, Cache
 from engine.copy import ChunkCopier, ChunkError
 from engine.dedup import PAGE, ParentReader
 from engine.dirty import DirtySet, Tracker
 from engine.effects import Effects, Memory
-from engine.errors import CancelledPauseError, EngineError, FreezeError
+from engine.errors import CancelledPauseError, CorruptBuildError, EngineError, FreezeError
 from engine.events import (
     BuildFinished,
     CacheDeleted,
@@ -195,9 +195,12 @@ class Pause:
         parent = self._request.parent.mapping
         if parent.size != self._request.memory.size:
             raise EngineError(f"the parent holds {parent.size} bytes, the memfd has {self._request.memory.size}")
-        for name in maps.builds(parent):
-            if not (self._request.builds / name).is_dir():
+        for name, length in maps.stored_lengths(parent).items():
+            memfile = self._request.builds / name / MEMFILE
+            if not memfile.is_file():
                 raise EngineError(f"the parent build {name} is not finished: nothing may stand on it yet")
+            if (size := memfile.stat().st_size) < length:
+                raise CorruptBuildError(f"the parent build {name} has {size} bytes of the {length} that are needed")
 
     def _facts(self, block_size: int) -> MemoryFacts:
         request = self._request

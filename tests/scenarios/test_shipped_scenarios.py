@@ -54,7 +54,7 @@ def test_a_scenario_over_sockets_holds(path: pathlib.Path, tmp_path: pathlib.Pat
 
 
 def test_a_scenario_over_sockets_promises_equal_outcomes(tmp_path: pathlib.Path) -> None:
-    path = next(each for each in OVER_SOCKETS if each.stem == "outage-lost-and-back")
+    path = next(each for each in OVER_SOCKETS if each.stem == "outage-flag-deleted")
     assert outcomes(run(path, tmp_path)) == outcomes(run(path, tmp_path))
 
 

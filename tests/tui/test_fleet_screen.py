@@ -245,9 +245,7 @@ async def test_only_rows_that_changed_are_drawn_again(drill: RecordedDrill, monk
             return row(index, cells, **marks)
 
         monkeypatch.setattr(table, "_row", counted)
-        published = engine_events.ChunkPublished(
-            chunk=0, length=1, span=1, source_resident=0, cache_resident=32 << 20
-        )
+        published = engine_events.ChunkPublished(chunk=0, length=1, span=1, source_resident=0, cache_resident=32 << 20)
         drill.tell(published, "web-3")
         await until_seen(pilot, "web-3    ● running    ·········│▓▓▓▓▓▓▓▓▓")
         assert set(drawn) == {3}

@@ -243,6 +243,27 @@ def test_a_build_that_could_not_be_finished_is_not_resumed_from(
     pauser.assert_discarded(guest, pause.settle(20))
 
 
+def test_a_copy_that_fails_between_the_wait_for_a_chunk_and_its_read_is_told_as_a_failed_build(
+    guest: Guest, pauser: Pauser, faults: Faults, resumed: Resume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    effects = faults.failing("copy_write", errno.EIO, chunk=3)
+    faults.before("copy_write", lambda *args: hold(go) if args[-1].index == 3 else None, effects)
+    pause = pauser.prepare(guest, background=True, effects=effects)
+    pause.begin()
+    real = Cache._wait_for
+
+    def wait_and_let_it_fail(self: Cache, index: int, end: float | None) -> None:
+        real(self, index, end)
+        go.set()
+        pause.settle(20)  # the chunk is there, and now its build is gone
+
+    monkeypatch.setattr(Cache, "_wait_for", wait_and_let_it_fail)
+    with pytest.raises(BuildFailedError, match="Input/output error"):
+        resumed(pause).fill()
+    pauser.assert_discarded(guest, pause.settle(20))
+
+
 def test_a_resume_that_begins_before_the_end_of_the_copy_and_reads_on_after_it_is_exact(
     guest: Guest,
     pauser: Pauser,

@@ -110,6 +110,18 @@ async def test_a_slow_service_is_waited_for(tmp_path: Path) -> None:
     assert off.took_ms >= 200
 
 
+async def test_a_dropped_stream_is_waited_for_and_a_flapping_one_is_not(tmp_path: Path) -> None:
+    async with drill(tmp_path, f"{{source: relay, {PUNCH}: true}}") as fleet:
+        await fleet.outage(Outage(fault="drop"))
+        await fleet.set_flag(PUNCH, value=False)
+        await fleet.outage(Outage(fault="flap", every=0.05))
+        await fleet.set_flag(PUNCH, value=True)
+        await fleet.outage(Outage(fault="recover"))
+        await fleet.pause(["web-0"])
+        assert decided(fleet, "web-0") == (True, "FALLTHROUGH", "VALID")
+    assert [each.effective for each in told(fleet.entries, events.FlagSet)] == [True, True, False]
+
+
 async def test_a_service_that_is_down_at_start_means_safe_values_also_after_a_restart(tmp_path: Path) -> None:
     async with drill(tmp_path, f"{{source: relay, start: down, {PUNCH}: true}}") as fleet:
         await fleet.crash()

@@ -43,7 +43,11 @@ async def test_a_kill_waits_for_the_pause_and_then_kills(runs: Any, background: 
         await drill.tick()
         await drill.inject("copy.write", "EIO", AtChunk(2), "web-1")
         names = ["web-0", "web-1"]
-        await asyncio.gather(drill.pause(names), drill.kill(names), drill.tick(3))
+        pausing = asyncio.ensure_future(drill.pause(names))
+        async with asyncio.timeout(30):
+            while "running" in states(drill).values():  # noqa: ASYNC110 - a ledger is polled
+                await asyncio.sleep(0.001)
+        await asyncio.gather(pausing, drill.kill(names), drill.tick(3))
         assert states(drill) == {"web-0": "killed", "web-1": "discarded"}
         view = await drill.finish()
     assert violations(view) == []
@@ -53,7 +57,11 @@ async def test_a_kill_waits_for_the_resume_and_then_kills(runs: Any) -> None:
     async with runs.drill() as drill:
         await drill.tick()
         await drill.pause(["web-0"])
-        await asyncio.gather(drill.resume(["web-0"]), drill.kill(["web-0"]))
+        resuming = asyncio.ensure_future(drill.resume(["web-0"]))
+        async with asyncio.timeout(30):
+            while states(drill)["web-0"] == "paused":  # noqa: ASYNC110 - a ledger is polled
+                await asyncio.sleep(0.001)
+        await asyncio.gather(resuming, drill.kill(["web-0"]))
         assert states(drill) == {"web-0": "killed", "web-1": "running"}
         view = await drill.finish()
     assert violations(view) == []

@@ -215,5 +215,3 @@ def test_whole_pages_are_all_the_pages_inside(start: int, end: int, page_size: i
     pages = [page for page in range(101) if start <= page * page_size and (page + 1) * page_size <= min(end, size)]
     found = whole_pages(start, end, page_size, size)
     assert found == ((pages[0] * page_size, (pages[-1] + 1) * page_size) if pages else None)
-
-
