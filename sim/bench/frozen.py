@@ -16,6 +16,7 @@ from typing import Any
 from pyroaring import BitMap
 
 from engine import mapping as maps
+from engine.cache import MEMFILE
 from engine.dirty import Tracker, WriteProtectScan
 from engine.errors import EngineError
 from engine.incarnation import GuestProcess, Incarnation, start_time_of
@@ -91,6 +92,8 @@ class FrozenGuest:
         if not has_parent(self.layout):
             return template(size, block)
         (builds / _PARENT).mkdir(parents=True)
+        with (builds / _PARENT / MEMFILE).open("wb") as memfile:
+            memfile.truncate(self.memfd.size)  # a hole: only its length is looked at
         every = maps.create(BitMap(range(self.blocks)), _PARENT, size, block)
         return Header(_PARENT, _PARENT, 1, every, (), ())
 
