@@ -110,6 +110,7 @@ class Pause:
         self._meter: PeakMeter | None = None
         self._copier: ChunkCopier | None = None
         self._header: Header | None = None
+        self._stored: tuple[DirtySet, int] | None = None  # the blocks that the header tells of, and their size
 
     def begin(self) -> bool:
         """Return once the pause has its answer: the copy done, or (background) condemned with the header known.
@@ -153,8 +154,15 @@ class Pause:
 
     @property
     def header(self) -> Header | None:
-        """The header as far as it is known: mapping at the answer, digests when finished."""
-        return self._header
+        """The header as far as it is known: mapping at the answer, digests when finished.
+
+        The mapping of a scattered guest takes milliseconds to merge: it is made for whoever asks first, not before the
+        answer.
+        """
+        with self._lock:
+            if self._header is None and self._stored is not None:
+                self._header = self._unfinished_header(*self._stored)
+            return self._header
 
     @property
     def cache(self) -> Cache | None:
@@ -179,7 +187,7 @@ class Pause:
                 plan.path.value, plan.punch, plan.punch_reason, len(plan.chunks), plan.dirty_bytes, list(plan.notes)
             )
         )
-        self._header = self._unfinished_header(dirty, facts.block_size)
+        self._stored = (dirty, facts.block_size)
         cache = self._cache = Cache(request.builds, request.build, plan.chunks)
         self._meter = PeakMeter(request.memory, cache)
         self._effects.create_cache(cache)
@@ -317,7 +325,7 @@ class Pause:
 
     def _finish(self) -> Header:
         copier, plan = self._parts()
-        unfinished, cache = self._header, self._cache
+        unfinished, cache = self.header, self._cache
         if unfinished is None or cache is None:
             raise EngineError("a pause was finished before it was prepared")
         header = Header(
