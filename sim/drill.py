@@ -260,7 +260,7 @@ class Drill:
             verdict=verdict,
             exit_code=Verdict(verdict).exit_code,
             counts=view.counts,
-            digest=digest(self.entries),
+            digest=digest(self.entries) if self.scenario.claims_digest else None,
             peak_memory=view.memory.peak,
             cgroup_peak=cgroup_peak,
             cgroup_base=self._cgroup_base,

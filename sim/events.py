@@ -290,7 +290,7 @@ class RunEnded(Event):
     verdict: str
     exit_code: int
     counts: dict[str, int]
-    digest: str
+    digest: str | None  # None where no other run promises the same: a pause was not waited for
     peak_memory: int
     cgroup_peak: int | None = None
     cgroup_base: int | None = None

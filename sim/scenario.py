@@ -203,6 +203,11 @@ class Scenario(Strict):
             return {}
         return self.flags.values if isinstance(self.flags, ServedFlags) else self.flags
 
+    @property
+    def claims_digest(self) -> bool:
+        """False where a pause is not waited for: it races with what follows, so the order of events is not promised."""
+        return all(each.until == "settled" for each in self.steps if isinstance(each, Pause))
+
     def where(self, path: Path) -> Position:
         """1-based (line, column) of a part, such as `("steps", 3)` or `("expect", 0, "max")`; else of its parent."""
         return self._source.document.where(path)

@@ -56,7 +56,7 @@ def _properties(view: View, run_dir: Path, scenario_file: Path) -> dict[str, str
         "run again": failure.run_command(view, run_dir, scenario_file),
         "replay": failure.replay_command(run_dir),
     }
-    if view.ended:
+    if view.ended and view.ended.digest:
         found["digest"] = view.ended.digest
     return found
 

@@ -151,6 +151,8 @@ def _kill_switch(view: View) -> str | None:
 def _digest(view: View) -> str | None:
     if view.ended is None:
         return None
+    if view.ended.digest is None:
+        return "none claimed: a pause was not waited for, so another run may order events otherwise"
     told = view.ended.digest[:_DIGEST_LENGTH]
     if view.run is None or view.run.flag_source not in _OVER_SOCKETS:
         return told
