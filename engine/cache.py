@@ -37,7 +37,6 @@ class Cache:
         self._wanted: deque[int] = deque()
         self._changed = threading.Condition()
         self._error: BaseException | None = None
-        self._finished = False
         self._made = False  # the folder is this build's own: only then may a failure delete it
         self._readers = 0
         self._cached = 0  # bytes that the page cache was seen to hold, on disk
@@ -158,8 +157,6 @@ class Cache:
     def finish(self) -> None:
         """Give the folder its final name, all at once; raises OSError."""
         os.rename(self.folder, self.final)
-        with self._changed:
-            self._finished = True
 
     def fail(self, error: BaseException) -> None:
         """The build will never be: wake every reader with the error and delete what was written."""

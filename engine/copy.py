@@ -23,7 +23,6 @@ from engine.permit import PunchPermit
 from engine.plan import PausePlan
 from engine.ranges import Chunk, whole_pages
 
-WORKERS = 2
 _TRANSIENT = frozenset({errno.EINTR, errno.EAGAIN, errno.ENOMEM})
 _ATTEMPTS = 5
 
@@ -57,7 +56,6 @@ class ChunkCopier:
         self.permit: PunchPermit | None = None
         self.punch_error: str | None = None
         self.digests: list[bytes] = [b""] * len(plan.chunks)
-        self.copied = 0
 
     def copy_first(self, stop: Callable[[], None]) -> None:
         """Copy and publish chunk 0 alone, where there is one; `stop` raises if the pause was cancelled."""
@@ -120,8 +118,6 @@ class ChunkCopier:
         self.digests[chunk.index] = xxhash.xxh3_128_digest(data)
         self._act(chunk, "publish", lambda: self._effects.publish(self._cache, chunk))
         now = self._meter.sample()
-        with self._lock:
-            self.copied += chunk.length
         self._emit(ChunkPublished(chunk.index, chunk.length, chunk.end - chunk.start, now.source, now.cache))
         self._free(chunk)
 

@@ -18,7 +18,6 @@ class MemoryCgroup:
     def __init__(self, folder: Path, limit_file: str, peak_file: str) -> None:
         self.folder = folder
         self._usage_file = "memory.current" if limit_file == "memory.max" else "memory.usage_in_bytes"
-        self._limit_file = limit_file
         self._peak_file = peak_file
 
     @classmethod

@@ -72,7 +72,6 @@ class _Guest:
         self.generations = memoryview(self.side)[: count * _GENERATION].cast("I")
         self.written = memoryview(self.side)[count * _GENERATION :]
         self.tracking_fd = -1
-        self.filled = False
 
     def arm(self) -> dict[str, Any]:
         """Ask the kernel to note writes from here on; where it refuses, note them in the shared bitmap."""
