@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from engine.errors import EngineError
-from sim.bench.candidates import Bench, Taken, warm
+from sim.bench.candidates import Bench, Taken
 from sim.bench.rows import Measurement, Row
 from sim.guest_handle import GuestError
 
@@ -49,7 +49,6 @@ def run(rows: Sequence[Row], bench: Bench, count: int, seed: int, step: Step) ->
     """Measure; `step` is told before each measurement and may raise to end it all between two of them."""
     draw, rounds = random.Random(seed), Rounds()
     wanted = list(dict.fromkeys(need for row in rows for need in row.needs))
-    warm(2 * bench.size)
     for number in range(1, count + 1):
         taken: dict[Measurement, Taken] = {}
         rounds.taken.append(taken)

@@ -240,7 +240,8 @@ def test_destinations_are_gone_afterwards(tmp_path: pathlib.Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_memory_that_was_warmed_is_free_again() -> None:
+def test_memory_that_was_warmed_is_free_again(tmp_path: pathlib.Path) -> None:
     fds = len(os.listdir("/proc/self/fd"))
-    candidates.warm(1 << 20)
+    candidates.warm(tmp_path, 1 << 20)
     assert len(os.listdir("/proc/self/fd")) == fds
+    assert list(tmp_path.iterdir()) == []
