@@ -18,7 +18,8 @@ if TYPE_CHECKING:  # it imports the LaunchDarkly SDK, which takes a while
     from flags.relay import Relay
 
 FLAG_FILE = "flags.json"
-EFFECTIVE_SECONDS = 20.0
+EFFECTIVE_SECONDS = 35.0
+"""How long a change may take to reach the node: after an outage of a minute the SDK waits up to 30 s to reconnect."""
 _BEATS_PER_LEASE = 8
 _LASTING = frozenset({"down", "freeze", "refuse", "flap"})
 """Outages in which a change cannot be waited for."""
