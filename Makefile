@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.stamp
 
-.PHONY: help demo test check format wheel constraints clean
+.PHONY: help demo test check format pictures wheel constraints clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,6 +24,9 @@ check: $(READY)  ## lint, format, types and the dependency rule
 format: $(READY)  ## format the code and fix what the linter can fix
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+pictures: $(READY)  ## draw the pictures of the README again, from the running screen
+	$(BIN)/python -m sim.tui.export sim/tui/pictures
 
 wheel: $(READY)  ## build the wheel, shipped scenarios included, into dist/
 	rm -rf build/lib

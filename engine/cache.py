@@ -33,7 +33,10 @@ class Cache:
         self.final = builds / build
         self.length = sum(chunk.length for chunk in chunks)
         self._offsets = [chunk.cache_offset for chunk in chunks]
+        self._lengths = [chunk.length for chunk in chunks]
         self._published = [False] * len(chunks)
+        self.digests = [b""] * len(chunks)
+        """XXH3-128 of each chunk's packed bytes, once it is published."""
         self._wanted: deque[int] = deque()
         self._changed = threading.Condition()
         self._error: BaseException | None = None
@@ -123,6 +126,14 @@ class Cache:
             raise TruncatedError(f"the cache of build {self.build} ended at byte {offset + len(data)}")
         return data
 
+    def chunks(self) -> Iterator[tuple[int, int]]:
+        """(offset, length) of each chunk in the packed file."""
+        return zip(self._offsets, self._lengths, strict=True)
+
+    def digest(self, index: int) -> bytes:
+        """Of a published chunk."""
+        return self.digests[index]
+
     @contextlib.contextmanager
     def _reading(self) -> Iterator[int]:
         """The file for one read: `close` waits for it; after that a finished build is opened by its name."""
@@ -170,6 +181,6 @@ class Cache:
         """Close the file once no reader is in the middle of it; harmless when already closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._readers == 0)
-            if self.fd >= 0:
-                os.close(self.fd)
-                self.fd = -1
+            fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)

@@ -55,7 +55,7 @@ class ChunkCopier:
         self._failure: Exception | None = None
         self.permit: PunchPermit | None = None
         self.punch_error: str | None = None
-        self.digests: list[bytes] = [b""] * len(plan.chunks)
+        self.digests = cache.digests
 
     def copy_first(self, stop: Callable[[], None]) -> None:
         """Copy and publish chunk 0 alone, where there is one; `stop` raises if the pause was cancelled."""
@@ -94,9 +94,10 @@ class ChunkCopier:
 
     def _work(self, stop: Callable[[], None]) -> None:
         try:
-            buffers = _Buffers(self._plan)
+            buffers: _Buffers | None = None  # none for a worker that finds nothing to do
             while self._failure is None and (chunk := self._next()) is not None:
                 stop()
+                buffers = buffers or _Buffers(self._plan)
                 self._copy(chunk, buffers)
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
             with self._lock:
@@ -118,14 +119,15 @@ class ChunkCopier:
         self.digests[chunk.index] = xxhash.xxh3_128_digest(data)
         self._act(chunk, "publish", lambda: self._effects.publish(self._cache, chunk))
         now = self._meter.sample()
-        self._emit(ChunkPublished(chunk.index, chunk.length, chunk.end - chunk.start, now.source, now.cache))
+        span = chunk.end - chunk.start
+        self._emit(ChunkPublished(chunk.index, chunk.length, span, now.source, now.cache, chunk.start))
         self._free(chunk)
 
     def _free(self, chunk: Chunk) -> None:
         """Punch the whole pages of a published chunk's span."""
         pages = whole_pages(chunk.start, chunk.end, self._memory.page_size, self._memory.size)
         if pages and self._punch(pages[0], pages[1] - pages[0], chunk):
-            self._emit(ChunkPunched(chunk.index, self._meter.freed()))
+            self._emit(ChunkPunched(chunk.index, self._meter.freed(), pages[0], pages[1] - pages[0]))
 
     def _read(self, chunk: Chunk, buffers: _Buffers) -> memoryview:
         """The dirty blocks of the chunk, packed, in this worker's own buffer."""
@@ -174,7 +176,8 @@ class _Buffers:
 
     def __init__(self, plan: PausePlan) -> None:
         size = max((chunk.end - chunk.start for chunk in plan.chunks), default=mmap.PAGESIZE)
-        self.span = memoryview(mmap.mmap(-1, size))
+        # Private, and mapped at once: a fault a page would cost more than the copy of a small guest.
+        self.span = memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE))
         self._packed = np.empty(size, dtype=np.uint8)
 
     def pack(self, span: memoryview, chunk: Chunk, block: int) -> memoryview:

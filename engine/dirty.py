@@ -105,6 +105,19 @@ class SharedBitmap:
         """The fd belongs to the caller."""
 
 
+class Forgotten:
+    """For a guest whose parent build cannot be read: no answer, so that everything resident is taken for dirty."""
+
+    name = "forgotten"
+
+    def written(self, *, rearm: bool) -> Blocks | None:
+        """None."""
+        return None
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
 def resident_blocks(memfd: Memfd | ProcessMemory, block_size: int) -> Blocks:
     """Blocks that hold data (SEEK_DATA; on hugetlb the kernel always says all data); all, where there is no fd."""
     if isinstance(memfd, ProcessMemory):

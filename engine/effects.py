@@ -1,4 +1,4 @@
-"""Every act of a pause that can fail or destroy, one method each: what a pause calls and a fault wraps."""
+"""Every act of a pause or a resume that can fail or destroy, one method each: what they call and a fault wraps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.memfd import Memfd
 from engine.permit import CondemnedRecords, PunchPermit
 from engine.process_memory import ProcessMemory
 from engine.ranges import Chunk
-from engine.snapshot import Header, write_header
+from engine.snapshot import Build, Header, write_header
 
 Memory = Memfd | ProcessMemory
 
@@ -69,8 +69,19 @@ class Effects:
         """Fail the readers and delete the partial cache."""
         cache.fail(error)
 
+    def close(self, memory: Memory | None, cache: Cache | None) -> None:
+        """Give the memory back, where it is not the guest's any more, and close the cache's file."""
+        if memory is not None:
+            memory.close()
+        if cache is not None:
+            cache.close()
+
     def kill(self, guest: GuestProcess) -> None:
         guest.kill()
 
     def retire(self, records: CondemnedRecords, guest: GuestProcess) -> None:
         records.retire(guest)
+
+    def resume_read(self, source: Build | Cache, offset: int, length: int) -> bytes:
+        """Bytes of a build, finished or still being copied, for a new incarnation's memory."""
+        return source.read(offset, length)

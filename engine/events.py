@@ -46,21 +46,24 @@ class Compared(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChunkPublished(Event):
-    """A chunk became readable in the cache; `span` is what its punch may free of the memfd."""
+    """A chunk became readable in the cache; `span` bytes from `start` are what its punch may free of the memfd."""
 
     chunk: int
     length: int
     span: int
     source_resident: int | None
     cache_resident: int
+    start: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkPunched(Event):
-    """`freed` is what st_blocks says of the memfd as a whole since the freeze."""
+    """`freed` is what st_blocks says of the memfd as a whole since the freeze; `length` bytes from `start` are gone."""
 
     chunk: int
     freed: int
+    start: int | None = None
+    length: int = 0
 
 
 @dataclass(frozen=True, slots=True)

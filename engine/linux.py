@@ -6,6 +6,7 @@ The only module with `ctypes`. Numbers are those of x86_64 and aarch64 where the
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -13,7 +14,7 @@ import platform
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:  # guests are forked from a process that never loads numpy: that keeps a fork near a millisecond
     import numpy as np
@@ -197,6 +198,68 @@ def scan_written(pagemap_fd: int, address: int, length: int, *, rearm: bool) -> 
         start = max(int(struct.unpack_from("<Q", buffer, 32)[0]), int(vector[count - 1, 1]))
     ranges = np.concatenate(parts) if parts else np.empty((0, 2), dtype=np.uint64)
     return WrittenRanges(ranges[:, 0], ranges[:, 1])
+
+
+FailableCall = Literal["preadv", "pwrite", "fallocate", "process_vm_readv"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Failable:
+    """A call as a filter knows it: its numbers, and which argument is the 64-bit offset; the first is fd or pid."""
+
+    x86_64: tuple[int, ...]
+    aarch64: tuple[int, ...]
+    offset: int | None
+
+
+_FAILABLE: dict[FailableCall, _Failable] = {
+    "preadv": _Failable((327, 295), (286, 69), 3),  # os.preadv is preadv2 where libc has it
+    "pwrite": _Failable((18,), (68,), 3),
+    "fallocate": _Failable((285,), (47,), 2),
+    "process_vm_readv": _Failable((310,), (270,), None),  # its addresses lie in memory that no filter can read
+}
+_AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
+_SECCOMP_RET_ERRNO, _SECCOMP_RET_ALLOW = 0x00050000, 0x7FFF0000
+_BPF_LOAD, _BPF_EQUAL, _BPF_RETURN = 0x20, 0x15, 0x06
+_FILTER_INSTRUCTION = struct.Struct("<HBBI")
+
+
+def fail_calls(call: FailableCall, target: int, offset: int | None, number: int) -> None:
+    """Have the kernel answer this thread's `call` on fd (or pid) `target` at byte `offset` with errno `number`.
+
+    A seccomp filter (SECCOMP_RET_ERRNO, no privilege needed): it is for the rest of this thread's life, and of threads
+    that it starts later. `offset` counts where the call has one in its registers. Raises OSError where filters are
+    refused, ENOSYS on a machine other than x86_64 and aarch64.
+    """
+    machine, failable = platform.machine(), _FAILABLE[call]
+    if machine not in _AUDIT_ARCH:
+        raise OSError(errno.ENOSYS, f"no system call numbers are known for {machine}: {os.strerror(errno.ENOSYS)}")
+    wanted = [(16, target & 0xFFFFFFFF)]  # struct seccomp_data: nr, arch, instruction pointer, args[6]
+    if offset is not None and failable.offset is not None:
+        at = 16 + 8 * failable.offset
+        wanted += [(at, offset & 0xFFFFFFFF), (at + 4, offset >> 32)]
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    for nr in failable.aarch64 if machine == "aarch64" else failable.x86_64:
+        _install(_filter([(4, _AUDIT_ARCH[machine]), (0, nr), *wanted], number))
+
+
+def _filter(words: list[tuple[int, int]], number: int) -> bytes:
+    """ERRNO where every 32-bit word at its offset of seccomp_data has its value, else ALLOW."""
+    program = b""
+    for index, (at, value) in enumerate(words):
+        to_the_end = 2 * (len(words) - index - 1) + 1
+        program += _FILTER_INSTRUCTION.pack(_BPF_LOAD, 0, 0, at)
+        program += _FILTER_INSTRUCTION.pack(_BPF_EQUAL, 0, to_the_end, value)
+    program += _FILTER_INSTRUCTION.pack(_BPF_RETURN, 0, 0, _SECCOMP_RET_ERRNO | number)
+    return program + _FILTER_INSTRUCTION.pack(_BPF_RETURN, 0, 0, _SECCOMP_RET_ALLOW)
+
+
+def _install(program: bytes) -> None:
+    code = ctypes.create_string_buffer(program, len(program))
+    head = struct.pack("<HxxxxxxQ", len(program) // _FILTER_INSTRUCTION.size, ctypes.addressof(code))
+    argument = ctypes.create_string_buffer(head, len(head))
+    _check(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(argument), 0, 0))
 
 
 def allow_tracer(pid: int) -> bool:

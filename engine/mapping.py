@@ -210,6 +210,17 @@ def stored_lengths(mapping: Mapping) -> dict[str, int]:
     return {name: int(end) for name, end in zip(rows.builds, ends.tolist(), strict=True) if end}
 
 
+def extents_of(mapping: Mapping, build: str) -> list[tuple[int, int, int]]:
+    """(offset, length, storage offset) of what lies in one build, in the order in which it is stored there."""
+    rows = mapping.extents
+    if build not in rows.builds:
+        return []
+    mine = np.flatnonzero(rows.build == rows.builds.index(build))
+    mine = mine[np.argsort(rows.storage[mine], kind="stable")]
+    columns = (rows.offset[mine].tolist(), rows.length[mine].tolist(), rows.storage[mine].tolist())
+    return list(zip(*columns, strict=True))
+
+
 def builds(mapping: Mapping) -> tuple[str, ...]:
     """The builds that the mapping refers to, each once, oldest first for a mapping made by merging."""
     return _drop_unreferenced(mapping.extents).builds

@@ -94,6 +94,6 @@ class Memfd:
 
     def close(self) -> None:
         """Close the fd; harmless when already closed."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1  # also where close(2) reports an error: the fd is gone then
+        if fd >= 0:
+            os.close(fd)

@@ -101,6 +101,7 @@ class Pause:
         self._cancelled = False
         self._committed = False
         self._condemned = False
+        self._condemning = False
         self._condemn_error: str | None = None
         self._settled = threading.Event()
         self._result: PauseResult | None = None
@@ -147,7 +148,7 @@ class Pause:
     def cancel(self) -> bool:
         """Ask for a roll-back; False where the guest is condemned, or all is copied: then the pause goes on."""
         with self._lock:
-            if self._condemned or self._committed or self._settled.is_set():
+            if self._condemned or self._condemning or self._committed or self._settled.is_set():
                 return False
             self._cancelled = True
             return True
@@ -271,7 +272,11 @@ class Pause:
     def _write_record(self) -> PunchPermit | None:
         request = self._request
         try:
-            permit = self._effects.condemn(request.condemned, request.guest, request.build)
+            self._condemning = True  # to refuse a cancel by this very thread, which the lock lets in
+            try:
+                permit = self._effects.condemn(request.condemned, request.guest, request.build)
+            finally:
+                self._condemning = False
         except (OSError, EngineError) as error:
             self._condemn_error = str(error)
             self._say(CondemnFailed(str(error)))
@@ -382,15 +387,22 @@ class Pause:
             self._effects.retire(request.condemned, request.guest)
         except Exception as failure:  # noqa: BLE001 - waiters must be told all the same; the record stays
             self._say(CopyFailed(None, "teardown", str(failure), self._condemned))
-        request.memory.close()
-        if self._cache is not None:
-            self._cache.close()
-        self._settled.set()
+        self._close(request.memory)
 
     def _end(self, outcome: Outcome, error: BaseException | None, header: Header | None) -> None:
         self._remember(outcome, error, header)
-        if self._cache is not None:
-            self._cache.close()
+        self._close(None)
+
+    def _close(self, memory: Memory | None) -> None:
+        """The last act of all; nothing that fails here may keep the pause from settling."""
+        try:
+            self._effects.close(memory, self._cache)
+        except Exception as failure:  # noqa: BLE001 - what it left open is closed here, and waiters must be told
+            self._say(CopyFailed(None, "teardown", f"close: {failure}", self._condemned))
+            for each in (memory, self._cache):
+                with contextlib.suppress(OSError):
+                    if each is not None:
+                        each.close()
         self._settled.set()
 
     def _remember(self, outcome: Outcome, error: BaseException | None, header: Header | None) -> None:

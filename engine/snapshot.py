@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from collections.abc import Mapping as Dictionary
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,15 @@ class Build:
             opened.close()
             raise CorruptBuildError(f"build {build}: its cache has {size} bytes of {header.length}")
         return opened
+
+    def chunks(self) -> Iterator[tuple[int, int]]:
+        """(offset, length) of each chunk in the packed cache."""
+        lengths = self.header.chunk_lengths
+        return zip(accumulate(lengths, initial=0), lengths, strict=False)
+
+    def digest(self, index: int) -> bytes:
+        """Of one chunk, as the header says."""
+        return self.header.digests[index]
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the packed cache; raises CorruptBuildError where it ends early."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Event, Lock, RLock, Thread
 from typing import Any, Self
 
+import ldclient.impl.datasystem.fdv1  # noqa: F401 - a client loads it when it starts, each forked node would again
 from ldclient import Config, Context, LDClient
 from ldclient.evaluation import EvaluationDetail
 from ldclient.interfaces import (

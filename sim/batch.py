@@ -6,24 +6,33 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from engine.errors import UserError
 from flags.catalog import did_you_mean
+from sim.drill import SCENARIO_FILE
 from sim.flag_service import check_source
-from sim.report.document import run_document, scenario_document, write_document
+from sim.outputs import Outputs
+from sim.report import judgements
+from sim.report.document import run_document, scenario_document
 from sim.report.failure import failure_block
-from sim.report.junit import suite, write_junit
 from sim.report.text import summary
 from sim.requirements import missing, planned_work
+from sim.run_folder import names_full_disk
 from sim.runner import RunOptions, RunResult, run_scenario
-from sim.scenario import Scenario, discover, load
+from sim.scenario import Scenario, discover, load_all
+from sim.seeds import as_run
 from sim.verdict import ExitCode, Verdict, worst
+
+_BAD = frozenset({ExitCode.USAGE, ExitCode.INTERNAL, ExitCode.VIOLATED, ExitCode.INCONCLUSIVE})
+Ended = TypeVar("Ended")
+_INTERRUPTS = frozenset({ExitCode.INTERRUPTED, ExitCode.TERMINATED})
 
 
 @dataclass
@@ -35,24 +44,35 @@ class Batch:
     documents: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)
+    not_run: list[str] = field(default_factory=list)
+    outputs: Outputs = field(default_factory=Outputs)
 
     @classmethod
-    def load(cls, paths: Sequence[Path], options: RunOptions) -> Batch:
-        """Read every file before anything starts; raises UserError with every mistake of every file."""
-        scenarios, mistakes = [], []
+    def load(cls, paths: Sequence[Path], options: RunOptions, given: Sequence[str] = ()) -> Batch:
+        """Read every file before anything starts; raises UserError with every mistake of every file.
+
+        `given` are the `KEY=VALUE` of the command line; each must be a variable that a scenario uses.
+        """
+        scenarios: list[Scenario] = []
+        mistakes = []
+        variables = _variables(given)
         for path in discover(paths):
             try:
-                scenarios.append(load(path))
-                check_source(scenarios[-1])
+                made = load_all(path, variables)
+                scenarios += made
+                for each in made:
+                    check_source(each)
             except UserError as error:
-                mistakes.append(str(error))
+                mistakes += str(error).splitlines()
+        if not mistakes:
+            mistakes = _unused(variables, scenarios)
         names = list(dict.fromkeys(s.name for each in scenarios for s in each.sandboxes()))
         if not mistakes and scenarios:
             mistakes = [
                 f'no sandbox "{only}"; {did_you_mean(only, names)}' for only in options.only if only not in names
             ]
         if mistakes:
-            raise UserError("\n".join(mistakes))
+            raise UserError("\n".join(dict.fromkeys(mistakes)))  # several files may extend one that is wrong
         return cls([each for each in scenarios if _has(each, options.only)], options)
 
     def plan(self) -> str:
@@ -60,50 +80,118 @@ class Batch:
         lines = []
         for each in self.scenarios:
             reason = missing(each)
-            lines += [f"{each.name}: {planned_work(each)}"] + ([f"  would be skipped: {reason}"] if reason else [])
+            lines += [f"{each.title}: {planned_work(each)}"] + ([f"  would be skipped: {reason}"] if reason else [])
         return "\n".join(lines) or "nothing selected"
 
-    def run(self, *, quiet: bool) -> ExitCode:
-        """Run all; the worst exit code of those that ran. An interrupt tears the running one down first."""
+    def run(self, *, quiet: bool, fail_fast: bool = False) -> ExitCode:
+        """Run all; the worst exit code of those that ran. An interrupt tears the running one down first.
+
+        One that cannot be run to its end is told and the others go on; with `fail_fast` none goes on behind the first
+        that did not hold.
+        """
         for scenario in self.scenarios:
-            if reason := missing(scenario):
+            if self.not_run or (fail_fast and _BAD & set(self.codes)):
+                self._leave(scenario, quiet=quiet)
+            elif reason := missing(scenario):
                 self._skip(scenario, reason, quiet=quiet)
-                continue
-            progress = _progress(scenario.name, quiet=quiet)
-            result, code = _run_interruptibly(run_scenario(scenario, self.options, progress))
-            progress("")
-            if result is None:
-                click.echo(f"{scenario.name}: interrupted; everything it started was ended", err=True)
-                self.codes.append(code)
+            elif self._run_one(scenario, quiet=quiet) in _INTERRUPTS:
                 break
-            self._report(scenario, result, quiet=quiet)
+        self.outputs.write()
         return worst(self.codes)
 
-    def _skip(self, scenario: Scenario, reason: str, *, quiet: bool) -> None:
-        self.skipped.append({"name": scenario.name, "reason": reason})
-        self.codes.append(ExitCode.UNSUPPORTED)
-        click.echo(f"{scenario.name}: skipped: {reason}", err=quiet)
+    def _run_one(self, scenario: Scenario, *, quiet: bool) -> ExitCode:
+        progress = _progress(scenario.title, quiet=quiet)
+        result, code = None, ExitCode.HELD
+        try:
+            run = as_run(scenario, self.options.seed)
+            result, code = run_interruptibly(run_scenario(run, self.options, progress))
+            progress("")
+            if result is not None:
+                code = Verdict(judgements.verdict_of(result.view)).exit_code
+                self._store(scenario, result)
+        except BrokenPipeError:  # who read --events went away: that interrupts
+            raise
+        except Exception as error:  # noqa: BLE001 - told here whatever it is: the other scenarios go on
+            progress("")
+            code = worst([code, _tell(scenario, error)])
+        self.codes.append(code)
+        if code in _INTERRUPTS:
+            click.echo(f"{scenario.title}: interrupted; everything it started was ended", err=True)
+        if result is not None:
+            self._report(scenario, result, quiet=quiet)
+        return code
 
-    def _report(self, scenario: Scenario, result: RunResult, *, quiet: bool) -> None:
+    def _leave(self, scenario: Scenario, *, quiet: bool) -> None:
+        self.not_run.append(scenario.title)
+        click.echo(f"{scenario.title}: not run (--fail-fast)", err=quiet or self.outputs.stdout_is_data)
+
+    def _skip(self, scenario: Scenario, reason: str, *, quiet: bool) -> None:
+        self.skipped.append({"name": scenario.title, "reason": reason})
+        self.codes.append(ExitCode.UNSUPPORTED)
+        click.echo(f"{scenario.title}: skipped: {reason}", err=quiet or self.outputs.stdout_is_data)
+        self.outputs.skip(scenario.title, reason, scenario.path)
+
+    def _store(self, scenario: Scenario, result: RunResult) -> None:
+        """Write what the run folder holds beside the ledger."""
         document = scenario_document(result.view)
         self.documents.append(document)
-        code = Verdict(document["verdict"]).exit_code
-        self.codes.append(code)
-        write_document(result.run_dir / "report.json", document)
-        write_junit(result.run_dir / "junit.xml", [suite(result.view, result.run_dir, scenario.path)])
-        block = failure_block(result.view, result.run_dir, scenario.path, result.entries)
+        self.outputs.add(result, scenario.path, document)
+
+    def _report(self, scenario: Scenario, result: RunResult, *, quiet: bool) -> None:
+        drawn = scenario.swarm is not None  # what ran is in the run folder alone
+        file = result.run_dir / SCENARIO_FILE if drawn else scenario.path
+        block = failure_block(result.view, result.run_dir, file, result.entries)
         if not quiet:
-            click.echo(summary(result.view, result.run_dir) + "\n")
+            click.echo(summary(result.view, result.run_dir) + "\n", err=self.outputs.stdout_is_data)
         if block:
-            click.echo(block + "\n", err=quiet)
+            click.echo(block + "\n", err=quiet or self.outputs.stdout_is_data)
 
     def document(self, code: ExitCode) -> dict[str, Any]:
         """The `--json` document."""
-        return run_document(self.documents, code) | ({"skipped": self.skipped} if self.skipped else {})
+        left = {"skipped": self.skipped, "not_run": self.not_run}
+        return run_document(self.documents, code) | {name: each for name, each in left.items() if each}
 
     def exit_code(self, code: ExitCode, *, strict: bool) -> ExitCode:
         """With --strict a skip decides over a run that held."""
         return ExitCode.UNSUPPORTED if strict and self.skipped and code is ExitCode.HELD else code
+
+
+def _tell(scenario: Scenario, error: Exception) -> ExitCode:
+    """Why there is no verdict: one line for what is no defect of ours."""
+    if names_full_disk(error):
+        what = error if isinstance(error, UserError) else f"its report cannot be stored: {error}; make room for it"
+        click.echo(f"{scenario.title}: {what}", err=True)
+        return ExitCode.INCONCLUSIVE
+    if isinstance(error, UserError):
+        click.echo(f"snapdrill: {error}", err=True)
+        return ExitCode.USAGE
+    traceback.print_exception(error)
+    click.echo(f"{scenario.title}: internal error: this is a defect of snapdrill, not of the scenario", err=True)
+    return ExitCode.INTERNAL
+
+
+def _variables(given: Sequence[str]) -> dict[str, str]:
+    """`KEY=VALUE` as they are given; UserError for anything else."""
+    found: dict[str, str] = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals or not name:
+            raise UserError(f'--var "{each}": write KEY=VALUE')
+        if name in found:
+            raise UserError(f'--var "{each}": {name} was given already')
+        found[name] = value
+    return found
+
+
+def _unused(variables: Iterable[str], scenarios: Sequence[Scenario]) -> list[str]:
+    """Values for what no scenario uses; a name that is declared and not used is as wrong."""
+    known = list(dict.fromkeys(name for each in scenarios for name in each.variables))
+    hint = "no scenario here has variables: declare it under vars, with its default"
+    return [
+        f'--var {name}: no scenario uses a variable "{name}"; {did_you_mean(name, known) if known else hint}'
+        for name in variables
+        if name not in known
+    ]
 
 
 def _has(scenario: Scenario, only: Sequence[str]) -> bool:
@@ -117,11 +205,11 @@ def _progress(name: str, *, quiet: bool) -> Callable[[str], None]:
     return lambda step: click.echo(f"\r\x1b[K{name}: step {step}" if step else "\r\x1b[K", nl=False, err=True)
 
 
-def _run_interruptibly(run: Coroutine[Any, Any, RunResult]) -> tuple[RunResult | None, ExitCode]:
+def run_interruptibly(run: Coroutine[Any, Any, Ended]) -> tuple[Ended | None, ExitCode]:
     """Run to the end; SIGINT and SIGTERM cancel once, and teardown then runs to its own end."""
     caught: list[int] = []
 
-    async def main() -> RunResult:
+    async def main() -> Ended:
         task = asyncio.ensure_future(run)
 
         def cancel_once(number: int) -> None:

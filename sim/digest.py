@@ -17,6 +17,13 @@ from sim.ledger import Entry
 
 def digest(entries: Iterable[Entry]) -> str:
     """SHA-256 over canonical JSON, hex."""
+    sequences, firings = facts(entries)
+    text = json.dumps([sequences, firings], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def facts(entries: Iterable[Entry]) -> tuple[dict[str, list[Any]], list[tuple[str, str, str, str]]]:
+    """What the digest is of: each sandbox's facts in order, and the firings (sandbox, pause, fault, error), sorted."""
     sequences: dict[str, list[Any]] = {}
     firings: set[tuple[str, str, str, str]] = set()
     for entry in entries:
@@ -26,8 +33,7 @@ def digest(entries: Iterable[Entry]) -> str:
             firings.add((entry.sandbox, entry.pause or "", entry.event.fault, entry.event.error))
         elif (fact := _fact(entry)) is not None:
             sequences.setdefault(entry.sandbox, []).append(fact)
-    text = json.dumps([sequences, sorted(firings)], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sequences, sorted(firings)
 
 
 def _fact(entry: Entry) -> list[Any] | None:

@@ -26,19 +26,22 @@ from sim.cgroup import OVERHEAD, MemoryCgroup
 from sim.checkers import Panel
 from sim.checkers.evidence import Evidence
 from sim.digest import digest
+from sim.fault_catalogue import CRASH, in_words_of_place
 from sim.flag_service import FlagService, check_source, open_service
 from sim.guest_handle import ZYGOTE_SOCKET
-from sim.judging import conclude, judge_invariants
-from sim.ledger import EVENTS_FILE, Entry, Follower, Ledger
-from sim.node_config import Known, NodeConfig, OpenPause, SandboxConfig
-from sim.node_link import NodeDiedError, NodeLink, end_zygote, outlived, retire_ended
-from sim.places import FaultPoint, Place, in_words, to_json
+from sim.judging import conclude, in_file, judge_invariants
+from sim.known import known
+from sim.ledger import EVENTS_FILE, Entry, Follower, Ledger, drop_torn_line
+from sim.node_config import Known, NodeConfig, SandboxConfig
+from sim.node_link import NodeDiedError, NodeLink, NodeStarter, end_zygote, execute_node, outlived, retire_ended
+from sim.places import FaultPoint, Place, to_json
 from sim.probe import host
 from sim.requirements import check_limits
 from sim.run_folder import RunRecord, make, write_record
 from sim.scenario import Outage, Scenario, ServedFlags
+from sim.stored_scenario import chosen, store
 from sim.verdict import Verdict
-from sim.view import Fold, SandboxView, View
+from sim.view import Fold, View
 
 GRACE = 30.0
 """Seconds that a zygote waits for a node after a crash."""
@@ -61,6 +64,8 @@ class Drill:
         only: tuple[str, ...] = (),
         cache_dir: Path | None = None,
         keep_cache: Callable[[str], bool] = lambda _verdict: False,
+        trace: bool = False,
+        start_node: NodeStarter = execute_node,
     ) -> None:
         self.scenario = scenario
         self.seed = scenario.seed if seed is None else seed
@@ -69,6 +74,8 @@ class Drill:
         self._runs_dir = runs_dir
         self._cache_parent = cache_dir
         self._keep_cache = keep_cache
+        self._trace = trace
+        self._start_node_process = start_node
         self._fleet = contextlib.AsyncExitStack()
         self._kept = False
         self._fold = Fold()
@@ -101,7 +108,7 @@ class Drill:
     async def _start(self) -> None:
         check_source(self.scenario)
         self.run_dir = make(self._runs_dir, self.scenario.name, self.seed, datetime.now(UTC)).absolute()
-        (self.run_dir / SCENARIO_FILE).write_text(self.scenario.source_text)
+        store(self.scenario, self.run_dir / SCENARIO_FILE)
         self.began = time.monotonic()
         self._ledger = Ledger(self.run_dir / EVENTS_FILE, self.began)
         self.socket_dir = Path()
@@ -138,14 +145,14 @@ class Drill:
             version=1,
             snapdrill=version("snapdrill"),
             run=self.run,
-            name=self.scenario.name,
+            name=self.scenario.title,
             seed=self.seed,
             only=list(self.only),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             budget=self.scenario.node.memory,
             cache=self.scenario.node.cache,
-            mutant=self.scenario.engine.mutant,
-            drawn={"fleet": fleet},
+            **self.scenario.engine.choice(),
+            drawn={"fleet": fleet} | chosen(self.scenario),
             host={**host(), "python": platform.python_version(), "cgroup": self.cgroup is not None},
             flag_source=self.scenario.flag_source,
         )
@@ -175,7 +182,7 @@ class Drill:
             if not self.only or each.name in self.only
         ]
 
-    async def _start_node(self, known: dict[str, Known]) -> None:
+    async def _start_node(self, sandboxes: dict[str, Known]) -> None:
         config = NodeConfig(
             run=self.run,
             run_dir=str(self.run_dir),
@@ -186,13 +193,14 @@ class Drill:
             budget=self.scenario.node.memory,
             grace=GRACE,
             cgroup=str(self.cgroup.folder) if self.cgroup else None,
-            mutant=self.scenario.engine.mutant,
+            **self.scenario.engine.choice(),
             sandboxes=self._sandboxes(),
             tick=self.view().tick,
-            known=known,
+            trace=self._trace,
+            known=sandboxes,
             **self._flags.node_settings(),
         )
-        self._node = await NodeLink.start(config, self.run_dir / "node.json")
+        self._node = await NodeLink.start(config, self.run_dir / "node.json", self._start_node_process)
         self._node_expected = True
 
     def _write_record(self, *, ended: bool) -> None:
@@ -300,8 +308,8 @@ class Drill:
         await asyncio.to_thread(self.panel.observe, evidence)
         if evidence.view.step is not None:
             for found in self.panel.violations():
-                found.setdefault("line", evidence.view.step.line)
-                found.setdefault("column", evidence.view.step.column)
+                for key, value in in_file(evidence.view.step).items():
+                    found.setdefault(key, value)
 
     # -- what may be asked
 
@@ -343,16 +351,16 @@ class Drill:
         await act
         await self.observe()
 
-    async def set_flag(self, key: str, value: InlineValue) -> None:
+    async def set_flag(self, key: str, value: InlineValue, *, by: str = "scenario") -> None:
         """Returns when the change is effective, or at once in an outage; raises TimeoutError where it never is."""
         began = time.monotonic()
         try:
             effective = await self._flags.set(key, value, self._ask)
         except TimeoutError:
-            self.note(events.FlagSet(key, as_written(value), effective=False))
+            self.note(events.FlagSet(key, as_written(value), effective=False, by=by))
             raise
         took_ms = round((time.monotonic() - began) * 1e3, 3) if effective else None
-        self.note(events.FlagSet(key, as_written(value), effective, took_ms))
+        self.note(events.FlagSet(key, as_written(value), effective, took_ms, by))
 
     async def outage(self, outage: Outage) -> None:
         """Break the flag source, or end what breaks it; raises TimeoutError where the node does not recover."""
@@ -364,21 +372,32 @@ class Drill:
         await self._flags.fail(outage, self._ask)
 
     async def inject(
-        self, fault: FaultPoint, error: str | None, at: Place, sandboxes: str, count: int | None = None
+        self,
+        fault: FaultPoint,
+        error: str | None,
+        at: Place,
+        sandboxes: str,
+        count: int | None = None,
+        *,
+        nth: int | None = None,
+        by_kernel: bool = False,
     ) -> int:
-        """Arm a fault, `error` being an errno name, or None for SIGKILL of the node. Gives its id."""
+        """Arm a fault, `error` as `Fault.error`, or None for SIGKILL of the node. Gives its id."""
         self._fault_ids += 1
-        number = self._fault_ids
-        self.note(events.FaultArmed(number, fault, error or "SIGKILL of the node", in_words(at), sandboxes))
-        await self._ask(
-            "arm", fault_id=number, fault=fault, error=error, at=to_json(at), sandboxes=sandboxes, count=count
-        )
+        number, error = self._fault_ids, error or CRASH
+        self.note(events.FaultArmed(number, fault, error, in_words_of_place(fault, at, nth), sandboxes, by_kernel))
+        what = {"fault_id": number, "point": fault, "error": error, "at": to_json(at), "sandboxes": sandboxes}
+        await self._ask("arm", **what, count=count, nth=nth, by_kernel=by_kernel)
         return number
 
     async def clear(self) -> None:
         """Disarm every fault."""
         await self._ask("clear")
         self.note(events.FaultsCleared())
+
+    async def pace(self, sandboxes: str, *, factor: float = 1.0, held: bool = False, steps: int = 0) -> None:
+        """Slow copies down, hold them at chunk boundaries, let `steps` pass; a name or a glob."""
+        await self._ask("pace", sandboxes=sandboxes, factor=factor, held=held, steps=steps)
 
     async def crash(self) -> None:
         """SIGKILL the node now."""
@@ -389,7 +408,7 @@ class Drill:
     def _tell_of_crash(self) -> None:
         if self._node_expected and self._node is not None:
             self._node_expected = False
-            _drop_torn_line(self.run_dir / EVENTS_FILE)
+            drop_torn_line(self.run_dir / EVENTS_FILE)
             self.note(events.NodeCrashed(self._node.process.pid))
             self.view()
 
@@ -400,8 +419,7 @@ class Drill:
             self._tell_of_crash()
         if self.view().faults:
             self.note(events.FaultsCleared())
-        known = {name: _known(each, self.entries) for name, each in self.view().sandboxes.items()}
-        await self._start_node(known)
+        await self._start_node({name: known(each, self.entries) for name, each in self.view().sandboxes.items()})
         await self._ask("recover")
         self._write_record(ended=False)
         await self.observe()
@@ -424,27 +442,3 @@ async def _to_its_end(act: Coroutine[Any, Any, None]) -> None:
     task.result()
     if cancelled is not None:
         raise cancelled
-
-
-def _drop_torn_line(ledger: Path) -> None:
-    """SIGKILL may cut a write short; what it announced was never done, and the next line must begin a line."""
-    with ledger.open("r+b") as file:
-        file.truncate(file.read().rfind(b"\n") + 1)
-
-
-def _known(sandbox: SandboxView, entries: Sequence[Entry]) -> Known:
-    pause = sandbox.pause
-    is_open = pause is not None and pause.settled_at is None
-    mine = [each for each in entries if each.sandbox == sandbox.name]
-    spawned = sum(isinstance(each.event, events.GuestSpawned) for each in mine)
-    pauses = {each.pause for each in mine if each.pause is not None}
-    return Known(
-        state=sandbox.state,
-        reason=sandbox.reason,
-        build=sandbox.build,
-        incarnations=spawned,
-        pauses=len(pauses),
-        open_pause=OpenPause(pause.id, pause.path, pause.punch, pause.punch_reason, pause.dirty_bytes, pause.blocked_ms)
-        if pause is not None and is_open
-        else None,
-    )

@@ -25,6 +25,8 @@ class RunStarted(Event):
     drawn: dict[str, Any] = field(default_factory=dict)
     host: dict[str, Any] = field(default_factory=dict)
     flag_source: str = "inline"  # inline | file | relay | launchdarkly
+    profile: str | None = None  # a wrong engine of several weaknesses, but for those that are mended
+    mended: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,37 @@ class GuestFrozen(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryMapped(Event):
+    """Where in memory the scan found what, in at most 1,024 cells of the same size, run by run: `12d 4c 100z 3m`.
+
+    d: dirty, all of it. m: in part. c: clean, as in the parent build. z: zero.
+    """
+
+    runs: str
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryReached(Event):
+    """A copy that is slowed or held came to a boundary: its times are left out of every figure.
+
+    `before`: chunk (which one, `length` bytes of memory from `start`), the point of no return, or the finish.
+    """
+
+    before: str
+    chunk: int | None = None
+    start: int = 0
+    length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PaceSet(Event):
+    """Copies of the sandbox are slowed `factor` times from now on, and held at boundaries or not."""
+
+    factor: float
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
 class GuestThawed(Event):
     """An incarnation that was never condemned runs on."""
 
@@ -150,6 +183,7 @@ class PauseSettled(Event):
     build: str
     content_hash: str | None
     checkpoint: bool = False
+    paced: bool = False  # slowed or held by somebody: its times are in no figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +208,15 @@ class RequestRefused(Event):
 class FlagSet(Event):
     """A flag has a new value, `value` as in a scenario file; not `effective`: it has not reached the node.
 
-    `took_ms` is from the change at the source until it was effective, None where that was not awaited.
+    `took_ms` is from the change at the source until it was effective, None where that was not awaited. `by` is who
+    set it: the scenario or the screen.
     """
 
     flag: str
     value: Any
     effective: bool = True
     took_ms: float | None = None
+    by: str = "scenario"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +241,15 @@ class FlagSourceChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseMeasured(Event):
+    """The dead-man lease opened or expired, or a heartbeat is overdue; seconds. `age` is None before any heartbeat."""
+
+    open: bool
+    age: float | None
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
 class FaultArmed(Event):
     """A fault waits at a named point; `at` as in a scenario file."""
 
@@ -213,6 +258,7 @@ class FaultArmed(Event):
     error: str
     at: str
     sandboxes: str
+    by_kernel: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +274,15 @@ class FaultFired(Event):
 @dataclass(frozen=True, slots=True)
 class FaultsCleared(Event):
     """Nothing is armed any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class PointReached(Event):
+    """A fault point is about to be passed; told where a run is traced. `nth` pause or checkpoint, or incarnation."""
+
+    fault: str
+    chunk: int | None
+    nth: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,12 +309,13 @@ class GuestMeasured(Event):
 
 @dataclass(frozen=True, slots=True)
 class StepStarted(Event):
-    """A step of the scenario begins; line and column in its file, from 1."""
+    """A step of the scenario begins; line and column, from 1, in its file, or in `file`, which that one extends."""
 
     index: int
     step: str
     line: int
     column: int
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from sim.steps import StateExpectation
+from sim.steps import Eventually, StateExpectation
 from sim.strict import Strict
 from sim.units import Duration, parse_size, show
 
@@ -30,9 +30,10 @@ IN_BYTES = frozenset({"peak_over", "dirty_bytes", "punched_bytes"})
 
 
 class InvariantExpectation(Strict):
-    """This invariant holds, and the run exercised it."""
+    """This invariant holds, and the run exercised it; `eventually` gives it ticks in which it may be exercised."""
 
     invariant: Invariant
+    eventually: Eventually | None = None
 
 
 class PauseFilter(Strict):
@@ -59,6 +60,7 @@ class MetricExpectation(Strict):
     max: float | None = None
     within: Duration = PROPAGATION_SECONDS
     allow_empty: bool = False
+    eventually: Eventually | None = None
 
     @field_validator("within")
     @classmethod
@@ -86,17 +88,23 @@ class MetricExpectation(Strict):
 
 
 class ViolationExpectation(Strict):
-    """A canary: the run must be caught violating this, or it has failed."""
+    """A canary: the run must be caught violating this, or it has failed; `eventually` gives it ticks for that."""
 
     verdict: Literal["violated"]
     invariant: Invariant | None = None
     metric: Metric | None = None
+    eventually: Eventually | None = None
 
     @model_validator(mode="after")
     def _names_one_culprit(self) -> Self:
         if (self.invariant is None) == (self.metric is None):
             raise ValueError("a canary names what must be violated; add either invariant or metric")
         return self
+
+    @property
+    def subject(self) -> str:
+        """What must be violated, as judgements name it."""
+        return f"invariant:{self.invariant}" if self.invariant else f"metric:{self.metric}"
 
 
 Expectation = InvariantExpectation | MetricExpectation | StateExpectation | ViolationExpectation

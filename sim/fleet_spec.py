@@ -30,6 +30,7 @@ def _slug(name: str) -> str:
 
 _SLUG_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.")
 Slug = Annotated[str, AfterValidator(_slug)]
+Pattern = Literal["scattered", "runs", "full", "hot", "zero", "same"]
 PageSize = Annotated[int, BeforeValidator(_page_size, json_schema_input_type=Literal["4KiB", "2MiB"])]
 
 
@@ -44,7 +45,7 @@ class Workload(Strict):
     """`dirty` percent of the blocks are a working set, drawn once by `pattern`; each tick rewrites all of it."""
 
     dirty: Annotated[Percent, Field(gt=0)] = 40.0
-    pattern: Literal["scattered", "runs", "full", "hot", "zero", "same"] = "scattered"
+    pattern: Pattern = "scattered"
 
 
 class Group(Strict):

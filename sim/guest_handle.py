@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine import linux
-from engine.dirty import SharedBitmap, Tracker, WriteProtectScan
+from engine.dirty import Forgotten, SharedBitmap, Tracker, WriteProtectScan
 from engine.errors import FreezeError
 from engine.incarnation import GuestProcess, Incarnation, start_time_of
 from engine.memfd import Memfd
@@ -147,6 +147,12 @@ class Guest:
         else:
             self.tracker = SharedBitmap(self._side_fd, pages * _GENERATION, pages, PAGE, block)
         return self.tracker.name
+
+    def forget_parent(self) -> None:
+        """The build that its memory came from cannot be read: the next pause must keep everything."""
+        if self.tracker is not None:
+            self.tracker.close()
+        self.tracker = Forgotten()
 
     def start_tick(self, number: int) -> int:
         """Have the guest work; it answers when it is at the tick's end."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from flags.inline import Rollout
 from sim import events
 from sim.checkers import Panel
 from sim.expectations import IN_BYTES
@@ -19,28 +20,36 @@ from sim.scenario import (
     StateExpectation,
     ViolationExpectation,
 )
+from sim.steps import FlagStep, Where
 from sim.units import format_size
 from sim.verdict import Verdict
-from sim.view import PauseView, View
+from sim.view import PauseView, SandboxView, View
+from sim.yaml_positions import Origin
 
 HELD, VIOLATED, INCONCLUSIVE = Verdict.HELD.value, Verdict.VIOLATED.value, Verdict.INCONCLUSIVE.value
-Place = tuple[int, int]
+Place = Origin | tuple[int, int]
+TIME_LIMIT = "time-limit"
 
 
 def judged(subject: str, verdict: str, checked: int, place: Place, reasons: Iterable[dict[str, Any]]) -> events.Judged:
-    """One judgement whose violations carry the place in the scenario file."""
-    line, column = place
-    return events.Judged(subject, verdict, checked, [{"line": line, "column": column, **each} for each in reasons])
+    """One judgement whose violations carry the place in the scenario file, or in one that it extends."""
+    where = in_file(Origin(*place))
+    return events.Judged(subject, verdict, checked, [{**where, **each} for each in reasons])
+
+
+def in_file(place: Origin | events.StepStarted) -> dict[str, Any]:
+    """A place as a violation carries it."""
+    return {"line": place.line, "column": place.column} | ({"file": place.file} if place.file else {})
 
 
 def judge_state(expected: StateExpectation, view: View, place: Place, *, whole_fleet: bool) -> events.Judged:
     """Every match in one of the states, and as many in each as `counts` says (where the whole fleet was run)."""
-    matching = [s for s in view.sandboxes.values() if fnmatch.fnmatchcase(s.name, expected.sandboxes)]
-    subject = f"state:{expected.sandboxes}"
+    matching = [s for s in view.sandboxes.values() if _matches(s, expected.sandboxes, expected.where)]
+    subject = f"state:{expected.sandboxes}{_filter(expected.where)}"
     if not matching:
         if expected.allow_empty or not whole_fleet:
             return judged(subject, HELD, 0, place, [])
-        reason = {"sandbox": expected.sandboxes, "reason": "no sandbox matches"}
+        reason = {"sandbox": expected.sandboxes, "reason": f"no sandbox matches{_filter(expected.where)}"}
         return judged(subject, INCONCLUSIVE, 0, place, [reason])
     wrong = [
         {"sandbox": s.name, "reason": f"it is {s.state}, not {' or '.join(expected.state)}: {s.reason}"}
@@ -54,9 +63,19 @@ def judge_state(expected: StateExpectation, view: View, place: Place, *, whole_f
     return judged(subject, VIOLATED if wrong else HELD, len(matching), place, wrong)
 
 
+def _matches(sandbox: SandboxView, glob: str, where: Where | None) -> bool:
+    punched = bool(sandbox.pause and sandbox.pause.punched_bytes)
+    return fnmatch.fnmatchcase(sandbox.name, glob) and (where is None or where.punched is punched)
+
+
+def _filter(where: Where | None) -> str:
+    return "" if where is None else f" that {'punched' if where.punched else 'did not punch'}"
+
+
 def judge_metric(expected: MetricExpectation, view: View, place: Place, *, whole_fleet: bool) -> events.Judged:
     """The metric of every pause that passes the filter lies within the bounds."""
-    pauses = [each for each in view.pauses if each.settled_at is not None and _passes(each, expected.where)]
+    counted = view.pauses if expected.metric == "pauses" else view.measured
+    pauses = [each for each in counted if each.settled_at is not None and _passes(each, expected.where)]
     subject = f"metric:{expected.metric}"
     if expected.metric == "pauses":
         if not whole_fleet:
@@ -133,22 +152,36 @@ def _words(expected: MetricExpectation, value: float) -> str:
     return format_size(int(value)) if expected.metric in IN_BYTES else f"{value:g}"
 
 
-def judge_expectations(scenario: Scenario, view: View, *, whole_fleet: bool) -> list[events.Judged]:
-    """The scenario's `expect` list, but for invariants and canaries."""
+def judge_expectations(
+    scenario: Scenario, view: View, *, whole_fleet: bool, settled: Mapping[int, events.Judged] | None = None
+) -> list[events.Judged]:
+    """The scenario's `expect` list but for invariants and canaries; `settled` has what is judged already, by index."""
     found = []
     for index, expected in enumerate(scenario.expect):
-        place = scenario.where(("expect", index))
-        if isinstance(expected, MetricExpectation):
+        place = scenario.origin(("expect", index))
+        if not isinstance(expected, MetricExpectation | StateExpectation):
+            continue
+        if settled and index in settled:
+            found.append(settled[index])
+        elif isinstance(expected, MetricExpectation):
             found.append(judge_metric(expected, view, place, whole_fleet=whole_fleet))
-        elif isinstance(expected, StateExpectation):
+        else:
             found.append(judge_state(expected, view, place, whole_fleet=whole_fleet))
     return found
+
+
+def cut_short(found: events.Judged) -> events.Judged:
+    """What a run that was cut off did not come to is no violation; a bound that one pause has broken is."""
+    if found.verdict != VIOLATED or any("pause" in each for each in found.violations):
+        return found
+    reasons = [{**each, "reason": f"{each['reason']}; the run was cut off before its end"} for each in found.violations]
+    return events.Judged(found.subject, INCONCLUSIVE, found.checked, reasons)
 
 
 def judge_invariants(scenario: Scenario, panel: Panel, *, whole_fleet: bool = True) -> list[events.Judged]:
     """Every invariant; one that is listed by name must have been exercised (where the whole fleet was run)."""
     listed = {
-        expected.invariant: scenario.where(("expect", index))
+        expected.invariant: scenario.origin(("expect", index))
         for index, expected in enumerate(scenario.expect)
         if isinstance(expected, InvariantExpectation)
     }
@@ -158,8 +191,7 @@ def judge_invariants(scenario: Scenario, panel: Panel, *, whole_fleet: bool = Tr
         violations = list(checker.violations)
         if whole_fleet and checker.name in listed and checker.checked == 0 and not violations:
             verdict = INCONCLUSIVE
-            line, column = listed[checker.name]
-            violations = [{"sandbox": "*", "reason": "nothing exercised it", "line": line, "column": column}]
+            violations = [{"sandbox": "*", "reason": "nothing exercised it", **in_file(listed[checker.name])}]
         found.append(events.Judged(f"invariant:{checker.name}", verdict, checker.checked, violations))
     return found
 
@@ -182,7 +214,7 @@ def unfired_faults(view: View, places: dict[int, Place]) -> list[events.Judged]:
 PUNCH = "memfd-punch-on-snapshot"
 
 
-def rollouts_without_effect(entries: Iterable[Entry], view: View) -> list[events.Judged]:
+def rollouts_without_effect(scenario: Scenario, entries: Iterable[Entry], view: View) -> list[events.Judged]:
     """A weight above 0 that punched nobody proves nothing."""
     weights = [
         each.event.value for each in entries if isinstance(each.event, events.FlagSet) and each.event.flag == PUNCH
@@ -191,7 +223,18 @@ def rollouts_without_effect(entries: Iterable[Entry], view: View) -> list[events
     if not weighted or not view.pauses or any(each.punch for each in view.pauses):
         return []
     reason = {"sandbox": "*", "reason": "a rollout above 0% chose no sandbox that was paused: nobody was punched"}
-    return [judged(f"rollout:{PUNCH}", INCONCLUSIVE, 0, (1, 1), [reason])]
+    return [judged(f"rollout:{PUNCH}", INCONCLUSIVE, 0, _first_weight(scenario), [reason])]
+
+
+def _first_weight(scenario: Scenario) -> Origin:
+    """Where the first rollout above 0 % is written."""
+    written = [(("flags", PUNCH), scenario.flag_values.get(PUNCH))] + [
+        (("steps", index, "flag", PUNCH), step.values.get(PUNCH))
+        for index, step in enumerate(scenario.steps)
+        if isinstance(step, FlagStep)
+    ]
+    places = [path for path, value in written if isinstance(value, Rollout) and value.percent > 0]
+    return scenario.origin(places[0] if places else ("flags",))
 
 
 def conclude(
@@ -199,19 +242,20 @@ def conclude(
 ) -> tuple[str, list[events.Judged]]:
     """The verdict, and a judgement for each canary: a violation that was expected must have been caught.
 
-    Of a part of the fleet it may not have been: what was not caught there is inconclusive.
+    Of a part of the fleet, or of a run that was cut off, it may not have been: what was not caught is inconclusive.
     """
+    whole = whole_fleet and all(each.subject != TIME_LIMIT for each in everything)
     caught: set[str] = set()
     canaries = []
     for index, expected in enumerate(scenario.expect):
         if not isinstance(expected, ViolationExpectation):
             continue
-        subject = f"invariant:{expected.invariant}" if expected.invariant else f"metric:{expected.metric}"
+        subject = expected.subject
         sang = any(each.subject == subject and each.verdict == VIOLATED for each in everything)
         caught |= {subject} if sang else set()
         reasons = [] if sang else [{"sandbox": "*", "reason": f"{subject} was expected to be violated and was not"}]
-        place = scenario.where(("expect", index))
-        silent = VIOLATED if whole_fleet else INCONCLUSIVE
+        place = scenario.origin(("expect", index))
+        silent = VIOLATED if whole else INCONCLUSIVE
         canaries.append(judged(f"verdict:violated:{subject}", HELD if sang else silent, 1, place, reasons))
     verdicts = {
         each.verdict for each in [*everything, *canaries] if each.verdict != VIOLATED or each.subject not in caught

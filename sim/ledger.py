@@ -118,6 +118,12 @@ class Follower:
                 yield parse(line, self._line)
 
 
+def drop_torn_line(path: Path) -> None:
+    """SIGKILL may cut a write short; what it announced was never done, and the next line must begin a line."""
+    with path.open("r+b") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
 def read(path: Path) -> list[Entry]:
     """Every entry of a finished ledger; raises LedgerError."""
     return list(Follower(path).new_entries())

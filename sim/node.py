@@ -6,8 +6,10 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+from engine.effects import Effects
 from engine.errors import BuildFailedError, EngineError
 from engine.linux import TMPFS_MAGIC, filesystem_magic
 from engine.pause import Pause
@@ -17,15 +19,18 @@ from engine.snapshot import Build, Header, template
 from flags.client import FlagClient
 from sim import events
 from sim.budget import Budget, OverBudgetError
-from sim.faults import ArmedFaults
+from sim.faults import ArmedFaults, FaultyEffects, Passage
 from sim.guest import GuestSpec
 from sim.guest_handle import Guest, GuestError, ZygoteLink, tick_all
 from sim.ledger import Ledger
+from sim.mutants.pauses import pausing_of
 from sim.node_config import NodeConfig, SandboxConfig
 from sim.node_memory import NodeMemory
 from sim.oracle import PAGE
-from sim.pausing import GENERATIONS, Pausing
+from sim.pace import Paces
+from sim.pausing import GENERATIONS
 from sim.sandbox import STOP_REASONS, State, StopReason, check_transition, refusal
+from sim.track import Pace
 
 USE_MEMFD = "use-memfd"
 
@@ -68,6 +73,7 @@ class Node:
         self.records = records
         self.link = link
         self.armed = ArmedFaults()
+        self.paces = Paces(each.name for each in config.sandboxes)
         self.builds = Path(config.builds)
         self.budget = Budget(config.budget)
         self.memory = NodeMemory(ledger.append, lambda: self.budget.granted)
@@ -77,7 +83,7 @@ class Node:
         self.ticking = asyncio.Lock()
         self.in_flight = 0
         self.cache_on_tmpfs = on_tmpfs(self.builds)
-        self._pausing = Pausing(self)
+        self._pausing = pausing_of(self)
         self.ending = False
 
     # -- guests
@@ -106,24 +112,46 @@ class Node:
         return written
 
     def _bring_up(self, sandbox: Sandbox, spec: GuestSpec, header: Header | None) -> tuple[str, int]:
-        guest = sandbox.guest = self.link.spawn(spec)
-        guest.receive()
-        written = 0 if header is None else self._fill(sandbox, guest, header)
+        if header is None:
+            guest = sandbox.guest = self.link.spawn(spec)
+            guest.receive()
+            written = 0
+        else:
+            effects = self._resume_effects(sandbox)
+            guest = sandbox.guest = effects.spawn(lambda: self.link.spawn(spec))
+            guest.receive()
+            written = self._fill(sandbox, guest, header, effects)
         tracker, _why = guest.arm()
         return tracker, written
 
-    def _fill(self, sandbox: Sandbox, guest: Guest, header: Header) -> int:
+    def _resume_effects(self, sandbox: Sandbox) -> FaultyEffects:
+        name = sandbox.config.name
+
+        def kill_guest() -> None:
+            if sandbox.guest is not None:
+                sandbox.guest.kill()
+
+        passage = Passage(
+            sandbox=name,
+            nth=sandbox.incarnations,
+            tell=partial(self.ledger.append, sandbox=name),
+            trace=self.config.trace,
+            kill_guest=kill_guest,
+        )
+        return FaultyEffects(Effects(), self.armed, passage)
+
+    def _fill(self, sandbox: Sandbox, guest: Guest, header: Header, effects: Effects) -> int:
         """From finished builds, and from the one that is still being copied: its readers wait chunk by chunk."""
         copying = sandbox.pause
         if copying is not None and copying.cache is not None:
             guest.restore_generations(sandbox.generations)
-            return fill(guest.memory(), self.builds, header, copying.cache)
+            return fill(guest.memory(), self.builds, header, copying.cache, effects)
         build = Build.open(self.builds, header.build)
         try:
             guest.restore_generations(build.attachment(GENERATIONS))
         finally:
             build.close()
-        return fill(guest.memory(), self.builds, header)
+        return fill(guest.memory(), self.builds, header, effects=effects)
 
     def _tell_of_guest(self, sandbox: Sandbox, tracker: str, spawn_ms: float) -> None:
         guest = sandbox.guest
@@ -283,8 +311,16 @@ class Node:
             await self._request(name, "checkpoint", self._pausing.checkpoint)
         self.memory.tell_now()
 
+    def set_pace(self, names: Sequence[str], pace: Pace, steps: int = 0) -> None:
+        """Slow the copies of these sandboxes, hold them at boundaries, or let them go."""
+        for name in names:
+            if self.paces.of(name) != pace:
+                self.ledger.append(events.PaceSet(pace.factor, pace.held), sandbox=name)
+        self.paces.set(names, pace, steps)
+
     async def kill(self, names: Sequence[str]) -> None:
-        """End these sandboxes, whatever they do."""
+        """End these sandboxes, whatever they do; a copy that is held goes on first."""
+        self.set_pace(names, Pace())
         for name in names:
             await self._request(name, "kill", self._kill)
         self.memory.tell_now()
@@ -305,6 +341,7 @@ class Node:
     async def shut_down(self) -> None:
         """Cancel what can be cancelled, let the rest end, then end every guest and the zygote."""
         self.ending = True
+        self.paces.open_for_ever()
         for sandbox in self.sandboxes.values():
             if sandbox.pause is not None:
                 sandbox.pause.cancel()

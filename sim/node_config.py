@@ -58,8 +58,9 @@ class Known:
 class NodeConfig:
     """`began` is CLOCK_MONOTONIC at the run's start.
 
+    `mutant`, or `profile` without its `mended` weaknesses, is a wrong engine; both are None for the sound one.
     Flags come from one of `inline_flags` (LaunchDarkly's JSON by key), `flag_file` (a path), `relay` (a URI) and
-    LaunchDarkly itself; `lease` in seconds.
+    LaunchDarkly itself; `lease` in seconds. With `trace` every fault point that is passed is told.
     """
 
     run: str
@@ -79,7 +80,15 @@ class NodeConfig:
     launchdarkly: bool = False
     lease: float | None = None
     tick: int = 0
+    trace: bool = False
+    profile: str | None = None
+    mended: list[str] = field(default_factory=list)
     known: dict[str, Known] = field(default_factory=dict)
+
+    @property
+    def log(self) -> Path:
+        """What node, zygote and guests print."""
+        return Path(self.run_dir) / "node.log"
 
     def write(self, path: Path) -> None:
         """Put it where the node will read it."""

@@ -13,11 +13,14 @@ from flags.launchdarkly import Evaluator
 from flags.lease import Lease, LeasedFlags
 from flags.memory import MemoryFlags
 from flags.streaming import LaunchDarklyFlags
+from sim.events import LeaseMeasured
+from sim.lease_watch import LeaseWatch
 from sim.node_config import NodeConfig
 
 RELAY_KEY = "snapdrill-relay"  # a relay takes any
 RECONNECT_SECONDS = 0.05
 READY_SECONDS = 5.0
+FILE_SECONDS = 5.0  # a flag file is looked at many times a second
 
 
 class NodeFlags:
@@ -28,6 +31,7 @@ class NodeFlags:
         self._file = None if config.flag_file is None else Path(config.flag_file)
         self._evaluator = _open(config)
         self._lease = Lease(config.lease) if config.lease is not None else None
+        self._lease_watch = LeaseWatch(self._lease) if self._lease is not None else None
         self.client: FlagClient = self._evaluator
         if isinstance(self._evaluator, LaunchDarklyFlags):
             if self._lease is not None:
@@ -41,16 +45,24 @@ class NodeFlags:
         return self._evaluator.status().state == "VALID" and (self._lease is None or self._lease.open())
 
     def set(self, flag: Mapping[str, Any]) -> None:
-        """Effective before it returns; a flag file is rewritten whole, and looked at at once."""
+        """Effective before it returns; a flag file is rewritten whole, and seen when it is next looked at."""
         if isinstance(self._evaluator, MemoryFlags):
             self._evaluator.set(flag)
         elif self._file is not None:
-            document = json.loads(self._file.read_text())
-            document.setdefault("flags", {})[flag["key"]] = flag
-            temporary = self._file.with_suffix(".tmp")
-            temporary.write_text(json.dumps(document, indent=2))
-            temporary.replace(self._file)
-            self.refresh()
+            self._rewrite(self._file, flag)
+
+    def _rewrite(self, file: Path, flag: Mapping[str, Any]) -> None:
+        key = flag["key"]
+        document = json.loads(file.read_text())
+        if document.setdefault("flags", {}).get(key) == flag:
+            return
+        document["flags"][key] = flag
+        before = self._evaluator.version(key)
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(document, indent=2))
+        temporary.replace(file)
+        if not self._evaluator.wait_until(lambda: self._evaluator.version(key) != before, FILE_SECONDS):
+            raise TimeoutError(f"{file}: the change was not seen: {self._evaluator.status().error}")
 
     def refresh(self) -> None:
         """Look at the flag file, where there is one, now."""
@@ -65,6 +77,10 @@ class NodeFlags:
             return known == versions and self._is_leased()
 
         return self._evaluator.wait_until(has_come, seconds)
+
+    def lease_news(self) -> LeaseMeasured | None:
+        """What is new of the lease: that it opened, expired or is overdue; None where nothing is, or there is none."""
+        return self._lease_watch.news() if self._lease_watch is not None else None
 
     def watch(self, told: Callable[[SourceStatus], None]) -> None:
         """Tell the status now and whenever its state changes, from whatever thread sees it."""

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from engine.errors import CondemnedError
 from engine.permit import CondemnedRecords
 from sim.guest_handle import ZYGOTE_SOCKET, ZygoteLink, open_zygote
 from sim.node_config import NodeConfig
-from sim.run_folder import RUN_VARIABLE, processes_of
+from sim.run_folder import processes_of
+from sim.run_id import RUN_VARIABLE
 
 _LONGEST_LINE = 4 << 20
 _DYING = 2.0  # seconds that a killed process may take to go
@@ -32,11 +34,66 @@ class NodeFailedError(Exception):
     """The node could not do what was asked: a defect; its traceback is in the run folder's node.log."""
 
 
+class NodeProcess:
+    """A node's process. Its pidfd is closed with the object's `close`, and is what says that it died."""
+
+    def __init__(self, pid: int, pidfd: int, reap: Callable[[], object] = lambda: None) -> None:
+        """`reap` is called once it is dead, where that is ours to do."""
+        self.pid = pid
+        self._pidfd = pidfd
+        self._reap = reap
+
+    def kill(self) -> None:
+        """SIGKILL; harmless when it is dead."""
+        with contextlib.suppress(ProcessLookupError):
+            if self._pidfd >= 0:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    async def wait(self, deadline: float | None = None) -> bool:
+        """True when it is dead, False where it still lives after `deadline` seconds. Harmless when it is closed."""
+        if self._pidfd < 0:
+            return True
+        died, loop = asyncio.Event(), asyncio.get_running_loop()
+        loop.add_reader(self._pidfd, died.set)
+        try:
+            await asyncio.wait_for(died.wait(), deadline)
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(self._pidfd)
+        self._reap()
+        os.close(self._pidfd)
+        self._pidfd = -1
+        return True
+
+
+NodeStarter = Callable[[NodeConfig, Path, int], NodeProcess]
+"""Starts a node on a config that is in a file, and gives it a copy of the fd that it obeys; raises OSError."""
+
+
+def execute_node(config: NodeConfig, config_file: Path, fd: int) -> NodeProcess:
+    """A node in an interpreter of its own (NodeStarter).
+
+    In a session of its own: what a terminal sends (interrupt, hang-up, stop) is the runner's to handle.
+    """
+    with config.log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sim.node_process", str(fd), str(config_file)],
+            pass_fds=[fd],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, RUN_VARIABLE: config.run},
+            start_new_session=True,
+        )
+    return NodeProcess(process.pid, os.pidfd_open(process.pid), process.wait)
+
+
 class NodeLink:
     """One node process and the requests in flight to it."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter, log: Path
+        self, process: NodeProcess, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, log: Path
     ) -> None:
         self.process = process
         self._log = log
@@ -48,19 +105,19 @@ class NodeLink:
         self._reading = asyncio.ensure_future(self._read())
 
     @classmethod
-    async def start(cls, config: NodeConfig, config_file: Path) -> NodeLink:
+    async def start(cls, config: NodeConfig, config_file: Path, start: NodeStarter = execute_node) -> NodeLink:
         """Start a node on `config`; everything it prints goes to node.log in the run folder."""
         config.write(config_file)
         ours, theirs = socket.socketpair()
         with theirs:
             reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LONGEST_LINE)
             try:
-                process = _start_process(config, config_file, theirs.fileno())
+                process = start(config, config_file, theirs.fileno())
             except OSError:
                 writer.transport.abort()
                 raise
         # Nothing was awaited since the process began: none is ever forgotten.
-        return cls(process, reader, writer, _log(config))
+        return cls(process, reader, writer, config.log)
 
     async def ask(self, op: str, **args: Any) -> None:
         """Have the node do something and wait for it; raises NodeDiedError, NodeFailedError."""
@@ -102,38 +159,17 @@ class NodeLink:
 
     async def kill(self) -> None:
         """SIGKILL, and wait until it is reaped."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGKILL)
+        self.process.kill()
         await self.reap()
 
     async def reap(self, deadline: float = 40.0) -> None:
         """Close our end, which tells a living node to end, and wait for it; it is killed at the deadline."""
         self._writer.transport.abort()  # to close would wait for a node that reads no more
-        try:
-            await asyncio.to_thread(self.process.wait, deadline)
-        except subprocess.TimeoutExpired:
+        if not await self.process.wait(deadline):
             self.process.kill()
-            await asyncio.to_thread(self.process.wait)
+            await self.process.wait()
         await asyncio.wait([self._reading])
         self.died.set()
-
-
-def _log(config: NodeConfig) -> Path:
-    return Path(config.run_dir) / "node.log"
-
-
-def _start_process(config: NodeConfig, config_file: Path, fd: int) -> subprocess.Popen[bytes]:
-    """In a session of its own: what a terminal sends (interrupt, hang-up, stop) is the runner's to handle."""
-    with _log(config).open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "sim.node_process", str(fd), str(config_file)],
-            pass_fds=[fd],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, RUN_VARIABLE: config.run},
-            start_new_session=True,
-        )
 
 
 def end_zygote(socket_dir: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fnmatch
 import json
 import os
 import resource
@@ -27,39 +28,50 @@ from flags.client import SourceStatus
 from flags.launchdarkly import route_sdk_logs
 from flags.streaming import SDK_KEY
 from sim import cgroup, events
-from sim.faults import CRASH, Fault
+from sim.faults import Fault
 from sim.guest_handle import ZYGOTE_SOCKET, ZygoteLink, open_zygote
+from sim.lease_watch import LOOKS_PER_LEASE
 from sim.ledger import EVENTS_FILE, Ledger
 from sim.node import Node
 from sim.node_config import NodeConfig
 from sim.node_flags import NodeFlags
 from sim.places import from_json
 from sim.recovery import recover
+from sim.track import Pace
 
 CONDEMNED = "condemned"
 _SOCKET_BUFFER = 4 << 20
 _LONGEST_ERROR = 160
 
 
-def connect_zygote(config: NodeConfig) -> tuple[ZygoteLink, int]:
+ZygoteStarter = Callable[[socket.socket, NodeConfig], None]
+"""Starts a zygote of this run on a listening socket, of which it gets a copy."""
+
+
+def execute_zygote(listener: socket.socket, config: NodeConfig) -> None:
+    """A zygote in an interpreter of its own (ZygoteStarter)."""
+    command = [sys.executable, "-m", "sim.zygote", str(listener.fileno()), str(config.grace)]
+    known = {name: value for name, value in os.environ.items() if name != SDK_KEY}  # no guest needs it
+    subprocess.Popen(command, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, env=known)
+
+
+def connect_zygote(config: NodeConfig, start: ZygoteStarter = execute_zygote) -> tuple[ZygoteLink, int]:
     """The zygote of this run, started where there is none (or none any more: past its grace); gives its pid too."""
     address = Path(config.socket_dir) / ZYGOTE_SOCKET
     try:
         link = ZygoteLink(open_zygote(str(address)))
     except (FileNotFoundError, ConnectionError):
         address.unlink(missing_ok=True)
-        _start_zygote(str(address), config.grace)
+        _start_zygote(str(address), config, start)
         link = ZygoteLink(open_zygote(str(address)))
     return link, link.zygote_pid
 
 
-def _start_zygote(address: str, grace: float) -> None:
+def _start_zygote(address: str, config: NodeConfig, start: ZygoteStarter) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(address)
         listener.listen(16)  # connections of nodes that died at once queue up; where it is full, EAGAIN
-        command = [sys.executable, "-m", "sim.zygote", str(listener.fileno()), str(grace)]
-        known = {name: value for name, value in os.environ.items() if name != SDK_KEY}  # no guest needs it
-        subprocess.Popen(command, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, env=known)
+        start(listener, config)
 
 
 class _Server:
@@ -105,20 +117,23 @@ class _Server:
             "await_flags": lambda: self._await_flags(args["versions"], args["seconds"]),
             "arm": lambda: self._arm(args),
             "clear": self._clear,
+            "pace": lambda: self._pace(**args),
         }
         await acts[op]()
 
     async def _clear(self) -> None:
         self._node.armed.clear()
 
+    async def _pace(self, sandboxes: str, factor: float, held: bool, steps: int) -> None:
+        names = fnmatch.filter(self._node.sandboxes, sandboxes)
+        self._node.set_pace(names, Pace(factor, held), steps)
+
     async def _await_flags(self, versions: dict[str, int | None], seconds: float) -> None:
         """That it took too long is the runner's to see, by its own clock."""
         await asyncio.to_thread(self._flags.wait_for, versions, seconds)
 
     async def _arm(self, args: dict[str, Any]) -> None:
-        place = from_json(args["at"])
-        fault = Fault(args["fault_id"], args["fault"], args["error"] or CRASH, place, args["sandboxes"], args["count"])
-        self._node.armed.arm(fault)
+        self._node.armed.arm(Fault(**{**args, "at": from_json(args["at"])}))
 
 
 def _tell_status(ledger: Ledger, status: SourceStatus) -> None:
@@ -128,13 +143,20 @@ def _tell_status(ledger: Ledger, status: SourceStatus) -> None:
         ledger.append(events.FlagSourceChanged(status.state, error))
 
 
-async def _main(fd: int, config: NodeConfig) -> None:
+async def _tell_of_lease(ledger: Ledger, flags: NodeFlags, interval: float) -> None:
+    while True:
+        if (news := flags.lease_news()) is not None:
+            ledger.append(news)
+        await asyncio.sleep(interval)
+
+
+async def _main(fd: int, config: NodeConfig, start_zygote: ZygoteStarter) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(max_workers=64, thread_name_prefix="node"))
     run_dir = Path(config.run_dir)
     route_sdk_logs(run_dir / "flags.log")
     ledger = Ledger(run_dir / EVENTS_FILE, config.began)
-    link, zygote_pid = await asyncio.to_thread(connect_zygote, config)
+    link, zygote_pid = await asyncio.to_thread(connect_zygote, config, start_zygote)
     flags = await asyncio.to_thread(NodeFlags, config)
     reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=fd), limit=_SOCKET_BUFFER)
     node = Node(config, ledger, flags.client, link, CondemnedRecords(run_dir / CONDEMNED))
@@ -148,15 +170,18 @@ async def _main(fd: int, config: NodeConfig) -> None:
     ledger.append(started)
     if config.relay is not None or config.launchdarkly:
         flags.watch(lambda status: _tell_status(ledger, status))
+    lease = config.lease and asyncio.ensure_future(_tell_of_lease(ledger, flags, config.lease / LOOKS_PER_LEASE))
     server = _Server(node, flags, writer)
     with contextlib.suppress(ConnectionError):
         await server.serve(reader)
+    if lease:
+        lease.cancel()
     await node.shut_down()  # the runner is done, or it died
     flags.close()
     ledger.close()
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], start_zygote: ZygoteStarter = execute_zygote) -> int:
     """Interrupts are the runner's to handle: it ends the node by closing the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -166,7 +191,7 @@ def main(arguments: list[str]) -> int:
     config = NodeConfig.read(Path(arguments[1]))
     if config.cgroup is not None:
         cgroup.join(config.cgroup)
-    asyncio.run(_main(int(arguments[0]), config))
+    asyncio.run(_main(int(arguments[0]), config, start_zygote))
     return 0
 
 

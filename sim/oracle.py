@@ -56,10 +56,19 @@ def describe(data: bytes) -> str:
     return "all zero" if not any(data) else f"begins {data[:8].hex()}"
 
 
+def _expected(key: bytes, first: int, pages: array.array[int]) -> bytes:
+    """What these pages must hold, `first` being the number of the first."""
+    return b"".join([content(key, page, each) if each else _ZEROS for page, each in enumerate(pages, first)])
+
+
 def mismatches(key: bytes, pages: array.array[int], memory: Iterator[bytes]) -> Iterator[Mismatch]:
     """Compare memory, given in order as pieces of whole pages, with what its generations say."""
     page = 0
     for piece in memory:
+        here = pages[page : page + len(piece) // PAGE]
+        if len(here) * PAGE == len(piece) and piece == _expected(key, page, here):
+            page += len(here)
+            continue
         for at in range(0, len(piece), PAGE):
             expected = content(key, page, pages[page])
             if piece[at : at + PAGE] != expected:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from engine.effects import Effects
 from engine.errors import EngineError
-from engine.events import ChunkPublished, Event, Planned
+from engine.events import ChunkPublished, CopyFailed, Event, Planned
 from engine.pause import Outcome, Pause, PauseRequest, PauseResult
+from engine.plan import PauseOptions
 from engine.process_memory import ProcessMemory
 from flags.decision import Decision, options
 from sim import events
 from sim.budget import OverBudgetError
-from sim.faults import Fault, FaultyEffects
+from sim.faults import FaultyEffects, Passage
 from sim.guest_handle import Guest, GuestError
-from sim.mutants import MUTANTS
 from sim.oracle import PAGE
+from sim.own_thread import in_own_thread
+from sim.pace import PacedEffects
 from sim.sandbox import State, refusal
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ PUNCHED_PEAK = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class _Admitted:
+class Admitted:
     """One pause that was let in: its name, the pinned decision, the bytes it was granted, and its guest."""
 
     id: str
@@ -42,10 +45,12 @@ class _Admitted:
 
 
 class Pausing:
-    """The pauses of one node."""
+    """The pauses of one node. `make_effects` takes the engine's acts and what is armed for them."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, make_effects: Callable[..., FaultyEffects] = FaultyEffects) -> None:
         self._node = node
+        self._make_effects = make_effects
+        self._left: set[str] = set()  # pauses whose teardown failed
 
     async def pause(self, sandbox: Sandbox) -> None:
         """Export the memory and end the guest; returns when the pause has its answer."""
@@ -75,11 +80,12 @@ class Pausing:
         begun = time.perf_counter()
         try:
             process, _, _ = guest.parts()
+            effects = self._effects(sandbox, admitted)
             async with self._node.ticking:  # a freeze waits for the tick's boundary
-                await asyncio.to_thread(process.freeze)
+                await asyncio.to_thread(effects.freeze, process)
             frozen = events.GuestFrozen(guest.name, _ms_since(begun))
             self._node.ledger.append(frozen, sandbox=name, pause=admitted.id)
-            pause = sandbox.pause = self._engine_pause(sandbox, admitted)
+            pause = sandbox.pause = self._engine_pause(sandbox, admitted, effects)
         except (EngineError, OSError) as error:
             self._give_back(admitted)
             why = f"it could not be frozen: {error}"
@@ -87,9 +93,9 @@ class Pausing:
             self._node.ledger.append(told, sandbox=name, pause=admitted.id)
             await self._node.roll_back(sandbox, guest, why)
             return
-        if self._node.ending:
+        if self._node.ending or effects.cancelled:
             pause.cancel()
-        answered = await asyncio.to_thread(pause.begin)
+        answered = await in_own_thread(pause.begin, f"pause-{admitted.id}")
         blocked_ms = _ms_since(begun)
         self._node.ledger.append(events.PauseReturned(blocked_ms, answered), sandbox=name, pause=admitted.id)
         if answered:  # the guest is the copier's now: a resume may start a new one
@@ -99,7 +105,7 @@ class Pausing:
         if not answered:
             await asyncio.shield(sandbox.settling)
 
-    async def _admit(self, sandbox: Sandbox, state: State, *, checkpoint: bool) -> _Admitted | None:
+    async def _admit(self, sandbox: Sandbox, state: State, *, checkpoint: bool) -> Admitted | None:
         """Decide once, then wait for the bytes that the pause may need; None where it can never have them."""
         node, name, guest = self._node, sandbox.config.name, sandbox.guest
         if guest is None or sandbox.state is not State.RUNNING:
@@ -119,7 +125,7 @@ class Pausing:
             node.ledger.append(events.RequestRefused(state.value, str(error)), sandbox=name)
             return None
         node.in_flight += 1
-        return _Admitted(pause_id, decision, planned, guest, checkpoint)
+        return Admitted(pause_id, decision, planned, guest, checkpoint)
 
     def _planned_bytes(self, sandbox: Sandbox, decision: Decision, *, checkpoint: bool) -> int:
         """What the pause may need beyond its guest: planned, so that admission is the same in every run."""
@@ -128,7 +134,7 @@ class Pausing:
         hot = sandbox.config.pattern == "hot" and not sandbox.header.build
         return int(sandbox.config.memory * (1.0 if hot else min(1.0, sandbox.config.dirty)))
 
-    def _engine_pause(self, sandbox: Sandbox, admitted: _Admitted) -> Pause:
+    def _engine_pause(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Pause:
         process, memfd, tracker = admitted.guest.parts()
         sandbox.generations = admitted.guest.generations()
         address = admitted.guest.known().address
@@ -143,24 +149,30 @@ class Pausing:
             build=admitted.id,
             builds=self._node.builds,
             condemned=self._node.records,
-            options=options(admitted.decision, use_memfd=sandbox.use_memfd),
+            options=self._options(sandbox, admitted),
             attachments={GENERATIONS: sandbox.generations},
             checkpoint=admitted.checkpoint,
         )
-        effects = self._effects(sandbox, admitted.id)
         return Pause(request, effects, self._emit(sandbox, admitted, effects))
 
-    def _effects(self, sandbox: Sandbox, pause_id: str) -> FaultyEffects:
-        node = self._node
-        inner = MUTANTS[node.config.mutant]() if node.config.mutant else Effects()
+    def _options(self, sandbox: Sandbox, admitted: Admitted) -> PauseOptions:
+        return options(admitted.decision, use_memfd=sandbox.use_memfd)
 
-        def told(fault: Fault, chunk: int | None) -> None:
-            fired = events.FaultFired(fault.fault_id, fault.point, fault.error, chunk)
-            node.ledger.append(fired, sandbox=sandbox.config.name, pause=pause_id)
+    def _effects(self, sandbox: Sandbox, admitted: Admitted) -> FaultyEffects:
+        node, name = self._node, sandbox.config.name
+        tell = partial(node.ledger.append, sandbox=name, pause=admitted.id)
+        passage = Passage(
+            sandbox=name,
+            nth=sandbox.pauses,
+            tell=tell,
+            trace=node.config.trace,
+            cancel=lambda: sandbox.pause is not None and sandbox.pause.cancel(),
+            kill_guest=admitted.guest.kill,
+        )
+        paced = PacedEffects(node.paces, name, admitted.id, sandbox.header.mapping, tell)
+        return self._make_effects(paced, node.armed, passage)
 
-        return FaultyEffects(inner, node.armed, sandbox.config.name, told)
-
-    def _emit(self, sandbox: Sandbox, admitted: _Admitted, effects: FaultyEffects) -> Callable[[Event], None]:
+    def _emit(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Callable[[Event], None]:
         node, huge = self._node, sandbox.config.page_size > PAGE
 
         def emit(event: Event) -> None:
@@ -170,13 +182,18 @@ class Pausing:
             elif isinstance(event, ChunkPublished):
                 guest = None if event.source_resident is None else (admitted.guest.name, event.source_resident)
                 node.memory.set(guest=guest, cache=(admitted.id, event.cache_resident), huge=huge)
+            elif isinstance(event, CopyFailed) and event.call == "teardown":
+                self._left.add(admitted.id)
 
         return emit
 
-    async def _settle(self, sandbox: Sandbox, pause: Pause, admitted: _Admitted, blocked_ms: float) -> None:
+    async def _settle(self, sandbox: Sandbox, pause: Pause, admitted: Admitted, blocked_ms: float) -> None:
         node = self._node
         result = await asyncio.to_thread(pause.settle)
+        await self._end_what_is_left(admitted)
         told = settled(pause, result, admitted.id, blocked_ms, checkpoint=admitted.checkpoint)
+        if admitted.id in node.paces.paced:
+            told = replace(told, paced=True)
         node.ledger.append(told, sandbox=sandbox.config.name, pause=admitted.id)
         self._give_back(admitted)
         match result.outcome:
@@ -193,7 +210,16 @@ class Pausing:
         if node.in_flight == 0:  # nothing is left that could give memory back by itself
             node.budget.refuse_waiting()
 
-    async def _finished(self, sandbox: Sandbox, admitted: _Admitted, result: PauseResult) -> None:
+    async def _end_what_is_left(self, admitted: Admitted) -> None:
+        """A condemned guest whose teardown failed holds all of its memory and never runs: try once more to end it."""
+        process, _, _ = admitted.guest.parts()
+        if admitted.id not in self._left or process.is_dead():
+            return
+        with contextlib.suppress(EngineError, OSError):  # its record stays, for whoever ends the run
+            await asyncio.to_thread(process.kill)
+            self._node.records.retire(process)
+
+    async def _finished(self, sandbox: Sandbox, admitted: Admitted, result: PauseResult) -> None:
         node = self._node
         if result.header is None:
             raise GuestError(f"{admitted.id} finished without a header")
@@ -211,7 +237,7 @@ class Pausing:
         elif sandbox.state is State.PAUSED:
             sandbox.reason = "its memory is in a finished build"
 
-    async def _discarded(self, sandbox: Sandbox, admitted: _Admitted, result: PauseResult) -> None:
+    async def _discarded(self, sandbox: Sandbox, admitted: Admitted, result: PauseResult) -> None:
         """Whatever stands on the failed build goes with it: also a guest that was resumed from it meanwhile."""
         node, why = self._node, result.error or "the pause failed after the point of no return"
         sandbox.pause = None
@@ -226,13 +252,13 @@ class Pausing:
         if sandbox.state not in {State.DISCARDED, State.KILLED}:
             sandbox.to(State.DISCARDED, why)
 
-    def _end_guest(self, sandbox: Sandbox, admitted: _Admitted, why: str) -> None:
+    def _end_guest(self, sandbox: Sandbox, admitted: Admitted, why: str) -> None:
         self._node.forget(sandbox, admitted.guest, why)
         if sandbox.guest is admitted.guest:
             sandbox.guest = None
         self._node.budget.give_back(sandbox.config.memory)
 
-    def _give_back(self, admitted: _Admitted) -> None:
+    def _give_back(self, admitted: Admitted) -> None:
         self._node.in_flight -= 1
         self._node.budget.give_back(admitted.planned)
 

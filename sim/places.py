@@ -6,7 +6,25 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-FaultPoint = Literal["copy.read", "copy.write", "publish", "punch", "condemn"]
+FaultPoint = Literal[
+    "freeze",
+    "scan",
+    "cache.create",
+    "reserve",
+    "copy.read",
+    "copy.write",
+    "publish",
+    "condemn",
+    "punch",
+    "header.write",
+    "finish",
+    "teardown",
+    "close",
+    "guest.spawn",
+    "resume.read",
+]
+"""In the order of a pause, then of a resume; what each is: `sim.fault_catalogue`."""
+
 AtWord = Literal["first", "last", "after_condemn"]
 
 
@@ -62,14 +80,33 @@ def in_words(place: Place) -> str:
 
 
 _DELAY = re.compile(r"delay ([0-9.]+) ms")
+_HANG = re.compile(r"hang ([0-9.]+) ms")
 
 
 def in_words_of_delay(seconds: float) -> str:
     """A fault that only takes time, as its error is told: `delay 300 ms`."""
-    return f"delay {seconds * 1e3:g} ms"
+    return f"delay {_milliseconds(seconds)} ms"
+
+
+def in_words_of_hang(seconds: float) -> str:
+    """A fault that takes time and then fails, as its error is told: `hang 2000 ms`."""
+    return f"hang {_milliseconds(seconds)} ms"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.12g}"  # never with an exponent: it is read back
 
 
 def delay_of(error: str) -> float | None:
     """Seconds of a fault that `in_words_of_delay` described; None for any other."""
-    found = _DELAY.fullmatch(error)
+    return _seconds(_DELAY, error)
+
+
+def hang_of(error: str) -> float | None:
+    """Seconds of a fault that `in_words_of_hang` described; None for any other."""
+    return _seconds(_HANG, error)
+
+
+def _seconds(pattern: re.Pattern[str], error: str) -> float | None:
+    found = pattern.fullmatch(error)
     return float(found[1]) / 1e3 if found else None

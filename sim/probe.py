@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import functools
 import importlib
 import mmap
 import os
 import resource
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from sim.cgroup import MemoryCgroup, hierarchies
 _HUGE_PAGE = 2 << 20
 _HUGE_POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB"
 _FDS_PER_GUEST = 4
+_NO_FD = -1
+CALL_FILTER = "system call filter"
 _SHM = "/dev/shm"  # noqa: S108 - the mount itself is asked about, no file is made in it
 _FILESYSTEMS = {
     linux.TMPFS_MAGIC: "tmpfs",
@@ -95,7 +99,6 @@ def findings() -> list[Finding]:
 def host() -> dict[str, Any]:
     """What a ledger keeps of the host: names and sizes (bytes), and what works as booleans."""
     system = os.uname()
-    works = {each.name: find(each).available is not Available.NO for each in QUESTIONS if each.name in _IN_LEDGER}
     total, available = _memory()
     return {
         "kernel": system.release,
@@ -105,8 +108,15 @@ def host() -> dict[str, Any]:
         "memory_available": available,
         "page_size": mmap.PAGESIZE,
         "hugetlb_free": _pool("free_hugepages") * _HUGE_PAGE,
-        **{_IN_LEDGER[name]: value for name, value in works.items()},
+        **_works(),
     }
+
+
+@functools.cache
+def _works() -> dict[str, bool]:
+    """Tried once a process: it does not change while one lives."""
+    asked = [each for each in QUESTIONS if each.name in _IN_LEDGER]
+    return {_IN_LEDGER[each.name]: find(each).available is not Available.NO for each in asked}
 
 
 @contextmanager
@@ -286,6 +296,25 @@ def _mount_in_new_namespaces(folder: str) -> int:
     return 0
 
 
+def _call_filter() -> Answer:
+    """On a thread that ends with it: the kernel must answer a call by an errno that the call itself never has."""
+    told: list[OSError] = []
+
+    def try_it() -> None:
+        try:
+            linux.fail_calls("fallocate", _NO_FD, 0, errno.EXDEV)
+            linux.punch_hole(_NO_FD, 0, mmap.PAGESIZE)
+        except OSError as error:
+            told.append(error)
+
+    thread = threading.Thread(target=try_it)
+    thread.start()
+    thread.join()
+    if not told or told[0].errno != errno.EXDEV:
+        raise told[0] if told else OSError(errno.ENOSYS, "the filter had no effect")
+    return Answer(Available.YES, "a seccomp filter on one thread returned the errno that it was to return")
+
+
 def _yama() -> Answer:
     path = Path("/proc/sys/kernel/yama/ptrace_scope")
     if not path.exists():
@@ -354,6 +383,12 @@ QUESTIONS: tuple[Question, ...] = (
         "kernel.unprivileged_userns_clone=1, or a seccomp profile that lets unshare and mount through",
     ),
     Question(
+        CALL_FILTER,
+        _call_filter,
+        "no fault can come from the kernel itself (inject with by: kernel); faults are injected all the same",
+        "x86_64 or aarch64, and seccomp filters (CONFIG_SECCOMP_FILTER)",
+    ),
+    Question(
         "Yama",
         _yama,
         "process_vm_readv of a guest is refused to all but its parents; a memfd is read all the same",
@@ -363,6 +398,7 @@ QUESTIONS: tuple[Question, ...] = (
 )
 
 _IN_LEDGER = {
+    CALL_FILTER: "call_filter",
     "punch a memfd": "punch",
     "write-protect scan": "write_protect_scan",
     "hugetlb 2 MiB pages": "hugetlb",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from engine.cache import PARTIAL
-from engine.errors import CondemnedError, EngineError, FreezeError
+from engine.cache import MEMFILE, PARTIAL
+from engine.errors import CondemnedError, CorruptBuildError, EngineError, FreezeError
 from engine.events import Condemned
 from engine.permit import CondemnedRecord
-from engine.snapshot import Build, Header
+from engine.snapshot import Build, Header, template
 from sim import events
 from sim.guest_handle import Guest, GuestError
 from sim.ledger import EVENTS_FILE, Entry, read
@@ -42,7 +43,7 @@ async def recover(node: Node) -> None:
         await _end(node, guest, None)
     if node.cache_on_tmpfs:
         for folder in node.builds.iterdir():
-            node.budget.hold(_header(node, folder.name).length)
+            node.budget.hold((folder / MEMFILE).stat().st_size)
 
 
 def _restore(node: Node, sandbox: Sandbox, known: Known, past: Sequence[Entry]) -> None:
@@ -51,16 +52,28 @@ def _restore(node: Node, sandbox: Sandbox, known: Known, past: Sequence[Entry]) 
     sandbox.incarnations = known.incarnations
     sandbox.pauses = known.pauses
     if known.build is not None:
-        sandbox.header = _header(node, known.build)
+        sandbox.header = _header(node, sandbox, known.build)
     for entry in past:
         if entry.sandbox == sandbox.config.name and isinstance(entry.event, events.GuestSpawned):
             sandbox.use_memfd = entry.event.use_memfd
 
 
-def _header(node: Node, name: str) -> Header:
-    build = Build.open(node.builds, name)
+def _header(node: Node, sandbox: Sandbox, name: str) -> Header:
+    """Of a finished build; of a damaged one, which a resume will refuse by its name, the name alone."""
+    try:
+        build = Build.open(node.builds, name)
+    except CorruptBuildError:
+        return replace(template(sandbox.config.memory, sandbox.config.block_size), build=name)
     build.close()
     return build.header
+
+
+def _is_damaged(node: Node, name: str) -> bool:
+    try:
+        Build.open(node.builds, name).close()
+    except CorruptBuildError:
+        return True
+    return False
 
 
 async def _end_condemned(node: Node, living: dict[str, Guest], past: Sequence[Entry]) -> set[str]:
@@ -137,6 +150,8 @@ async def _run_on(node: Node, sandbox: Sandbox, pause: OpenPause | None, guest: 
         node.ledger.append(events.GuestThawed(guest.name), sandbox=sandbox.config.name)
         finished = pause is not None and _settle(node, sandbox, pause, condemned=False)
         sandbox.to(State.RUNNING, "its checkpoint is finished" if finished else f"it was rolled back: {_CRASHED}")
+    if sandbox.header.build and _is_damaged(node, sandbox.header.build):
+        guest.forget_parent()
     node.measure(sandbox)
     return None
 
@@ -160,7 +175,7 @@ def _settle(node: Node, sandbox: Sandbox, pause: OpenPause, *, condemned: bool) 
     """Tell how a pause ended that a crash cut off; True where its build is finished, and the sandbox's newest."""
     finished = (node.builds / pause.id).is_dir()
     if finished:
-        sandbox.header = _header(node, pause.id)
+        sandbox.header = _header(node, sandbox, pause.id)
     outcome = "finished" if finished else "discarded" if condemned else "rolled-back"
     settled = events.PauseSettled(
         outcome=outcome,
@@ -179,7 +194,7 @@ def _settle(node: Node, sandbox: Sandbox, pause: OpenPause, *, condemned: bool) 
         condemn_error=None,
         punch_error=None,
         build=pause.id,
-        content_hash=sandbox.header.content_hash if finished else None,
+        content_hash=sandbox.header.content_hash if finished and not _is_damaged(node, pause.id) else None,
         checkpoint=sandbox.state is State.CHECKPOINTING,
     )
     node.ledger.append(settled, sandbox=sandbox.config.name, pause=pause.id)

@@ -9,7 +9,7 @@ from pathlib import Path
 from engine.errors import UserError
 from engine.ranges import SPAN
 from sim.report.words import plural
-from sim.scenario import Scenario
+from sim.scenario import Inject, Scenario
 from sim.units import format_size
 
 _HUGE = 2 << 20
@@ -36,7 +36,7 @@ def planned_work(scenario: Scenario) -> str:
 
 def missing(scenario: Scenario) -> str | None:
     """Why this host cannot run it; None where it can."""
-    need, free = needed_memory(scenario), _free_memory()
+    need, free = needed_memory(scenario), free_memory()
     if need > free:
         return f"it needs {format_size(need)} of memory and {free >> 20} MiB are available"
     huge = sum(each.memory // _HUGE for each in scenario.sandboxes() if each.page_size == _HUGE)
@@ -51,16 +51,23 @@ def _unmet(scenario: Scenario) -> str | None:
     from sim.probe import host
 
     wanted = [each for each in scenario.requires if each != "root"]
-    offered = host() if wanted else {}
+    offered = host() if wanted or _by_kernel(scenario) else {}
+    if _by_kernel(scenario) and not offered["call_filter"]:
+        return "its faults by: kernel need a seccomp filter on one thread; see snapdrill doctor"
     unmet = [each for each in wanted if not offered.get(each)]
     return f"it requires {', '.join(unmet)}; see snapdrill doctor" if unmet else None
+
+
+def _by_kernel(scenario: Scenario) -> bool:
+    return any(isinstance(step, Inject) and step.by == "kernel" for step in scenario.steps)
 
 
 def _free_huge_pages() -> int:
     return int(_HUGE_FREE.read_text()) if _HUGE_FREE.exists() else 0
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
+    """Bytes that the host has to spare."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import select
@@ -18,13 +19,35 @@ from pydantic import TypeAdapter, ValidationError
 
 from engine.errors import EngineError, UserError
 from engine.incarnation import start_time_of, state_of
+from sim.run_id import RUN_VARIABLE
 
 RUN_FILE = "run.json"
-RUN_VARIABLE = "SNAPDRILL_RUN"
-"""Environment variable whose value, the run's id, every process of a run carries."""
 LATEST = "latest"
 DEATH_SECONDS = 10.0
+_ROOM = 16 << 10
 RMDIR_SECONDS = 2.0
+
+
+class RunFolderFullError(UserError):
+    """The disk under the run folder is full: the record cannot be kept, so there is no verdict."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"no space is left on the disk of {folder}: the run ended without a verdict; make room, or use --runs-dir"
+        )
+
+
+def names_full_disk(error: BaseException) -> bool:
+    """True for an error that comes of a full disk or a used-up quota, or that was met on the way out after one."""
+    if isinstance(error, RunFolderFullError) or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
+        return True
+    return any(names_full_disk(each) for each in (error.__cause__, error.__context__) if each is not None)
+
+
+def is_full(folder: Path) -> bool:
+    """True where its disk has not room for a few lines of a ledger."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < _ROOM
 
 
 class LeftoverError(EngineError):
@@ -59,14 +82,13 @@ _RECORD = TypeAdapter(RunRecord)
 
 def make(runs_dir: Path, name: str, seed: int, now: datetime) -> Path:
     """Make `<runs_dir>/<name>/<UTC>-<seed>[-n]/` and point `<runs_dir>/<name>/latest` at it; `now` is aware."""
-    parent = runs_dir / name
-    parent.mkdir(parents=True, exist_ok=True)
-    stamp = f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{seed}"
-    folder, n = parent / stamp, 1
-    while not _made(folder):
-        n += 1
-        folder = parent / f"{stamp}-{n}"
-    _point_latest_at(folder)
+    return _make_numbered(runs_dir / name, f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{seed}")
+
+
+def claim(run_dir: Path, runs_dir: Path) -> Path:
+    """Move an ended run `.../<name>/<stamp>/` to `<runs_dir>/<name>/<stamp>[-n]/`; gives its new place."""
+    folder = _make_numbered(runs_dir / run_dir.parent.name, run_dir.name)
+    os.replace(run_dir, folder)  # over the empty folder that was made for it
     return folder
 
 
@@ -123,6 +145,16 @@ def end_leftovers(record: RunRecord, run_dir: Path | None = None) -> list[str]:
             raise LeftoverError(f"{kind} {path} of run {record.run} remains: {error.strerror}") from error
         ended.append(f"{kind} {path}")
     return ended
+
+
+def _make_numbered(parent: Path, stamp: str) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    folder, n = parent / stamp, 1
+    while not _made(folder):
+        n += 1
+        folder = parent / f"{stamp}-{n}"
+    _point_latest_at(folder)
+    return folder
 
 
 def _made(folder: Path) -> bool:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from engine.errors import UserError
 from sim import events
 from sim.drill import Drill
+from sim.event_stream import following
+from sim.eventually import Awaited, await_all, awaited_at_the_end
 from sim.judging import (
     HELD,
     INCONCLUSIVE,
+    TIME_LIMIT,
     VIOLATED,
     Place,
+    cut_short,
     judge_expectations,
     judge_state,
     judged,
@@ -22,9 +27,9 @@ from sim.judging import (
     selected,
     unfired_faults,
 )
-from sim.ledger import Entry
-from sim.node_link import NodeDiedError
-from sim.places import AtChunk
+from sim.ledger import EVENTS_FILE, Entry, LedgerError
+from sim.node_link import NodeDiedError, NodeFailedError, NodeStarter, execute_node
+from sim.run_folder import RunFolderFullError, is_full, names_full_disk
 from sim.scenario import (
     Checkpoint,
     Clear,
@@ -48,7 +53,7 @@ from sim.view import View
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a scenario is run; `time_limit` in seconds."""
+    """How a scenario is run; `time_limit` in seconds; `trace` tells every fault point that is passed."""
 
     runs_dir: Path
     seed: int | None = None
@@ -56,6 +61,9 @@ class RunOptions:
     only: tuple[str, ...] = ()
     keep: str = "never"
     time_limit: float = 120.0
+    events: BinaryIO | None = None
+    trace: bool = False
+    start_node: NodeStarter = execute_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +76,13 @@ class RunResult:
 
 
 Progress = Callable[[str], None]
+Gate = Callable[[int, Drill], Awaitable[Sequence[Step] | None]]
+"""Asked after each step, by its 0-based index: what to do instead of all the steps that are left; None to go on."""
 
 
-async def run_scenario(scenario: Scenario, options: RunOptions, progress: Progress = lambda _: None) -> RunResult:
+async def run_scenario(
+    scenario: Scenario, options: RunOptions, progress: Progress = lambda _: None, gate: Gate | None = None
+) -> RunResult:
     """Run it to its verdict; teardown runs whatever happens. Raises UserError for a step that cannot be taken."""
     drill = Drill(
         scenario,
@@ -78,12 +90,30 @@ async def run_scenario(scenario: Scenario, options: RunOptions, progress: Progre
         seed=options.seed,
         only=options.only,
         cache_dir=options.cache_dir,
+        trace=options.trace,
+        start_node=options.start_node,
         keep_cache=lambda verdict: options.keep == "always" or (options.keep == "failed" and verdict != HELD),
     )
+    try:
+        with following(options.events) as follow:  # outside the drill: a slow reader holds no fleet up
+            return await _run(_Runner(drill, progress, gate), follow, options.time_limit)
+    except (OSError, UserError, LedgerError) as error:
+        if names_full_disk(error):
+            raise RunFolderFullError(options.runs_dir) from error
+        raise
+
+
+async def _run(runner: _Runner, follow: Callable[[Path], None], time_limit: float) -> RunResult:
+    drill = runner.drill
     async with drill:
-        runner = _Runner(drill, progress)
-        await runner.take_steps(options.time_limit)
-        view = await drill.finish(runner.conclusions)
+        follow(drill.run_dir / EVENTS_FILE)
+        try:
+            await runner.take_steps(time_limit)
+            view = await drill.finish(runner.conclusions)
+        except (NodeDiedError, NodeFailedError, LedgerError) as error:
+            if is_full(drill.run_dir):  # what the node wrote to the ledger is not there, or not whole
+                raise RunFolderFullError(drill.run_dir) from error
+            raise
         return RunResult(view, drill.entries, drill.run_dir)
 
 
@@ -93,9 +123,13 @@ class _Runner:
 
     drill: Drill
     progress: Progress
+    gate: Gate | None = None
     found: list[events.Judged] = field(default_factory=list)
     places: dict[int, Place] = field(default_factory=dict)
     awaited: str = "the start"
+    awaited_at: Place = (1, 1)
+    settled: dict[int, events.Judged] = field(default_factory=dict)
+    cut_off: bool = False
     crash_armed: bool = False
 
     @property
@@ -108,20 +142,29 @@ class _Runner:
             async with asyncio.timeout(time_limit) as limit:
                 for index, step in enumerate(self.drill.scenario.steps):
                     await self._take(index, step)
+                    instead = await self.gate(index, self.drill) if self.gate else None
+                    if instead is not None:
+                        for each in instead:
+                            await self._take(index, each)
+                        break
+                await self._await_expectations()
         except TimeoutError:
             if not limit.expired():
                 raise
-            reason = f"the time limit of {time_limit:g} s ended the run while it awaited {self.awaited}"
-            place = self.drill.scenario.where(("steps",))
-            self.found.append(judged("time-limit", INCONCLUSIVE, 0, place, [{"sandbox": "*", "reason": reason}]))
+            self.cut_off = True
+            reason = {
+                "sandbox": "*",
+                "reason": f"the time limit of {time_limit:g} s ended the run while it awaited {self.awaited}",
+            }
+            self.found.append(judged(TIME_LIMIT, INCONCLUSIVE, 0, self.awaited_at, [reason]))
 
     async def _take(self, index: int, step: Step) -> None:
-        place = self.drill.scenario.where(("steps", index))
-        self.awaited = f"step {index + 1} ({step.kind})"
+        place = self.drill.scenario.origin(("steps", index))
+        self.awaited, self.awaited_at = f"step {index + 1} ({step.kind})", place
         self.progress(f"{index + 1}/{len(self.drill.scenario.steps)} {step.kind}")
         self.drill.note(events.StepStarted(index, step.kind, *place))
         if self.drill.is_down() and not isinstance(step, Restart | Expect | Wait | Crash):
-            where = f"{self.drill.scenario.path}:{place[0]}:{place[1]}"
+            where = f"{place.file or self.drill.scenario.path}:{place.line}:{place.column}"
             raise UserError(f"{where}: error: the node is down after a crash; put a restart step before {step.kind}")
         try:
             await self._do(step, place)
@@ -144,9 +187,36 @@ class _Runner:
             case Wait(seconds=seconds):
                 await asyncio.sleep(seconds)
             case Expect():
-                self.found.append(judge_state(step, self.drill.view(), place, whole_fleet=self.whole_fleet))
+                self.found.append(await self._expect(step, place))
             case _:
                 await self._break(step, place)
+
+    async def _expect(self, step: Expect, place: Place) -> events.Judged:
+        def look() -> events.Judged:
+            return judge_state(step, self.drill.view(), place, whole_fleet=self.whole_fleet)
+
+        within = step.eventually.within if step.eventually else 0
+        return (await await_all({0: Awaited(look, within)}, self._tick))[0]
+
+    async def _await_expectations(self) -> None:
+        """Those of the final list that may take a while."""
+        scenario = self.drill.scenario
+        awaited = awaited_at_the_end(scenario, self.drill.panel, self.drill.view, whole_fleet=self.whole_fleet)
+        if not awaited:
+            return
+        self.awaited, self.awaited_at = "its expectations", scenario.origin(("expect",))
+        self.progress("the last expectations")
+        if not self.drill.is_down():
+            await self.drill.observe()
+        self.settled = await await_all(awaited, self._tick)
+
+    async def _tick(self) -> bool:
+        """False while the node is down: nothing ticks then."""
+        if self.drill.is_down():
+            return False
+        await self.drill.tick()
+        await self.drill.observe()
+        return True
 
     async def _reach_the_node(self, step: FlagStep | Outage, place: Place, acts: Iterable[Awaitable[None]]) -> None:
         try:
@@ -160,7 +230,10 @@ class _Runner:
         """Faults and crashes: what is armed is judged where it is forgotten."""
         match step:
             case Inject():
-                number = await self.drill.inject(step.fault, step.error, step.at, step.sandboxes, step.count)
+                by_kernel = step.by == "kernel"
+                number = await self.drill.inject(
+                    step.fault, step.error, step.at, step.sandboxes, step.count, nth=step.nth, by_kernel=by_kernel
+                )
                 self.places[number] = place
             case Clear():
                 self._judge_faults()
@@ -211,7 +284,8 @@ class _Runner:
         if step.at is None:
             await self.drill.crash()
             return
-        number = await self.drill.inject(step.at.fault, None, AtChunk(step.at.chunk), step.sandboxes, 1)
+        point = step.at
+        number = await self.drill.inject(point.fault, None, point.place, step.sandboxes, 1, nth=point.nth)
         self.places[number] = place
         self.crash_armed = True
 
@@ -224,6 +298,7 @@ class _Runner:
         """Everything the scenario expects, judged at the end."""
         self._judge_faults()
         if self.whole_fleet:
-            self.found += rollouts_without_effect(self.drill.entries, view)
-        expectations = judge_expectations(self.drill.scenario, view, whole_fleet=self.whole_fleet)
-        return [*self.found, *expectations]
+            self.found += rollouts_without_effect(self.drill.scenario, self.drill.entries, view)
+        scenario, settled = self.drill.scenario, self.settled
+        expected = judge_expectations(scenario, view, whole_fleet=self.whole_fleet, settled=settled)
+        return [*self.found, *(map(cut_short, expected) if self.cut_off else expected)]

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     Field,
     PlainValidator,
     PrivateAttr,
@@ -20,7 +19,6 @@ from pydantic import (
 
 from engine.errors import UserError
 from flags import lint
-from flags.catalog import did_you_mean
 from flags.inline import InlineValue
 from sim.expectations import (
     AnyExpectation,
@@ -32,7 +30,11 @@ from sim.expectations import (
 )
 from sim.flag_values import SETTINGS, FlagValues, ServedFlags, served
 from sim.fleet_spec import Group, Node, SandboxSpec, Slug, Workload, sandbox_specs
+from sim.mutants.spec import Engine
 from sim.scenario_checks import cross_checks
+from sim.scenario_sources import ScenarioError, read_source, read_text
+from sim.scenario_text import scenario_text
+from sim.scenario_values import UNRESOLVED, Draft, Matrix, Scalar, Variables, expand, title, with_references
 from sim.steps import (
     BODIES,
     STEPS,
@@ -57,7 +59,8 @@ from sim.steps import (
     Wait,
 )
 from sim.strict import Finding, Strict, findings
-from sim.yaml_positions import Document, Path, Position, parse
+from sim.swarm import Swarm, check_memory
+from sim.yaml_positions import Document, Origin, Path, Position, parse
 
 __all__ = [
     "Checkpoint",
@@ -92,14 +95,12 @@ __all__ = [
     "Wait",
     "Workload",
     "discover",
+    "from_document",
     "json_schema",
     "load",
+    "load_all",
     "load_text",
 ]
-
-
-class ScenarioError(UserError):
-    """A scenario that cannot be run: one `file:line:column: error: path: message` line a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,9 @@ class _Source:
     path: pathlib.Path = pathlib.Path("-")
     text: str = ""
     document: Document = field(default_factory=Document)
+    title: str | None = None
+    chosen: Mapping[str, Scalar] = field(default_factory=dict)
+    variables: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 class FlagFile(Strict):
@@ -135,20 +139,6 @@ def _flags(value: Any, info: ValidationInfo) -> Any:
     return _INLINE_FLAGS.validate_python(value, strict=True, context=info.context)
 
 
-def _mutant(name: str) -> str:
-    from sim.mutants import NAMES
-
-    if name not in NAMES:
-        raise ValueError(f'unknown mutant "{name}"; {did_you_mean(name, NAMES)}')
-    return name
-
-
-class Engine(Strict):
-    """A wrong engine on purpose: the scenario must catch it."""
-
-    mutant: Annotated[str, AfterValidator(_mutant)] | None = None
-
-
 _FlagForms = FlagFile | ServedFlags | FlagValues
 Flags = Annotated[_FlagForms, PlainValidator(_flags, json_schema_input_type=_FlagForms)]
 Listed = Field(strict=False)  # a document's list becomes a tuple
@@ -156,10 +146,16 @@ Requirement = Literal["hugetlb", "cgroup", "write_protect_scan", "root"]
 
 
 class Scenario(Strict):
-    """One scenario. Only name, fleet and steps are required."""
+    """One scenario. Only name, fleet and steps are required.
+
+    `extends`, `vars` and `matrix` are as the file has them; all else is what they came to for this one scenario.
+    """
 
     version: Literal[1] = 1
     name: Slug
+    extends: str | None = None
+    vars: Variables = Field(default_factory=dict)
+    matrix: Matrix = Matrix()
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     node: Node = Node()
     engine: Engine = Engine()
@@ -168,7 +164,15 @@ class Scenario(Strict):
     flags: Flags = Field(default_factory=dict)
     steps: Annotated[tuple[AnyStep, ...], Field(strict=False, min_length=1)]
     expect: Annotated[tuple[AnyExpectation, ...], Listed] = ()
+    swarm: Swarm | None = None
     _source: _Source = PrivateAttr(default_factory=_Source)
+
+    @field_validator("swarm")
+    @classmethod
+    def _fits_the_node(cls, swarm: Swarm | None, info: ValidationInfo) -> Swarm | None:
+        if swarm is not None and {"fleet", "node"} <= info.data.keys():
+            check_memory(swarm, info.data["fleet"], info.data["node"])
+        return swarm
 
     def model_post_init(self, context: Any, /) -> None:
         if isinstance(context, _Source):
@@ -181,8 +185,23 @@ class Scenario(Strict):
 
     @property
     def source_text(self) -> str:
-        """The file's text."""
+        """The file's text; where it extends, has a matrix or refers to anything, the text of what that came to."""
         return self._source.text
+
+    @property
+    def title(self) -> str:
+        """Its name for people, with what its matrix chose: `cache[punch=0%,cache=disk]`."""
+        return self._source.title or self.name
+
+    @property
+    def chosen(self) -> Mapping[str, Scalar]:
+        """What the matrix chose for this scenario, by name."""
+        return self._source.chosen
+
+    @property
+    def variables(self) -> Mapping[str, Scalar]:
+        """The variables that it uses, with their values."""
+        return self._source.variables
 
     @property
     def flag_file(self) -> pathlib.Path | None:
@@ -212,57 +231,108 @@ class Scenario(Strict):
         """1-based (line, column) of a part, such as `("steps", 3)` or `("expect", 0, "max")`; else of its parent."""
         return self._source.document.where(path)
 
+    def origin(self, path: Path) -> Origin:
+        """The same with the file that says it, where that is one which this scenario extends."""
+        return self._source.document.origin(path)
+
     def sandboxes(self) -> list[SandboxSpec]:
         """Every sandbox of the fleet, in order."""
         return sandbox_specs(self.fleet)
 
 
 def load(path: pathlib.Path) -> Scenario:
-    """Read and check one scenario file; ScenarioError with every mistake."""
-    return load_text(_read(path), path)
+    """Read and check a file of one scenario; ScenarioError with every mistake."""
+    return load_text(read_text(path), path)
 
 
 def load_text(text: str, path: pathlib.Path) -> Scenario:
-    """Check the text of a scenario; `path` names it in messages and is where its flag file is looked for."""
-    document = parse(text)
-    found = [Finding(*problem.position, "", problem.message) for problem in document.problems]
-    if document.data is None and found:  # its syntax is broken: nothing else can be said
-        raise _mistakes(path, found)
-    found += cross_checks(document)
-    try:
-        scenario = Scenario.model_validate(document.data, context=_Source(path, text, document))
-    except ValidationError as error:
-        raise _mistakes(path, [*found, *findings(error, document)]) from None
+    """Check the text of one scenario; `path` names it in messages, and names in it start at its folder."""
+    made = _scenarios(text, path, {})
+    if len(made) > 1:
+        line, column = made[0].where(("matrix",))
+        what = f"it stands for {len(made)} scenarios, here can be only one; run it, and take one's scenario.yaml"
+        raise ScenarioError(f"{path}:{line}:{column}: error: matrix: {what} from its run folder")
+    return made[0]
+
+
+def from_document(document: Document, text: str, path: pathlib.Path) -> Scenario:
+    """The scenario that a sound document of known positions stands for; ValidationError where it is not sound.
+
+    `text` says the same; names in it start at the folder of `path`.
+    """
+    return Scenario.model_validate(document.data, context=_Source(path, text, document))
+
+
+def load_all(path: pathlib.Path, given: Mapping[str, str] | None = None) -> list[Scenario]:
+    """Every scenario of a file, one a combination of its matrix; ScenarioError with every mistake.
+
+    `given` are values for `vars` as the command line has them; names that the file does not declare are passed over.
+    """
+    return _scenarios(read_text(path), path, given or {})
+
+
+def _scenarios(text: str, path: pathlib.Path, given: Mapping[str, str]) -> list[Scenario]:
+    source = read_source(text, path)
+    if not source.readable:
+        raise _mistakes(path, source.found)
+    drafts, mistakes = expand(source.document, given)
+    found, made = {*source.found, *mistakes}, []
+    for draft in drafts:
+        scenario, wrong = _scenario(draft, text, path)
+        found.update(wrong)
+        made += [scenario] if scenario is not None else []
     if found:
         raise _mistakes(path, found)
-    _check_flag_file(scenario)
-    return scenario
+    if wrong_flags := dict.fromkeys(line for each in made for line in _flag_file_mistakes(each)):
+        raise ScenarioError("\n".join(wrong_flags))
+    return made
+
+
+def _scenario(draft: Draft, text: str, path: pathlib.Path) -> tuple[Scenario | None, set[Finding]]:
+    """The scenario of a draft, and what is wrong with it but for what its broken references entail."""
+    document, data = draft.resolved.document, draft.resolved.document.data
+    if isinstance(data, dict) and UNRESOLVED & data.keys():
+        text = _explicit_text(draft, path)
+    found, scenario = cross_checks(document), None
+    try:
+        called = title(str(data["name"]), draft.chosen) if draft.chosen and "name" in data else None
+        source = _Source(path, text, document, called, *_values(draft))
+        scenario = Scenario.model_validate(data, context=source).model_copy(update={"name": draft.slug})
+    except ValidationError as error:
+        found = [*found, *findings(error, document)]
+    return scenario, {each for each in found if Origin(each.line, each.column, each.file) not in draft.resolved.broken}
+
+
+def _values(draft: Draft) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
+    """What the matrix chose, and the variables that are in use."""
+    chosen = {name.partition(".")[2]: each.value for name, each in draft.chosen.items()}
+    used = [name for name in draft.values if name in draft.resolved.used and name not in draft.chosen]
+    return chosen, {name.partition(".")[2]: draft.values[name].value for name in used}
+
+
+def _explicit_text(draft: Draft, path: pathlib.Path) -> str:
+    data = draft.resolved.document.data | {"name": draft.slug}
+    explicit = {key: data[key] for key in [*Scenario.model_fields, *data] if key in data and key not in UNRESOLVED}
+    used = {name: each.value for name, each in draft.values.items() if name in draft.resolved.used}
+    made = ", ".join(f"{name.partition('.')[2]} = {value}" for name, value in used.items())
+    return scenario_text(explicit, f"What {path.name} came to" + (f" with {made}." if made else "."))
 
 
 def _mistakes(path: pathlib.Path, found: Iterable[Finding]) -> ScenarioError:
-    return ScenarioError("\n".join(f"{path}:{finding}" for finding in sorted(set(found))))
+    """The scenario's own mistakes first, then those of each file that it extends."""
+    in_order = sorted(set(found), key=lambda each: (each.file, each))
+    return ScenarioError("\n".join(f"{each.file or path}:{each}" for each in in_order))
 
 
-def _check_flag_file(scenario: Scenario) -> None:
+def _flag_file_mistakes(scenario: Scenario) -> list[str]:
     if scenario.flag_file is None:
-        return
-    _, found = lint.check(_read(scenario.flag_file))
-    errors = [finding.text(str(scenario.flag_file)) for finding in found if finding.severity == "error"]
-    if errors:
-        raise ScenarioError("\n".join(errors))
-
-
-def _read(path: pathlib.Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ScenarioError(f"{path}:1:1: error: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ScenarioError(f"{path}:1:1: error: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+        return []
+    _, found = lint.check(read_text(scenario.flag_file))
+    return [each.text(str(scenario.flag_file)) for each in found if each.severity == "error"]
 
 
 def discover(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
-    """The scenario files meant by `paths`: files as they are, folders by their `*.yaml` that are no plan, sorted.
+    """The scenario files meant by `paths`: files as they are, folders by their `*.yaml` that are scenarios, sorted.
 
     UserError for a path that does not exist.
     """
@@ -276,20 +346,26 @@ def discover(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
 
 def _scenarios_in(folder: pathlib.Path) -> list[pathlib.Path]:
     files = (path for path in sorted(folder.glob("*.yaml")) if not path.name.startswith("."))
-    return [path for path in files if path.is_file() and not _is_plan(path)]
+    return [path for path in files if path.is_file() and is_scenario(path)]
 
 
-def _is_plan(path: pathlib.Path) -> bool:
+def is_scenario(path: pathlib.Path) -> bool:
+    """False for a file that says it is something else: `kind: plan`, `kind: fleet`."""
     data = parse(path.read_text(encoding="utf-8-sig", errors="replace")).data
-    return isinstance(data, dict) and data.get("kind") == "plan"
+    return not (isinstance(data, dict) and data.get("kind") in {"plan", "fleet"})
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of the file, for editors; sizes, shares and durations are strings with a pattern."""
+    """JSON Schema of the file, for editors; sizes, shares and durations are strings with a pattern.
+
+    What a file does not say itself it may extend, and a reference may stand for any value.
+    """
     schema = Scenario.model_json_schema()
     forms = [_step_form(kind, schema["$defs"]) for kind in STEPS]
     schema["properties"]["steps"]["items"] = {"oneOf": forms}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    schema["anyOf"] = [{"required": schema["required"]}, {"required": ["name", "extends"]}]
+    schema["required"] = ["name"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **with_references(schema)}
 
 
 def _step_form(kind: str, definitions: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ def cross_checks(document: Document) -> list[Finding]:
     """Findings of outages against their source, and of the rest against the fleet where that is not mistaken."""
     if not isinstance(document.data, dict):
         return []
-    return [*_unserved_steps(document), *_fleet_checks(document)]
+    checks = (_unserved_steps, _steps_of_a_dead_node, _canaries_without_bound)
+    return [*(found for check in checks for found in check(document)), *_fleet_checks(document)]
 
 
 def _fleet_checks(document: Document) -> list[Finding]:
@@ -82,6 +83,35 @@ def _unserved_steps(document: Document) -> Iterator[Finding]:
         if isinstance(step, dict) and "flag" in step and source == "launchdarkly":
             message = "LaunchDarkly's own flags are not changed from here; use source: relay"
             yield finding(document, ("steps", index, "flag"), message, key=True)
+
+
+def _steps_of_a_dead_node(document: Document) -> Iterator[Finding]:
+    """Steps between a crash at once and the next restart that need a node."""
+    down = False
+    for index, step in enumerate(_list(document, "steps")):
+        kind = next(iter(step)) if isinstance(step, dict) and len(step) == 1 else None
+        if kind in {"crash", "restart"}:
+            down = kind == "crash" and (down or step[kind] == {})
+        elif down and kind not in {None, "expect", "wait"}:
+            message = f"the node is down after a crash; put a restart step before {kind}"
+            yield finding(document, ("steps", index), message)
+            down = False
+
+
+def _canaries_without_bound(document: Document) -> Iterator[Finding]:
+    """A metric is violated by a bound: a canary needs one beside it."""
+    expected = [each for each in _list(document, "expect") if isinstance(each, dict)]
+    bound = [each.get("metric") for each in expected if "verdict" not in each]
+    for index, each in enumerate(_list(document, "expect")):
+        metric = each.get("metric") if isinstance(each, dict) and "verdict" in each else None
+        if metric is not None and metric not in bound:
+            message = f"nothing bounds {metric}, so it cannot be violated; add {{metric: {metric}, max: ...}}"
+            yield finding(document, ("expect", index, "metric"), message)
+
+
+def _list(document: Document, key: str) -> list[Any]:
+    found = document.data.get(key)
+    return found if isinstance(found, list) else []
 
 
 def _source(flags: Any) -> str | None:

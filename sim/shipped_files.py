@@ -18,6 +18,14 @@ def scenario_path(name: str) -> pathlib.Path:
     return folder / name
 
 
+def scenario_folder(name: str) -> pathlib.Path:
+    """A folder of shipped scenarios such as `self-test`; UserError where it is not installed."""
+    folder = _shipped_folder(_PACKAGE) / name
+    if not folder.is_dir():
+        raise UserError(f"the scenarios of {name} are not installed; there should be a folder {folder}")
+    return folder
+
+
 def _shipped_folder(package: pathlib.Path) -> pathlib.Path:
     installed = package / "shipped"
     return installed if installed.is_dir() else package.parent / "scenarios"

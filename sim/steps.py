@@ -19,8 +19,9 @@ from pydantic import (
 )
 
 from flags.catalog import did_you_mean
+from sim.fault_catalogue import CATALOGUE, PointSpec, points_by_kernel, points_with
 from sim.flag_values import FlagKey, FlagValues
-from sim.places import AtChunk, AtWord, FaultPoint, Place, in_words_of_delay
+from sim.places import AtChunk, AtWord, FaultPoint, Place, in_words_of_delay, in_words_of_hang
 from sim.strict import Strict
 from sim.units import PERCENT, Duration, Percent, parse_percent, show
 
@@ -217,30 +218,105 @@ class Outage(Strict):
         return said.get(self.fault, "")
 
 
+How = Literal["short", "corrupt", "cancel", "kill-guest"]
+"""What a fault does to an act, besides failing it or holding it up."""
+
+
+def _spec(info: ValidationInfo) -> PointSpec | None:
+    """Of the step's `fault`; None where that is mistaken itself."""
+    fault = info.data.get("fault")
+    return CATALOGUE[fault] if fault is not None else None
+
+
+def _written(spec: PointSpec) -> tuple[str, ...]:
+    """The kinds that an `inject` may ask for there."""
+    return tuple(kind for kind in spec.kinds if kind != "kill-node")
+
+
+def _later_incarnation(nth: int | None, spec: PointSpec | None) -> int | None:
+    if nth == 1 and spec is not None and spec.of_resume:
+        raise ValueError(f"no resume starts the first incarnation; {spec.point} takes 2 or more")
+    return nth
+
+
 class Inject(Strict):
     """Arm a fault on every sandbox that matches, until `clear`, or until it fired `count` times on it.
 
-    It fails the act with `errno`, or holds it up for `delay` seconds.
+    It fails the act with `errno`; holds it up for `delay` seconds; lets it `hang` for as long, and fails it then
+    (ETIMEDOUT); or disturbs it as `how` says. `by: kernel` has the kernel return the errno to the copying thread. With
+    `nth`, only in the n-th pause or checkpoint of a sandbox; at a point of a resume, in its n-th incarnation.
     """
 
     kind: Literal["inject"] = "inject"
     fault: FaultPoint
     errno: Errno | None = None
     delay: Duration | None = None
+    hang: Duration | None = None
+    how: How | None = None
+    by: Literal["kernel"] | None = None
     at: At = "first"
     sandboxes: str = "*"
     count: AtLeastOne | None = None
+    nth: AtLeastOne | None = None
+
+    @field_validator("how")
+    @classmethod
+    def _is_known_at_the_point(cls, how: How | None, info: ValidationInfo) -> How | None:
+        spec = _spec(info)
+        if spec is not None and how is not None and how not in spec.kinds:
+            fitting = ", ".join(points_with(how))
+            raise ValueError(f"{spec.point} has no {how}; it has {', '.join(_written(spec))}; {how} is for {fitting}")
+        return how
+
+    @field_validator("by")
+    @classmethod
+    def _can_come_from_the_kernel(cls, by: str | None, info: ValidationInfo) -> str | None:
+        spec = _spec(info)
+        if by is None or spec is None:
+            return by
+        if not spec.by_kernel:
+            raise ValueError(f"by: kernel is for {', '.join(points_by_kernel())}; remove it at {spec.point}")
+        if found := [name for name in ("delay", "hang", "how") if info.data.get(name) is not None]:
+            raise ValueError(f"by: kernel returns an errno; remove {found[0]}")
+        if info.data.get("errno") == "EINTR":
+            raise ValueError("the call would be made again for ever after EINTR; use another errno, or remove by")
+        return by
+
+    @field_validator("at")
+    @classmethod
+    def _has_chunks(cls, at: Place, info: ValidationInfo) -> Place:
+        spec = _spec(info)
+        if spec is not None and not spec.chunked:
+            raise ValueError(f"{spec.point} has no chunks; remove at")
+        return at
+
+    @field_validator("count")
+    @classmethod
+    def _can_be_counted(cls, count: int | None, info: ValidationInfo) -> int | None:
+        if count is not None and info.data.get("by") and info.data.get("errno") in {"EAGAIN", "ENOMEM"}:
+            raise ValueError("the kernel returns it to every retry until the pause ends; remove count")
+        return count
+
+    @field_validator("nth")
+    @classmethod
+    def _comes_after_this_step(cls, nth: int | None, info: ValidationInfo) -> int | None:
+        return _later_incarnation(nth, _spec(info))
 
     @model_validator(mode="after")
-    def _fails_or_delays(self) -> Self:
-        if self.errno is not None and self.delay is not None:
-            raise ValueError("a fault fails or delays; remove errno or delay")
+    def _does_one_thing(self) -> Self:
+        found = [name for name in ("errno", "delay", "hang", "how") if getattr(self, name) is not None]
+        if len(found) > 1:
+            raise ValueError(f"a fault does one thing; remove {' or '.join(found)}")
         return self
 
     @property
     def error(self) -> str:
-        """What the fault gives: an errno name (EIO unless given), or `delay 300 ms`."""
-        return in_words_of_delay(self.delay) if self.delay is not None else self.errno or "EIO"
+        """What the fault gives: an errno name (EIO unless given), `delay 300 ms`, `hang 2000 ms`, or how."""
+        if self.delay is not None:
+            return in_words_of_delay(self.delay)
+        if self.hang is not None:
+            return in_words_of_hang(self.hang)
+        return self.how or self.errno or "EIO"
 
     @property
     def errno_number(self) -> int:
@@ -254,16 +330,38 @@ class Clear(Strict):
 
 
 class CrashPoint(Strict):
-    """The node dies at this act, just before it is done."""
+    """The node dies at this act, just before it is done: at `chunk` (0 unless given) where the point has chunks.
+
+    With `nth`, only in the n-th pause or checkpoint of a sandbox; at a point of a resume, in its n-th incarnation.
+    """
 
     fault: FaultPoint
-    chunk: ChunkIndex = 0
+    chunk: ChunkIndex | None = None
+    nth: AtLeastOne | None = None
+
+    @field_validator("chunk")
+    @classmethod
+    def _has_chunks(cls, chunk: int | None, info: ValidationInfo) -> int | None:
+        spec = _spec(info)
+        if chunk is not None and spec is not None and not spec.chunked:
+            raise ValueError(f"{spec.point} has no chunks; remove chunk")
+        return chunk
+
+    @field_validator("nth")
+    @classmethod
+    def _comes_after_this_step(cls, nth: int | None, info: ValidationInfo) -> int | None:
+        return _later_incarnation(nth, _spec(info))
+
+    @property
+    def place(self) -> Place:
+        """Which chunk; no matter where the point has none."""
+        return AtChunk(self.chunk or 0)
 
 
 class Crash(Strict):
     """SIGKILL the node, at once without `at`; the next `restart` recovers.
 
-    With `at`, the crash is armed here and fires in a later `pause` of a sandbox that matches.
+    With `at`, the crash is armed here and fires in a later pause, checkpoint or resume of a sandbox that matches.
     """
 
     kind: Literal["crash"] = "crash"
@@ -290,13 +388,24 @@ class Wait(Strict):
     seconds: Duration
 
 
+class Eventually(Strict):
+    """It need not hold at once: up to `within` ticks pass, it is looked at after each, and holds when it first does."""
+
+    within: AtLeastOne
+
+
 class StateExpectation(Strict):
-    """Every sandbox that matches is in one of `state`; and `counts` says how many of them are in which state."""
+    """Every sandbox that matches is in one of `state`; and `counts` says how many of them are in which state.
+
+    No match makes the run inconclusive unless `allow_empty`.
+    """
 
     sandboxes: str = "*"
+    where: Where | None = None
     state: States | None = None
     counts: Annotated[Mapping[State, Count], Field(min_length=1)] | None = None
     allow_empty: bool = False
+    eventually: Eventually | None = None
 
     @model_validator(mode="after")
     def _something_is_expected(self) -> Self:

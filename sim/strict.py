@@ -35,12 +35,16 @@ _LIMITS = {
 
 @dataclass(frozen=True, order=True, slots=True)
 class Finding:
-    """One mistake in a document; line and column are 1-based, `path` is empty for the document as a whole."""
+    """One mistake in a document; line and column are 1-based, `path` is empty for the document as a whole.
+
+    `file` is empty for the document's own file.
+    """
 
     line: int
     column: int
     path: str
     message: str
+    file: str = ""
 
     def __str__(self) -> str:
         return f"{self.line}:{self.column}: error: " + (f"{self.path}: " if self.path else "") + self.message
@@ -57,7 +61,7 @@ class Strict(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            known = [name for name in cls.model_fields if name != "kind"]
+            known = [field.alias or name for name, field in cls.model_fields.items() if name != "kind"]
             lines = [_with_known_keys(line, known) for line in error.errors(include_url=False)]
             raise ValidationError.from_exception_data(error.title, lines) from None
 
@@ -86,7 +90,8 @@ def _follows_from_others(line: ErrorDetails) -> bool:
 
 def finding(document: Document, path: Path, message: str, *, key: bool = False) -> Finding:
     """A finding at the value of `path`, or at its key."""
-    return Finding(*document.where(path, key=key), dotted(path), message)
+    origin = document.origin(path, key=key)
+    return Finding(origin.line, origin.column, dotted(path), message, origin.file)
 
 
 def dotted(path: Path) -> str:
@@ -98,7 +103,8 @@ def _finding(line: ErrorDetails, document: Document) -> Finding:
     path = _known_part(line["loc"], document)
     if line["type"] == "missing":
         path, shown = _known_part(line["loc"][:-1], document), (*path, str(line["loc"][-1]))
-        return Finding(*document.where(path), dotted(shown), "missing; it is required")
+        origin = document.origin(path)
+        return Finding(origin.line, origin.column, dotted(shown), "missing; it is required", origin.file)
     at_key = line["type"] == "unknown_key" or line["loc"][-1:] == ("[key]",)
     return finding(document, path, _message(line), key=at_key)
 

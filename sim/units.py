@@ -45,6 +45,15 @@ def format_size(size: int) -> str:
     return f"{size}B"
 
 
+def format_duration(seconds: float) -> str:
+    """As a file writes it: `2h`, `30m`, `3s`, `250ms`."""
+    for unit in ("h", "m", "s"):
+        number = seconds / _SECONDS[unit]
+        if number >= 1 and number == int(number):
+            return f"{int(number)}{unit}"
+    return f"{seconds * 1e3:g}ms" if seconds < 1 else f"{seconds:g}s"
+
+
 def show(value: Any) -> str:
     """A value of a document as a message names it."""
     if isinstance(value, str):

@@ -9,15 +9,23 @@ from typing import Any
 
 from engine import events as engine_events
 from sim import events
+from sim.flag_view import FlagChange, SourceView, Switch, is_for_some, next_source
 from sim.ledger import Entry
+from sim.mutants.catalogue import wrong_engine
+from sim.track import NO_TRACK, OWN_PACE, Pace, Sample, Track, next_track, thinned
 
 LOG_LENGTH = 500
+PEAKS = 8
+MOST_SAMPLES = 1000
 PUNCH = "memfd-punch-on-snapshot"
 
 
 @dataclass(frozen=True, slots=True)
 class PauseView:
-    """One pause of one sandbox, as far as it is known; bytes, milliseconds, `t` seconds since the run began."""
+    """One pause of one sandbox, as far as it is known; bytes, milliseconds, `t` seconds since the run began.
+
+    `peak` is the most of memfd and cache that a chunk was told with; 0 where there is no memfd.
+    """
 
     id: str
     sandbox: str
@@ -42,12 +50,19 @@ class PauseView:
     error: str | None = None
     punch_error: str | None = None
     condemn_error: str | None = None
+    peak: int = 0
     peak_over: int | None = None
     peak_ratio: float | None = None
     copy_ms: float | None = None
     blocked_ms: float | None = None
     build: str | None = None
     content_hash: str | None = None
+    track: Track = NO_TRACK
+
+    @property
+    def paced(self) -> bool:
+        """True where somebody slowed or held it: it is in no figure."""
+        return self.track.paced
 
     @property
     def condemned(self) -> bool:
@@ -57,7 +72,11 @@ class PauseView:
 
 @dataclass(frozen=True, slots=True)
 class SandboxView:
-    """One sandbox now. `resident` and `cached` are bytes; `pause` is the one in flight, else the last."""
+    """One sandbox now. `resident` and `cached` are bytes; `pause` is the one in flight, else the last.
+
+    `peaks` are of the last few pauses that have ended, each in units of what the guest held at the freeze, the
+    latest at the end.
+    """
 
     name: str
     memory: int
@@ -76,8 +95,10 @@ class SandboxView:
     resident: int = 0
     cached: int = 0
     punched: int = 0
+    peaks: tuple[float, ...] = ()
     pause: PauseView | None = None
     refusal: str | None = None
+    pace: Pace = OWN_PACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +111,8 @@ class FaultView:
     at: str
     sandboxes: str
     fired: int = 0
+    fired_on: dict[str, int] = field(default_factory=dict)
+    by_kernel: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +139,6 @@ class MemoryView:
 
 
 @dataclass(frozen=True, slots=True)
-class Switch:
-    """The punch flag was turned on for some or all, or off for everybody (the kill switch), at its source at `t`.
-
-    `took_ms` until the node had it; None where that was not awaited, as in an outage.
-    """
-
-    t: float
-    on: bool
-    took_ms: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class View:
     """The whole run, frozen. `log` holds the latest entries, oldest first."""
 
@@ -141,11 +152,24 @@ class View:
     sandboxes: dict[str, SandboxView] = field(default_factory=dict)
     pauses: tuple[PauseView, ...] = ()
     flags: dict[str, Any] = field(default_factory=dict)
+    flag_changes: dict[str, FlagChange] = field(default_factory=dict)
+    source: SourceView = field(default_factory=SourceView)
     switches: tuple[Switch, ...] = ()
     faults: tuple[FaultView, ...] = ()
     memory: MemoryView = MemoryView()
+    samples: tuple[Sample, ...] = ()
     judged: tuple[events.Judged, ...] = ()
     log: tuple[Entry, ...] = ()
+
+    @property
+    def measured(self) -> tuple[PauseView, ...]:
+        """The pauses that went at their own pace: those of which figures are made."""
+        return tuple(each for each in self.pauses if not each.paced)
+
+    @property
+    def wrong_engine(self) -> str | None:
+        """`resume-after-punch (wrong on purpose)`; None where the engine is the sound one."""
+        return wrong_engine(self.run.mutant, self.run.profile, self.run.mended) if self.run else None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -161,11 +185,14 @@ class Fold:
 
     def __init__(self) -> None:
         self._view = View()
+        self._t = 0.0
         self._sandboxes: dict[str, SandboxView] = {}
         self._pauses: dict[str, PauseView] = {}
         self._faults: dict[int, FaultView] = {}
         self._flags: dict[str, Any] = {}
+        self._flag_changes: dict[str, FlagChange] = {}
         self._switches: list[Switch] = []
+        self._samples: tuple[Sample, ...] = ()
         self._log: deque[Entry] = deque(maxlen=LOG_LENGTH)
 
     def apply(self, entries: Iterable[Entry]) -> int:
@@ -173,12 +200,16 @@ class Fold:
         count = 0
         for entry in entries:
             self._log.append(entry)
-            self._view = replace(self._view, t=max(self._view.t, entry.t))
+            self._t = max(self._t, entry.t)
             if entry.pause is not None and entry.sandbox is not None:
                 self._apply_to_pause(entry.pause, entry.sandbox, entry)
             if entry.sandbox is not None:
                 self._apply_to_sandbox(entry.sandbox, entry)
             self._apply_to_run(entry)
+            if isinstance(entry.event, events.MemorySampled):
+                memory = self._view.memory
+                sample = Sample(entry.t, memory.guests + memory.hugetlb, memory.caches)
+                self._samples = thinned((*self._samples, sample), MOST_SAMPLES)
             count += 1
         return count
 
@@ -186,17 +217,22 @@ class Fold:
         """A frozen copy of everything known."""
         return replace(
             self._view,
+            t=self._t,
             sandboxes=dict(self._sandboxes),
             pauses=tuple(self._pauses.values()),
             faults=tuple(self._faults.values()),
             flags=dict(self._flags),
+            flag_changes=dict(self._flag_changes),
             switches=tuple(self._switches),
+            samples=self._samples,
             log=tuple(self._log),
         )
 
     def _apply_to_pause(self, pause_id: str, sandbox: str, entry: Entry) -> None:
         pause = self._pauses.get(pause_id) or PauseView(pause_id, sandbox, entry.t)
-        self._pauses[pause_id] = pause = _next_pause(pause, entry)
+        track = next_track(pause.track, entry)
+        pause = _next_pause(pause if track is pause.track else replace(pause, track=track), entry)
+        self._pauses[pause_id] = pause
         if sandbox in self._sandboxes:
             self._sandboxes[sandbox] = replace(self._sandboxes[sandbox], pause=pause)
 
@@ -206,6 +242,8 @@ class Fold:
                 self._sandboxes[name] = SandboxView(
                     name, made.memory, made.page_size, made.block_size, made.template, made.team, made.cluster
                 )
+            case events.PaceSet(factor, held) if name in self._sandboxes:
+                self._sandboxes[name] = replace(self._sandboxes[name], pace=Pace(factor, held))
             case _ if name in self._sandboxes:
                 self._sandboxes[name] = _next_sandbox(self._sandboxes[name], entry)
             case _:
@@ -215,17 +253,30 @@ class Fold:
         match entry.event:
             case events.FlagSet(flag, value) as changed:
                 self._flags[flag] = value
+                self._flag_changes[flag] = FlagChange(entry.t, changed.by, changed.effective)
                 if flag == PUNCH:
-                    self._switch(Switch(entry.t - (changed.took_ms or 0.0) / 1e3, _is_on(value), changed.took_ms))
+                    self._switch(Switch(entry.t - (changed.took_ms or 0.0) / 1e3, is_for_some(value), changed.took_ms))
+            case events.OutageEnded():
+                self._flag_changes = {key: replace(each, effective=True) for key, each in self._flag_changes.items()}
+                self._view = _next_run(self._view, entry)
             case events.FaultArmed(fault_id, fault, error, at, sandboxes):
-                self._faults[fault_id] = FaultView(fault_id, fault, error, at, sandboxes)
+                kernel = entry.event.by_kernel
+                self._faults[fault_id] = FaultView(fault_id, fault, error, at, sandboxes, by_kernel=kernel)
             case events.FaultFired(fault_id) if fault_id in self._faults:
-                known = self._faults[fault_id]
-                self._faults[fault_id] = replace(known, fired=known.fired + 1)
+                self._faults[fault_id] = _fired(self._faults[fault_id], entry.sandbox or "")
             case events.FaultsCleared():
                 self._faults.clear()
+            case events.NodeCrashed():
+                self._at_own_pace()
+                self._view = _next_run(self._view, entry)
             case _:
                 self._view = _next_run(self._view, entry)
+
+    def _at_own_pace(self) -> None:
+        """Another node knows of no pace."""
+        for name, sandbox in self._sandboxes.items():
+            if sandbox.pace.set:
+                self._sandboxes[name] = replace(sandbox, pace=OWN_PACE)
 
     def _switch(self, switch: Switch) -> None:
         """Each change once; what is off before the first step was never turned off."""
@@ -234,8 +285,9 @@ class Fold:
             self._switches.append(switch)
 
 
-def _is_on(value: Any) -> bool:
-    return bool(value) if not isinstance(value, dict) else value.get("rollout") != "0%"
+def _fired(fault: FaultView, sandbox: str) -> FaultView:
+    fired_on = fault.fired_on | {sandbox: fault.fired_on.get(sandbox, 0) + 1}
+    return replace(fault, fired=fault.fired + 1, fired_on=fired_on)
 
 
 def _next_run(view: View, entry: Entry) -> View:
@@ -243,7 +295,7 @@ def _next_run(view: View, entry: Entry) -> View:
         case events.RunStarted() as run:
             return replace(view, run=run, memory=replace(view.memory, budget=run.budget))
         case events.NodeStarted(pid):
-            return replace(view, node="up", node_pid=pid)
+            return replace(view, node="up", node_pid=pid, source=SourceView(outage=view.source.outage))
         case events.NodeCrashed():
             return replace(view, node="crashed")
         case events.Ticked(tick):
@@ -252,6 +304,8 @@ def _next_run(view: View, entry: Entry) -> View:
             return replace(view, step=step)
         case events.MemorySampled() as sample:
             return replace(view, memory=_next_memory(view.memory, sample))
+        case events.FlagSourceChanged() | events.OutageBegan() | events.OutageEnded() | events.LeaseMeasured():
+            return replace(view, source=next_source(view.source, entry))
         case events.Judged() as judged:
             return replace(view, judged=(*view.judged, judged))
         case events.RunEnded() as ended:
@@ -303,8 +357,8 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
             return replace(sandbox, resident=0)
         case engine_events.CacheDeleted():
             return replace(sandbox, cached=0)
-        case events.PauseSettled(outcome="finished", build=build):
-            return replace(sandbox, build=build, reason="its memory is in a finished build")
+        case events.PauseSettled() as settled:
+            return _pause_ended(sandbox, settled)
         case events.RequestRefused(reason=reason):
             return replace(sandbox, refusal=reason)
     return sandbox
@@ -316,7 +370,15 @@ def _copied_on(sandbox: SandboxView, published: engine_events.ChunkPublished) ->
         return sandbox  # it was resumed meanwhile: that memory is its predecessor's
     source = published.source_resident
     resident = sandbox.resident if source is None else min(sandbox.resident, source)
-    return replace(sandbox, resident=resident, cached=max(sandbox.cached, published.cache_resident))
+    cached = max(sandbox.cached, published.cache_resident)
+    return replace(sandbox, resident=resident, cached=cached)
+
+
+def _pause_ended(sandbox: SandboxView, settled: events.PauseSettled) -> SandboxView:
+    peaks = sandbox.peaks if settled.peak_ratio is None else (*sandbox.peaks, settled.peak_ratio)[-PEAKS:]
+    if settled.outcome != "finished":
+        return replace(sandbox, peaks=peaks)
+    return replace(sandbox, peaks=peaks, build=settled.build, reason="its memory is in a finished build")
 
 
 def _next_pause(pause: PauseView, entry: Entry) -> PauseView:
@@ -328,9 +390,10 @@ def _next_pause(pause: PauseView, entry: Entry) -> PauseView:
         case engine_events.Planned(path, punch, reason, chunks, dirty, notes):
             pause = replace(pause, path=path, punch=punch, punch_reason=reason, notes=tuple(notes))
             return replace(pause, chunks=chunks, dirty_bytes=dirty)
-        case engine_events.ChunkPublished(length=length):
-            published = pause.published_bytes + length
-            return replace(pause, published=pause.published + 1, published_bytes=published)
+        case engine_events.ChunkPublished(length=length, source_resident=source, cache_resident=cached):
+            published, held = pause.published_bytes + length, 0 if source is None else source + cached
+            peak = max(pause.peak, held)
+            return replace(pause, published=pause.published + 1, published_bytes=published, peak=peak)
         case engine_events.CleanPagesPunched(freed=freed):
             return replace(pause, punched_bytes=max(pause.punched_bytes, freed))
         case engine_events.ChunkPunched(freed=freed):

@@ -7,13 +7,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 Path = tuple[str | int, ...]
 Position = tuple[int, int]
 """1-based line and column, in characters."""
+
+
+class Origin(NamedTuple):
+    """Where a part was written: 1-based line and column; `file` is empty for the document's own."""
+
+    line: int
+    column: int
+    file: str = ""
+
 
 MAX_DEPTH = 40
 
@@ -38,16 +47,21 @@ class Document:
     """What one text holds: `data` from dict, list and scalars; where each path's key and value stand; what is wrong."""
 
     data: Any = None
-    keys: dict[Path, Position] = field(default_factory=dict)
-    values: dict[Path, Position] = field(default_factory=dict)
+    keys: dict[Path, Position | Origin] = field(default_factory=dict)
+    values: dict[Path, Position | Origin] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     def where(self, path: Path, *, key: bool = False) -> Position:
         """The position of the value at `path` (of its key with `key`); of its nearest parent when it is not there."""
+        origin = self.origin(path, key=key)
+        return origin.line, origin.column
+
+    def origin(self, path: Path, *, key: bool = False) -> Origin:
+        """The same with the file, for a document that was put together from several."""
         while path and path not in self.values:
             path, key = path[:-1], False
         positions = self.keys if key and path in self.keys else self.values
-        return positions.get(path, (1, 1))
+        return Origin(*positions.get(path, (1, 1)))
 
 
 class _UnreadableError(Exception):

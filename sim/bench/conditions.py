@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine import linux
 from engine.errors import UserError
-from sim.bench import candidates
+from sim.bench import candidates, screen
 from sim.bench.hugetlb import HUGE_PAGE
 from sim.bench.layouts import has_parent
 from sim.bench.rows import DISK, TMPFS, Row
@@ -43,6 +43,8 @@ def destinations(cache_dir: Path | None) -> Iterator[dict[str, Path]]:
 def reason_to_leave_out(row: Row, size: int, folders: dict[str, Path], no_huge_pages: str | None) -> str | None:
     """Why this host cannot measure the row; None where it can."""
     case = row.case
+    if any(need.take is screen.fleet_screen for need in row.needs) and (reason := screen.reason_to_leave_out()):
+        return reason
     if case.page_size == HUGE_PAGE and no_huge_pages:
         return no_huge_pages
     if case.page_size == HUGE_PAGE and size % HUGE_PAGE:

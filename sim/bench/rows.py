@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sim.bench import candidates, latencies, layouts
+from sim.bench import candidates, latencies, layouts, screen
 from sim.bench.candidates import GIB, Bench, Case, Taken
 from sim.bench.hugetlb import HUGE_PAGE
 from sim.oracle import PAGE
@@ -75,7 +75,7 @@ class Row:
 
 def rows() -> list[Row]:
     """Every row, in the order in which it is told."""
-    return [*_copies(), *_source_free(), *_peaks(), *_answers(), *_scans(), *_compares(), *_latencies()]
+    return [*_copies(), *_source_free(), *_peaks(), *_answers(), *_scans(), *_compares(), *_latencies(), *_screens()]
 
 
 def _full() -> Iterator[Case]:
@@ -178,6 +178,12 @@ def _compares() -> Iterator[Row]:
 def _latencies() -> Iterator[Row]:
     yield Row("spawn", Case(), (Measurement(latencies.spawn, Case()),), _as_taken, unit="ms", goal=Goal(3.0))
     yield Row("decision", Case(), (Measurement(latencies.decision, Case()),), _p99, unit="us p99", goal=Goal(400.0))
+
+
+def _screens() -> Iterator[Row]:
+    """1,000 rows at 4 Hz."""
+    needs = (Measurement(screen.fleet_screen, Case()),)
+    yield Row("fleet-screen", Case(), needs, _as_taken, unit="% of a core", goal=Goal(15.0))
 
 
 def _as_taken(taken: Figures) -> dict[str, float]:

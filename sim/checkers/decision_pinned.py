@@ -6,9 +6,8 @@ from typing import Any
 
 from sim import events
 from sim.checkers.evidence import Evidence, violation
+from sim.trace.decision_pinned import contradictions, freed_unasked
 from sim.view import PauseView
-
-PUNCH, BACKGROUND, DEDUP = "memfd-punch-on-snapshot", "memfd-background-copy", "memfile-diff-dedup"
 
 
 class DecisionPinned:
@@ -28,7 +27,11 @@ class DecisionPinned:
             self._done.add(pause.id)
             self.checked += 1
             decisions = sum(isinstance(each.event, events.Decided) for each in evidence.of_pause(pause.id))
-            for reason in _contradictions(pause, decisions):
+            reasons = [] if decisions == 1 else [f"the pause has {decisions} decisions, not one"]
+            reasons += contradictions(pause, _latched(evidence, pause)) or freed_unasked(
+                evidence.of_pause(pause.id), pause
+            )
+            for reason in reasons:
                 found = violation(pause.sandbox, reason, incarnation=pause.incarnation, pause=pause.id)
                 self.violations.append(found)
 
@@ -36,22 +39,7 @@ class DecisionPinned:
         """Everything was judged when it settled."""
 
 
-def _contradictions(pause: PauseView, decisions: int) -> list[str]:
-    found = []
-    if decisions != 1:
-        found.append(f"the pause has {decisions} decisions, not one")
-    value = {flag: each["value"] for flag, each in pause.decision.items()}
-    if pause.punched_bytes and not value.get(PUNCH):
-        found.append(f"{pause.punched_bytes} bytes were freed, and the decision was not to punch")
-    if pause.path is not None and pause.path not in _paths(pause, value):
-        found.append(f"the path was {pause.path}, which is not what the flags said")
-    return found
-
-
-def _paths(pause: PauseView, value: dict[str, Any]) -> set[str]:
-    """What the decision allows; whether there is a memfd was latched before it."""
-    if pause.checkpoint:
-        return {"in-place", "process"}
-    if value.get(DEDUP, {}).get("enabled"):
-        return {"dedup", "process"}
-    return {"memfd-background" if value.get(BACKGROUND) else "memfd", "process"}
+def _latched(evidence: Evidence, pause: PauseView) -> bool | None:
+    """Whether the paused incarnation gave its memfd; None where its start was not told."""
+    born = (each.born for each in evidence.guests() if each.born.incarnation == pause.incarnation)
+    return next((each.use_memfd for each in born), None)

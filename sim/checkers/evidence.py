@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engine.events import Event
 from engine.incarnation import start_time_of, state_of
 from sim import events
-from sim.ledger import Entry
+from sim.ledger import EVENTS_FILE, Entry, Follower
 from sim.oracle import PAGE, ZEROED, Mismatch, generations, key_of, mismatches
 from sim.view import View
 
@@ -88,9 +88,25 @@ class Evidence:
         """The entries of one pause, in order."""
         return (each for each in self.entries if each.pause == pause)
 
+    def damaged(self) -> set[str]:
+        """Builds in which an injected fault flipped a byte: they must be refused, by name, when they are read."""
+        return _damaged(self.entries)
+
+    def damaged_by_now(self) -> set[str]:
+        """The same by the ledger as it has become: copies go on while a checker looks, and tell of a fault first."""
+        return _damaged(Follower(self.run_dir / EVENTS_FILE).new_entries())
+
     def mismatches(self, sandbox: str, pages: array.array[int], fd: int) -> Iterator[Mismatch]:
         """Pages of the memory behind `fd` that are not what their generations say."""
         return mismatches(key_of(self.seed, sandbox), pages, pieces(fd, len(pages) * PAGE))
+
+
+def _damaged(entries: Iterable[Entry]) -> set[str]:
+    return {
+        each.pause
+        for each in entries
+        if each.pause is not None and isinstance(each.event, events.FaultFired) and each.event.error == "corrupt"
+    }
 
 
 def pieces(fd: int, size: int) -> Iterator[bytes]:

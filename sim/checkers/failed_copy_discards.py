@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine import events as engine_events
 from engine.cache import PARTIAL
 from sim.checkers.evidence import Evidence, SpawnedGuest, violation
+from sim.trace.failed_copy_discards import failed_condemned
 from sim.view import PauseView
 
 
@@ -23,7 +23,11 @@ class FailedCopyDiscards:
     def observe(self, evidence: Evidence) -> None:
         guests = {each.born.incarnation: each for each in evidence.guests()}
         for pause in evidence.view.pauses:
-            if pause.id in self._done or pause.settled_at is None or not _failed_condemned(evidence, pause):
+            if (
+                pause.id in self._done
+                or pause.settled_at is None
+                or not failed_condemned(evidence.of_pause(pause.id), pause)
+            ):
                 continue
             self._done[pause.id] = pause
             self.checked += 1
@@ -39,16 +43,6 @@ class FailedCopyDiscards:
                 reason = f"the sandbox is {state}, not discarded"
                 found = violation(pause.sandbox, reason, incarnation=pause.incarnation, pause=pause.id)
                 self.violations.append(found)
-
-
-def _failed_condemned(evidence: Evidence, pause: PauseView) -> bool:
-    """By the ledger's own facts, or because the node died between the record and the finished build."""
-    if pause.outcome == "discarded":
-        return True
-    return any(
-        isinstance(each.event, engine_events.CopyFailed) and each.event.condemned and each.event.call != "teardown"
-        for each in evidence.of_pause(pause.id)
-    )
 
 
 def _left_undone(evidence: Evidence, pause: PauseView, guest: SpawnedGuest | None) -> list[str]:

@@ -26,15 +26,16 @@ class NeverResumed:
         pauses = [each for each in evidence.view.pauses if each.incarnation]
         self.checked = len({each.incarnation for each in pauses if each.punched_bytes})
         condemned = {each.incarnation: each.id for each in pauses if each.condemned}
+        end = time.monotonic() + _DYING
         for guest in evidence.guests():
             if guest.born.incarnation not in self._reported and guest.is_running():
-                self._look_at(guest, condemned.get(guest.born.incarnation), evidence.seed)
+                self._look_at(guest, condemned.get(guest.born.incarnation), evidence.seed, end)
 
     def conclude(self, evidence: Evidence) -> None:
         """No process is left after teardown; no_leaks looks for those that are."""
 
-    def _look_at(self, guest: SpawnedGuest, condemned_by: str | None, seed: int) -> None:
-        if condemned_by is not None and not _goes_on_running(guest):
+    def _look_at(self, guest: SpawnedGuest, condemned_by: str | None, seed: int, end: float) -> None:
+        if condemned_by is not None and not _goes_on_running(guest, end):
             return
         page = _first_lost_page(guest, seed)
         if not guest.is_running() or (condemned_by is None and page is None):
@@ -46,8 +47,7 @@ class NeverResumed:
         )
 
 
-def _goes_on_running(guest: SpawnedGuest) -> bool:
-    end = time.monotonic() + _DYING
+def _goes_on_running(guest: SpawnedGuest, end: float) -> bool:
     while guest.is_running():
         if time.monotonic() > end:
             return True

@@ -36,25 +36,29 @@ def _folders(evidence: Evidence) -> Iterator[Path]:
         yield evidence.builds
     yield evidence.socket_dir
     yield from evidence.condemned.glob("*.json")
-    yield from Path("/sys/fs/cgroup").glob(f"**/snapdrill-{evidence.run}")
+    name = f"snapdrill-{evidence.run}"
+    for parent, folders, _ in os.walk("/sys/fs/cgroup"):  # which passes over what others remove meanwhile
+        if name in folders:
+            yield Path(parent, name)
 
 
 def _held(run: str) -> list[str]:
     """Open fds and mappings of memory with this run's name, of every process that may be looked into."""
     found = []
     needle = f"snapdrill-{run}"
-    for process in Path("/proc").glob("[0-9]*"):
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
         try:
-            fds = list((process / "fd").iterdir())
-            maps = (process / "maps").read_text(errors="replace")
+            fds = os.listdir(f"/proc/{pid}/fd")
+            with open(f"/proc/{pid}/maps", "rb") as file:
+                maps = file.read()
         except OSError:  # somebody else's, or gone
             continue
-        if needle in maps or any(needle in _target(fd) for fd in fds):
-            found.append(f"process {process.name} still holds memory of this run")
+        if needle.encode() in maps or any(needle in _target(f"/proc/{pid}/fd/{fd}") for fd in fds):
+            found.append(f"process {pid} still holds memory of this run")
     return found
 
 
-def _target(fd: Path) -> str:
+def _target(fd: str) -> str:
     try:
         return os.readlink(fd)
     except OSError:  # closed meanwhile: our own listing of /proc/self/fd always is

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sim.checkers.evidence import Evidence, violation
-from sim.view import PauseView
-
-MARGIN = 8 << 20
+from sim.trace.peak_bounded import exceeded
 
 
 class PeakBounded:
@@ -26,17 +24,10 @@ class PeakBounded:
                 continue
             self._done.add(pause.id)
             self.checked += 1
-            bound = _bound(pause)
-            if pause.peak_over > bound:
-                reason = f"the pause took {pause.peak_over} bytes beyond its guest, more than {bound}"
+            reason = exceeded(pause, pause.peak_over)
+            if reason is not None:
                 found = violation(pause.sandbox, reason, incarnation=pause.incarnation, pause=pause.id)
                 self.violations.append(found)
 
     def conclude(self, evidence: Evidence) -> None:
         """Everything was judged when it settled."""
-
-
-def _bound(pause: PauseView) -> int:
-    """Where punching could not go on, the bytes are safe and the peak is that of not punching."""
-    punching = pause.punch and pause.punch_error is None and pause.condemn_error is None
-    return MARGIN if punching else (pause.dirty_bytes or 0) + MARGIN

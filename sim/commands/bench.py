@@ -4,6 +4,8 @@ Copies real guests' memory by whole pauses, and beside it by mmap + memmove (the
 memcpy (the limit), all interleaved in every round, and prints medians of per-round ratios. Rounds in which other
 processes took more than a few percent of the CPUs are dropped and counted. The exit code does not judge: 0, or 5 where
 --only matched nothing, 4 where nothing could be measured here.
+
+--calibrate FILE writes what a pause costs here, for `snapdrill forecast`: full copies of --size and of 4MiB.
 """
 
 from __future__ import annotations
@@ -34,20 +36,43 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Where on a disk to copy to; by default below runs/, else the current folder.",
 )
+@click.option(
+    "--calibrate", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write costs to FILE."
+)
 def command(
-    as_json: bool, rounds: int, size: str, only: tuple[str, ...], seed: int, cache_dir: Path | None
+    as_json: bool,
+    rounds: int,
+    size: str,
+    only: tuple[str, ...],
+    seed: int,
+    cache_dir: Path | None,
+    calibrate: Path | None,
 ) -> ExitCode:
     """Replaced by the module's docstring."""
     from sim.bench.rows import rows as all_rows
 
+    only = only or (("copy/full",) if calibrate else ())
     chosen = [row for row in all_rows() if row.is_selected(only)]
     if not chosen:
         names = ", ".join(dict.fromkeys(row.name for row in all_rows()))
         click.echo(f"snapdrill: --only {' '.join(only)} matches nothing; rows are named {names}", err=True)
         return ExitCode.NOTHING_SELECTED
     report = _measure(chosen, rounds=rounds, size=_size(size), seed=seed, cache_dir=cache_dir)
+    if calibrate is not None and report.results:
+        _write_calibration(calibrate, chosen, report, cache_dir)
     click.echo(json.dumps(report.document(), indent=2) if as_json else "\n".join(report.lines()))
     return ExitCode.HELD if report.results else ExitCode.UNSUPPORTED
+
+
+def _write_calibration(path: Path, chosen: list[Row], report: Report, cache_dir: Path | None) -> None:
+    """Beside what was measured, the same of small guests tells the fixed part of a pause."""
+    from datetime import UTC, datetime
+
+    from sim.bench.calibration import SMALL, calibration, write
+
+    small = _measure(chosen, rounds=report.rounds, size=SMALL, seed=report.seed, cache_dir=cache_dir)
+    write(path, calibration(report, small, datetime.now(UTC)))
+    click.echo(f"calibration: {path}", err=True)
 
 
 def _size(text: str) -> int:

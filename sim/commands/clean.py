@@ -37,10 +37,12 @@ def command(runs_dir: Path, dry_run: bool) -> ExitCode:
 
 
 def _run_dirs(runs_dir: Path) -> Iterator[Path]:
-    """`<name>/<stamp>-<seed>` each; the `latest` links lead to what is there anyway."""
+    """`<name>/<stamp>-<seed>` each, also in a pool worker's own folder; `latest` leads to what is there anyway."""
+    from sim.cluster import SCRATCH
     from sim.run_folder import RUN_FILE
 
-    for path in sorted(runs_dir.glob(f"*/*/{RUN_FILE}")):
+    found = [*runs_dir.glob(f"*/*/{RUN_FILE}"), *runs_dir.glob(f"{SCRATCH}*/*/*/{RUN_FILE}")]
+    for path in sorted(found):
         if not path.parent.is_symlink():
             yield path.parent
 
@@ -48,8 +50,9 @@ def _run_dirs(runs_dir: Path) -> Iterator[Path]:
 def _clean(run_dir: Path, dry_run: bool) -> list[str]:
     """One line for each thing ended, and one for a run that left nothing but its record open."""
     import dataclasses
+    import shutil
 
-    from sim import run_folder
+    from sim import cluster, run_folder
 
     record = run_folder.read_record(run_dir)
     if record.ended or record.runner_lives:
@@ -61,4 +64,6 @@ def _clean(run_dir: Path, dry_run: bool) -> list[str]:
         ]
     ended = run_folder.end_leftovers(record, run_dir)
     run_folder.write_record(run_dir, dataclasses.replace(record, ended=True))
+    if (worker := run_dir.parents[1]).name.startswith(cluster.SCRATCH):  # it keeps nothing
+        shutil.rmtree(worker)
     return [f"{run_dir}: ended {each}" for each in ended or ["the record: nothing else was left"]]

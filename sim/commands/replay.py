@@ -1,7 +1,11 @@
 """Tell a recorded run again: its events as sentences, the state they led to, and the summary.
 
 RUN is a run folder, the `latest` link beside it, the folder of a scenario's runs (its latest is taken), or an
-events.jsonl. Nothing is run: any machine can tell a recording from any other.
+events.jsonl. With `--at T` only what was known T seconds after the run began. Nothing is run: any machine can tell a
+recording from any other.
+
+`--tui` shows it on screen instead, as a live run is shown: space plays and holds, `[` and `]` go a second back or on,
+`n` goes to the next violation or fault.
 """
 
 from __future__ import annotations
@@ -13,10 +17,11 @@ from typing import TYPE_CHECKING
 import click
 
 from engine.errors import UserError
+from sim.terminal import is_terminal
 
 if TYPE_CHECKING:
     from sim.ledger import Entry
-    from sim.view import View
+    from sim.stored_run import StoredRun
 
 
 @click.command("replay")
@@ -24,67 +29,60 @@ if TYPE_CHECKING:
 @click.option("--sandbox", metavar="NAME", help="Only what happened to this sandbox.")
 @click.option("--at", "until", metavar="T", type=float, help="Stop T seconds after the run began.")
 @click.option("--last", metavar="N", type=click.IntRange(min=0), help="Only the last N of these events.")
-def command(run: Path, sandbox: str | None, until: float | None, last: int | None) -> None:
+@click.option("--event", "kinds", metavar="EVENT", multiple=True, help="Only events of this name; may be repeated.")
+@click.option("--tui", "on_screen", is_flag=True, help="Watch it on screen: play, hold, scrub.")
+def command(
+    run: Path, sandbox: str | None, until: float | None, last: int | None, kinds: tuple[str, ...], on_screen: bool
+) -> None:
     """Print it, or UserError naming what cannot be read."""
+    from sim.report.fleet import fleet_table, moment
     from sim.report.text import summary
-    from sim.view import Fold
+    from sim.stored_run import open_run
 
-    path = events_file(run)
-    entries = [entry for entry in _read(path) if until is None or entry.t <= until]
-    fold = Fold()
-    fold.apply(entries)
-    view = fold.view()
+    stored = open_run(run)
+    if on_screen and is_terminal():
+        _watch(stored, until)
+        return
+    view = stored.view_at(until)
     if sandbox is not None and sandbox not in view.sandboxes:
-        raise UserError(f"{path}: no sandbox is called {sandbox}; there are: {', '.join(view.sandboxes) or 'none'}")
-    for line in _told(entries, sandbox, last):
+        known = ", ".join(view.sandboxes) or "none"
+        raise UserError(f"{stored.path}: no sandbox is called {sandbox}; there are: {known}")
+    _check_kinds(kinds)
+    known_then = [entry for entry in stored.entries if until is None or entry.t <= until]
+    for line in _told(known_then, sandbox, last, kinds):
         click.echo(line)
-    click.echo(f"\nstate at {view.t:.3f} s")
-    for line in _states(view, sandbox):
-        click.echo(line)
-    click.echo(f"\n{summary(view, path.parent)}")
+    click.echo(f"\nstate at {view.t if until is None else until:.3f} s")
+    click.echo("\n".join([*moment(view), *fleet_table(view, sandbox)]))
+    if len(known_then) == len(stored.entries):  # before its end a run has nothing to sum up
+        click.echo(f"\n{summary(view, stored.folder)}")
 
 
-def events_file(run: Path) -> Path:
-    """The ledger that RUN means; UserError where it means none."""
-    from sim.ledger import EVENTS_FILE
+def _watch(stored: StoredRun, at: float | None) -> None:
+    from sim.tui.replay import ReplayApp
 
-    for path in (run, run / EVENTS_FILE, run / "latest" / EVENTS_FILE):
-        if path.is_file():
-            return path
-    raise UserError(f"{run}: no {EVENTS_FILE} there; give a run folder such as runs/demo/latest")
+    app = ReplayApp(stored, held=at is not None)
+    app.playback.t = min(at or 0.0, app.playback.end)
+    app.run()
 
 
-def _read(path: Path) -> list[Entry]:
-    from sim.ledger import LedgerError, read
+def _check_kinds(kinds: Sequence[str]) -> None:
+    from sim.ledger import EVENT_TYPES
 
-    try:
-        return read(path)
-    except LedgerError as error:
-        raise UserError(f"{path}: {error}") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    for kind in kinds:
+        if kind not in EVENT_TYPES:
+            from flags.catalog import did_you_mean
+
+            raise UserError(f'no event is called "{kind}"; {did_you_mean(kind, EVENT_TYPES)}')
 
 
-def _told(entries: Sequence[Entry], sandbox: str | None, last: int | None) -> list[str]:
+def _told(entries: Sequence[Entry], sandbox: str | None, last: int | None, kinds: Sequence[str]) -> list[str]:
     from sim.report import words
 
     told = [
         entry
         for entry in entries
-        if not isinstance(entry.event, words.SAMPLES) and (sandbox is None or entry.sandbox == sandbox)
+        if (entry.name in kinds if kinds else not isinstance(entry.event, words.SAMPLES))
+        and (sandbox is None or entry.sandbox == sandbox)
     ]
     start = 0 if last is None else max(0, len(told) - last)
     return [f"{words.clock(entry.t)}  {words.sentence(entry)}" for entry in told[start:]]
-
-
-def _states(view: View, sandbox: str | None) -> list[str]:
-    from sim.report.words import size
-
-    rows = [each for each in view.sandboxes.values() if sandbox is None or each.name == sandbox]
-    width = max((len(each.name) for each in rows), default=0)
-    return [
-        f"  {each.name:<{width}}  {each.state:<13} {size(each.resident):>10} resident"
-        + (f"  build {each.build}" if each.build else "")
-        + (f"  ({each.reason})" if each.reason else "")
-        for each in rows
-    ]

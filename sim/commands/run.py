@@ -1,24 +1,36 @@
 """Run scenarios on real memory and judge them.
 
 PATHS are scenario files, or folders whose *.yaml files are scenarios. Each scenario gets a run folder with its ledger,
-report.json and junit.xml. Exit codes: 0 held, 1 violated, 2 invalid file (nothing was started), 3 inconclusive, 4 this
-host cannot run it, 5 nothing selected, 130 interrupted.
+report.json, junit.xml and report.html; in a step of GitHub Actions it also annotates the scenario files and adds to
+the step's summary. Exit codes: 0 held, 1 violated, 2 invalid file (nothing was started), 3 inconclusive, 4 this host
+cannot run it, 5 nothing selected, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sim.verdict import ExitCode
 
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
 
 @click.command("run")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Use this seed instead of the file's.")
+@click.option("--seeds", metavar="SEEDS", help="Run each of these seeds and judge them together: 1-200, or 5,9,20-30.")
+@click.option("--jobs", type=click.IntRange(min=1), help="With --seeds: runs at a time.  [default: one a CPU]")
+@click.option("--cluster", metavar="ADDRESS",
+              help="With --seeds: run them on the Dask cluster there, or on one of this process: local.")  # fmt: skip
 @click.option("--only", multiple=True, metavar="SANDBOX", help="Run with this sandbox alone; may be repeated.")
+@click.option("--var", "variables", multiple=True, metavar="KEY=VALUE",
+              help="A value for a variable that a scenario declares under vars; may be repeated.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.option(
     "--cache-dir",
@@ -37,10 +49,19 @@ from sim.verdict import ExitCode
               help="Seconds a scenario may take.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would run and what it needs; start nothing.")
 @click.option("--strict", is_flag=True, help="Exit 4 where a scenario was skipped.")
+@click.option("--fail-fast/--keep-going", default=False,
+              help="Run nothing behind the first scenario that did not hold, or all (default).")  # fmt: skip
+@click.option("--html", "plot", is_flag=True, help="Draw memory over time in report.html: 5 MB a run, extra `report`.")
+@click.option("--prometheus", type=_FILE, metavar="FILE", help="Write metrics of all runs as a Prometheus text file.")
+@click.option("--events", type=_FILE, metavar="FILE", help="Stream the ledger, JSON lines, as it comes; - is stdout.")
 def command(
     paths: tuple[Path, ...],
     seed: int | None,
+    seeds: str | None,
+    jobs: int | None,
+    cluster: str | None,
     only: tuple[str, ...],
+    variables: tuple[str, ...],
     as_json: bool,
     cache_dir: Path | None,
     runs_dir: Path,
@@ -48,17 +69,46 @@ def command(
     time_limit: float,
     dry_run: bool,
     strict: bool,
+    fail_fast: bool,
+    plot: bool,
+    prometheus: Path | None,
+    events: Path | None,
 ) -> int:
     """Replaced by the module's docstring."""
     from sim.batch import Batch
+    from sim.event_stream import STDOUT, open_sink
+    from sim.outputs import Outputs
     from sim.runner import RunOptions
 
+    if as_json and events == STDOUT:
+        raise click.UsageError("--json and --events - both want standard output; use --events FILE")
     options = RunOptions(runs_dir=runs_dir, seed=seed, cache_dir=cache_dir, only=only, keep=keep, time_limit=time_limit)
-    batch = Batch.load(paths, options)
+    batch = Batch.load(paths, options, variables)
+    batch.outputs = Outputs(plot=plot, metrics=prometheus, stdout_is_data=events == STDOUT)
     if dry_run:
         click.echo(batch.plan())
         return ExitCode.HELD if batch.scenarios else ExitCode.NOTHING_SELECTED
-    code = batch.exit_code(batch.run(quiet=as_json), strict=strict)
+    if seeds is not None:
+        from sim.cluster import is_elsewhere
+        from sim.seeds_batch import run_batch, seed_options
+
+        one_run = {"--seed": seed, "--only": only, "--html": plot, "--prometheus": prometheus, "--events": events}
+        _refuse_beside_seeds(one_run)
+        if is_elsewhere(cluster) and jobs is not None:
+            raise click.UsageError("--jobs is of this machine; the workers of a cluster say their own")
+        chosen = seed_options(seeds, options, jobs=jobs, fail_fast=fail_fast)
+        return run_batch(batch.scenarios, chosen, as_json=as_json, strict=strict, cluster=cluster)
+    if cluster is not None:
+        raise click.UsageError("--cluster goes with --seeds; a single run is made here")
+    with open_sink(events) as sink:
+        batch.options = replace(options, events=sink)
+        code = batch.exit_code(batch.run(quiet=as_json, fail_fast=fail_fast), strict=strict)
     if as_json:
         click.echo(json.dumps(batch.document(code), indent=2))
     return code
+
+
+def _refuse_beside_seeds(options: Mapping[str, Any]) -> None:
+    """What is of one run, or picks from it."""
+    if given := [name for name, value in options.items() if value not in {None, (), False}]:
+        raise click.UsageError(f"{given[0]} does not go with --seeds; remove one of them")

@@ -2,6 +2,9 @@
 
 SCENARIO gives fleet and flags, its steps are left to you; without one it is the demo. Leaving (q) judges every
 invariant, tears everything down and ends with the verdict. Where there is no terminal the scenario is run instead.
+
+`--stage` is a talk of 90 seconds on twelve rows: the arrow keys go from beat to beat, `--autopilot` needs no keys and
+ends with 0 where each beat came to what it should. `--record` keeps what was drawn for `asciinema play`.
 """
 
 from __future__ import annotations
@@ -9,51 +12,163 @@ from __future__ import annotations
 import asyncio
 import os
 import pathlib
-import sys
+from typing import TYPE_CHECKING
 
 import click
 
+from engine.errors import UserError
+from sim.terminal import is_terminal, is_unicode
 from sim.verdict import ExitCode, Verdict
 from sim.view import View
+
+if TYPE_CHECKING:
+    from sim.drill import Drill
+    from sim.scenario import Scenario
+    from sim.tui.app import FleetApp
+    from sim.tui.cast import Cast
+    from sim.tui.driver import MortalTerminal
+    from sim.tui.stage.beats import Beat
 
 
 @click.command("tui")
 @click.argument("scenario", required=False, type=click.Path(path_type=pathlib.Path))
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Instead of the scenario's own.")
 @click.option("--runs-dir", default="runs", type=click.Path(path_type=pathlib.Path, file_okay=False), show_default=True)
+@click.option("--stage", is_flag=True, help="The talk, on twelve rows.")
+@click.option("--autopilot", is_flag=True, help="The talk plays by itself.")
+@click.option("--record", type=click.Path(path_type=pathlib.Path, dir_okay=False), help="Keep an asciinema recording.")
+@click.option("--read-only", is_flag=True, help="The clock may tick; whatever else is asked of the fleet is refused.")
+@click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII alone; so it is where there is no UTF-8.")
+@click.option("--theme", metavar="NAME", help="A theme of textual's, or high-contrast; ctrl+p changes it.")
 @click.pass_context
-def command(context: click.Context, scenario: pathlib.Path | None, seed: int | None, runs_dir: pathlib.Path) -> int:
+def command(
+    context: click.Context,
+    scenario: pathlib.Path | None,
+    seed: int | None,
+    runs_dir: pathlib.Path,
+    stage: bool,
+    autopilot: bool,
+    record: pathlib.Path | None,
+    read_only: bool,
+    ascii_only: bool,
+    theme: str | None,
+) -> int:
     """Run the screen; the exit code is the verdict's, or 128 + the signal's number."""
-    from sim.scenario import load
+    stage = stage or autopilot
+    if stage and (scenario is not None or seed is not None):
+        raise UserError("the stage brings its own fleets and seed; leave SCENARIO and --seed away, or --stage")
+    if not is_terminal():
+        return _without_screen(context, scenario, seed, runs_dir, stage=stage)
+
+    from sim.tui.driver import terminal
+
+    cast = _cast(record)
+    drawn_on = terminal(ascii_only=ascii_only or not is_unicode(), cast=cast)
+    runs: list[Drill] = []
+    try:
+        if stage:
+            return _on_stage(runs, runs_dir, drawn_on, autopilot=autopilot)
+        app = _fleet_app(runs, _loaded(scenario), runs_dir, seed, drawn_on)
+        _set(app, theme, read_only=read_only)
+        _drive(app, runs)
+        return 128 + app.signal if app.signal is not None else _told(app.last)
+    finally:
+        if cast is not None:
+            cast.close()
+
+
+def _without_screen(
+    context: click.Context, scenario: pathlib.Path | None, seed: int | None, runs_dir: pathlib.Path, *, stage: bool
+) -> int:
+    from sim.commands.run import command as run
+
+    if stage:
+        raise UserError("no terminal for the stage; without one there is: snapdrill run scenarios/demo.yaml")
+    path = _path(scenario)
+    click.echo(f"snapdrill: no terminal for the screen; this is: snapdrill run {path}", err=True)
+    code: int = context.invoke(run, paths=(path,), seed=seed, runs_dir=runs_dir)
+    return code
+
+
+def _path(scenario: pathlib.Path | None) -> pathlib.Path:
     from sim.shipped_files import scenario_path
 
-    path = scenario or scenario_path("demo.yaml")
-    if not _is_terminal():
-        from sim.commands.run import command as run
+    return scenario or scenario_path("demo.yaml")
 
-        click.echo(f"snapdrill: no terminal for the screen; this is: snapdrill run {path}", err=True)
-        code: int = context.invoke(run, paths=(path,), seed=seed, runs_dir=runs_dir)
-        return code
-    loaded = load(path)
 
+def _loaded(scenario: pathlib.Path | None) -> Scenario:
+    from sim.scenario import load
+
+    return load(_path(scenario))
+
+
+def _cast(path: pathlib.Path | None) -> Cast | None:
+    from sim.tui.cast import Cast
+
+    return None if path is None else Cast(path, os.get_terminal_size(0), "snapdrill")
+
+
+def _fleet_app(
+    runs: list[Drill], scenario: Scenario, runs_dir: pathlib.Path, seed: int | None, drawn_on: type[MortalTerminal]
+) -> FleetApp:
     from sim.drill import Drill
-    from sim.tui.app import FleetApp, drive
+    from sim.tui.app import FleetApp
 
-    app = FleetApp(lambda: Drill(loaded, runs_dir=runs_dir, seed=seed))
-    asyncio.run(drive(app))
+    def start() -> Drill:
+        runs.append(Drill(scenario, runs_dir=runs_dir, seed=seed))
+        return runs[-1]
+
+    return FleetApp(start, drawn_on)
+
+
+def _set(app: FleetApp, theme: str | None, *, read_only: bool) -> None:
+    if theme is not None and theme not in app.available_themes:
+        raise UserError(f"no theme is called {theme}; there are: {', '.join(sorted(app.available_themes))}")
+    app.theme = theme or app.theme
+    app.live.refusing = "read-only: the fleet can be watched, not asked" if read_only else None
+
+
+def _on_stage(runs: list[Drill], runs_dir: pathlib.Path, drawn_on: type[MortalTerminal], *, autopilot: bool) -> int:
+    """The verdict of the talk: 0 where each beat that was played came to what it should."""
+    from sim.drill import Drill
+    from sim.probe import host
+    from sim.scenario import load_text
+    from sim.tui.stage.app import StageApp, summary
+    from sim.tui.stage.size import fleet, shrunk
+
+    available: int = host()["memory_available"]
+    size = fleet(available)
+
+    def play(beat: Beat) -> Drill:
+        scenario = load_text(beat.scenario(*size), pathlib.Path(f"stage-{beat.name}.yaml"))
+        runs.append(Drill(scenario, runs_dir=runs_dir))
+        return runs[-1]
+
+    app = StageApp(play, autopilot=autopilot, said=shrunk(size, available), terminal=drawn_on)
+    _drive(app, runs)
     if app.signal is not None:
         return 128 + app.signal
-    return _told(app.last)
+    lines, verdict = summary(app.verdicts, whole=autopilot)
+    click.echo("\n".join(lines))
+    return verdict.exit_code
 
 
-def _is_terminal() -> bool:
-    """Textual draws on stderr and reads stdin, and would draw its escape codes into a pipe as well."""
-    return sys.stdin.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "") not in {"", "dumb"}
+def _drive(app: FleetApp, runs: list[Drill]) -> None:
+    """To its end. Where it ended by a failure, say how to see what happened up to then."""
+    from sim.tui.app import drive
+
+    try:
+        asyncio.run(drive(app))
+    finally:
+        if runs and (app.failure is not None or app.return_code):
+            click.echo(f"snapdrill: to see what happened: snapdrill replay {runs[-1].run_dir} --tui", err=True)
+    if app.return_code:
+        raise click.exceptions.Exit(ExitCode.INTERNAL)
 
 
 def _told(last: View | None) -> int:
     """The verdict on one line, what did not hold on one each; the exit code."""
-    from sim.tui.words import judgement
+    from sim.report.words import judgement
 
     if last is None or last.run is None or last.ended is None:
         click.echo("snapdrill: the run was cut off before it was judged", err=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sim.report import judgements
 from sim.report.judgements import Judgement
+from sim.report.propagation import propagation
 from sim.verdict import ExitCode, Verdict, worst
 from sim.view import PauseView, View
 
@@ -25,6 +27,7 @@ _PAUSE_FIELDS = (
     "copy_ms",
     "blocked_ms",
     "checkpoint",
+    "paced",
 )
 
 
@@ -36,9 +39,11 @@ def scenario_document(view: View) -> dict[str, Any]:
         "seed": run.seed if run else None,
         "verdict": judgements.verdict_of(view),
         "digest": view.ended.digest if view.ended else None,
+        "engine": {"mutant": run.mutant, "profile": run.profile, "mended": run.mended} if run else {},
         "host": dict(run.host) if run else {},
         "invariants": [_judged(each) for each in judgements.invariants(view)],
         "expectations": [_judged(each) for each in judgements.expectations(view)],
+        "kill_switch": asdict(thrown) if (thrown := propagation(view)) else None,
         "pauses": [_pause(each) for each in view.pauses],
         "sandboxes": [
             {"name": each.name, "state": each.state, "stop_reason": each.stop_reason}

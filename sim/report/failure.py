@@ -10,9 +10,8 @@ from typing import Any
 from engine import events as copying
 from sim import events
 from sim.ledger import Entry
-from sim.report import judgements, words
-from sim.report.judgements import Judgement
-from sim.verdict import Verdict
+from sim.report import words
+from sim.report.judgements import Judgement, failed
 from sim.view import PauseView, View
 
 LAST_EVENTS = 10
@@ -38,13 +37,6 @@ def failure_block(view: View, run_dir: Path, scenario_file: Path, entries: Seque
     return "\n\n".join(judgement_block(view, each, run_dir, scenario_file, entries) for each in failed(view))
 
 
-def failed(view: View) -> list[Judgement]:
-    """What was violated (and not by a canary that was caught) or could not be judged."""
-    judged = [*judgements.invariants(view), *judgements.expectations(view)]
-    bad = (Verdict.VIOLATED, Verdict.INCONCLUSIVE)
-    return [each for each in judged if each.verdict in bad and not each.expected]
-
-
 def judgement_block(
     view: View, judgement: Judgement, run_dir: Path, scenario_file: Path, entries: Sequence[Entry] | None = None
 ) -> str:
@@ -57,7 +49,7 @@ def judgement_block(
     rows = [
         ("where", place(log, violation, pause, scenario_file)),
         ("seed", str(view.run.seed) if view.run else None),
-        ("engine", f"wrong on purpose: {view.run.mutant}" if view.run and view.run.mutant else None),
+        ("engine", view.wrong_engine),
         ("sandbox", _who(sandbox, violation)),
         ("page", _text(violation.get("page"))),
         ("expected", _text(violation.get("expected"))),
@@ -75,8 +67,12 @@ def judgement_block(
 
 
 def run_command(view: View, run_dir: Path, scenario_file: Path, sandbox: str | None = None) -> str:
-    """The command that runs it again, with the same seed and where it failed."""
-    parts = ["snapdrill", "run", str(scenario_file)]
+    """The command that runs it again, with the same seed and where it failed.
+
+    What a matrix or variables have made of the scenario's file is in the run folder.
+    """
+    made = view.run is not None and (view.run.drawn.get("matrix") or view.run.drawn.get("vars"))
+    parts = ["snapdrill", "run", str(run_dir / "scenario.yaml" if made else scenario_file)]
     if view.run:
         parts += ["--seed", str(view.run.seed)]
     if sandbox:
@@ -89,14 +85,27 @@ def replay_command(run_dir: Path, sandbox: str | None = None) -> str:
     return shlex.join(["snapdrill", "replay", str(run_dir), *(["--sandbox", sandbox] if sandbox else [])])
 
 
+def position(
+    view: View, judgement: Judgement, scenario_file: Path, entries: Sequence[Entry] | None = None
+) -> tuple[str, int | None, int | None]:
+    """File, line and column of a judgement's first violation, as `place` says them."""
+    violation = judgement.violations[0] if judgement.violations else {}
+    return _position(view.log if entries is None else entries, violation, _pause_of(view, violation), scenario_file)
+
+
 def place(log: Iterable[Entry], violation: dict[str, Any], pause: PauseView | None, scenario_file: Path) -> str:
     """`file:line:column` of the violation, else of the step in which its pause began, else the file alone."""
+    return ":".join(str(part) for part in _position(log, violation, pause, scenario_file) if part is not None)
+
+
+def _position(
+    log: Iterable[Entry], violation: dict[str, Any], pause: PauseView | None, scenario_file: Path
+) -> tuple[str, int | None, int | None]:
     file = str(violation.get("file") or scenario_file)
     line, column = violation.get("line"), violation.get("column")
-    if line is None and pause is not None:
-        step = _step_at(log, pause.began)
-        line, column = (step.line, step.column) if step else (None, None)
-    return ":".join(str(part) for part in (file, line, column) if part is not None)
+    if line is None and pause is not None and (step := _step_at(log, pause.began)):
+        return step.file or file, step.line, step.column
+    return file, line, column
 
 
 def _step_at(log: Iterable[Entry], t: float) -> events.StepStarted | None:

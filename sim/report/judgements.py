@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sim.events import Judged
+from sim.report import words
 from sim.verdict import Verdict
 from sim.view import View
 
 NOT_EXERCISED = "not exercised"
+CUT_OFF = "the record was cut off: there is no verdict"
+UNJUDGED = "the run ended without judging everything"
 _INVARIANT = "invariant:"
 
 
@@ -32,6 +35,38 @@ def invariants(view: View) -> list[Judgement]:
 def expectations(view: View) -> list[Judgement]:
     """Everything else that was judged: `metric:...`, `state:...`, `verdict:...`."""
     return [_judgement(view, each) for each in view.judged if not each.subject.startswith(_INVARIANT)]
+
+
+def failed(view: View) -> list[Judgement]:
+    """What was violated (and not by a canary that was caught) or could not be judged."""
+    bad = (Verdict.VIOLATED, Verdict.INCONCLUSIVE)
+    return [each for each in [*invariants(view), *expectations(view)] if each.verdict in bad and not each.expected]
+
+
+def message(judgement: Judgement) -> str:
+    """Why, in one sentence: the first reason that its violations give."""
+    reasons = [str(each["reason"]) for each in judgement.violations if each.get("reason")]
+    return reasons[0] if reasons else f"{judgement.name} is {judgement.verdict}"
+
+
+def why(view: View) -> str:
+    """The reason of the run's verdict, in one sentence."""
+    bad = failed(view)
+    if bad:
+        more = f"; and {len(bad) - 1} more" if len(bad) > 1 else ""
+        return f"{bad[0].name}: {message(bad[0])}{more}"
+    if view.ended is None:
+        return CUT_OFF
+    if view.ended.verdict != Verdict.HELD:
+        return UNJUDGED
+    held = [each for each in invariants(view) if each.verdict == Verdict.HELD]
+    met, unexercised = len(expectations(view)), len(invariants(view)) - len(held)
+    parts = [
+        f"{words.plural(len(held), 'invariant')} held" if held else "",
+        f"{words.plural(met, 'expectation')} met" if met else "",
+        f"{unexercised} not exercised" if unexercised else "",
+    ]
+    return ", ".join(filter(None, parts)) or "nothing was judged"
 
 
 def verdict_of(view: View) -> str:

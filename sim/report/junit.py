@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
+from junitparser.junitparser import Attr, IntAttr
 
+from sim.ledger import Entry
 from sim.report import failure, judgements
 from sim.report.judgements import Judgement
+from sim.report.printable import scrub
 from sim.verdict import Verdict
 from sim.view import View
 
-# What XML 1.0 has no way to write; junitparser fails on these or writes a file that no parser reads.
-_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+_TO_SECONDS = len("2026-01-02T03:04:05")
+"""JUnit's timestamps have no zone; ours are UTC."""
 
 
-def scrub(text: str) -> str:
-    """Control characters and whatever else XML cannot hold become U+FFFD."""
-    return _UNWRITABLE.sub("\ufffd", text)
+class _Case(TestCase):
+    """With the place, which some consumers link to."""
+
+    file = Attr()
+    line = IntAttr()
 
 
-def suite(view: View, run_dir: Path, scenario_file: Path) -> TestSuite:
-    """One run: seed, digest and the two commands as properties, then its cases."""
-    made = TestSuite(scrub(view.run.name if view.run else scenario_file.stem))
+def suite(view: View, run_dir: Path, scenario_file: Path, entries: Sequence[Entry] | None = None) -> TestSuite:
+    """One run: seed, digest and the two commands as properties, then its cases; seconds are the run's."""
+    made = TestSuite(scrub(_name(view, scenario_file)))
     for name, value in _properties(view, run_dir, scenario_file).items():
         made.add_property(name, scrub(value))
     if view.run:
-        made.timestamp = view.run.started
+        made.timestamp = scrub(view.run.started[:_TO_SECONDS])
     judged = [*judgements.invariants(view), *judgements.expectations(view)]
-    made.add_testcases([_case(view, each, run_dir, scenario_file) for each in judged])
-    if unexplained := _unexplained(view):
-        made.add_testcase(unexplained)
+    names = _unique([each.name for each in judged])
+    cases = [_case(name, view, each, run_dir, scenario_file, entries) for name, each in zip(names, judged, strict=True)]
+    if unexplained := _unexplained(view, scenario_file):
+        cases.append(unexplained)
+    made.add_testcases(cases)
     made.time = view.t
     return made
 
@@ -46,6 +53,20 @@ def write_junit(path: Path, suites: Iterable[TestSuite]) -> None:
     partial = path.with_name(f".{path.name}.partial")
     document.write(str(partial), pretty=True)
     os.replace(partial, path)
+
+
+def _name(view: View, scenario_file: Path) -> str:
+    return view.run.name if view.run else scenario_file.stem
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Two expectations of one metric are two cases: consumers take cases of one name for one."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
+    return found
 
 
 def _properties(view: View, run_dir: Path, scenario_file: Path) -> dict[str, str]:
@@ -61,34 +82,34 @@ def _properties(view: View, run_dir: Path, scenario_file: Path) -> dict[str, str
     return found
 
 
-def _case(view: View, judgement: Judgement, run_dir: Path, scenario_file: Path) -> TestCase:
-    case = TestCase(scrub(judgement.name), scrub(view.run.name if view.run else scenario_file.stem))
+def _case(
+    name: str, view: View, judgement: Judgement, run_dir: Path, scenario_file: Path, entries: Sequence[Entry] | None
+) -> TestCase:
+    case = _Case(scrub(name), scrub(_name(view, scenario_file)), 0.0)  # judged together: the time is the suite's
+    file, line, _ = failure.position(view, judgement, scenario_file, entries)
+    case.file = scrub(file)
+    if line is not None:
+        case.line = line
     match judgement.verdict:
         case judgements.NOT_EXERCISED:
             case.result = [Skipped("not exercised: nothing in this run put it to the test")]
         case Verdict.VIOLATED if judgement.expected:
             case.system_out = "violated, as the scenario expects"
         case Verdict.VIOLATED:
-            case.result = [Failure(_message(judgement), "Violated")]
+            case.result = [Failure(scrub(judgements.message(judgement)), "Violated")]
         case Verdict.INCONCLUSIVE:
-            case.result = [Error(_message(judgement), "Inconclusive")]
+            case.result = [Error(scrub(judgements.message(judgement)), "Inconclusive")]
     for result in case.result:
         if isinstance(result, Failure | Error):
-            result.text = scrub(failure.judgement_block(view, judgement, run_dir, scenario_file))
+            result.text = scrub(failure.judgement_block(view, judgement, run_dir, scenario_file, entries))
     return case
 
 
-def _message(judgement: Judgement) -> str:
-    reasons = [str(each["reason"]) for each in judgement.violations if each.get("reason")]
-    return scrub(reasons[0] if reasons else f"{judgement.name} is {judgement.verdict}")
-
-
-def _unexplained(view: View) -> TestCase | None:
+def _unexplained(view: View, scenario_file: Path) -> TestCase | None:
     """A run that did not hold although no case says why: cut off, interrupted, out of time."""
     verdict = judgements.verdict_of(view)
-    if verdict == Verdict.HELD or failure.failed(view):
+    if verdict == Verdict.HELD or judgements.failed(view):
         return None
-    case = TestCase("run", scrub(view.run.name if view.run else "run"))
-    text = "the run ended without judging everything" if view.ended else "the record was cut off: there is no verdict"
-    case.result = [Error(text, verdict.capitalize())]
+    case = _Case("run", scrub(_name(view, scenario_file)), 0.0)
+    case.result = [Error(judgements.why(view), verdict.capitalize())]
     return case

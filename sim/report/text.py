@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import click
+
 from sim.report import judgements, words
 from sim.report.judgements import Judgement
+from sim.report.propagation import propagation, sentence
 from sim.view import PauseView, View
 
 _PUNCH_FLAG = "memfd-punch-on-snapshot"
@@ -16,13 +19,14 @@ _ALSO = {"checkpoint": "checkpointed", "refused": "refused"}
 _DIGEST_LENGTH = 12
 _OVER_SOCKETS = frozenset({"relay", "launchdarkly"})
 _HUGE = 2 << 20
+_MEASURED = "peaks and freed bytes, by the kernel's accounts; derived from them: ratios"
 
 
 def summary(view: View, run_dir: Path | None = None) -> str:
     """The whole run in a screenful: verdict, both peaks, outcomes, what was judged, and where to look."""
     sections = (
         _title(view),
-        *(_flag_table(flag, view.pauses) for flag in _compared_flags(view.pauses)),
+        *(_flag_table(flag, view.measured) for flag in _compared_flags(view.measured)),
         _outcomes(view),
         _without_effect(view),
         _judged("invariants", judgements.invariants(view)),
@@ -40,8 +44,10 @@ def _title(view: View) -> list[str]:
     fleet = f"{words.plural(len(sandboxes), 'sandbox', 'sandboxes')}, "
     fleet += f"{words.size(sum(each.memory for each in sandboxes))} of guest memory"
     lines = [f"{name}   seed {seed}   {verdict}", f"{fleet}; dirty blocks from {', '.join(trackers) or 'nobody'}"]
-    if view.run and view.run.mutant:
-        lines.append(f"the engine was wrong on purpose: {view.run.mutant}")
+    if paced := len(view.pauses) - len(view.measured):
+        lines.append(f"{words.plural(paced, 'pause')} slowed or held on screen: in no figure")
+    if view.wrong_engine:
+        lines.insert(0, click.style(f"ENGINE: {view.wrong_engine}", fg="red", bold=True))
     return lines
 
 
@@ -126,26 +132,26 @@ def _checks(judgement: Judgement) -> str:
 
 
 def _footer(view: View, run_dir: Path | None) -> list[str]:
-    lines = [
-        f"{label:<11} {text}"
-        for label, text in (
-            ("measured", "peaks and freed bytes, by the kernel's accounts; derived from them: ratios"),
-            ("memory", _node_memory(view)),
-            ("cgroup", _cgroup_memory(view)),
-            ("pages", _stand_in(each.page_size for each in view.sandboxes.values())),
-            ("kill switch", _kill_switch(view)),
-            ("digest", _digest(view)),
-            ("run folder", str(run_dir) if run_dir else None),
-        )
-        if text
-    ]
-    return lines if view.pauses else [line for line in lines if not line.startswith("measured")]
+    rows = [*figures(view), ("run folder", str(run_dir))] if run_dir else figures(view)
+    return [f"{label:<11} {text}" for label, text in rows]
+
+
+def figures(view: View) -> list[tuple[str, str]]:
+    """What was measured of the whole run, each a label and a sentence that says how it is known."""
+    rows = (
+        ("measured", _MEASURED if view.pauses else None),
+        ("memory", _node_memory(view)),
+        ("cgroup", _cgroup_memory(view)),
+        ("pages", _stand_in(each.page_size for each in view.sandboxes.values())),
+        ("kill switch", _kill_switch(view)),
+        ("digest", _digest(view)),
+    )
+    return [(label, text) for label, text in rows if text]
 
 
 def _kill_switch(view: View) -> str | None:
-    thrown = [each.took_ms for each in view.switches if not each.on]
-    said = ["not awaited in the outage" if each is None else f"{each:.1f} ms (measured)" for each in thrown]
-    return f"at the node after {', '.join(said)}" if said else None
+    found = propagation(view)
+    return sentence(found) if found else None
 
 
 def _digest(view: View) -> str | None:

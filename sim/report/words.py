@@ -1,28 +1,346 @@
-"""Ledger entries as English sentences, and sizes, times, flag values and decisions as people read them. Pure."""
+"""Ledger entries as sentences and the tone they are said in; sizes, times, flags and decisions as people say them.
+
+Screen and reports tell the same sentences: the screen leaves out what is fine and every detail. Pure.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from engine import events as copying
 from engine.events import Event
 from sim import events
 from sim.ledger import Entry
+from sim.mutants.catalogue import wrong_engine
 
+PUNCH = "memfd-punch-on-snapshot"
+BACKGROUND = "memfd-background-copy"
 SAMPLES = (events.MemorySampled, events.GuestMeasured)
 """Events that measure and tell no story."""
 
+Tone = Literal["plain", "muted", "good", "calm", "busy", "warn", "bad"]
+"""What a sentence means; a screen's theme decides how that looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """What happened, to whom (sandboxes; empty for the run as a whole), and when: seconds since the run began.
+
+    What is `fine` is for those who want to know all; `detail` too.
+    """
+
+    t: float
+    subjects: tuple[str, ...]
+    words: str
+    tone: Tone = "plain"
+    detail: str = ""
+    fine: bool = False
+
+    @property
+    def text(self) -> str:
+        """`web-3 condemned: point of no return`; many subjects are counted, the ends of the list named."""
+        if not self.subjects:
+            return self.words
+        return f"{_names(self.subjects)} {self.words}"
+
+    @property
+    def full(self) -> str:
+        """With its detail: `web-3 condemned: point of no return (build web-3.p1)`."""
+        return f"{self.text} ({self.detail})" if self.detail else self.text
+
+    def joined(self, later: Sentence) -> Sentence | None:
+        """One sentence for two that say the same of different sandboxes; None where they do not."""
+        if not self.subjects or not later.subjects or (self.words, self.tone) != (later.words, later.tone):
+            return None
+        return Sentence(later.t, self.subjects + later.subjects, self.words, self.tone)
+
+
+def _names(names: tuple[str, ...]) -> str:
+    if len(names) < 4:
+        return ", ".join(names)
+    return f"{names[0]}, {names[1]} … {names[-1]} ({len(names)})"
+
 
 def sentence(entry: Entry) -> str:
-    """One entry as a sentence without its time; the sandbox, where there is one, comes first."""
-    who = entry.sandbox or "the node"
-    for group in (_of_copy, _of_its_end, _of_guest, _of_pause, _of_fault):
-        if text := group(who, entry.event):
-            return text
-    if text := _of_node(entry.event) or _of_run(entry.event):
-        return text
-    return f"{who}: {entry.name.replace('_', ' ')}"
+    """One entry in full, without its time; the sandbox, where there is one, comes first."""
+    return tell(entry).full
+
+
+def tell(entry: Entry) -> Sentence:
+    """What the entry says."""
+    said = None
+    for group in (_of_run, _of_setting, _of_faults, _of_sandbox, _of_guest, _of_copy, _of_its_end):
+        said = said or group(entry.event)
+    said = said or _fine(entry.name.replace("_", " "))
+    return replace(said, t=entry.t, subjects=() if entry.sandbox is None else (entry.sandbox,))
+
+
+def _say(words: str, tone: Tone, detail: str = "") -> Sentence:
+    return Sentence(0.0, (), words, tone, detail)
+
+
+def _fine(words: str, detail: str = "", tone: Tone = "muted") -> Sentence:
+    return Sentence(0.0, (), words, tone, detail, fine=True)
+
+
+def _of_run(event: Event) -> Sentence | None:
+    match event:
+        case events.RunStarted(name=name, seed=seed, budget=budget):
+            wrong = wrong_engine(event.mutant, event.profile, event.mended)
+            engine = f", with the engine {wrong}" if wrong else ""
+            return _say(f"run {name} began: seed {seed}, memory budget {mib(budget)} MiB{engine}", "muted", event.run)
+        case events.NodeStarted(pid, recovered=recovered):
+            how = "restarted, and recovered what the crash left" if recovered else "started"
+            return _say(f"node {how}", "good", f"pid {pid}")
+        case events.NodeCrashed(pid):
+            return _say("node crashed: ended by SIGKILL", "bad", f"pid {pid}")
+        case events.Ticked(tick):
+            return _say(f"tick {tick}: every running guest rewrote its working set", "muted")
+        case events.StepStarted(index, step, line):
+            return _fine(f"step {index}: {step}", f"line {line}")
+        case events.StepEnded(index):
+            return _fine(f"step {index} is over")
+        case events.MemorySampled(guests=guests, caches=caches, planned=planned):
+            return _fine(
+                f"node holds {size(guests)} of guests and {size(caches)} of caches; {size(planned)} is granted"
+            )
+        case events.Judged() as judged:
+            return _say(f"judged: {judgement(judged)}", verdict_tone(judged.verdict))
+        case events.RunEnded(verdict=verdict):
+            return _say(f"run ended: {verdict.upper()}", verdict_tone(verdict))
+    return None
+
+
+def _of_setting(event: Event) -> Sentence | None:
+    match event:
+        case events.FlagSet(flag, value, effective=False):
+            return _say(f"flag {flag} is now {flag_value(value)}, and the node does not hear of it", "warn")
+        case events.FlagSet(flag, value, took_ms=took):
+            return _say(f"flag {flag} is now {flag_value(value)}", "busy", f"after {ms(took)}" if took else "")
+        case events.OutageBegan(outage, detail):
+            return _say(f"flag source fails: {outage}{f' ({detail})' if detail else ''}", "bad")
+        case events.OutageEnded():
+            return _say("flag source is sound again, and the node has every flag", "good")
+        case events.FlagSourceChanged(state, error):
+            tone: Tone = "good" if state == "VALID" else "warn"
+            return _say(f"flag client is {state}{f': {error}' if error else ''}", tone)
+        case events.LeaseMeasured(is_open, age, duration):
+            return _lease(is_open, age, duration)
+    return None
+
+
+def _of_faults(event: Event) -> Sentence | None:
+    match event:
+        case events.FaultArmed(number, fault, error, at, sandboxes):
+            kernel = ", by the kernel" if event.by_kernel else ""
+            return _say(f"fault armed: {fault_words(fault, error, at, sandboxes)}{kernel}", "warn", f"fault {number}")
+        case events.FaultFired(number, fault, error, chunk):
+            return _say(f"fault fired: {fault} {error}{_at_chunk(chunk)}", "warn", f"fault {number}")
+        case events.FaultsCleared():
+            return _say("faults cleared: nothing is armed", "busy")
+        case events.PointReached(fault, chunk, nth):
+            return _fine(f"reaches {fault}{_at_chunk(chunk)}", f"number {nth}")
+    return None
+
+
+def _lease(is_open: bool, age: float | None, duration: float) -> Sentence:
+    since = "no heartbeat yet" if age is None else f"the last heartbeat is {age:.1f} s old"
+    if is_open and age is not None and age > duration / 2:
+        return _fine(f"lease of {duration:g} s runs out: {since}", tone="warn")
+    if is_open:
+        return _say(f"lease of {duration:g} s is open: punching is allowed", "good", since)
+    return _say(f"lease of {duration:g} s is not open, so nothing is punched: {since}", "warn")
+
+
+def _of_sandbox(event: Event) -> Sentence | None:
+    match event:
+        case events.SandboxCreated(memory=memory, page_size=page_size, template=template):
+            return _say(f"created: {mib(memory)} MiB", "muted", f"from {template}, in pages of {size(page_size)}")
+        case events.StateChanged(old, new, reason):
+            return _state(old, new, reason)
+        case events.Decided(flags):
+            return _say(decision_words(flags), "calm")
+        case events.PauseReturned(blocked, condemned):
+            return _fine(f"pause answered after {ms(blocked)}{', condemned' if condemned else ''}")
+        case events.PauseSettled() as settled:
+            return _settled(settled)
+        case events.Resumed(incarnation=incarnation, build=build, written=written, resume_ms=resume_ms):
+            words = f"resumed as a new guest from build {build} in {ms(resume_ms)}"
+            return _say(words, "good", f"{incarnation}, {size(written)} filled")
+        case events.RequestRefused(request, reason):
+            return _say(f"{request} refused: {reason}", "bad")
+    return None
+
+
+def _of_guest(event: Event) -> Sentence | None:
+    match event:
+        case events.GuestSpawned(incarnation, pid, tracker=tracker, build=build):
+            source = f" from build {build}" if build else ""
+            return _fine(f"has a new guest{source}", f"{incarnation}, pid {pid}, tracked by {tracker}")
+        case events.GuestFrozen(incarnation, took):
+            return _fine("is frozen", f"{incarnation}, {took:.1f} ms")
+        case events.GuestThawed(incarnation):
+            return _fine("runs on", incarnation)
+        case events.PaceSet(factor, held):
+            slowed = f"slowed {factor:g} times" if factor > 1 else "at their own pace"
+            return _say(f"copies {slowed}{', held at chunk boundaries' if held else ''}", "busy")
+        case events.GuestEnded(incarnation, why):
+            return _fine(f"guest {incarnation} is dead: {why}")
+        case events.GuestMeasured(resident):
+            return _fine(f"holds {size(resident)}")
+    return None
+
+
+def _of_copy(event: Event) -> Sentence | None:
+    match event:
+        case copying.Scanned(tracker=tracker, dirty_bytes=dirty, resident_bytes=resident, scan_ms=took):
+            of = "" if resident is None else f" of {size(resident)} resident"
+            return _fine(f"scanned: {size(dirty)}{of} is dirty", f"{tracker}, {took:.1f} ms")
+        case events.MemoryMapped(runs):
+            return _fine("pages are told apart", runs)
+        case events.BoundaryReached(before, chunk):
+            return _fine(f"waits before {before}{'' if chunk is None else f' {chunk}'}")
+        case copying.Compared(stored=stored, zero=zero, equal=equal, compare_ms=took):
+            left_out = f"{size(equal)} as in the parent, {size(zero)} zero"
+            return _fine(f"compared: of the dirty pages {size(stored)} is stored; {left_out}", f"{took:.1f} ms")
+        case copying.Planned(path=path, punch=punch, punch_reason=reason, chunks=chunks, dirty_bytes=dirty):
+            will = "will punch" if punch else "will not punch"
+            return _fine(f"planned: path {path}, {plural(chunks, 'chunk')}, {size(dirty)}; {will}: {reason}")
+        case copying.ChunkPublished(chunk=chunk, length=length, source_resident=source, cache_resident=cache):
+            memfd = "" if source is None else f"memfd {size(source)}, "
+            return _fine(f"chunk {chunk} is published ({size(length)}); {memfd}cache {size(cache)}")
+        case copying.ChunkPunched(chunk=chunk, freed=freed):
+            return _fine(f"chunk {chunk} is punched; {size(freed)} of the memfd freed so far")
+        case copying.CleanPagesPunched(length=length, freed=freed):
+            return _fine(f"punched {size(length)} that no snapshot is owed; {size(freed)} freed so far")
+        case copying.Retried(call, error, attempt):
+            return _say(f"{call} is tried again (attempt {attempt}): {error}", "muted")
+    return None
+
+
+def _of_its_end(event: Event) -> Sentence | None:
+    match event:
+        case copying.Condemned(build):
+            return _say("condemned: point of no return", "warn", f"build {build}")
+        case copying.CondemnFailed(error):
+            return _say(f"not condemned, so nothing will be punched: {error}", "warn")
+        case copying.PunchFailed(chunk, error):
+            of = "" if chunk is None else f" of chunk {chunk}"
+            return _say(f"punch{of} failed, punching ends, the bytes are safe: {error}", "warn")
+        case copying.CopyFailed(_, "teardown", error):
+            return _say(f"teardown failed: {error}", "bad")
+        case copying.CopyFailed(chunk, call, error, condemned):  # its new state tells of it too
+            then = "after condemn: it is discarded" if condemned else "before condemn: nothing is lost"
+            return _fine(f"pause failed in {call}{_at_chunk(chunk)} ({error}), {then}", tone="warn")
+        case copying.BuildFinished(build=build, length=length, copy_ms=took):
+            return _fine(f"build {build} is finished", f"{size(length)}, {took:.1f} ms")
+        case copying.CacheDeleted(build):
+            return _say("partial cache deleted", "muted", f"build {build}")
+    return None
+
+
+def _at_chunk(chunk: int | None) -> str:
+    return "" if chunk is None else f" at chunk {chunk}"
+
+
+_STATE_TONES: dict[str, Tone] = {"running": "good", "paused": "calm", "discarded": "bad", "killed": "muted"}
+
+
+def _state(old: str, new: str, reason: str) -> Sentence:
+    because = f": {reason}" if reason else ""
+    match old, new:
+        case (_, "discarded" | "killed") | ("pausing", "paused"):
+            return _say(f"{new}{because}", _STATE_TONES[new])
+        case "pausing", "running":
+            return _say(f"runs on{because}", "warn")
+        case "resuming", "paused":
+            return _say(f"stays paused{because}", "warn")
+        case ("resuming", "running") | (_, "pausing"):
+            return _fine(f"{new}{because}")  # the resume, and the decision of the pause, say more
+    return _say(new, _STATE_TONES.get(new, "muted"), reason)
+
+
+def _settled(settled: events.PauseSettled) -> Sentence:
+    over = "" if settled.peak_over is None else f"peak +{size(settled.peak_over)}"
+    if settled.outcome == "finished":
+        copied = f" {mib(settled.dirty_bytes)} MiB" if settled.dirty_bytes is not None else ""
+        took = f" in {ms(settled.copy_ms)}" if settled.copy_ms is not None and not settled.paced else ""
+        took += " at a slower pace" if settled.paced else ""
+        peak = f", peak {ratio(settled.peak_ratio)}" if settled.peak_ratio is not None else ""
+        return _say(f"copied{copied}{took}{peak}, punched {mib(settled.punched_bytes)} MiB", "good", over)
+    outcome = {"rolled-back": "rolled back"}.get(settled.outcome, settled.outcome)
+    freed = f"{size(settled.punched_bytes)} freed" if settled.punched_bytes else ""
+    times_over = over + (f" ({ratio(settled.peak_ratio)})" if over and settled.peak_ratio is not None else "")
+    parts = [f"pause is {outcome}", times_over, freed, settled.error or ""]
+    return _fine(", ".join(filter(None, parts)), tone="warn")  # the failed call and the new state say it shorter
+
+
+def judgement(judged: events.Judged) -> str:
+    """`never_resumed violated: web-0 ran again (and 2 more)`; what held says how much was checked."""
+    subject = judged.subject.removeprefix("invariant:")
+    if not judged.violations:
+        return f"{subject} {judged.verdict}: {judged.checked} checked"
+    first, more = judged.violations[0], len(judged.violations) - 1
+    who = "" if first.get("sandbox", "*") == "*" else f"{first['sandbox']} "
+    return f"{subject} {judged.verdict}: {who}{first.get('reason', '')}{f' (and {more} more)' if more else ''}"
+
+
+def verdict_tone(verdict: str) -> Tone:
+    """Held is good, violated is bad, all else is not known."""
+    tones: dict[str, Tone] = {"held": "good", "violated": "bad"}
+    return tones.get(verdict, "warn")
+
+
+def fault_words(fault: str, error: str, at: str, sandboxes: str) -> str:
+    """`copy.write ENOSPC at chunk 3 on web-3`."""
+    return f"{fault} {error} {place(at)} on {'every sandbox' if sandboxes == '*' else sandboxes}"
+
+
+def place(at: str) -> str:
+    """Where in a pause a fault waits, in words."""
+    known = {"first": "at the first chunk", "last": "at the last chunk", "after_condemn": "after condemn"}
+    return known.get(at, f"at {at}")
+
+
+_NOT_SERVED = "ERROR:FLAG_NOT_FOUND"
+
+
+def decision(flags: Mapping[str, Mapping[str, Any]]) -> str:
+    """Every flag that was served, with its value and reason: `memfd-background-copy on (FALLTHROUGH)`."""
+    served = {key: each for key, each in flags.items() if each.get("reason") != _NOT_SERVED}
+    parts = [f"{key} {flag_value(each.get('value'))} ({each.get('reason')})" for key, each in served.items()]
+    if flags and len(served) < len(flags):
+        parts.append("the rest as by default")
+    return ", ".join(parts) or "none"
+
+
+def decision_words(flags: Mapping[str, Mapping[str, Any]]) -> str:
+    """`pausing, decided: punch on (fallthrough), background copy off (off)`."""
+    names = {PUNCH: "punch", BACKGROUND: "background copy"}
+    said = [f"{names[key]} {on_off(flags[key]['value'])} ({reason(flags[key])})" for key in names if key in flags]
+    return f"pausing, decided: {', '.join(said) or 'as by default'}"
+
+
+def reason(evaluation: Mapping[str, Any]) -> str:
+    """LaunchDarkly's reason in words: `fallthrough`, `rule match`, `error: flag not found`."""
+    return str(evaluation.get("reason", "")).lower().replace("_", " ").replace(":", ": ")
+
+
+def on_off(value: object) -> str:
+    """What a switch says."""
+    return "on" if value else "off"
+
+
+def flag_value(value: Any) -> str:
+    """A flag's value: `on`, `off`, a rollout: `on for 50% by sandbox`, or an object's parts: `enabled on`."""
+    if not isinstance(value, Mapping):
+        return on_off(value) if isinstance(value, bool) else str(value)
+    share = value.get("rollout", value.get("percent"))
+    if share is None:
+        return ", ".join(f"{key} {flag_value(part)}" for key, part in value.items())
+    return f"on for {share if isinstance(share, str) else f'{share:g}%'} by {value.get('by', 'sandbox')}"
 
 
 def clock(t: float) -> str:
@@ -40,6 +358,22 @@ def size(count: int) -> str:
     return f"{amount:.1f} GiB"
 
 
+def mib(count: int) -> str:
+    """Bytes as MiB: a whole number from 10 up or where it is exact, else one decimal."""
+    value = count / (1 << 20)
+    return f"{value:.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+
+
+def ms(milliseconds: float) -> str:
+    """`12 ms`; one decimal below 10."""
+    return f"{milliseconds:.0f} ms" if milliseconds >= 10 else f"{milliseconds:.1f} ms"
+
+
+def ratio(value: float) -> str:
+    """`1.03x`."""
+    return f"{value:.2f}x"
+
+
 def times(count: int) -> str:
     """`once`, `12 times`."""
     return "once" if count == 1 else f"{count} times"
@@ -50,162 +384,6 @@ def plural(count: int, one: str, many: str = "") -> str:
     return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
 
 
-def flag_value(value: Any) -> str:
-    """A flag's value: `on`, `off`, or a rollout's parts: `rollout 50%, by sandbox`."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {part}" for key, part in value.items())
-    return str(value)
-
-
-_NOT_SERVED = "ERROR:FLAG_NOT_FOUND"
-
-
-def decision(flags: Mapping[str, Mapping[str, Any]]) -> str:
-    """Every flag that was served, with its value and reason: `memfd-background-copy on (FALLTHROUGH)`."""
-    served = {key: each for key, each in flags.items() if each.get("reason") != _NOT_SERVED}
-    parts = [f"{key} {flag_value(each.get('value'))} ({each.get('reason')})" for key, each in served.items()]
-    if flags and len(served) < len(flags):
-        parts.append("the rest as by default")
-    return ", ".join(parts) or "none"
-
-
-def _of_copy(who: str, event: Event) -> str | None:
-    match event:
-        case copying.Scanned(tracker=tracker, dirty_bytes=dirty, resident_bytes=resident, scan_ms=ms):
-            of = "" if resident is None else f" of {size(resident)} resident"
-            return f"{who}: {size(dirty)}{of} is dirty ({tracker}, {ms:.1f} ms)"
-        case copying.Compared(stored=stored, zero=zero, equal=equal, compare_ms=ms):
-            left_out = f"{size(equal)} as in the parent, {size(zero)} zero"
-            return f"{who}: of the dirty pages {size(stored)} is stored; {left_out} ({ms:.1f} ms)"
-        case copying.Planned(path=path, punch=punch, punch_reason=reason, chunks=chunks, dirty_bytes=dirty):
-            will = "will punch" if punch else "will not punch"
-            return f"{who}: path {path}, {plural(chunks, 'chunk')}, {size(dirty)}; {will}: {reason}"
-        case copying.ChunkPublished(chunk=chunk, length=length, source_resident=source, cache_resident=cache):
-            memfd = "" if source is None else f"memfd {size(source)}, "
-            return f"{who}: chunk {chunk} is published ({size(length)}); {memfd}cache {size(cache)}"
-        case copying.ChunkPunched(chunk=chunk, freed=freed):
-            return f"{who}: chunk {chunk} is punched; {size(freed)} of the memfd freed so far"
-        case copying.CleanPagesPunched(length=length, freed=freed):
-            return f"{who}: {size(length)} that no snapshot is owed is punched; {size(freed)} freed so far"
-        case copying.Retried(call, error, attempt):
-            return f"{who}: {call} is tried again after {error} (attempt {attempt})"
-    return None
-
-
-def _of_its_end(who: str, event: Event) -> str | None:
-    match event:
-        case copying.Condemned(build):
-            return f"{who} is condemned: this incarnation may never run again (build {build})"
-        case copying.CondemnFailed(error):
-            return f"{who}: the condemned record could not be written ({error}), so nothing is punched"
-        case copying.PunchFailed(chunk, error):
-            what = "clean pages" if chunk is None else f"chunk {chunk}"
-            return f"{who}: punching {what} failed ({error}); the bytes are safe and punching ends"
-        case copying.CopyFailed(chunk=chunk, call=call, error=error, condemned=condemned):
-            at = "" if chunk is None else f" at chunk {chunk}"
-            then = "after condemn: it is discarded" if condemned else "before condemn: nothing is lost"
-            return f"{who}: the pause failed in {call}{at} ({error}), {then}"
-        case copying.BuildFinished(build=build, length=length, copy_ms=ms):
-            return f"{who}: build {build} is finished ({size(length)}, {ms:.1f} ms)"
-        case copying.CacheDeleted(build):
-            return f"{who}: the partial cache of build {build} is deleted"
-    return None
-
-
-def _of_guest(who: str, event: Event) -> str | None:
-    match event:
-        case events.SandboxCreated(memory=memory, page_size=page_size, template=template):
-            return f"{who} is created from {template}: {size(memory)} in pages of {size(page_size)}"
-        case events.GuestSpawned(incarnation, pid, tracker=tracker, build=build):
-            source = f" from build {build}" if build else ""
-            return f"{who} has a new guest{source}: {incarnation}, pid {pid}, tracked by {tracker}"
-        case events.GuestFrozen(incarnation, ms):
-            return f"{who} is frozen ({incarnation}, {ms:.1f} ms)"
-        case events.GuestThawed(incarnation):
-            return f"{who} runs on ({incarnation})"
-        case events.GuestEnded(incarnation, why):
-            return f"{who}: the guest is dead ({incarnation}): {why}"
-        case events.GuestMeasured(resident):
-            return f"{who} holds {size(resident)}"
-    return None
-
-
-def _of_pause(who: str, event: Event) -> str | None:
-    match event:
-        case events.StateChanged(old, new, reason):
-            return f"{who}: {old} -> {new}" + (f" ({reason})" if reason else "")
-        case events.Decided(flags):
-            return f"{who}: decided {decision(flags)}"
-        case events.PauseReturned(ms, condemned):
-            return f"{who}: the pause answered after {ms:.1f} ms" + (", condemned" if condemned else "")
-        case events.PauseSettled():
-            return _settled(who, event)
-        case events.Resumed(incarnation=incarnation, build=build, written=written, resume_ms=ms):
-            return f"{who} is resumed from build {build} ({incarnation}, {size(written)} filled, {ms:.1f} ms)"
-        case events.RequestRefused(request, reason):
-            return f"{who}: {request} is refused: {reason}"
-    return None
-
-
-def _settled(who: str, event: events.PauseSettled) -> str:
-    outcome = {"rolled-back": "rolled back"}.get(event.outcome, event.outcome)
-    parts = [f"{who}: the pause is {outcome}"]
-    if event.peak_over is not None:
-        ratio = "" if event.peak_ratio is None else f" ({event.peak_ratio:.2f}x)"
-        parts.append(f"peak +{size(event.peak_over)}{ratio}")
-    if event.punched_bytes:
-        parts.append(f"{size(event.punched_bytes)} freed")
-    if event.error:
-        parts.append(event.error)
-    return ", ".join(parts)
-
-
-def _of_fault(who: str, event: Event) -> str | None:
-    match event:
-        case events.FlagSet(flag, value, effective):
-            return f"flag {flag} is set: {flag_value(value)}" + ("" if effective else "; the node does not hear of it")
-        case events.OutageBegan(outage, detail):
-            return f"the flag source fails: {outage}" + (f" ({detail})" if detail else "")
-        case events.OutageEnded():
-            return "the flag source is sound again, and the node has every flag"
-        case events.FlagSourceChanged(state, error):
-            return f"the node's flag client is {state}" + (f": {error}" if error else "")
-        case events.FaultArmed(number, fault, error, at, sandboxes):
-            return f"fault {number} is armed: {fault} gives {error} at {at} in {sandboxes}"
-        case events.FaultFired(number, fault, error, chunk):
-            at = "" if chunk is None else f" at chunk {chunk}"
-            return f"{who}: fault {number} fires: {fault} gives {error}{at}"
-        case events.FaultsCleared():
-            return "no fault is armed any more"
-    return None
-
-
-def _of_node(event: Event) -> str | None:
-    match event:
-        case events.NodeStarted(pid, recovered=recovered):
-            return f"the node is up{' again' if recovered else ''}, pid {pid}"
-        case events.NodeCrashed(pid):
-            return f"the node is killed, pid {pid}"
-        case events.Ticked(tick):
-            return f"tick {tick}"
-        case events.MemorySampled(guests=guests, caches=caches, planned=planned):
-            return f"the node holds {size(guests)} of guests and {size(caches)} of caches; {size(planned)} is granted"
-    return None
-
-
-def _of_run(event: Event) -> str | None:
-    match event:
-        case events.RunStarted():
-            wrong = f", with the wrong engine {event.mutant}" if event.mutant else ""
-            return f"run {event.run} of {event.name} begins, seed {event.seed}{wrong}"
-        case events.StepStarted(index, step, line):
-            return f"step {index}: {step} (line {line})"
-        case events.StepEnded(index):
-            return f"step {index} is over"
-        case events.Judged(subject, verdict, checked):
-            return f"{subject}: {verdict}, checked {times(checked)}"
-        case events.RunEnded(verdict):
-            return f"the run ends: {verdict}"
-    return None
+def one_line(error: BaseException) -> str:
+    """The first line of an error, or its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,43 +1,42 @@
-"""The app: owns one run after another, from its start to its teardown, and shows it on the fleet screen."""
+"""The app: owns one run after another, from its start to its teardown, and gives what is new to its screens."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
-from textual.app import App
+from textual.driver import Driver
 
+from sim.report.words import one_line
+from sim.tui import requests
 from sim.tui.drive import Drive
 from sim.tui.driver import MortalTerminal
-from sim.tui.screens.fleet import FleetScreen
-from sim.tui.words import one_line
+from sim.tui.show import ShowApp
 from sim.view import View
 
 Start = Callable[[], AbstractAsyncContextManager[Drive, bool | None]]
+CLOCK_LOOKS_A_SECOND = 20
 
 
-class FleetApp(App[None]):
+class FleetApp(ShowApp):
     """Starts runs with `start`; `last` is the final view of the latest, `failure` what ended the app, if anything."""
 
-    CSS_PATH = "app.tcss"
-    TITLE = "snapdrill"
-
-    def __init__(self, start: Start) -> None:
-        super().__init__(driver_class=MortalTerminal)
-        self.VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]
+    def __init__(self, start: Start, terminal: type[Driver] = MortalTerminal) -> None:
+        super().__init__(terminal)
         self.last: View | None = None
         self.failure: Exception | None = None
         self.signal: int | None = None
         self._start = start
         self._again = True
+        self._judges = True
         self._wanted = asyncio.Event()
-        self._fleet = FleetScreen()
         self._life: asyncio.Task[None] | None = None
 
-    async def on_mount(self) -> None:
-        await self.push_screen(self._fleet)
+    def ready(self) -> None:
+        self.set_interval(1 / CLOCK_LOOKS_A_SECOND, self._look_at_clock)
         self._life = asyncio.create_task(self._live(), name="runs")
 
     async def on_unmount(self) -> None:
@@ -46,9 +45,10 @@ class FleetApp(App[None]):
         if self._life is not None:
             await self._life
 
-    def end_run(self, *, again: bool) -> None:
-        """End the run; then start it again on the same seed, or leave."""
+    def end_run(self, *, again: bool, judged: bool = True) -> None:
+        """End the run, `judged` or at once; then start it again on the same seed, or leave."""
         self._again = self._again and again
+        self._judges = judged
         self._wanted.set()
 
     def end_by_signal(self, number: int) -> None:
@@ -60,7 +60,10 @@ class FleetApp(App[None]):
         self.end_run(again=False)
 
     def action_restart(self) -> None:
-        self.end_run(again=True)
+        if self.live.refusing is not None:
+            self.live.say(self.live.refusing, failed=True)
+        else:
+            self.confirm("Tear this run down and begin again on the same seed?", lambda: self.end_run(again=True))
 
     async def _live(self) -> None:
         try:
@@ -69,18 +72,48 @@ class FleetApp(App[None]):
                 await self._one_run()
         except Exception as error:  # noqa: BLE001 - it is raised again by `drive`, once the terminal is back
             self.failure = error
-            self._fleet.say(f"failed: {one_line(error)}", failed=True)
+            self.live.say(f"failed: {one_line(error)}", failed=True)
         self.exit()
 
     async def _one_run(self) -> None:
-        self._fleet.say("starting the node and its guests …")
+        self.live.say("starting the node and its guests …")
         async with self._start() as drive:
-            self._fleet.begin(drive)
+            for screen in self.live_screens():
+                screen.begin()
+            self.live.begin(drive)
+            self.begun()
             await self._wanted.wait()
-            await self._fleet.no_more_requests()
-            self._fleet.say("judging every invariant and tearing down guests, node and memory …")
-            self.last = await drive.finish()
-            self._fleet.end()
+            await self.live.no_more_requests()
+            if self._judges:
+                self.live.say("judging every invariant and tearing down guests, node and memory …")
+                self.last = await drive.finish()
+                self.look()
+                self.ended(self.last)
+            self.live.end()
+
+    def begun(self) -> None:
+        """A run is there to be asked."""
+
+    def ended(self, last: View) -> None:
+        """A run was judged and torn down; its final view."""
+
+    # -- the clock
+
+    def _look_at_clock(self) -> None:
+        """A tick waits for nothing: where something is under way it is left out."""
+        if self.live.clock.is_due(time.monotonic()) and not self.live.is_asked:
+            self.live.ask(requests.tick())
+
+    def action_hold(self) -> None:
+        self.live.clock.toggle(time.monotonic())
+        self.look()
+
+    def action_speed(self, steps: int) -> None:
+        self.live.clock.change(steps)
+        self.look()
+
+    def action_tick(self) -> None:
+        self.live.ask(requests.tick())
 
 
 async def drive(app: FleetApp) -> None:

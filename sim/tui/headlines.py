@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from flags.catalog import CATALOG
-from sim.tui import rows, words
+from collections.abc import Mapping
+
+from flags.catalog import CATALOG, Flag
+from sim.report import words
+from sim.tui import rows
 from sim.tui.spans import Piece, Span, Spans, Tone, fit, line_of, opposite, width, wrap
 from sim.view import MemoryView, PauseView, SandboxView, View
 
 
-def title(view: View, violations: int, cells: int) -> Spans:
-    """Name, seed, tick, node and states of the run; at the right what is judged so far."""
+def title(view: View, violations: int, cells: int, clock: str = "held") -> Spans:
+    """Name, seed, tick, clock, node and states of the run; at the right what is judged so far."""
     verdict = verdict_so_far(view, violations)
     name, seed = (view.run.name, str(view.run.seed)) if view.run else ("starting", "?")
     pieces = [
         Piece(1, (Span(" snapdrill", "title"),)),
         Piece(0, (Span(name),)),
         Piece(0, _labelled("seed", seed)),
-        Piece(0, _labelled("tick", str(view.tick))),
+        Piece(0, (*_labelled("tick", str(view.tick)), Span(f" {clock}", "muted" if clock == "held" else "good"))),
         Piece(2, _labelled("node", view.node, "bad" if view.node == "crashed" else "plain")),
         Piece(3, _labelled("time", f"{view.t:.1f} s")),
         Piece(4, _counts(view)),
@@ -93,22 +96,54 @@ def _marks(once: int, memory: MemoryView, room: int) -> Spans:
     return (Span(line, "muted"),)
 
 
+SHORT = {words.PUNCH: "punch", words.BACKGROUND: "background"}
 ALWAYS_SHOWN = frozenset({"memfd-punch-on-snapshot", "memfd-background-copy"})
 
 
 def flags_line(view: View, cells: int) -> Spans:
-    """The two flags that keys change, and every other one that was set."""
+    """The two flags that keys change, every other one that was set, and what serves them."""
     shown = [known for known in CATALOG if known.key in view.flags or known.key in ALWAYS_SHOWN]
-    pieces = [
-        Piece(index, _flag(known.key, view.flags.get(known.key, known.safe), known.safe))
-        for index, known in enumerate(shown)
-    ]
+    source = [Piece(_rank_of_source(view), source_words(view))] if view.run is not None else []
+    needed = [*_flags(view, shown, {}), *(piece for piece in source if piece.rank == 0)]
+    is_wide = sum(width(piece.spans) + 3 for piece in needed) <= cells - 5
+    pieces = [*_flags(view, shown, {} if is_wide else SHORT), *source]
     return (Span(" flags  ", "muted"), *line_of(pieces, cells - 8))
 
 
+def _flags(view: View, shown: list[Flag], names: Mapping[str, str]) -> list[Piece]:
+    return [
+        Piece(index, _flag(names.get(known.key, known.key), view.flags.get(known.key, known.safe), known.safe))
+        for index, known in enumerate(shown)
+    ]
+
+
 def _flag(key: str, value: object, safe: object) -> Spans:
+    return (Span(f"{key} ", "muted"), *flag_value(value, safe))
+
+
+def flag_value(value: object, safe: object) -> Spans:
+    """`● on`, `○ off`, `◐ on for 50% by sandbox`; what is not safe is a warning."""
     glyph = {True: "●", False: "○"}.get(value, "◐") if isinstance(value, bool) else "◐"
-    return (Span(f"{key} ", "muted"), Span(f"{glyph} {words.flag_value(value)}", "calm" if value == safe else "warn"))
+    return (Span(f"{glyph} {words.flag_value(value)}", "calm" if value == safe else "warn"),)
+
+
+def _rank_of_source(view: View) -> int:
+    """What is sound is left out first where room is short, what is not is left out last."""
+    return 9 if source_words(view)[-1].tone in {"plain", "good"} else 0
+
+
+def source_words(view: View) -> Spans:
+    """What serves the flags, and how it does: `source relay ✓ VALID`, `source relay ‼ down`."""
+    source, name = view.source, view.run.flag_source if view.run else "?"
+    label = Span("source ", "muted")
+    if source.outage is not None:
+        return (label, Span(f"{name} ‼ {source.outage}", "bad"))
+    if source.lease is not None and not source.lease.open:
+        return (label, Span(f"{name} ‼ lease expired", "bad"))
+    if source.state is None:
+        return (label, Span(name))
+    good = source.state == "VALID"
+    return (label, Span(f"{name} {'✓' if good else '‼'} {source.state}", "good" if good else "bad"))
 
 
 def faults_line(view: View, cells: int) -> Spans:
@@ -140,8 +175,45 @@ def detail(sandbox: SandboxView | None, cells: int, lines: int) -> list[Spans]:
     if sandbox.pause is not None:
         said += [_plan(sandbox.pause), _figures(sandbox.pause)]
     said.append(_identity(sandbox))
-    wrapped = [line for spans in said for line in wrap(spans, cells - 1, indent="   ")]
-    return wrapped[:lines]
+    return _wrapped(said, cells, lines)
+
+
+def who(sandbox: SandboxView, cells: int, lines: int) -> list[Spans]:
+    """One sandbox: its state and why, a refusal, its guest; at most `lines` lines."""
+    pace = sandbox.pace
+    asked = [f"SLOWED x{pace.factor:g}"] * (pace.factor > 1) + ["HELD"] * pace.held
+    pieces = [
+        Piece(0, (Span(f" {_guest(sandbox)}", "muted"),)),
+        *(Piece(0, (Span(each, "warn"),)) for each in asked),
+        Piece(1, _labelled("tracked by", sandbox.tracker or "nobody", "muted")),
+        Piece(2, _labelled("template", sandbox.template, "muted")),
+        Piece(3, _labelled("team", sandbox.team, "muted")),
+        Piece(4, _labelled("cluster", sandbox.cluster, "muted")),
+    ]
+    said = _wrapped([_who(sandbox)], cells, lines)
+    return [*said, line_of(pieces, cells - 1, gap=2)][:lines]
+
+
+def _guest(sandbox: SandboxView) -> str:
+    """A condemned one can never run again, whatever comes of its copy."""
+    if sandbox.pid is not None:
+        return f"guest {sandbox.incarnation}, pid {sandbox.pid}"
+    pause = sandbox.pause
+    if pause is None or not pause.condemned:
+        return "no guest"
+    build = pause.id if rows.in_flight(sandbox) else sandbox.build
+    again = f"; r makes a new one of build {build}" if sandbox.state == "paused" and build else ""
+    return f"guest {pause.incarnation} can never run again{again}"
+
+
+def why(sandbox: SandboxView, cells: int, lines: int) -> list[Spans]:
+    """Its pause: the decision with its reason, the figures."""
+    pause = sandbox.pause
+    return _wrapped([_plan(pause), _figures(pause)] if pause is not None else [], cells, lines)
+
+
+def _wrapped(said: list[Spans], cells: int, lines: int) -> list[Spans]:
+    return [line for spans in said for line in wrap(spans, cells - 1, indent="   ")][:lines]
 
 
 def _who(sandbox: SandboxView) -> Spans:
@@ -185,9 +257,11 @@ def _identity(sandbox: SandboxView) -> Spans:
     return (Span(f" {guest}{groups}", "muted"),)
 
 
-def rule(note: Span | None, cells: int) -> Spans:
-    """The line between fleet and log, with what is under way or went wrong."""
+def rule(note: Span | None, cells: int, name: str = "events") -> Spans:
+    """The line over the log, with what is under way or went wrong."""
+    begin = f"─ {name} " if name else "─"
     if note is None:
-        return (Span("─ events " + "─" * (cells - 9), "muted"),)
-    said = line_of([Piece(0, (note,))], cells - 12) or fit((note,), cells - 12)
-    return (Span("─ events ─ ", "muted"), *said, Span(" " + "─" * (cells - 12 - width(said)), "muted"))
+        return (Span(begin + "─" * (cells - len(begin)), "muted"),)
+    room = cells - len(begin) - 3
+    said = line_of([Piece(0, (note,))], room) or fit((note,), room)
+    return (Span(f"{begin}─ ", "muted"), *said, Span(" " + "─" * (room - width(said)), "muted"))

@@ -19,7 +19,51 @@ class Key:
     rank: int
 
 
-KEYS = (
+EVERYWHERE = (
+    Key("space", "space", "hold", "clock", "let the clock run, or hold it: it ticks by itself", 2),
+    Key("plus,equals_sign", "+", "speed(1)", "faster", "the clock twice as fast", 9),
+    Key("minus", "-", "speed(-1)", "slower", "the clock half as fast", 9),
+    Key("full_stop,t", ".", "tick", "tick", "one tick: every running guest rewrites its working set", 1),
+    Key("1", "1", "show('fleet')", "fleet", "the fleet", 9),
+    Key("2", "2", "show('flags')", "flags", "the flags, their rollouts and their source", 3),
+    Key("3", "3", "show('faults')", "faults", "the faults: arm, see fire, clear", 3),
+    Key("4", "4", "show('memory')", "memory", "the node's memory over time", 4),
+    Key("R", "R", "restart", "restart", "tear down and start again on the same seed", 5),
+    Key("question_mark", "?", "help", "help", "this page", 0),
+    Key("q", "q", "quit", "quit", "judge, tear everything down, leave", 0),
+)
+"""What the app binds: for every screen."""
+
+REPLAY = (
+    Key("space", "space", "hold", "play", "play or hold", 0),
+    Key("plus,equals_sign", "+", "speed(1)", "faster", "faster, up to 16 times", 5),
+    Key("minus", "-", "speed(-1)", "slower", "slower, down to a thousandth: a copy takes milliseconds", 5),
+    Key("left_square_bracket", "[", "scrub(-1)", "back", "a second back", 2),
+    Key("right_square_bracket", "]", "scrub(1)", "on", "a second on", 2),
+    Key("left_curly_bracket", "{", "step(-1)", "step back", "the step before, or ten seconds back", 6),
+    Key("right_curly_bracket", "}", "step(1)", "step", "the next step, or ten seconds on", 4),
+    Key("n", "n", "jump(1)", "next fault", "the next violation or fault", 1),
+    Key("N", "N", "jump(-1)", "previous", "the violation or fault before", 3),
+    Key("home", "home", "edge(0)", "begin", "to the beginning", 9),
+    Key("end", "end", "edge(-1)", "end", "to the end", 9),
+    Key("1", "1", "show('fleet')", "fleet", "the fleet", 9),
+    Key("2", "2", "show('flags')", "flags", "the flags, their rollouts and their source", 7),
+    Key("3", "3", "show('faults')", "faults", "the faults that were armed, and how often they fired", 9),
+    Key("4", "4", "show('memory')", "memory", "the node's memory over time", 7),
+    Key("question_mark", "?", "help", "help", "this page", 0),
+    Key("q", "q", "quit", "quit", "leave", 0),
+)
+"""What the app binds over a recording: for every screen, before the screen's own."""
+
+STAGE = (
+    Key("right,enter", "→", "next", "next beat", "the next beat", 0),
+    Key("left", "←", "again", "again", "this beat again, from its seed", 1),
+    Key("ctrl+r", "ctrl+r", "reset", "reset", "back to the first beat, at once", 2),
+    Key("question_mark", "?", "help", "help", "this page", 9),
+    Key("q", "q", "quit", "quit", "judge, tear everything down, leave", 0),
+)
+
+FLEET = (
     Key("down,j", "↓ j", "cursor(1)", "down", "move the cursor down", 9),
     Key("up,k", "↑ k", "cursor(-1)", "up", "move the cursor up", 9),
     Key("pagedown", "pgdn", "page(1)", "page down", "move the cursor a page down", 9),
@@ -27,18 +71,22 @@ KEYS = (
     Key("g,home", "g", "edge(0)", "first", "move to the first sandbox", 9),
     Key("G,end", "G", "edge(-1)", "last", "move to the last sandbox", 9),
     Key(
-        "space",
-        "space",
+        "x",
+        "x",
         "select",
         "select",
         "select or unselect; without a selection, keys act on the cursor",
         3,
     ),
-    Key("escape", "esc", "unselect", "unselect", "select nothing", 9),
+    Key("X", "X", "select_shown", "all shown", "select all that are shown", 9),
+    Key("escape", "esc", "unselect", "unselect", "select nothing; then: no filter", 9),
+    Key("slash", "/", "filter", "filter", "show only some: part of a name, state, team, template; web-1*; !paused", 3),
+    Key("s", "s", "sort", "sort", "sort by the next column; ▾ marks it", 4),
+    Key("enter", "⏎", "app.sandbox", "look", "one sandbox in full: its pages, its pause, its events", 3),
     Key("p", "p", "pause", "pause", "pause: freeze, copy, tear down", 0),
     Key("P,a", "P", "pause_all", "pause all", "pause every running sandbox", 1),
     Key("r", "r", "resume", "resume", "resume from the newest snapshot; a refusal says why", 0),
-    Key("t", "t", "tick", "tick", "one tick: every running guest rewrites its working set", 1),
+    Key("d,delete", "d", "kill", "kill", "end for good, after a question", 9),
     Key("f", "f", "toggle_punch", "punch", "flip memfd-punch-on-snapshot (a rollout becomes on for all)", 0),
     Key("b", "b", "toggle_background", "background", "flip memfd-background-copy", 4),
     Key(
@@ -50,16 +98,74 @@ KEYS = (
         1,
     ),
     Key("E", "E", "arm_all", "fail all", "arm the same on every sandbox", 9),
-    Key("c", "c", "clear", "clear", "clear every armed fault", 2),
-    Key("R", "R", "app.restart", "restart", "tear down and start again on the same seed", 5),
-    Key("question_mark", "?", "help", "help", "this page", 0),
-    Key("q", "q", "app.quit", "quit", "judge, tear everything down, leave", 0),
+    Key("c,ctrl+z", "c", "clear", "clear", "clear every armed fault", 2),
+    Key("K", "K", "kill_switch", "kill switch", "punching off for everybody, at once", 9),
+)
+
+SANDBOX = (
+    Key("escape,enter", "esc", "app.pop_screen", "fleet", "back to the fleet", 0),
+    Key("j,down", "↓ j", "next(1)", "next", "the next sandbox", 4),
+    Key("k,up", "↑ k", "next(-1)", "previous", "the sandbox before", 9),
+    Key("p", "p", "pause", "pause", "pause: freeze, copy, tear down", 0),
+    Key("r", "r", "resume", "resume", "resume from the newest snapshot; a refusal says why", 0),
+    Key("h", "h", "hold_copy", "hold", "hold its copy at the next chunk boundary, or let it go on", 1),
+    Key("n", "n", "step", "step", "let a copy that is held go on by one chunk", 1),
+    Key("s", "s", "slow", "slow", "slow its copies down 200 times, or not; what is slow is in no figure", 2),
+    Key("e", "e", "arm", "fail copy", "arm a full disk: copy.write gives ENOSPC at chunk 3", 3),
+    Key("c", "c", "clear", "clear", "clear every armed fault", 9),
+    Key("f", "f", "toggle_punch", "punch", "flip memfd-punch-on-snapshot (a rollout becomes on for all)", 5),
+)
+
+MEMORY = (
+    Key("escape", "esc", "app.pop_screen", "fleet", "back to the fleet", 0),
+    Key("P,a", "P", "pause_all", "pause all", "pause every running sandbox", 1),
+    Key("V", "V", "resume_all", "resume all", "resume every paused sandbox", 2),
+    Key("f", "f", "toggle_punch", "punch", "flip memfd-punch-on-snapshot (a rollout becomes on for all)", 1),
+)
+
+FLAGS = (
+    Key("escape", "esc", "undo", "back", "forget what is being edited; then: back to the fleet", 0),
+    Key("j,down", "↓ j", "cursor(1)", "next", "the next flag", 9),
+    Key("k,up", "↑ k", "cursor(-1)", "previous", "the flag before", 9),
+    Key("g,home", "g", "edge(0)", "first", "the first flag", 9),
+    Key("G,end", "G", "edge(-1)", "last", "the last flag", 9),
+    Key("right,l", "◂ ▸", "percent(1)", "1%", "one percent more; shift: ten", 0),
+    Key("left,h", "←", "percent(-1)", "1% less", "one percent less; shift: ten", 9),
+    Key("shift+right,L", "L", "percent(10)", "10% more", "ten percent more", 9),
+    Key("shift+left,H", "H", "percent(-10)", "10% less", "ten percent less", 9),
+    Key("w", "w", "by", "by whom", "draw by sandbox, team, template or cluster", 3),
+    Key("enter", "⏎", "set", "set", "set the rollout", 0),
+    Key("f", "f", "flip", "flip", "flip the flag under the cursor (a rollout becomes on for all)", 1),
+    Key("K", "K", "kill_switch", "kill switch", "punching off for everybody, at once", 0),
+    Key("d", "d", "outage('drop')", "drop", "drop the streams of the flag source", 2),
+    Key("z", "z", "outage('freeze')", "freeze", "freeze them, half-open: nobody is told", 2),
+    Key("u", "u", "outage('recover')", "restore", "make the flag source sound again", 2),
+)
+
+FAULTS = (
+    Key("escape", "esc", "app.pop_screen", "back", "back to the fleet", 0),
+    Key("j,down", "↓ j", "cursor(1)", "next", "the next point", 9),
+    Key("k,up", "↑ k", "cursor(-1)", "previous", "the point before", 9),
+    Key("g,home", "g", "edge(0)", "first", "the first point", 9),
+    Key("G,end", "G", "edge(-1)", "last", "the last point", 9),
+    Key("right,l", "◂ ▸", "kind(1)", "kind", "the next kind of fault that makes sense there", 0),
+    Key("left,h", "←", "kind(-1)", "kind before", "the kind before", 9),
+    Key("o", "o", "place(1)", "place", "in another chunk", 0),
+    Key("w", "w", "whom", "whom", "on the selected sandboxes, or on every one", 2),
+    Key("y", "y", "kernel", "by kernel", "have the kernel itself give the errno, or not", 4),
+    Key("enter,e", "⏎", "arm", "arm", "arm it, until it is cleared", 0),
+    Key("c,ctrl+z", "c", "clear", "clear", "clear every armed fault", 0),
+    Key("p", "p", "pause", "pause", "pause the selected, else every running sandbox, and see it fire", 1),
+    Key("r", "r", "resume", "resume", "resume the selected, else every paused sandbox", 1),
+    Key("N", "N", "restart_node", "restart node", "start the node again after a crash", 3),
 )
 
 
-def key_line(cells: int) -> Spans:
-    """The keys that fit on one line."""
+def key_line(keys: tuple[Key, ...], cells: int) -> Spans:
+    """The keys that fit on one line: the screen's own, then those of every screen."""
     pieces = [
-        Piece(key.rank, (Span(key.shown, "title"), Span(f" {key.short}", "muted"))) for key in KEYS if key.rank < 9
+        Piece(key.rank, (Span(key.shown, "title"), Span(f" {key.short}", "muted")))
+        for key in (*keys, *EVERYWHERE)
+        if key.rank < 9
     ]
     return (Span(" "), *line_of(pieces, cells - 2, gap=2))

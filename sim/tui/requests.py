@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from flags.catalog import FLAGS
+from flags.catalog import FLAGS, is_on
+from flags.inline import ENABLED, InlineValue, as_written
+from sim.fault_catalogue import CRASH
 from sim.places import AtChunk, FaultPoint, Place
+from sim.report.words import BACKGROUND, PUNCH, flag_value
+from sim.steps import Outage
 from sim.tui.drive import Drive
-from sim.tui.words import BACKGROUND, PUNCH, on_off
 from sim.view import SandboxView, View
 
+SLOW = 200.0
+SCREEN = "screen"
+"""Who set a flag, where a key did."""
+PATIENCE = 86400.0
+"""Seconds: somebody may hold a copy for as long as a talk takes."""
 FAULT: FaultPoint = "copy.write"
 ERRNO = "ENOSPC"
 HAS_CHUNK_3 = 8 << 20
@@ -19,15 +28,24 @@ HAS_CHUNK_3 = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to ask, and how to say that it is under way: `pausing web-3`."""
+    """What to ask, and how to say that it is under way: `pausing web-3`.
+
+    `at_once`: while something else is under way. `setting`: the same, while what is under way is slowed or held.
+    `question`: what is asked back first, where it cannot be undone. `harmless`: allowed also where others are refused.
+    """
 
     doing: str
     ask: Callable[[Drive], Awaitable[object]]
+    at_once: bool = False
+    setting: bool = False
+    question: str | None = None
+    harmless: bool = False
 
 
 def pause(names: Sequence[str]) -> Request | None:
     """None where there is nobody to pause."""
-    return Request(f"pausing {_who(names)}", lambda drive: drive.pause(names)) if names else None
+    doing = f"pausing {_who(names)}"
+    return Request(doing, lambda drive: drive.pause(names, deadline=PATIENCE)) if names else None
 
 
 def resume(names: Sequence[str]) -> Request | None:
@@ -35,20 +53,65 @@ def resume(names: Sequence[str]) -> Request | None:
     return Request(f"resuming {_who(names)}", lambda drive: drive.resume(names)) if names else None
 
 
-def running(view: View) -> list[str]:
-    """Who may be paused."""
-    return [name for name, sandbox in view.sandboxes.items() if sandbox.state == "running"]
+def in_state(view: View, state: str) -> list[str]:
+    """Who may be paused (running), or resumed (paused)."""
+    return [name for name, sandbox in view.sandboxes.items() if sandbox.state == state]
 
 
 def tick() -> Request:
     """One tick."""
-    return Request("one tick", lambda drive: drive.tick())
+    return Request("one tick", lambda drive: drive.tick(), harmless=True)
+
+
+def kill(names: Sequence[str]) -> Request | None:
+    """End sandboxes for good; None where there is nobody."""
+    question = f"Kill {_who(names)} for good? What is not in a finished build is lost."
+    return Request(f"killing {_who(names)}", lambda drive: drive.kill(names), question=question) if names else None
 
 
 def toggle(view: View, key: str) -> Request:
-    """On becomes off; off and a rollout become on."""
-    value = view.flags.get(key, FLAGS[key].safe) is not True
-    return Request(f"setting {key} {on_off(value)}", lambda drive: drive.set_flag(key, value))
+    """On becomes off; off and a rollout become on. A JSON flag's object becomes an enabled one, or its safe one."""
+    now, safe = view.flags.get(key, FLAGS[key].safe), FLAGS[key].safe
+    if not isinstance(safe, bool):
+        return set_flag(key, safe if is_on(now) else ENABLED)
+    value = now is not True
+    return set_flag(key, value)
+
+
+def set_flag(key: str, value: InlineValue) -> Request:
+    """Serve this value from now on."""
+    doing = f"setting {key} {flag_value(as_written(value))}"
+    return Request(doing, lambda drive: drive.set_flag(key, value, by=SCREEN), setting=True)
+
+
+def kill_switch() -> Request:
+    """Punching off for everybody, whatever else is under way."""
+    ask = set_flag(PUNCH, value=False).ask
+    return Request("kill switch: punching off for everybody", ask, at_once=True)
+
+
+def outage(fault: Literal["drop", "freeze", "recover"]) -> Request:
+    """Break the flag source, or make it sound again, whatever else is under way."""
+    doing = {"drop": "dropping the streams", "freeze": "freezing the streams", "recover": "restoring the flag source"}
+    return Request(doing[fault], lambda drive: drive.outage(Outage(fault=fault)), at_once=True)
+
+
+def restart_node() -> Request:
+    """Start the node again after a crash; it recovers what the crash left."""
+    return Request("restarting the node", lambda drive: drive.restart())
+
+
+def inject(
+    fault: FaultPoint, error: str | None, at: Place, sandboxes: Sequence[str], *, by_kernel: bool = False
+) -> Request | None:
+    """Arm a fault on each of these names or globs, `error` None for SIGKILL of the node; None for nobody."""
+
+    async def ask(drive: Drive) -> None:
+        for each in sandboxes:
+            await drive.inject(fault, error, at, each, by_kernel=by_kernel)
+
+    who = "every sandbox" if list(sandboxes) == ["*"] else _who(sandboxes)
+    return Request(f"arming {fault} {error or CRASH} on {who}", ask, setting=True) if sandboxes else None
 
 
 def toggle_punch(view: View) -> Request:
@@ -69,7 +132,7 @@ def arm(sandboxes: Iterable[SandboxView]) -> Request | None:
         for name, at in places.items():
             await drive.inject(FAULT, ERRNO, at, name)
 
-    return Request(f"arming a copy failure on {_who(list(places))}", ask) if places else None
+    return Request(f"arming a copy failure on {_who(list(places))}", ask, setting=True) if places else None
 
 
 def arm_all(view: View) -> Request | None:
@@ -77,16 +140,47 @@ def arm_all(view: View) -> Request | None:
     if not view.sandboxes:
         return None
     at = _place(min(sandbox.memory for sandbox in view.sandboxes.values()))
-    return Request("arming a copy failure on every sandbox", lambda drive: drive.inject(FAULT, ERRNO, at, "*"))
+    doing = "arming a copy failure on every sandbox"
+    return Request(doing, lambda drive: drive.inject(FAULT, ERRNO, at, "*"), setting=True)
 
 
 def _place(memory: int) -> Place:
     return AtChunk(3) if memory >= HAS_CHUNK_3 else "after_condemn"
 
 
+def hold(sandbox: SandboxView) -> Request:
+    """Hold its copies at chunk boundaries, or let them go on."""
+    held = not sandbox.pace.held
+    doing = f"{'holding' if held else 'letting go'} {sandbox.name}"
+    factor = sandbox.pace.factor
+    return Request(doing, lambda drive: drive.pace(sandbox.name, factor=factor, held=held), at_once=True)
+
+
+def slow(sandbox: SandboxView) -> Request:
+    """Slow its copies down, or not."""
+    factor, held = (1.0 if sandbox.pace.factor > 1 else SLOW), sandbox.pace.held
+    doing = f"{'slowing' if factor > 1 else 'no longer slowing'} {sandbox.name}"
+    return Request(doing, lambda drive: drive.pace(sandbox.name, factor=factor, held=held), at_once=True)
+
+
+def step(sandbox: SandboxView) -> Request:
+    """Let its copy go on by one chunk; one that was not held is held from now on."""
+    factor, steps = sandbox.pace.factor, 1 if sandbox.pace.held else 0
+
+    async def ask(drive: Drive) -> None:
+        await drive.pace(sandbox.name, factor=factor, held=True, steps=steps)
+
+    return Request(f"stepping {sandbox.name}", ask, at_once=True)
+
+
+def let_go() -> Request:
+    """Every copy goes on, at its own pace."""
+    return Request("letting every copy go", lambda drive: drive.pace("*", factor=1.0, held=False), at_once=True)
+
+
 def clear() -> Request:
     """Disarm everything."""
-    return Request("clearing faults", lambda drive: drive.clear())
+    return Request("clearing faults", lambda drive: drive.clear(), setting=True)
 
 
 def _who(names: Sequence[str]) -> str:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import ceil
 
-from sim.tui import words
+from sim.report import words
 from sim.tui.spans import Span, Spans, Tone, fit
-from sim.view import PauseView, SandboxView
+from sim.view import PEAKS, PauseView, SandboxView
 
 NONE: Spans = (Span("-", "muted"),)
 GAP = 1
+HIGH = 1.5
+"""A peak, in units of what the guest held, from which it is nearer to 2x than to 1x."""
+_TREND = "▁▂▃▄▅▆▇█"
 
 STATES: dict[str, tuple[str, Tone]] = {
     "created": ("◌", "muted"),
@@ -34,6 +38,7 @@ class Column:
     rank: int
     draw: Callable[[SandboxView, int], Spans]
     right: bool = False
+    sorted: bool = False
 
 
 def in_flight(sandbox: SandboxView) -> PauseView | None:
@@ -58,19 +63,30 @@ def state_cell(sandbox: SandboxView) -> Spans:
 
 
 def memory_cell(sandbox: SandboxView, cells: int) -> Spans:
-    """Two halves, each as wide as the sandbox's memory: memfd (punched, resident) │ cache. Both full is 2x."""
-    half = (cells - 1) // 2
-    punched = _share(sandbox.punched, sandbox.memory, half)
-    resident = min(_share(sandbox.resident, sandbox.memory, half), half - punched)
-    cached = _share(sandbox.cached, sandbox.memory, half)
-    return (
-        Span("░" * punched, "punched"),
-        Span("█" * resident, "resident"),
-        Span("·" * (half - punched - resident), "muted"),
-        Span("│", "muted"),
-        Span("▓" * cached, "cached"),
-        Span("·" * (half - cached), "muted"),
-    )
+    """From nothing to 2x: what memfd and cache hold now, what was punched, and the most of both in the last pause."""
+    resident = _share(sandbox.resident, 2 * sandbox.memory, cells)
+    cached = min(_share(sandbox.cached, 2 * sandbox.memory, cells), cells - resident)
+    punched = min(_share(sandbox.punched, 2 * sandbox.memory, cells), cells - resident - cached)
+    held = (Span("█" * resident, "resident"), Span("▓" * cached, "cached"))
+    rest = "░" * punched + "·" * (cells - resident - cached - punched)
+    return (*held, *_marked(rest, _peak_mark(sandbox, cells) - resident - cached))
+
+
+def _peak_mark(sandbox: SandboxView, cells: int) -> int:
+    """The cell that the peak of its last pause ends in; -1 where there was none."""
+    peak = sandbox.pause.peak if sandbox.pause else 0
+    return min(cells, ceil(peak * cells / (2 * sandbox.memory))) - 1 if peak else -1
+
+
+def _marked(rest: str, mark: int) -> Spans:
+    if mark < 0:
+        return _toned(rest)
+    return (*_toned(rest[:mark]), Span("┃", "warn"), *_toned(rest[mark + 1 :]))
+
+
+def _toned(rest: str) -> Spans:
+    punched = rest.rstrip("·")
+    return (Span(punched, "punched"), Span(rest[len(punched) :], "muted"))
 
 
 def _share(part: int, whole: int, cells: int) -> int:
@@ -115,20 +131,32 @@ def _path(pause: PauseView) -> str:
 
 
 def progress(pause: PauseView, cells: int) -> Spans:
-    """Chunks published of chunks planned; the colour turns where the guest is condemned."""
+    """Chunks published of chunks planned; from where the guest is condemned it turns, and ◆ stands at its start."""
     if not pause.chunks:
         return (Span("condemned", "warn") if pause.condemned else Span("preparing", "busy"),)
     tone: Tone = "warn" if pause.condemned else "busy"
     count = f" {pause.published}/{pause.chunks}"
     room = max(1, min(24, cells - len(count)))
     done = _share(pause.published, pause.chunks, room)
-    return (Span("━" * done, tone), Span("─" * (room - done), "muted"), Span(count, tone))
+    bar = ("◆" + "━" * (done - 1)) if pause.condemned and done else "━" * done
+    return (Span(bar, tone), Span("─" * (room - done), "muted"), Span(count, tone))
 
 
 def peak_cell(sandbox: SandboxView) -> Spans:
     """Most memory the pause took, in units of what the guest held at the freeze."""
     peak = sandbox.pause.peak_ratio if sandbox.pause else None
-    return NONE if peak is None else (Span(words.ratio(peak), "warn" if peak >= 1.5 else "good"),)
+    return NONE if peak is None else (Span(words.ratio(peak), "warn" if peak >= HIGH else "good"),)
+
+
+def trend_cell(sandbox: SandboxView) -> Spans:
+    """The peaks of its last pauses, the latest at the right: the lowest is 1x, the highest 2x."""
+    if not sandbox.peaks:
+        return NONE
+    return tuple(Span(_TREND[_height(peak)], "warn" if peak >= HIGH else "good") for peak in sandbox.peaks)
+
+
+def _height(peak: float) -> int:
+    return max(0, min(len(_TREND) - 1, round((peak - 1) * (len(_TREND) - 1))))
 
 
 def copy_cell(sandbox: SandboxView) -> Spans:
@@ -157,7 +185,7 @@ def _fixed(draw: Callable[[SandboxView], Spans]) -> Callable[[SandboxView, int],
 
 
 NAME = Column("sandbox", 8, 0, _fixed(name_cell))
-MEMORY = Column("memfd │ cache", 17, 0, memory_cell)
+MEMORY = Column("memory", 18, 0, memory_cell)
 COLUMNS = (
     NAME,
     Column("state", 12, 0, _fixed(state_cell)),
@@ -170,20 +198,29 @@ COLUMNS = (
     Column("last pause", 17, 0, pause_cell),
     Column("copy", 8, 7, _fixed(copy_cell), right=True),
     Column("peak", 6, 0, _fixed(peak_cell), right=True),
+    Column("trend", PEAKS, 8, _fixed(trend_cell)),
 )
-WIDEST_BAR = 41
+WIDEST_BAR = 40
 
 
 @lru_cache(maxsize=16)
-def columns(cells: int, longest_name: int) -> tuple[Column, ...]:
-    """The columns that fit beside the two cells of the marks; what is left over goes to the memory bar."""
+def columns(cells: int, longest_name: int, sorted_by: str = "") -> tuple[Column, ...]:
+    """The columns that fit beside the two cells of the marks; what is left over goes to the memory bar.
+
+    The one that the fleet is sorted by is kept before others, and marked.
+    """
     name = max(NAME.cells, min(24 if cells >= 100 else 13, longest_name + 1))
     kept = [replace(column, cells=name) if column is NAME else column for column in COLUMNS]
+    kept = [_sorted(each) if each.title == sorted_by else each for each in kept]
     while _needed(kept) > cells and any(column.rank for column in kept):
         kept.remove(max(kept, key=lambda column: column.rank))
     spare = max(0, cells - _needed(kept)) // 2 * 2
     wider = min(WIDEST_BAR, MEMORY.cells + spare)
-    return tuple(replace(column, cells=wider) if column is MEMORY else column for column in kept)
+    return tuple(replace(column, cells=wider) if column.title == MEMORY.title else column for column in kept)
+
+
+def _sorted(column: Column) -> Column:
+    return replace(column, rank=0, sorted=True, cells=max(column.cells, len(column.title) + 1))
 
 
 def _needed(kept: list[Column]) -> int:
@@ -191,17 +228,16 @@ def _needed(kept: list[Column]) -> int:
 
 
 def header(layout: tuple[Column, ...]) -> Spans:
-    """The titles over the columns; the memory bar's two halves have one each."""
-    titles = [_halves(each) if each.draw is memory_cell else each.title for each in layout]
-    cells = [
-        fit((Span(title, "muted"),), each.cells, right=each.right) for title, each in zip(titles, layout, strict=True)
-    ]
-    return (Span("  "), *_joined(cells))
+    """The titles over the columns; over the memory bar, where 1x and 2x are; ▾ is what the fleet is sorted by."""
+    return (Span("  "), *_joined([fit((_title(each),), each.cells, right=each.right) for each in layout]))
 
 
-def _halves(bar: Column) -> str:
-    memfd, cache = bar.title.split(" │ ")
-    return f"{memfd:<{(bar.cells - 1) // 2}}│{cache}"
+def _title(column: Column) -> Span:
+    title = f"{column.title}{'▾' if column.sorted else ''}"
+    if column.title == MEMORY.title:
+        title = f"{title:<{column.cells // 2}}╵1x"
+        title = f"{title:<{column.cells - 2}}2x"
+    return Span(title, "title" if column.sorted else "muted")
 
 
 def row(sandbox: SandboxView, layout: tuple[Column, ...], *, cursor: bool, selected: bool) -> Spans:

@@ -18,6 +18,8 @@ class Span(NamedTuple):
 
 
 Spans = tuple[Span, ...]
+HARD = "\u00a0"
+"""A blank that no line breaks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def opposite(left: Spans, right: Spans, cells: int) -> Spans:
 
 
 def wrap(spans: Spans, cells: int, indent: str = "  ") -> list[Spans]:
-    """Broken between words into lines of at most `cells`; a word longer than a line stands alone, cut."""
+    """Broken between words, not at HARD, into lines of at most `cells`; a word longer than a line stands alone, cut."""
     lines: list[list[Span]] = [[]]
     used = 0
     for word in _words(spans):
@@ -89,7 +91,7 @@ def wrap(spans: Spans, cells: int, indent: str = "  ") -> list[Spans]:
             used = len(indent)
         lines[-1].append(word)
         used += length
-    return [tuple(line) if width(line) <= cells else _cut(tuple(line), cells) for line in map(_stripped, lines)]
+    return [tuple(line) if width(line) <= cells else _cut(tuple(line), cells) for line in map(_finished, lines)]
 
 
 def _words(spans: Spans) -> list[Span]:
@@ -102,8 +104,10 @@ def _words(spans: Spans) -> list[Span]:
     return words
 
 
-def _stripped(line: list[Span]) -> list[Span]:
+def _finished(line: list[Span]) -> list[Span]:
+    """Without blanks at its end, and with every blank an ordinary one."""
     if not line:
         return line
     last = line[-1]
-    return [*line[:-1], Span(last.text.rstrip(), last.tone)]
+    stripped = [*line[:-1], Span(last.text.rstrip(), last.tone)]
+    return [Span(span.text.replace(HARD, " "), span.tone) for span in stripped]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -10,8 +11,10 @@ import pytest
 
 from engine import events as engine_events
 from engine.events import Event
+from flags.inline import InlineValue, as_written
 from sim import events
 from sim.ledger import Entry
+from sim.steps import Outage
 from sim.view import Fold, View
 
 MIB = 1 << 20
@@ -59,19 +62,35 @@ class RecordedDrill:
     async def tick(self, count: int = 1) -> None:
         await self._called("tick", count)
 
-    async def pause(self, names: Sequence[str]) -> None:
+    async def pause(self, names: Sequence[str], *, deadline: float = 60.0) -> None:
         await self._called("pause", list(names))
 
     async def resume(self, names: Sequence[str]) -> None:
         await self._called("resume", list(names))
 
-    async def set_flag(self, key: str, value: bool) -> None:
-        await self._called("set_flag", key, value)
-        self.tell(events.FlagSet(key, value))
+    async def kill(self, names: Sequence[str]) -> None:
+        await self._called("kill", list(names))
 
-    async def inject(self, fault: str, error: str | None, at: Any, sandboxes: str) -> int:
-        await self._called("inject", fault, error, at, sandboxes)
+    async def set_flag(self, key: str, value: InlineValue, *, by: str = "scenario") -> None:
+        await self._called("set_flag", key, value)
+        self.tell(events.FlagSet(key, as_written(value), by=by))
+
+    async def outage(self, outage: Outage) -> None:
+        await self._called("outage", outage.fault)
+        ended = outage.fault == "recover"
+        self.tell(events.OutageEnded() if ended else events.OutageBegan(outage.fault, outage.detail))
+
+    async def restart(self) -> None:
+        await self._called("restart")
+
+    async def inject(self, fault: str, error: str | None, at: Any, sandboxes: str, *, by_kernel: bool = False) -> int:
+        await self._called("inject", fault, error, at, sandboxes, *(["by kernel"] if by_kernel else []))
         return 1
+
+    async def pace(self, sandboxes: str, *, factor: float, held: bool, steps: int = 0) -> None:
+        await self._called("pace", sandboxes, factor, held, steps)
+        for name in fnmatch.filter(self.view().sandboxes, sandboxes):
+            self.tell(events.PaceSet(factor, held), name)
 
     async def clear(self) -> None:
         await self._called("clear")

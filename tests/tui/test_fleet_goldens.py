@@ -47,8 +47,8 @@ async def frame(drill: RecordedDrill, size: tuple[int, int], keys: list[str]) ->
     app = FleetApp(lambda: drill)
     async with app.run_test(size=size) as pilot:
         tell_a_story(drill)
-        app._fleet.look()
-        await pilot.press("j", "j", "space", *keys)
+        app.look()
+        await pilot.press("j", "j", "x", *keys)
         await pilot.pause()
         return text_of(app)
 
@@ -74,9 +74,9 @@ async def test_a_theme_changes_no_character(theme: str, drill: RecordedDrill) ->
     app = FleetApp(lambda: drill)
     async with app.run_test(size=(80, 24)) as pilot:
         tell_a_story(drill)
-        app._fleet.look()
+        app.look()
         app.theme = theme
-        await pilot.press("j", "j", "space")
+        await pilot.press("j", "j", "x")
         await pilot.pause()
         assert text_of(app) == (GOLDENS / "fleet-80x24.txt").read_text()
 
@@ -86,7 +86,7 @@ async def test_no_color_leaves_no_colour(drill: RecordedDrill, monkeypatch: pyte
     app = FleetApp(lambda: drill)
     async with app.run_test(size=(80, 24)) as pilot:
         tell_a_story(drill)
-        app._fleet.look()
+        app.look()
         await pilot.pause()
         colours = {
             tuple(color.triplet)

@@ -52,8 +52,16 @@ async def until_seen(pilot: Pilot[None], words: str) -> None:
         ("j j k p", ("pause", ["web-1"])),
         ("G p", ("pause", ["web-5"])),
         ("G g p", ("pause", ["web-0"])),
-        ("space j space p", ("pause", ["web-0", "web-2"])),
-        ("space escape p", ("pause", ["web-1"])),
+        ("x j x p", ("pause", ["web-0", "web-2"])),
+        ("x escape p", ("pause", ["web-1"])),
+        ("X p", ("pause", [f"web-{number}" for number in range(6)])),
+        ("slash 3 enter X escape escape p", ("pause", ["web-3"])),
+        ("slash w e b minus 4 enter p", ("pause", ["web-4"])),
+        ("slash 4 enter x slash 5 enter x p", ("pause", ["web-4", "web-5"])),
+        ("K", ("set_flag", PUNCH, False)),
+        ("d y", ("kill", ["web-0"])),
+        ("d n x x d enter", ("kill", ["web-0", "web-1"])),
+        ("ctrl+z", ("clear",)),
         ("P", ("pause", [f"web-{number}" for number in range(6)])),
         ("a", ("pause", [f"web-{number}" for number in range(6)])),
         ("r", ("resume", ["web-0"])),
@@ -195,7 +203,7 @@ async def test_restarting_ends_the_run_and_shows_a_new_one(drill: RecordedDrill)
         await until_seen(pilot, "run-0    ● running")
         made[0].tell(events.Ticked(7))
         await until_seen(pilot, "tick 7: every running guest")
-        await pilot.press("R")
+        await pilot.press("R", "y")
         await until_seen(pilot, "run-1    ● running")
         assert "tick 7" not in seen(app)
         assert made[0].calls == [("started",), ("finish",), ("torn down",)]
@@ -219,6 +227,39 @@ async def test_help_explains_every_sign_and_closes_again(drill: RecordedDrill) -
         await until_seen(pilot, "◆ CONDEMNED  past the point of no return")
         await pilot.press("escape")
         assert not isinstance(pilot.app.screen, HelpScreen)
+
+
+async def test_a_filter_shows_only_some_and_says_how_many_until_it_is_dropped(drill: RecordedDrill) -> None:
+    async with app_for(drill).run_test(size=(80, 24)) as pilot:
+        await until_seen(pilot, "web-5    ● running")
+        drill.discard("web-2")
+        await pilot.press("slash", *"disc")
+        await until_seen(pilot, "filter disc  1 of 6 shown")
+        assert "▶ web-2    ✗ discarded" in seen(pilot.app)
+        assert "web-5" not in seen(pilot.app).split("─ events")[0]
+        await pilot.press("escape")
+        await until_seen(pilot, "  web-5    ● running")
+        assert "filter" not in seen(pilot.app).split("─ events")[0]
+        assert "▶ web-2    ✗ discarded" in seen(pilot.app)
+
+
+async def test_a_filter_that_fits_nobody_leaves_nobody_to_act_on(drill: RecordedDrill) -> None:
+    async with app_for(drill).run_test(size=(80, 24)) as pilot:
+        await until_seen(pilot, "web-5    ● running")
+        await pilot.press("slash", *"nobody", "enter", "p")
+        await until_seen(pilot, "no sandbox is there for that")
+        assert drill.calls == [("started",)]
+
+
+async def test_the_next_column_sorts_and_the_cursor_stays_on_its_sandbox(drill: RecordedDrill) -> None:
+    async with app_for(drill).run_test(size=(80, 24)) as pilot:
+        await until_seen(pilot, "▶ web-0    ● running")
+        drill.discard("web-4")
+        await until_seen(pilot, "web-4    ✗ discarded")
+        await pilot.press("s")
+        await until_seen(pilot, "state▾")
+        table = seen(pilot.app).split("─ events")[0]
+        assert table.index("web-4    ✗ discarded") < table.index("▶ web-0    ● running")
 
 
 async def test_a_thousand_rows_scroll_with_the_cursor(drill: RecordedDrill) -> None:
@@ -247,5 +288,5 @@ async def test_only_rows_that_changed_are_drawn_again(drill: RecordedDrill, monk
         monkeypatch.setattr(table, "_row", counted)
         published = engine_events.ChunkPublished(chunk=0, length=1, span=1, source_resident=0, cache_resident=32 << 20)
         drill.tell(published, "web-3")
-        await until_seen(pilot, "web-3    ● running    ·········│▓▓▓▓▓▓▓▓▓")
+        await until_seen(pilot, "web-3    ● running    ▓▓▓▓▓▓▓▓▓▓·········")
         assert set(drawn) == {3}

@@ -2,95 +2,66 @@
 
 from __future__ import annotations
 
-import asyncio
+from dataclasses import replace
 from typing import ClassVar
 
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.screen import Screen
+from textual.binding import BindingType
+from textual.widgets import Input
 
 from sim import events
-from sim.tui import headlines, requests, rows, words
-from sim.tui.drive import Drive
-from sim.tui.feed import Feed, Frame
-from sim.tui.keys import KEYS, key_line
-from sim.tui.requests import Request
-from sim.tui.screens.help import HelpScreen
-from sim.tui.spans import Span
+from sim.report import words
+from sim.tui import headlines, requests, rows
+from sim.tui.feed import Frame
+from sim.tui.keys import FLEET, Key, key_line
+from sim.tui.live import Live
+from sim.tui.screens.live import LiveScreen, bindings
 from sim.tui.widgets.event_log import EventLog
 from sim.tui.widgets.fleet_table import FleetTable
-from sim.tui.widgets.lines import Lines, LinesWidget
-from sim.view import View
-
-REFRESHES_A_SECOND = 4
+from sim.tui.widgets.lines import LinesWidget
+from sim.view import SandboxView
 
 
-class FleetScreen(Screen[None]):
-    """One fleet, live; between runs, and while one starts or ends, the last view stays and keys ask for nothing."""
+class FleetScreen(LiveScreen):
+    """One fleet, live."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding(key.keys, key.action, key.short) for key in KEYS]
+    KEYS: ClassVar[tuple[Key, ...]] = FLEET
+    BINDINGS: ClassVar[list[BindingType]] = bindings(FLEET)
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, live: Live) -> None:
+        super().__init__(live)
         self._table = FleetTable(id="fleet")
         self._log = EventLog(id="log")
-        self._view = View()
-        self._drive: Drive | None = None
-        self._feed: Feed | None = None
-        self._violations = 0
-        self._turn = asyncio.Lock()
-        self._doing: list[str] = []
-        self._note: Span | None = None
+        self._words = Input(placeholder="part of a name, state, team …; web-1*; !paused", compact=True, id="filter")
+
+    @property
+    def under_cursor(self) -> SandboxView | None:
+        """The sandbox that the cursor is on; None in an empty fleet."""
+        return self._table.under_cursor
 
     def compose(self) -> ComposeResult:
         yield LinesWidget(id="title")
         yield LinesWidget(id="memory")
         yield LinesWidget(id="flags")
+        yield self._words
+        yield LinesWidget(id="choice")
         yield LinesWidget(id="columns")
         yield self._table
         yield LinesWidget(id="detail")
         yield LinesWidget(id="status")
         yield self._log
-        yield LinesWidget(lambda width, _: [key_line(width)], id="keys")
+        yield LinesWidget(lambda width, _: [key_line(FLEET, width)], id="keys")
 
     def on_mount(self) -> None:
         self._table.focus()
-        self.set_interval(1 / REFRESHES_A_SECOND, self.look)
-        self._draw()
+        super().on_mount()
 
     # -- the run that is shown
 
-    def begin(self, drive: Drive) -> None:
-        """Show this run from its first entry."""
-        self._drive, self._feed = drive, Feed(drive.view)
-        self._note = Span("t lets the guests work, P pauses them, ? explains every key", "calm")
+    def begin(self) -> None:
         self._log.clear()
-        self.look()
 
-    async def no_more_requests(self) -> None:
-        """The run is about to end: it is still shown; what is under way ends first, what waits its turn is dropped."""
-        self._drive = None
-        async with self._turn:
-            pass
-
-    def end(self) -> None:
-        """Look for the last time."""
-        self.look()
-        self._feed = None
-
-    def say(self, text: str, *, failed: bool = False) -> None:
-        """One line between fleet and log, until something else is said."""
-        self._note = Span(text, "bad" if failed else "busy")
-        if self.is_running:
-            self._draw_status()
-
-    def look(self) -> None:
-        """Draw what is new; a screen that is gone, because the app died, draws nothing."""
-        if self._feed is None or not self.is_running:
-            return
-        frame = self._feed.next()
-        self._view = frame.view
-        self._violations = len(self._drive.panel.violations()) if self._drive else self._violations
+    def take(self, frame: Frame) -> None:
         self._table.show(frame.view, frame.changed)
         self._log.add(frame.entries, gap=frame.gap)
         self._draw()
@@ -104,33 +75,55 @@ class FleetScreen(Screen[None]):
             for entry in frame.entries
             if isinstance(entry.event, events.RequestRefused) and (here is None or entry.sandbox != here.name)
         ]
-        for said in filter(None, map(words.sentence, refused[-3:])):
+        for said in map(words.tell, refused[-3:]):
             self.notify(said.text, title="refused", severity="error", timeout=8, markup=False)
 
     # -- drawing
 
     def _draw(self) -> None:
-        view, violations = self._view, self._violations
-        self._show("title", lambda width, _: [headlines.title(view, violations, width)])
-        self._show("memory", lambda width, _: headlines.node_memory(view, width))
-        self._show("flags", lambda width, _: [headlines.flags_line(view, width), headlines.faults_line(view, width)])
-        self._show("columns", lambda width, _: [rows.header(self._table.columns(width))])
+        view = self.live.view
+        self.draw_title()
+        self.show("memory", lambda width, _: headlines.node_memory(view, width))
+        self.show("flags", lambda width, _: [headlines.flags_line(view, width), headlines.faults_line(view, width)])
+        self._draw_choice()
         self._draw_detail()
-        self._draw_status()
+        self.draw_status()
+
+    def _draw_choice(self) -> None:
+        self.live.chosen = self._table.selected
+        lines = self.query_one("#choice", LinesWidget)
+        lines.display = bool(self._table.choice.words or self.live.chosen)
+        lines.show(lambda width, _: [self._table.choice_line(width)])
+        self.show("columns", lambda width, _: [rows.header(self._table.columns(width))])
 
     def _draw_detail(self) -> None:
         sandbox = self._table.under_cursor
-        self._show("detail", lambda width, height: headlines.detail(sandbox, width, height))
+        self.show("detail", lambda width, height: headlines.detail(sandbox, width, height))
 
-    def _draw_status(self) -> None:
-        note = Span(f"{', then '.join(self._doing)} …", "busy") if self._doing else self._note
-        self._show("status", lambda width, _: [headlines.rule(note, width)])
-
-    def _show(self, name: str, lines: Lines) -> None:
-        self.query_one(f"#{name}", LinesWidget).show(lines)
+    def draw_status(self) -> None:
+        note = self.live.status
+        self.show("status", lambda width, _: [headlines.rule(note, width)])
 
     def on_fleet_table_cursor_moved(self) -> None:
+        self._draw_choice()
         self._draw_detail()
+
+    # -- the filter
+
+    def action_filter(self) -> None:
+        self._words.display = True
+        self._words.value = self._table.choice.words
+        self._words.focus()
+
+    def on_input_changed(self, message: Input.Changed) -> None:
+        self._table.choose(replace(self._table.choice, words=message.value.strip()))
+
+    def on_input_submitted(self) -> None:
+        self._words.display = False
+        self._table.focus()
+
+    def action_sort(self) -> None:
+        self._table.choose(replace(self._table.choice, sort=self._table.choice.next_sort()))
 
     # -- keys that ask for nothing
 
@@ -146,60 +139,46 @@ class FleetScreen(Screen[None]):
     def action_select(self) -> None:
         self._table.toggle_selected()
 
-    def action_unselect(self) -> None:
-        self._table.unselect()
+    def action_select_shown(self) -> None:
+        self._table.select_shown()
 
-    def action_help(self) -> None:
-        self.app.push_screen(HelpScreen())
+    def action_unselect(self) -> None:
+        """One step back: the filter that is being typed, the selection, the filter."""
+        if self._table.selected and not self._words.display:
+            self._table.unselect()
+            return
+        self._words.display = False
+        self._table.focus()
+        self._table.choose(replace(self._table.choice, words=""))
 
     # -- keys that ask something of the run
 
     def action_pause(self) -> None:
-        self._ask(requests.pause(self._table.targets()))
+        self.live.ask(requests.pause(self._table.targets()))
 
     def action_pause_all(self) -> None:
-        self._ask(requests.pause(requests.running(self._view)))
+        self.live.ask(requests.pause(requests.in_state(self.live.view, "running")))
 
     def action_resume(self) -> None:
-        self._ask(requests.resume(self._table.targets()))
+        self.live.ask(requests.resume(self._table.targets()))
 
-    def action_tick(self) -> None:
-        self._ask(requests.tick())
+    def action_kill(self) -> None:
+        self.live.ask(requests.kill(self._table.targets()))
+
+    def action_kill_switch(self) -> None:
+        self.live.ask(requests.kill_switch())
 
     def action_toggle_punch(self) -> None:
-        self._ask(requests.toggle_punch(self._view))
+        self.live.ask(requests.toggle_punch(self.live.view))
 
     def action_toggle_background(self) -> None:
-        self._ask(requests.toggle_background(self._view))
+        self.live.ask(requests.toggle_background(self.live.view))
 
     def action_arm(self) -> None:
-        self._ask(requests.arm(self._view.sandboxes[name] for name in self._table.targets()))
+        self.live.ask(requests.arm(self.live.view.sandboxes[name] for name in self._table.targets()))
 
     def action_arm_all(self) -> None:
-        self._ask(requests.arm_all(self._view))
+        self.live.ask(requests.arm_all(self.live.view))
 
     def action_clear(self) -> None:
-        self._ask(requests.clear())
-
-    def _ask(self, request: Request | None) -> None:
-        if self._drive is None:
-            self.say("no run to ask: it is starting or ending", failed=True)
-        elif request is None:
-            self.say("no sandbox is there for that", failed=True)
-        else:
-            self.run_worker(self._carry_out(request), group="requests")
-
-    async def _carry_out(self, request: Request) -> None:
-        """One request at a time: the checkers look at the fleet after each, and want it still."""
-        self._note = None
-        self._doing.append(request.doing)
-        self._draw_status()
-        try:
-            async with self._turn:
-                if self._drive is not None:
-                    await request.ask(self._drive)
-        except Exception as error:  # noqa: BLE001 - whatever it is belongs on one line, not over the screen
-            self.say(f"{request.doing} failed: {words.one_line(error)}", failed=True)
-        finally:
-            self._doing.remove(request.doing)
-            self.look()
+        self.live.ask(requests.clear())

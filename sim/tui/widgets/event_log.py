@@ -10,9 +10,9 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from sim.ledger import Entry
+from sim.report.words import Sentence, tell
 from sim.tui.spans import Span, Spans, fit, width, wrap
 from sim.tui.tones import draw
-from sim.tui.words import Sentence, sentence
 
 KEPT = 1000
 GAP = Sentence(0.0, (), "… some events came too fast to show; the run's folder has them all", "muted")
@@ -32,20 +32,28 @@ class EventLog(ScrollView, can_focus=False):
     def __init__(self, *, id: str) -> None:  # noqa: A002 - textual's own name
         super().__init__(id=id)
         self._said: deque[Sentence] = deque(maxlen=KEPT)
+        self._follows = True
 
     def add(self, entries: Iterable[Entry], *, gap: bool) -> None:
         """Append what the entries say."""
-        new = [said for said in map(sentence, entries) if said is not None]
+        new = [said for said in map(tell, entries) if not said.fine]
         if gap:
             self._said.append(GAP)
         for said in new:
             self._add(said)
         if new or gap:
-            following = self.scroll_offset.y >= self.max_scroll_y
             self.virtual_size = Size(self.size.width, len(self._said))
-            if following:
-                self.scroll_end(animate=False)
+            self.on_resize()
             self.refresh()
+
+    def on_resize(self) -> None:
+        """Where the end was seen it still is."""
+        if self._follows:
+            self.scroll_end(animate=False)
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._follows = new_value >= self.max_scroll_y
 
     def _add(self, said: Sentence) -> None:
         joined = self._said[-1].joined(said) if self._said else None

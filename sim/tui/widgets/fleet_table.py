@@ -10,16 +10,20 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from sim.tui import rows
+from sim.tui.choice import Choice, choice_line
 from sim.tui.spans import Spans
 from sim.tui.tones import CURSOR, SELECTED, draw
 from sim.view import SandboxView, View
 
+FRAMES_PER_SORT = 4
+"""Rows that jump are hard to read: what changed is sorted and filtered again once a second."""
+
 
 class FleetTable(ScrollView, can_focus=True):
-    """Rows in the fleet's order, a cursor, and a selection."""
+    """The rows that are chosen, a cursor that stays on its sandbox, and a selection."""
 
     class CursorMoved(Message):
-        """Another sandbox is under the cursor."""
+        """Another sandbox is under the cursor, others are selected, or others are shown."""
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - textual's own name
         super().__init__(id=id)
@@ -28,23 +32,49 @@ class FleetTable(ScrollView, can_focus=True):
         self._longest = 0
         self._selected: set[str] = set()
         self._cursor = 0
+        self._choice = Choice()
+        self._frames = 0
 
     @property
     def under_cursor(self) -> SandboxView | None:
-        """The sandbox that the cursor is on; None in an empty fleet."""
+        """The sandbox that the cursor is on; None where none is shown."""
         return self._sandboxes[self._names[self._cursor]] if self._names else None
+
+    @property
+    def selected(self) -> list[str]:
+        """In the fleet's order."""
+        return [name for name in self._sandboxes if name in self._selected] if self._selected else []
 
     def targets(self) -> list[str]:
         """The selected sandboxes in the fleet's order, else the one under the cursor."""
-        chosen = [name for name in self._names if name in self._selected]
-        return chosen or self._names[self._cursor : self._cursor + 1]
+        return self.selected or self._names[self._cursor : self._cursor + 1]
+
+    @property
+    def choice(self) -> Choice:
+        """Which rows are shown, and in which order."""
+        return self._choice
+
+    def choose(self, choice: Choice) -> None:
+        """Show these rows in this order from now on."""
+        self._choice = choice
+        self._take_names(self._choice.names(self._sandboxes.values()))
+
+    def choice_line(self, cells: int) -> Spans:
+        """What is filtered and selected."""
+        shown, selected = set(self._names), len(self._selected)
+        hidden = len(self._selected - shown)
+        return choice_line(self._choice, len(shown), len(self._sandboxes), selected, hidden, cells)
 
     def show(self, view: View, changed: Iterable[str]) -> None:
-        """Draw the rows that changed again; all of them where the fleet itself changed."""
+        """Draw the rows that changed again; all of them where others are shown."""
+        is_another_fleet = view.sandboxes.keys() != self._sandboxes.keys()
         self._sandboxes = view.sandboxes
-        if list(view.sandboxes) != self._names:
-            self._take_names(list(view.sandboxes))
-            return
+        self._frames += 1
+        if is_another_fleet or (not self._choice.is_plain and self._frames % FRAMES_PER_SORT == 0):
+            names = self._choice.names(view.sandboxes.values())
+            if names != self._names:
+                self._take_names(names)
+                return
         top, height = self.scroll_offset.y, self.size.height
         seen = {name: y for y, name in enumerate(self._names[top : top + height], top)}
         for name in changed:
@@ -52,17 +82,20 @@ class FleetTable(ScrollView, can_focus=True):
                 self.refresh_line(seen[name])
 
     def _take_names(self, names: list[str]) -> None:
+        here = self._names[self._cursor] if self._names else None
         self._names = names
-        self._longest = max(map(len, names), default=0)
-        self._selected &= set(names)
-        self._cursor = min(self._cursor, max(0, len(names) - 1))
+        self._longest = max(map(len, self._sandboxes), default=0)
+        self._selected &= self._sandboxes.keys()
+        self._cursor = names.index(here) if here in names else max(0, min(self._cursor, len(names) - 1))
         self.virtual_size = Size(self.size.width, len(names))
         self.refresh()
+        self._follow_cursor()
         self.post_message(self.CursorMoved())
 
     def columns(self, cells: int) -> tuple[rows.Column, ...]:
         """The columns at that width."""
-        return rows.columns(cells, self._longest)
+        sort = self._choice.sort
+        return rows.columns(cells, self._longest, sort.column if sort else "")
 
     def render_line(self, y: int) -> Strip:
         index = y + self.scroll_offset.y
@@ -85,12 +118,15 @@ class FleetTable(ScrollView, can_focus=True):
         self.refresh_line(self._cursor)
         self._cursor = index
         self.refresh_line(index)
-        top, height = self.scroll_offset.y, max(1, self.size.height)
+        self._follow_cursor()
+        self.post_message(self.CursorMoved())
+
+    def _follow_cursor(self) -> None:
+        index, top, height = self._cursor, self.scroll_offset.y, max(1, self.size.height)
         if index < top:
             self.scroll_to(y=index, animate=False)
         elif index >= top + height:
             self.scroll_to(y=index - height + 1, animate=False)
-        self.post_message(self.CursorMoved())
 
     def move_by(self, count: int) -> None:
         """Move the cursor down, or up where `count` is negative."""
@@ -106,7 +142,14 @@ class FleetTable(ScrollView, can_focus=True):
             self._selected ^= {name}
         self.move_by(1)
 
+    def select_shown(self) -> None:
+        """Select everything that is shown; nothing else is selected then."""
+        self._selected = set(self._names)
+        self.refresh()
+        self.post_message(self.CursorMoved())
+
     def unselect(self) -> None:
         """Select nothing."""
         self._selected.clear()
         self.refresh()
+        self.post_message(self.CursorMoved())

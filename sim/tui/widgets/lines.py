@@ -30,6 +30,8 @@ class LinesWidget(Widget):
     def show(self, lines: Lines) -> None:
         """Draw these from now on."""
         self._lines = lines
+        if not self.size:
+            return  # not laid out yet: it will be drawn when it is
         if list(lines(self.size.width, self.size.height)) != list(self._drawn):
             self.refresh()
 

@@ -23,15 +23,17 @@ from engine.permit import CondemnedRecords
 from flags.inline import flag_from
 from flags.memory import MemoryFlags
 from sim import events
-from sim.drill import Drill, _known
+from sim.drill import Drill
 from sim.guest import GuestSpec
 from sim.guest_handle import Guest, ZygoteLink, open_zygote
+from sim.known import known as told_of
 from sim.ledger import EVENTS_FILE, Entry, Follower, Ledger
 from sim.node import Node
 from sim.node_config import NodeConfig, SandboxConfig
 from sim.node_process import connect_zygote
 from sim.recovery import recover
-from sim.run_folder import RUN_FILE, RUN_VARIABLE, end_leftovers, processes_of, read_record
+from sim.run_folder import RUN_FILE, end_leftovers, processes_of, read_record
+from sim.run_id import RUN_VARIABLE
 from sim.scenario import load_text
 from sim.view import Fold, View
 
@@ -219,7 +221,7 @@ class Machine:
     async def crash(self, node: Node) -> Node:
         """Abandon this node where it stands, and have another recover."""
         node.link._connection.close()
-        known = {name: _known(each, self.entries()) for name, each in self.view().sandboxes.items()}
+        known = {name: told_of(each, self.entries()) for name, each in self.view().sandboxes.items()}
         again = self._node(self.config(**known))
         await recover(again)
         return again

@@ -17,8 +17,11 @@ import pytest
 
 from engine.errors import UserError
 from sim import events, node_link
-from sim.node_link import NodeDiedError, NodeLink
-from sim.run_folder import RUN_VARIABLE, processes_of, read_record
+from sim.drill import Drill
+from sim.node_link import NodeDiedError, NodeLink, NodeProcess, execute_node
+from sim.run_folder import processes_of, read_record
+from sim.run_id import RUN_VARIABLE
+from sim.scenario import load_text
 
 WaitUntil = Callable[..., Any]
 ROOT = pathlib.Path(__file__).parents[3]
@@ -114,25 +117,23 @@ def test_a_hang_up_that_was_ignored_at_the_start_stays_ignored(runs: Any, wait_u
     assert command.returncode == 0, out + err
 
 
-async def test_a_run_cancelled_as_its_node_starts_forgets_no_process(
-    runs: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = node_link._start_process
-    nodes: list[subprocess.Popen[bytes]] = []
+async def test_a_run_cancelled_as_its_node_starts_forgets_no_process(runs: Any) -> None:
+    nodes: list[NodeProcess] = []
 
-    def start_and_cancel(*arguments: Any) -> subprocess.Popen[bytes]:
-        nodes.append(real(*arguments))
+    def start_and_cancel(*arguments: Any) -> NodeProcess:
+        nodes.append(execute_node(*arguments))
         task = asyncio.current_task()
         assert task is not None
         task.cancel()
         return nodes[-1]
 
-    monkeypatch.setattr(node_link, "_start_process", start_and_cancel)
-    drill = runs.drill()
+    scenario = load_text(runs.scenario_text(), runs.folder / "crash.yaml")
+    drill = Drill(scenario, runs_dir=runs.runs, start_node=start_and_cancel)
     starting = asyncio.ensure_future(drill.__aenter__())
     with pytest.raises(asyncio.CancelledError):
         await starting
-    assert nodes[0].returncode is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(nodes[0].pid, 0)
     runs.assert_nothing_is_left()
 
 
@@ -267,7 +268,8 @@ def test_a_ledger_without_space_ends_the_run_and_hangs_nobody(runs: Any) -> None
     if ran.returncode == 99 or "unshare" in ran.stderr:
         pytest.skip("needs a user and mount namespace without privileges")
     code, _, record = ran.stdout.partition("\n")
-    assert (code, "No space left on device" in ran.stderr) == ("70", True), ran.stderr
+    assert (code, "Traceback" in ran.stderr) == ("3", False), ran.stderr
+    assert "no space is left on the disk of" in ran.stderr
     assert processes_of(json.loads(record)["run"]) == []
 
 

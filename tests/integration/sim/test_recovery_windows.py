@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -230,6 +231,60 @@ async def test_a_guest_that_does_not_hand_over_again_is_killed_and_costs_no_othe
     again = await machine.crash(node)
     assert states(machine) == {"web-0": "killed", "web-1": "running"}
     assert silent.is_dead()
+    await again.tick(1)
+    assert page_generations(again, "web-1") == {3}
+    await again.shut_down()
+
+
+async def test_a_guest_that_was_resumed_after_a_failed_resume_is_known_to_the_next_node(machine: Any) -> None:
+    """Its number is not how many guests there were: the one that failed was never told of."""
+    node = await begun(machine)
+    await node.pause(["web-0"], 1, settled=True)
+    node.armed.arm(Fault(1, "guest.spawn", "EAGAIN", AtChunk(0), "web-0", 1))
+    await node.resume(["web-0"])
+    await node.resume(["web-0"])
+    assert machine.view().sandboxes["web-0"].incarnation == "web-0.4"
+    again = await machine.crash(node)
+    assert states(machine) == {"web-0": "running", "web-1": "running"}
+    await again.tick(1)
+    await again.pause(["web-0"], 1, settled=True)
+    await again.resume(["web-0"])
+    assert machine.view().sandboxes["web-0"].incarnation == "web-0.5"
+    assert page_generations(again, "web-0") == {3}
+    await again.shut_down()
+
+
+def damage_header(machine: Any, build: str) -> None:
+    with (machine.builds / build / "header").open("r+b") as file:
+        file.seek(40)
+        file.write(b"damage")
+
+
+async def test_a_guest_whose_build_is_damaged_runs_on_and_its_next_pause_keeps_everything(machine: Any) -> None:
+    """The build that it was resumed from cannot be read: what is clean since then is nowhere but in its memory."""
+    node = await begun(machine)
+    await node.pause(["web-0"], 1, settled=True)
+    await node.resume(["web-0"])
+    damage_header(machine, "web-0.p2")
+    again = await machine.crash(node)
+    assert states(machine) == {"web-0": "running", "web-1": "running"}
+    await again.pause(["web-0"], 1, settled=True)
+    shutil.rmtree(machine.builds / "web-0.p2")
+    await again.resume(["web-0"])
+    assert states(machine)["web-0"] == "running"
+    assert page_generations(again, "web-0") == {2}
+    await again.shut_down()
+
+
+async def test_a_sandbox_paused_into_a_damaged_build_stays_paused_and_costs_no_other(machine: Any) -> None:
+    node = await begun(machine)
+    await node.pause(["web-0"], 1, settled=True)
+    damage_header(machine, "web-0.p2")
+    again = await machine.crash(node)
+    await again.resume(["web-0"])
+    found = machine.view().sandboxes["web-0"]
+    assert found.state == "paused"
+    assert "build web-0.p2: the header's checksum does not match" in found.reason
     await again.tick(1)
     assert page_generations(again, "web-1") == {3}
     await again.shut_down()

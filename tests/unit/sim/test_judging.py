@@ -15,11 +15,13 @@ from sim.judging import (
     INCONCLUSIVE,
     VIOLATED,
     conclude,
+    cut_short,
     judge_expectations,
     judge_invariants,
     judge_metric,
     judge_state,
     judged,
+    rollouts_without_effect,
     selected,
     unfired_faults,
 )
@@ -27,6 +29,7 @@ from sim.ledger import Entry
 from sim.scenario import MetricExpectation, PauseFilter, Scenario, StateExpectation, load_text
 from sim.verdict import Verdict
 from sim.view import Fold, View
+from sim.yaml_positions import Origin
 
 MIB = 1 << 20
 PLACE = (14, 5)
@@ -366,14 +369,14 @@ def test_a_violation_beside_the_one_expected_still_violates() -> None:
 
 
 def test_what_is_inconclusive_beside_a_caught_canary_stays_inconclusive() -> None:
-    canary = scenario("{verdict: violated, metric: peak_over}")
+    canary = scenario("{verdict: violated, metric: peak_over}", "{metric: peak_over, max: 8MiB}")
     twice = [*judgements(metric_peak_over=VIOLATED), *judgements(metric_peak_over=INCONCLUSIVE)]
     assert conclude(canary, twice)[0] == INCONCLUSIVE
     assert conclude(canary, twice[:1])[0] == HELD
 
 
 def test_a_metric_canary_is_caught_by_its_metric_alone() -> None:
-    canary = scenario("{verdict: violated, metric: peak_over}")
+    canary = scenario("{verdict: violated, metric: peak_over}", "{metric: peak_over, max: 8MiB}")
     assert conclude(canary, judgements(peak_bounded=VIOLATED, metric_peak_over=HELD))[0] == VIOLATED
 
 
@@ -407,3 +410,56 @@ def test_a_selection_meets_glob_state_and_what_the_last_pause_punched_in_the_fle
     second = (settled(punched_bytes=0), "web-1", "web-1.p2")
     view = view_of(states, first, second, (settled(), "web-2", "web-2.p1"))
     assert selected(view, glob, state, punched) == names
+
+
+# -- places in other files, filters, runs that were cut off
+
+
+def test_a_place_in_a_file_that_is_extended_names_the_file() -> None:
+    found = judged("x", VIOLATED, 1, Origin(3, 5, "base.yaml"), [{"sandbox": "*"}])
+    assert found.violations == [{"line": 3, "column": 5, "file": "base.yaml", "sandbox": "*"}]
+
+
+@pytest.mark.parametrize(
+    ("punched", "verdict", "subject"),
+    [(True, HELD, "state:* that punched"), (False, VIOLATED, "state:* that did not punch")],
+)
+def test_states_may_be_expected_of_those_that_punched(punched: bool, verdict: str, subject: str) -> None:
+    fields = {"state": ("discarded",), "where": {"punched": punched}}
+    facts = [(settled(), "web-0", "web-0.p1"), (settled(punched_bytes=0), "web-1", "web-1.p1")]
+    view = view_of({"web-0": "discarded", "web-1": "running"}, *facts)
+    found = judge_state(StateExpectation.model_validate(fields), view, PLACE, whole_fleet=True)
+    assert (found.verdict, found.checked, found.subject) == (verdict, 1, subject)
+
+
+@pytest.mark.parametrize(("allow_empty", "verdict"), [(True, HELD), (False, INCONCLUSIVE)])
+def test_a_filter_that_nobody_meets_is_inconclusive_unless_it_may_be_empty(allow_empty: bool, verdict: str) -> None:
+    fields = {"counts": {"paused": "0"}, "where": {"punched": True}, "allow_empty": allow_empty}
+    found = judge_state(StateExpectation.model_validate(fields), FLEET, PLACE, whole_fleet=True)
+    assert found.verdict == verdict
+    assert reasons(found) == ([] if allow_empty else [("*", "no sandbox matches that punched")])
+
+
+def test_a_run_that_was_cut_off_violates_no_state_that_it_did_not_come_to() -> None:
+    found = cut_short(judged("state:*", VIOLATED, 1, PLACE, [{"sandbox": "*", "reason": "0 are paused"}]))
+    assert (found.verdict, reasons(found)) == (
+        INCONCLUSIVE, [("*", "0 are paused; the run was cut off before its end")],
+    )  # fmt: skip
+    broken = judged("metric:peak_over", VIOLATED, 1, PLACE, [{"sandbox": "a", "pause": "a.p1", "reason": "more"}])
+    assert cut_short(broken) is broken
+
+
+def test_a_canary_that_a_run_did_not_come_to_is_inconclusive() -> None:
+    limit = judged("time-limit", INCONCLUSIVE, 0, PLACE, [{"sandbox": "*", "reason": "too late"}])
+    verdict, (canary,) = conclude(scenario("{verdict: violated, invariant: no_leaks}"), [limit])
+    assert (verdict, canary.verdict) == (INCONCLUSIVE, INCONCLUSIVE)
+
+
+def test_a_rollout_that_punched_nobody_is_told_where_it_is_written() -> None:
+    text = SCENARIO.lstrip().replace("  - tick: 1\n", "  - flag: {memfd-punch-on-snapshot: {rollout: 5%, by: team}}\n")
+    made = load_text(text + "  []\n", Path("judged.yaml"))
+    rollout = {"rollout": "5%", "by": "team"}
+    entries = [Entry(0.5, events.FlagSet("memfd-punch-on-snapshot", rollout), None, None)]
+    (found,) = rollouts_without_effect(made, entries, view_of_pauses(settled(punch=False, punched_bytes=0)))
+    assert found.verdict == INCONCLUSIVE
+    assert (found.violations[0]["line"], found.violations[0]["column"]) == (5, 37)

@@ -156,4 +156,4 @@ def test_the_report_says_what_flags_over_sockets_promise() -> None:
 
 def test_the_report_says_how_long_the_kill_switch_took() -> None:
     text = summary(view(switch(2.0, False, took_ms=1.94), switch(3.0, True), switch(4.0, False)))
-    assert "kill switch at the node after 1.9 ms (measured), not awaited in the outage" in text
+    assert "kill switch at the node after 1.9 ms by request (measured); once not awaited in the outage" in text

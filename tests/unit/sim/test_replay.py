@@ -49,9 +49,9 @@ def test_a_recording_is_told_with_times_then_its_state_and_its_summary(
     text = told(capsys, recording)
     happened, rest = text.split("\nstate at 3.000 s\n")
     state, summary = rest.split("\n\n", 1)
-    assert "   2.000 s  web-0: running -> killed (asked to)\n" in happened
+    assert "   2.000 s  web-0 killed: asked to\n" in happened
     assert "holds" not in happened
-    assert "  web-0  killed" in state
+    assert "  web-0    killed" in state
     assert summary.startswith("demo   seed 42   HELD")
 
 
@@ -67,9 +67,24 @@ def test_the_state_at_a_moment_is_what_was_known_then(
     recording: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = told(capsys, recording, "--at", "1.5")
-    assert "web-0  running" in text
+    assert text.rstrip().endswith(
+        "state at 1.500 s\n"
+        "  node starting, tick 0\n"
+        "  sandbox  state    resident  cached  freed  pause\n"
+        "  web-0    running   5.0 MiB       -      -  -      (spawned)\n"
+        "  web-1    running   5.0 MiB       -      -  -      (spawned)"
+    )
     assert "killed" not in text
-    assert "the record was cut off" in text
+    assert "HELD" not in text
+
+
+def test_only_events_of_a_name_are_told_where_one_is_given(
+    recording: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    happened = told(capsys, recording, "--event", "guest_measured", "--sandbox", "web-1").partition("\n\n")[0]
+    assert happened == "   1.000 s  web-1 holds 5.0 MiB"
+    assert cli.main(["replay", str(recording), "--event", "guest_mesured"]) == ExitCode.USAGE
+    assert 'did you mean "guest_measured"?' in capsys.readouterr().err
 
 
 def test_only_the_last_events_are_told_where_asked_for(

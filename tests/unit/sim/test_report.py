@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import click
 import pytest
 
 from engine.events import ChunkPunched, Event
@@ -17,7 +18,8 @@ from sim import events
 from sim.ledger import Entry
 from sim.report import failure
 from sim.report.document import run_document, scenario_document, write_document
-from sim.report.junit import scrub, suite, write_junit
+from sim.report.junit import suite, write_junit
+from sim.report.printable import scrub
 from sim.report.text import summary
 from sim.view import Fold, View
 
@@ -167,7 +169,14 @@ def test_a_record_without_a_last_line_is_called_cut_off() -> None:
 
 def test_a_wrong_engine_is_named() -> None:
     entries = [Entry(0.0, started("resume-after-punch"), None, None), *both_ways()[1:]]
-    assert "the engine was wrong on purpose: resume-after-punch" in summary(view_of(entries, ended()))
+    banner = click.style("ENGINE: resume-after-punch (wrong on purpose)", fg="red", bold=True)
+    assert summary(view_of(entries, ended())).startswith(banner + "\ndemo   seed 42")
+
+
+def test_the_document_names_what_was_mended_of_a_profile() -> None:
+    run = dataclasses.replace(started(), profile="pr-2902", mended=["not-gated"])
+    document = scenario_document(view_of([Entry(0.0, run, None, None), *both_ways()[1:]], ended()))
+    assert document["engine"] == {"mutant": None, "profile": "pr-2902", "mended": ["not-gated"]}
 
 
 def test_shmem_pages_are_said_to_stand_in_for_hugetlb() -> None:
@@ -226,8 +235,8 @@ def test_the_last_events_are_those_of_the_sandbox_and_of_everybody() -> None:
     ]
     block = failure.failure_block(view_of(both_ways() + noise, violated(), ended("violated", 1)), RUN_DIR, SCENARIO)
     told = block.partition("last events\n")[2]
-    assert f"   8.200 s  flag {PUNCH} is set: on" in told
-    assert "web-1: the pause is finished" in told
+    assert f"   8.200 s  flag {PUNCH} is now on" in told
+    assert "web-1 copied " in told
     assert "web-0" not in told
     assert "holds" not in told
 
@@ -281,7 +290,8 @@ def test_a_run_that_held_has_no_block_not_even_for_a_canary_that_was_caught() ->
 def test_the_document_of_a_scenario_has_exactly_the_agreed_keys() -> None:
     document = scenario_document(view_of(both_ways(), events.Judged("invariant:bytes_exact", "held", 4), ended()))
     assert list(document) == [
-        *("name", "seed", "verdict", "digest", "host", "invariants", "expectations", "pauses", "sandboxes")
+        *("name", "seed", "verdict", "digest", "engine", "host", "invariants", "expectations", "kill_switch"),
+        *("pauses", "sandboxes"),
     ]
     assert document["invariants"] == [{"name": "bytes_exact", "verdict": "held", "checked": 4, "violations": []}]
     assert document["sandboxes"][0] == {"name": "web-0", "state": "running", "stop_reason": None}
@@ -306,6 +316,7 @@ def test_a_pause_in_the_document_has_its_decision_and_figures() -> None:
         "copy_ms": 12.5,
         "blocked_ms": 3.25,
         "checkpoint": False,
+        "paced": False,
         "notes": [],
     }
 

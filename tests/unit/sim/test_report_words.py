@@ -41,42 +41,42 @@ def said(event: Event, sandbox: str | None = "web-0") -> str:
 def test_every_event_has_a_sentence_of_its_own(name: str) -> None:
     text = said(example(EVENT_TYPES[name]))
     assert text
-    assert text != f"web-0: {name.replace('_', ' ')}"
+    assert text != f"web-0 {name.replace('_', ' ')}"
     assert "\n" not in text
 
 
 def test_a_failure_says_on_which_side_of_the_point_of_no_return_it_was() -> None:
     before = said(copying.CopyFailed(0, "copy.write", "ENOSPC", condemned=False))
     after = said(copying.CopyFailed(3, "copy.write", "ENOSPC", condemned=True))
-    assert before == "web-0: the pause failed in copy.write at chunk 0 (ENOSPC), before condemn: nothing is lost"
-    assert after == "web-0: the pause failed in copy.write at chunk 3 (ENOSPC), after condemn: it is discarded"
+    assert before == "web-0 pause failed in copy.write at chunk 0 (ENOSPC), before condemn: nothing is lost"
+    assert after == "web-0 pause failed in copy.write at chunk 3 (ENOSPC), after condemn: it is discarded"
 
 
 def test_a_published_chunk_tells_where_the_memory_is() -> None:
     event = copying.ChunkPublished(
         chunk=3, length=1 << 20, span=1 << 20, source_resident=30 << 20, cache_resident=4 << 20
     )
-    assert said(event) == "web-0: chunk 3 is published (1.0 MiB); memfd 30.0 MiB, cache 4.0 MiB"
+    assert said(event) == "web-0 chunk 3 is published (1.0 MiB); memfd 30.0 MiB, cache 4.0 MiB"
 
 
 def test_a_fired_fault_tells_what_it_gave_and_where() -> None:
     assert (
         said(events.FaultFired(1, "copy.write", "ENOSPC", 3))
-        == "web-0: fault 1 fires: copy.write gives ENOSPC at chunk 3"
+        == "web-0 fault fired: copy.write ENOSPC at chunk 3 (fault 1)"
     )
 
 
 def test_a_flag_that_does_not_reach_the_node_says_so() -> None:
     set_off = events.FlagSet("memfd-punch-on-snapshot", False)
-    assert said(set_off, None) == "flag memfd-punch-on-snapshot is set: off"
+    assert said(set_off, None) == "flag memfd-punch-on-snapshot is now off"
     unheard = dataclasses.replace(set_off, effective=False)
-    assert said(unheard, None) == "flag memfd-punch-on-snapshot is set: off; the node does not hear of it"
-    assert said(events.OutageBegan("freeze", ""), None) == "the flag source fails: freeze"
+    assert said(unheard, None) == "flag memfd-punch-on-snapshot is now off, and the node does not hear of it"
+    assert said(events.OutageBegan("freeze", ""), None) == "flag source fails: freeze"
 
 
-def test_a_fact_without_a_sandbox_is_told_of_the_node() -> None:
-    assert said(events.NodeCrashed(7), sandbox=None) == "the node is killed, pid 7"
-    assert said(copying.Retried("copy.read", "EINTR", 1), sandbox=None).startswith("the node: copy.read")
+def test_a_fact_without_a_sandbox_names_none() -> None:
+    assert said(events.NodeCrashed(7), sandbox=None) == "node crashed: ended by SIGKILL (pid 7)"
+    assert said(copying.Retried("copy.read", "EINTR", 1), sandbox=None).startswith("copy.read is tried again")
 
 
 def test_a_settled_pause_tells_its_peak_and_what_it_freed() -> None:
@@ -99,7 +99,7 @@ def test_a_settled_pause_tells_its_peak_and_what_it_freed() -> None:
         build="b",
         content_hash=None,
     )
-    expected = "web-0: the pause is rolled back, peak +2.0 MiB (1.50x), 1.0 MiB freed, No space left on device"
+    expected = "web-0 pause is rolled back, peak +2.0 MiB (1.50x), 1.0 MiB freed, No space left on device"
     assert said(event) == expected
 
 
@@ -111,8 +111,9 @@ def test_sizes_have_one_decimal_and_the_largest_unit_that_fits(count: int, text:
     assert words.size(count) == text
 
 
-def test_a_rollout_is_told_by_its_parts() -> None:
-    assert words.flag_value({"rollout": "50%", "by": "sandbox"}) == "rollout 50%, by sandbox"
+def test_a_rollout_is_told_by_its_share_and_an_object_by_its_parts() -> None:
+    assert words.flag_value({"rollout": "50%", "by": "sandbox"}) == "on for 50% by sandbox"
+    assert words.flag_value({"enabled": True, "blockFaultPct": 3}) == "enabled on, blockFaultPct 3"
     assert (words.flag_value(True), words.flag_value(False)) == ("on", "off")
 
 

@@ -19,7 +19,7 @@ def scenario(group: str = "count: 4, memory: 32MiB", more: str = "") -> Scenario
 
 @pytest.fixture(autouse=True)
 def a_large_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sim.requirements._free_memory", lambda: 1 << 40)
+    monkeypatch.setattr("sim.requirements.free_memory", lambda: 1 << 40)
     monkeypatch.setattr("sim.requirements._free_huge_pages", lambda: 16)
     monkeypatch.setattr("sim.requirements.os.geteuid", lambda: 0)
     monkeypatch.setattr("sim.probe.host", lambda: {"hugetlb": True, "cgroup": True, "write_protect_scan": True})
@@ -56,9 +56,9 @@ def test_a_host_that_has_everything_lacks_nothing() -> None:
 
 
 def test_too_little_free_memory_is_told_with_both_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sim.requirements._free_memory", lambda: 255 * MIB)
+    monkeypatch.setattr("sim.requirements.free_memory", lambda: 255 * MIB)
     assert missing(scenario()) == "it needs 256MiB of memory and 255 MiB are available"
-    monkeypatch.setattr("sim.requirements._free_memory", lambda: 256 * MIB)
+    monkeypatch.setattr("sim.requirements.free_memory", lambda: 256 * MIB)
     assert missing(scenario()) is None
 
 
@@ -90,9 +90,17 @@ def test_a_host_is_not_probed_for_a_scenario_that_requires_nothing(monkeypatch: 
 
 def test_free_memory_is_what_the_kernel_says_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    from sim.requirements import _free_memory
+    from sim.requirements import free_memory
 
     lines = Path("/proc/meminfo").read_text().splitlines()
     fields = {line.split(":")[0]: int(line.split()[1]) << 10 for line in lines}
-    assert 0 < _free_memory() < fields["MemTotal"]
-    assert abs(_free_memory() - fields["MemAvailable"]) < fields["MemTotal"] / 4
+    assert 0 < free_memory() < fields["MemTotal"]
+    assert abs(free_memory() - fields["MemAvailable"]) < fields["MemTotal"] / 4
+
+
+def test_a_host_without_call_filters_does_not_run_faults_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.probe.host", lambda: {"call_filter": False})
+    steps = "steps:\n  - inject: {fault: copy.write, by: kernel}\n"
+    text = f"name: s\nfleet:\n  - {{name: web, memory: 4MiB}}\n{steps}"
+    wanted = load_text(text, Path("s.yaml"))
+    assert missing(wanted) == "its faults by: kernel need a seccomp filter on one thread; see snapdrill doctor"

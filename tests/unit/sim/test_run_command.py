@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from engine.errors import UserError
 from sim import events
 from sim.cli import main
 from sim.ledger import Entry
+from sim.run_folder import RunFolderFullError
 from sim.runner import Progress, RunOptions, RunResult
 from sim.scenario import Scenario
 from sim.verdict import ExitCode, Verdict
@@ -36,6 +39,7 @@ class Folder:
         self.runs = path / "runs"
         self.started: list[tuple[str, RunOptions]] = []
         self.verdicts: dict[str, str] = {}
+        self.errors: dict[str, Exception] = {}
 
     def write(self, name: str, *, group: str = "web", memory: str = "64MiB") -> Path:
         half = memory if memory != "64MiB" else "32MiB"
@@ -51,6 +55,8 @@ class Folder:
     async def run(self, scenario: Scenario, options: RunOptions, progress: Progress) -> RunResult:
         """Stands in for the runner: a run of no length that ends with the verdict the test wants."""
         self.started.append((scenario.name, options))
+        if scenario.name in self.errors:
+            raise self.errors[scenario.name]
         run_dir = options.runs_dir / scenario.name / "run"
         run_dir.mkdir(parents=True)
         verdict = self.verdicts.get(scenario.name, "held")
@@ -68,6 +74,7 @@ class Folder:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
     made = Folder(tmp_path)
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     monkeypatch.setattr("sim.batch.run_scenario", made.run)
     return made
 
@@ -266,3 +273,196 @@ def test_json_is_one_document_on_stdout_that_knows_skips_and_the_exit_code(
     assert [each["name"] for each in document["scenarios"]] == ["small"]
     assert [each["name"] for each in document["skipped"]] == ["large"]
     assert "large: skipped: " in told.err
+
+
+# -- what is handed over beside the run folder
+
+
+def test_events_and_json_cannot_both_have_standard_output(
+    folder: Folder, nothing_started: Callable[[], bool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert folder.snapdrill(folder.write("a"), "--json", "--events", "-") == ExitCode.USAGE
+    assert "--json and --events - both want standard output; use --events FILE" in capsys.readouterr().err
+    assert nothing_started()
+
+
+def test_with_events_on_standard_output_people_are_told_on_standard_error(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert folder.snapdrill(folder.write("a"), folder.write_too_large(), "--events", "-") == ExitCode.HELD
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "a   seed 0   HELD" in told.err
+    assert "large: skipped: " in told.err
+    assert folder.started[0][1].events is not None
+
+
+def test_metrics_of_all_runs_go_into_one_file(folder: Folder, tmp_path: Path) -> None:
+    folder.write("a")
+    folder.write("b")
+    assert folder.snapdrill(folder.path, "--prometheus", tmp_path / "metrics.prom") == ExitCode.HELD
+    text = (tmp_path / "metrics.prom").read_text()
+    assert 'snapdrill_run_exit_code{scenario="a",verdict="held"} 0.0' in text
+    assert 'snapdrill_run_exit_code{scenario="b",verdict="held"} 0.0' in text
+
+
+@pytest.mark.parametrize("option", ["--prometheus", "--events"])
+def test_a_file_that_cannot_be_written_is_told_before_anything_starts(
+    folder: Folder,
+    nothing_started: Callable[[], bool],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    option: str,
+) -> None:
+    assert folder.snapdrill(folder.write("a"), option, tmp_path / "no" / "file") == ExitCode.USAGE
+    assert f"{tmp_path}/no/file: cannot be written: " in capsys.readouterr().err
+    assert nothing_started()
+
+
+def test_every_run_has_a_page_of_tables(folder: Folder) -> None:
+    folder.snapdrill(folder.write("a"))
+    page = (folder.runs / "a" / "run" / "report.html").read_text()
+    assert '<span class="held">HELD</span> a' in page
+    assert "snapdrill run --html" in page
+
+
+def test_in_a_step_of_github_actions_failures_are_annotated_and_summed_up(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    folder.verdicts = {"b": "violated"}
+    for name in ("a", "b"):
+        folder.write(name)
+    folder.write_too_large()
+    assert folder.snapdrill(folder.path, "--json") == ExitCode.VIOLATED
+    told = capsys.readouterr()
+    assert json.loads(told.out)["verdict"] == "violated"
+    assert [line.partition("::")[2].split()[0] for line in told.err.splitlines() if line.startswith("::")] == [
+        "error",
+        "notice",
+    ]
+    summary = (tmp_path / "summary.md").read_text()
+    assert summary.index("### HELD: a (seed 0)") < summary.index("### VIOLATED: b (seed 0)")
+
+
+# -- variables, matrices, and where to stop
+
+
+def write_matrix(folder: Folder, name: str = "m") -> Path:
+    text = GOOD.format(name=name, group="web", memory="${{ vars.memory }}").replace("count: 2, ", "")
+    text = text.replace("${{ vars.memory }}", '"${{ vars.memory }}"')
+    text += "seed: ${{ matrix.seed }}\nmatrix: {seed: [1, 2, 3]}\nvars: {memory: 4MiB}\n"
+    (folder.path / f"{name}.yaml").write_text(text)
+    return folder.path / f"{name}.yaml"
+
+
+def test_a_matrix_is_run_combination_by_combination(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert folder.snapdrill(write_matrix(folder), "--dry-run") == ExitCode.HELD
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["m[seed=1]", "m[seed=2]", "m[seed=3]"]
+    assert folder.snapdrill(folder.path / "m.yaml") == ExitCode.HELD
+    assert [name for name, _ in folder.started] == ["m-seed-1", "m-seed-2", "m-seed-3"]
+
+
+def test_a_variable_takes_the_command_line_s_value(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert folder.snapdrill(write_matrix(folder), "--var", "memory=8MiB", "--dry-run") == ExitCode.HELD
+    assert "1 sandbox, 8MiB of guest memory" in capsys.readouterr().out
+
+
+def test_a_variable_of_one_file_is_none_of_the_others_business(folder: Folder) -> None:
+    write_matrix(folder)
+    folder.write("other")
+    assert folder.snapdrill(folder.path, "--var", "memory=8MiB", "--dry-run") == ExitCode.HELD
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["memroy=8MiB"], '--var memroy: no scenario uses a variable "memroy"; did you mean "memory"?'),
+        (["memory"], '--var "memory": write KEY=VALUE'),
+        (["=1"], '--var "=1": write KEY=VALUE'),
+        (["memory=1MiB", "memory=2MiB"], '--var "memory=2MiB": memory was given already'),
+    ],
+)
+def test_a_variable_that_no_scenario_uses_or_that_is_no_variable_starts_nothing(
+    folder: Folder,
+    nothing_started: Callable[[], bool],
+    capsys: pytest.CaptureFixture[str],
+    given: list[str],
+    told: str,
+) -> None:
+    arguments = [part for each in given for part in ("--var", each)]
+    assert folder.snapdrill(write_matrix(folder), *arguments) == ExitCode.USAGE
+    assert capsys.readouterr().err == f"snapdrill: {told}\n"
+    assert nothing_started()
+
+
+def test_without_variables_the_hint_says_how_to_declare_one(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert folder.snapdrill(folder.write("a"), "--var", "x=1") == ExitCode.USAGE
+    assert "no scenario here has variables: declare it under vars" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verdict", ["violated", "inconclusive"])
+def test_with_fail_fast_nothing_runs_behind_the_first_that_did_not_hold(
+    folder: Folder, capsys: pytest.CaptureFixture[str], verdict: str
+) -> None:
+    folder.verdicts = {"b": verdict}
+    for name in ("a", "b", "c", "d"):
+        folder.write(name)
+    assert folder.snapdrill(folder.path, "--fail-fast", "--json") == Verdict(verdict).exit_code
+    assert [name for name, _ in folder.started] == ["a", "b"]
+    told = capsys.readouterr()
+    assert json.loads(told.out)["not_run"] == ["c", "d"]
+    assert "c: not run (--fail-fast)\nd: not run (--fail-fast)\n" in told.err
+
+
+def test_a_skip_is_no_reason_to_stop(folder: Folder) -> None:
+    folder.write_too_large("a")
+    folder.write("b")
+    assert folder.snapdrill(folder.path, "--fail-fast") == ExitCode.HELD
+    assert [name for name, _ in folder.started] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (UserError("b.yaml:3:1: error: the node is down"), ExitCode.USAGE, "snapdrill: b.yaml:3:1: error: the node"),
+        (ValueError("who knows"), ExitCode.INTERNAL, "b: internal error: this is a defect of snapdrill"),
+        (RunFolderFullError(Path("runs")), ExitCode.INCONCLUSIVE, "b: no space is left on the disk of runs: "),
+    ],
+)
+@pytest.mark.parametrize("options", [["--keep-going"], ["--fail-fast"], []])
+def test_one_that_cannot_be_run_to_its_end_is_told_and_the_others_go_on(
+    folder: Folder,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    code: ExitCode,
+    told: str,
+    options: list[str],
+) -> None:
+    folder.errors = {"b": error}
+    for name in ("a", "b", "c"):
+        folder.write(name)
+    assert folder.snapdrill(folder.path, *options) == code
+    assert [name for name, _ in folder.started] == (["a", "b"] if "--fail-fast" in options else ["a", "b", "c"])
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("held", ExitCode.INCONCLUSIVE), ("violated", ExitCode.VIOLATED)])
+def test_a_report_that_a_full_disk_cannot_take_is_told_beside_the_verdict(
+    folder: Folder,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verdict: str,
+    code: ExitCode,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sim.outputs.Outputs.add", full)
+    folder.verdicts = {"a": verdict}
+    assert folder.snapdrill(folder.write("a")) == code
+    told = capsys.readouterr()
+    assert told.err.startswith("a: its report cannot be stored: [Errno 28] No space left on device; make room for it\n")
+    assert verdict.upper() in told.out

@@ -236,3 +236,28 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: pathlib.Path) -> None:
         load(tmp_path / "latin.yaml")
     with pytest.raises(ScenarioError, match=":1:1: error: cannot be read: Is a directory"):
         load(tmp_path)
+
+
+PLAIN = "name: plain\nfleet:\n  - {name: web, memory: 4MiB}\nsteps:\n  - tick: 1\n"
+
+
+def test_a_step_that_needs_a_node_after_a_crash_is_a_mistake() -> None:
+    found = mistakes(PLAIN + "  - crash: {}\n  - expect: {state: running}\n  - wait: 1ms\n  - pause: {}\n  - tick: 1\n")
+    assert found == ["9:5: steps[4]: the node is down after a crash; put a restart step before pause"]
+
+
+@pytest.mark.parametrize("between", ["  - restart: {}\n", "  - crash: {at: {fault: punch}}\n  - restart: {}\n"])
+def test_after_a_restart_there_is_a_node_again(between: str) -> None:
+    load_text(PLAIN + "  - crash: {}\n" + between + "  - pause: {}\n", pathlib.Path("s.yaml"))
+
+
+def test_an_armed_crash_leaves_the_node_up_for_all_that_a_file_can_tell() -> None:
+    load_text(PLAIN + "  - crash: {at: {fault: punch}}\n  - pause: {}\n", pathlib.Path("s.yaml"))
+
+
+def test_a_canary_of_a_metric_that_nothing_bounds_is_a_mistake() -> None:
+    canary = "expect:\n  - {verdict: violated, metric: copy_ms}\n"
+    assert mistakes(PLAIN + canary) == [
+        "7:33: expect[0].metric: nothing bounds copy_ms, so it cannot be violated; add {metric: copy_ms, max: ...}"
+    ]
+    load_text(PLAIN + canary + "  - {metric: copy_ms, max: 0}\n", pathlib.Path("s.yaml"))

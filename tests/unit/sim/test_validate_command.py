@@ -39,3 +39,22 @@ def test_a_path_that_is_not_there_is_a_usage_error(tmp_path: pathlib.Path, capsy
 
 def test_a_folder_without_scenarios_selects_nothing(tmp_path: pathlib.Path) -> None:
     assert main(["validate", str(tmp_path)]) == ExitCode.NOTHING_SELECTED
+
+
+def test_a_matrix_says_how_many_scenarios_it_is(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "m.yaml").write_text(GOOD + "seed: ${{ matrix.seed }}\nmatrix: {seed: [1, 2]}\n")
+    assert main(["validate", str(tmp_path)]) == ExitCode.HELD
+    assert capsys.readouterr().out == f"{tmp_path}/m.yaml: ok (2 scenarios)\n"
+
+
+def test_a_mistake_of_a_file_that_several_extend_is_told_once(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "base.yaml").write_text(GOOD.replace("tick", "tik"))
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(f"name: {name}\nextends: shared/base.yaml\n")
+    assert main(["validate", str(tmp_path)]) == ExitCode.USAGE
+    assert capsys.readouterr().err.splitlines() == [
+        f'{tmp_path}/shared/base.yaml:5:5: error: steps[0]: unknown step "tik"; did you mean "tick"?'
+    ]

@@ -27,7 +27,7 @@ from sim import events
 from sim.checkers.evidence import Evidence, SpawnedGuest
 from sim.ledger import Entry
 from sim.oracle import PAGE, ZEROED, content, key_of
-from sim.run_folder import RUN_VARIABLE
+from sim.run_id import RUN_VARIABLE
 from sim.view import Fold
 
 SEED = 7

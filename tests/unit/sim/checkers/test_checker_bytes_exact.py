@@ -75,6 +75,33 @@ def test_a_build_that_cannot_be_resumed_is_caught(scene: Scene, lost: str) -> No
     assert checker.failed_pauses == {PAUSE}
 
 
+def corrupt(scene: Scene, pause: str) -> None:
+    scene.tell(events.FaultFired(1, "copy.write", "corrupt", 0), pause=pause)
+
+
+def test_a_build_that_a_fault_damaged_is_right_where_it_is_refused_by_name(scene: Scene) -> None:
+    folder = scene.build(PAUSE)
+    (folder / "memfile").write_bytes(b"?" + (folder / "memfile").read_bytes()[1:])
+    corrupt(scene, PAUSE)
+    scene.settle()
+    checker = judged(scene)
+    assert (checker.checked, checker.violations) == (1, [])
+
+
+def test_a_build_that_a_fault_damaged_and_nobody_refuses_is_caught(scene: Scene) -> None:
+    scene.build(PAUSE, wrong={4: bytes(PAGE)})
+    corrupt(scene, PAUSE)
+    scene.settle()
+    assert [each.get("page") for each in judged(scene).violations] == [None, 4]
+
+
+def test_a_fault_in_another_build_excuses_nothing(scene: Scene) -> None:
+    (scene.build(PAUSE) / "header").unlink()
+    corrupt(scene, "web-0.p2")
+    scene.settle()
+    assert len(judged(scene).violations) == 1
+
+
 def test_what_did_not_finish_has_no_bytes_to_judge(scene: Scene) -> None:
     scene.settle("web-0.p1", outcome="discarded")
     scene.settle("web-0.p2", outcome="rolled-back")

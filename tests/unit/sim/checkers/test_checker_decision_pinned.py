@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from engine.events import ChunkPublished, Scanned
 from sim import events
 from sim.checkers.decision_pinned import DecisionPinned
 
@@ -42,7 +43,7 @@ def test_a_pause_that_did_what_was_decided_is_right_whatever_the_flag_is_now(
     decided(scene, punch=punch, background=background)
     scene.tell(events.FlagSet(PUNCH, not punch), None)
     scene.tell(events.FlagSet(BACKGROUND, not background), None)
-    checker = judged(scene, path=path, punched_bytes=4096 if punch else 0)
+    checker = judged(scene, path=path, punch=punch, punched_bytes=4096 if punch else 0)
     assert (checker.checked, checker.violations) == (1, [])
 
 
@@ -75,8 +76,54 @@ def test_a_pause_that_never_asked_is_caught(scene: Scene) -> None:
     assert reasons(checker) == ["the pause has 0 decisions, not one"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "planned", "reason"),
+    [
+        (False, True, "it was to punch, and memfd-punch-on-snapshot is off"),
+        (True, False, "the decision was to punch, and the plan was not to: because"),
+    ],
+)
+def test_a_plan_to_punch_or_not_that_the_decision_does_not_give_is_caught(
+    scene: Scene, asked: bool, planned: bool, reason: str
+) -> None:
+    decided(scene, punch=asked)
+    checker = judged(scene, punch=planned, punch_reason="because", punched_bytes=0)
+    assert reasons(checker) == [reason]
+
+
+def test_a_sealed_memfd_is_a_reason_not_to_punch(scene: Scene) -> None:
+    decided(scene, punch=True)
+    assert judged(scene, punch=False, punch_reason="the memfd is sealed", punched_bytes=0).violations == []
+
+
 def test_a_pause_under_way_is_not_judged_yet(scene: Scene) -> None:
     scene.freeze()
     checker = DecisionPinned()
     checker.observe(scene.evidence())
     assert checker.checked == 0
+
+
+@pytest.mark.parametrize(
+    ("punch", "left", "found"),
+    [
+        (False, 2 << 20, ["6291456 bytes were freed from the guest, which was not to be punched"]),
+        (False, 8 << 20, []),
+        (True, 2 << 20, []),
+    ],
+    ids=["freed unasked", "whole", "freed as decided"],
+)
+def test_what_the_kernel_freed_is_seen_whatever_the_pause_says_of_itself(
+    scene: Scene, punch: bool, left: int, found: list[str]
+) -> None:
+    decided(scene, punch=punch)
+    scene.tell(Scanned("none", 8 << 20, 0, 8 << 20, 0.1), "web-0", "web-0.p1")
+    scene.tell(ChunkPublished(0, 1 << 20, 1 << 20, 8 << 20, 0), "web-0", "web-0.p1")
+    scene.tell(ChunkPublished(1, 1 << 20, 1 << 20, left, 0), "web-0", "web-0.p1")
+    assert reasons(judged(scene, punch=punch, punched_bytes=0)) == found
+
+
+def test_memory_that_no_kernel_account_tells_of_was_not_seen_to_go(scene: Scene) -> None:
+    decided(scene, punch=False)
+    scene.tell(Scanned("none", 8 << 20, 0, None, 0.1), "web-0", "web-0.p1")
+    scene.tell(ChunkPublished(0, 1 << 20, 1 << 20, None, 0), "web-0", "web-0.p1")
+    assert judged(scene, punch=False, punched_bytes=0).violations == []

@@ -88,3 +88,23 @@ def test_the_chunks_of_another_pause_allow_nothing(scene: Scene) -> None:
     scanned(scene)
     published(scene, 0, resident=RESIDENT - CHUNK)
     assert len(judged(scene).violations) == 1
+
+
+def test_a_build_that_has_its_final_name_before_it_is_whole_is_caught_once(scene: Scene) -> None:
+    scene.build("web-0.p1")
+    (scene.builds / "web-0.p2.partial").mkdir()
+    (scene.builds / "web-0.p3").mkdir()
+    checker = NoUnpublished()
+    checker.observe(scene.evidence())
+    checker.observe(scene.evidence())
+    (violation,) = checker.violations
+    assert (violation["sandbox"], violation["pause"]) == ("web-0", "web-0.p3")
+    assert violation["reason"].startswith("a reader finds an unfinished build: ")
+
+
+def test_a_build_without_the_end_of_its_memory_is_caught(scene: Scene) -> None:
+    memfile = scene.build("web-0.p1") / "memfile"
+    memfile.write_bytes(memfile.read_bytes()[:-1])
+    checker = NoUnpublished()
+    checker.observe(scene.evidence())
+    assert len(checker.violations) == 1

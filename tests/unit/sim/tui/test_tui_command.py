@@ -3,11 +3,17 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
+import click
 import pytest
 
+from engine.errors import UserError
 from sim import events
 from sim.cli import main
 from sim.commands import tui
+from sim.drill import Drill
+from sim.scenario import load_text
+from sim.terminal import is_terminal
+from sim.tui.app import FleetApp
 from sim.verdict import ExitCode
 from sim.view import View
 
@@ -35,13 +41,13 @@ def test_a_terminal_that_cannot_draw_is_none(term: str, usable: bool, monkeypatc
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", term)
-    assert tui._is_terminal() is usable
+    assert is_terminal() is usable
 
 
 def test_a_wrong_scenario_is_one_line_a_mistake(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tui, "_is_terminal", lambda: True)
+    monkeypatch.setattr(tui, "is_terminal", lambda: True)
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("name: x\nsteps: []\n")
     assert main(["tui", str(wrong)]) == ExitCode.USAGE
@@ -64,3 +70,45 @@ def test_the_verdict_of_the_run_is_the_exit_code(capsys: pytest.CaptureFixture[s
 def test_a_run_that_was_cut_off_claims_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert tui._told(View(run=RUN)) == ExitCode.INCONCLUSIVE
     assert "cut off" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--stage", "some.yaml"], ["--autopilot", "--seed", "7"]])
+def test_the_stage_brings_its_own_fleets(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tui", *arguments]) == ExitCode.USAGE
+    assert "the stage brings its own fleets and seed" in capsys.readouterr().err
+
+
+def test_the_stage_needs_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tui", "--stage"]) == ExitCode.USAGE
+    assert "no terminal for the stage" in capsys.readouterr().err
+
+
+def test_an_unknown_theme_is_told_with_those_that_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tui, "is_terminal", lambda: True)
+    assert main(["tui", "--theme", "pink"]) == ExitCode.USAGE
+    told = capsys.readouterr().err
+    assert "no theme is called pink; there are: " in told
+    assert "high-contrast" in told
+
+
+@pytest.mark.parametrize("crash", ["the run", "the screen"])
+def test_after_a_crash_the_command_that_shows_the_run_is_printed(
+    crash: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario = load_text("name: x\nfleet: [{name: web, count: 1, memory: 8MiB}]\nsteps: [{tick: 1}]\n", tmp_path / "x")
+    drill = Drill(scenario, runs_dir=tmp_path)
+    drill.run_dir = tmp_path
+    app = FleetApp(lambda: drill)
+
+    async def crashes(app: FleetApp) -> None:
+        if crash == "the run":
+            app.failure = UserError("no memory")
+            raise app.failure
+        app._return_code = 1  # what textual leaves where a handler raised
+
+    monkeypatch.setattr("sim.tui.app.drive", crashes)
+    with pytest.raises((UserError, click.exceptions.Exit)):
+        tui._drive(app, [drill])
+    assert capsys.readouterr().err == f"snapdrill: to see what happened: snapdrill replay {tmp_path} --tui\n"

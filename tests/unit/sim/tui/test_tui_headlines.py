@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from sim import events
+from sim.flag_view import SourceView
+from sim.report.words import PUNCH
+from sim.track import Pace
 from sim.tui import headlines, keys
 from sim.tui.spans import Span, text, width
-from sim.tui.words import PUNCH
 from sim.view import FaultView, MemoryView, PauseView, SandboxView, View
 
 MIB = 1 << 20
@@ -76,7 +78,24 @@ def test_node_memory_without_a_run_is_an_empty_bar() -> None:
 
 def test_flags_show_their_value_and_the_safe_one_where_nothing_was_set() -> None:
     line = text(headlines.flags_line(replace(VIEW, flags={PUNCH: {"rollout": "50%", "by": "sandbox"}}), 120))
-    assert line == " flags  memfd-punch-on-snapshot ◐ on for 50% by sandbox   memfd-background-copy ● on"
+    assert line.startswith(" flags  memfd-punch-on-snapshot ◐ on for 50% by sandbox   memfd-background-copy ● on")
+
+
+def test_a_sound_source_is_left_out_where_flags_need_the_room_and_a_broken_one_is_not() -> None:
+    flags = {PUNCH: {"rollout": "12.5%", "by": "template"}}
+    relay = replace(VIEW, flags=flags, run=replace(RUN, flag_source="relay"), source=SourceView("VALID"))
+    assert text(headlines.flags_line(relay, 120)).endswith("source relay ✓ VALID")
+    assert text(headlines.flags_line(relay, 87)).endswith("memfd-background-copy ● on")
+    broken = replace(relay, source=SourceView("VALID", outage="freeze"))
+    assert text(headlines.flags_line(broken, 90)) == (
+        " flags  punch ◐ on for 12.5% by template   background ● on   source relay ‼ freeze"
+    )
+    assert text(headlines.flags_line(broken, 80)) == " flags  punch ◐ on for 12.5% by template   source relay ‼ freeze"
+
+
+def test_a_lease_that_has_expired_is_a_broken_source() -> None:
+    expired = SourceView("VALID", lease=events.LeaseMeasured(False, 2.0, 1.0))
+    assert headlines.source_words(replace(VIEW, source=expired))[-1] == Span("inline ‼ lease expired", "bad")
 
 
 def test_armed_faults_are_listed_as_far_as_there_is_room() -> None:
@@ -117,7 +136,18 @@ def test_the_line_over_the_events_is_as_wide_as_the_screen(cells: int, note: Spa
 
 
 def test_the_foot_names_the_keys_that_matter_even_at_80_cells() -> None:
-    line = text(keys.key_line(80))
+    line = text(keys.key_line(keys.FLEET, 80))
     assert len(line) <= 80
     for shown in ("p pause", "r resume", "f punch", "e fail copy", "? help", "q quit"):
         assert shown in line
+
+
+def test_a_condemned_guest_can_never_run_again_and_the_copy_that_a_resume_takes_is_named() -> None:
+    pause = PauseView("web-0.p2", "web-0", 1.0, incarnation="web-0.2", condemned_at=1.5)
+    sandbox = replace(WEB, state="paused", build="web-0.p1", pause=pause)
+    said = text(headlines.who(sandbox, 140, 3)[1])
+    assert "guest web-0.2 can never run again; r makes a new one of build web-0.p2" in said
+    over = replace(sandbox, pause=replace(pause, settled_at=2.0), build="web-0.p2", pace=Pace(200.0, held=True))
+    said = text(headlines.who(over, 140, 3)[1])
+    assert "of build web-0.p2" in said
+    assert "SLOWED x200  HELD" in said

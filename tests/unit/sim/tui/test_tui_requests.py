@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from sim.places import AtChunk
+from sim.report.words import BACKGROUND, PUNCH
 from sim.tui import requests
 from sim.tui.requests import Request
-from sim.tui.words import BACKGROUND, PUNCH
 from sim.view import SandboxView, View
 
 MIB = 1 << 20
@@ -18,7 +18,7 @@ class Asked:
         self.calls: list[tuple[Any, ...]] = []
 
     def __getattr__(self, name: str) -> Any:
-        async def call(*args: Any) -> None:
+        async def call(*args: Any, **_options: Any) -> None:
             self.calls.append((name, *args))
 
         return call
@@ -75,4 +75,4 @@ async def test_a_failure_is_armed_where_the_plan_has_a_chunk_for_it() -> None:
 
 def test_only_running_sandboxes_are_paused_all_at_once() -> None:
     view = View(sandboxes={"web-0": WEB, "web-1": replace(WEB, name="web-1", state="paused")})
-    assert requests.running(view) == ["web-0"]
+    assert requests.in_state(view, "running") == ["web-0"]

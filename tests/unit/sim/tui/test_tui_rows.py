@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from sim.report.words import PUNCH
 from sim.tui import rows
 from sim.tui.spans import Spans, text, width
-from sim.tui.words import PUNCH
 from sim.view import PauseView, SandboxView
 
 MIB = 1 << 20
@@ -49,28 +49,59 @@ def test_a_row_says_condemned_from_the_point_of_no_return_until_the_copy_ends(st
     assert text(rows.state_cell(replace(sandbox, pause=settled))) == f"{rows.STATES[state][0]} {state}"
 
 
-def test_a_copy_without_punching_fills_both_halves_of_the_memory_bar() -> None:
+def test_a_copy_without_punching_fills_the_memory_bar_to_2x() -> None:
     sandbox = replace(RUNNING, cached=32 * MIB)
-    assert text(rows.memory_cell(sandbox, 17)) == "████████│▓▓▓▓▓▓▓▓"
+    assert text(rows.memory_cell(sandbox, 18)) == "█████████▓▓▓▓▓▓▓▓▓"
 
 
-def test_punching_empties_one_half_as_the_other_fills() -> None:
-    sandbox = replace(RUNNING, resident=20 * MIB, punched=12 * MIB, cached=12 * MIB)
-    assert text(rows.memory_cell(sandbox, 17)) == "░░░█████│▓▓▓·····"
+def test_a_punched_copy_stays_at_1x_and_shows_what_it_freed_beyond() -> None:
+    sandbox = replace(RUNNING, resident=16 * MIB, cached=16 * MIB, punched=16 * MIB)
+    assert text(rows.memory_cell(sandbox, 16)) == "████▓▓▓▓░░░░····"
+
+
+@pytest.mark.parametrize(("peak", "bar"), [(64, "▓▓▓▓▓▓▓▓·······┃"), (33, "▓▓▓▓▓▓▓▓┃·······"), (0, "▓▓▓▓▓▓▓▓········")])
+def test_the_peak_of_the_last_pause_is_marked(peak: int, bar: str) -> None:
+    sandbox = replace(RUNNING, resident=0, cached=32 * MIB, pause=replace(FINISHED, peak=peak * MIB))
+    assert text(rows.memory_cell(sandbox, 16)) == bar
+
+
+def test_a_peak_that_lasts_needs_no_mark() -> None:
+    sandbox = replace(RUNNING, cached=32 * MIB, pause=replace(COPYING, peak=64 * MIB))
+    assert "┃" not in text(rows.memory_cell(sandbox, 16))
 
 
 def test_the_least_memory_shows_and_the_bar_never_overflows() -> None:
-    sandbox = replace(RUNNING, resident=40 * MIB, punched=4096, cached=99 * MIB)
-    assert text(rows.memory_cell(sandbox, 17)) == "░███████│▓▓▓▓▓▓▓▓"
+    sandbox = replace(RUNNING, resident=60 * MIB, punched=4096, cached=4096)
+    assert text(rows.memory_cell(sandbox, 17)) == "████████████████▓"
 
 
-def test_the_colour_of_the_progress_turns_at_the_point_of_no_return() -> None:
+def test_the_progress_turns_at_the_point_of_no_return_in_colour_and_in_sign() -> None:
     sandbox = replace(RUNNING, state="pausing", pause=COPYING)
     before = rows.pause_cell(sandbox, 17)
     after = rows.pause_cell(replace(sandbox, pause=replace(COPYING, condemned_at=1.5)), 17)
-    assert text(before) == text(after) == "━━━───────── 4/16"
-    assert tones(before) == {"busy", "muted"}
-    assert tones(after) == {"warn", "muted"}
+    assert (text(before), tones(before)) == ("━━━───────── 4/16", {"busy", "muted"})
+    assert (text(after), tones(after)) == ("◆━━───────── 4/16", {"warn", "muted"})
+
+
+def test_the_trend_goes_from_1x_to_2x_and_ends_with_the_latest() -> None:
+    assert text(rows.trend_cell(RUNNING)) == "-"
+    assert text(rows.trend_cell(replace(RUNNING, peaks=(2.4, 2.0, 1.5, 1.0, 0.9)))) == "██▅▁▁"
+    assert tones(rows.trend_cell(replace(RUNNING, peaks=(2.0, 1.03)))) == {"warn", "good"}
+
+
+def test_the_column_that_the_fleet_is_sorted_by_is_kept_and_marked() -> None:
+    titles = text(rows.header(rows.columns(79, 5, "dirty")))
+    assert "dirty▾" in titles
+    assert "▾" not in text(rows.header(rows.columns(79, 5)))
+
+
+def test_over_the_memory_bar_stands_where_1x_and_2x_are() -> None:
+    layout = rows.columns(79, 5)
+    bar = next(column for column in layout if column.title == "memory")
+    start = text(rows.header(layout)).index("memory")
+    titles = text(rows.header(layout))[start : start + bar.cells]
+    assert titles.index("╵1x") == bar.cells // 2
+    assert titles.endswith("2x")
 
 
 def test_a_pause_without_a_plan_is_preparing() -> None:
@@ -123,7 +154,7 @@ def test_header_and_row_are_equally_wide_and_fit(cells: int, longest: int) -> No
 def test_a_narrow_screen_drops_the_less_important_columns() -> None:
     narrow, wide = rows.columns(79, 5), rows.columns(139, 5)
     kept = [column.title for column in narrow]
-    assert kept == ["sandbox", "state", "memfd │ cache", "decision", "last pause", "peak"]
+    assert kept == ["sandbox", "state", "memory", "decision", "last pause", "peak"]
     assert len(wide) == len(rows.COLUMNS)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.tui.spans import Piece, Span, fit, line_of, opposite, text, width, wrap
+from sim.tui.spans import HARD, Piece, Span, fit, line_of, opposite, text, width, wrap
 
 WORDS = st.text(alphabet="abc ", max_size=30)
 
@@ -48,3 +48,8 @@ def test_wrapped_lines_fit_and_lose_no_word_that_fits(words: str, cells: int) ->
     assert all(len(line) <= cells for line in lines)
     if all(len(word) <= cells - 2 for word in words.split()):
         assert " ".join(lines).split() == words.split()
+
+
+def test_a_hard_blank_keeps_words_together_and_is_a_blank_in_the_end() -> None:
+    lines = wrap((Span(f"one two{HARD}three four"),), 9, indent="")
+    assert [text(line) for line in lines] == ["one", "two three", "four"]

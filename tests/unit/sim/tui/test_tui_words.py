@@ -1,3 +1,5 @@
+"""What the screen says of an entry: short, in a tone, and nothing of what is too fine."""
+
 from __future__ import annotations
 
 import pytest
@@ -6,15 +8,16 @@ from engine import events as engine_events
 from engine.events import Event
 from sim import events
 from sim.ledger import Entry
-from sim.tui import words
-from sim.tui.words import Sentence, sentence
+from sim.report import words
+from sim.report.words import Sentence, tell
 
 MIB = 1 << 20
 
 
 def said(event: Event, sandbox: str | None = "web-3") -> str | None:
-    told = sentence(Entry(1.0, event, sandbox, None))
-    return told.text if told else None
+    """On the screen; None for what it leaves out."""
+    told = tell(Entry(1.0, event, sandbox, None))
+    return None if told.fine else told.text
 
 
 def test_the_point_of_no_return_is_said() -> None:

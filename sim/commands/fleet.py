@@ -1,0 +1,79 @@
+"""Describe the fleet that production runs: make its file of a table, and say what it comes to.
+
+A fleet file is what `snapdrill forecast` and a rehearsal start from; scenarios/fleets/example.yaml is one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from sim.verdict import ExitCode
+
+
+@click.group("fleet")
+def command() -> None:
+    """Replaced by the module's docstring."""
+
+
+def _bytes(_context: click.Context, _option: click.Parameter, text: str | None) -> int:
+    from sim.units import parse_size
+
+    try:
+        return 0 if text is None else parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@command.command("import")
+@click.argument("table", metavar="CSV", type=click.Path(path_type=Path))
+@click.option("--node-memory", required=True, callback=_bytes, metavar="SIZE", help="A node's memory of 4 KiB pages.")
+@click.option("--hugetlb", callback=_bytes, metavar="SIZE", help="A node's pool of 2 MiB pages.")
+@click.option("--scale", default="1/64", show_default=True, help="What a rehearsal divides sizes by.")
+@click.option("--name", default="imported", show_default=True)
+def import_table(table: Path, node_memory: int, hugetlb: int, scale: str, name: str) -> ExitCode:
+    """Print a fleet file of a table with one sandbox a row.
+
+    Columns: memory (required), dirty, resident, page_size, team, template, node, pauses_per_hour,
+    peak_pauses_per_hour, sandbox.
+    """
+    from sim.fleet_file import load_text
+    from sim.fleet_import import fleet_text, read_table
+
+    sandboxes = read_table(table)
+    text = fleet_text(sandboxes, name=name, node_memory=node_memory, hugetlb=hugetlb, scale=scale, origin=table.name)
+    load_text(text, Path("fleet.yaml"))  # what is printed can be read
+    click.echo(text, nl=False)
+    return ExitCode.HELD
+
+
+@command.command("show")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def show(file: Path, as_json: bool) -> ExitCode:
+    """Say what a fleet file comes to: totals, one node, and what a rehearsal at its scale has."""
+    from sim.figures import lines
+    from sim.fleet_file import assumptions, load
+    from sim.fleet_scale import at_scale
+    from sim.fleet_totals import per_node, rehearsed, totals
+
+    fleet = load(file)
+    scaled = at_scale(fleet)
+    parts = {
+        "fleet": totals(fleet),
+        "node": per_node(fleet),
+        "rehearsal": rehearsed(scaled),
+        "assumed": assumptions(fleet),
+    }
+    if as_json:
+        document = {part: {each.label: each.document() for each in figures} for part, figures in parts.items()}
+        click.echo(json.dumps({"version": 1, "name": fleet.name, **document, "notes": scaled.notes}, indent=2))
+        return ExitCode.HELD
+    for title, figures in parts.items():
+        if figures:
+            click.echo("\n".join([f"{title}:", *(f"  {line}" for line in lines(figures))]))
+    for note in scaled.notes:
+        click.echo(f"note: {note}")
+    return ExitCode.HELD

@@ -1,0 +1,129 @@
+"""Forecast what the flag would do to a fleet that no machine holds: memory, losses, and what cannot be undone.
+
+PLAN_OR_FLEET is a fleet file, or a rollout plan with its stages. Every sandbox is an entry of an array, its rollout is
+LaunchDarkly's, and what a pause costs comes from --calibration (written by `snapdrill bench --calibrate`). With
+--against-real N it also pauses N real sandboxes and compares them with their forecast: exit code 1 where they differ by
+more than is stated.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sim.verdict import ExitCode
+
+if TYPE_CHECKING:
+    from sim.forecast.agreement import Agreement
+    from sim.forecast.costs import Costs
+
+
+_MOST = 10_000_000
+
+
+def _whole(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    """`1_000_000` and `1000000`."""
+    if text is None:
+        return None
+    if not text.isascii() or not text.replace("_", "").isdecimal() or int(text) < 1:
+        raise click.BadParameter(f'expected a number such as 1_000_000, got "{text}"')
+    return int(text)
+
+
+def _weights(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        found = tuple(float(each.strip().removesuffix("%")) for each in text.split(","))
+    except ValueError:
+        found = (-1.0,)
+    if not all(0 <= each <= 100 for each in found):
+        raise click.BadParameter(f'expected percents such as 0,1,10,50,100, got "{text}"')
+    return found
+
+
+@click.command("forecast")
+@click.argument("path", metavar="PLAN_OR_FLEET", type=click.Path(path_type=Path))
+@click.option("--sandboxes", callback=_whole, metavar="N", help="How many; as many as the file says by default.")
+@click.option("--weights", callback=_weights, metavar="LIST", help="Percents, such as 0,1,10,50,100; else the plan's.")
+@click.option(
+    "--hours", type=click.FloatRange(min=0.02, max=720), default=24.0, show_default=True, help="Virtual time."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option("--by", type=click.Choice(["sandbox", "team", "template", "cluster"]), help="What the rollout goes by.")
+@click.option("--failure-rate", type=click.FloatRange(0, 1), metavar="SHARE", help="Of pauses, whose copy fails: 1e-5.")
+@click.option("--background-copy", "background", is_flag=True, help="Copies go on after the pause has answered.")
+@click.option("--calibration", type=click.Path(path_type=Path), metavar="FILE", help="Costs; assumed ones without it.")
+@click.option("--against-real", type=click.IntRange(1, 1000), metavar="N", help="Compare with N real sandboxes too.")
+@click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(
+    path: Path,
+    sandboxes: int | None,
+    weights: tuple[float, ...] | None,
+    hours: float,
+    seed: int,
+    by: str | None,
+    failure_rate: float | None,
+    background: bool,
+    calibration: Path | None,
+    against_real: int | None,
+    runs_dir: Path,
+    as_json: bool,
+) -> ExitCode:
+    """Replaced by the module's docstring."""
+    from sim.forecast.forecast import Asked, forecast
+    from sim.forecast.sources import source
+
+    start, costs = source(path), _costs(calibration)
+    asked = Asked(
+        sandboxes=sandboxes or start.fleet.count,
+        weights=start.weights if weights is None else tuple(sorted({0.0, *weights})),
+        seed=seed,
+        hours=hours,
+        failure_rate=failure_rate,
+        by=by or start.by,
+        background=background,
+    )
+    _require_room(asked.sandboxes)
+    found = forecast(start, costs, asked, datetime.now(UTC), _progress)
+    agreed = _against_real(against_real, costs, seed, runs_dir) if against_real else None
+    if as_json:
+        document = found.document() | ({"agreement": agreed.document()} if agreed else {})
+        click.echo(json.dumps(document, indent=2))
+    else:
+        click.echo("\n".join([*found.lines(), *(["", *agreed.lines()] if agreed else [])]))
+    return ExitCode.VIOLATED if agreed and not agreed.holds else ExitCode.HELD
+
+
+def _require_room(sandboxes: int) -> None:
+    from engine.errors import UserError
+
+    if sandboxes > _MOST:
+        raise UserError(f"{sandboxes:,} sandboxes are more than {_MOST:,}: give --sandboxes fewer of them")
+
+
+def _progress(done: float) -> None:
+    """One line on a terminal's stderr, rewritten every percent and removed at the end."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\x1b[K{done:.0%} of the time\r", nl=False, err=True)
+
+
+def _costs(path: Path | None) -> Costs:
+    from sim.bench import calibration
+    from sim.forecast.costs import Costs
+
+    return Costs(calibration.read(path) if path else None)
+
+
+def _against_real(count: int, costs: Costs, seed: int, runs_dir: Path) -> Agreement:
+    import asyncio
+
+    from sim.forecast.agreement import compare_with_real
+
+    return asyncio.run(compare_with_real(count, costs, seed, runs_dir))

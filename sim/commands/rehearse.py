@@ -1,0 +1,75 @@
+"""Rehearse a rollout plan stage by stage, to a go or no-go.
+
+PLAN is a file of `kind: plan`. The plan runs twice on real memory with the same seed: with the flag off throughout,
+then as it is written, and each stage is compared with the same stage with the flag off. In virtual time (default)
+hours become rounds of pauses. Exit codes: 0 go, 1 no-go, 2 invalid plan (nothing was started), 3 inconclusive, 4 this
+host cannot run it, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from sim.verdict import ExitCode
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("rehearse")
+@click.argument("path", metavar="PLAN", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Use this seed instead of the plan's.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+@click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    default=900.0,
+    show_default=True,
+    help="Seconds that each of the two runs may take.",
+)
+@click.option("--lease", metavar="TIME", help="This lease instead of the plan's: none, or a duration such as 1s.")
+@click.option("--mend", multiple=True, metavar="WEAKNESS", help="Of a plan with a wrong engine; may be repeated.")
+@click.option("--matrix", is_flag=True, help="Run each step under each fault of a set instead; a table.")
+@click.option("--jobs", type=click.IntRange(min=1), help="With --matrix: runs at a time.  [default: one a CPU]")
+@click.option(
+    "--export",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write the evidence, and for a go the LaunchDarkly patches of each stage, into a new folder.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what the plan comes to; start nothing.")
+def command(
+    path: Path,
+    seed: int | None,
+    as_json: bool,
+    runs_dir: Path,
+    time_limit: float,
+    lease: str | None,
+    mend: tuple[str, ...],
+    export: Path | None,
+    matrix: bool,
+    jobs: int | None,
+    dry_run: bool,
+) -> int:
+    """Replaced by the module's docstring."""
+    from sim.rehearsal.plan import load_plan
+    from sim.rehearsal.plan_changes import changed
+    from sim.rehearsal.session import Session
+    from sim.runner import RunOptions
+
+    plan = changed(load_plan(path), lease=lease, mend=mend)
+    session = Session(
+        plan, RunOptions(runs_dir=runs_dir, seed=seed, time_limit=time_limit), quiet=as_json, export=export
+    )
+    if dry_run:
+        click.echo(session.outline())
+        return ExitCode.HELD
+    if matrix:
+        return session.run_matrix(jobs, as_json=as_json)
+    code = session.run()
+    if as_json and session.rehearsal is not None:
+        click.echo(json.dumps(session.document(), indent=2))
+    return code

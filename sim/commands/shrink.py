@@ -1,0 +1,91 @@
+"""Shrink a violation to the smallest scenario file that still fails in the same way.
+
+RUN is the folder of a run that was violated, or a scenario file that is. Steps, groups, flags, settings and memory are
+taken away as long as the same invariant is violated for the same reason; a last run confirms the result. Exit codes:
+0 shrunk, 2 there is nothing to shrink, 3 it does not fail any more, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sim.verdict import ExitCode
+
+if TYPE_CHECKING:
+    from sim.shrink import Shrinking
+    from sim.shrink_run import Shrunk, Subject, Trials
+
+SMALLEST = "smallest.yaml"
+
+
+@click.command("shrink")
+@click.argument("run", type=click.Path(path_type=Path, exists=True))
+@click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Use this seed instead of the run's or the file's.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False),
+              help=f"Write it here.  [default: {SMALLEST} in the run folder, else here]")  # fmt: skip
+@click.option("--tries", type=click.IntRange(min=1), default=1000, show_default=True, help="Runs at most.")
+@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), default=600.0, show_default=True,
+              help="Seconds at most.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time.  [default: one a CPU]")
+def command(run: Path, seed: int | None, out: Path | None, tries: int, time_limit: float, jobs: int | None) -> int:
+    """Replaced by the module's docstring."""
+    from sim.seeds_batch import default_jobs, local_pool
+    from sim.shrink_run import Subject, Trials, shrink
+
+    subject = Subject.load(run, seed)
+    jobs = jobs or default_jobs()
+    with tempfile.TemporaryDirectory(prefix="snapdrill-shrink-") as folder, local_pool(jobs) as pool:
+        trials = Trials(pool, subject.path, Path(folder))
+        found = shrink(subject, trials, tries=tries, seconds=time_limit, at_a_time=jobs, told=_progress)
+    _clear_progress()
+    if found is None:
+        was = f"; the recorded run had {subject.recorded}" if subject.recorded else ""
+        click.echo(f"{run}: it does not fail{' any more' if was else ''}{was}", err=True)
+        return ExitCode.INCONCLUSIVE
+    out = out or (run / SMALLEST if run.is_dir() else Path(SMALLEST))
+    out.write_text(_text(found, run, out), encoding="utf-8")
+    return _report(found, subject, trials, out)
+
+
+def _text(found: Shrunk, run: Path, out: Path) -> str:
+    from sim.scenario_text import scenario_text
+
+    comment = f"The smallest scenario found that violates {found.failure.subject}\n"
+    comment += f"({found.failure.sandbox}: {found.failure.reason}), shrunk from {run}.\n"
+    return scenario_text(found.document, f"{comment}{_command(out)}")
+
+
+def _command(out: Path) -> str:
+    return shlex.join(["snapdrill", "run", str(out)])
+
+
+def _report(found: Shrunk, subject: Subject, trials: Trials, out: Path) -> ExitCode:
+    before, after = (len(each["steps"]) for each in (subject.document, found.document))
+    click.echo(f"{out}: {before} steps shrunk to {after} in {trials.runs} runs")
+    click.echo(f"  violates   {found.failure}")
+    if found.exhausted:
+        click.echo("  the budget ended it: a smaller one may be left; give more --tries or --time-limit")
+    click.echo(f"  run it     {_command(out)}")
+    if not found.confirmed:
+        click.echo(f"{out}: its last run did not fail in the same way: the failure comes and goes", err=True)
+        return ExitCode.INCONCLUSIVE
+    return ExitCode.HELD
+
+
+def _progress(shrinking: Shrinking) -> None:
+    """One line on a terminal's stderr, rewritten at each try."""
+    if sys.stderr.isatty():
+        steps = len(shrinking.document["steps"])
+        line = f"{shrinking.tried}/{shrinking.tries} tried; {steps} steps left"
+        click.echo(f"\r\x1b[K{line}", nl=False, err=True)
+
+
+def _clear_progress() -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", nl=False, err=True)

@@ -1,0 +1,233 @@
+"""A table of sandboxes as somebody exported it, as a fleet file: its groups with their sizes, ratios and teams."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from engine.errors import UserError
+from flags.catalog import did_you_mean
+from sim.csv_cells import Cell, rows
+from sim.fleet_spec import PAGE_SIZES
+from sim.scenario_sources import read_text
+from sim.scenario_text import flow
+from sim.units import format_size, parse_percent, parse_size
+
+_FEW = 4
+_NEVER = 1e-6  # pauses an hour: once in a century
+_SHARES = (10, 50, 90, 99)
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """One row; bytes, percent and pauses an hour. None where the table does not say it."""
+
+    memory: int
+    dirty: float | None = None
+    resident: float | None = None
+    page_size: int | None = None
+    team: str | None = None
+    template: str | None = None
+    node: str | None = None
+    pauses_per_hour: float | None = None
+    peak_pauses_per_hour: float | None = None
+    sandbox: str | None = None
+
+
+def _size(text: str) -> int:
+    size = int(text) if text.isascii() and text.isdecimal() else parse_size(text)
+    if size <= 0:
+        raise ValueError("expected more than no memory")
+    return size
+
+
+def _share(text: str) -> float:
+    """`40%`, or a ratio from 0 to 1."""
+    if not re.fullmatch(r"[0-9]*\.?[0-9]+", text):
+        return parse_percent(text)
+    if float(text) > 1:
+        raise ValueError(f'expected a share such as 40% or 0.4, got "{text}"')
+    return float(text) * 100
+
+
+def _page_size(text: str) -> int:
+    if text not in {*map(str, PAGE_SIZES), *map(format_size, PAGE_SIZES)}:
+        raise ValueError(f'expected {" or ".join(map(format_size, PAGE_SIZES))}, got "{text}"')
+    return int(text) if text.isdecimal() else parse_size(text)
+
+
+def _rate(text: str) -> float:
+    if not re.fullmatch(r"[0-9]*\.?[0-9]+", text):
+        raise ValueError(f'expected a number of pauses an hour, got "{text}"')
+    return float(text)
+
+
+COLUMNS: Mapping[str, Callable[[str], Any]] = {
+    "memory": _size,
+    "dirty": _share,
+    "resident": _share,
+    "page_size": _page_size,
+    "team": str,
+    "template": str,
+    "node": str,
+    "pauses_per_hour": _rate,
+    "peak_pauses_per_hour": _rate,
+    "sandbox": str,
+}
+"""What a table may tell of a sandbox, and how it is read; only memory is required."""
+
+
+def read_table(path: Path) -> list[Sandbox]:
+    """Every sandbox of a CSV file; ScenarioError or UserError with every mistake as file:line:column."""
+    return table(read_text(path), str(path))
+
+
+def table(text: str, name: str) -> list[Sandbox]:
+    """The same of its text; `name` is what messages call it."""
+    found = list(rows(text))
+    head, body = (found[0], found[1:]) if found else ([], [])
+    mistakes = _head_mistakes(head)
+    sandboxes = []
+    for row in body if not mistakes else ():
+        read, wrong = _row(head, row)
+        mistakes += wrong
+        sandboxes += [Sandbox(**read)] if not wrong else []
+    mistakes += _repeated(head, body)
+    if not mistakes and not sandboxes:
+        mistakes = [(1, 1, "no sandbox; write a header with `memory` in it, and a row for each sandbox")]
+    if mistakes:
+        raise UserError("\n".join(f"{name}:{line}:{column}: error: {what}" for line, column, what in sorted(mistakes)))
+    return sandboxes
+
+
+Mistake = tuple[int, int, str]
+
+
+def _head_mistakes(head: Sequence[Cell]) -> list[Mistake]:
+    names = [cell.text for cell in head]
+    found = [
+        (cell.line, cell.column, f'unknown column "{cell.text}"; {did_you_mean(cell.text, COLUMNS)}')
+        for cell in head
+        if cell.text not in COLUMNS
+    ]
+    found += [
+        (cell.line, cell.column, f"a second column {cell.text}; keep one")
+        for at, cell in enumerate(head)
+        if cell.text in names[:at]
+    ]
+    missing = [(1, 1, "no column memory; it is required")] if head and "memory" not in names else []
+    return found + missing
+
+
+def _row(head: Sequence[Cell], row: Sequence[Cell]) -> tuple[dict[str, Any], list[Mistake]]:
+    """An empty cell says nothing."""
+    read: dict[str, Any] = {}
+    wrong = [(cell.line, cell.column, f"a cell more than the {len(head)} of the header") for cell in row[len(head) :]]
+    for name, cell in zip(head, row, strict=False):
+        if not cell.text:
+            continue
+        try:
+            read[name.text] = COLUMNS[name.text](cell.text)
+        except ValueError as error:
+            wrong.append((cell.line, cell.column, f"{name.text}: {error}"))
+    bad = any(what.startswith("memory:") for _, _, what in wrong)
+    if "memory" not in read and not bad:
+        wrong.append((row[0].line, row[0].column, "no memory in this row; it is required"))
+    return read, wrong
+
+
+def _repeated(head: Sequence[Cell], body: Iterable[Sequence[Cell]]) -> list[Mistake]:
+    names = [cell.text for cell in head]
+    at = names.index("sandbox") if "sandbox" in names else None
+    cells = [row[at] for row in body if at is not None and len(row) > at and row[at].text]
+    first: dict[str, Cell] = {}
+    found = []
+    for cell in cells:
+        if first.setdefault(cell.text, cell) is not cell:
+            what = f'sandbox "{cell.text}" is there twice; the first is in line {first[cell.text].line}'
+            found.append((cell.line, cell.column, what))
+    return found
+
+
+def fleet_text(
+    sandboxes: Sequence[Sandbox], *, name: str, node_memory: int, hugetlb: int, scale: str, origin: str
+) -> str:
+    """A fleet file: a group for each template and page size. What the table does not tell is left out: assumed."""
+    kinds: dict[tuple[str, int], list[Sandbox]] = {}
+    for each in sandboxes:
+        kinds.setdefault((each.template or "base", each.page_size or PAGE_SIZES[0]), []).append(each)
+    silent = [column for column in COLUMNS if all(getattr(each, column) is None for each in sandboxes)]
+    on_nodes = Counter(each.node for each in sandboxes if each.node is not None)
+    per_node = round(fmean(on_nodes.values())) if on_nodes else min(40, len(sandboxes))
+    node = {"memory": format_size(node_memory), "sandboxes": per_node}
+    if hugetlb:
+        node["hugetlb"] = format_size(hugetlb)
+    assumed = ", ".join(silent) or "nothing"
+    head = [
+        f"# {len(sandboxes):,} sandboxes of {origin}. Not in the table, so assumed by whatever reads this: {assumed}.",
+        *([] if on_nodes else [f"# The table names no nodes: {per_node} sandboxes on each is a guess."]),
+        "kind: fleet",
+        "version: 1",
+        f"name: {flow(name)}",
+        f"scale: {scale}",
+        f"node: {flow(node)}",
+        "groups:",
+    ]
+    groups = (_group(key, members, number) for number, (key, members) in enumerate(sorted(kinds.items())))
+    return "\n".join([*head, *(f"  - {flow(group)}" for group in groups)]) + "\n"
+
+
+def _group(key: tuple[str, int], members: Sequence[Sandbox], number: int) -> dict[str, Any]:
+    template, page_size = key
+    slug = re.sub(r"[^a-z0-9-]+", "-", template.lower()).strip("-")[:40] or "group"
+    group: dict[str, Any] = {
+        "name": f"{slug}-{number}",
+        "count": len(members),
+        "memory": _distribution([float(each.memory) for each in members], _as_size),
+    }
+    for column in ("dirty", "resident"):
+        shares = [value for each in members if (value := getattr(each, column)) is not None]
+        if shares:
+            group[column] = f"{fmean(shares):.4g}%" if column == "resident" else _distribution(shares, _as_percent)
+    group |= {"page_size": format_size(page_size), "template": template}
+    teams = Counter(each.team for each in members if each.team is not None)
+    if teams:
+        group["team_size"] = _distribution([float(count) for count in teams.values()], int)
+    return group | _pauses(members)
+
+
+def _pauses(members: Sequence[Sandbox]) -> dict[str, Any]:
+    """Rates of single sandboxes add up: their mean is the group's."""
+    rates = [each.pauses_per_hour for each in members if each.pauses_per_hour is not None]
+    peaks = [each.peak_pauses_per_hour for each in members if each.peak_pauses_per_hour is not None]
+    if not rates:
+        return {}
+    told = {"median": round(max(_NEVER, fmean(rates)), 6)}
+    return {"pauses_per_hour": told | ({"peak": max(round(fmean(peaks), 6), told["median"])} if peaks else {})}
+
+
+def _as_size(value: float) -> str:
+    return format_size(max(4096, round(value / 4096) * 4096))
+
+
+def _as_percent(value: float) -> str:
+    return f"{value:.4g}%"
+
+
+def _distribution(values: Sequence[float], write: Callable[[float], Any]) -> Any:
+    """One value, a few with their weights, or percentiles."""
+    counted = Counter(write(value) for value in sorted(values))
+    if len(counted) == 1:
+        return next(iter(counted))
+    if len(counted) <= _FEW:
+        return [{"value": value, "weight": count} for value, count in counted.items()]
+    at = np.percentile(values, _SHARES)
+    least, most = {"min": write(min(values))}, {"max": write(max(values))}
+    return least | {f"p{share}": write(float(value)) for share, value in zip(_SHARES, at, strict=True)} | most

@@ -1,0 +1,179 @@
+"""Every wrong engine: what it does wrong, what must catch it, and the scenario that runs it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """One rule broken. `caught_by` is a judged subject (`invariant:X`, `metric:M`).
+
+    `scenarios` are files of scenarios/self-test/, the most telling first: the first that the host can run is run.
+    """
+
+    name: str
+    sentence: str
+    caught_by: str
+    scenarios: tuple[str, ...]
+
+
+def _wrong(name: str, caught_by: str, sentence: str, *scenarios: str) -> Wrong:
+    return Wrong(name, sentence, caught_by, scenarios or (f"{name}.yaml",))
+
+
+def _by_name(*wrongs: Wrong) -> dict[str, Wrong]:
+    return {each.name: each for each in wrongs}
+
+
+MUTANTS: Mapping[str, Wrong] = _by_name(
+    _wrong(
+        "resume-after-punch",
+        "invariant:never_resumed",
+        "a failed copy wakes the guest up again, although its memory was punched",
+    ),
+    _wrong(
+        "discard-skipped",
+        "invariant:failed_copy_discards",
+        "a failed copy leaves the condemned guest and its partial cache where they are",
+    ),
+    _wrong(
+        "record-after-punch",
+        "invariant:never_resumed",
+        "the condemned record is written only when everything is punched: a crash before that forgets who was punched",
+    ),
+    _wrong(
+        "record-retired-early",
+        "invariant:never_resumed",
+        "the condemned record is retired before the guest is dead: a crash between the two lets it run",
+    ),
+    _wrong(
+        "punch-before-publish",
+        "invariant:no_unpublished",
+        "a chunk is freed from the memfd before its readers may have it from the cache",
+    ),
+    _wrong(
+        "unfinished-visible",
+        "invariant:no_unpublished",
+        "a build has its final name while it is still being written",
+    ),
+    _wrong(
+        "clean-before-first-chunk",
+        "invariant:rollback_intact",
+        "clean pages are punched before chunk 0 is published, when the pause may still be rolled back",
+    ),
+    _wrong(
+        "scan-rearms",
+        "invariant:rollback_intact",
+        "the scan of a pause re-arms, so that a roll-back forgets what was dirty",
+    ),
+    _wrong(
+        "sub-page-punch",
+        "invariant:peak_bounded",
+        "parts of pages are punched: the kernel zeroes them and frees nothing",
+        "sub-page-punch-hugetlb.yaml",
+        "sub-page-punch.yaml",
+    ),
+    _wrong(
+        "punch-borrowed",
+        "invariant:never_resumed",
+        "a checkpoint punches the memfd that it has only borrowed, and the guest goes on",
+    ),
+    _wrong(
+        "clean-page-lost",
+        "invariant:bytes_exact",
+        "the header on disk says zero for pages that are as in the parent",
+    ),
+    _wrong(
+        "background-failure-swallowed",
+        "invariant:failed_copy_discards",
+        "a background copy that fails after its pause has answered is told to nobody: the sandbox stays paused",
+    ),
+    _wrong(
+        "background-rolled-back",
+        "invariant:never_resumed",
+        "a background copy that fails after its pause has answered lets the old guest run on",
+    ),
+    _wrong(
+        "flag-read-twice",
+        "invariant:decision_pinned",
+        "the copy reads the punch flag again while it runs, and obeys what it says by then",
+    ),
+)
+
+PR_2902 = "pr-2902"
+SWITCHES: Mapping[str, Wrong] = _by_name(
+    _wrong(
+        "range-granular",
+        "invariant:peak_bounded",
+        "a run of dirty blocks is punched when all of it is copied: a contiguous dirty guest peaks at 2x",
+        "pr-2902-range-granular.yaml",
+    ),
+    _wrong(
+        "dirty-pages-only",
+        "metric:punched_bytes",
+        "clean pages stay in memory until the memfd is closed",
+        "pr-2902-dirty-pages-only.yaml",
+    ),
+    _wrong(
+        "two-mib-alignment",
+        "metric:punched_bytes",
+        "every dirty run must be aligned to 2 MiB, whatever the page size: guests with 4 KiB pages are never punched",
+        "pr-2902-two-mib-alignment.yaml",
+    ),
+    _wrong(
+        "failed-punch-fatal",
+        "metric:pauses",
+        "a failed punch fails the pause, although the bytes are safe: it costs a healthy sandbox",
+        "pr-2902-failed-punch-fatal.yaml",
+    ),
+    _wrong(
+        "no-preflight",
+        "metric:pauses",
+        "a lack of space is found when nearly everything is punched, not before anything is",
+        "pr-2902-no-preflight.yaml",
+    ),
+    _wrong(
+        "async-failure",
+        "invariant:failed_copy_discards",
+        "a copy that fails after success was answered leaves the sandbox paused, on a build that does not exist",
+        "pr-2902-async-failure.yaml",
+    ),
+    _wrong(
+        "not-gated",
+        "invariant:never_resumed",
+        "the flag alone decides: a checkpoint in place is punched too",
+        "pr-2902-not-gated.yaml",
+    ),
+    _wrong(
+        "resumed-by-convention",
+        "invariant:never_resumed",
+        "only convention keeps a failed pause from resuming its guest: no record stands against it",
+        "pr-2902-resumed-by-convention.yaml",
+    ),
+    _wrong(
+        "dedup-ignores-flag",
+        "invariant:decision_pinned",
+        "with dedup on the flag does nothing, and nothing says so",
+        "pr-2902-dedup-ignores-flag.yaml",
+    ),
+)
+"""Weaknesses of e2b-dev/infra pull request 2902, as written, that can bite on this side: each can be mended alone.
+
+Not here because they cannot be shown: EACCES of a punch through a read-only mapping (Linux before 6.7 only), the
+copy-on-write window (there is none), and missing telemetry. The wrong claim that hugetlb refuses to punch parts of
+pages is the mutant `sub-page-punch`.
+"""
+
+WHOLE = _wrong(
+    PR_2902, "invariant:never_resumed", "the pull request as written: all of its weaknesses at once", "pr-2902.yaml"
+)
+
+
+def wrong_engine(mutant: str | None, profile: str | None, mended: list[str]) -> str | None:
+    """`pr-2902 (wrong on purpose), mended: not-gated`; None for the sound engine."""
+    name = profile or mutant
+    if name is None:
+        return None
+    return f"{name} (wrong on purpose)" + (f", mended: {', '.join(mended)}" if mended else "")

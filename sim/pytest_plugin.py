@@ -1,0 +1,122 @@
+"""Scenario files as pytest items, each with its failure block: `pytest scenarios/`, or `pytest --snapdrill`.
+
+Without that option (or `snapdrill = true` in the ini file) only those files are looked at that the command line names,
+or that lie in a folder which it names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from sim.runner import RunResult
+    from sim.scenario import Scenario
+
+_SCENARIO = re.compile(rb"^(fleet|extends):", re.MULTILINE)
+"""What tells a scenario from other YAML, without reading it as such."""
+
+
+class ScenarioFailedError(Exception):
+    """A scenario that did not hold; its text is the failure block."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--snapdrill`, `--snapdrill-runs-dir` and the ini setting `snapdrill`."""
+    group = parser.getgroup("snapdrill", "snapdrill scenarios")
+    group.addoption("--snapdrill", action="store_true", help="collect every scenario file, also where none is named")
+    group.addoption("--snapdrill-runs-dir", metavar="DIR", help="where run folders go (default: runs)")
+    parser.addini("snapdrill", "collect every scenario file, as --snapdrill does", type="bool", default=False)
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioFile | None:
+    """A file of scenarios, where it was asked for."""
+    if file_path.suffix != ".yaml" or not _is_asked_for(file_path, parent.config):
+        return None
+    if not _SCENARIO.search(file_path.read_bytes()):
+        return None
+    made: ScenarioFile = ScenarioFile.from_parent(parent, path=file_path)
+    return made
+
+
+def _is_asked_for(file: Path, config: pytest.Config) -> bool:
+    if config.getoption("--snapdrill") or config.getini("snapdrill"):
+        return True
+    if config.args_source is not config.ArgsSource.ARGS:
+        return False
+    here = config.invocation_params.dir
+    named = {(here / argument.partition("::")[0]).resolve() for argument in config.args}
+    return not named.isdisjoint({file.resolve(), file.resolve().parent})
+
+
+class ScenarioFile(pytest.File):
+    """One item a scenario; a matrix makes several. A file with mistakes is a collection error that tells them all."""
+
+    def collect(self) -> Iterator[ScenarioItem]:
+        from engine.errors import UserError
+        from sim.scenario import load_all
+
+        try:
+            scenarios = load_all(_as_written(self.path, self.config))
+        except UserError as error:
+            raise self.CollectError(str(error)) from None
+        for each in scenarios:
+            yield ScenarioItem.from_parent(self, name=each.title, scenario=each)
+
+
+def _as_written(path: Path, config: pytest.Config) -> Path:
+    """Relative to where pytest was called, where it lies below: so messages and commands are short."""
+    here = config.invocation_params.dir
+    return path.relative_to(here) if here == Path.cwd() and path.is_relative_to(here) else path
+
+
+class ScenarioItem(pytest.Item):
+    """Runs one scenario; seed, verdict, digest and run folder are properties of its report."""
+
+    def __init__(self, *, scenario: Scenario, **given: Any) -> None:
+        super().__init__(**given)
+        self.scenario = scenario
+
+    def runtest(self) -> None:
+        from sim.report.failure import failure_block
+        from sim.report.judgements import verdict_of, why
+        from sim.requirements import missing
+        from sim.runner import RunOptions, run_scenario
+
+        if reason := missing(self.scenario):
+            pytest.skip(reason)
+        result = asyncio.run(run_scenario(self.scenario, RunOptions(runs_dir=self._runs_dir())))
+        self._keep(result)
+        if verdict_of(result.view) != "held":
+            block = failure_block(result.view, result.run_dir, self.scenario.path, result.entries)
+            raise ScenarioFailedError(block or f"{verdict_of(result.view)}: {why(result.view)}")
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """The block alone: a traceback of snapdrill's own would tell nothing of the scenario."""
+        from engine.errors import UserError
+
+        if isinstance(excinfo.value, ScenarioFailedError | UserError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, f"scenario {self.name}"
+
+    def _runs_dir(self) -> Path:
+        given = self.config.getoption("--snapdrill-runs-dir")
+        return self.config.invocation_params.dir / (given or "runs")
+
+    def _keep(self, result: RunResult) -> None:
+        from sim.outputs import Outputs
+        from sim.report.document import scenario_document
+
+        Outputs().add(result, self.scenario.path, scenario_document(result.view))
+        run, ended = result.view.run, result.view.ended
+        known = {"seed": run and run.seed, "verdict": ended and ended.verdict, "digest": ended and ended.digest}
+        self.user_properties += [(name, value) for name, value in known.items() if value is not None]
+        self.user_properties.append(("run_dir", str(result.run_dir)))

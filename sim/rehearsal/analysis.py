@@ -1,0 +1,153 @@
+"""Metrics of a plan: measured on figures, judged by their conditions, and added up over measurements. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sim.rehearsal.figures import Figures, saved
+from sim.rehearsal.plan import Metric
+from sim.rehearsal.propagation import percentile
+
+
+class Outcome(StrEnum):
+    """What a metric or a step came to, in Argo Rollouts' words."""
+
+    SUCCESSFUL = "successful"
+    FAILED = "failed"
+    ERROR = "error"
+    INCONCLUSIVE = "inconclusive"
+
+
+_WORST_FIRST = (Outcome.FAILED, Outcome.ERROR, Outcome.INCONCLUSIVE, Outcome.SUCCESSFUL)
+
+
+def worst(outcomes: Sequence[Outcome]) -> Outcome:
+    """The one that decides; successful for none."""
+    return min(outcomes, key=_WORST_FIRST.index, default=Outcome.SUCCESSFUL)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One result, None where there was nothing to measure, and what its conditions say of it."""
+
+    value: float | None
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class MetricResult:
+    """All measurements of a metric in one analysis; `outcome` by its limits, `why` in words."""
+
+    metric: Metric
+    measurements: tuple[Measurement, ...]
+    outcome: Outcome
+    why: str
+
+    @property
+    def value(self) -> float | None:
+        """The last result."""
+        return self.measurements[-1].value if self.measurements else None
+
+    @property
+    def counts(self) -> bool:
+        """False where it is only told."""
+        return not self.metric.dry_run
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _ratio(mine: Sequence[float], others: Sequence[float], percent: float) -> float | None:
+    if not mine or not others:
+        return None
+    base = percentile(others, percent)
+    return percentile(mine, percent) / base if base else None
+
+
+@dataclass(frozen=True, slots=True)
+class Arms:
+    """A stage with the flag on, the same one with it off, the node's budget in bytes, and pauses at once."""
+
+    on: Figures
+    off: Figures
+    budget: int
+    concurrency: int = 4
+
+
+_VALUES: Mapping[str, Callable[[Arms], float | None]] = {
+    "pause_success_rate": lambda arms: _share(arms.on.finished, arms.on.asked),
+    "discards": lambda arms: arms.on.discarded,
+    "lost": lambda arms: len(arms.on.lost),
+    "lost_because_of_the_flag": lambda arms: len(set(arms.on.lost) - set(arms.off.lost)),
+    "corrupted_resumes": lambda arms: arms.on.corrupted,
+    "copy_p50_ratio": lambda arms: _ratio(arms.on.copy_ms, arms.off.copy_ms, 50),
+    "copy_p95_ratio": lambda arms: _ratio(arms.on.copy_ms, arms.off.copy_ms, 95),
+    "blocked_p50_ratio": lambda arms: _ratio(arms.on.blocked_ms, arms.off.blocked_ms, 50),
+    "blocked_p95_ratio": lambda arms: _ratio(arms.on.blocked_ms, arms.off.blocked_ms, 95),
+    "budget_used": lambda arms: _share(arms.on.pools.both, arms.budget),
+    "bytes_saved": lambda arms: saved(arms.off, arms.on, arms.concurrency),
+    "punched_share": lambda arms: _share(arms.on.punched_pauses, arms.on.decided_on),
+    "decision_errors": lambda arms: arms.on.decision_errors,
+    "stale_decisions": lambda arms: arms.on.stale_decisions,
+    "flag_staleness": lambda arms: arms.on.stalest,
+    "punched_after_kill": lambda arms: arms.on.late,
+}
+
+
+def measure(metric: Metric, arms: Arms) -> Measurement:
+    """One measurement; an error where there is nothing to measure."""
+    value = _VALUES[metric.name](arms)
+    if value is None:
+        return Measurement(None, Outcome.ERROR)
+    return Measurement(float(value), judge(metric, float(value)))
+
+
+def judge(metric: Metric, value: float) -> Outcome:
+    """By Argo Rollouts' rule: the failure condition first; with both, what meets neither is inconclusive."""
+    success, failure = metric.success_condition, metric.failure_condition
+    if failure is not None and failure.holds(value):
+        return Outcome.FAILED
+    if success is None or success.holds(value):
+        return Outcome.SUCCESSFUL
+    return Outcome.FAILED if failure is None else Outcome.INCONCLUSIVE
+
+
+def concluded(metric: Metric, measurements: Sequence[Measurement]) -> MetricResult:
+    """What the measurements come to, by the metric's limits."""
+    failed, unclear = (
+        sum(each.outcome is outcome for each in measurements) for outcome in (Outcome.FAILED, Outcome.INCONCLUSIVE)
+    )
+    errors = _consecutive_errors(measurements)
+    outcome = Outcome.SUCCESSFUL
+    if 0 <= metric.failure_limit < failed:
+        outcome = Outcome.FAILED
+    elif 0 <= metric.consecutive_error_limit < errors or (errors and errors == len(measurements)):
+        outcome = Outcome.ERROR
+    elif 0 <= metric.inconclusive_limit < unclear:
+        outcome = Outcome.INCONCLUSIVE
+    return MetricResult(metric, tuple(measurements), outcome, _why(metric, outcome))
+
+
+def _consecutive_errors(measurements: Sequence[Measurement]) -> int:
+    most = now = 0
+    for each in measurements:
+        now = now + 1 if each.outcome is Outcome.ERROR else 0
+        most = max(most, now)
+    return most
+
+
+def _why(metric: Metric, outcome: Outcome) -> str:
+    if outcome is Outcome.ERROR:
+        return "there was nothing to measure"
+    asked = metric.success_condition if metric.failure_condition is None else metric.failure_condition
+    match outcome:
+        case Outcome.FAILED if metric.failure_condition is not None:
+            return f"its failureCondition is met: {metric.failure_condition}"
+        case Outcome.FAILED:
+            return f"its successCondition is not met: {asked}"
+        case Outcome.INCONCLUSIVE:
+            return f"neither {metric.success_condition} nor {metric.failure_condition}"
+    return f"{metric.success_condition}" if metric.success_condition else f"not {metric.failure_condition}"

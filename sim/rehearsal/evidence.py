@@ -1,0 +1,228 @@
+"""The evidence of a rehearsal as one folder: a first page with the go or no-go, a checklist, patches and records."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine.errors import UserError
+from flags.inline import Rollout, flag_from
+from sim.rehearsal.analysis import Outcome
+from sim.rehearsal.claims import claims
+from sim.rehearsal.document import rehearsal_document
+from sim.rehearsal.gates import label, shown
+from sim.rehearsal.patches import kill_patch, stage_patches
+from sim.rehearsal.plan_steps import Analysis, Drill, Wait
+from sim.rehearsal.rehearse import where
+from sim.rehearsal.results import Rehearsal
+from sim.rehearsal.text import duration, report, zero
+from sim.report.document import write_document
+
+FIRST_PAGE = "README.md"
+CHECKLIST = "checklist.md"
+_RECORDS = ("scenario.yaml", "events.jsonl", "report.json", "report.html", "rehearsal.html", "junit.xml")
+
+
+def export(found: Rehearsal, folder: Path) -> None:
+    """Write the folder; UserError where it holds something already. Patches are there for a go alone."""
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"--export: {folder} is not empty; give a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plan.yaml").write_text(found.plan.source_text, encoding="utf-8")
+    write_document(folder / "rehearsal.json", rehearsal_document(found))
+    (folder / "rehearsal.txt").write_text(click.unstyle(report(found)) + "\n", encoding="utf-8")
+    for name, run in (("flag-on", found.on), ("flag-off", found.off)):
+        (folder / name).mkdir()
+        for record in _RECORDS:
+            if (run.run_dir / record).is_file():
+                shutil.copyfile(run.run_dir / record, folder / name / record)
+    if found.decision == "go":
+        _write_patches(found, folder / "launchdarkly")
+        (folder / CHECKLIST).write_text("\n".join(_checklist(found)) + "\n", encoding="utf-8")
+    (folder / FIRST_PAGE).write_text("\n".join(first_page(found)) + "\n", encoding="utf-8")
+
+
+def _write_patches(found: Rehearsal, folder: Path) -> None:
+    folder.mkdir()
+    weights = [each.stage.weight for each in found.stages]
+    for number, (weight, forward, back) in enumerate(stage_patches(found.plan, weights), 1):
+        _write_json(folder / f"stage-{number}-{weight:g}-percent.json", forward)
+        _write_json(folder / f"stage-{number}-inverse.json", back)
+    _write_json(folder / "kill-switch.json", kill_patch(found.plan))
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def flag_hash(found: Rehearsal, weight: float) -> str:
+    """SHA-256 of the flag at a weight in LaunchDarkly's JSON form, keys sorted."""
+    flag = flag_from(found.plan.flag, Rollout(weight, found.plan.by))
+    return hashlib.sha256(json.dumps(flag, sort_keys=True).encode()).hexdigest()
+
+
+def first_page(found: Rehearsal) -> list[str]:
+    """Markdown: the go or no-go and everything that it rests on."""
+    sections = (
+        [f"# {found.decision.upper()}: {found.plan.name}", *[f"- {_cell(each)}" for each in found.reasons]],
+        _identity(found),
+        _why(found),
+        ["## Claims", *[f"- **{status}** {sentence}" for status, sentence in claims(found)]],
+        _kill_switch(found),
+        _stages(found),
+        _steps(found),
+        _conditions(found),
+        _not_covered(found),
+        ["## Reproduce", "```", reproduce(found), "```"],
+    )
+    return [line for lines in sections for line in [*lines, ""]][:-1]
+
+
+def reproduce(found: Rehearsal) -> str:
+    """The command, with the plan that lies beside the first page."""
+    run = found.on.view.run
+    lease = "none" if found.plan.lease is None else f"{found.plan.lease:g}s"
+    return f"snapdrill rehearse plan.yaml --seed {run.seed if run else found.plan.seed} --lease {lease}"
+
+
+_VOID = (
+    "- void with another plan, flag (its salt, its key and the order of its variations draw the cohort), SDK, engine"
+    " or kernel than these"
+)
+
+
+def _identity(found: Rehearsal) -> list[str]:
+    run, plan = found.on.view.run, found.plan
+    host = ", ".join(f"{key} {value}" for key, value in run.host.items()) if run else "unknown"
+    text = hashlib.sha256(plan.source_text.encode()).hexdigest()
+    return [
+        "## What this is of",
+        f"- plan `{plan.name}`, SHA-256 `{text[:16]}`; snapdrill {run.snapdrill if run else 'unknown'}",
+        f"- flag `{plan.flag}` by {plan.by}, served by {plan.flag_source}; lease "
+        + ("none" if plan.lease is None else f"{plan.lease:g} s"),
+        *(f"- flag at {w:g} %: SHA-256 `{flag_hash(found, w)[:16]}`" for w in (e.stage.weight for e in found.stages)),
+        f"- seed {run.seed if run else plan.seed}; host: {host}",
+        f"- digests: `{_digest(found, on=True)}` with the flag, `{_digest(found, on=False)}` without",
+        _VOID,
+    ]
+
+
+def _digest(found: Rehearsal, *, on: bool) -> str:
+    ended = (found.on if on else found.off).view.ended
+    return (ended.digest or "none claimed")[:16] if ended else "none"
+
+
+def _why(found: Rehearsal) -> list[str]:
+    lines = [
+        "## Why: the flag off against on (measured; saved: derived)",
+        *_head("stage", "off", "on", "saved at peak"),
+    ]
+    for each in found.stages:
+        off, on = each.off, each.on
+        saved = "unknown" if each.saved is None else f"{each.saved / 2**20:.1f} MiB"
+        arms = [f"{e.finished}/{e.asked} pauses, {e.refused} refused, {len(e.lost)} lost" for e in (off, on)]
+        lines.append(_row(f"{each.stage.weight:g} %", *arms, saved))
+    return lines
+
+
+def _kill_switch(found: Rehearsal) -> list[str]:
+    origin = found.plan.propagation.origin
+    lines = [
+        f"## Kill switch (propagation {origin}; blast radius derived; turning the flag off undoes nothing)",
+        *_head("stage", "propagation p50", "p99", "sandboxes p50", "p99"),
+    ]
+    for each in found.stages:
+        b = each.blast
+        seconds = [f"{value:.3g} s" for value in (b.p50_seconds, b.p99_seconds)]
+        lines.append(_row(f"{b.weight:g} %", *seconds, f"{b.p50:.2g}", f"{b.p99:.2g}"))
+    return lines
+
+
+def _stages(found: Rehearsal) -> list[str]:
+    head = ("stage", "exposed", "superset", "pauses", "punched", "discarded", "lost", "lost because of the flag")
+    lines = ["## Stages (measured; with no event the 95 % bound, 3/n)", *_head(*head)]
+    for each in found.stages:
+        on, exposed = each.on, each.exposure
+        cells = (f"{len(exposed.sandboxes)} of {len(found.plan.sandboxes())}", "yes" if exposed.is_superset else "no")
+        bounds = (zero(on.discarded, on.asked), len(on.lost), zero(len(each.lost_by_flag), on.punched_pauses))
+        lines.append(_row(f"{each.stage.weight:g} %", *cells, on.asked, len(on.punched), *bounds))
+    return lines
+
+
+def _steps(found: Rehearsal) -> list[str]:
+    lines = ["## Steps", *_head("step", "at", "outcome", "detail")]
+    lines += [_row(where(each), duration(each.at), each.outcome.value, each.detail) for each in found.steps]
+    return lines
+
+
+def _conditions(found: Rehearsal) -> list[str]:
+    """Each with the test that closes it."""
+    rows = [(each, "mend it, and rehearse again") for each in found.conditions]
+    if found.plan.propagation.origin != "measured":
+        closes = "measure OFF to obeyed in production, write it as `propagation: {measured: [...]}`, rehearse again"
+        rows.append((f"propagation is {found.plan.propagation.origin}", closes))
+    if all(each.page_size < 2 << 20 for each in found.plan.sandboxes()):
+        rows.append(("4 KiB shmem stands for 2 MiB hugetlb", "rehearse `page_size: 2MiB` on a host with a pool"))
+    if found.plan.flag_source != "launchdarkly":
+        rows.append(("the flag is not LaunchDarkly's own", "rehearse with `flags: {source: launchdarkly}`"))
+    return ["## Conditions", *_head("condition", "closed by"), *(_row(*each) for each in rows)]
+
+
+def _not_covered(found: Rehearsal) -> list[str]:
+    left = [f"step {index + 1}, {label(step)}: not taken" for index, step in enumerate(found.plan.steps)][
+        len(found.steps) :
+    ]
+    fixed = ["power loss", "memory pressure from outside the node", "what uploads a finished build"]
+    return ["## Not covered", *[f"- {each}" for each in [*left, *fixed]]]
+
+
+def _checklist(found: Rehearsal) -> Iterator[str]:
+    """What an operator does, in order, with the gate of each stage as it was rehearsed."""
+    yield f"# {found.plan.name}: operator's checklist"
+    yield ""
+    yield "- [ ] replace PROJECT, ENVIRONMENT and VARIATION_ID_OF_... in `launchdarkly/*.json`"
+    yield "- [ ] the safe variation is the off variation, and listed first"
+    yield "- [ ] somebody else than you has `launchdarkly/kill-switch.json` ready to send"
+    for number, stage in enumerate(found.stages, 1):
+        weight = stage.stage.weight
+        yield ""
+        yield f"## Stage {number}: {weight:g} %"
+        yield f"- [ ] send `launchdarkly/stage-{number}-{weight:g}-percent.json`"
+        for index in stage.stage.steps:
+            step = found.plan.steps[index]
+            match step:
+                case Wait(duration=seconds):
+                    yield f"- [ ] wait {duration(seconds)}"
+                case Analysis():
+                    yield from (f"- [ ] {each}" for each in _asked(found, index))
+                case Drill():
+                    yield "- [ ] throw the kill switch once, see that nobody punches, and send the stage again"
+        yield f"- [ ] else: send `launchdarkly/stage-{number}-inverse.json`; what was punched stays punched"
+
+
+def _asked(found: Rehearsal, index: int) -> list[str]:
+    result = next(each for each in found.steps if each.index == index)
+    return [
+        f"{each.metric.name}: {each.metric.success_condition or f'not {each.metric.failure_condition}'}"
+        f" (rehearsed: {shown(each)})"
+        for each in result.metrics
+        if each.counts and each.outcome is Outcome.SUCCESSFUL
+    ]
+
+
+def _head(*cells: str) -> list[str]:
+    return [_row(*cells), _row(*("---" for _ in cells))]
+
+
+def _row(*cells: object) -> str:
+    return "| " + " | ".join(_cell(str(each)) for each in cells) + " |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

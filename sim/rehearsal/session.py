@@ -1,0 +1,130 @@
+"""One `snapdrill rehearse`: runs the plan interruptibly, tells how it goes, writes and prints what came of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sim.batch import run_interruptibly
+from sim.flag_service import check_source
+from sim.outputs import Outputs
+from sim.rehearsal.cohorts import exposures
+from sim.rehearsal.compiled import compiled
+from sim.rehearsal.html import write_page
+from sim.rehearsal.junit import rehearsal_suite
+from sim.rehearsal.plan import Plan
+from sim.rehearsal.rehearse import decided, rehearse
+from sim.rehearsal.results import Rehearsal, StepResult
+from sim.rehearsal.weaknesses import weaknesses
+from sim.report.document import scenario_document, write_document
+from sim.report.junit import suite, write_junit
+from sim.requirements import missing
+from sim.runner import RunOptions
+from sim.sweep.batch import default_jobs, default_memory
+from sim.verdict import ExitCode
+
+REHEARSAL_FILE = "rehearsal.json"
+
+
+class Session:
+    """What was asked for, and what came of it: `rehearsal` is None until it has come to its end."""
+
+    def __init__(self, plan: Plan, options: RunOptions, *, quiet: bool = False, export: Path | None = None) -> None:
+        self.plan = plan
+        self.rehearsal: Rehearsal | None = None
+        self._options = options
+        self._quiet = quiet
+        self._export = export
+
+    def outline(self) -> str:
+        """What the plan comes to, with who would be exposed; starts nothing."""
+        from sim.rehearsal.text import outline
+
+        made = compiled(self.plan)
+        return outline(made, exposures(self.plan, [each.weight for each in made.stages]))
+
+    def run(self) -> ExitCode:
+        """To the end; the exit code of its decision."""
+        made = compiled(self.plan)
+        check_source(made.scenario)
+        if reason := missing(made.scenario):
+            click.echo(f"{self.plan.name}: cannot be run here: {reason}", err=True)
+            return ExitCode.UNSUPPORTED
+        progress = _progress(self.plan.name, quiet=self._quiet)
+        result, code = run_interruptibly(rehearse(self.plan, self._options, progress, self._tell))
+        progress("")
+        if result is None:
+            click.echo(f"{self.plan.name}: interrupted; everything it started was ended", err=True)
+            return code
+        self.rehearsal = self._with_weaknesses(result)
+        self._store()
+        if not self._quiet:
+            from sim.rehearsal.text import report
+
+            click.echo(report(self.rehearsal))
+        return self.rehearsal.verdict.exit_code
+
+    def run_matrix(self, jobs: int | None, *, as_json: bool = False) -> ExitCode:
+        """Each step x each fault; violated where one of them is."""
+        from sim.rehearsal import matrix
+
+        progress = _progress(self.plan.name, quiet=self._quiet)
+        made = matrix.run_matrix(
+            self.plan,
+            self._options.runs_dir.absolute(),
+            jobs=jobs or default_jobs(),
+            memory=default_memory(),
+            told=lambda done, all_of_them: progress(f"{done}/{all_of_them} runs"),
+        )
+        progress("")
+        click.echo(json.dumps(matrix.document(made), indent=2) if as_json else matrix.text(made))
+        return ExitCode.VIOLATED if made.bad else ExitCode.HELD
+
+    def _with_weaknesses(self, found: Rehearsal) -> Rehearsal:
+        """A wrong engine answers for each of its weaknesses by itself."""
+        runs_dir = self._options.runs_dir.absolute()
+        shown = weaknesses(self.plan, runs_dir, jobs=default_jobs(), memory=default_memory())
+        return decided(replace(found, weaknesses=shown)) if shown else found
+
+    def document(self) -> dict[str, Any]:
+        """The `--json` document."""
+        from sim.rehearsal.document import rehearsal_document
+
+        if self.rehearsal is None:
+            raise RuntimeError("nothing was rehearsed")
+        return rehearsal_document(self.rehearsal)
+
+    def _store(self) -> None:
+        if self.rehearsal is None:
+            return
+        outputs = Outputs()
+        for run in (self.rehearsal.off, self.rehearsal.on):
+            outputs.add(run, self.plan.path, scenario_document(run.view))
+        found, folder = self.rehearsal, self.rehearsal.folder
+        write_document(folder / REHEARSAL_FILE, self.document())
+        suites = [rehearsal_suite(found), suite(found.on.view, folder, self.plan.path, found.on.entries)]
+        write_junit(folder / "junit.xml", suites)
+        write_page(found)
+        if self._export is not None:
+            from sim.rehearsal.evidence import export
+
+            export(found, self._export)
+
+    def _tell(self, result: StepResult) -> None:
+        """Each step as it ends, on a terminal's stderr."""
+        if not self._quiet and sys.stderr.isatty():
+            from sim.rehearsal.text import step_line
+
+            click.echo("\r\x1b[K" + step_line(result), err=True)
+
+
+def _progress(name: str, *, quiet: bool) -> Callable[[str], None]:
+    if quiet or not sys.stderr.isatty():
+        return lambda _step: None
+    return lambda step: click.echo(f"\r\x1b[K{name}: {step}" if step else "\r\x1b[K", nl=False, err=True)

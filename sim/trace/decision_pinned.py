@@ -1,0 +1,108 @@
+"""`decision_pinned`: each pause tells one decision, and its path and punching follow from that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from engine import events as engine_events
+from engine import plan as plans
+from flags.catalog import FLAGS
+from flags.decision import Decision, Evaluation, options
+from sim import events
+from sim.ledger import Entry
+from sim.trace.evidence import Finding, Trace
+from sim.view import PUNCH, PauseView
+
+_SEALED = "sealed"
+
+
+def judge(trace: Trace) -> Finding:
+    """Every pause that was told to do something."""
+    finding = Finding()
+    for pause in trace.view.pauses:
+        decided = sum(isinstance(told.entry.event, events.Decided) for told in trace.of_pause(pause.id))
+        if decided == 0 and not (pause.path or pause.outcome):
+            continue
+        finding.checked += 1
+        reasons = [f"the pause has {decided} decisions, not one"] if decided > 1 else []
+        if decided:
+            told = (each.entry for each in trace.of_pause(pause.id))
+            reasons += contradictions(pause, latched(trace, pause)) or freed_unasked(told, pause)
+        else:
+            finding.lacks(pause.sandbox, f"no decided tells what the flags said for {pause.id}", pause=pause.id)
+        for reason in reasons:
+            finding.violated(pause.sandbox, reason, incarnation=trace.incarnation_of(pause), pause=pause.id)
+    return finding
+
+
+def latched(trace: Trace, pause: PauseView) -> bool | None:
+    """Whether the incarnation that was paused gave its memfd; None where its start is not told."""
+    born = trace.born.get(trace.incarnation_of(pause) or "")
+    event = born.entry.event if born else None
+    return event.use_memfd if isinstance(event, events.GuestSpawned) else None
+
+
+def contradictions(pause: PauseView, use_memfd: bool | None = None) -> list[str]:
+    """What the pause did that its decision does not say; `use_memfd` None where what was latched is not known."""
+    found = []
+    decision = decision_of(pause.decision)
+    if pause.punched_bytes and not decision.is_on(PUNCH):
+        found.append(f"{pause.punched_bytes} bytes were freed, and the decision was not to punch")
+    if pause.path is None:
+        return found
+    plausible = [_planned(pause, decision, memfd) for memfd in ((True, False) if use_memfd is None else (use_memfd,))]
+    if pause.path not in {path for path, _, _ in plausible}:
+        return [*found, f"the path was {pause.path}, which is not what the flags said"]
+    legal, why = next((legal, why) for path, legal, why in plausible if path == pause.path)
+    if pause.punch and not legal and not found:
+        found.append(f"it was to punch, and {why}")
+    if legal and not pause.punch and _SEALED not in (pause.punch_reason or ""):
+        found.append(f"the decision was to punch, and the plan was not to: {pause.punch_reason or 'no reason'}")
+    return found
+
+
+def freed_unasked(entries: Iterable[Entry], pause: PauseView) -> list[str]:
+    """What st_blocks says is gone of a guest that was not to be punched; frozen, it frees nothing itself."""
+    if pause.punch:
+        return []
+    at_freeze: int | None = None
+    least: int | None = None
+    for entry in entries:
+        match entry.event:
+            case engine_events.Scanned(resident_bytes=resident):
+                at_freeze = resident
+            case engine_events.ChunkPublished(source_resident=int(resident)):
+                least = resident if least is None else min(least, resident)
+            case _:
+                pass
+    freed = 0 if at_freeze is None or least is None else at_freeze - least
+    return [f"{freed} bytes were freed from the guest, which was not to be punched"] if freed > 0 else []
+
+
+def decision_of(told: Mapping[str, Mapping[str, Any]]) -> Decision:
+    """A Decided event's flags as a decision; a flag that is not told has its safe value."""
+    values = {key: told.get(key, {}).get("value", flag.safe) for key, flag in FLAGS.items()}
+    accepted = {key: FLAGS[key].accepted(value) for key, value in values.items()}
+    return Decision(
+        tuple(
+            Evaluation(key, FLAGS[key].safe if value is None else value, "", None, None, None, "")
+            for key, value in accepted.items()
+        )
+    )
+
+
+def _planned(pause: PauseView, decision: Decision, memfd: bool) -> tuple[str, bool, str]:
+    """Path, whether punching is legal, and the reason, by the engine's own rules; seals are not told."""
+    asked = options(decision, use_memfd=memfd)
+    facts = plans.MemoryFacts(
+        size=0,
+        page_size=4096,
+        block_size=4096,
+        seals=0,
+        consumed=not pause.checkpoint,
+        parent_finished=True,
+        memfd=memfd,
+    )
+    legal, why = plans.punch_legality(asked, facts)
+    return plans.path_of(asked, facts).value, legal, why

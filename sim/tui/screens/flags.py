@@ -1,0 +1,141 @@
+"""The flags screen: each flag of the pause path, its rollout and cohort, the kill switch and the source's outages."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+
+from flags.catalog import CATALOG
+from sim import events
+from sim.ledger import Entry
+from sim.tui import flag_lines, headlines, requests
+from sim.tui.feed import Frame
+from sim.tui.flag_lines import Draft
+from sim.tui.keys import FLAGS, Key, key_line
+from sim.tui.live import Live
+from sim.tui.screens.live import LiveScreen, bindings
+from sim.tui.widgets.event_log import EventLog
+from sim.tui.widgets.lines import LinesWidget
+
+TOLD = (
+    events.FlagSet,
+    events.OutageBegan,
+    events.OutageEnded,
+    events.FlagSourceChanged,
+    events.LeaseMeasured,
+    events.Decided,
+)
+"""The events that are told at its foot."""
+
+
+class FlagsScreen(LiveScreen):
+    """One flag is under the cursor; its rollout is a draft until it is set."""
+
+    KEYS: ClassVar[tuple[Key, ...]] = FLAGS
+    BINDINGS: ClassVar[list[BindingType]] = bindings(FLAGS)
+
+    def __init__(self, live: Live) -> None:
+        super().__init__(live)
+        self._cursor = 0
+        self._draft: Draft | None = None
+        self._log = EventLog(id="log")
+
+    def compose(self) -> ComposeResult:
+        yield LinesWidget(id="title")
+        yield LinesWidget(id="source")
+        yield LinesWidget(id="columns")
+        yield LinesWidget(id="catalog")
+        yield LinesWidget(id="detail")
+        yield LinesWidget(id="status")
+        yield self._log
+        yield LinesWidget(lambda width, _: [key_line(FLAGS, width)], id="keys")
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self._log.add(filter(_is_told, self.live.view.log), gap=False)
+
+    @property
+    def key(self) -> str:
+        """Of the flag under the cursor."""
+        return CATALOG[self._cursor].key
+
+    @property
+    def draft(self) -> Draft:
+        """What the rollout would be; the one in force where nobody edits it."""
+        return self._draft or flag_lines.draft_of(self.live.view, self.key)
+
+    # -- drawing
+
+    def begin(self) -> None:
+        self._draft = None
+        self._log.clear()
+
+    def take(self, frame: Frame) -> None:
+        self._log.add(filter(_is_told, frame.entries), gap=False)
+        self._draw()
+
+    def _draw(self) -> None:
+        view = self.live.view
+        self.draw_title()
+        self.show("source", lambda width, _: flag_lines.source_lines(view, width))
+        self.show("columns", lambda width, _: [flag_lines.header(width)])
+        cursor, key, draft = self._cursor, self.key, self.draft
+        self.show("catalog", lambda width, height: flag_lines.rows(view, cursor, width, height))
+        self.show("detail", lambda width, height: flag_lines.detail(view, key, draft, width, height))
+        self.draw_status()
+
+    def draw_status(self) -> None:
+        note = self.live.status
+        self.show("status", lambda width, _: [headlines.rule(note, width)])
+
+    # -- keys
+
+    def action_cursor(self, count: int) -> None:
+        self._cursor = max(0, min(len(CATALOG) - 1, self._cursor + count))
+        self._edit(None)
+
+    def action_edge(self, edge: int) -> None:
+        self._cursor = 0 if edge == 0 else len(CATALOG) - 1
+        self._edit(None)
+
+    def action_percent(self, steps: float) -> None:
+        self._edit(self.draft.changed(steps))
+
+    def action_by(self) -> None:
+        self._edit(self.draft.by_next())
+
+    def action_undo(self) -> None:
+        """Forget the draft; without one, back to the fleet."""
+        if self._draft is None:
+            self.app.pop_screen()
+        else:
+            self._edit(None)
+
+    def _edit(self, draft: Draft | None) -> None:
+        self._draft = draft
+        self._draw()
+
+    def action_set(self) -> None:
+        self.live.ask(requests.set_flag(self.key, self.draft.value))
+        self._draft = None
+
+    def action_flip(self) -> None:
+        self._draft = None
+        self.live.ask(requests.toggle(self.live.view, self.key))
+
+    def action_kill_switch(self) -> None:
+        self._draft = None
+        self.live.ask(requests.kill_switch())
+
+    def action_outage(self, fault: Literal["drop", "freeze", "recover"]) -> None:
+        source = self.live.view.run.flag_source if self.live.view.run else "relay"
+        if source in flag_lines.NOT_OURS:
+            self.live.say(flag_lines.NOT_OURS[source], failed=True)
+        else:
+            self.live.ask(requests.outage(fault))
+
+
+def _is_told(entry: Entry) -> bool:
+    return isinstance(entry.event, TOLD)

@@ -1,0 +1,173 @@
+"""The stage: one run a beat, which plays by itself; an arrow goes on, and on autopilot nobody needs to press it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import ClassVar
+
+from textual.binding import BindingType
+from textual.driver import Driver
+from textual.screen import Screen
+
+from engine.errors import UserError
+from sim.tui.app import FleetApp
+from sim.tui.drive import Drive
+from sim.tui.driver import MortalTerminal
+from sim.tui.keys import STAGE, Key
+from sim.tui.screens.live import bindings
+from sim.tui.spans import Span
+from sim.tui.stage.beats import BEATS, FIRST, Beat
+from sim.tui.stage.lines import Scene, highest_peak
+from sim.tui.stage.screen import StageScreen
+from sim.verdict import Verdict
+from sim.view import View
+
+LOOKS_A_SECOND = 20
+LONGEST_ACT = 60.0
+"""Seconds; what takes longer goes wrong, and on autopilot nobody would notice."""
+
+Play = Callable[[Beat], AbstractAsyncContextManager[Drive, bool | None]]
+
+
+class StageApp(FleetApp):
+    """`play` starts the run of a beat; `verdicts` are those of the beats that were judged, by name."""
+
+    KEYS: ClassVar[tuple[Key, ...]] = STAGE
+    BINDINGS: ClassVar[list[BindingType]] = bindings(STAGE)
+
+    def __init__(
+        self,
+        play: Play,
+        *,
+        autopilot: bool = False,
+        said: str | None = None,
+        speed: float = 1.0,
+        terminal: type[Driver] = MortalTerminal,
+    ) -> None:
+        super().__init__(lambda: play(self.beat), terminal)
+        self.theme = "high-contrast"
+        self.beat = BEATS[0]
+        self.verdicts: dict[str, str] = {}
+        self._autopilot = autopilot
+        self._speed = speed
+        self._peaks: dict[str, float] = {}
+        self._opening = said
+        self._chosen = self.beat
+        self._shown: Beat | None = None
+        self._says = Span(said or "", "warn")
+        self._acts: asyncio.Task[None] | None = None
+
+    def first_screen(self) -> Screen[None]:
+        return StageScreen(self.live, self.scene)
+
+    def scene(self) -> Scene:
+        """What is on stage now."""
+        view, found = (self.live.view, self.live.found) if self._shown is self.beat else (View(), [])
+        return Scene(self.beat, self._said(), view, self._peaks, found, looked=not self.live.is_asked)
+
+    def _said(self) -> Span:
+        """A refusal or a failure before what the act says."""
+        sandbox = self.live.view.sandboxes.get(FIRST) if self._shown is self.beat else None
+        if sandbox is not None and sandbox.refusal is not None:
+            return Span(f"refused: {sandbox.refusal}", "bad")
+        note = self.live.note
+        return note if note is not None and note.tone == "bad" else self._says
+
+    # -- a beat
+
+    def begun(self) -> None:
+        self._shown = self.beat
+        self._acts = asyncio.create_task(self._play_beat(), name="beat")
+
+    async def _play_beat(self) -> None:
+        try:
+            if self._opening is not None:
+                await self._read(4.0)
+                self._opening = None
+            for act in self.beat.acts:
+                self._says = Span(act.says, "title")
+                if act.ask is not None:
+                    self.live.ask(act.ask(self.live.view))
+                await self._until(lambda act=act: not (act.waits and self.live.is_asked))  # type: ignore[misc]
+                await self._until(lambda act=act: act.until is None or act.until(self.live.view))  # type: ignore[misc]
+                await self._read(act.read)
+        except Exception as error:  # noqa: BLE001 - `drive` raises it, once the terminal is back
+            self.failure = error
+            self.end_run(again=False)
+            return
+        if self._autopilot:
+            self._leave(BEATS.index(self.beat) + 1)
+
+    async def _read(self, seconds: float) -> None:
+        """The screen goes on being drawn."""
+        self.look()
+        await asyncio.sleep(seconds / self._speed)
+
+    async def _until(self, seen: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + LONGEST_ACT
+        while not seen():
+            if time.monotonic() > deadline:
+                raise UserError(f"the beat {self.beat.name} waited in vain: {self._said().text}")
+            await asyncio.sleep(1 / LOOKS_A_SECOND)
+            self.look()
+
+    def ended(self, last: View) -> None:
+        self.verdicts[self.beat.name] = last.ended.verdict if last.ended else Verdict.INCONCLUSIVE.value
+        if self.beat.bar is not None:
+            self._peaks[self.beat.bar] = highest_peak(last)
+
+    async def _one_run(self) -> None:
+        """Whatever ends a run, its acts end first; then the beat that was chosen begins."""
+        self._chosen = self.beat
+        self._says = Span(self._opening or "starting the node and its guests …", "muted")
+        try:
+            await super()._one_run()
+        finally:
+            if self._acts is not None:
+                self._acts.cancel()
+        self.beat = self._chosen
+        self._shown = None
+        self.look()
+
+    def _leave(self, number: int, *, judged: bool = True) -> None:
+        """To the beat of that number; past the last there is none."""
+        if number >= len(BEATS):
+            self.end_run(again=False)
+            return
+        self._chosen = BEATS[number]
+        self._says = Span("judging every invariant and tearing down …" if judged else "…", "muted")
+        self.end_run(again=True, judged=judged)
+
+    # -- keys
+
+    def action_next(self) -> None:
+        number = BEATS.index(self.beat) + 1
+        if number < len(BEATS):
+            self._leave(number)
+        else:
+            self._says = Span("that was all; q leaves, ctrl+r begins again", "title")
+            self.look()
+
+    def action_again(self) -> None:
+        self._leave(BEATS.index(self.beat), judged=False)
+
+    def action_reset(self) -> None:
+        """What is under way is left at once; the first beat's title is there at once."""
+        self._peaks.clear()
+        self.verdicts.clear()
+        self._leave(0, judged=False)
+
+
+def summary(verdicts: dict[str, str], *, whole: bool) -> tuple[list[str], Verdict]:
+    """A line a beat, and the verdict: held where each (`whole`: and every one) came to what it should."""
+    judged = [(beat, verdicts[beat.name]) for beat in BEATS if beat.name in verdicts]
+    lines = [
+        f"{verdict.upper():<12} {beat.name}{', as it should' if verdict == beat.verdict else ''}"
+        for beat, verdict in judged
+    ]
+    if any(verdict != beat.verdict for beat, verdict in judged):
+        return lines, Verdict.VIOLATED
+    return lines, Verdict.HELD if judged and (len(judged) == len(BEATS) or not whole) else Verdict.INCONCLUSIVE

@@ -1,0 +1,210 @@
+"""Every kind of fault at every point, on real guests: one sandbox a point, and every invariant judged."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import pytest
+
+from sim import events
+from sim.fault_catalogue import CATALOGUE, CRASH, Kind, points_with
+from sim.node_link import NodeDiedError
+from sim.places import AtChunk, FaultPoint
+from sim.runner import RunOptions, RunResult, run_scenario
+from sim.scenario import load_text
+
+BEFORE: frozenset[FaultPoint] = frozenset({"freeze", "scan", "cache.create", "reserve"})
+AFTER: frozenset[FaultPoint] = frozenset({"teardown", "close"})
+NOT_FATAL: frozenset[FaultPoint] = frozenset({"condemn", "punch"})
+HARMLESS: frozenset[Kind] = frozenset({"delay", "corrupt"})
+ERRORS: dict[Kind, str] = {"errno": "ENOSPC", "delay": "delay 50 ms", "hang": "hang 50 ms"}
+KINDS = ("errno", "short", "delay", "corrupt", "hang", "cancel", "kill-guest")
+
+
+def expected(point: FaultPoint, kind: Kind, chunk: int) -> tuple[str, str | None]:
+    """State and outcome of a sandbox in whose foreground pause (or resume) the fault fired at this chunk."""
+    if CATALOGUE[point].of_resume:
+        return ("running", "finished") if kind == "delay" else ("paused", "finished")
+    if kind in HARMLESS or point in AFTER | {"punch"}:
+        return "paused", "finished"
+    is_before = point in BEFORE or (CATALOGUE[point].chunked and chunk == 0)
+    if kind == "kill-guest":
+        return ("killed", "rolled-back") if is_before else ("paused", "finished")
+    if kind == "cancel":
+        return ("running", "rolled-back") if is_before else ("paused", "finished")
+    if point in NOT_FATAL:
+        return "paused", "finished"
+    return ("running", "rolled-back") if is_before else ("discarded", "discarded")
+
+
+def violations(view: Any) -> list[Any]:
+    return [(each.subject, each.violations) for each in view.judged if each.verdict != "held"]
+
+
+@pytest.mark.parametrize("chunk", [0, 1], ids=["uncondemned", "condemned"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_each_fault_ends_as_the_rules_say_and_every_invariant_holds(runs: Any, kind: Kind, chunk: int) -> None:
+    names = {f"web-{index}": point for index, point in enumerate(points_with(kind))}
+    async with runs.drill(count=len(names), memory="4MiB") as drill:
+        await drill.tick()
+        for name, point in names.items():
+            await drill.inject(point, ERRORS.get(kind, kind), AtChunk(chunk), name)
+        await drill.pause(list(names))
+        await drill.resume([name for name, point in names.items() if CATALOGUE[point].of_resume])
+        view = drill.view()
+        found = {point: (view.sandboxes[n].state, view.sandboxes[n].pause.outcome) for n, point in names.items()}
+        assert found == {point: expected(point, kind, chunk) for point in names.values()}
+        assert {each.sandboxes for each in view.faults if each.fired} == set(names)
+        await drill.clear()
+        await drill.resume([name for name, each in view.sandboxes.items() if each.state == "paused"])
+        await drill.tick()
+        await drill.pause([name for name, each in drill.view().sandboxes.items() if each.state == "running"])
+        view = await drill.finish()
+    assert violations(view) == []
+    assert {each.state for each in view.sandboxes.values()} <= {"paused", "discarded", "killed"}
+    runs.assert_nothing_is_left()
+
+
+async def test_a_damaged_snapshot_is_refused_by_its_name_and_its_sandbox_stays_paused(runs: Any) -> None:
+    async with runs.drill(count=2, memory="4MiB") as drill:
+        await drill.tick()
+        await drill.inject("copy.write", "corrupt", AtChunk(1), "web-0")
+        await drill.inject("header.write", "corrupt", AtChunk(0), "web-1")
+        await drill.pause(["web-0", "web-1"])
+        for _ in range(2):
+            await drill.resume(["web-0", "web-1"])
+            found = drill.view().sandboxes
+            assert [each.state for each in found.values()] == ["paused", "paused"]
+            assert "build web-0.p1: chunk 1 does not match its digest" in found["web-0"].reason
+            assert "build web-1.p1: the header's checksum does not match" in found["web-1"].reason
+            await drill.crash()
+            await drill.restart()
+        view = await drill.finish()
+    assert violations(view) == []
+
+
+SAME = """\
+name: same
+fleet:
+  - {{name: read, memory: 4MiB, workload: {{dirty: 100%, pattern: full}}}}
+  - {{name: write, memory: 4MiB, workload: {{dirty: 100%, pattern: full}}}}
+  - {{name: punch, memory: 4MiB, workload: {{dirty: 100%, pattern: full}}}}
+  - {{name: again, memory: 4MiB, workload: {{dirty: 100%, pattern: full}}}}
+flags: {{memfd-punch-on-snapshot: true, memfd-background-copy: {background}, use-memfd: {memfd}}}
+steps:
+  - tick: 1
+  - inject: {{fault: copy.read, errno: EIO, at: {{chunk: 1}}, sandboxes: read-0{by}}}
+  - inject: {{fault: copy.write, errno: ENOSPC, at: {{chunk: 1}}, sandboxes: write-0{by}}}
+{punch}
+  - inject: {{fault: copy.read, errno: ENOMEM, at: {{chunk: 0}}, sandboxes: again-0{by}}}
+  - pause: {{}}
+  - clear: {{}}
+  - resume: {{allow_empty: true}}
+  - tick: 1
+  - pause: {{allow_empty: true}}
+"""
+
+
+async def run_same(folder: pathlib.Path, by: str, **flags: str) -> RunResult:
+    punch = f"  - inject: {{fault: punch, errno: EPERM, at: {{chunk: 1}}, sandboxes: punch-0{by}}}"
+    text = SAME.format(by=by, punch=punch if flags["memfd"] == "true" else "", **flags)
+    result = await run_scenario(load_text(text, folder / "same.yaml"), RunOptions(folder / "runs"))
+    assert violations(result.view) == []
+    return result
+
+
+@pytest.mark.parametrize(
+    ("background", "memfd"),
+    [("false", "true"), ("true", "true"), ("false", "false")],
+    ids=["sync", "background", "process"],
+)
+async def test_what_the_kernel_returns_and_what_is_wrapped_end_in_the_same_digest(
+    tmp_path: pathlib.Path, background: str, memfd: str
+) -> None:
+    wrapped = await run_same(tmp_path, "", background=background, memfd=memfd)
+    kernel = await run_same(tmp_path, ", by: kernel", background=background, memfd=memfd)
+    told = [[each.error or each.punch_error for each in run.view.pauses[:4]] for run in (wrapped, kernel)]
+    assert [("(injected)" in str(error)) for error in told[0]] == [error is not None for error in told[1]]
+    assert not any("(injected)" in str(error) for error in told[1])
+    assert wrapped.view.ended is not None
+    assert kernel.view.ended is not None
+    assert wrapped.view.ended.digest == kernel.view.ended.digest is not None
+
+
+async def test_a_fault_of_the_second_pause_lets_the_first_be(runs: Any) -> None:
+    async with runs.drill(count=1, memory="4MiB") as drill:
+        await drill.inject("copy.write", "EIO", AtChunk(0), "*", nth=2)
+        await drill.inject("resume.read", "EIO", AtChunk(0), "*", nth=3)
+        for _ in range(3):
+            await drill.tick()
+            await drill.pause(["web-0"])
+            await drill.resume(["web-0"])
+        view = drill.view()
+        assert [each.outcome for each in view.pauses] == ["finished", "rolled-back", "finished"]
+        assert view.sandboxes["web-0"].state == "paused"
+        await drill.resume(["web-0"])
+        assert drill.view().sandboxes["web-0"].incarnation == "web-0.4"
+        view = await drill.finish()
+    assert violations(view) == []
+
+
+TRACED = """\
+name: traced
+fleet:
+  - {name: web, memory: 2MiB}
+flags: {memfd-punch-on-snapshot: true, memfd-background-copy: false}
+steps:
+  - tick: 1
+  - pause: {}
+  - resume: {}
+"""
+
+
+async def test_a_traced_run_tells_every_point_of_the_catalogue_in_order(tmp_path: pathlib.Path) -> None:
+    reached: list[list[events.PointReached]] = []
+    for trace in (True, False):
+        result = await run_scenario(load_text(TRACED, tmp_path / "t.yaml"), RunOptions(tmp_path / "runs", trace=trace))
+        reached.append([each.event for each in result.entries if isinstance(each.event, events.PointReached)])
+    assert [each.fault for each in reached[0]] == list(CATALOGUE)
+    assert {each.fault: each.chunk for each in reached[0]} == {
+        p: 0 if s.chunked else None for p, s in CATALOGUE.items()
+    }
+    assert [each.nth for each in reached[0]] == [2 if CATALOGUE[p].of_resume else 1 for p in CATALOGUE]
+    assert reached[1] == []
+
+
+# -- the node dies at every point
+
+DISCARDED: frozenset[FaultPoint] = frozenset({"copy.read", "copy.write", "publish", "punch", "header.write", "finish"})
+
+
+def after_a_crash(point: FaultPoint) -> str:
+    return "discarded" if point in DISCARDED else "running" if point in BEFORE | {"condemn"} else "paused"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("background", [False, True], ids=["sync", "background"])
+@pytest.mark.parametrize("half", [0, 1])
+async def test_a_crash_at_any_point_is_recovered_from(runs: Any, background: bool, half: int) -> None:
+    names = {f"web-{index}": point for index, point in enumerate(list(CATALOGUE)[half::2])}
+    async with runs.drill(count=len(names) + 1, memory="4MiB", background=background) as drill:
+        await drill.tick()
+        for name, point in names.items():
+            act = drill.pause
+            if CATALOGUE[point].of_resume:
+                await drill.pause([name])
+                act = drill.resume
+            await drill.inject(point, CRASH, AtChunk(1), name, 1)
+            with pytest.raises(NodeDiedError):
+                await act([name])
+            await drill.restart()
+            assert drill.view().sandboxes[name].state == after_a_crash(point), point
+        await drill.tick()
+        await drill.resume([name for name, each in drill.view().sandboxes.items() if each.state == "paused"])
+        await drill.tick()
+        await drill.pause([name for name, each in drill.view().sandboxes.items() if each.state == "running"])
+        view = await drill.finish()
+    assert violations(view) == []
+    assert {each.state for each in view.sandboxes.values()} == {"paused", "discarded"}
+    runs.assert_nothing_is_left()

@@ -1,0 +1,82 @@
+"""A disk that fills up under the run folder: one clear line, exit 3, and nothing is left running."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from sim.cli import main
+from sim.run_id import RUN_VARIABLE
+from sim.verdict import ExitCode
+
+DEADLINE = 20.0
+SIZE = 1024  # KiB
+SCENARIO = """\
+name: full
+fleet:
+  - {name: web, count: 4, memory: 4MiB, workload: {dirty: 100%, pattern: full}}
+flags: {memfd-punch-on-snapshot: true}
+steps:
+  - tick: 1
+  - pause: {}
+  - resume: {}
+  - tick: 1
+  - pause: {}
+"""
+
+
+@pytest.fixture
+def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """1 MiB of tmpfs in a private user and mount namespace, reached through /proc/PID/root."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    script = f"mount -t tmpfs -o size={SIZE}k,mode=777 none {mount} && echo ready && exec cat"
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
+    try:
+        keeper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    except FileNotFoundError:
+        pytest.skip("needs unshare(1) of util-linux")
+    with keeper:
+        assert keeper.stdin
+        assert keeper.stdout
+        ready = keeper.stdout.readline()
+        if ready:
+            yield pathlib.Path(f"/proc/{keeper.pid}/root{mount}")
+        keeper.stdin.close()
+        keeper.wait(DEADLINE)
+    if not ready:
+        pytest.skip("needs a user and mount namespace without privileges")
+
+
+def processes_of_runs_in(folder: pathlib.Path) -> list[int]:
+    """Processes that still have something of this folder open or in their environment."""
+    found = []
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes()
+            files = [str(each.readlink()) for each in (process / "fd").iterdir()]
+        except OSError:
+            continue
+        if RUN_VARIABLE.encode() in environment and any(file.startswith(str(folder)) for file in files):
+            found.append(int(process.name))
+    return found
+
+
+@pytest.mark.parametrize("room", [4, 20, 36], ids=lambda room: f"{room}-KiB-left")
+def test_a_run_whose_disk_is_full_ends_in_one_line_and_without_a_verdict(
+    small_disk: pathlib.Path, tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str], room: int
+) -> None:
+    (small_disk / "filler").write_bytes(b"x" * ((SIZE - room) << 10))
+    scenario = tmp_path / "full.yaml"
+    scenario.write_text(SCENARIO)
+    arguments = ["run", str(scenario), "--runs-dir", str(small_disk / "runs"), "--cache-dir", str(tmp_path)]
+    assert main(arguments) == ExitCode.INCONCLUSIVE
+    told = capfd.readouterr().err
+    assert told.startswith("full: no space is left on the disk of ")
+    assert "make room, or use --runs-dir" in told
+    assert len(told.splitlines()) == 1
+    assert [each.name for each in tmp_path.glob("snapdrill-*")] == []
+    assert processes_of_runs_in(small_disk) == []

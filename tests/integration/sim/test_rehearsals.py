@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from junitparser import JUnitXml
+
+from sim.cli import main
+
+ROLLOUTS = Path(__file__).parents[3] / "scenarios" / "rollouts"
+
+SMALL = """\
+kind: plan
+name: small
+seed: 3
+pacing: {mostRounds: 1}
+fleet:
+  - {name: code, count: 3, memory: 6MiB, workload: {dirty: 100%, pattern: full}}
+flags: {memfd-background-copy: false}
+metrics:
+  - {name: discards, failureCondition: result > 0, onFailure: ACTION}
+  - {name: lost_because_of_the_flag, failureCondition: result > 0, onFailure: ACTION}
+steps:
+  - setWeight: 0
+  - wait: {for: 1m}
+  - setWeight: 100
+  - inject: {fault: copy.write, at: after_condemn, sandboxes: code-1}
+  - wait: {for: 1m}
+  - analysis: {}
+  - clear: {}
+  - wait: {for: 1m}
+"""
+
+NOBODY = """\
+kind: plan
+name: nobody
+fleet:
+  - {name: web, count: 3, memory: 1MiB}
+steps:
+  - setWeight: 1
+  - wait: {for: 1m}
+  - setWeight: 100
+"""
+
+
+def rehearse(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
+    code = main(["rehearse", str(plan), "--json", "--runs-dir", str(tmp_path / "runs"), *more])
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert document["exit_code"] == code
+    return document
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_the_shipped_rollout_passes_and_hands_over_its_patches(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = rehearse(ROLLOUTS / "punch.yaml", tmp_path, capsys, "--export", str(tmp_path / "evidence"))
+    assert (found["decision"], found["exit_code"], found["first_failing_step"]) == ("go", 0, None)
+    assert [len(each["exposed"]["sandboxes"]) for each in found["stages"]] == [0, 1, 3, 15, 27]
+    assert [len(each["on"]["punched"]) for each in found["stages"]] == [0, 1, 3, 15, 27]
+    assert all(each["lost_because_of_the_flag"] == [] for each in found["stages"])
+    assert found["stages"][-1]["saved_at_peak"]["largest_pauses_at_once"] > 0
+    patch = json.loads((tmp_path / "evidence/launchdarkly/stage-3-10-percent.json").read_text())
+    assert patch["instructions"][1]["rolloutWeights"] == {"VARIATION_ID_OF_FALSE": 90000, "VARIATION_ID_OF_TRUE": 10000}
+    assert (tmp_path / "evidence/README.md").read_text().startswith("# GO: punch\n")
+    suites = JUnitXml.fromfile(str(Path(found["folders"]["on"]) / "junit.xml"))
+    first = next(iter(suites))
+    assert (first.name, first.failures, first.errors) == ("rehearse punch", 0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("lease", "step", "punched_late"), [("none", 7, True), ("1s", 8, False)])
+def test_a_half_open_outage_stops_the_rollout_with_a_lease_and_exposes_without(
+    lease: str, step: int, punched_late: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = rehearse(ROLLOUTS / "punch-under-outage.yaml", tmp_path, capsys, "--lease", lease)
+    assert (found["decision"], found["exit_code"], found["first_failing_step"]) == ("no-go", 1, step)
+    assert any("EXPOSED" in each for each in found["reasons"]) is punched_late
+    assert found["stages"][-1]["weight"] == 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_the_pull_request_as_written_is_no_go_with_a_line_for_each_weakness(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = rehearse(ROLLOUTS / "pr-2902-as-written.yaml", tmp_path, capsys, "--mend", "not-gated")
+    assert (found["decision"], found["exit_code"], found["first_failing_step"]) == ("no-go", 1, 5)
+    lines = [each for each in found["reasons"] if each.startswith("weakness ")]
+    assert len(lines) == 8
+    assert "mended: not-gated" in found["weaknesses"]
+
+
+def test_a_budget_that_is_too_small_without_the_flag_is_enough_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = rehearse(ROLLOUTS / "budget-too-small.yaml", tmp_path, capsys)
+    assert (found["decision"], found["exit_code"]) == ("go", 0)
+    last = found["stages"][-1]
+    assert (last["off"]["refused"], last["on"]["refused"], last["on"]["finished"]) == (4, 0, 4)
+    assert any("overran the node's budget" in each for each in found["reasons"])
+
+
+def test_a_failed_metric_aborts_rolls_back_and_leaves_the_rest_untaken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = rehearse(written(tmp_path, SMALL.replace("ACTION", "abort")), tmp_path, capsys)
+    assert (found["decision"], found["exit_code"], found["first_failing_step"]) == ("no-go", 1, 5)
+    assert (found["steps"][-1]["stopped"], found["not_taken"]) == ("abort", 2)
+    after = found["runs"]["on"]["pauses"][-2:]
+    assert [each["punched_bytes"] for each in after] == [0, 0]
+
+
+def test_a_metric_that_may_fail_lets_the_rollout_go_on_with_a_condition(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = rehearse(written(tmp_path, SMALL.replace("ACTION", "continue")), tmp_path, capsys)
+    assert (found["steps"][-1]["kind"], found["not_taken"]) == ("wait", 0)
+    assert found["conditions"] != []
+
+
+def test_what_is_only_lost_with_the_flag_on_is_lost_because_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = rehearse(written(tmp_path, SMALL.replace("ACTION", "continue")), tmp_path, capsys)
+    last = found["stages"][-1]
+    assert last["on"]["lost"] == ["code-1"]
+    assert last["off"]["lost"] == []
+    assert last["lost_because_of_the_flag"] == ["code-1"]
+
+
+def test_a_stage_that_exposes_nobody_is_inconclusive_and_says_how_many_it_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = rehearse(written(tmp_path, NOBODY), tmp_path, capsys)
+    assert (found["decision"], found["exit_code"], found["first_failing_step"]) == ("inconclusive", 3, 1)
+    assert "takes about 100" in found["steps"][1]["detail"]
+
+
+def test_an_invalid_plan_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = written(tmp_path, SMALL)
+    assert main(["rehearse", str(plan), "--runs-dir", str(tmp_path / "runs")]) == 2
+    assert 'plan.yaml:9:63: error: metrics[0].onFailure: unknown value "ACTION"' in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_says_who_would_be_exposed_and_starts_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = written(tmp_path, NOBODY)
+    assert main(["rehearse", str(plan), "--dry-run", "--runs-dir", str(tmp_path / "runs")]) == 0
+    assert "nobody: one takes about 100 sandbox contexts" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()

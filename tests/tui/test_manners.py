@@ -1,0 +1,161 @@
+"""Manners of every screen: what cannot be undone is asked back, read-only is read-only, any size, any theme, ASCII."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from textual.app import App
+from textual.pilot import Pilot
+
+from sim import events
+from sim.tui.app import FleetApp
+from sim.tui.glyphs import OTHER, to_ascii
+from sim.tui.themes import HIGH_CONTRAST
+
+if TYPE_CHECKING:
+    from tests.tui.conftest import RecordedDrill
+
+SCREENS = {"fleet": "1", "flags": "2", "faults": "3", "memory": "4", "sandbox": "1 enter", "help": "question_mark"}
+
+
+def seen(app: App[Any]) -> str:
+    strips = app.screen._compositor.render_strips()
+    return "".join("".join(segment.text for segment in strip).rstrip() + "\n" for strip in strips)
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}:\n{seen(pilot.app)}"
+        await pilot.pause(0.02)
+
+
+async def begun(pilot: Pilot[None]) -> None:
+    await until(pilot, lambda: "● running" in seen(pilot.app), "the fleet is there")
+
+
+def asked(drill: RecordedDrill) -> list[str]:
+    return [call[0] for call in drill.calls[1:]]
+
+
+async def test_a_kill_is_asked_back_and_done_after_a_yes(drill: RecordedDrill) -> None:
+    app = FleetApp(lambda: drill)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await begun(pilot)
+        await pilot.press("d")
+        await until(pilot, lambda: "Kill web-0 for good?" in seen(app), "it is asked back")
+        assert asked(drill) == []
+        await pilot.press("y")
+        await until(pilot, lambda: asked(drill) == ["kill"], "it was killed")
+
+
+@pytest.mark.parametrize("no", ["n", "escape"])
+@pytest.mark.parametrize("key", ["d", "R"])
+async def test_a_no_does_nothing(key: str, no: str, drill: RecordedDrill) -> None:
+    app = FleetApp(lambda: drill)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await begun(pilot)
+        await pilot.press(key)
+        await until(pilot, lambda: "y yes" in seen(app), "it is asked back")
+        await pilot.press(no)
+        await until(pilot, lambda: "y yes" not in seen(app), "the question is gone")
+        assert asked(drill) == []
+
+
+@pytest.mark.parametrize("key", ["p", "P", "r", "f", "e", "c", "d", "K", "R"])
+async def test_read_only_refuses_what_changes_the_fleet(key: str, drill: RecordedDrill) -> None:
+    app = FleetApp(lambda: drill)
+    app.live.refusing = "read-only: the fleet can be watched, not asked"
+    async with app.run_test(size=(80, 24)) as pilot:
+        await begun(pilot)
+        await pilot.press(key)
+        await until(pilot, lambda: "read-only: the fleet can be watched" in seen(app), "it is refused")
+        assert asked(drill) == []
+
+
+async def test_read_only_lets_the_clock_tick(drill: RecordedDrill) -> None:
+    app = FleetApp(lambda: drill)
+    app.live.refusing = "read-only: the fleet can be watched, not asked"
+    async with app.run_test(size=(80, 24)) as pilot:
+        await begun(pilot)
+        await pilot.press("full_stop")
+        await until(pilot, lambda: asked(drill) == ["tick"], "it ticks")
+
+
+async def test_the_palette_knows_every_key_of_the_screen_and_runs_it(drill: RecordedDrill) -> None:
+    app = FleetApp(lambda: drill)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await begun(pilot)
+        titles = [command.title for command in app.get_system_commands(app.screen)]
+        assert {"pause (p)", "kill (d)", "memory (4)", "quit (q)"} <= set(titles)
+        await pilot.press("ctrl+p", *"pause all", "enter")
+        await until(pilot, lambda: asked(drill) == ["pause"], "it was asked")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (100, 30), (140, 45), (200, 60)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("screen", SCREENS)
+async def test_every_screen_fills_every_size_and_says_how_to_leave(
+    screen: str, size: tuple[int, int], drill: RecordedDrill
+) -> None:
+    app = FleetApp(lambda: drill)
+    async with app.run_test(size=size) as pilot:
+        await begun(pilot)
+        drill.finish_pause("web-1", punch=True)
+        drill.discard("web-2")
+        await pilot.press(*SCREENS[screen].split())
+        await pilot.pause()
+        lines = seen(app).splitlines()
+        assert len(lines) == size[1]
+        assert max(map(len, lines)) <= size[0]
+        assert "q quit" in lines[-1]
+
+
+async def test_resizing_at_any_time_draws_the_whole_screen(drill: RecordedDrill) -> None:
+    app = FleetApp(lambda: drill)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await begun(pilot)
+        for keys in SCREENS.values():
+            await pilot.press(*keys.split())
+            for size in ((200, 60), (40, 10), (80, 24)):
+                await pilot.resize_terminal(*size)
+                await pilot.pause()
+                assert len(seen(app).splitlines()) == size[1]
+            if keys == "question_mark":
+                await pilot.press("escape")
+
+
+async def test_the_theme_of_high_contrast_is_there(drill: RecordedDrill) -> None:
+    app = FleetApp(lambda: drill)
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.theme = HIGH_CONTRAST.name
+        await begun(pilot)
+        assert app.current_theme.background == "#000000"
+
+
+def luminance(colour: str) -> float:
+    """As WCAG 2 defines it."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("tone", ["primary", "secondary", "warning", "error", "success", "accent", "foreground"])
+def test_every_tone_of_it_stands_out(tone: str) -> None:
+    assert (luminance(getattr(HIGH_CONTRAST, tone)) + 0.05) / (luminance("#000000") + 0.05) >= 7
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+async def test_every_screen_can_be_drawn_in_ascii(screen: str, drill: RecordedDrill) -> None:
+    app = FleetApp(lambda: drill)
+    async with app.run_test(size=(140, 45)) as pilot:
+        await begun(pilot)
+        drill.tell(events.FaultArmed(1, "copy.write", "ENOSPC", "chunk 3", "web-3"))
+        drill.finish_pause("web-1", punch=True)
+        drill.discard("web-2")
+        await pilot.press(*SCREENS[screen].split())
+        await pilot.pause()
+        unknown = {sign for sign in seen(app) if not sign.isascii() and to_ascii(sign) == OTHER}
+    assert unknown == set()

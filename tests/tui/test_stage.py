@@ -1,0 +1,202 @@
+"""The talk from beat to beat: its keys, its autopilot, and what it came to."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from textual.app import App
+from textual.pilot import Pilot
+
+from engine import events as engine_events
+from sim import events
+from sim.drill import Drill
+from sim.scenario import load_text
+from sim.tui.stage.app import StageApp, summary
+from sim.tui.stage.beats import BEATS, Beat
+from sim.verdict import Verdict
+from sim.view import View
+from tests.tui.conftest import RecordedDrill
+
+GOLDENS = pathlib.Path(__file__).parent / "goldens"
+
+
+class StagedDrill(RecordedDrill):
+    """Does to a beat's fleet at once what it is asked, and comes to the verdict that the beat should."""
+
+    def __init__(self, beat: Beat) -> None:
+        super().__init__()
+        self.beat = beat
+        self.tell_of_fleet(["web-0", "web-1"])
+
+    async def pause(self, names: Any, *, deadline: float = 60.0) -> None:
+        await super().pause(names)
+        for name in names:
+            if self.beat.name in {"failure", "wrong"} and name == "web-0":
+                self.discard(name)
+            elif self.beat.name == "slow":
+                self.begin_pause(name, punch=True)
+                self.tell(events.BoundaryReached("chunk", 0), name, f"{name}.p1")
+            else:
+                self.finish_pause(name, punch=self.beat.punch)
+        if self.beat.verdict == "violated":
+            self.violated = [{"sandbox": "web-0", "reason": "a condemned guest runs again"}]
+
+    async def resume(self, names: Any) -> None:
+        await super().resume(names)
+        self.tell(events.RequestRefused("resume", "it was discarded and can never run again"), names[0])
+
+    async def pace(self, sandboxes: str, *, factor: float, held: bool, steps: int = 0) -> None:
+        await super().pace(sandboxes, factor=factor, held=held, steps=steps)
+        pause = self.view().sandboxes["web-0"].pause
+        if pause is None:
+            return
+        if not held:
+            self.settle("web-0", punch=True)
+        elif pause.track.waits_for == "condemn":
+            self.tell(engine_events.Condemned("web-0.p1"), "web-0", "web-0.p1")
+        else:
+            self.tell(events.BoundaryReached("condemn"), "web-0", "web-0.p1")
+
+    async def finish(self) -> View:
+        await self._called("finish")
+        self.tell(events.RunEnded(self.beat.verdict, 0, {}, None, 0))
+        return self.view()
+
+
+def seen(app: App[Any]) -> str:
+    strips = app.screen._compositor.render_strips()
+    return "".join("".join(segment.text for segment in strip).rstrip() + "\n" for strip in strips)
+
+
+async def until(pilot: Pilot[Any], condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 50
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}:\n{seen(pilot.app)}"
+        await pilot.pause(0.02)
+
+
+def stage(**options: Any) -> tuple[StageApp, list[StagedDrill]]:
+    drills: list[StagedDrill] = []
+
+    def play(beat: Beat) -> StagedDrill:
+        drills.append(StagedDrill(beat))
+        return drills[-1]
+
+    return StageApp(play, speed=1000.0, **options), drills
+
+
+def called(drill: StagedDrill, name: str) -> bool:
+    return any(call[0] == name for call in drill.calls)
+
+
+async def test_the_autopilot_plays_every_beat_and_ends_with_the_verdict_that_is_right() -> None:
+    app, drills = stage(autopilot=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: not app.is_running, "it ended")
+    assert app.failure is None
+    assert [drill.beat.name for drill in drills] == [beat.name for beat in BEATS]
+    assert all(drill.calls[-1] == ("torn down",) for drill in drills)
+    assert summary(app.verdicts, whole=True)[1] is Verdict.HELD
+
+
+async def test_the_arrow_goes_on_and_what_was_the_last_beats_peak_stays() -> None:
+    app, drills = stage()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "✓ HELD" in seen(app), "everybody is paused")
+        await pilot.press("right")
+        await until(pilot, lambda: "FLAG ON" in seen(app) and "✓ HELD" in seen(app), "the next beat has played")
+        shown = seen(app)
+        assert "peak 2.00x" in shown
+        assert "peak 1.03x" in shown
+        assert called(drills[0], "finish")
+
+
+async def test_a_beat_is_replayed_without_being_judged() -> None:
+    app, drills = stage()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "✓ HELD" in seen(app), "everybody is paused")
+        await pilot.press("left")
+        await until(pilot, lambda: len(drills) == 2 and called(drills[1], "pause"), "it plays again")
+        assert drills[1].beat is BEATS[0]
+        assert not called(drills[0], "finish")
+        assert drills[0].calls[-1] == ("torn down",)
+        assert app.verdicts == {}
+
+
+async def test_reset_goes_back_to_the_first_beat_and_forgets() -> None:
+    app, drills = stage()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "✓ HELD" in seen(app), "everybody is paused")
+        await pilot.press("right")
+        await until(pilot, lambda: "FLAG ON" in seen(app) and len(drills) == 2, "the next beat is there")
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: "FLAG OFF" in seen(app) and len(drills) == 3, "the first beat is there")
+        assert "1.03x" not in seen(app)
+        assert app.verdicts == {}
+
+
+async def test_the_last_beat_has_no_next() -> None:
+    app, drills = stage()
+    app.beat = BEATS[-1]
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app._acts is not None and app._acts.done(), "it has played")
+        await pilot.press("right")
+        await until(pilot, lambda: "that was all" in seen(app), "it says so")
+        assert len(drills) == 1
+
+
+async def test_what_goes_wrong_ends_the_talk_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.tui.stage.app.LONGEST_ACT", 0.0)
+    app, drills = stage(autopilot=True)
+    app.beat = next(beat for beat in BEATS if beat.name == "slow")
+    monkeypatch.setattr(StagedDrill, "pause", RecordedDrill.pause)  # nothing comes of it
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: not app.is_running, "it ended")
+    assert "the beat slow waited in vain" in str(app.failure)
+    assert drills[0].calls[-1] == ("torn down",)
+
+
+async def test_a_smaller_fleet_is_said() -> None:
+    app, _ = stage(said="2 sandboxes of 16 MiB instead of 4 of 32: 200 MiB are free")
+    app._speed = 1e-3
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "2 sandboxes of 16 MiB instead of 4 of 32" in seen(app), "it is said")
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (140, 45)])
+@pytest.mark.parametrize("beat", BEATS, ids=lambda each: each.name)
+async def test_each_beat_looks_as_agreed(width: int, height: int, beat: Beat) -> None:
+    app, _ = stage()
+    app.beat = beat
+    async with app.run_test(size=(width, height)) as pilot:
+        await until(pilot, lambda: app._acts is not None and app._acts.done(), "it has played")
+        app.look()
+        await pilot.pause()
+        shown = seen(app)
+    assert len(shown.strip("\n").splitlines()) <= 12
+    golden = GOLDENS / f"stage-{beat.name}-{width}x{height}.txt"
+    if os.environ.get("UPDATE_GOLDENS"):
+        golden.write_text(shown)
+    assert shown == golden.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_the_talk_on_real_memory_ends_as_it_should(tmp_path: pathlib.Path) -> None:
+    def play(beat: Beat) -> Drill:
+        scenario = load_text(beat.scenario(2, 16), tmp_path / "stage.yaml")
+        return Drill(scenario, runs_dir=tmp_path / "runs")
+
+    app = StageApp(play, autopilot=True, speed=20.0)
+    async with app.run_test(size=(80, 24)) as pilot:
+        deadline = time.monotonic() + 150
+        while app.is_running:
+            assert time.monotonic() < deadline, seen(app)
+            await pilot.pause(0.1)
+    assert app.failure is None
+    assert app.verdicts == {beat.name: beat.verdict for beat in BEATS}

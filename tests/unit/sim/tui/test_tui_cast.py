@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import pathlib
+
+import pytest
+from textual.drivers._writer_thread import WriterThread
+
+from engine.errors import UserError
+from sim.tui.cast import Cast
+from sim.tui.driver import terminal
+
+
+def test_a_cast_is_a_header_and_then_what_was_drawn_when(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "talk.cast"
+    cast = Cast(path, os.terminal_size((80, 24)), "talk")
+    cast.wrote("\x1b[1m●", 100.0)
+    cast.wrote("x", 100.25)
+    cast.close()
+    cast.wrote("too late", 101.0)
+    header, *drawn = map(json.loads, path.read_text().splitlines())
+    assert (header["version"], header["width"], header["height"], header["title"]) == (2, 80, 24, "talk")
+    assert drawn == [[0.0, "o", "\x1b[1m●"], [0.25, "o", "x"]]
+
+
+def test_a_cast_that_cannot_be_written_is_one_line(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(UserError, match=r"no/talk\.cast: cannot be written: No such file"):
+        Cast(tmp_path / "no" / "talk.cast", os.terminal_size((80, 24)), "talk")
+
+
+def test_the_cast_has_what_the_terminal_got(tmp_path: pathlib.Path) -> None:
+    path, drawn = tmp_path / "talk.cast", io.StringIO()
+    cast = Cast(path, os.terminal_size((80, 24)), "talk")
+    made = terminal(ascii_only=True, cast=cast)
+    driver = made.__new__(made)
+    thread = driver._writer_thread = WriterThread(drawn)
+    thread.start()
+    driver.write("● running")
+    thread.stop()
+    cast.close()
+    assert drawn.getvalue() == "* running"
+    assert json.loads(path.read_text().splitlines()[1])[2] == "* running"

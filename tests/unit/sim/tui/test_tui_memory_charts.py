@@ -1,0 +1,102 @@
+"""Memory over time as cells: columns of samples, an area of rows, the node's chart and the twin."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sim.track import NO_TRACK, Sample
+from sim.tui import memory_chart, stacked, twin
+from sim.tui.spans import text, width
+from sim.view import MemoryView, PauseView, SandboxView, View
+
+MIB = 1 << 20
+WEB = SandboxView("web-0", 32 * MIB, 4096, 4096, "python", "acme", "local")
+PUNCHED = PauseView(
+    "web-0.p1",
+    "web-0",
+    1.0,
+    punch=True,
+    outcome="finished",
+    settled_at=1.02,
+    peak_ratio=1.06,
+    track=replace(NO_TRACK, samples=(Sample(1.0, 32 * MIB, 0), Sample(1.01, 16 * MIB, 16 * MIB), Sample(1.02, 0, 32))),
+)
+WHOLE = replace(
+    PUNCHED,
+    id="web-0.p2",
+    punch=False,
+    peak_ratio=2.0,
+    track=replace(NO_TRACK, samples=(Sample(2.0, 32 * MIB, 0), Sample(2.01, 32 * MIB, 32 * MIB))),
+)
+
+
+def test_a_column_without_a_sample_shows_what_was_known_last() -> None:
+    samples = (Sample(0.0, 1, 0), Sample(5.0, 2, 0))
+    found = stacked.columns(samples, 0.0, 10.0, 10)
+    assert [each.source for each in found if each] == [1, 1, 1, 1, 2, 2, 2, 2, 2, 2]
+
+
+def test_a_column_with_several_samples_shows_the_peak() -> None:
+    samples = tuple(Sample(at / 10, 100 if at == 37 else 1, 0) for at in range(100))
+    found = stacked.columns(samples, 0.0, 10.0, 10)
+    assert [each.source for each in found if each] == [1, 1, 1, 100, 1, 1, 1, 1, 1, 1]
+
+
+def test_before_the_first_sample_there_is_nothing() -> None:
+    assert stacked.columns((Sample(9.0, 1, 0),), 0.0, 10.0, 4) == [None, None, None, Sample(9.0, 1, 0)]
+    assert stacked.columns((), 0.0, 10.0, 2) == [None, None]
+
+
+def test_caches_stand_on_guests_and_lines_pass_behind() -> None:
+    drawn = [text(line) for line in stacked.area([Sample(0.0, 2, 1), None], 4, 4, {"2x": (3, "muted")})]
+    assert [line[stacked.LABEL :] for line in drawn] == ["┄┄", "▓ ", "█ ", "█ "]
+    assert drawn[0].startswith("      2x ┼")
+
+
+def test_little_memory_shows_at_the_foot() -> None:
+    assert text(stacked.area([Sample(0.0, 1, 0)], 1000, 3, {})[-1]).endswith("█")
+
+
+def view(*pauses: PauseView) -> View:
+    samples = (Sample(0.0, 32 * MIB, 0), Sample(1.0, 32 * MIB, 32 * MIB))
+    memory = MemoryView(guests=32 * MIB, peak=64 * MIB, budget=1024 * MIB)
+    return View(t=4.0, sandboxes={"web-0": WEB}, pauses=pauses, memory=memory, samples=samples)
+
+
+@pytest.mark.parametrize(("cells", "height"), [(80, 10), (140, 24), (200, 30), (40, 4)])
+def test_the_charts_fit(cells: int, height: int) -> None:
+    for lines in (memory_chart.lines, twin.lines):
+        drawn = lines(view(PUNCHED, WHOLE), cells, height)
+        assert len(drawn) <= height
+        assert all(width(line) <= cells for line in drawn)
+
+
+def test_a_budget_far_above_all_that_happened_is_said_and_not_drawn() -> None:
+    drawn = "\n".join(text(line) for line in memory_chart.lines(view(PUNCHED), 140, 20))
+    assert "budget 1024 MiB (above the chart)" in drawn
+    near = replace(view(PUNCHED), memory=MemoryView(peak=64 * MIB, budget=70 * MIB))
+    assert "budget ┼" in "\n".join(text(line) for line in memory_chart.lines(near, 140, 20))
+
+
+def test_each_pause_is_marked_where_it_began() -> None:
+    lost = replace(PUNCHED, began=3.0, outcome="discarded")
+    lines = memory_chart.lines(view(PUNCHED, replace(WHOLE, began=2.0), lost), 50, 12)
+    marks = text(lines[-2])[stacked.LABEL :]
+    assert [marks.index(mark) for mark in "▲△✗"] == [9, 19, 29]
+
+
+def test_the_twin_shows_the_newest_of_each_kind_on_the_same_axes() -> None:
+    drawn = [text(line) for line in twin.lines(view(WHOLE, PUNCHED), 100, 12)]
+    assert "punch off web-0.p2  peak 2.00x" in drawn[0]
+    assert "punch on web-0.p1  peak 1.06x" in drawn[0]
+    assert sum(line.count("2x ┼") for line in drawn) == 2
+
+
+def test_a_pause_that_was_slowed_is_in_no_figure_and_that_is_said() -> None:
+    slowed = replace(WHOLE, track=replace(WHOLE.track, paced=True))
+    drawn = "\n".join(text(line) for line in twin.lines(view(slowed, PUNCHED), 100, 12))
+    assert "none yet" in drawn
+    assert "1 pause slowed or held: in no figure" in drawn
+    assert "punch off:" not in drawn
