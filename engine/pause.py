@@ -414,12 +414,18 @@ class Pause:
             condemned=self._condemned,
             condemn_error=self._condemn_error,
             punch_error=copier.punch_error if copier else None,
-            punched_bytes=meter.freed() if copier and meter and copier.permit else 0,
+            punched_bytes=self._freed(),
             peak_over=meter.peak_over if meter else None,
             peak_ratio=meter.peak_ratio if meter else None,
             copy_ms=(time.perf_counter() - self._begun) * 1e3 if copier else None,
             header=header,
         )
+
+    def _freed(self) -> int:
+        with contextlib.suppress(OSError):  # somebody closed the memfd: the guest must be ended all the same
+            if self._meter and self._copier and self._copier.permit:
+                return self._meter.freed()
+        return 0
 
     def _parts(self) -> tuple[ChunkCopier, PausePlan]:
         if self._copier is None or self.plan is None:

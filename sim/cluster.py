@@ -375,11 +375,19 @@ def scratch(runs_dir: Path, worker_pid: int) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """What runs in a dead worker's folder have left: processes, caches, cgroups, and the folder itself."""
-    for record in folder.glob(f"*/*/{RUN_FILE}"):
-        with contextlib.suppress(UserError, EngineError):
-            end_leftovers(read_record(record.parent), record.parent)
-    shutil.rmtree(folder, ignore_errors=True)
+    """What runs in a dead worker's folder have left: processes, caches, cgroups, and the folder itself.
+
+    Where something of a run remains its folder does too: `snapdrill clean` finds it by that.
+    """
+    for record in list(folder.glob(f"*/*/{RUN_FILE}")):
+        try:
+            if not (told := read_record(record.parent)).ended:
+                end_leftovers(told, record.parent)
+        except (UserError, EngineError):
+            continue
+        shutil.rmtree(record.parent, ignore_errors=True)
+    if not any(folder.glob(f"*/*/{RUN_FILE}")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _too_large(unit: Unit, budget: int) -> UnitResult:

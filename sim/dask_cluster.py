@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from engine.errors import UserError
-from sim.cluster import LOCAL, PoolError, Unit, UnitResult
+from sim.cluster import LOCAL, Unit, UnitResult
 from sim.dask_worker import MEMORY, VERSION, Order, end_units, load_distributed, plugin, resources, run_here
 from sim.packed_run import unpack
 from sim.scenario import Scenario
@@ -89,7 +89,7 @@ class DaskPool:
 
     def run(self, units: Iterable[Unit]) -> Iterator[UnitResult]:
         """Results as they come. A unit whose needs no worker meets is reported, not waited for; one whose worker was
-        lost is run by another. To stop early close the iterator: what runs is ended. PoolError where the scheduler is
+        lost is run by another. To stop early close the iterator: what runs is ended. UserError where the scheduler is
         gone.
         """
         coming = iter(units)
@@ -132,7 +132,7 @@ class DaskPool:
             try:
                 workers = self._client.scheduler_info(n_workers=-1)["workers"]
             except OSError as error:
-                raise PoolError(f"the scheduler at {self._address} is gone: {error}") from None
+                raise UserError(f"--cluster {self._address}: the scheduler is gone: {error}") from None
             self._seen = (time.monotonic(), workers)
         return workers
 
@@ -147,7 +147,7 @@ class DaskPool:
 
     def _result(self, unit: Unit, future: Future[Any]) -> UnitResult:
         if future.status in {"cancelled", "lost"}:
-            raise PoolError(f"the scheduler at {self._address} is gone, and {unit.name} with it")
+            raise UserError(f"--cluster {self._address}: the scheduler is gone, and {unit.name} with it")
         try:
             result: UnitResult = future.result(timeout=_CONNECT)
         except Exception as error:  # noqa: BLE001 - its workers died again and again, or do not know what it is

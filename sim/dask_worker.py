@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # an extra: loaded where it is used
     from distributed import Worker, WorkerPlugin
 
 PLUGIN = "snapdrill"
-MEMORY = "memory_mib"
+MEMORY, HUGE = "memory_mib", "hugetlb_mib"
 VERSION = f"snapdrill {version('snapdrill')}"
 """A resource: only workers of one version come to the same digests."""
 _NO_BUDGET = 1 << 62  # the scheduler admits
@@ -34,8 +34,9 @@ _SETTINGS = {  # nothing on stderr, and no profiler, whose samples take more of 
     "logging": {"distributed": "critical", "distributed.client": "critical"},
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
+    "distributed.scheduler.work-stealing-interval": "100ms",
 }
-_CONNECT = 10.0
+_CONNECT = 10.0  # seconds for the scheduler to answer
 
 
 def load_distributed() -> None:
@@ -58,7 +59,7 @@ def resources(jobs: int, memory: int) -> dict[str, float]:
     there = [name for name, value in host.items() if value is True]
     there += ["root"] * (os.geteuid() == 0) + ["launchdarkly"] * bool(os.environ.get(SDK_KEY))
     amounts: dict[str, float] = dict.fromkeys([VERSION, *there], float(jobs))
-    return {MEMORY: float(memory >> 20), "hugetlb_mib": float(host["hugetlb_free"] >> 20), **amounts}
+    return {MEMORY: float(memory >> 20), HUGE: float(host["hugetlb_free"] >> 20), **amounts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,11 +253,11 @@ def _on_signals(ended: asyncio.Future[ExitCode]) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    return str(error.__cause__ or error).splitlines()[0] if str(error.__cause__ or error) else type(error).__name__
+    """Its first line; a connection that was tried until its time was over says nothing."""
+    return str(error.__cause__ or error).partition("\n")[0] or "no scheduler answers there"
 
 
 def _offer(offered: dict[str, float], jobs: int) -> str:
-    there = [name for name in offered if name not in {MEMORY, "hugetlb_mib", VERSION}]
-    return f"{jobs} at a time, {offered[MEMORY]:.0f} MiB, {offered['hugetlb_mib']:.0f} MiB of huge pages, " + ", ".join(
-        there
-    )
+    there = [name for name in offered if name not in {MEMORY, HUGE, VERSION}]
+    sizes = f"{jobs} at a time, {offered[MEMORY]:.0f} MiB, {offered[HUGE]:.0f} MiB of huge pages"
+    return ", ".join([sizes, *there])

@@ -117,15 +117,16 @@ class Drill:
         self.cache_dir = self._make_cache_dir()
         self._fleet.callback(self._write_last_record)
         self._fleet.callback(self._remove_cache)
+        self._write_record(ended=False)  # by which `clean` finds it, whenever this process is killed
         self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
         self._fleet.callback(shutil.rmtree, self.socket_dir, ignore_errors=True)
         check_limits(len(self._sandboxes()), self.socket_dir / ZYGOTE_SOCKET)
         self.cgroup = MemoryCgroup.make(self.run, self.scenario.node.memory + OVERHEAD)
         if self.cgroup is not None:
             self._fleet.callback(self.cgroup.remove)
+        self._write_record(ended=False)
         self.note(self._run_started())
         self._open_flags()
-        self._write_record(ended=False)
         self._fleet.push_async_callback(self._end_node)
         await self._start_node({})
         await self._ask("create")

@@ -59,7 +59,10 @@ class ForkServer:
     def fork(self, arguments: dict[str, Any], fds: Sequence[int]) -> Forked:
         """A new process, which gets copies of `fds`; raises ForkError."""
         self._send({"arguments": arguments, "answer": True}, fds)
-        message, got, _, _ = socket.recv_fds(self._connection, _MESSAGE, 1)
+        try:
+            message, got, _, _ = socket.recv_fds(self._connection, _MESSAGE, 1)
+        except ConnectionError as error:  # it was killed before it read the request
+            raise ForkError("the server is gone") from error
         answer = json.loads(message or b'{"error": "the server is gone"}')
         if "error" in answer:
             raise ForkError(answer["error"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from engine.effects import Effects
-from engine.errors import BuildFailedError, EngineError
+from engine.errors import BuildFailedError, EngineError, FreezeError
 from engine.linux import TMPFS_MAGIC, filesystem_magic
 from engine.pause import Pause
 from engine.permit import CondemnedRecords
@@ -298,7 +299,8 @@ class Node:
         """It costs nothing, unless what failed is the very build that the sandbox stands on."""
         self.budget.give_back(sandbox.config.memory)
         if sandbox.guest is not None:
-            await asyncio.to_thread(sandbox.guest.kill)
+            with contextlib.suppress(FreezeError):  # it runs nothing any more: it was never told of as running
+                await asyncio.to_thread(sandbox.guest.kill)
         self.end_guest(sandbox, "its resume failed")
         if isinstance(error, BuildFailedError):
             sandbox.to(State.DISCARDED, f"the build that it was resuming from failed: {error}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from engine.errors import EngineError
+from engine.errors import EngineError, FreezeError
 from engine.events import ChunkPublished, CopyFailed, Event, Planned
 from engine.pause import Outcome, Pause, PauseRequest, PauseResult
 from engine.plan import PauseOptions
@@ -207,8 +207,11 @@ class Pausing:
             case Outcome.FINISHED:
                 await self._finished(sandbox, admitted, result)
         sandbox.settling = None
-        if node.in_flight == 0:  # nothing is left that could give memory back by itself
-            node.budget.refuse_waiting()
+        self._refuse_who_waits_in_vain()
+
+    def _refuse_who_waits_in_vain(self) -> None:
+        if self._node.in_flight == 0:  # nothing is left that could give memory back by itself
+            self._node.budget.refuse_waiting()
 
     async def _end_what_is_left(self, admitted: Admitted) -> None:
         """A condemned guest whose teardown failed holds all of its memory and never runs: try once more to end it."""
@@ -243,10 +246,12 @@ class Pausing:
         sandbox.pause = None
         self._end_guest(sandbox, admitted, "discarded")
         if sandbox.busy is not None and sandbox.busy[0] == "resume":
+            self._refuse_who_waits_in_vain()  # that resume may be among them, and what is below would never come
             await asyncio.wait([sandbox.busy[1]])
         async with node.ticking:  # which may be waiting for its answer
             if sandbox.guest is not None:
-                await asyncio.to_thread(sandbox.guest.kill)
+                with contextlib.suppress(FreezeError):  # the kernel takes its time over it
+                    await asyncio.to_thread(sandbox.guest.kill)
                 node.end_guest(sandbox, "the build that it was resumed from failed")
                 node.budget.give_back(sandbox.config.memory)
         if sandbox.state not in {State.DISCARDED, State.KILLED}:

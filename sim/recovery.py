@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from engine.cache import MEMFILE, PARTIAL
 from engine.errors import CondemnedError, CorruptBuildError, EngineError, FreezeError
 from engine.events import Condemned
 from engine.permit import CondemnedRecord
-from engine.snapshot import Build, Header, template
+from engine.snapshot import Build, Header, delete_build, template
 from sim import events
 from sim.guest_handle import Guest, GuestError
 from sim.ledger import EVENTS_FILE, Entry, read
@@ -135,15 +136,17 @@ async def _lose(node: Node, sandbox: Sandbox, guest: Guest | None, why: str) -> 
 async def _run_on(node: Node, sandbox: Sandbox, pause: OpenPause | None, guest: Guest) -> str | None:
     """The guest was never condemned: thaw it where it was frozen. Gives why it cannot run on, if so.
 
-    A pause's build that nobody was told of is not one. A checkpoint's is: the dirty set may begin after it.
+    A pause's build that nobody was told of is not one, once the guest is there: until then its memory may be nowhere
+    else. A checkpoint's is: the dirty set may begin after it.
     """
-    if pause is not None and sandbox.state is State.PAUSING:
-        shutil.rmtree(node.builds / pause.id, ignore_errors=True)
     try:
         guest.continue_uncondemned(node.records)
         await asyncio.to_thread(guest.hand_over_again)
     except (GuestError, EngineError, OSError) as error:
         return str(error)
+    if pause is not None and sandbox.state is State.PAUSING:
+        with contextlib.suppress(EngineError, OSError):  # mostly there is none
+            delete_build(node.builds, pause.id)
     sandbox.guest = guest
     node.budget.hold(sandbox.config.memory)
     if sandbox.state is not State.RUNNING:

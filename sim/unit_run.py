@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 import traceback
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 from engine.errors import UserError
 from sim import events
-from sim.cluster import Firing, Judgement, Keep, Point, SettledPause, Unit, UnitResult, scratch
+from sim.cluster import Firing, Judgement, Keep, Point, SettledPause, Unit, UnitResult, remove_leftovers, scratch
 from sim.ledger import Entry
 from sim.node_link import NodeStarter, execute_node
 from sim.packed_run import pack
@@ -46,7 +45,7 @@ async def run_unit(unit: Unit, start_node: NodeStarter = execute_node) -> UnitRe
         kept = _settle(run.run_dir, unit, keep=_is_kept(unit.keep, verdict))
         return _result(unit, run, time.monotonic() - began, kept)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_leftovers(folder)
 
 
 def _failed(unit: Unit, began: float, error: str) -> UnitResult:

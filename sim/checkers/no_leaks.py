@@ -1,14 +1,20 @@
-"""`no_leaks`: after teardown no process, fd, mapping, cache file or cgroup of this run is left."""
+"""`no_leaks`: after teardown no process, fd, mapping, cache file or cgroup of this run is left.
+
+And while the fleet lives no guest outlives a pause that has finished, nor does its memory.
+"""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sim.checkers.evidence import Evidence, violation
+from sim.checkers.evidence import Evidence, SpawnedGuest, violation
 from sim.run_folder import processes_of
+
+_CLOSING = 2.0  # seconds in which a node may still close what it says is over
 
 
 class NoLeaks:
@@ -19,16 +25,49 @@ class NoLeaks:
     def __init__(self) -> None:
         self.checked = 0
         self.violations: list[dict[str, Any]] = []
+        self._done: set[str] = set()
 
     def observe(self, evidence: Evidence) -> None:
-        """While the fleet lives it is there rightly."""
+        """The fleet is there rightly, but for a guest whose pause is finished (one that failed is judged elsewhere)."""
+        new = [each for each in evidence.view.pauses if each.settled_at is not None and each.id not in self._done]
+        self._done.update(each.id for each in new)
+        guests = {each.born.incarnation: each for each in evidence.guests()} if new else {}
+        held = _links(evidence.view.node_pid) if new else set()
+        for pause in new:
+            guest = guests.get(pause.incarnation or "")
+            if guest is None or pause.outcome != "finished" or pause.checkpoint:
+                continue
+            for reason in _outlived(guest, evidence, held):
+                found = violation(pause.sandbox, reason, incarnation=pause.incarnation, pause=pause.id)
+                self.violations.append(found)
 
     def conclude(self, evidence: Evidence) -> None:
         self.checked = 1
         left = [f"process {pid} is still there" for pid in processes_of(evidence.run)]
         left += _held(evidence.run)
         left += [f"{folder} is still there" for folder in _folders(evidence) if folder.exists()]
-        self.violations = [violation("*", reason) for reason in left]
+        self.violations += [violation("*", reason) for reason in left]
+
+
+def _outlived(guest: SpawnedGuest, evidence: Evidence, held: set[str]) -> list[str]:
+    """A pause ends its guest and closes its memory before it is told to have settled, but for a memfd not its own."""
+    state = guest.state()
+    found = [] if state is None else [f"its pause is finished, and its guest is still there (state {state})"]
+    name, end = f"/memfd:snapdrill-{evidence.run}-{guest.born.incarnation} (deleted)", time.monotonic() + _CLOSING
+    while name in held:
+        if time.monotonic() > end:
+            return [*found, "its pause is finished, and the node still holds its memory"]
+        time.sleep(0.005)
+        held = _links(evidence.view.node_pid)
+    return found
+
+
+def _links(pid: int | None) -> set[str]:
+    """What the fds of a process are; nothing where it is gone."""
+    try:
+        return {_target(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    except OSError:
+        return set()
 
 
 def _folders(evidence: Evidence) -> Iterator[Path]:

@@ -42,9 +42,7 @@ def _run_dirs(runs_dir: Path) -> Iterator[Path]:
     from sim.run_folder import RUN_FILE
 
     found = [*runs_dir.glob(f"*/*/{RUN_FILE}"), *runs_dir.glob(f"{SCRATCH}*/*/*/{RUN_FILE}")]
-    for path in sorted(found):
-        if not path.parent.is_symlink():
-            yield path.parent
+    yield from sorted(path.parent for path in found if not path.parent.is_symlink())
 
 
 def _clean(run_dir: Path, dry_run: bool) -> list[str]:

@@ -15,6 +15,7 @@ from sim.trace.evidence import Finding, Trace
 from sim.view import PUNCH, PauseView
 
 _SEALED = "sealed"
+BACKGROUND, DEDUP = "memfd-background-copy", "memfile-diff-dedup"
 
 
 def judge(trace: Trace) -> Finding:
@@ -52,7 +53,7 @@ def contradictions(pause: PauseView, use_memfd: bool | None = None) -> list[str]
     if pause.path is None:
         return found
     plausible = [_planned(pause, decision, memfd) for memfd in ((True, False) if use_memfd is None else (use_memfd,))]
-    if pause.path not in {path for path, _, _ in plausible}:
+    if pause.path not in {path for path, _, _ in plausible} & _said(pause, decision):
         return [*found, f"the path was {pause.path}, which is not what the flags said"]
     legal, why = next((legal, why) for path, legal, why in plausible if path == pause.path)
     if pause.punch and not legal and not found:
@@ -60,6 +61,15 @@ def contradictions(pause: PauseView, use_memfd: bool | None = None) -> list[str]
     if legal and not pause.punch and _SEALED not in (pause.punch_reason or ""):
         found.append(f"the decision was to punch, and the plan was not to: {pause.punch_reason or 'no reason'}")
     return found
+
+
+def _said(pause: PauseView, decision: Decision) -> set[str]:
+    """The paths that the flags give by what they are called: no defect of `options` or `path_of` agrees with itself."""
+    if pause.checkpoint:
+        return {"in-place", "process"}
+    if decision.is_on(DEDUP):
+        return {"dedup", "process"}
+    return {"memfd-background" if decision.is_on(BACKGROUND) else "memfd", "process"}
 
 
 def freed_unasked(entries: Iterable[Entry], pause: PauseView) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from engine import resume
 from engine.effects import Effects
 from engine.errors import CorruptBuildError
-from engine.events import CopyFailed
+from engine.events import Condemned, CopyFailed
 from engine.pause import Outcome, Pause
 
 if TYPE_CHECKING:
@@ -43,6 +43,23 @@ def test_what_cannot_be_closed_is_told_and_keeps_nobody_waiting(
     assert guest.memfd.fd == -1
     assert caches_open(pauser) == []
     assert pauser.restored() == before
+    assert list(pauser.condemned.records()) == []
+
+
+@BOTH
+def test_a_memfd_that_somebody_closes_meanwhile_costs_the_pause_and_keeps_nobody_waiting(
+    guest: Guest, pauser: Pauser, faults: Faults, background: bool
+) -> None:
+    """As a node does that ends, and has waited long enough."""
+
+    def close(*_: object) -> None:
+        if pauser.of(Condemned):
+            guest.memfd.close()
+
+    result = pauser.pause(guest, background=background, effects=faults.before("publish", close))
+    assert result.outcome is Outcome.DISCARDED
+    assert guest.process.is_dead()
+    assert caches_open(pauser) == []
     assert list(pauser.condemned.records()) == []
 
 

@@ -16,6 +16,7 @@ from engine.effects import Effects
 from engine.events import Event
 from engine.incarnation import state_of
 from engine.memfd import Memfd
+from engine.pause import Pause
 from engine.permit import PunchPermit
 from sim import events
 from sim.checkers.evidence import pieces
@@ -236,6 +237,40 @@ async def test_a_guest_that_does_not_hand_over_again_is_killed_and_costs_no_othe
     await again.shut_down()
 
 
+@pytest.mark.parametrize("answers", [False, True])
+async def test_a_finished_build_without_a_record_is_deleted_only_for_a_guest_that_runs_on(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    """The node died between the build's name and the record: one of the two, guest or build, must be left."""
+    node = await begun(machine, punch=False)
+    real = Guest.hand_over_again
+
+    def die(pause: Pause, *result: Any) -> None:
+        pause._remember(*result)
+        pause._settled.set()
+
+    def hand_over_again(guest: Guest) -> None:
+        if guest.name.startswith("web-0") and not answers:
+            raise GuestError("web-0.2 did not hand its memory over: timed out")
+        real(guest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Pause, "_tear_down", die)
+        cut(node, events.PauseSettled)
+        await node.pause(["web-0"], 1, settled=True)
+    assert (machine.builds / "web-0.p2").is_dir()
+    with monkeypatch.context() as patched:
+        patched.setattr(Guest, "hand_over_again", hand_over_again)
+        again = await machine.crash(node)
+    assert states(machine)["web-0"] == ("running" if answers else "paused")
+    assert outcome(machine, "web-0.p2") == ("rolled-back" if answers else "finished")
+    assert (machine.builds / "web-0.p2").is_dir() is not answers
+    if not answers:
+        await again.resume(["web-0"])
+    assert page_generations(again, "web-0") == {2}
+    await again.shut_down()
+
+
 async def test_a_guest_that_was_resumed_after_a_failed_resume_is_known_to_the_next_node(machine: Any) -> None:
     """Its number is not how many guests there were: the one that failed was never told of."""
     node = await begun(machine)
@@ -273,6 +308,28 @@ async def test_a_guest_whose_build_is_damaged_runs_on_and_its_next_pause_keeps_e
     await again.resume(["web-0"])
     assert states(machine)["web-0"] == "running"
     assert page_generations(again, "web-0") == {2}
+    await again.shut_down()
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
+@pytest.mark.parametrize("checkpoint", [False, True], ids=["pause", "checkpoint"])
+async def test_a_damaged_build_that_was_not_told_of_costs_no_other_sandbox(
+    machine: Any, checkpoint: bool, background: bool
+) -> None:
+    node = await begun(machine, background=background)
+    cut(node, events.PauseSettled)
+    await (node.checkpoint(["web-0"]) if checkpoint else node.pause(["web-0"], 1, settled=True))
+    damage_header(machine, "web-0.p2")
+    again = await machine.crash(node)
+    assert outcome(machine, "web-0.p2") == "finished"
+    assert states(machine) == {"web-0": "running" if checkpoint else "paused", "web-1": "running"}
+    if checkpoint:
+        await again.pause(["web-0"], 1, settled=True)
+        shutil.rmtree(machine.builds / "web-0.p2")
+    await again.resume(["web-0"])
+    assert states(machine)["web-0"] == ("running" if checkpoint else "paused")
+    if checkpoint:
+        assert page_generations(again, "web-0") == {2}
     await again.shut_down()
 
 

@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 
+from engine.errors import FreezeError
 from sim import events
+from sim.faults import Fault
+from sim.guest_handle import Guest
+from sim.node_config import SandboxConfig
 from sim.node_link import NodeDiedError
 from sim.places import AtChunk
 
+MIB = 1 << 20
 FAULTS = ("copy.read", "copy.write", "publish", "condemn", "punch")
 
 
@@ -145,3 +150,75 @@ async def test_no_life_of_a_fleet_breaks_an_invariant(runs: Any, seed: int) -> N
         view = await drill.finish()
     assert violations(view) == [], f"seed {seed}"
     runs.assert_nothing_is_left()
+
+
+async def test_a_resume_that_waits_for_memory_holds_up_nobody_when_its_build_fails(machine: Any) -> None:
+    """It stands behind a request that can never fit: that is refused once nothing is left that gives memory back."""
+    machine.set_flags(punch=False, background=True)
+    sizes = {"web-0": (4 * MIB, 0.25), "web-1": (8 * MIB, 1.0)}
+    machine._sandboxes = [
+        SandboxConfig(name, memory, 4096, 4096, "t", "acme", "c", dirty, "scattered")
+        for name, (memory, dirty) in sizes.items()
+    ]
+    node = machine._node(machine.config())
+    await node.create()
+    await node.tick(1)
+    node.budget.total = 13 * MIB
+    node.armed.arm(Fault(1, "finish", "hang 500 ms", AtChunk(0), "web-0", 1))
+    await node.pause(["web-0"], 1, settled=False)
+    large = asyncio.ensure_future(node.pause(["web-1"], 1, settled=True))
+    await asyncio.sleep(0)
+    resuming = asyncio.ensure_future(node.resume(["web-0"]))
+    async with asyncio.timeout(10):
+        await asyncio.gather(large, resuming)
+        await node.pause(["web-0"], 1, settled=True)
+    assert {name: each.state for name, each in machine.view().sandboxes.items()} == {
+        "web-0": "discarded",
+        "web-1": "running",
+    }
+    await node.shut_down()
+
+
+@pytest.fixture
+def reluctant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guests that were sent SIGKILL and that the kernel takes its time over, as in an uninterruptible sleep."""
+    real = Guest.kill
+
+    def kill(guest: Guest) -> None:
+        real(guest)
+        raise FreezeError(f"{guest.name}: the guest did not die within 10 s")
+
+    monkeypatch.setattr(Guest, "kill", kill)
+
+
+async def two_of(machine: Any, *, background: bool) -> Any:
+    machine.set_flags(background=background)
+    node = machine.node(count=2)
+    await node.create()
+    await node.tick(1)
+    return node
+
+
+@pytest.mark.usefixtures("reluctant")
+async def test_a_failed_resume_costs_nothing_though_its_guest_does_not_die(machine: Any) -> None:
+    node = await two_of(machine, background=False)
+    node.armed.arm(Fault(1, "resume.read", "EIO", AtChunk(0), "web-0", 1))
+    await node.pause(["web-0"], 1, settled=True)
+    await node.resume(["web-0"])
+    assert states(machine) == {"web-0": "paused", "web-1": "running"}
+    await node.resume(["web-0"])
+    assert states(machine)["web-0"] == "running"
+    await node.shut_down()
+
+
+@pytest.mark.usefixtures("reluctant")
+async def test_what_was_resumed_from_a_failed_build_is_discarded_though_it_does_not_die(machine: Any) -> None:
+    node = await two_of(machine, background=True)
+    node.armed.arm(Fault(1, "finish", "hang 500 ms", AtChunk(0), "web-0", 1))
+    await node.pause(["web-0"], 1, settled=False)
+    await node.resume(["web-0"])
+    assert states(machine)["web-0"] == "running"
+    await node.sandboxes["web-0"].settling
+    assert states(machine) == {"web-0": "discarded", "web-1": "running"}
+    assert node.in_flight == 0
+    await node.shut_down()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 import signal
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from engine.errors import UserError
 from sim import events
-from sim.run_folder import processes_of, read_record
+from sim.run_folder import leftovers, processes_of, read_record
 
 WaitUntil = Callable[..., Any]
 
@@ -57,6 +59,26 @@ def busy(runs: Any, wait_until: WaitUntil) -> Iterator[Callable[..., Any]]:
 def kill(runner: Any) -> None:
     runner.kill()
     runner.wait()
+
+
+async def test_a_cache_is_told_of_before_anything_else_is_made(runs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner that is killed while it sets up leaves nothing that `clean` does not find."""
+    told = []
+
+    def look(*_: object, **__: object) -> str:
+        (run_dir,) = runs.run_dirs()
+        record = read_record(run_dir)
+        told.append((pathlib.Path(record.cache_dir).is_dir(), leftovers(record, run_dir), record.ended))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sim.drill.tempfile.mkdtemp", look)
+    with pytest.raises(UserError, match="cannot be set up"):
+        async with runs.drill():
+            pass
+    ((made, found, ended),) = told
+    assert made
+    assert not ended
+    assert [each.partition(" /")[0] for each in found] == ["cache folder"]
 
 
 @pytest.mark.parametrize("work", ["tick", "pause"])

@@ -92,3 +92,14 @@ def test_what_cannot_be_removed_leaves_the_run_open(
 def test_no_runs_at_all_is_nothing_to_clean(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["clean", "--runs-dir", str(tmp_path / "none")]) == ExitCode.HELD
     assert capsys.readouterr().out == f"nothing to clean in {tmp_path / 'none'}\n"
+
+
+def test_what_a_dead_worker_of_a_pool_left_is_ended_and_its_folder_removed(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = run_in(tmp_path / ".unit-77", "demo")
+    living = run_in(tmp_path / ".unit-78", "demo", runner_lives=True)
+    assert cli.main(["clean", "--runs-dir", str(tmp_path)]) == ExitCode.HELD
+    assert f"ended cache folder {record.cache_dir}" in capsys.readouterr().out
+    assert [each.name for each in tmp_path.iterdir()] == [".unit-78"]
+    assert pathlib.Path(living.cache_dir).is_dir()

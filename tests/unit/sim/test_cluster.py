@@ -14,7 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim import cluster, unit_run
 from sim.cluster import RUN_OVERHEAD, LocalPool, PoolError, Unit, UnitResult, Worker, memory_need
+from sim.run_folder import LeftoverError, RunRecord, read_record, write_record
+from sim.runner import RunOptions
 from sim.scenario import load_text
 
 MIB = 1 << 20
@@ -231,3 +234,50 @@ def test_a_hot_guest_is_dirty_all_over() -> None:
 
 def test_the_nodes_budget_caps_what_it_needs() -> None:
     assert need(punch="false", node="128MiB") == 128
+
+
+def test_what_a_dead_worker_left_and_nobody_can_end_stays_where_it_is_found(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is all that tells of it: `snapdrill clean` reads that."""
+    stuck, ended = tmp_path / "u/1-1", tmp_path / "u/2-1"
+    for run_dir in (stuck, ended):
+        run_dir.mkdir(parents=True)
+        cache = run_dir / "cache"
+        record = RunRecord(run_dir.name, 0, 0, None, None, None, None, str(cache), ".", None, ended=False)
+        write_record(run_dir, record)
+
+    def end(record: RunRecord, _run_dir: pathlib.Path) -> list[str]:
+        if record.run == stuck.name:
+            raise LeftoverError("it does not die")
+        return []
+
+    monkeypatch.setattr(cluster, "end_leftovers", end)
+    cluster.remove_leftovers(tmp_path)
+    assert read_record(stuck).run == stuck.name
+    assert not ended.exists()
+    monkeypatch.setattr(cluster, "end_leftovers", lambda *_: [])
+    cluster.remove_leftovers(tmp_path)
+    assert not tmp_path.exists()
+
+
+async def test_a_unit_whose_teardown_broke_down_leaves_no_cache_when_its_folder_goes(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the record is gone nothing would tell of what the run had elsewhere."""
+    elsewhere = tmp_path / "shm" / "snapdrill-1234abcd-cache"
+
+    async def broken(_scenario: object, options: RunOptions) -> None:
+        run_dir = options.runs_dir / "u" / "1-1"
+        run_dir.mkdir(parents=True)
+        elsewhere.mkdir(parents=True)
+        where = (str(elsewhere), ".", None)
+        write_record(run_dir, RunRecord("1234abcd", 0, 0, None, None, None, None, *where, ended=False))
+        raise RuntimeError("its teardown broke down")
+
+    monkeypatch.setattr(unit_run, "run_scenario", broken)
+    monkeypatch.setattr(unit_run, "load_text", lambda *_: None)
+    result = await unit_run.run_unit(Unit("u", "", HERE, tmp_path / "runs", 1, keep="never"))
+    assert "its teardown broke down" in (result.error or "")
+    assert not elsewhere.exists()
+    assert list((tmp_path / "runs").iterdir()) == []

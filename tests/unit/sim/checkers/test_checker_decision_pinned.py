@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from engine import plan as plans
 from engine.events import ChunkPublished, Scanned
 from sim import events
 from sim.checkers.decision_pinned import DecisionPinned
@@ -13,7 +14,7 @@ from sim.checkers.decision_pinned import DecisionPinned
 if TYPE_CHECKING:
     from tests.unit.sim.checkers.conftest import Scene
 
-PUNCH, BACKGROUND = "memfd-punch-on-snapshot", "memfd-background-copy"
+PUNCH, BACKGROUND, DEDUP = "memfd-punch-on-snapshot", "memfd-background-copy", "memfile-diff-dedup"
 
 
 def decided(scene: Scene, *, punch: bool, background: bool = False) -> None:
@@ -63,6 +64,23 @@ def test_bytes_that_were_not_freed_although_they_might_be_are_no_contradiction(s
 def test_a_path_against_the_decision_is_caught(scene: Scene, background: bool, path: str) -> None:
     decided(scene, punch=True, background=background)
     assert reasons(judged(scene, path=path)) == [f"the path was {path}, which is not what the flags said"]
+
+
+@pytest.mark.parametrize(
+    ("decision", "path"),
+    [({BACKGROUND: True}, "memfd"), ({DEDUP: {"enabled": True}}, "memfd"), ({DEDUP: {"enabled": True}}, "in-place")],
+)
+def test_an_engine_that_reads_the_flags_wrong_is_caught_though_the_rules_are_its_own(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, decision: dict[str, Any], path: str
+) -> None:
+    def path_of(*_: object) -> plans.Path:
+        return plans.Path(path)
+
+    monkeypatch.setattr(plans, "path_of", path_of)
+    told = {flag: {"value": value, "version": 1} for flag, value in decision.items()}
+    scene.tell(events.Decided(told), "web-0", "web-0.p1")
+    checker = judged(scene, path=path, punch=False, punched_bytes=0)
+    assert reasons(checker) == [f"the path was {path}, which is not what the flags said"]
 
 
 def test_a_pause_that_asked_twice_is_caught(scene: Scene) -> None:

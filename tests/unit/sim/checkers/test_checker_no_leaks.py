@@ -11,6 +11,7 @@ import pytest
 
 from sim.cgroup import MemoryCgroup
 from sim.checkers.no_leaks import NoLeaks
+from sim.events import NodeStarted
 
 if TYPE_CHECKING:
     from tests.unit.sim.checkers.conftest import Guests, Scene
@@ -47,6 +48,47 @@ def torn_down(scene: Scene) -> Scene:
 
 def test_a_run_that_was_torn_down_leaves_nothing(torn_down: Scene) -> None:
     assert reasons(torn_down) == []
+
+
+def finished(scene: Scene, **settled: Any) -> NoLeaks:
+    """What a checker sees at the barrier after a pause."""
+    scene.freeze()
+    scene.tell(NodeStarted(os.getpid(), 0, 1, 0, False), None)
+    scene.settle(**settled)
+    checker = NoLeaks()
+    for _ in range(2):
+        checker.observe(scene.evidence())
+    return checker
+
+
+def test_a_guest_that_is_still_there_when_its_pause_is_finished_is_a_leak(scene: Scene, guests: Guests) -> None:
+    guest = guests.start()
+    guest.stop()
+    os.close(guest.memfd)
+    guest.memfd = os.open(os.devnull, os.O_RDONLY)
+    checker = finished(scene)
+    (found,) = checker.violations
+    assert found["reason"] == "its pause is finished, and its guest is still there (state T)"
+    assert (found["sandbox"], found["incarnation"], found["pause"]) == ("web-0", "web-0.1", "web-0.p1")
+    guest.kill()
+    checker.conclude(scene.evidence())
+    assert found in checker.violations
+
+
+def test_a_node_that_holds_the_memory_of_a_finished_pause_is_a_leak(scene: Scene, guests: Guests) -> None:
+    guest, next_one = guests.start(), guests.start("web-0.10")
+    guest.kill()
+    (found,) = finished(scene).violations
+    assert found["reason"] == "its pause is finished, and the node still holds its memory"
+    assert next_one.process.poll() is None
+
+
+@pytest.mark.parametrize("settled", [{"checkpoint": True}, {"outcome": "rolled-back"}, {"outcome": "discarded"}])
+def test_a_guest_that_goes_on_is_no_leak_and_a_failed_one_is_judged_elsewhere(
+    scene: Scene, guests: Guests, settled: dict[str, object]
+) -> None:
+    guests.start()
+    assert finished(scene, **settled).violations == []
 
 
 def test_what_belongs_to_another_run_is_not_ours(torn_down: Scene) -> None:
