@@ -14,6 +14,7 @@ from flags.decision import Decision
 from flags.launchdarkly import Connection, Evaluator
 
 SDK_KEY = "LAUNCHDARKLY_SDK_KEY"
+STREAM_URI = "LAUNCHDARKLY_STREAM_URI"
 _LOOPBACK = ("127.0.0.1", "localhost")
 
 
@@ -41,10 +42,12 @@ class LaunchDarklyFlags(Evaluator):
     ) -> None:
         """Connect with `sdk_key` (default: the environment's LAUNCHDARKLY_SDK_KEY), to LaunchDarkly by default.
 
-        The other two URIs are the stream's unless given. After `initial_reconnect_delay` seconds the SDK doubles
-        its delay up to 30 s, less up to half of it. UserError for a key or a URI that cannot be one.
+        Without a `stream_uri` it is the environment's LAUNCHDARKLY_STREAM_URI, where there is one: a relay's. The other
+        two URIs are the stream's unless given. After `initial_reconnect_delay` seconds the SDK doubles its delay up to
+        30 s, less up to half of it. UserError for a key or a URI that cannot be one.
         """
         self._process = os.getpid()
+        stream_uri = stream_uri or os.environ.get(STREAM_URI) or None
         connection = Connection(
             _key(sdk_key, os.environ),
             stream_uri=_checked(stream_uri),

@@ -58,7 +58,7 @@ from sim.steps import (
     Tick,
     Wait,
 )
-from sim.strict import Finding, Strict, findings
+from sim.strict import Finding, Strict, finding, findings
 from sim.swarm import Swarm, check_memory
 from sim.yaml_positions import Document, Origin, Path, Position, parse
 
@@ -275,6 +275,10 @@ def _scenarios(text: str, path: pathlib.Path, given: Mapping[str, str]) -> list[
     source = read_source(text, path)
     if not source.readable:
         raise _mistakes(path, source.found)
+    data = source.document.data
+    if isinstance(data, dict) and data.get("kind") == "plan":
+        message = f"a rollout plan is no scenario; use: snapdrill rehearse {path}"
+        raise _mistakes(path, [finding(source.document, ("kind",), message)])
     drafts, mistakes = expand(source.document, given)
     found, made = {*source.found, *mistakes}, []
     for draft in drafts:

@@ -30,6 +30,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     show_default=True,
     help="Seconds that each of the two runs may take.",
 )
+@click.option(
+    "--source",
+    type=click.Choice(["launchdarkly"]),
+    help="Follow the real flag as its operator turns it, "
+    "read-only, in real time; the SDK key is in LAUNCHDARKLY_SDK_KEY.",
+)
 @click.option("--lease", metavar="TIME", help="This lease instead of the plan's: none, or a duration such as 1s.")
 @click.option("--mend", multiple=True, metavar="WEAKNESS", help="Of a plan with a wrong engine; may be repeated.")
 @click.option("--matrix", is_flag=True, help="Run each step under each fault of a set instead; a table.")
@@ -47,6 +53,7 @@ def command(
     as_json: bool,
     runs_dir: Path,
     time_limit: float,
+    source: str | None,
     lease: str | None,
     mend: tuple[str, ...],
     export: Path | None,
@@ -60,7 +67,7 @@ def command(
     from sim.rehearsal.session import Session
     from sim.runner import RunOptions
 
-    plan = changed(load_plan(path), lease=lease, mend=mend)
+    plan = changed(load_plan(path), lease=lease, mend=mend, source=source)
     session = Session(
         plan, RunOptions(runs_dir=runs_dir, seed=seed, time_limit=time_limit), quiet=as_json, export=export
     )

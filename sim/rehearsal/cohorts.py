@@ -37,17 +37,21 @@ def exposures(plan: Plan, weights: Sequence[float]) -> list[Exposure]:
     members = {
         each.name: SandboxAttributes(each.name, each.template, each.team, each.cluster) for each in plan.sandboxes()
     }
-    units = {name: getattr(each, plan.by) for name, each in members.items()}
     found: list[Exposure] = []
     before: tuple[str, ...] = ()
     for weight in weights:
         on = _on(plan, weight, members)
-        exposed = {units[name] for name in on}
-        joins = tuple(name for name in on if name not in before)
-        leaves = tuple(name for name in before if name not in on)
-        found.append(Exposure(weight, on, len(exposed), len(set(units.values())), joins, leaves))
+        found.append(exposure_of(plan, weight, on, before))
         before = on
     return found
+
+
+def exposure_of(plan: Plan, weight: float, on: tuple[str, ...], before: tuple[str, ...]) -> Exposure:
+    """Of those who have the flag on now and those who had it before."""
+    units = {each.name: each.name if plan.by == "sandbox" else getattr(each, plan.by) for each in plan.sandboxes()}
+    joins = tuple(name for name in on if name not in before)
+    leaves = tuple(name for name in before if name not in on)
+    return Exposure(weight, on, len({units[name] for name in on}), len(set(units.values())), joins, leaves)
 
 
 def _on(plan: Plan, weight: float, members: dict[str, SandboxAttributes]) -> tuple[str, ...]:

@@ -186,7 +186,7 @@ def _scenario(draft: _Draft) -> Scenario:
     data: dict[str, Any] = {"version": 1, "name": plan.name, "seed": plan.seed}
     data |= {"node": raw["node"]} if "node" in raw else {}
     data |= {"engine": engine} if (engine := _engine(plan)) else {}
-    data |= {"fleet": raw["fleet"], "flags": _flags(plan), "steps": draft.steps}
+    data |= {"fleet": raw["fleet"], "flags": _flags(plan, draft.arm), "steps": draft.steps}
     asserted = [step.invariant for step in plan.steps if isinstance(step, Assert)]
     data["expect"] = [{"invariant": each} for each in dict.fromkeys(asserted)]
     what = f"What {plan.path.name} came to" + ("." if draft.arm == "on" else ", with the flag off.")
@@ -198,11 +198,13 @@ def _engine(plan: Plan) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in said.items()}
 
 
-def _flags(plan: Plan) -> dict[str, Any]:
-    given = dict(plan.document.data.get("flags") or {})
-    if plan.flag_source not in {"file", "launchdarkly"}:
-        given[plan.flag] = weight_value(plan, 0.0)
-    return given | ({"lease": format_duration(plan.lease)} if plan.lease is not None else {})
+def _flags(plan: Plan, arm: Arm) -> dict[str, Any]:
+    """LaunchDarkly serves its own flags; with the flag off they are safe, and nobody need turn them."""
+    lease = {"lease": format_duration(plan.lease)} if plan.lease is not None else {}
+    if plan.flag_source == "launchdarkly":
+        return {"source": "launchdarkly", **lease} if arm == "on" else {}
+    given = dict(plan.document.data.get("flags") or {}) | lease
+    return given if plan.flag_source == "file" else given | {plan.flag: weight_value(plan, 0.0)}
 
 
 def _placed(draft: _Draft, data: dict[str, Any]) -> Document:

@@ -13,6 +13,7 @@ from sim.rehearsal.analysis import Arms, Measurement, MetricResult, Outcome, con
 from sim.rehearsal.cohorts import Exposure, contexts_needed
 from sim.rehearsal.compiled import Compiled, Gate, Stage
 from sim.rehearsal.figures import Figures, Kill, Window, figures
+from sim.rehearsal.follow import Follower
 from sim.rehearsal.plan import Metric
 from sim.rehearsal.plan_steps import Analysis, Assert, PlanStep, SetWeight, Wait
 from sim.rehearsal.plan_steps import Drill as DrillStep
@@ -59,10 +60,11 @@ class Gates:
     """The arm that the plan is about. `results` grows by one a step; what the view says is asked anew at each gate."""
 
     compiled: Compiled
-    exposures: Sequence[Exposure]
+    exposures: list[Exposure]
     drawn: Sequence[float]
     off: Recorder
     told: Told = lambda _result: None
+    follower: Follower | None = None
     results: list[StepResult] = field(default_factory=list)
     arms: dict[int, Arms] = field(default_factory=dict)
     kills: list[Kill] = field(default_factory=list)
@@ -77,12 +79,30 @@ class Gates:
             if gate.act == "measure":
                 self._measure(gate, step, self._arms(gate, (index, gate.act, number), drill))
                 continue
+            if self.follower is not None and isinstance(step, SetWeight):
+                try:
+                    await self._follow(self.follower, self.compiled.stage_of(gate.step))
+                except TimeoutError as error:
+                    self._give_up(gate.step, step, str(error))
+                    return []
             result = self._conclude(gate.step, step, drill, self._arms(gate, (index, gate.act, number), drill))
             self.results.append(result)
             self.told(result)
             if result.stopped is not None:
                 return self._instead(result)
         return None
+
+    def _give_up(self, index: int, step: SetWeight, why: str) -> None:
+        """The operator has not turned the flag."""
+        unclear = StepResult(index, step.kind, label(step), step.weight, Outcome.INCONCLUSIVE, why, self.clock, 0.0)
+        self.results.append(replace(unclear, stopped="wait"))
+        self.told(self.results[-1])
+
+    async def _follow(self, follower: Follower, stage: Stage) -> None:
+        """Until the operator has turned the flag, whose own salt and rules then say who is exposed."""
+        await follower.until(stage.weight)
+        before = self.exposures[stage.number - 2].sandboxes if stage.number > 1 else ()
+        self.exposures[stage.number - 1] = follower.exposure(stage.weight, before)
 
     def _instead(self, result: StepResult) -> list[Step]:
         """Aborted: the safe variation for all, and one round that shows it; waiting: as it is."""
@@ -175,6 +195,8 @@ class Gates:
 
     def _drilled(self, blank: StepResult, step: DrillStep, arms: Arms, view: View) -> StepResult:
         drill = step.kill_switch
+        if self.compiled.plan.flag_source == "launchdarkly":
+            return replace(blank, outcome=Outcome.INCONCLUSIVE, detail="not thrown: this flag is its operator's")
         if arms.on.late:
             detail = f"{words.plural(arms.on.late, 'pause')} punched after the kill switch had had its time: EXPOSED"
             return replace(blank, outcome=Outcome.FAILED, detail=detail, stopped="abort")

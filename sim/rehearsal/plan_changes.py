@@ -7,16 +7,31 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from engine.errors import UserError
+from sim.flag_values import ServedFlags
 from sim.mutants.spec import Engine
 from sim.rehearsal.plan import Plan
+from sim.steps import Outage
 from sim.units import parse_duration
 
 
-def changed(plan: Plan, *, lease: str | None = None, mend: Sequence[str] = ()) -> Plan:
-    """The plan with another lease (`none`, `1s`) and with weaknesses mended; UserError for what it cannot have."""
+def changed(plan: Plan, *, lease: str | None = None, mend: Sequence[str] = (), source: str | None = None) -> Plan:
+    """The plan with another lease (`none`, `1s`), with weaknesses mended, or following LaunchDarkly's own flag.
+
+    UserError for what it cannot have.
+    """
+    if source is not None:
+        plan = _following(plan)
     if lease is not None:
         plan = _with_lease(plan, lease)
     return _mended(plan, mend) if mend else plan
+
+
+def _following(plan: Plan) -> Plan:
+    """The real flag, in real time; an outage of LaunchDarkly is not ours to make."""
+    if wrong := [index for index, step in enumerate(plan.steps) if isinstance(step, Outage)]:
+        place = plan.place(("steps", wrong[0]))
+        raise UserError(f"{place}: error: LaunchDarkly is not ours to break; remove the outage, or --source")
+    return plan.model_copy(update={"flags": ServedFlags(source="launchdarkly"), "time": "real"})
 
 
 def _with_lease(plan: Plan, lease: str) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from sim.rehearsal.analysis import Outcome
 from sim.rehearsal.cohorts import exposures
 from sim.rehearsal.compiled import compiled
 from sim.rehearsal.figures import saved
+from sim.rehearsal.follow import Follower
 from sim.rehearsal.gates import Gates, Recorder, Told
 from sim.rehearsal.plan import Plan
 from sim.rehearsal.propagation import blast_radius
@@ -31,9 +33,13 @@ async def rehearse(
     drawn = plan.propagation.draw(seed, plan.name)
     recorder = Recorder(off)
     without = await run_scenario(off.scenario, options, lambda step: progress(f"flag off {step}"), recorder.gate)
-    gates = Gates(on, exposed, drawn, recorder, told)
     began = time.monotonic()
-    result = await run_scenario(on.scenario, options, progress, gates.gate)
+    with contextlib.ExitStack() as stack:
+        follower = None
+        if plan.flag_source == "launchdarkly":
+            follower = stack.enter_context(contextlib.closing(Follower(plan, patience=options.time_limit / 2)))
+        gates = Gates(on, exposed, drawn, recorder, told, follower)
+        result = await run_scenario(on.scenario, options, progress, gates.gate)
     found = Rehearsal(
         plan=plan,
         decision="go",

@@ -30,6 +30,7 @@ def report(found: Rehearsal) -> str:
         _head(found),
         ["steps", *(f"  {step_line(each)}" for each in found.steps), *_not_taken(found)],
         _stages(found),
+        _cohorts(found),
         _metrics(found),
         _pools(found),
         _kill_switch(found),
@@ -100,6 +101,17 @@ def _stages(found: Rehearsal) -> list[str]:
     return ["stages (measured; with no event, the 95 % bound: 3/n; blast radius derived)", head] + [
         _stage(each, len(found.plan.sandboxes())) for each in found.stages
     ]
+
+
+def _cohorts(found: Rehearsal) -> list[str]:
+    """Who joined and left at each weight, and why the flag was decided as it was."""
+    lines = ["cohorts, by the SDK's evaluator (derived), and decisions by reason (measured)"]
+    for each in found.stages:
+        joins, leaves = len(each.exposure.joins), len(each.exposure.leaves)
+        change = f"+{joins}" + (f" -{leaves}, no superset" if leaves else ", nobody leaves")
+        reasons = ", ".join(f"{reason} {count}" for reason, count in each.on.reasons.items())
+        lines.append(f"  {each.stage.weight:>5g} % {change:<20} {reasons or 'no decision'}")
+    return lines
 
 
 def _stage(each: StageResult, fleet: int) -> str:

@@ -16,7 +16,7 @@ from sim.view import PauseView, View
 SEED = 42
 FULL = "{dirty: 100%, pattern: full}"
 SCATTERED = "{dirty: 60%, pattern: scattered}"
-SLOW = 200.0
+SLOW = 100.0
 FIRST = "web-0"
 
 
@@ -159,7 +159,7 @@ BEATS = (
         (
             *_FAILURE,
             Act(f"pause everybody: {FIRST} fails half-way and is discarded", _pause_everybody, read=6.0),
-            Act(f"may {FIRST} run again? it is asked", lambda _view: requests.resume([FIRST]), read=7.0),
+            Act(f"may {FIRST} run again? it is asked", lambda _view: requests.resume([FIRST]), read=6.0),
         ),
         workload=SCATTERED,
     ),

@@ -8,6 +8,8 @@ import pytest
 from junitparser import JUnitXml
 
 from sim.cli import main
+from sim.rehearsal.matrix import FAULTS, run_matrix, table
+from sim.rehearsal.plan import load_plan
 
 ROLLOUTS = Path(__file__).parents[3] / "scenarios" / "rollouts"
 
@@ -161,3 +163,19 @@ def test_a_dry_run_says_who_would_be_exposed_and_starts_nothing(
     assert main(["rehearse", str(plan), "--dry-run", "--runs-dir", str(tmp_path / "runs")]) == 0
     assert "nobody: one takes about 100 sandbox contexts" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_the_matrix_has_an_outcome_for_each_step_under_each_fault(tmp_path: Path) -> None:
+    plan = load_plan(written(tmp_path, SMALL.replace("ACTION", "abort")))
+    chosen = [each for each in FAULTS if each.name in {"first-chunk", "mid-copy", "freeze"}]
+    found = run_matrix(plan, tmp_path / "runs", jobs=2, memory=1 << 30, faults=chosen)
+    assert len(found.cells) == 6 * 3
+    assert found.bad == ()
+    by = {(each.step, each.fault): each.what for each in found.cells}
+    assert by[1, "first-chunk"] == "3 rolled back"
+    assert by[1, "mid-copy"] == "3 rolled back"  # the flag is off, and nothing is condemned
+    assert by[4, "mid-copy"] == "3 discarded"
+    assert by[4, "freeze"] == "held"
+    assert table(found)[0].split() == ["first-chunk", "mid-copy", "freeze"]

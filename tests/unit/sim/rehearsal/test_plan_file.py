@@ -7,7 +7,7 @@ import pytest
 from engine.errors import UserError
 from sim.rehearsal.plan import load_plan, load_plan_text
 from sim.rehearsal.plan_changes import changed
-from sim.scenario import ScenarioError
+from sim.scenario import ScenarioError, load_text
 
 ROLLOUTS = pathlib.Path(__file__).parents[4] / "scenarios" / "rollouts"
 
@@ -132,3 +132,8 @@ def test_a_weakness_is_mended_by_its_name_alone() -> None:
     assert changed(plan, mend=["not-gated"]).engine.mended == ("not-gated",)
     with pytest.raises(UserError, match="unknown weakness"):
         changed(plan, mend=["not-gate"])
+
+
+def test_a_plan_that_is_run_as_a_scenario_is_named_as_what_it_is() -> None:
+    with pytest.raises(ScenarioError, match=r"kind: a rollout plan is no scenario; use: snapdrill rehearse"):
+        load_text(SMALL, pathlib.Path("plan.yaml"))
