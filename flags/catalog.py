@@ -9,6 +9,11 @@ from typing import Any, Literal
 
 from engine.errors import UserError
 
+PUNCH = "memfd-punch-on-snapshot"
+BACKGROUND = "memfd-background-copy"
+USE_MEMFD = "use-memfd"
+DEDUP = "memfile-diff-dedup"
+
 Value = bool | Mapping[str, Any]
 """What a flag serves: true or false, or the object of a JSON flag."""
 
@@ -66,7 +71,7 @@ def is_on(value: Value) -> bool:
 
 CATALOG: tuple[Flag, ...] = (
     Flag(
-        key="memfd-punch-on-snapshot",
+        key=PUNCH,
         type="boolean",
         safe=False,
         read="each pause",
@@ -74,7 +79,7 @@ CATALOG: tuple[Flag, ...] = (
         summary="Free each copied piece of guest memory from the memfd at once; cannot be undone.",
     ),
     Flag(
-        key="memfd-background-copy",
+        key=BACKGROUND,
         type="boolean",
         safe=True,
         read="each pause",
@@ -82,7 +87,7 @@ CATALOG: tuple[Flag, ...] = (
         summary="Answer the pause once the header is known and copy the memory afterwards.",
     ),
     Flag(
-        key="use-memfd",
+        key=USE_MEMFD,
         type="boolean",
         safe=True,
         read="at resume",
@@ -90,7 +95,7 @@ CATALOG: tuple[Flag, ...] = (
         summary="Give the guest's memory to the node as a memfd; off, it is read from the process.",
     ),
     Flag(
-        key="memfile-diff-dedup",
+        key=DEDUP,
         type="json",
         safe={"enabled": False},
         read="each pause",

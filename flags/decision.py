@@ -6,12 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flags.catalog import FLAGS, Flag, Value, is_on
+from flags.catalog import DEDUP, FLAGS, Flag, Value, is_on
 
 if TYPE_CHECKING:  # the engine's modules need Linux; reading and checking flag files must not
     from engine.plan import PauseOptions
-
-DEDUP = "memfile-diff-dedup"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flags.catalog import CATALOG, FLAGS, Value, is_on
+from flags.catalog import CATALOG, DEDUP, FLAGS, PUNCH, USE_MEMFD, Value, is_on
 from flags.lint_references import reachable
 from flags.problem import Flags, Problem
 
-PUNCH, MEMFD, DEDUP = "memfd-punch-on-snapshot", "use-memfd", "memfile-diff-dedup"
 IN_PLACE, INFLIGHT = "in-place-checkpoint", "memfd-dedup-inflight-serve"
 
 
@@ -26,11 +25,11 @@ def combinations(sound: Flags) -> Iterator[Problem]:
 
 
 def _with_punching(values: dict[str, list[Value]]) -> Iterator[Problem]:
-    if not all(map(is_on, values[MEMFD])):
-        message = f'"{PUNCH}" is void where "{MEMFD}" is off'
+    if not all(map(is_on, values[USE_MEMFD])):
+        message = f'"{PUNCH}" is void where "{USE_MEMFD}" is off'
         production = "such a sandbox has no memfd: nothing is punched, and its pauses peak at about 2x"
-        fix = f'serve "{MEMFD}" true to everybody who may punch'
-        yield Problem(("flags", MEMFD), message, production, fix, "warning")
+        fix = f'serve "{USE_MEMFD}" true to everybody who may punch'
+        yield Problem(("flags", USE_MEMFD), message, production, fix, "warning")
     if any(map(is_on, values[IN_PLACE])):
         message = f'"{PUNCH}" is void with "{IN_PLACE}"'
         production = "an in-place checkpoint borrows the memory of a guest that goes on: it must never be punched"

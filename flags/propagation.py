@@ -13,6 +13,7 @@ from threading import Event
 from typing import Literal
 
 from engine.errors import EngineError
+from flags.catalog import PUNCH
 from flags.client import FlagClient
 from flags.context import SandboxAttributes
 from flags.file import FileFlags
@@ -23,7 +24,6 @@ from flags.streaming import LaunchDarklyFlags
 
 Way = Literal["file", "stream", "half-open", "half-open with lease"]
 
-_SWITCH = "memfd-punch-on-snapshot"
 _ANYBODY = SandboxAttributes(sandbox="probe", template="probe", team="probe")
 _RESOLUTION = 0.001
 _DEADLINE = 30.0
@@ -58,7 +58,7 @@ def _one_time(drill: _Drill, give_up: float) -> float | None:
 
 def _until(client: FlagClient, value: bool, give_up: float) -> float | None:
     began, pause = time.monotonic(), Event()
-    while client.decide(_ANYBODY).value(_SWITCH) is not value:
+    while client.decide(_ANYBODY).value(PUNCH) is not value:
         if time.monotonic() - began > give_up:
             return None
         pause.wait(_RESOLUTION)
@@ -74,7 +74,7 @@ def _drill(way: Way, lease: float) -> Iterator[_Drill]:
             with _closing(FileFlags(path)) as client:
                 yield _Drill(client, lambda: _write(path, True), lambda: _write(path, False))
         return
-    with Relay({_SWITCH: flag_from(_SWITCH, True)}) as relay:
+    with Relay({PUNCH: flag_from(PUNCH, True)}) as relay:
         stream = LaunchDarklyFlags("sdk-propagation", stream_uri=relay.uri)
         stream.wait_ready(_DEADLINE)
         leased = way == "half-open with lease"
@@ -94,18 +94,18 @@ def _closing(client: FlagClient) -> Iterator[FlagClient]:
 
 def _write(path: Path, value: bool) -> None:
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"flags": {_SWITCH: flag_from(_SWITCH, value)}}))
+    temporary.write_text(json.dumps({"flags": {PUNCH: flag_from(PUNCH, value)}}))
     temporary.replace(path)
 
 
 def _turn_on(relay: Relay, stream: LaunchDarklyFlags) -> None:
     """In force on return: what the last round left on its way may not turn the flag off again."""
     relay.thaw()
-    version = relay.set(flag_from(_SWITCH, True))
-    stream.wait_until(lambda: stream.version(_SWITCH) == version, _DEADLINE)
+    version = relay.set(flag_from(PUNCH, True))
+    stream.wait_until(lambda: stream.version(PUNCH) == version, _DEADLINE)
 
 
 def _turn_off(relay: Relay, *, freeze: bool) -> None:
     if freeze:
         relay.freeze()
-    relay.set(flag_from(_SWITCH, False))
+    relay.set(flag_from(PUNCH, False))

@@ -7,7 +7,7 @@ import contextlib
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,17 +53,8 @@ class Batch:
 
         `given` are the `KEY=VALUE` of the command line; each must be a variable that a scenario uses.
         """
-        scenarios: list[Scenario] = []
-        mistakes = []
         variables = _variables(given)
-        for path in discover(paths):
-            try:
-                made = load_all(path, variables)
-                scenarios += made
-                for each in made:
-                    check_source(each)
-            except UserError as error:
-                mistakes += str(error).splitlines()
+        scenarios, mistakes = read_all(paths, variables)
         if not mistakes:
             mistakes = _unused(variables, scenarios)
         names = list(dict.fromkeys(s.name for each in scenarios for s in each.sandboxes()))
@@ -71,8 +62,7 @@ class Batch:
             mistakes = [
                 f'no sandbox "{only}"; {did_you_mean(only, names)}' for only in options.only if only not in names
             ]
-        if mistakes:
-            raise UserError("\n".join(dict.fromkeys(mistakes)))  # several files may extend one that is wrong
+        refuse(mistakes)
         return cls([each for each in scenarios if _has(each, options.only)], options)
 
     def plan(self) -> str:
@@ -192,6 +182,27 @@ def _unused(variables: Iterable[str], scenarios: Sequence[Scenario]) -> list[str
         for name in variables
         if name not in known
     ]
+
+
+def read_all(paths: Sequence[Path], variables: Mapping[str, str] | None = None) -> tuple[list[Scenario], list[str]]:
+    """Every scenario of these files and folders, and every mistake that is in them."""
+    scenarios: list[Scenario] = []
+    mistakes: list[str] = []
+    for path in discover(paths):
+        try:
+            made = load_all(path, variables)
+            scenarios += made
+            for each in made:
+                check_source(each)
+        except UserError as error:
+            mistakes += str(error).splitlines()
+    return scenarios, mistakes
+
+
+def refuse(mistakes: Sequence[str]) -> None:
+    """Raise UserError with each mistake once, where there is one: several files may extend one that is wrong."""
+    if mistakes:
+        raise UserError("\n".join(dict.fromkeys(mistakes)))
 
 
 def _has(scenario: Scenario, only: Sequence[str]) -> bool:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+PUNCHED_PEAK = 8 << 20
+"""Bytes that a punching pause may need beyond its guest: two chunks in flight, with room."""
+
 
 class OverBudgetError(Exception):
     """A request that could not fit even on an otherwise idle node; says how much it would need."""

@@ -6,6 +6,7 @@ Nothing here depends on who executes: a unit says all that a run needs, and its 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,16 +16,16 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from engine.errors import EngineError, UserError
+from flags.catalog import PUNCH
+from sim.budget import PUNCHED_PEAK
+from sim.requirements import free_memory, missing
 from sim.run_folder import RUN_FILE, end_leftovers, read_record
 from sim.scenario import Inject, Scenario
-from sim.units import format_size
+from sim.units import HUGE_PAGE, format_size
 
 Keep = Literal["never", "failed", "always"]
 LOCAL = "local"
 """In the place of a cluster's address: one that is started for the purpose."""
-PUNCH = "memfd-punch-on-snapshot"
-PUNCHED_PEAK = 8 << 20
-HUGE_PAGE = 2 << 20
 RUN_OVERHEAD = 64 << 20
 """Bytes of a run beyond its guests and caches: what node, zygote and guests do not share, and the checkers' buffers."""
 SCRATCH = ".unit-"
@@ -218,6 +219,21 @@ class Pool(Protocol):
         """Why it can run this nowhere; None where it can."""
 
 
+def default_jobs() -> int:
+    """Runs at a time: one a CPU that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def default_memory() -> int:
+    """Bytes for all runs at a time: three quarters of what is available now."""
+    return free_memory() * 3 // 4
+
+
+def local_pool(jobs: int | None = None) -> LocalPool:
+    """A pool of `jobs` processes, as many as there are CPUs unless given, under the default memory."""
+    return LocalPool(jobs or default_jobs(), default_memory())
+
+
 def is_elsewhere(cluster: str | None) -> bool:
     """True where the workers are others', who say themselves what they have."""
     return cluster not in {None, LOCAL}
@@ -301,8 +317,6 @@ class LocalPool:
 
     def lacks(self, scenario: Scenario) -> str | None:
         """Why this machine cannot run it; None where it can."""
-        from sim.requirements import missing
-
         return missing(scenario)
 
     @staticmethod

@@ -10,9 +10,10 @@ from itertools import zip_longest
 from typing import Any
 
 from sim.digest import facts
+from sim.flag_view import PUNCH
 from sim.ledger import Entry
 from sim.report import judgements
-from sim.view import PUNCH, PauseView, View
+from sim.view import PauseView, View
 
 _DIGEST_LENGTH = 12  # as reports show it
 

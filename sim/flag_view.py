@@ -8,6 +8,10 @@ from typing import Any
 from sim import events
 from sim.ledger import Entry
 
+PUNCH = "memfd-punch-on-snapshot"
+BACKGROUND = "memfd-background-copy"
+"""As flags.catalog has them: a recording is folded without loading flags."""
+
 
 @dataclass(frozen=True, slots=True)
 class FlagChange:

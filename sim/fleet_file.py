@@ -27,11 +27,10 @@ from sim.fleet_spec import PageSize, Slug
 from sim.rehearsal.propagation import Propagation
 from sim.scenario_sources import ScenarioError, read_text
 from sim.strict import Finding, Strict, findings
-from sim.units import Duration, Percent, Size, format_size, show
+from sim.units import HUGE_PAGE, Duration, Percent, Size, format_size, show
 from sim.yaml_positions import Document, parse
 
 MOST = 100_000_000
-HUGE = 2 << 20
 
 PerHour = Annotated[float, Field(gt=0)]
 
@@ -128,7 +127,7 @@ class Fleet(Strict):
         names = [group.name for group in self.groups]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two groups are named {show(twice[0])}; give each a name of its own")
-        if self.node.hugetlb == 0 and any(group.page_size == HUGE for group in self.groups):
+        if self.node.hugetlb == 0 and any(group.page_size == HUGE_PAGE for group in self.groups):
             raise ValueError("a group has page_size: 2MiB; give node.hugetlb the size of its pool")
         return self
 

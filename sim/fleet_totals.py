@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from sim.distributions import mean
 from sim.figures import Figure
-from sim.fleet_file import HUGE, Fleet, FleetGroup
+from sim.fleet_file import Fleet, FleetGroup
 from sim.fleet_scale import ScaledFleet
+from sim.units import HUGE_PAGE
 
 
 def totals(fleet: Fleet) -> list[Figure]:
@@ -70,4 +71,4 @@ def _of(group: FleetGroup) -> float:
 
 def _memory(fleet: Fleet, *, huge: bool) -> float:
     """Resident bytes of the groups with such pages."""
-    return sum(_of(group) * group.resident / 100 for group in fleet.groups if (group.page_size == HUGE) == huge)
+    return sum(_of(group) * group.resident / 100 for group in fleet.groups if (group.page_size == HUGE_PAGE) == huge)

@@ -6,6 +6,7 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from flags.catalog import PUNCH
 from flags.inline import Rollout
 from sim import events
 from sim.checkers import Panel
@@ -209,9 +210,6 @@ def unfired_faults(view: View, places: dict[int, Place]) -> list[events.Judged]:
         for fault in view.faults
         if fault.fired == 0 and fault.fault_id in places
     ]
-
-
-PUNCH = "memfd-punch-on-snapshot"
 
 
 def rollouts_without_effect(scenario: Scenario, entries: Iterable[Entry], view: View) -> list[events.Judged]:

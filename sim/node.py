@@ -17,6 +17,7 @@ from engine.pause import Pause
 from engine.permit import CondemnedRecords
 from engine.resume import fill
 from engine.snapshot import Build, Header, template
+from flags.catalog import USE_MEMFD
 from flags.client import FlagClient
 from sim import events
 from sim.budget import Budget, OverBudgetError
@@ -32,8 +33,6 @@ from sim.pace import Paces
 from sim.pausing import GENERATIONS
 from sim.sandbox import STOP_REASONS, State, StopReason, check_transition, refusal
 from sim.track import Pace
-
-USE_MEMFD = "use-memfd"
 
 
 class Sandbox:

@@ -17,7 +17,7 @@ from engine.plan import PauseOptions
 from engine.process_memory import ProcessMemory
 from flags.decision import Decision, options
 from sim import events
-from sim.budget import OverBudgetError
+from sim.budget import PUNCHED_PEAK, OverBudgetError
 from sim.faults import FaultyEffects, Passage
 from sim.guest_handle import Guest, GuestError
 from sim.oracle import PAGE
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from sim.node import Node, Sandbox
 
 GENERATIONS = "generations"
-PUNCHED_PEAK = 8 << 20
-"""Bytes that a punching pause may need beyond its guest: two chunks in flight, with room."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from typing import Any
 from engine import linux
 from engine.errors import errno_name
 from sim.cgroup import MemoryCgroup, hierarchies
+from sim.units import HUGE_PAGE
 
-_HUGE_PAGE = 2 << 20
 _HUGE_POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB"
 _FDS_PER_GUEST = 4
 _NO_FD = -1
@@ -107,7 +107,7 @@ def host() -> dict[str, Any]:
         "memory": total,
         "memory_available": available,
         "page_size": mmap.PAGESIZE,
-        "hugetlb_free": _pool("free_hugepages") * _HUGE_PAGE,
+        "hugetlb_free": _pool("free_hugepages") * HUGE_PAGE,
         **_works(),
     }
 
@@ -199,8 +199,8 @@ def _hugetlb() -> Answer:
     """fallocate reserves a page; touching one of an empty pool would be SIGBUS."""
     pool = f"{_pool('free_hugepages')} of {_pool('nr_hugepages')} pages free"
     try:
-        with _memfd(_HUGE_PAGE, os.MFD_HUGETLB | os.MFD_HUGE_2MB) as fd:
-            os.posix_fallocate(fd, 0, _HUGE_PAGE)
+        with _memfd(HUGE_PAGE, os.MFD_HUGETLB | os.MFD_HUGE_2MB) as fd:
+            os.posix_fallocate(fd, 0, HUGE_PAGE)
     except OSError as error:
         return Answer(Available.NO, f"{errno_name(error)}: {error.strerror}; pool: {pool}")
     return Answer(Available.YES, f"one page taken and given back; pool: {pool}")
@@ -209,7 +209,7 @@ def _hugetlb() -> Answer:
 def _memory_cgroup() -> Answer:
     """Made as a run makes its own; where that is refused, asked once more for the reason."""
     name = f"probe-{os.getpid()}"
-    made = MemoryCgroup.make(name, _HUGE_PAGE)
+    made = MemoryCgroup.make(name, HUGE_PAGE)
     if made is not None:
         removed = made.remove()
         return Answer(Available.YES if removed else Available.LIMITED, f"made one with a limit in {made.folder.parent}")
@@ -224,7 +224,7 @@ def _refusal(folder: Path, limit_file: str) -> str:
     except OSError as error:
         return f"{errno_name(error)}: {error.strerror}"
     try:
-        (folder / limit_file).write_text(str(_HUGE_PAGE))
+        (folder / limit_file).write_text(str(HUGE_PAGE))
     except OSError as error:
         return f"{limit_file}: {errno_name(error)}: {error.strerror}"
     finally:

@@ -10,9 +10,8 @@ from engine.errors import UserError
 from engine.ranges import SPAN
 from sim.report.words import plural
 from sim.scenario import Inject, Scenario
-from sim.units import format_size
+from sim.units import HUGE_PAGE, format_size
 
-_HUGE = 2 << 20
 _FDS, _FDS_PER_GUEST = 64, 6  # of a node: its own, and a guest's while it is paused
 _LONGEST_SOCKET = 107  # bytes, unix(7)
 _HUGE_FREE = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
@@ -39,7 +38,7 @@ def missing(scenario: Scenario) -> str | None:
     need, free = needed_memory(scenario), free_memory()
     if need > free:
         return f"it needs {format_size(need)} of memory and {free >> 20} MiB are available"
-    huge = sum(each.memory // _HUGE for each in scenario.sandboxes() if each.page_size == _HUGE)
+    huge = sum(each.memory // HUGE_PAGE for each in scenario.sandboxes() if each.page_size == HUGE_PAGE)
     if huge > _free_huge_pages():
         return f"it needs {huge} free huge pages of 2 MiB and the pool has {_free_huge_pages()}; see snapdrill doctor"
     if "root" in scenario.requires and os.geteuid() != 0:

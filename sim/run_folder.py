@@ -92,6 +92,16 @@ def claim(run_dir: Path, runs_dir: Path) -> Path:
     return folder
 
 
+def remove(run_dir: Path) -> None:
+    """Remove an ended run's folder; a link to it as the latest goes too, and the folder of runs when it is empty."""
+    shutil.rmtree(run_dir, ignore_errors=True)
+    latest = run_dir.parent / LATEST
+    if latest.is_symlink() and not latest.exists():
+        latest.unlink(missing_ok=True)
+    if not any(run_dir.parent.iterdir()):
+        run_dir.parent.rmdir()
+
+
 def write_record(run_dir: Path, record: RunRecord) -> None:
     """Write run.json atomically."""
     partial = run_dir / f".{RUN_FILE}.partial"

@@ -71,6 +71,7 @@ __all__ = [
     "Expect",
     "Expectation",
     "FlagFile",
+    "FlagSource",
     "FlagStep",
     "Group",
     "Inject",
@@ -100,6 +101,7 @@ __all__ = [
     "load",
     "load_all",
     "load_text",
+    "source_of",
 ]
 
 
@@ -143,6 +145,16 @@ _FlagForms = FlagFile | ServedFlags | FlagValues
 Flags = Annotated[_FlagForms, PlainValidator(_flags, json_schema_input_type=_FlagForms)]
 Listed = Field(strict=False)  # a document's list becomes a tuple
 Requirement = Literal["hugetlb", "cgroup", "write_protect_scan", "root"]
+
+
+FlagSource = Literal["file", "inline", "relay", "launchdarkly"]
+
+
+def source_of(flags: _FlagForms) -> FlagSource:
+    """Where a node has such flags from."""
+    if isinstance(flags, FlagFile):
+        return "file"
+    return flags.source if isinstance(flags, ServedFlags) else "inline"
 
 
 class Scenario(Strict):
@@ -209,11 +221,9 @@ class Scenario(Strict):
         return self.path.parent / self.flags.file if isinstance(self.flags, FlagFile) else None
 
     @property
-    def flag_source(self) -> Literal["file", "inline", "relay", "launchdarkly"]:
+    def flag_source(self) -> FlagSource:
         """Where the node has its flags from."""
-        if isinstance(self.flags, FlagFile):
-            return "file"
-        return self.flags.source if isinstance(self.flags, ServedFlags) else "inline"
+        return source_of(self.flags)
 
     @property
     def flag_values(self) -> Mapping[str, InlineValue]:

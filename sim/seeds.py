@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
 from sim.cluster import Judgement, Pool, Unit, UnitResult
 from sim.fault_catalogue import kind_of
-from sim.run_folder import LATEST
+from sim.run_folder import remove
 from sim.scenario import Crash, Inject, Scenario
 from sim.swarm import largest_fleet
 from sim.swarm_draw import draw
@@ -102,7 +100,7 @@ class Seeds:
             if each.verdict == Verdict.INCONCLUSIVE:
                 self._count_unjudged(each)
         if found.run_dir is None and result.run_dir is not None:
-            _forget(result.run_dir)
+            remove(result.run_dir)
         return found
 
     def _outcome(self, seed: int, result: UnitResult) -> Seed:
@@ -221,13 +219,3 @@ def _huge_pages(scenario: Scenario, jobs: int) -> bool:
     if scenario.swarm is None or (2 << 20) not in (scenario.swarm.fleet.page_sizes or ()):
         return any(each.page_size == 2 << 20 for each in scenario.fleet)
     return bool(int(host()["hugetlb_free"]) >= jobs * largest_fleet(scenario.swarm, scenario.fleet))
-
-
-def _forget(run_dir: Path) -> None:
-    """Remove a run; what pointed at it as the latest goes too."""
-    shutil.rmtree(run_dir, ignore_errors=True)
-    latest = run_dir.parent / LATEST
-    if latest.is_symlink() and not latest.exists():
-        latest.unlink(missing_ok=True)
-    if not any(islice(run_dir.parent.iterdir(), 1)):
-        run_dir.parent.rmdir()

@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from sim.cluster import LocalPool, Pool, open_pool
+from sim.cluster import Pool, default_jobs, default_memory, open_pool
 from sim.report import seeds as report
-from sim.requirements import free_memory
 from sim.runner import RunOptions
 from sim.scenario import Scenario
 from sim.seeds import Seed, SeedOptions, Seeds, parse_seeds, run_seeds
 from sim.verdict import ExitCode, worst
-
-
-def local_pool(jobs: int | None = None) -> LocalPool:
-    """A pool of `jobs` processes, one a CPU unless given, under three quarters of the memory that is free."""
-    return LocalPool(jobs or default_jobs(), default_memory())
-
-
-def default_memory() -> int:
-    """Bytes for all runs at a time: three quarters of what is free now."""
-    return free_memory() * 3 // 4
-
-
-def default_jobs() -> int:
-    """One for each CPU that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def seed_options(seeds: str, options: RunOptions, *, jobs: int | None, fail_fast: bool) -> SeedOptions:

@@ -29,7 +29,7 @@ State = Literal["running", "pausing", "paused", "checkpointing", "resuming", "di
 AtLeastOne = Annotated[int, Field(ge=1)]
 ChunkIndex = Annotated[int, Field(ge=0)]
 
-_COMPARISONS = {
+COMPARISONS = {
     ">=": operator.ge,
     "<=": operator.le,
     "==": operator.eq,
@@ -47,7 +47,7 @@ class Comparison:
     number: int
 
     def holds(self, count: int) -> bool:
-        return bool(_COMPARISONS[self.operator](count, self.number))
+        return bool(COMPARISONS[self.operator](count, self.number))
 
     def __str__(self) -> str:
         return f"{self.operator}{self.number}"
@@ -317,10 +317,6 @@ class Inject(Strict):
         if self.hang is not None:
             return in_words_of_hang(self.hang)
         return self.how or self.errno or "EIO"
-
-    @property
-    def errno_number(self) -> int:
-        return int(getattr(errno_names, self.errno or "EIO"))
 
 
 class Clear(Strict):

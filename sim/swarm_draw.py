@@ -13,18 +13,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from flags.catalog import FLAGS
+from flags.catalog import FLAGS, PUNCH
 from flags.inline import as_written
 from sim.fault_catalogue import CATALOGUE, Kind
 from sim.places import FaultPoint
 from sim.scenario import Expect, Group, MetricExpectation, Scenario, Selection, StateExpectation, load_text
 from sim.scenario_text import scenario_text
 from sim.swarm import Span, Swarm
-from sim.units import format_size
+from sim.units import HUGE_PAGE, format_size
 from sim.yaml_positions import parse
 
-HUGE = 2 << 20
-PUNCH = "memfd-punch-on-snapshot"
 SETTLED = ["running", "discarded", "killed"]
 """What every sandbox comes to once nothing fails any more."""
 
@@ -100,7 +98,7 @@ def _group(
     block = rng.choice(bounds.block_sizes or (like.block_size or page,))
     unit = max(page, block)
     largest = max(each.memory for each in own)
-    memory = bounds.memory or Span(min(HUGE, largest), largest)
+    memory = bounds.memory or Span(min(HUGE_PAGE, largest), largest)
     group = {"name": f"{like.name}-{chr(ord('a') + index)}", "count": count, "memory": _memory(rng, memory, unit)}
     if page != 4096:
         group["page_size"] = format_size(page)
@@ -113,7 +111,7 @@ def _group(
 
 def _memory(rng: Draw, span: Span, unit: int) -> str:
     """Mostly whole chunks, sometimes what leaves an odd last one."""
-    step = HUGE if rng.random() < 0.7 else unit
+    step = HUGE_PAGE if rng.random() < 0.7 else unit
     step = step if span.low <= span.high // step * step and step % unit == 0 else unit
     low, high = -(-span.low // step), span.high // step
     return format_size(step * rng.randint(min(low, high), max(high, 1)))

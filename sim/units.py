@@ -12,6 +12,9 @@ SIZE = r"^([0-9]+)(KiB|MiB|GiB)$"
 PERCENT = r"^([0-9]+(?:\.[0-9]+)?)(%)$"
 DURATION = r"^([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)$"
 
+HUGE_PAGE = 2 << 20
+"""Bytes."""
+
 _SHIFTS = {"KiB": 10, "MiB": 20, "GiB": 30}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine import events as engine_events
 from sim import events
-from sim.flag_view import FlagChange, SourceView, Switch, is_for_some, next_source
+from sim.flag_view import PUNCH, FlagChange, SourceView, Switch, is_for_some, next_source
 from sim.ledger import Entry
 from sim.mutants.catalogue import wrong_engine
 from sim.track import NO_TRACK, OWN_PACE, Pace, Sample, Track, next_track, thinned
@@ -17,7 +17,6 @@ from sim.track import NO_TRACK, OWN_PACE, Pace, Sample, Track, next_track, thinn
 LOG_LENGTH = 500
 PEAKS = 8
 MOST_SAMPLES = 1000
-PUNCH = "memfd-punch-on-snapshot"
 
 
 @dataclass(frozen=True, slots=True)

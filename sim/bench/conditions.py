@@ -14,11 +14,10 @@ from pathlib import Path
 from engine import linux
 from engine.errors import UserError
 from sim.bench import candidates, screen
-from sim.bench.hugetlb import HUGE_PAGE
 from sim.bench.layouts import has_parent
 from sim.bench.rows import DISK, TMPFS, Row
 from sim.probe import host
-from sim.units import format_size
+from sim.units import HUGE_PAGE, format_size
 from sim.verdict import ExitCode
 
 SHM = "/dev/shm"  # noqa: S108 - asked for because it is tmpfs

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.errors import errno_name
+from sim.units import HUGE_PAGE
 
-HUGE_PAGE = 2 << 20
 POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from sim.bench import candidates, latencies, layouts, screen
 from sim.bench.candidates import GIB, Bench, Case, Taken
-from sim.bench.hugetlb import HUGE_PAGE
 from sim.oracle import PAGE
-from sim.units import format_size
+from sim.units import HUGE_PAGE, format_size
 
 TMPFS, DISK = "tmpfs", "disk"
 DESTS = (TMPFS, DISK)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.events import Event
 from engine.incarnation import start_time_of, state_of
 from sim import events
 from sim.ledger import EVENTS_FILE, Entry, Follower
@@ -151,8 +150,3 @@ def violation(sandbox: str, reason: str, **details: Any) -> dict[str, Any]:
 def page_violation(sandbox: str, reason: str, mismatch: Mismatch, **details: Any) -> dict[str, Any]:
     """A violation that one page shows."""
     return violation(sandbox, reason, page=mismatch.page, expected=mismatch.expected, found=mismatch.found, **details)
-
-
-def has(entries: Iterator[Entry], kind: type[Event]) -> bool:
-    """True where one of the entries is such an event."""
-    return any(isinstance(each.event, kind) for each in entries)

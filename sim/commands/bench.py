@@ -94,9 +94,10 @@ def _measure(chosen: list[Row], *, rounds: int, size: int, seed: int, cache_dir:
     from sim.bench.candidates import Bench
     from sim.bench.report import Report
     from sim.probe import host
+    from sim.units import HUGE_PAGE
 
     conditions.require_memory(size, chosen)
-    huge = any(row.case.page_size == hugetlb.HUGE_PAGE for row in chosen)
+    huge = any(row.case.page_size == HUGE_PAGE for row in chosen)
     machine = host()
     with (
         conditions.interrupts_between() as check,

@@ -27,7 +27,7 @@ from sim.verdict import ExitCode
 def command(only: tuple[str, ...], as_list: bool, jobs: int | None, runs_dir: Path, as_json: bool) -> ExitCode:
     """Replaced by the module's docstring."""
     from sim import self_test
-    from sim.seeds_batch import local_pool
+    from sim.cluster import local_pool
 
     if as_list:
         for name, wrong in self_test.names().items():

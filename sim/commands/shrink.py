@@ -35,7 +35,7 @@ SMALLEST = "smallest.yaml"
 @click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time.  [default: one a CPU]")
 def command(run: Path, seed: int | None, out: Path | None, tries: int, time_limit: float, jobs: int | None) -> int:
     """Replaced by the module's docstring."""
-    from sim.seeds_batch import default_jobs, local_pool
+    from sim.cluster import default_jobs, local_pool
     from sim.shrink_run import Subject, Trials, shrink
 
     subject = Subject.load(run, seed)

@@ -78,7 +78,7 @@ def command(
     as_json: bool,
 ) -> int:
     """Replaced by the module's docstring."""
-    from sim.cluster import is_elsewhere
+    from sim.cluster import default_jobs, default_memory, is_elsewhere
     from sim.sweep import batch, ci, report
     from sim.sweep.sweep import SweepOptions
 
@@ -91,8 +91,8 @@ def command(
         raise click.UsageError("--jobs and --memory are of this machine; the workers of a cluster say their own")
     swept = SweepOptions(
         runs_dir=runs_dir.absolute(),
-        jobs=jobs or batch.default_jobs(),
-        memory=sys.maxsize if is_elsewhere(cluster) else memory or batch.default_memory(),
+        jobs=jobs or default_jobs(),
+        memory=sys.maxsize if is_elsewhere(cluster) else memory or default_memory(),
         seed=seed,
         time_limit=time_limit,
         only=only,

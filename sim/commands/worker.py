@@ -27,9 +27,9 @@ def command(address: str, scheduler: bool, jobs: int | None, memory: str | None,
     """Replaced by the module's docstring."""
     import asyncio
 
+    from sim.cluster import default_jobs
     from sim.dask_worker import load_distributed, serve
     from sim.requirements import free_memory
-    from sim.seeds_batch import default_jobs
     from sim.units import parse_size
 
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import UserError
+from flags.catalog import PUNCH
 from sim.figures import in_gib
 from sim.fleet_file import Fleet, FleetGroup, FleetNode
 from sim.fleet_scale import CHUNK
@@ -18,7 +19,7 @@ from sim.forecast.forecast import table
 from sim.forecast.node_model import Nodes
 from sim.forecast.simulation import Demand, demand
 from sim.forecast.streams import stream
-from sim.forecast.virtual_fleet import PUNCH, VirtualFleet, virtual_fleet
+from sim.forecast.virtual_fleet import VirtualFleet, virtual_fleet
 from sim.probe import host
 from sim.runner import RunOptions, RunResult, run_scenario
 from sim.scenario import Scenario, load_text

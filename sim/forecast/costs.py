@@ -10,9 +10,8 @@ import numpy as np
 from sim.bench.calibration import Calibration, Cost
 from sim.distributions import Floats
 from sim.figures import Figure, Known
-from sim.fleet_file import HUGE
 from sim.forecast.virtual_fleet import VirtualFleet
-from sim.units import format_size
+from sim.units import HUGE_PAGE, format_size
 
 SMALL_PAGE = 4 << 10
 _PEAK_OVER = 4 << 20  # two chunks in flight
@@ -22,10 +21,10 @@ _ASSUMED_GIB_PER_S = {
     (SMALL_PAGE, "disk", True): 2.9,
     (SMALL_PAGE, "tmpfs", False): 2.4,
     (SMALL_PAGE, "tmpfs", True): 2.6,
-    (HUGE, "disk", False): 2.8,
-    (HUGE, "disk", True): 2.8,
-    (HUGE, "tmpfs", False): 2.3,
-    (HUGE, "tmpfs", True): 2.3,
+    (HUGE_PAGE, "disk", False): 2.8,
+    (HUGE_PAGE, "disk", True): 2.8,
+    (HUGE_PAGE, "tmpfs", False): 2.3,
+    (HUGE_PAGE, "tmpfs", True): 2.3,
 }
 """Of a machine with two cores; seconds of a pause matter only where pauses queue."""
 
@@ -61,20 +60,20 @@ class Costs:
         return seconds
 
     def _by_page(self, fleet: VirtualFleet, cache: str, punch: bool) -> tuple[Floats, Floats]:
-        small, huge = (self.cost(size, cache, punch=punch)[0] for size in (SMALL_PAGE, HUGE))
+        small, huge = (self.cost(size, cache, punch=punch)[0] for size in (SMALL_PAGE, HUGE_PAGE))
         fixed = np.where(fleet.huge, huge.fixed_ms, small.fixed_ms) / 1e3
         return fixed, np.where(fleet.huge, huge.ms_per_gib, small.ms_per_gib) / 1e3 / 2**30
 
     def over(self, fleet: VirtualFleet, cache: str) -> Floats:
         """Bytes beyond its own memory that each sandbox's pause needs at most while it punches."""
-        small, huge = (self.cost(size, cache, punch=True)[0].peak_over for size in (SMALL_PAGE, HUGE))
+        small, huge = (self.cost(size, cache, punch=True)[0].peak_over for size in (SMALL_PAGE, HUGE_PAGE))
         most: Floats = np.minimum(np.where(fleet.huge, huge, small), fleet.dirty)
         return most
 
     def figures(self, fleet: VirtualFleet, cache: str, now: datetime) -> list[Figure]:
         """Where they are from, with age and host, and each cost that this fleet uses."""
         said = [Figure("costs", _origin(self.calibration, now), "", "measured" if self.calibration else "assumed")]
-        for page, there in ((SMALL_PAGE, not fleet.huge.all()), (HUGE, bool(fleet.huge.any()))):
+        for page, there in ((SMALL_PAGE, not fleet.huge.all()), (HUGE_PAGE, bool(fleet.huge.any()))):
             for punch in (False, True) if there else ():
                 cost, known = self.cost(page, cache, punch=punch)
                 label = f"pause, {format_size(page)} pages, {cache}, {'punching' if punch else 'not punching'}"

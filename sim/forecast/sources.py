@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from engine.errors import UserError
-from sim.fleet_file import HUGE, Fleet, FleetGroup, FleetNode, PausesPerHour, is_fleet, load
+from sim.fleet_file import Fleet, FleetGroup, FleetNode, PausesPerHour, is_fleet, load
 from sim.rehearsal.plan import Plan, load_plan
 from sim.rehearsal.plan_steps import SetWeight
 from sim.scenario_sources import read_text
+from sim.units import HUGE_PAGE
 from sim.yaml_positions import parse
 
 STAGES = (0.0, 1.0, 10.0, 50.0, 100.0)
@@ -45,7 +46,7 @@ def of_plan(plan: Plan) -> Source:
     if plan.production is not None:
         per_minute, count = plan.production.pauses_per_minute, plan.production.sandboxes
     groups = _groups(plan, count, PausesPerHour(median=per_minute * 60 / count))
-    huge = sum(group.memory * group.count for group in plan.fleet if group.page_size == HUGE)
+    huge = sum(group.memory * group.count for group in plan.fleet if group.page_size == HUGE_PAGE)
     node = FleetNode(
         memory=plan.node.memory,
         hugetlb=huge,

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flags.bucket import bucket_of
+from flags.catalog import PUNCH
 from sim import distributions
 from sim.distributions import Floats, Ints
-from sim.fleet_file import HUGE, Fleet, FleetGroup
+from sim.fleet_file import Fleet, FleetGroup
 from sim.fleet_scale import CHUNK, shares
 from sim.forecast.streams import stream
+from sim.units import HUGE_PAGE
 
-PUNCH = "memfd-punch-on-snapshot"
 UNITS = ("sandbox", "team", "template", "cluster")
 CLUSTER = "local"
 _ALL = 100_000  # a rollout's weights are thousandths of a percent
@@ -80,7 +81,7 @@ def virtual_fleet(fleet: Fleet, count: int, seed: int, by: str = "sandbox") -> V
         resident=resident,
         dirty=dirty,
         chunks=chunks,
-        huge=np.array([group.page_size == HUGE for group, _ in parts])[of_group],
+        huge=np.array([group.page_size == HUGE_PAGE for group, _ in parts])[of_group],
         bucket=bucket,
     )
 

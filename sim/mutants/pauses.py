@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from engine.pause import PauseResult
+from flags.catalog import PUNCH
 from sim import events
 from sim.faults import FaultyEffects
 from sim.mutants import acts
@@ -16,8 +17,6 @@ from sim.sandbox import State
 
 if TYPE_CHECKING:
     from sim.node import Node, Sandbox
-
-PUNCH = "memfd-punch-on-snapshot"
 
 
 class BackgroundFailureSwallowed(Pausing):

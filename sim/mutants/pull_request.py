@@ -20,11 +20,10 @@ from engine.ranges import Chunk, runs, whole_pages
 from sim.faults import FaultyEffects
 from sim.mutants.acts import PunchesBehind, ResumeAfterPunch
 from sim.pausing import Admitted, Pausing
+from sim.units import HUGE_PAGE
 
 if TYPE_CHECKING:
     from sim.node import Node, Sandbox
-
-HUGE = 2 << 20
 
 
 class PunchFatalError(Exception):
@@ -96,7 +95,7 @@ class PullRequest(PunchesBehind, ResumeAfterPunch):
             return
         touched = self._runs[bisect_right(self._runs, start, key=lambda run: run.end) :]
         touched = touched[: bisect_right(touched, end - 1, key=lambda run: run.start)]
-        if "two-mib-alignment" in self._on and any(run.start % HUGE or run.end % HUGE for run in touched):
+        if "two-mib-alignment" in self._on and any(run.start % HUGE_PAGE or run.end % HUGE_PAGE for run in touched):
             raise PunchRefusedError("a dirty run is not aligned to 2 MiB")
         if not self._on & {"range-granular", "dirty-pages-only"}:
             yield start, end

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from sim.rehearsal.results import Rehearsal
 from sim.report import judgements, words
+from sim.units import HUGE_PAGE
 
 SHOWN, STAND_IN, NOT_HERE = "SHOWN", "SHOWN ON A STAND-IN", "NOT SHOWABLE HERE"
-_HUGE = 2 << 20
 
 
 def claims(found: Rehearsal) -> list[tuple[str, str]]:
     """(status, sentence), each about this rehearsal alone."""
-    huge = any(each.page_size == _HUGE for each in found.plan.sandboxes())
+    huge = any(each.page_size == HUGE_PAGE for each in found.plan.sandboxes())
     punched = sum(each.on.punched_pauses for each in found.stages)
     exact = next((e for e in judgements.invariants(found.on.view) if e.name == "bytes_exact"), None)
     made = []

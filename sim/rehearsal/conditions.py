@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import operator
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from sim.steps import COMPARISONS
 from sim.units import show
 
-_OPERATORS = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    "==": operator.eq,
-    "!=": operator.ne,
-    ">": operator.gt,
-    "<": operator.lt,
-}
 _FORM = re.compile(r"\s*result\s*(>=|<=|==|!=|>|<)\s*(-?[0-9]+(?:\.[0-9]+)?)\s*")
 
 
@@ -31,7 +23,7 @@ class Condition:
 
     def holds(self, result: float) -> bool:
         """Whether the result meets it."""
-        return bool(_OPERATORS[self.operator](result, self.bound))
+        return bool(COMPARISONS[self.operator](result, self.bound))
 
     def __str__(self) -> str:
         return f"result {self.operator} {self.bound:g}"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from flags import lint
-from flags.catalog import FLAGS, did_you_mean
+from flags.catalog import PUNCH, did_you_mean
 from flags.inline import RolloutKind
 from sim.flag_values import FlagKey
 from sim.fleet_spec import Group, Node, SandboxSpec, Slug, sandbox_specs
@@ -18,7 +18,7 @@ from sim.rehearsal.conditions import WrittenCondition
 from sim.rehearsal.measures import MEASURES
 from sim.rehearsal.plan_steps import AnyPlanStep, Camel
 from sim.rehearsal.propagation import Propagation
-from sim.scenario import FlagFile, Flags, ServedFlags
+from sim.scenario import FlagFile, Flags, FlagSource, source_of
 from sim.scenario_sources import ScenarioError, read_text
 from sim.strict import findings
 from sim.units import Duration, show
@@ -107,7 +107,7 @@ class Plan(Camel):
     kind: Literal["plan"]
     name: Slug
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
-    flag: FlagKey = "memfd-punch-on-snapshot"
+    flag: FlagKey = PUNCH
     safe: bool = False
     by: RolloutKind = "sandbox"
     time: Literal["virtual", "real"] = "virtual"
@@ -143,11 +143,9 @@ class Plan(Camel):
         return self._source.document
 
     @property
-    def flag_source(self) -> Literal["file", "inline", "relay", "launchdarkly"]:
+    def flag_source(self) -> FlagSource:
         """Where the node has its flags from."""
-        if isinstance(self.flags, FlagFile):
-            return "file"
-        return self.flags.source if isinstance(self.flags, ServedFlags) else "inline"
+        return source_of(self.flags)
 
     def origin(self, path: Path) -> Origin:
         """Where a part is written."""
@@ -204,8 +202,3 @@ def _flag_file_mistakes(plan: Plan) -> list[str]:
         return []
     _, found = lint.check(read_text(file))
     return [each.text(str(file)) for each in found if each.severity == "error"]
-
-
-def is_boolean(key: str) -> bool:
-    """Whether a flag can be rolled out by weights of true and false."""
-    return key in FLAGS and FLAGS[key].type == "boolean"

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from sim.batch import run_interruptibly
+from sim.cluster import default_jobs, default_memory
 from sim.flag_service import check_source
 from sim.outputs import Outputs
 from sim.rehearsal.cohorts import exposures
@@ -26,7 +27,6 @@ from sim.report.document import scenario_document, write_document
 from sim.report.junit import suite, write_junit
 from sim.requirements import missing
 from sim.runner import RunOptions
-from sim.sweep.batch import default_jobs, default_memory
 from sim.verdict import ExitCode
 
 REHEARSAL_FILE = "rehearsal.json"

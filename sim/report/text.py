@@ -8,17 +8,17 @@ from pathlib import Path
 
 import click
 
+from sim.flag_view import PUNCH
 from sim.report import judgements, words
 from sim.report.judgements import Judgement
 from sim.report.propagation import propagation, sentence
+from sim.units import HUGE_PAGE
 from sim.view import PauseView, View
 
-_PUNCH_FLAG = "memfd-punch-on-snapshot"
 _OUTCOMES = {"finished": "paused", "rolled-back": "rolled back", "discarded": "discarded"}
 _ALSO = {"checkpoint": "checkpointed", "refused": "refused"}
 _DIGEST_LENGTH = 12
 _OVER_SOCKETS = frozenset({"relay", "launchdarkly"})
-_HUGE = 2 << 20
 _MEASURED = "peaks and freed bytes, by the kernel's accounts; derived from them: ratios"
 
 
@@ -57,7 +57,7 @@ def _compared_flags(pauses: Sequence[PauseView]) -> list[str]:
     for pause in pauses:
         for flag, each in pause.decision.items():
             values.setdefault(flag, set()).add(_is_on(each.get("value")))
-    return [flag for flag, seen in values.items() if flag == _PUNCH_FLAG or len(seen) > 1]
+    return [flag for flag, seen in values.items() if flag == PUNCH or len(seen) > 1]
 
 
 def _is_on(value: object) -> bool:
@@ -187,7 +187,7 @@ def _cgroup_memory(view: View) -> str | None:
 def _stand_in(page_sizes: Iterable[int]) -> str | None:
     """How much of the claim this run carries: production guests have 2 MiB hugetlb pages."""
     claims = {
-        "SHOWN on 2 MiB hugetlb" if size == _HUGE else "SHOWN ON A STAND-IN (4 KiB shmem for 2 MiB hugetlb)"
+        "SHOWN on 2 MiB hugetlb" if size == HUGE_PAGE else "SHOWN ON A STAND-IN (4 KiB shmem for 2 MiB hugetlb)"
         for size in page_sizes
     }
     return "; ".join(sorted(claims)) or None

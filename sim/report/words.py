@@ -12,11 +12,10 @@ from typing import Any, Literal
 from engine import events as copying
 from engine.events import Event
 from sim import events
+from sim.flag_view import BACKGROUND, PUNCH
 from sim.ledger import Entry
 from sim.mutants.catalogue import wrong_engine
 
-PUNCH = "memfd-punch-on-snapshot"
-BACKGROUND = "memfd-background-copy"
 SAMPLES = (events.MemorySampled, events.GuestMeasured)
 """Events that measure and tell no story."""
 

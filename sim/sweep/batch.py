@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import time
@@ -11,18 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
-import psutil
 
-from engine.errors import UserError
+from sim.batch import read_all, refuse
 from sim.cluster import Pool, open_pool
-from sim.flag_service import check_source
-from sim.scenario import Scenario, discover, load_all
+from sim.scenario import Scenario
 from sim.sweep import report
 from sim.sweep.outcomes import VIOLATED, CaseResult
 from sim.sweep.sweep import Sweep, SweepOptions, choose, run
 from sim.verdict import ExitCode, worst
-
-_SHARE_OF_FREE = 0.75
 
 
 class TerminatedError(KeyboardInterrupt):
@@ -100,28 +95,9 @@ class SweepBatch:
 
 def load_scenarios(paths: Sequence[Path]) -> list[Scenario]:
     """Read every file before anything starts; raises UserError with every mistake of every file."""
-    scenarios, mistakes = list[Scenario](), []
-    for path in discover(paths):
-        try:
-            found = load_all(path)
-            for each in found:
-                check_source(each)
-            scenarios += found
-        except UserError as error:
-            mistakes.append(str(error))
-    if mistakes:
-        raise UserError("\n".join(mistakes))
+    scenarios, mistakes = read_all(paths)
+    refuse(mistakes)
     return scenarios
-
-
-def default_jobs() -> int:
-    """One a CPU that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def default_memory() -> int:
-    """Bytes: three quarters of what is available now."""
-    return int(psutil.virtual_memory().available * _SHARE_OF_FREE)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import cast
 
 from engine.errors import UserError
 from sim.cluster import Pool, Unit, UnitResult
-from sim.run_folder import LATEST
+from sim.run_folder import remove
 from sim.scenario import Scenario
 from sim.sweep.cases import Case, cases_of, only, points_of, shard
 from sim.sweep.documents import Swept
@@ -88,7 +87,8 @@ def choose(scenario: Scenario, options: SweepOptions, pool: Pool) -> Sweep:
     (clean,) = pool.run([unit])
     sweep = Sweep(scenario, swept, seed, clean)
     if sweep.unclean is None:
-        _forget(clean)
+        if clean.run_dir is not None:
+            remove(clean.run_dir)
         every = cases_of(points_of(clean.points, len(swept.steps)))
         sweep.found = len(every)
         sweep.cases = shard(only(every, options.only), *options.shard)
@@ -113,8 +113,8 @@ def run(
             for result in results:
                 done = result_of(by_name[result.name], result)
                 sweep.results.append(done)
-                if done.outcome not in _KEPT:
-                    _forget(result)
+                if done.outcome not in _KEPT and result.run_dir is not None:
+                    remove(result.run_dir)  # inconclusive in what is no verdict of a case
                 told(done)
                 if options.fail_fast and done.outcome == VIOLATED:
                     sweep.stopped = "--fail-fast"
@@ -138,13 +138,3 @@ def _units(sweep: Sweep, options: SweepOptions, deadline: float | None) -> Itera
 def _unit(scenario: Scenario, options: SweepOptions, name: str, text: str) -> Unit:
     unit = Unit.of(name, scenario, options.runs_dir)
     return replace(unit, text=text, time_limit=options.time_limit)
-
-
-def _forget(result: UnitResult) -> None:
-    """What a run kept although it is no finding: it was inconclusive in what is no verdict of a case."""
-    if result.run_dir is None:
-        return
-    shutil.rmtree(result.run_dir)
-    folder = result.run_dir.parent
-    if all(each.name == LATEST for each in folder.iterdir()):
-        shutil.rmtree(folder)

@@ -7,15 +7,14 @@ from typing import Any
 
 from engine import events as engine_events
 from engine import plan as plans
-from flags.catalog import FLAGS
+from flags.catalog import BACKGROUND, DEDUP, FLAGS, PUNCH
 from flags.decision import Decision, Evaluation, options
 from sim import events
 from sim.ledger import Entry
 from sim.trace.evidence import Finding, Trace
-from sim.view import PUNCH, PauseView
+from sim.view import PauseView
 
 _SEALED = "sealed"
-BACKGROUND, DEDUP = "memfd-background-copy", "memfile-diff-dedup"
 
 
 def judge(trace: Trace) -> Finding:

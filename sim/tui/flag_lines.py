@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flags.catalog import CATALOG, FLAGS, Flag, is_on
+from flags.catalog import CATALOG, FLAGS, PUNCH, Flag, is_on
 from flags.inline import Rollout, RolloutKind, as_written
 from sim.report import words
 from sim.tui import headlines
@@ -91,7 +91,7 @@ def lease_words(view: View) -> Spans:
 
 def _decided_line(view: View) -> Spans:
     """How the last pause of each sandbox was decided."""
-    said = [each.pause.decision[words.PUNCH] for each in view.sandboxes.values() if each.pause and each.pause.decision]
+    said = [each.pause.decision[PUNCH] for each in view.sandboxes.values() if each.pause and each.pause.decision]
     if not said:
         return (Span(" no pause has been decided yet", "muted"),)
     on = sum(1 for each in said if each["value"])

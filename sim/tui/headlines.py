@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flags.catalog import CATALOG, Flag
+from flags.catalog import BACKGROUND, CATALOG, PUNCH, Flag
 from sim.report import words
 from sim.tui import rows
 from sim.tui.spans import Piece, Span, Spans, Tone, fit, line_of, opposite, width, wrap
@@ -96,7 +96,7 @@ def _marks(once: int, memory: MemoryView, room: int) -> Spans:
     return (Span(line, "muted"),)
 
 
-SHORT = {words.PUNCH: "punch", words.BACKGROUND: "background"}
+SHORT = {PUNCH: "punch", BACKGROUND: "background"}
 ALWAYS_SHOWN = frozenset({"memfd-punch-on-snapshot", "memfd-background-copy"})
 
 
@@ -232,7 +232,7 @@ def _why(sandbox: SandboxView) -> str:
 
 
 def _plan(pause: PauseView) -> Spans:
-    punch = pause.decision.get(words.PUNCH)
+    punch = pause.decision.get(PUNCH)
     decided = f"punch {words.on_off(punch['value'])}, {words.reason(punch)}" if punch else "not decided yet"
     planned = f"; {pause.path}, {'punches' if pause.punch else 'does not punch'}" if pause.path else ""
     why = f": {pause.punch_reason}" if pause.punch_reason else ""

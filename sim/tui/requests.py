@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from flags.catalog import FLAGS, is_on
+from flags.catalog import BACKGROUND, FLAGS, PUNCH, is_on
 from flags.inline import ENABLED, InlineValue, as_written
 from sim.fault_catalogue import CRASH
 from sim.places import AtChunk, FaultPoint, Place
-from sim.report.words import BACKGROUND, PUNCH, flag_value
+from sim.report.words import flag_value
 from sim.steps import Outage
 from sim.tui.drive import Drive
 from sim.view import SandboxView, View

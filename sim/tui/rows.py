@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
 
+from flags.catalog import PUNCH
 from sim.report import words
 from sim.tui.spans import Span, Spans, Tone, fit
 from sim.view import PEAKS, PauseView, SandboxView
@@ -98,7 +99,7 @@ def _share(part: int, whole: int, cells: int) -> int:
 
 def decision_cell(sandbox: SandboxView) -> Spans:
     """What the flag said of the pause, or that the plan found punching not legal."""
-    evaluation = sandbox.pause.decision.get(words.PUNCH) if sandbox.pause else None
+    evaluation = sandbox.pause.decision.get(PUNCH) if sandbox.pause else None
     if sandbox.pause is None or evaluation is None:
         return NONE
     if evaluation["value"] and sandbox.pause.path is not None and not sandbox.pause.punch:
@@ -109,7 +110,7 @@ def decision_cell(sandbox: SandboxView) -> Spans:
 
 def reason_cell(sandbox: SandboxView) -> Spans:
     """Why the flag said so, in LaunchDarkly's words."""
-    evaluation = sandbox.pause.decision.get(words.PUNCH) if sandbox.pause else None
+    evaluation = sandbox.pause.decision.get(PUNCH) if sandbox.pause else None
     return NONE if evaluation is None else (Span(words.reason(evaluation), "muted"),)
 
 

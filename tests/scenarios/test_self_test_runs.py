@@ -13,10 +13,9 @@ import sys
 import pytest
 
 from sim import self_test
-from sim.cluster import LocalPool
+from sim.cluster import LocalPool, local_pool
 from sim.mutants.catalogue import SWITCHES
 from sim.scenario import load, load_text
-from sim.seeds_batch import local_pool
 from sim.shipped_files import scenario_folder
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from textual.app import App
-from textual.pilot import Pilot
 
 from flags.inline import Rollout
 from sim import events
 from sim.tui.app import FleetApp
+from tests.tui.looking import seen, until, until_seen
 from tests.tui.test_fleet_goldens import check, tell_a_story, text_of
 
 if TYPE_CHECKING:
@@ -22,22 +19,6 @@ PUNCH = "memfd-punch-on-snapshot"
 BACKGROUND = "memfd-background-copy"
 DEDUP = "memfile-diff-dedup"
 MIB = 1 << 20
-
-
-def seen(app: App[None]) -> str:
-    strips = app.screen._compositor.render_strips()
-    return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
-
-
-async def until(pilot: Pilot[None], condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}:\n{seen(pilot.app)}"
-        await pilot.pause(0.02)
-
-
-async def until_seen(pilot: Pilot[None], *words: str) -> None:
-    await until(pilot, lambda: all(word in seen(pilot.app) for word in words), f"the screen says {words!r}")
 
 
 def from_relay(drill: RecordedDrill) -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from textual.app import App
-from textual.pilot import Pilot
 
 from engine import events as engine_events
 from sim import events
 from sim.places import AtChunk
 from sim.tui.app import FleetApp
 from sim.tui.screens.help import HelpScreen
+from tests.tui.looking import seen, until, until_seen
 
 if TYPE_CHECKING:
     from tests.tui.conftest import RecordedDrill
@@ -25,23 +22,6 @@ BACKGROUND = "memfd-background-copy"
 
 def app_for(drill: RecordedDrill) -> FleetApp:
     return FleetApp(lambda: drill)
-
-
-def seen(app: App[None]) -> str:
-    """What is on screen, as text."""
-    strips = app.screen._compositor.render_strips()
-    return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
-
-
-async def until(pilot: Pilot[None], condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}:\n{seen(pilot.app)}"
-        await pilot.pause(0.02)
-
-
-async def until_seen(pilot: Pilot[None], words: str) -> None:
-    await until(pilot, lambda: words in seen(pilot.app), f"the screen says {words!r}")
 
 
 @pytest.mark.parametrize(

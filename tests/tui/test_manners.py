@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from textual.app import App
 from textual.pilot import Pilot
 
 from sim import events
 from sim.tui.app import FleetApp
 from sim.tui.glyphs import OTHER, to_ascii
 from sim.tui.themes import HIGH_CONTRAST
+from tests.tui.looking import seen, until
 
 if TYPE_CHECKING:
     from tests.tui.conftest import RecordedDrill
 
 SCREENS = {"fleet": "1", "flags": "2", "faults": "3", "memory": "4", "sandbox": "1 enter", "help": "question_mark"}
-
-
-def seen(app: App[Any]) -> str:
-    strips = app.screen._compositor.render_strips()
-    return "".join("".join(segment.text for segment in strip).rstrip() + "\n" for strip in strips)
-
-
-async def until(pilot: Pilot[None], condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}:\n{seen(pilot.app)}"
-        await pilot.pause(0.02)
 
 
 async def begun(pilot: Pilot[None]) -> None:
@@ -107,7 +93,7 @@ async def test_every_screen_fills_every_size_and_says_how_to_leave(
         drill.discard("web-2")
         await pilot.press(*SCREENS[screen].split())
         await pilot.pause()
-        lines = seen(app).splitlines()
+        lines = seen(app).split("\n")
         assert len(lines) == size[1]
         assert max(map(len, lines)) <= size[0]
         assert "q quit" in lines[-1]
@@ -122,7 +108,7 @@ async def test_resizing_at_any_time_draws_the_whole_screen(drill: RecordedDrill)
             for size in ((200, 60), (40, 10), (80, 24)):
                 await pilot.resize_terminal(*size)
                 await pilot.pause()
-                assert len(seen(app).splitlines()) == size[1]
+                assert len(seen(app).split("\n")) == size[1]
             if keys == "question_mark":
                 await pilot.press("escape")
 

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from textual.app import App
 
 from engine.events import Event
 from sim import events
 from sim.ledger import Entry
 from sim.stored_run import StoredRun
 from sim.tui.replay import ReplayApp
+from tests.tui.looking import seen
 
 if TYPE_CHECKING:
     from tests.tui.conftest import RecordedDrill
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
-
-
-def seen(app: App[Any]) -> str:
-    strips = app.screen._compositor.render_strips()
-    return "".join("".join(segment.text for segment in strip).rstrip() + "\n" for strip in strips)
 
 
 @pytest.fixture
@@ -139,7 +134,7 @@ async def test_a_replayed_run_looks_as_agreed(width: int, height: int, stored: S
     async with app.run_test(size=(width, height)) as pilot:
         await pilot.press("n")
         await pilot.pause()
-        shown = seen(app)
+        shown = seen(app) + "\n"
     golden = GOLDENS / f"replay-{width}x{height}.txt"
     if os.environ.get("UPDATE_GOLDENS"):
         golden.write_text(shown)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import pathlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from textual.app import App
-from textual.pilot import Pilot
 
 from engine import events as engine_events
 from sim import events
@@ -21,6 +18,7 @@ from sim.tui.stage.beats import BEATS, Beat
 from sim.verdict import Verdict
 from sim.view import View
 from tests.tui.conftest import RecordedDrill
+from tests.tui.looking import seen, until
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens"
 
@@ -68,18 +66,6 @@ class StagedDrill(RecordedDrill):
         return self.view()
 
 
-def seen(app: App[Any]) -> str:
-    strips = app.screen._compositor.render_strips()
-    return "".join("".join(segment.text for segment in strip).rstrip() + "\n" for strip in strips)
-
-
-async def until(pilot: Pilot[Any], condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 50
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}:\n{seen(pilot.app)}"
-        await pilot.pause(0.02)
-
-
 def stage(**options: Any) -> tuple[StageApp, list[StagedDrill]]:
     drills: list[StagedDrill] = []
 
@@ -110,7 +96,7 @@ async def test_the_arrow_goes_on_and_what_was_the_last_beats_peak_stays() -> Non
         await until(pilot, lambda: "✓ HELD" in seen(app), "everybody is paused")
         await pilot.press("right")
         await until(pilot, lambda: "FLAG ON" in seen(app) and "✓ HELD" in seen(app), "the next beat has played")
-        shown = seen(app)
+        shown = seen(app) + "\n"
         assert "peak 2.00x" in shown
         assert "peak 1.03x" in shown
         assert called(drills[0], "finish")
@@ -177,7 +163,7 @@ async def test_each_beat_looks_as_agreed(width: int, height: int, beat: Beat) ->
         await until(pilot, lambda: app._acts is not None and app._acts.done(), "it has played")
         app.look()
         await pilot.pause()
-        shown = seen(app)
+        shown = seen(app) + "\n"
     assert len(shown.strip("\n").splitlines()) <= 12
     golden = GOLDENS / f"stage-{beat.name}-{width}x{height}.txt"
     if os.environ.get("UPDATE_GOLDENS"):

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import pathlib
 import time
-from typing import Any
-
-from textual.app import App
-from textual.pilot import Pilot
 
 from sim.drill import Drill
 from sim.scenario import load_text
 from sim.tui.app import FleetApp
+from tests.tui.looking import until_seen
 
 SCENARIO = """\
 name: screen
@@ -22,18 +19,6 @@ flags: {memfd-punch-on-snapshot: false, memfd-background-copy: true}
 steps:
   - tick: 1
 """
-
-
-def seen(app: App[Any]) -> str:
-    strips = app.screen._compositor.render_strips()
-    return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
-
-
-async def until_seen(pilot: Pilot[Any], *words: str) -> None:
-    deadline = time.monotonic() + 30
-    while not all(word in seen(pilot.app) for word in words):
-        assert time.monotonic() < deadline, f"waited in vain for {words}:\n{seen(pilot.app)}"
-        await pilot.pause(0.05)
 
 
 async def test_a_punched_sandbox_whose_copy_failed_is_discarded_and_its_resume_refused(tmp_path: pathlib.Path) -> None:

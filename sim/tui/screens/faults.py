@@ -53,7 +53,6 @@ class FaultsScreen(LiveScreen):
         yield LinesWidget(lambda width, _: [key_line(FAULTS, width)], id="keys")
 
     def on_mount(self) -> None:
-        super().on_mount()
         self._log.add(filter(_is_told, self.live.view.log), gap=False)
 
     # -- drawing

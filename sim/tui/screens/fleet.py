@@ -54,7 +54,6 @@ class FleetScreen(LiveScreen):
 
     def on_mount(self) -> None:
         self._table.focus()
-        super().on_mount()
 
     # -- the run that is shown
 

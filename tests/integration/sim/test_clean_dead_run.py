@@ -21,11 +21,11 @@ from engine.incarnation import start_time_of
 from sim.run_folder import RunRecord, write_record
 folder, run = pathlib.Path(sys.argv[1]), sys.argv[2]
 (folder / "cache").mkdir()
-child = "import os, time; os.setsid(); os.fork(); print('up', flush=True); time.sleep(60)"
+child = "import os, time; os.setsid(); os.fork(); os.write(1, b'up\\\\n'); time.sleep(60)"
 subprocess.Popen([sys.executable, "-c", child], env={**os.environ, "SNAPDRILL_RUN": run})
 own = os.getpid(), start_time_of(os.getpid())
 write_record(folder, RunRecord(run, *own, None, None, None, None, str(folder / "cache"), str(folder), None, False))
-print("up", flush=True)
+os.write(1, b"up\\n")
 time.sleep(60)
 """
 

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 from engine.events import Event
+from flags import catalog
 from flags.lease import Lease
-from sim import events
+from sim import events, flag_view
 from sim.lease_watch import LeaseWatch
 from sim.ledger import Entry
 from sim.view import Fold, View
@@ -89,3 +90,7 @@ def test_an_overdue_heartbeat_is_told_of_until_the_lease_expires_and_then_once()
     ]
     watched.beat(3)
     assert watched.news_at(4.0) == events.LeaseMeasured(True, 0.25, 2.0)
+
+
+def test_the_keys_that_the_fold_knows_are_the_catalogue_s() -> None:
+    assert (flag_view.PUNCH, flag_view.BACKGROUND) == (catalog.PUNCH, catalog.BACKGROUND)

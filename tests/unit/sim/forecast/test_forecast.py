@@ -12,6 +12,7 @@ import pytest
 
 from engine.errors import UserError
 from flags.bucket import landing
+from flags.catalog import PUNCH
 from flags.context import SandboxAttributes, to_context
 from flags.inline import Rollout, flag_from
 from sim.fleet_file import Fleet, load, load_text
@@ -21,7 +22,7 @@ from sim.forecast.costs import Costs
 from sim.forecast.forecast import Asked, Forecast, forecast
 from sim.forecast.load import DAY, rate
 from sim.forecast.sources import Source, source
-from sim.forecast.virtual_fleet import PUNCH, virtual_fleet
+from sim.forecast.virtual_fleet import virtual_fleet
 from sim.rehearsal.plan import load_plan
 
 SHIPPED = pathlib.Path(__file__).parents[4] / "scenarios"

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-from flags.catalog import CATALOG
+from flags.catalog import CATALOG, PUNCH
 from sim import events
 from sim.flag_view import FlagChange, SourceView
-from sim.report.words import PUNCH
 from sim.tui import flag_lines
 from sim.tui.cohorts import cohort_now
 from sim.tui.flag_lines import Draft

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from flags.catalog import PUNCH
 from sim import events
 from sim.flag_view import SourceView
-from sim.report.words import PUNCH
 from sim.track import Pace
 from sim.tui import headlines, keys
 from sim.tui.spans import Span, text, width

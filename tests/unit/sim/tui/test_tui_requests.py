@@ -3,8 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from flags.catalog import BACKGROUND, PUNCH
 from sim.places import AtChunk
-from sim.report.words import BACKGROUND, PUNCH
 from sim.tui import requests
 from sim.tui.requests import Request
 from sim.view import SandboxView, View

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sim.report.words import PUNCH
+from flags.catalog import PUNCH
 from sim.tui import rows
 from sim.tui.spans import Spans, text, width
 from sim.view import PauseView, SandboxView

@@ -6,6 +6,7 @@ import pytest
 
 from engine import events as engine_events
 from engine.events import Event
+from flags.catalog import BACKGROUND, PUNCH
 from sim import events
 from sim.ledger import Entry
 from sim.report import words
@@ -47,7 +48,7 @@ def test_a_refusal_is_said_with_its_reason() -> None:
 def test_an_outage_of_the_flags_is_said_from_its_begin_to_its_end() -> None:
     told: list[Event] = [
         events.OutageBegan("refuse", "HTTP 503"),
-        events.FlagSet(words.PUNCH, False, effective=False),
+        events.FlagSet(PUNCH, False, effective=False),
         events.FlagSourceChanged("INTERRUPTED", "HTTP 503 from LaunchDarkly"),
         events.OutageEnded(),
         events.FlagSourceChanged("VALID", None),
@@ -63,8 +64,8 @@ def test_an_outage_of_the_flags_is_said_from_its_begin_to_its_end() -> None:
 
 def test_a_decision_is_said_in_the_flags_own_words() -> None:
     flags = {
-        words.PUNCH: {"value": True, "reason": "RULE_MATCH"},
-        words.BACKGROUND: {"value": False, "reason": "FALLTHROUGH"},
+        PUNCH: {"value": True, "reason": "RULE_MATCH"},
+        BACKGROUND: {"value": False, "reason": "FALLTHROUGH"},
     }
     assert said(events.Decided(flags)) == (
         "web-3 pausing, decided: punch on (rule match), background copy off (fallthrough)"
