@@ -89,10 +89,6 @@ class Cache:
         except OSError:  # before Linux 6.5: what was written counts as cached
             return chunk.length
 
-    def is_published(self, index: int) -> bool:
-        """True where chunk `index` may be read."""
-        return self._published[index]
-
     def take_wanted(self) -> int | None:
         """The index of a chunk that a reader waits for, for the copier to take next."""
         with self._changed:

@@ -51,6 +51,7 @@ class ChunkCopier:
         self._emit = emit
         self._queue = deque(plan.chunks)
         self._first: Chunk | None = None
+        self._buffers: list[_Buffers] = []  # one a worker, until it has taken it
         self._lock = threading.Lock()
         self._failure: Exception | None = None
         self.permit: PunchPermit | None = None
@@ -58,11 +59,16 @@ class ChunkCopier:
         self.digests = cache.digests
 
     def copy_first(self, stop: Callable[[], None]) -> None:
-        """Copy and publish chunk 0 alone, where there is one; `stop` raises if the pause was cancelled."""
+        """Copy and publish chunk 0 alone, where there is one; `stop` raises if the pause was cancelled.
+
+        Memory for both workers is taken here: where there is none, the pause can still roll back.
+        """
         stop()
         if self._queue:  # the lowest, whatever a reader waits for: only its failure may roll back
             self._first = self._queue.popleft()
-            self._copy(self._first, _Buffers(self._plan))
+            workers = 2 if len(self._queue) > 1 else 1
+            self._buffers = [_Buffers(self._plan) for _ in range(workers)]
+            self._copy(self._first, self._buffers[0])
 
     def punch_owed_to_nobody(self) -> None:
         """Free, where there is a permit, pages that hold no dirty block, then chunk 0, which is published already."""
@@ -97,7 +103,7 @@ class ChunkCopier:
             buffers: _Buffers | None = None  # none for a worker that finds nothing to do
             while self._failure is None and (chunk := self._next()) is not None:
                 stop()
-                buffers = buffers or _Buffers(self._plan)
+                buffers = buffers or self._buffers.pop()
                 self._copy(chunk, buffers)
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
             with self._lock:

@@ -100,9 +100,9 @@ class GuestProcess:
 
     def close(self) -> None:
         """Close the pidfd; the process is not touched."""
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+        pidfd, self.pidfd = self.pidfd, -1  # first: nobody may signal whoever gets its number
+        if pidfd >= 0:
+            os.close(pidfd)
 
     def _signal(self, number: signal.Signals) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Header mapping: which build holds which range of memory; create, merge, normalise, look up. Pure.
+"""Header mapping: which build holds which range of memory; create, merge, normalise, validate. Pure.
 
 Offsets, lengths and storage offsets are bytes, all multiples of 4096. A build of None means zeros, stored
 nowhere.
@@ -180,25 +180,6 @@ def validate(mapping: Mapping) -> None:
     starts = np.concatenate((rows.offset, [mapping.size]))
     _require_none(ends < starts, starts, "a gap before it")
     _require_none(ends > starts, starts, "an overlap with the extent before it")
-
-
-def lookup(mapping: Mapping, offset: int) -> tuple[str | None, int, int]:
-    """(build, storage offset, bytes until the extent ends) for a memory offset; build None is zeros.
-
-    Raises MappingError for an offset outside the mapping or not a multiple of 4096.
-    """
-    if not 0 <= offset < mapping.size:
-        raise MappingError(f"offset {offset} lies outside the mapping of {mapping.size} bytes")
-    if offset % UNIT:
-        raise MappingError(f"offset {offset} is not a multiple of {UNIT}")
-    rows = mapping.extents
-    at = int(np.searchsorted(rows.offset, offset, side="right")) - 1
-    shift = offset - int(rows.offset[at]) if at >= 0 else 0
-    if at < 0 or shift >= rows.length[at]:
-        raise MappingError(f"offset {offset} is in no extent: validate the mapping first")
-    build = int(rows.build[at])
-    length = int(rows.length[at]) - shift
-    return (None, 0, length) if build == NIL else (rows.builds[build], int(rows.storage[at]) + shift, length)
 
 
 def stored_lengths(mapping: Mapping) -> dict[str, int]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from engine import mapping as maps
 from engine import plan as plans
-from engine.cache import MEMFILE, Cache
+from engine.cache import Cache
 from engine.copy import ChunkCopier, ChunkError
 from engine.dedup import PAGE, ParentReader
 from engine.dirty import DirtySet, Tracker
@@ -42,7 +42,7 @@ from engine.plan import MemoryFacts, PauseOptions, PausePlan
 from engine.process_memory import ProcessMemory
 from engine.ranges import chunks, in_smaller_blocks
 from engine.resume import open_chain
-from engine.snapshot import PARENTS, Header, parents_of, pinning, write_attachments
+from engine.snapshot import PARENTS, Header, check_build, parents_of, pinning, write_attachments
 
 
 class Outcome(StrEnum):
@@ -75,7 +75,10 @@ class PauseRequest:
 
 @dataclass(frozen=True, slots=True)
 class PauseResult:
-    """What a pause did, by the kernel's account; bytes, milliseconds. None where it does not apply."""
+    """What a pause did, by the kernel's account; bytes, milliseconds. None where it does not apply.
+
+    With `parent_damaged` a build that it was to stand on cannot be read: so will every pause that asks for that parent.
+    """
 
     outcome: Outcome
     error: str | None
@@ -88,6 +91,7 @@ class PauseResult:
     peak_ratio: float | None
     copy_ms: float | None
     header: Header | None
+    parent_damaged: bool = False
 
 
 class Pause:
@@ -97,13 +101,14 @@ class Pause:
         self._request = request
         self._effects = effects or Effects()
         self._emit = emit
-        self._lock = threading.RLock()  # a listener that cancels may be called while it is held
+        self._lock = threading.RLock()  # never held over an act: whoever cancels may be an event loop
         self._cancelled = False
         self._committed = False
         self._condemned = False
         self._condemning = False
         self._condemn_error: str | None = None
         self._settled = threading.Event()
+        self._waiting: list[Callable[[], None]] = []
         self._result: PauseResult | None = None
         self._begun = time.perf_counter()
         self.plan: PausePlan | None = None
@@ -141,9 +146,13 @@ class Pause:
             raise TimeoutError(f"the copy of build {self._request.build} did not end within {deadline} s")
         return self._result
 
-    def is_settled(self) -> bool:
-        """True once nothing more will happen."""
-        return self._settled.is_set()
+    def when_settled(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called once nothing more will happen: by the thread that ended the pause, or at once."""
+        with self._lock:
+            if not self._settled.is_set():
+                self._waiting.append(tell)
+                return
+        tell()
 
     def cancel(self) -> bool:
         """Ask for a roll-back; False where the guest is condemned, or all is copied: then the pause goes on."""
@@ -174,7 +183,8 @@ class Pause:
 
     def _prepare(self) -> None:
         request = self._request
-        self._check_parent()
+        if (size := request.parent.mapping.size) != request.memory.size:
+            raise EngineError(f"the parent holds {size} bytes, the memfd has {request.memory.size}")
         self._effects.confirm_stopped(request.guest)
         dirty = self._effects.scan(request.tracker, request.guest, request.memory, request.block_size)
         facts = self._facts(request.block_size)
@@ -196,20 +206,16 @@ class Pause:
         # Before the guest is condemned: space may lack, and from here on the parents may not be deleted.
         with pinning(request.builds):
             write_attachments({**request.attachments, PARENTS: parents_of(request.parent)}, cache.folder)
-            self._check_parent()  # it may have been deleted since it was compared with
+            self._check_parents()
         self._copier = ChunkCopier(request.memory, plan, cache, self._meter, self._effects, self._emit)
 
-    def _check_parent(self) -> None:
-        """A build may be a parent only when it is finished: its clean pages are about to be freed."""
-        parent = self._request.parent.mapping
-        if parent.size != self._request.memory.size:
-            raise EngineError(f"the parent holds {parent.size} bytes, the memfd has {self._request.memory.size}")
-        for name, length in maps.stored_lengths(parent).items():
-            memfile = self._request.builds / name / MEMFILE
-            if not memfile.is_file():
-                raise EngineError(f"the parent build {name} is not finished: nothing may stand on it yet")
-            if (size := memfile.stat().st_size) < length:
-                raise CorruptBuildError(f"the parent build {name} has {size} bytes of the {length} that are needed")
+    def _check_parents(self) -> None:
+        """What is clean is about to be given up: each build that holds some of it must be there, finished and whole.
+
+        `check_build` says what of that is not looked at here. Raises CorruptBuildError.
+        """
+        for build, length in maps.stored_lengths(self._request.parent.mapping).items():
+            check_build(self._request.builds, build, length)
 
     def _facts(self, block_size: int) -> MemoryFacts:
         request = self._request
@@ -219,7 +225,7 @@ class Pause:
             block_size=block_size,
             seals=request.memory.refresh_seals(),
             consumed=not request.checkpoint,
-            parent_finished=True,  # as `_check_parent` saw
+            parent_finished=True,  # or `_check_parents` ends the pause
             memfd=isinstance(request.memory, Memfd),
         )
 
@@ -259,10 +265,10 @@ class Pause:
         copier, plan = self._parts()
         if self._request.checkpoint:
             raise EngineError("a checkpoint's guest goes on: it may not be condemned")
-        with self._lock:  # a cancel comes before the record or after it, never between
-            if self._cancelled:
-                raise CancelledPauseError("the caller cancelled the pause")
-            permit = self._write_record()
+        with self._lock:  # a cancel comes before the record is begun, or is refused
+            self._stop_if_cancelled()
+            self._condemning = True
+        permit = self._write_record()
         if permit is None:
             return
         self._emit(Condemned(self._request.build))
@@ -272,16 +278,14 @@ class Pause:
     def _write_record(self) -> PunchPermit | None:
         request = self._request
         try:
-            self._condemning = True  # to refuse a cancel by this very thread, which the lock lets in
-            try:
-                permit = self._effects.condemn(request.condemned, request.guest, request.build)
-            finally:
-                self._condemning = False
-        except (OSError, EngineError) as error:
+            permit = self._effects.condemn(request.condemned, request.guest, request.build)
+        except Exception as error:  # noqa: BLE001 - the teardown asks too, and its waiters must be told all the same
+            self._condemning = False
             self._condemn_error = str(error)
             self._say(CondemnFailed(str(error)))
             return None
-        self._condemned = True
+        self._condemned = True  # first: a cancel is refused throughout
+        self._condemning = False
         return permit
 
     # -- the rest of the copy, in the background or not
@@ -403,7 +407,11 @@ class Pause:
                 with contextlib.suppress(OSError):
                     if each is not None:
                         each.close()
-        self._settled.set()
+        with self._lock:
+            self._settled.set()
+        for tell in self._waiting:
+            with contextlib.suppress(Exception):  # each of the others waits too
+                tell()
 
     def _remember(self, outcome: Outcome, error: BaseException | None, header: Header | None) -> None:
         copier, meter = self._copier, self._meter
@@ -419,6 +427,7 @@ class Pause:
             peak_ratio=meter.peak_ratio if meter else None,
             copy_ms=(time.perf_counter() - self._begun) * 1e3 if copier else None,
             header=header,
+            parent_damaged=isinstance(error, CorruptBuildError),
         )
 
     def _freed(self) -> int:

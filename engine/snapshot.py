@@ -81,19 +81,24 @@ def to_bytes(header: Header) -> bytes:
 
 def from_bytes(data: bytes, name: str) -> Header:
     """Read a header back; raises CorruptBuildError, naming `name`, unless it is whole and says something valid."""
+    text, columns = _whole(data, name)
+    try:
+        return _from_parts(json.loads(text), bytes(columns))
+    except (MappingError, KeyError, TypeError, ValueError) as error:
+        raise CorruptBuildError(f"{name}: {error}") from error
+
+
+def _whole(data: bytes, name: str) -> tuple[bytes, memoryview]:
+    """A header's JSON and its columns, once length and checksum say that they are as they were written."""
     if len(data) < _PREFIX.size + _DIGEST or data[: len(_MAGIC)] != _MAGIC:
         raise CorruptBuildError(f"{name}: not a header of this version")
     _, text_length, columns_length = _PREFIX.unpack_from(data)
-    body = data[:-_DIGEST]
+    body = memoryview(data)[:-_DIGEST]
     if len(body) != _PREFIX.size + text_length + columns_length:
         raise CorruptBuildError(f"{name}: the header is cut short or has bytes after its end")
     if xxhash.xxh3_128_digest(body) != data[-_DIGEST:]:
         raise CorruptBuildError(f"{name}: the header's checksum does not match")
-    try:
-        meta = json.loads(body[_PREFIX.size : _PREFIX.size + text_length])
-        return _from_parts(meta, body[_PREFIX.size + text_length :])
-    except (MappingError, KeyError, TypeError, ValueError) as error:
-        raise CorruptBuildError(f"{name}: {error}") from error
+    return bytes(body[_PREFIX.size : _PREFIX.size + text_length]), body[_PREFIX.size + text_length :]
 
 
 def _from_parts(meta: dict[str, Any], columns: bytes) -> Header:
@@ -165,6 +170,30 @@ def _stands_on(folder: Path) -> tuple[str, ...]:
     except (FileNotFoundError, NotADirectoryError, ValueError, CorruptBuildError):
         return ()
     return ()
+
+
+def check_build(builds: Path, build: str, length: int) -> None:
+    """Ask of a finished build, cheaply, what a resume will: its header whole and its own, `length` bytes in its cache.
+
+    Raises CorruptBuildError. Chunks are compared with their digests only where the cache was written to after its
+    header (mtime). Not noticed, and refused by a resume alone: bytes that were wrong before the header was written,
+    that changed within a tick of the clock after it (at most 10 ms), or that changed without a write (a failing disk).
+    """
+    name, folder = f"build {build}", builds / build
+    try:
+        text, _ = _whole((folder / HEADER).read_bytes(), name)
+        header, cache = os.stat(folder / HEADER), os.stat(folder / MEMFILE)
+    except OSError as error:
+        raise CorruptBuildError(f"{name} is not finished or cannot be read: {error.strerror}") from error
+    meta = json.loads(text)
+    if meta["build"] != build:
+        raise CorruptBuildError(f"{name}: its header is that of build {meta['build']}")
+    stored = sum(meta["chunk_lengths"])
+    if min(stored, cache.st_size) < max(stored, length):
+        raise CorruptBuildError(f"{name}: its cache has {cache.st_size} bytes of {max(stored, length)}")
+    if cache.st_mtime_ns > header.st_mtime_ns:
+        with contextlib.closing(Build.open(builds, build)) as touched:
+            touched.verify()
 
 
 class Build:

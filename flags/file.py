@@ -11,7 +11,7 @@ from typing import Any
 from engine.errors import UserError
 from flags.client import SourceStatus
 from flags.document import Document
-from flags.launchdarkly import Evaluator, InProcessSource, Items, refusal
+from flags.launchdarkly import CLOSE_SECONDS, Evaluator, InProcessSource, Items, refusal
 from flags.lint import SECTIONS, Finding, check
 
 POLL_SECONDS = 0.05
@@ -29,17 +29,11 @@ class FileFlags(Evaluator):
         self._path = path
         self._lock = RLock()  # a subscriber may refresh
         self._seen = _look(path)
-        sections, self._warnings = _load(path, self._seen)
-        self._source = InProcessSource(*sections)
+        self._source = InProcessSource(*_load(path, self._seen))
         super().__init__(self._source)
         self._closed = Event()
         self._poller = Thread(target=self._follow, args=(poll,), name="flags.file", daemon=True)
         self._poller.start()
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What is odd about the content in force, but served."""
-        return self._warnings
 
     def refresh(self) -> SourceStatus:
         """Look at the file now: what was written before is in force, or refused, when this returns."""
@@ -53,12 +47,12 @@ class FileFlags(Evaluator):
     def close(self) -> None:
         self._closed.set()
         if self._poller is not current_thread():
-            self._poller.join()
+            self._poller.join(CLOSE_SECONDS)  # a subscriber may be at work on it, or the file system in no hurry
         super().close()
 
     def _take(self, look: bytes | str) -> None:
         try:
-            sections, self._warnings = _load(self._path, look)
+            sections = _load(self._path, look)
         except UserError as error:
             self._source.interrupt(str(error))
         else:
@@ -109,13 +103,12 @@ def _examine(path: Path, look: bytes | str) -> tuple[Document | None, list[Findi
     return document, findings
 
 
-def _load(path: Path, look: bytes | str) -> tuple[tuple[Items, Items], tuple[str, ...]]:
-    """Flags, segments and warnings of what was read; UserError where it cannot be served."""
+def _load(path: Path, look: bytes | str) -> tuple[Items, Items]:
+    """Flags and segments of what was read; UserError where it cannot be served. What is only odd is the linter's."""
     document, findings = _examine(path, look)
     if document is None or _errors(findings):
         raise UserError("\n".join(finding.text(str(path)) for finding in findings))
-    sections = document.value["flags"], document.value.get("segments", {})
-    return sections, tuple(finding.text(str(path)) for finding in findings)
+    return document.value["flags"], document.value.get("segments", {})
 
 
 def _decode(path: Path, content: bytes) -> str:

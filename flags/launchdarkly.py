@@ -38,6 +38,8 @@ Items = Mapping[str, Mapping[str, Any]]
 """Flags or segments in LaunchDarkly's JSON form, by key. `version` may be left out."""
 
 CLOSE_SECONDS = 2.0
+_OTHERS = 1.5
+"""All of an environment's flags at once, where they are no more than so many times those that are asked for."""
 
 
 class InProcessSource(UpdateProcessor):
@@ -167,6 +169,10 @@ class Store(FeatureStore):
     def initialized(self) -> bool:
         return self._ready
 
+    def count(self) -> int:
+        """How many flags there are, deleted ones with them."""
+        return len(self._items[FEATURES])
+
     def flags(self, keys: Iterable[str]) -> list[Any]:
         """Each flag as it is now, None where there is none; a change makes another, which is unequal."""
         items = self._items[FEATURES]
@@ -202,9 +208,24 @@ class Evaluator:
         while now != before:
             before = now
             state = self._client.data_source_status_provider.status.state.name
-            details = [self._client.variation_detail(flag.key, context, flag.safe) for flag in flags]
+            details = self._details(flags, context)
             now = self._store.flags(keys)
         return tuple(map(_evaluation, flags, details, now, repeat(state)))
+
+    def _details(self, flags: Sequence[Flag], context: Context) -> list[EvaluationDetail]:
+        """In one call for all, which takes half the time, unless many others would be evaluated with them.
+
+        It tells the same of each flag that served a variation; the rest is asked for one by one, with its default.
+        """
+        at_once = self._store.count() <= len(flags) * _OTHERS
+        told = self._client.all_flags_state(context, with_reasons=True).to_json_dict() if at_once else {}
+        known = told.get("$flagsState", {})
+        return [
+            EvaluationDetail(told[flag.key], known[flag.key]["variation"], known[flag.key]["reason"])
+            if "variation" in known.get(flag.key, ())
+            else self._client.variation_detail(flag.key, context, flag.safe)
+            for flag in flags
+        ]
 
     def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
         def on_change(change: FlagChange) -> None:

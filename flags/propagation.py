@@ -16,7 +16,7 @@ from engine.errors import EngineError
 from flags.catalog import PUNCH
 from flags.client import FlagClient
 from flags.context import SandboxAttributes
-from flags.file import FileFlags
+from flags.file import POLL_SECONDS, FileFlags
 from flags.inline import flag_from
 from flags.lease import Lease, LeasedFlags
 from flags.relay import Relay, beat
@@ -27,15 +27,21 @@ Way = Literal["file", "stream", "half-open", "half-open with lease"]
 _ANYBODY = SandboxAttributes(sandbox="probe", template="probe", team="probe")
 _RESOLUTION = 0.001
 _DEADLINE = 30.0
+_GOLDEN = 0.618034
+"""Its multiples, less what is whole of them, spread evenly over 0 to 1, however many there are."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Drill:
-    """A client, how to turn its flag on, and how to turn it off in the way that is drilled."""
+    """A client, how to turn its flag on, and how to turn it off in the way that is drilled.
+
+    `period` is how often the file is looked at or the heart beats, in seconds; 0 where nothing is periodic.
+    """
 
     client: FlagClient
     on: Callable[[], object]
     off: Callable[[], object]
+    period: float = 0.0
 
 
 def kill_switch_times(way: Way, rounds: int, *, give_up: float, lease: float = 1.5) -> list[float | None]:
@@ -45,13 +51,15 @@ def kill_switch_times(way: Way, rounds: int, *, give_up: float, lease: float = 1
     The lease is `lease` seconds, its heartbeat a third of that. Not to be called where a LaunchDarkly client is open.
     """
     with _drill(way, lease) as drill:
-        return [_one_time(drill, give_up) for _ in range(rounds)]
+        return [_one_time(drill, give_up, moment=(number * _GOLDEN) % 1.0) for number in range(rounds)]
 
 
-def _one_time(drill: _Drill, give_up: float) -> float | None:
+def _one_time(drill: _Drill, give_up: float, moment: float) -> float | None:
+    """OFF comes at this `moment` of the period (0 to 1): ON was seen at its beginning, and is no moment like any."""
     drill.on()
     if _until(drill.client, True, _DEADLINE) is None:
         raise EngineError(f"the flag was not on after {_DEADLINE:g} s: {drill.client.status()}")
+    time.sleep(drill.period * moment)
     drill.off()
     return _until(drill.client, False, give_up)
 
@@ -72,16 +80,18 @@ def _drill(way: Way, lease: float) -> Iterator[_Drill]:
             path = Path(folder) / "flags.json"
             _write(path, True)
             with _closing(FileFlags(path)) as client:
-                yield _Drill(client, lambda: _write(path, True), lambda: _write(path, False))
+                yield _Drill(client, lambda: _write(path, True), lambda: _write(path, False), POLL_SECONDS)
         return
     with Relay({PUNCH: flag_from(PUNCH, True)}) as relay:
         stream = LaunchDarklyFlags("sdk-propagation", stream_uri=relay.uri)
         stream.wait_ready(_DEADLINE)
         leased = way == "half-open with lease"
+        period = lease / 3 if leased else 0.0
         if leased:
-            beat(relay, lease / 3)
+            beat(relay, period)
         with _closing(LeasedFlags(stream, Lease(lease)) if leased else stream) as client:
-            yield _Drill(client, lambda: _turn_on(relay, stream), lambda: _turn_off(relay, freeze=way != "stream"))
+            on, off = lambda: _turn_on(relay, stream), lambda: _turn_off(relay, freeze=way != "stream")
+            yield _Drill(client, on, off, period)
 
 
 @contextmanager

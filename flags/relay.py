@@ -156,11 +156,6 @@ class Relay:
         return not self._thawed.is_set()
 
     @property
-    def streams_opened(self) -> int:
-        """How many streams were begun since the start."""
-        return self._streams_opened
-
-    @property
     def events_posted(self) -> int:
         """How many times clients have sent events or diagnostics."""
         return self._events_posted
@@ -242,7 +237,7 @@ def serve_file(
     Later a bad file leaves the last good one in force. `told` gets its mistakes, and None when it is good again.
     """
     seen = _look(path)
-    relay = Relay(*_load(path, seen)[0], port=port, first_version=first_version)
+    relay = Relay(*_load(path, seen), port=port, first_version=first_version)
 
     def look_again() -> None:
         nonlocal seen
@@ -250,7 +245,7 @@ def serve_file(
             return
         seen = now
         try:
-            relay.replace(*_load(path, now)[0])
+            relay.replace(*_load(path, now))
         except UserError as mistakes:
             told(str(mistakes))
         else:

@@ -199,6 +199,11 @@ def read_all(paths: Sequence[Path], variables: Mapping[str, str] | None = None) 
     return scenarios, mistakes
 
 
+def nothing_in(paths: Iterable[Path]) -> str:
+    """What is said where folders hold no scenario."""
+    return f"snapdrill: nothing selected: no scenario (*.yaml) in {', '.join(map(str, paths))}"
+
+
 def refuse(mistakes: Sequence[str]) -> None:
     """Raise UserError with each mistake once, where there is one: several files may extend one that is wrong."""
     if mistakes:

@@ -63,7 +63,11 @@ class _CommandFolder(click.Group):
 )
 @click.version_option(package_name="snapdrill", prog_name="snapdrill")
 def snapdrill() -> None:
-    """Rehearse a destructive feature flag on real memory before production meets it."""
+    """Rehearse a destructive feature flag on real memory before production meets it.
+
+    Begin with `snapdrill doctor`, `snapdrill run scenarios/demo.yaml` and `snapdrill tui`. `snapdrill COMMAND --help`
+    has an example of each.
+    """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,8 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         mistake.show()
         return ExitCode.USAGE
     except UserError as mistake:
-        click.echo(f"snapdrill: {mistake}", err=True)
-        return ExitCode.USAGE
+        return _refused(str(mistake))
     except (KeyboardInterrupt, click.Abort):
         return ExitCode.INTERRUPTED
     except Exception as failure:  # noqa: BLE001 - the last stop: whatever is left is a defect of ours, shown whole
@@ -90,6 +93,16 @@ def _invoke(argv: Sequence[str]) -> int:
         code = snapdrill.invoke(context)
         sys.stdout.flush()
     return ExitCode.HELD if code is None else ExitCode(code)
+
+
+def _refused(mistake: str) -> ExitCode:
+    """What is wrong at a place of a file begins with the place: editors and CI look for it there."""
+    from sim.report import github
+
+    click.echo(mistake if github.MISTAKE.match(mistake) else f"snapdrill: {mistake}", err=True)
+    for line in github.mistakes(mistake):
+        click.echo(line, err=True)
+    return ExitCode.USAGE
 
 
 def _internal(failure: Exception) -> ExitCode:

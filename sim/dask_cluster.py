@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # an extra: loaded where it is used
     from distributed import Future
 
 _CONNECT = 10.0  # seconds for the scheduler to answer, and for a first worker to be there
+_ADDRESS = re.compile(r"([a-z]+://)?[^/\s]+:[0-9]{1,5}")
 _LOOK = 1.0  # seconds between looks at which workers there are
 _GRACE = 10.0  # seconds for which a unit waits once the last worker that could run it is gone
 
@@ -53,6 +55,8 @@ class DaskPool:
     """
 
     def __init__(self, address: str, jobs: int, memory_budget: int) -> None:
+        if address != LOCAL and not _ADDRESS.fullmatch(address):
+            raise UserError(f"--cluster {address}: expected an address such as tcp://10.0.0.7:8786, or local")
         load_distributed()
         self._address = address
         self._jobs = jobs

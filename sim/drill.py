@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +25,7 @@ from sim.cgroup import OVERHEAD, MemoryCgroup
 from sim.checkers import Panel
 from sim.checkers.evidence import Evidence
 from sim.digest import digest
+from sim.failures import raise_failures
 from sim.fault_catalogue import CRASH, in_words_of_place
 from sim.flag_service import FlagService, check_source, open_service
 from sim.guest_handle import ZYGOTE_SOCKET
@@ -35,7 +35,7 @@ from sim.ledger import EVENTS_FILE, Entry, Follower, Ledger, drop_torn_line
 from sim.node_config import Known, NodeConfig, SandboxConfig
 from sim.node_link import NodeDiedError, NodeLink, NodeStarter, end_zygote, execute_node, outlived, retire_ended
 from sim.places import FaultPoint, Place, to_json
-from sim.probe import host
+from sim.probe import host, snapdrill_version
 from sim.requirements import check_limits
 from sim.run_folder import RunRecord, make, write_record
 from sim.scenario import Outage, Scenario, ServedFlags
@@ -96,7 +96,8 @@ class Drill:
         except BaseException as error:
             await self.tear_down()
             if isinstance(error, OSError):
-                raise UserError(f"the run cannot be set up: {error}") from error
+                what = f"{error.filename}: {error.strerror}" if error.filename else error
+                raise UserError(f"the run cannot be set up: {what}") from error
             raise
         return self
 
@@ -144,7 +145,7 @@ class Drill:
         fleet = [each.model_dump(mode="json") for each in self.scenario.fleet]
         return events.RunStarted(
             version=1,
-            snapdrill=version("snapdrill"),
+            snapdrill=snapdrill_version(),
             run=self.run,
             name=self.scenario.title,
             seed=self.seed,
@@ -260,6 +261,7 @@ class Drill:
         cgroup_peak = self.cgroup.peak() if self.cgroup else None
         await _to_its_end(self._fleet.aclose())
         await asyncio.to_thread(self.panel.conclude, self.evidence())
+        raise_failures(self.entries)
         everything = [*judge_invariants(self.scenario, self.panel, whole_fleet=whole), *expected]
         verdict, canaries = conclude(self.scenario, everything, whole_fleet=whole)
         for each in [*everything, *canaries]:

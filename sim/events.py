@@ -94,9 +94,14 @@ class StateChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class Decided(Event):
-    """The flag evaluations of one pause, pinned: flag key -> value, reason, variation, version, source_state."""
+    """The flag evaluations of one pause, pinned: flag key -> value, reason, variation, version, rule, source_state.
+
+    `evaluations` are the same as OpenTelemetry names them, for its tools: the attributes of one
+    `feature_flag.evaluation` event a flag. Rule and source state have no name there.
+    """
 
     flags: dict[str, dict[str, Any]]
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +303,13 @@ class MemorySampled(Event):
     planned: int
     hugetlb: int = 0
     page_cache: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SettlingFailed(Event):
+    """The node could not carry out what a pause came to: a defect, or a ledger that could not be written meanwhile."""
+
+    error: str
 
 
 @dataclass(frozen=True, slots=True)

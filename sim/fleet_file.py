@@ -25,8 +25,8 @@ from sim.distributions import Counts, Distribution, Percentiles, Shares, Sizes
 from sim.figures import Figure
 from sim.fleet_spec import PageSize, Slug
 from sim.rehearsal.propagation import Propagation
-from sim.scenario_sources import ScenarioError, read_text
-from sim.strict import Finding, Strict, findings
+from sim.scenario_sources import ScenarioError, read_text, what_else
+from sim.strict import Finding, Strict, finding, findings
 from sim.units import HUGE_PAGE, Duration, Percent, Size, format_size, show
 from sim.yaml_positions import Document, parse
 
@@ -158,6 +158,8 @@ def load_text(text: str, path: pathlib.Path) -> Fleet:
     """Check the text of one; `path` names it in messages."""
     document = parse(text)
     found = [Finding(*problem.position, "", problem.message) for problem in document.problems]
+    if other := what_else("fleet", document.data):
+        raise ScenarioError(f"{path}:{finding(document, ('kind',), f'{other} {path}')}")
     fleet, mistakes = _checked(document) if document.data is not None else (None, [])
     if fleet is None or found:
         raise ScenarioError("\n".join(f"{path}:{each}" for each in sorted({*found, *mistakes})))
@@ -178,7 +180,14 @@ def is_fleet(data: Any) -> bool:
 
 def assumptions(fleet: Fleet) -> list[Figure]:
     """Everything that counts and that the file (or the plan) left out, with the value that stands for it."""
-    return [Figure(name, written(value), "", "assumed", "not said") for name, value in _unsaid(fleet)]
+    return [Figure(name, _with_unit(name, value), "", "assumed", "not said") for name, value in _unsaid(fleet)]
+
+
+_UNITS = {"dirty": "%", "resident": "%", "paused_for": "s", "within": "s", "at": "s"}
+
+
+def _with_unit(name: str, value: Any) -> str:
+    return f"{written(value)} {_UNITS.get(name.rpartition('.')[2], '')}".rstrip()
 
 
 _UNIMPORTANT = {"version", "template", "scale", "copy_failures"}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from flags.catalog import did_you_mean
 from flags.cohort import Member
 from flags.context import SandboxAttributes
 from flags.document import parse
+from sim.csv_cells import Cell, rows
+from sim.scenario_sources import read_text
 from sim.units import parse_size, show
 
 ATTRIBUTES = {each.name.replace("_", "-"): each.name for each in fields(SandboxAttributes)}
@@ -21,32 +22,52 @@ ATTRIBUTES = {each.name.replace("_", "-"): each.name for each in fields(SandboxA
 
 REQUIRED = ("sandbox", "team", "template")
 _COLUMNS = (*ATTRIBUTES, "memory")
+_TOO_MANY = "a cell more than the header has"
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
+    """What one row says, by column; where it is written, and each cell where that is known."""
+
     line: int
+    column: int
     cells: Mapping[str, Any]
+    places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def mistake(self, what: str, name: str = "") -> str:
+        line, column = self.places.get(name, (self.line, self.column))
+        return f"{line}:{column}: error: {what}"
 
 
 def read_fleet(path: Path) -> list[Member]:
-    """Every sandbox of the table; UserError with every mistake, as file:line. Memory in bytes, or as `512MiB`."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from None
-    rows = list(_json_rows(path, text) if text.lstrip().startswith(("[", "{")) else _csv_rows(text))
-    mistakes = [f"{path}:{row.line}: error: {mistake}" for row in rows for mistake in _mistakes(row.cells)]
-    mistakes += [f"{path}:{line}: error: {name} is there twice; keep one row" for line, name in _repeated(rows)]
-    if mistakes or not rows:
-        raise UserError("\n".join(mistakes) or f"{path}:1: error: no sandbox; write a row for each")
-    return [_member(row.cells) for row in rows]
+    """Every sandbox of the table; memory in bytes, or as `512MiB`. UserError with every mistake as file:line:column."""
+    text = read_text(path)
+    if text.lstrip().startswith(("[", "{")):
+        found, wrong_head = list(_json_rows(path, text)), list[str]()
+    else:
+        found, wrong_head = _csv_rows(text)
+    mistakes = [*wrong_head, *(mistake for row in found for mistake in _mistakes(row)), *_repeated(found)]
+    if not found and not mistakes:
+        mistakes = ["1:1: error: no sandbox; write a row for each"]
+    if mistakes:
+        raise UserError("\n".join(f"{path}:{each}" for each in mistakes))
+    return [_member(row.cells) for row in found]
 
 
-def _csv_rows(text: str) -> Iterator[_Row]:
-    reader = csv.DictReader(text.splitlines(), restkey="more cells than the header")
-    for cells in reader:
-        yield _Row(reader.line_num, {name.strip(): cell for name, cell in cells.items() if name and cell != ""})
+def _csv_rows(text: str) -> tuple[list[_Row], list[str]]:
+    """The rows, and what is wrong with the header, which is told once."""
+    head, *body = list(rows(text)) or [[]]
+    mistakes = [
+        f"{cell.line}:{cell.column}: error: {_unknown(cell.text)}" for cell in head if cell.text not in _COLUMNS
+    ]
+    return [_csv_row(head, row) for row in body], mistakes
+
+
+def _csv_row(head: Sequence[Cell], row: Sequence[Cell]) -> _Row:
+    said = [(name.text, cell) for name, cell in zip(head, row, strict=False) if name.text in _COLUMNS and cell.text]
+    said += [(_TOO_MANY, cell) for cell in row[len(head) : len(head) + 1]]
+    places = {name: (cell.line, cell.column) for name, cell in said}
+    return _Row(row[0].line, row[0].column, {name: cell.text for name, cell in said}, places)
 
 
 def _json_rows(path: Path, text: str) -> Iterator[_Row]:
@@ -54,23 +75,34 @@ def _json_rows(path: Path, text: str) -> Iterator[_Row]:
         document = parse(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}:{error.colno}: error: not JSON: {error.msg}") from None
-    rows = document.value if isinstance(document.value, list) else [document.value]
-    for index, cells in enumerate(rows):
-        line = document.positions[(index,)].line if (index,) in document.positions else 1
-        yield _Row(line, cells if isinstance(cells, dict) else {show(cells): None})
+    listed = document.value if isinstance(document.value, list) else [document.value]
+    for index, cells in enumerate(listed):
+        place = document.positions.get((index,))
+        line, column = (place.line, place.column) if place is not None else (1, 1)
+        said = cells if isinstance(cells, dict) else {show(cells): None}
+        known = {name: document.positions.get((index, name)) for name in said}
+        yield _Row(line, column, said, {name: (at.line, at.column) for name, at in known.items() if at is not None})
 
 
-def _mistakes(cells: Mapping[str, Any]) -> Iterator[str]:
-    for name, cell in cells.items():
-        if name not in _COLUMNS:
-            yield f'unknown column "{name}"; {did_you_mean(name, _COLUMNS)}'
+def _unknown(name: str) -> str:
+    return f'unknown column "{name}"; {did_you_mean(name, _COLUMNS)}'
+
+
+def _mistakes(row: _Row) -> Iterator[str]:
+    for name, cell in row.cells.items():
+        if name == _TOO_MANY:
+            yield row.mistake(_TOO_MANY, name)
+        elif name not in _COLUMNS:
+            yield row.mistake(_unknown(name), name)
         elif name != "memory" and not (isinstance(cell, str) and cell):
-            yield f"{name} is {show(cell)}; write a name"
-    yield from (f"{name} is missing; every row needs {', '.join(REQUIRED)}" for name in REQUIRED if name not in cells)
+            yield row.mistake(f"{name} is {show(cell)}; write a name", name)
+    for name in REQUIRED:
+        if name not in row.cells:
+            yield row.mistake(f"{name} is missing; every row needs {', '.join(REQUIRED)}")
     try:
-        _memory(cells.get("memory"))
+        _memory(row.cells.get("memory"))
     except ValueError as error:
-        yield f"memory: {error}"
+        yield row.mistake(f"memory: {error}", "memory")
 
 
 def _memory(cell: Any) -> int | None:
@@ -79,12 +111,12 @@ def _memory(cell: Any) -> int | None:
     return int(cell) if isinstance(cell, str) and cell.isdecimal() else parse_size(cell)
 
 
-def _repeated(rows: list[_Row]) -> Iterator[tuple[int, str]]:
+def _repeated(found: Sequence[_Row]) -> Iterator[str]:
     seen: set[str] = set()
-    for row in rows:
+    for row in found:
         name = str(row.cells.get("sandbox"))
         if name in seen:
-            yield row.line, name
+            yield row.mistake(f"{name} is there twice; keep one row", "sandbox")
         seen.add(name)
 
 

@@ -115,11 +115,15 @@ def _memfd(name: str, size: int, *, huge: bool = False) -> int:
 
 
 def run(spec: GuestSpec, control: socket.socket, zygote_pid: int) -> None:
-    """The life of a guest: hand the memory over, then obey until the socket closes."""
+    """The life of a guest: hand the memory over, or say why there is none; then obey until the socket closes."""
     linux.set_parent_death_signal(signal.SIGKILL)
     if os.getppid() != zygote_pid:  # the zygote died before the signal was set
         os._exit(1)
-    guest = _Guest(spec)
+    try:
+        guest = _Guest(spec)
+    except OSError as error:
+        control.send(json.dumps({"id": 0, "refused": error.strerror}).encode())
+        raise
     _hand_over(guest, control)
     linux.set_process_name(f"guest {spec['sandbox']}")
     while request := control.recv(65536):

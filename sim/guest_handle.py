@@ -90,10 +90,18 @@ class Guest:
                 return message, fds
             for fd in fds:
                 os.close(fd)
+            if refused := self._refused(message):
+                from sim.units import format_size  # which loads more than all else that a node needs of sim
+
+                raise GuestError(f"{self.name} has no memory of {format_size(self.spec['memory'])}: {refused}")
             if not message:
                 raise GuestError(f"{self.name} died before it handed its memory over")
             if fds or flags & socket.MSG_CTRUNC:
                 raise GuestError(f"{self.name} handed over one fd, not two; or no more may be opened here: ulimit -n")
+
+    def _refused(self, message: bytes) -> str | None:
+        """Why a newborn guest has no memory to hand over: the pool of huge pages, a limit."""
+        return str(self._parsed(message).get("refused"))[:100] if b'"refused"' in message else None
 
     def _until(self, end: float) -> socket.socket:
         """The control socket, to wait on until `end` whatever a guest sends meanwhile; raises TimeoutError after it."""
@@ -312,7 +320,8 @@ class ZygoteLink:
             while (guest := self._next_guest()) is not None:
                 if guest.name == spec["incarnation"]:
                     return guest
-                guest.kill()  # a late answer to a request that nobody waits for any more
+                with contextlib.suppress(FreezeError):  # that is no fault of the one that is asked for
+                    guest.kill()  # a late answer to a request that nobody waits for any more
                 guest.close()
         raise GuestError("the zygote did not fork a guest")
 

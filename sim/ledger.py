@@ -37,6 +37,8 @@ def _event_types() -> dict[str, type[Event]]:
 
 EVENT_TYPES = _event_types()
 _NAMES = {kind: name for name, kind in EVENT_TYPES.items()}
+_FIELDS = {kind: tuple(each.name for each in fields(kind)) for kind in _NAMES}
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,9 @@ class Ledger:
             line["sandbox"] = sandbox
         if pause is not None:
             line["pause"] = pause
-        for each in fields(event):
-            line[each.name] = getattr(event, each.name)
-        data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        for name in _FIELDS[type(event)]:
+            line[name] = getattr(event, name)
+        data = _encode(line).encode() + b"\n"
         while data:  # a disk that is nearly full takes a part; what it does not take then raises
             data = data[os.write(self._fd, data) :]
 
@@ -88,12 +90,13 @@ class Ledger:
 def parse(line: bytes, number: int) -> Entry:
     """One line of a ledger; raises LedgerError naming the line where it is not an event of ours."""
     try:
-        content = json.loads(line)
+        content = json.loads(line.decode())  # of bytes it would guess the encoding first
         kind = EVENT_TYPES[content.pop("event")]
         t, sandbox, pause = content.pop("t"), content.pop("sandbox", None), content.pop("pause", None)
         return Entry(t, kind(**content), sandbox, pause)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LedgerError(f"line {number} is not an event of this version: {error}") from error
+        why = f"not JSON: {error.msg}" if isinstance(error, json.JSONDecodeError) else error
+        raise LedgerError(f"line {number} is not an event of this version: {why}") from error
 
 
 class Follower:
@@ -106,7 +109,7 @@ class Follower:
 
     def new_entries(self) -> Iterator[Entry]:
         """Whole lines that were appended since the last call; an unfinished line waits for the next."""
-        if not self._path.exists():
+        if not self._path.exists() or self._path.stat().st_size == self._offset:  # cheaper than to open it
             return
         with self._path.open("rb") as file:
             file.seek(self._offset)

@@ -25,12 +25,11 @@ from sim.faults import ArmedFaults, FaultyEffects, Passage
 from sim.guest import GuestSpec
 from sim.guest_handle import Guest, GuestError, ZygoteLink, tick_all
 from sim.ledger import Ledger
-from sim.mutants.pauses import pausing_of
 from sim.node_config import NodeConfig, SandboxConfig
 from sim.node_memory import NodeMemory
 from sim.oracle import PAGE
 from sim.pace import Paces
-from sim.pausing import GENERATIONS
+from sim.pausing import GENERATIONS, Pausing
 from sim.sandbox import STOP_REASONS, State, StopReason, check_transition, refusal
 from sim.track import Pace
 
@@ -62,6 +61,15 @@ class Sandbox:
         self._ledger.append(changed, sandbox=self.config.name)
 
 
+def _pausing_of(node: Node) -> Pausing:
+    """The sound engine's pauses, unless the scenario asks for a wrong engine: only then is one loaded."""
+    if node.config.mutant is None and node.config.profile is None:
+        return Pausing(node)
+    from sim.mutants.pauses import pausing_of
+
+    return pausing_of(node)
+
+
 class Node:
     """Everything that can be asked of one machine. Blocking work runs in threads; state changes on the loop."""
 
@@ -83,7 +91,7 @@ class Node:
         self.ticking = asyncio.Lock()
         self.in_flight = 0
         self.cache_on_tmpfs = on_tmpfs(self.builds)
-        self._pausing = pausing_of(self)
+        self._pausing = _pausing_of(self)
         self.ending = False
 
     # -- guests
@@ -288,6 +296,8 @@ class Node:
         except (GuestError, EngineError, OSError) as error:
             await self._resume_failed(sandbox, error)
             return
+        if sandbox.header.build != header.build:  # what it stands on, though its copy was not told to have ended yet
+            sandbox.header = header
         incarnation = sandbox.guest.name if sandbox.guest else ""
         took = round((time.perf_counter() - begun) * 1e3, 3)
         self.ledger.append(events.Resumed(incarnation, header.build, written, took), sandbox=name)
@@ -333,9 +343,13 @@ class Node:
             if why := refusal("kill", sandbox.state, sandbox.reason):
                 self.ledger.append(events.RequestRefused("kill", why), sandbox=sandbox.config.name)
                 return
-            if sandbox.guest is not None:
-                await asyncio.to_thread(sandbox.guest.kill)
-                self.budget.give_back(sandbox.config.memory)
+            try:
+                if sandbox.guest is not None:
+                    await asyncio.to_thread(sandbox.guest.kill)
+                    self.budget.give_back(sandbox.config.memory)
+            except FreezeError as error:  # it runs nothing any more and holds its memory: who looks for leaks finds it
+                sandbox.to(State.KILLED, f"killed on request, but {error}")
+                return
             self.end_guest(sandbox, "killed")
             sandbox.to(State.KILLED, "killed on request")
 

@@ -50,7 +50,8 @@ ZygoteStarter = Callable[[socket.socket, NodeConfig], None]
 
 def execute_zygote(listener: socket.socket, config: NodeConfig) -> None:
     """A zygote in an interpreter of its own (ZygoteStarter)."""
-    command = [sys.executable, "-m", "sim.zygote", str(listener.fileno()), str(config.grace)]
+    joined = [] if config.cgroup is None else [config.cgroup]
+    command = [sys.executable, "-m", "sim.zygote", str(listener.fileno()), str(config.grace), *joined]
     known = {name: value for name, value in os.environ.items() if name != SDK_KEY}  # no guest needs it
     subprocess.Popen(command, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, env=known)
 
@@ -150,14 +151,23 @@ async def _tell_of_lease(ledger: Ledger, flags: NodeFlags, interval: float) -> N
         await asyncio.sleep(interval)
 
 
+def _join_cgroup(config: NodeConfig) -> None:
+    """The kernel takes its time over it (an RCU grace period); the zygote joins by itself."""
+    if config.cgroup is not None:
+        cgroup.join(config.cgroup)
+
+
 async def _main(fd: int, config: NodeConfig, start_zygote: ZygoteStarter) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(max_workers=64, thread_name_prefix="node"))
     run_dir = Path(config.run_dir)
     route_sdk_logs(run_dir / "flags.log")
     ledger = Ledger(run_dir / EVENTS_FILE, config.began)
-    link, zygote_pid = await asyncio.to_thread(connect_zygote, config, start_zygote)
-    flags = await asyncio.to_thread(NodeFlags, config)
+    _, (link, zygote_pid), flags = await asyncio.gather(  # each waits for somebody else
+        asyncio.to_thread(_join_cgroup, config),
+        asyncio.to_thread(connect_zygote, config, start_zygote),
+        asyncio.to_thread(NodeFlags, config),
+    )
     reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=fd), limit=_SOCKET_BUFFER)
     node = Node(config, ledger, flags.client, link, CondemnedRecords(run_dir / CONDEMNED))
     started = events.NodeStarted(
@@ -177,7 +187,7 @@ async def _main(fd: int, config: NodeConfig, start_zygote: ZygoteStarter) -> Non
     if lease:
         lease.cancel()
     await node.shut_down()  # the runner is done, or it died
-    flags.close()
+    await asyncio.to_thread(flags.close)
     ledger.close()
 
 
@@ -189,8 +199,6 @@ def main(arguments: list[str], start_zygote: ZygoteStarter = execute_zygote) -> 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a guest takes five fds here, and two of its zygote
     config = NodeConfig.read(Path(arguments[1]))
-    if config.cgroup is not None:
-        cgroup.join(config.cgroup)
     asyncio.run(_main(int(arguments[0]), config, start_zygote))
     return 0
 

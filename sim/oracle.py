@@ -61,19 +61,33 @@ def _expected(key: bytes, first: int, pages: array.array[int]) -> bytes:
     return b"".join([content(key, page, each) if each else _ZEROS for page, each in enumerate(pages, first)])
 
 
-def mismatches(key: bytes, pages: array.array[int], memory: Iterator[bytes]) -> Iterator[Mismatch]:
-    """Compare memory, given in order as pieces of whole pages, with what its generations say."""
+def mismatches(key: bytes, pages: array.array[int], memory: Iterator[bytes | int]) -> Iterator[Mismatch]:
+    """Compare memory with what its generations say.
+
+    It comes in order, as pieces of whole pages; a number is so many bytes of a hole, which holds zeros.
+    """
     page = 0
     for piece in memory:
-        here = pages[page : page + len(piece) // PAGE]
-        if len(here) * PAGE == len(piece) and piece == _expected(key, page, here):
-            page += len(here)
-            continue
-        for at in range(0, len(piece), PAGE):
-            expected = content(key, page, pages[page])
-            if piece[at : at + PAGE] != expected:
-                found = describe(piece[at : at + PAGE])
-                yield Mismatch(page, pages[page], describe(expected), found)
-            page += 1
+        size = piece if isinstance(piece, int) else len(piece)
+        here = pages[page : page + size // PAGE]
+        if len(here) * PAGE != size or not _holds(key, page, here, piece):
+            yield from _unlike(key, page, pages, bytes(piece))
+        page += -(-size // PAGE)
     for lost in range(page, len(pages)):
         yield Mismatch(lost, pages[lost], describe(content(key, lost, pages[lost])), "nothing: the memory ends before")
+
+
+def _holds(key: bytes, first: int, pages: array.array[int], piece: bytes | int) -> bool:
+    """`first` is the number of the first page."""
+    if not isinstance(piece, int):
+        return piece == _expected(key, first, pages)
+    return not any(pages) or all(each == 0 or each & ZEROED for each in pages)
+
+
+def _unlike(key: bytes, page: int, pages: array.array[int], piece: bytes) -> Iterator[Mismatch]:
+    """Page by page, from `page` on; bytes(n) of a hole are its zeros."""
+    for at in range(0, len(piece), PAGE):
+        expected = content(key, page, pages[page])
+        if piece[at : at + PAGE] != expected:
+            yield Mismatch(page, pages[page], describe(expected), describe(piece[at : at + PAGE]))
+        page += 1

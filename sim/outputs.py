@@ -36,7 +36,7 @@ class Outputs:
 
     def __post_init__(self) -> None:
         if self.metrics is not None:
-            _check_writable(self.metrics)
+            check_writable(self.metrics)
             from sim.report.prometheus import Metrics
 
             self._metrics = Metrics()
@@ -68,7 +68,7 @@ class Outputs:
         github.append_summary(self._sections)
 
 
-def _check_writable(path: Path) -> None:
-    """Before anything runs: a run must not end in a file that cannot be written."""
+def check_writable(path: Path) -> None:
+    """Before anything runs: it must not end in a file that cannot be written; UserError."""
     if not os.access(path.parent, os.W_OK) or path.is_dir():
         raise UserError(f"{path}: cannot be written: give a file in a folder that is there and may be written")

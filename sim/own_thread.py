@@ -8,11 +8,17 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from engine.errors import EngineError
+
 Result = TypeVar("Result")
 
 
-async def in_own_thread(act: Callable[[], Result], name: str) -> Result:
-    """What `act` returns or raises. Where no thread can be started, one of the loop's own does it."""
+def in_own_thread(act: Callable[[], Result], name: str) -> asyncio.Future[Result]:
+    """Begin `act` in a thread of its own; gives what it will return or raise.
+
+    EngineError, with nothing begun, where no thread can be started. One of the loop's own is no way out: what `act`
+    does to its thread, a system call filter for one, it would do to everything that comes there after it.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
 
@@ -35,6 +41,6 @@ async def in_own_thread(act: Callable[[], Result], name: str) -> Result:
 
     try:
         threading.Thread(target=run, name=name, daemon=True).start()
-    except RuntimeError:
-        return await asyncio.to_thread(act)
-    return await future
+    except RuntimeError as error:
+        raise EngineError(f"no thread could be started for {name}: {error}") from error
+    return future

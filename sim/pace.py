@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -138,6 +139,7 @@ class PacedEffects(Effects):
         now = time.monotonic()
         if self._paces.is_set(self._sandbox):
             self._paces.paced.add(self._pause)
-            self._tell(reached)
+            with contextlib.suppress(OSError):  # only looked at: what is copied by now is not lost for a full ledger
+                self._tell(reached)
             self._paces.wait(self._sandbox, chunk, now - getattr(self._passed, "at", now))
         self._passed.at = time.monotonic()

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from engine.dirty import Forgotten
 from engine.errors import EngineError, FreezeError
 from engine.events import ChunkPublished, CopyFailed, Event, Planned
 from engine.pause import Outcome, Pause, PauseRequest, PauseResult
 from engine.plan import PauseOptions
 from engine.process_memory import ProcessMemory
-from flags.decision import Decision, options
+from engine.snapshot import template
+from flags.decision import Decision, options, otel_fields
 from sim import events
 from sim.budget import PUNCHED_PEAK, OverBudgetError
 from sim.faults import FaultyEffects, Passage
@@ -80,20 +82,22 @@ class Pausing:
             process, _, _ = guest.parts()
             effects = self._effects(sandbox, admitted)
             async with self._node.ticking:  # a freeze waits for the tick's boundary
-                await asyncio.to_thread(effects.freeze, process)
+                await in_own_thread(partial(effects.freeze, process), f"freeze-{admitted.id}")
             frozen = events.GuestFrozen(guest.name, _ms_since(begun))
             self._node.ledger.append(frozen, sandbox=name, pause=admitted.id)
             pause = sandbox.pause = self._engine_pause(sandbox, admitted, effects)
+            if self._node.ending or effects.cancelled:
+                pause.cancel()
+            begun_pause = in_own_thread(pause.begin, f"pause-{admitted.id}")
         except (EngineError, OSError) as error:
+            sandbox.pause = None
             self._give_back(admitted)
-            why = f"it could not be frozen: {error}"
+            why = f"it could not begin: {error}"
             told = not_begun(admitted.id, "rolled-back", why, checkpoint=checkpoint)
             self._node.ledger.append(told, sandbox=name, pause=admitted.id)
             await self._node.roll_back(sandbox, guest, why)
             return
-        if self._node.ending or effects.cancelled:
-            pause.cancel()
-        answered = await in_own_thread(pause.begin, f"pause-{admitted.id}")
+        answered = await begun_pause
         blocked_ms = _ms_since(begun)
         self._node.ledger.append(events.PauseReturned(blocked_ms, answered), sandbox=name, pause=admitted.id)
         if answered:  # the guest is the copier's now: a resume may start a new one
@@ -112,7 +116,8 @@ class Pausing:
         pause_id = f"{name}.p{sandbox.pauses}"
         sandbox.to(state, f"a {'checkpoint' if checkpoint else 'pause'} was requested")
         decision = node.flags.decide(sandbox.config.attributes())
-        node.ledger.append(events.Decided(decision.as_fields()), sandbox=name, pause=pause_id)
+        decided = events.Decided(decision.as_fields(), otel_fields(decision, name))
+        node.ledger.append(decided, sandbox=name, pause=pause_id)
         planned = self._planned_bytes(sandbox, decision, checkpoint=checkpoint)
         try:
             await node.budget.take(planned, can_wait=node.in_flight > 0)
@@ -130,7 +135,8 @@ class Pausing:
         if options(decision).punch and sandbox.use_memfd and not checkpoint:
             return min(PUNCHED_PEAK, sandbox.config.memory)
         hot = sandbox.config.pattern == "hot" and not sandbox.header.build
-        return int(sandbox.config.memory * (1.0 if hot else min(1.0, sandbox.config.dirty)))
+        forgotten = sandbox.guest is not None and isinstance(sandbox.guest.tracker, Forgotten)
+        return int(sandbox.config.memory * (1.0 if hot or forgotten else min(1.0, sandbox.config.dirty)))
 
     def _engine_pause(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Pause:
         process, memfd, tracker = admitted.guest.parts()
@@ -186,26 +192,44 @@ class Pausing:
         return emit
 
     async def _settle(self, sandbox: Sandbox, pause: Pause, admitted: Admitted, blocked_ms: float) -> None:
-        node = self._node
-        result = await asyncio.to_thread(pause.settle)
-        await self._end_what_is_left(admitted)
-        told = settled(pause, result, admitted.id, blocked_ms, checkpoint=admitted.checkpoint)
-        if admitted.id in node.paces.paced:
-            told = replace(told, paced=True)
-        node.ledger.append(told, sandbox=sandbox.config.name, pause=admitted.id)
-        self._give_back(admitted)
+        """Whatever fails here is told, the bytes are given back, and nobody waits in vain."""
+        tell = partial(self._node.ledger.append, sandbox=sandbox.config.name, pause=admitted.id)
+        try:
+            with contextlib.ExitStack() as granted:
+                granted.callback(self._give_back, admitted)
+                result = await _end_of(pause)
+                await self._end_what_is_left(admitted)
+                told = settled(pause, result, admitted.id, blocked_ms, checkpoint=admitted.checkpoint)
+                tell(replace(told, paced=admitted.id in self._node.paces.paced))
+            await self._take_result(sandbox, admitted, result)
+        except Exception as error:
+            with contextlib.suppress(OSError):  # it may be the ledger that fails
+                tell(events.SettlingFailed(f"{type(error).__name__}: {error}"))
+            raise
+        finally:
+            sandbox.settling = None
+            self._refuse_who_waits_in_vain()
+
+    async def _take_result(self, sandbox: Sandbox, admitted: Admitted, result: PauseResult) -> None:
         match result.outcome:
             case Outcome.ROLLED_BACK:
-                node.memory.set(cache=(admitted.id, 0))
-                sandbox.pause = None
-                await node.roll_back(sandbox, admitted.guest, f"it was rolled back: {result.error}")
+                await self._rolled_back(sandbox, admitted, result)
             case Outcome.DISCARDED:
-                node.memory.set(cache=(admitted.id, 0))
+                self._node.memory.set(cache=(admitted.id, 0))
                 await self._discarded(sandbox, admitted, result)
             case Outcome.FINISHED:
                 await self._finished(sandbox, admitted, result)
-        sandbox.settling = None
-        self._refuse_who_waits_in_vain()
+
+    async def _rolled_back(self, sandbox: Sandbox, admitted: Admitted, result: PauseResult) -> None:
+        """On a damaged parent nothing more may stand: the next pause keeps all memory, and stands alone."""
+        self._node.memory.set(cache=(admitted.id, 0))
+        sandbox.pause = None
+        why = f"it was rolled back: {result.error}"
+        if result.parent_damaged:
+            admitted.guest.forget_parent()
+            sandbox.header = template(sandbox.config.memory, sandbox.config.block_size)
+            why += "; its next pause keeps all of its memory"
+        await self._node.roll_back(sandbox, admitted.guest, why)
 
     def _refuse_who_waits_in_vain(self) -> None:
         if self._node.in_flight == 0:  # nothing is left that could give memory back by itself
@@ -264,6 +288,19 @@ class Pausing:
     def _give_back(self, admitted: Admitted) -> None:
         self._node.in_flight -= 1
         self._node.budget.give_back(admitted.planned)
+
+
+async def _end_of(pause: Pause) -> PauseResult:
+    """Its result, without a thread that waits: copies that are held may be more than the loop has threads."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits it any more
+            loop.call_soon_threadsafe(ended.set)
+
+    pause.when_settled(tell)
+    await ended.wait()
+    return pause.settle(0)
 
 
 def _ms_since(begun: float) -> float:

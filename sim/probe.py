@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,12 @@ def host() -> dict[str, Any]:
         "hugetlb_free": _pool("free_hugepages") * HUGE_PAGE,
         **_works(),
     }
+
+
+@functools.cache
+def snapdrill_version() -> str:
+    """Of the package that is installed, whose files are read once."""
+    return version("snapdrill")
 
 
 @functools.cache

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sim.scenario import Scenario
 
 _SCENARIO = re.compile(rb"^(fleet|extends):", re.MULTILINE)
+_NO_SCENARIO = re.compile(rb"^kind:[ ]*(plan|fleet)\b", re.MULTILINE)
 """What tells a scenario from other YAML, without reading it as such."""
 
 
@@ -38,7 +39,8 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioFi
     """A file of scenarios, where it was asked for."""
     if file_path.suffix != ".yaml" or not _is_asked_for(file_path, parent.config):
         return None
-    if not _SCENARIO.search(file_path.read_bytes()):
+    content = file_path.read_bytes()
+    if not _SCENARIO.search(content) or _NO_SCENARIO.search(content):
         return None
     made: ScenarioFile = ScenarioFile.from_parent(parent, path=file_path)
     return made

@@ -92,14 +92,29 @@ def claim(run_dir: Path, runs_dir: Path) -> Path:
     return folder
 
 
-def remove(run_dir: Path) -> None:
-    """Remove an ended run's folder; a link to it as the latest goes too, and the folder of runs when it is empty."""
+def remove(run_dir: Path) -> bool:
+    """Remove an ended run's folder; a link to it as the latest goes too, and the folder of runs when it is empty.
+
+    False, with nothing removed, where its record does not say that the run has ended: `snapdrill clean` needs it to
+    find what is left of it.
+    """
+    if not _has_ended(run_dir):
+        return False
     shutil.rmtree(run_dir, ignore_errors=True)
     latest = run_dir.parent / LATEST
     if latest.is_symlink() and not latest.exists():
         latest.unlink(missing_ok=True)
     if not any(run_dir.parent.iterdir()):
         run_dir.parent.rmdir()
+    return True
+
+
+def _has_ended(run_dir: Path) -> bool:
+    """A run without a record never had anything to end."""
+    try:
+        return not (run_dir / RUN_FILE).exists() or read_record(run_dir).ended
+    except UserError:
+        return False
 
 
 def write_record(run_dir: Path, record: RunRecord) -> None:

@@ -32,7 +32,7 @@ from sim.flag_values import SETTINGS, FlagValues, ServedFlags, served
 from sim.fleet_spec import Group, Node, SandboxSpec, Slug, Workload, sandbox_specs
 from sim.mutants.spec import Engine
 from sim.scenario_checks import cross_checks
-from sim.scenario_sources import ScenarioError, read_source, read_text
+from sim.scenario_sources import ScenarioError, read_source, read_text, what_else
 from sim.scenario_text import scenario_text
 from sim.scenario_values import UNRESOLVED, Draft, Matrix, Scalar, Variables, expand, title, with_references
 from sim.steps import (
@@ -286,9 +286,8 @@ def _scenarios(text: str, path: pathlib.Path, given: Mapping[str, str]) -> list[
     if not source.readable:
         raise _mistakes(path, source.found)
     data = source.document.data
-    if isinstance(data, dict) and data.get("kind") == "plan":
-        message = f"a rollout plan is no scenario; use: snapdrill rehearse {path}"
-        raise _mistakes(path, [finding(source.document, ("kind",), message)])
+    if other := what_else("scenario", data):
+        raise _mistakes(path, [finding(source.document, ("kind",), f"{other} {path}")])
     drafts, mistakes = expand(source.document, given)
     found, made = {*source.found, *mistakes}, []
     for draft in drafts:
@@ -352,10 +351,18 @@ def discover(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
     """
     found: dict[pathlib.Path, None] = {}
     for path in paths:
-        if not path.exists():
+        if not is_there(path):
             raise UserError(f"{path}: no such file or folder")
         found.update(dict.fromkeys(_scenarios_in(path) if path.is_dir() else [path]))
     return list(found)
+
+
+def is_there(path: pathlib.Path) -> bool:
+    """UserError where that cannot be told: its folder may not be searched, its name is too long."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _scenarios_in(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -365,7 +372,10 @@ def _scenarios_in(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def is_scenario(path: pathlib.Path) -> bool:
     """False for a file that says it is something else: `kind: plan`, `kind: fleet`."""
-    data = parse(path.read_text(encoding="utf-8-sig", errors="replace")).data
+    try:
+        data = parse(path.read_text(encoding="utf-8-sig", errors="replace")).data
+    except OSError:
+        return True  # why it cannot be read is told when it is loaded
     return not (isinstance(data, dict) and data.get("kind") in {"plan", "fleet"})
 
 

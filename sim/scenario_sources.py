@@ -14,6 +14,12 @@ from sim.yaml_positions import Document, Origin, Path, parse
 
 NOT_INHERITED = ("name", "extends")
 """What each file says for itself alone."""
+_KINDS = {
+    "scenario": ("a scenario", "run"),
+    "plan": ("a rollout plan", "rehearse"),
+    "fleet": ("a fleet", "forecast"),
+}
+"""The documents by their `kind`, and which command takes them."""
 
 
 class ScenarioError(UserError):
@@ -40,6 +46,15 @@ def read_text(path: pathlib.Path) -> str:
         raise ScenarioError(f"{path}:1:1: error: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ScenarioError(f"{path}:1:1: error: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+
+
+def what_else(wanted: str, data: Any) -> str | None:
+    """What a document is that is no `wanted` (scenario, plan, fleet), and the command that takes it; None: unknown."""
+    if not isinstance(data, dict):
+        return None
+    kind = str(data.get("kind", "scenario" if "steps" in data else ""))
+    what, command = _KINDS.get(kind, ("", ""))
+    return f"{what} is no {wanted}; use: snapdrill {command}" if what and kind != wanted else None
 
 
 def read_source(text: str, path: pathlib.Path) -> Source:

@@ -87,8 +87,10 @@ class Seeds:
     _reasons: dict[tuple[Any, ...], str] = field(default_factory=dict)
 
     def add(self, seed: int, run: Scenario, result: UnitResult) -> Seed:
-        """Count a result in. Its folder is removed where it has nothing to show."""
+        """Count a result in. Its folder is removed where it has nothing to show, and the run has ended."""
         found = self._outcome(seed, result)
+        if found.run_dir is None and result.run_dir is not None and not remove(result.run_dir):
+            found = replace(found, run_dir=result.run_dir)
         self.done.append(found)
         self.pauses += len(result.pauses)
         self.sandboxes += len(result.states)
@@ -99,8 +101,6 @@ class Seeds:
                 self.exercised[each.subject.removeprefix(_INVARIANT)] += each.checked
             if each.verdict == Verdict.INCONCLUSIVE:
                 self._count_unjudged(each)
-        if found.run_dir is None and result.run_dir is not None:
-            remove(result.run_dir)
         return found
 
     def _outcome(self, seed: int, result: UnitResult) -> Seed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,11 +167,16 @@ def _row(finding: Finding) -> list[str]:
     trial, by = finding.trial, finding.trial.wrong.caught_by.partition(":")[2]
     where = f"in {trial.scenario.path.name}"
     said = {
-        "CAUGHT": f"CAUGHT by {by} {where} after {finding.seconds:.1f} s",
+        "CAUGHT": f"CAUGHT by {by} after {finding.seconds:.1f} s",
         "SKIPPED": f"SKIPPED {where}: {finding.why}; must be caught by {by}",
     }.get(finding.outcome, f"{finding.outcome} {where}: {finding.why}; must be caught by {by}")
-    rows = [f"{trial.name:<30}  {said}", f"    {trial.wrong.sentence}"]
+    rows = [f"{trial.name:<30}  {said}", below(trial.wrong.sentence)]
     return [*rows, f"    look at it: snapdrill replay {finding.run_dir}"] if finding.run_dir else rows
+
+
+def below(sentence: str) -> str:
+    """As it stands under a name, in lines of 80."""
+    return textwrap.fill(sentence, 80, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def document(findings: Sequence[Finding]) -> dict[str, Any]:

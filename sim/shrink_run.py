@@ -11,15 +11,14 @@ from typing import Any
 
 from engine.errors import UserError
 from sim.cluster import LocalPool, Unit, UnitResult
-from sim.drill import SCENARIO_FILE
-from sim.ledger import EVENTS_FILE, LedgerError, read
+from sim.ledger import EVENTS_FILE
 from sim.reductions import Document
-from sim.scenario import Scenario, load, load_text
+from sim.scenario import Scenario, is_there, load, load_text
 from sim.scenario_text import scenario_text
 from sim.seeds import as_run
 from sim.shrink import Shrinking
+from sim.stored_run import open_run
 from sim.verdict import Verdict
-from sim.view import Fold
 from sim.yaml_positions import parse
 
 _NUMBERS = re.compile(r"[0-9]+")
@@ -61,23 +60,17 @@ class Subject:
     @classmethod
     def load(cls, path: Path, seed: int | None = None) -> Subject:
         """A run folder that was violated (with the seed of that run), or a scenario file. UserError where it is not."""
-        if path.is_file() and path.name != EVENTS_FILE:
+        if is_there(path) and path.is_file() and path.name != EVENTS_FILE:
             scenario = load(path)
             return _subject(scenario, scenario.seed if seed is None else seed, None)
-        folder = path.parent if path.is_file() else path
-        try:
-            entries = read(folder / EVENTS_FILE)
-        except (OSError, LedgerError) as error:
-            raise UserError(f"{folder}: neither a scenario file nor a run folder: {error}") from None
-        fold = Fold()
-        fold.apply(entries)
-        view = fold.view()
+        run = open_run(path)
+        view = run.view
         broken = [each for each in view.judged if each.verdict == Verdict.VIOLATED]
         if not broken:
-            raise UserError(f"{folder}: that run was not violated; there is nothing to shrink")
+            raise UserError(f"{run.folder}: that run was not violated; there is nothing to shrink")
         ran = view.run.seed if view.run else 0
         recorded = Failure.of(broken[0].subject, broken[0].violations)
-        return _subject(load(folder / SCENARIO_FILE), ran if seed is None else seed, recorded)
+        return _subject(load(run.scenario_file), ran if seed is None else seed, recorded)
 
 
 def _subject(scenario: Scenario, seed: int, recorded: Failure | None) -> Subject:

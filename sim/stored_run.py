@@ -45,9 +45,12 @@ class StoredRun:
 
 def events_file(run: Path) -> Path:
     """The ledger that RUN means: a run folder, a folder with a `latest` link, or the file; UserError where none is."""
-    for path in (run, run / EVENTS_FILE, run / "latest" / EVENTS_FILE):
-        if path.is_file():
-            return path
+    try:
+        for path in (run, run / EVENTS_FILE, run / "latest" / EVENTS_FILE):
+            if path.is_file():
+                return path
+    except OSError as error:
+        raise UserError(f"{run}: cannot be read: {error.strerror}") from None
     raise UserError(f"{run}: no {EVENTS_FILE} there; give a run folder such as runs/demo/latest")
 
 
@@ -55,8 +58,11 @@ def open_run(run: Path) -> StoredRun:
     """Read a run back; UserError naming what cannot be read."""
     path = events_file(run)
     try:
-        return StoredRun(path, read(path))
+        entries = read(path)
     except LedgerError as error:
         raise UserError(f"{path}: {error}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    if not entries:
+        raise UserError(f"{path}: it is empty: that run did not begin; give one that did")
+    return StoredRun(path, entries)

@@ -332,9 +332,9 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
             gone = new in {"paused", "discarded", "killed"}
             pid = None if gone else sandbox.pid
             resident = 0 if gone and sandbox.pause and sandbox.pause.settled_at else sandbox.resident
-            return replace(
-                sandbox, state=new, reason=reason, stop_reason=stop_reason, pid=pid, resident=resident, refusal=None
-            )
+            cached = 0 if new == "discarded" else sandbox.cached  # a recovery deletes without a word what a crash left
+            found = replace(sandbox, pid=pid, resident=resident, cached=cached)
+            return replace(found, state=new, reason=reason, stop_reason=stop_reason, refusal=None)
         case events.GuestSpawned() as made:
             return replace(
                 sandbox,

@@ -1,7 +1,8 @@
 """The process that guests are forked from. It outlives a crashed node, and hands its guests to the next one.
 
-Started as `python -m sim.zygote LISTENER_FD GRACE_SECONDS`. It speaks JSON on SEQPACKET: `spawn` forks a guest, `list`
-tells every living one, `end` kills them all. Without a node it waits for the grace, then ends itself and its guests.
+Started as `python -m sim.zygote LISTENER_FD GRACE_SECONDS [CGROUP]`. It speaks JSON on SEQPACKET: `spawn` forks a
+guest, `list` tells every living one, `end` kills them all. Without a node it waits for the grace, then ends itself and
+its guests.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine import linux
-from sim import guest
+from sim import cgroup, guest
 
 MESSAGE = 65536
 
@@ -163,6 +164,8 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     linux.set_process_name("zygote")
+    for folder in arguments[2:]:
+        cgroup.join(folder)
     os.set_inheritable(listener_fd, False)
     gc.collect()
     gc.freeze()

@@ -25,7 +25,7 @@ from engine.pause import Pause, PauseRequest
 from engine.permit import CondemnedRecords
 from engine.plan import PauseOptions
 from engine.ranges import Blocks
-from engine.snapshot import Header, template
+from engine.snapshot import Header, template, write_header
 from sim.bench.layouts import Runs, dirty_runs, has_parent
 from sim.bench.watch import cpu_seconds_of
 
@@ -87,15 +87,17 @@ class FrozenGuest:
         return Pause(request, **listening)
 
     def _parent(self, builds: Path) -> Header:
-        """The zero template, or a finished build that holds every block (its folder is all that a pause looks for)."""
+        """The zero template, or a finished build that holds every block (a hole: no pause reads what is clean)."""
         size, block = self.memfd.size, self.memfd.page_size
         if not has_parent(self.layout):
             return template(size, block)
         (builds / _PARENT).mkdir(parents=True)
         with (builds / _PARENT / MEMFILE).open("wb") as memfile:
-            memfile.truncate(self.memfd.size)  # a hole: only its length is looked at
+            memfile.truncate(size)
         every = maps.create(BitMap(range(self.blocks)), _PARENT, size, block)
-        return Header(_PARENT, _PARENT, 1, every, (), ())
+        parent = Header(_PARENT, _PARENT, 1, every, (size,), (bytes(16),))
+        write_header(parent, builds / _PARENT)
+        return parent
 
     def end(self) -> None:
         """Kill and reap it, and give its memory back."""

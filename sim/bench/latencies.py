@@ -15,6 +15,7 @@ from engine.errors import EngineError
 from flags.catalog import CATALOG
 from flags.context import SandboxAttributes
 from flags.inline import Rollout, flag_from
+from flags.launchdarkly import Items
 from flags.memory import MemoryFlags
 from sim.bench.candidates import Bench, Case, Taken
 from sim.bench.watch import Watch
@@ -25,6 +26,8 @@ from sim.node_process import connect_zygote
 
 _GUESTS = 20
 _DECISIONS = 2000
+ENVIRONMENT = 300
+"""Flags of a large LaunchDarkly environment."""
 _GUEST_MEMORY = 16 << 20
 
 
@@ -90,7 +93,17 @@ def _zygote() -> Iterator[ZygoteLink]:
 
 def decision(_bench: Bench, _case: Case) -> Taken:
     """`p50_us` and `p99_us` of one decision over the whole catalogue, every flag a percentage rollout."""
-    client = MemoryFlags({flag.key: flag_from(flag.key, Rollout(50, "sandbox")) for flag in CATALOG})
+    return _decisions({})
+
+
+def decision_among_others(_bench: Bench, _case: Case) -> Taken:
+    """The same where the environment has hundreds of flags that no pause reads."""
+    rollout = flag_from(CATALOG[0].key, Rollout(50, "sandbox"))
+    return _decisions({f"other-{n}": {**rollout, "key": f"other-{n}"} for n in range(ENVIRONMENT - len(CATALOG))})
+
+
+def _decisions(others: Items) -> Taken:
+    client = MemoryFlags({**{flag.key: flag_from(flag.key, Rollout(50, "sandbox")) for flag in CATALOG}, **others})
     try:
         everyone = [SandboxAttributes(f"web-{n}", template="python", team=f"team-{n % 7}") for n in range(_DECISIONS)]
         client.decide(everyone[0])

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sim.bench import candidates, latencies, layouts, screen
+from sim.bench import candidates, latencies, layouts, pool, screen
 from sim.bench.candidates import GIB, Bench, Case, Taken
 from sim.oracle import PAGE
 from sim.units import HUGE_PAGE, format_size
@@ -74,7 +74,17 @@ class Row:
 
 def rows() -> list[Row]:
     """Every row, in the order in which it is told."""
-    return [*_copies(), *_source_free(), *_peaks(), *_answers(), *_scans(), *_compares(), *_latencies(), *_screens()]
+    return [
+        *_copies(),
+        *_source_free(),
+        *_peaks(),
+        *_answers(),
+        *_scans(),
+        *_compares(),
+        *_latencies(),
+        *_pools(),
+        *_screens(),
+    ]
 
 
 def _full() -> Iterator[Case]:
@@ -177,6 +187,29 @@ def _compares() -> Iterator[Row]:
 def _latencies() -> Iterator[Row]:
     yield Row("spawn", Case(), (Measurement(latencies.spawn, Case()),), _as_taken, unit="ms", goal=Goal(3.0))
     yield Row("decision", Case(), (Measurement(latencies.decision, Case()),), _p99, unit="us p99", goal=Goal(400.0))
+    needs = (Measurement(latencies.decision_among_others, Case()),)
+    yield Row(f"decision-of-{latencies.ENVIRONMENT}", Case(), needs, _p99, unit="us p99")
+
+
+def _pools() -> Iterator[Row]:
+    """A thousand cases a minute, on two CPUs."""
+    needs = (Measurement(pool.runs, Case()),)
+    yield Row("pool-start", Case(), needs, _started, unit="ms", goal=Goal(300.0))
+    yield Row("sweep", Case(), needs, _swept, unit="runs/s", goal=Goal(1000 / 60, at_least=True))
+    yield Row("two-workers", Case(), needs, _side_by_side, unit="x one", goal=Goal(1.7, at_least=True))
+
+
+def _started(pooled: Figures) -> dict[str, float]:
+    """Until a first run has ended, less what a run takes."""
+    return {"value": pooled["first_ms"] - 1e3 / pooled["alone_per_s"]}
+
+
+def _swept(pooled: Figures) -> dict[str, float]:
+    return {"value": pooled["together_per_s"]}
+
+
+def _side_by_side(pooled: Figures) -> dict[str, float]:
+    return {"value": pooled["together_per_s"] / pooled["alone_per_s"]}
 
 
 def _screens() -> Iterator[Row]:

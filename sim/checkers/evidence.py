@@ -6,6 +6,7 @@ import array
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sim.oracle import PAGE, ZEROED, Mismatch, generations, key_of, mismatches
 from sim.view import View
 
 _PIECE = 2 << 20
+_SHORT = 64 << 10  # bytes of a hole that are read faster than walked around
 _GENERATION = 4
 
 
@@ -57,9 +59,12 @@ class SpawnedGuest:
         return os.open(f"/proc/{self.born.pid}/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evidence:
-    """One run at one moment. `builds` is the folder of builds, `condemned` that of the records."""
+    """One run at one moment. `builds` is the folder of builds, `condemned` that of the records.
+
+    The entries are walked once, for all checkers.
+    """
 
     run: str
     seed: int
@@ -75,20 +80,36 @@ class Evidence:
         """The folder of condemned records."""
         return self.run_dir / "condemned"
 
-    def guests(self) -> list[SpawnedGuest]:
+    def guests(self) -> Sequence[SpawnedGuest]:
         """Every incarnation there ever was."""
+        return self._guests
+
+    @cached_property
+    def _guests(self) -> list[SpawnedGuest]:
         return [
             SpawnedGuest(each.sandbox, each.event)
             for each in self.entries
             if isinstance(each.event, events.GuestSpawned) and each.sandbox is not None
         ]
 
-    def of_pause(self, pause: str) -> Iterator[Entry]:
+    def of_pause(self, pause: str) -> Sequence[Entry]:
         """The entries of one pause, in order."""
-        return (each for each in self.entries if each.pause == pause)
+        return self._by_pause.get(pause, ())
+
+    @cached_property
+    def _by_pause(self) -> dict[str, list[Entry]]:
+        found: dict[str, list[Entry]] = {}
+        for each in self.entries:
+            if each.pause is not None:
+                found.setdefault(each.pause, []).append(each)
+        return found
 
     def damaged(self) -> set[str]:
         """Builds in which an injected fault flipped a byte: they must be refused, by name, when they are read."""
+        return self._damaged
+
+    @cached_property
+    def _damaged(self) -> set[str]:
         return _damaged(self.entries)
 
     def damaged_by_now(self) -> set[str]:
@@ -97,7 +118,7 @@ class Evidence:
 
     def mismatches(self, sandbox: str, pages: array.array[int], fd: int) -> Iterator[Mismatch]:
         """Pages of the memory behind `fd` that are not what their generations say."""
-        return mismatches(key_of(self.seed, sandbox), pages, pieces(fd, len(pages) * PAGE))
+        return mismatches(key_of(self.seed, sandbox), pages, sparse(fd, len(pages) * PAGE))
 
 
 def _damaged(entries: Iterable[Entry]) -> set[str]:
@@ -114,6 +135,44 @@ def pieces(fd: int, size: int) -> Iterator[bytes]:
         yield os.pread(fd, min(_PIECE, size - offset), offset)
 
 
+def sparse(fd: int, size: int) -> Iterator[bytes | int]:
+    """The same, with a long hole as the number of its bytes. A file that is shorter ends earlier."""
+    size, offset = min(size, os.fstat(fd).st_size), 0
+    for start, end in _without_short_holes(data_ranges(fd, size)):
+        if start > offset:
+            yield start - offset
+        for at in range(start, end, _PIECE):
+            yield os.pread(fd, min(_PIECE, end - at), at)
+        offset = end
+    if size > offset:
+        yield size - offset
+
+
+def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Where the kernel holds data, whole pages (SEEK_DATA, which does not allocate what it walks); all, on hugetlb."""
+    offset = 0
+    while offset < size:
+        try:
+            start = os.lseek(fd, offset, os.SEEK_DATA)
+        except OSError:  # ENXIO: nothing but a hole is left
+            return
+        offset = -(-os.lseek(fd, start, os.SEEK_HOLE) // PAGE) * PAGE
+        yield start // PAGE * PAGE, min(offset, size)
+
+
+def _without_short_holes(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    whole: tuple[int, int] | None = None
+    for start, end in ranges:
+        if whole is not None and start - whole[1] <= _SHORT:
+            whole = whole[0], end
+            continue
+        if whole is not None:
+            yield whole
+        whole = start, end
+    if whole is not None:
+        yield whole
+
+
 def zeroed_pages(pages: array.array[int], fd: int) -> NDArray[np.intp]:
     """Pages that were written with content and hold nothing now: what a punch leaves."""
     written = np.asarray(pages, dtype=np.uint32)
@@ -124,16 +183,9 @@ def zeroed_pages(pages: array.array[int], fd: int) -> NDArray[np.intp]:
 
 
 def _resident_pages(fd: int, count: int) -> NDArray[np.bool_]:
-    """By SEEK_DATA, which does not allocate what it walks."""
     resident = np.zeros(count, dtype=bool)
-    offset, size = 0, count * PAGE
-    while offset < size:
-        try:
-            start = os.lseek(fd, offset, os.SEEK_DATA)
-        except OSError:  # ENXIO: nothing but a hole is left
-            break
-        offset = os.lseek(fd, start, os.SEEK_HOLE)
-        resident[start // PAGE : -(-offset // PAGE)] = True
+    for start, end in data_ranges(fd, count * PAGE):
+        resident[start // PAGE : end // PAGE] = True
     return resident
 
 

@@ -6,6 +6,8 @@ processes took more than a few percent of the CPUs are dropped and counted. The 
 --only matched nothing, 4 where nothing could be measured here.
 
 --calibrate FILE writes what a pause costs here, for `snapdrill forecast`: full copies of --size and of 4MiB.
+
+Example: snapdrill bench --only decision --rounds 3
 """
 
 from __future__ import annotations
@@ -27,13 +29,27 @@ if TYPE_CHECKING:
 
 @click.command("bench")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="How often each is measured.")
+@click.option(
+    "--rounds",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="How often each is measured.",
+)
 @click.option("--size", default="1GiB", show_default=True, metavar="SIZE", help="Guest memory; goals are for 1GiB.")
 @click.option("--only", multiple=True, metavar="NAME", help="A row's name, copy or copy/full/4KiB, or a glob; repeat.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Draws the order in each round.")
+@click.option(
+    "--seed",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Draws the order in each round.",
+)
 @click.option(
     "--cache-dir",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=click.Path(path_type=Path, exists=True, file_okay=False, writable=True),
     help="Where on a disk to copy to; by default below runs/, else the current folder.",
 )
 @click.option(
@@ -50,6 +66,7 @@ def command(
 ) -> ExitCode:
     """Replaced by the module's docstring."""
     from sim.bench.rows import rows as all_rows
+    from sim.outputs import check_writable
 
     only = only or (("copy/full",) if calibrate else ())
     chosen = [row for row in all_rows() if row.is_selected(only)]
@@ -57,6 +74,8 @@ def command(
         names = ", ".join(dict.fromkeys(row.name for row in all_rows()))
         click.echo(f"snapdrill: --only {' '.join(only)} matches nothing; rows are named {names}", err=True)
         return ExitCode.NOTHING_SELECTED
+    if calibrate is not None:
+        check_writable(calibrate)
     report = _measure(chosen, rounds=rounds, size=_size(size), seed=seed, cache_dir=cache_dir)
     if calibrate is not None and report.results:
         _write_calibration(calibrate, chosen, report, cache_dir)

@@ -4,6 +4,8 @@ RUN is a run folder, the `latest` link beside it, or the folder of a scenario's 
 that something else made: JSON Lines as `snapdrill schema events` says; events that this version does not know are
 counted and left out. Nothing is run: any machine can judge a recording from any other. Exit codes: 0 held, 1 violated,
 2 a line that is no event, 3 inconclusive: the ledger does not tell enough.
+
+Example: snapdrill check runs/demo/latest
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Looks at every run below --runs-dir that has not ended. Where its runner is dead, processes that carry the run's id are
 killed, and its cache, sockets and cgroup are removed. A run whose runner lives is never touched.
+
+Example: snapdrill clean --dry-run
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from sim.verdict import ExitCode
 
 
 @click.command("clean")
-@click.option("--runs-dir", default="runs", type=click.Path(path_type=Path), help="Where the run folders are.")
+@click.option("--runs-dir", default="runs", show_default=True, type=click.Path(path_type=Path, file_okay=False),
+              help="Where the run folders are.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only say what would be ended and removed.")
 def command(runs_dir: Path, dry_run: bool) -> ExitCode:
     """HELD where nothing is left, USAGE where something could not be read, ended or removed."""
@@ -41,7 +44,10 @@ def _run_dirs(runs_dir: Path) -> Iterator[Path]:
     from sim.cluster import SCRATCH
     from sim.run_folder import RUN_FILE
 
-    found = [*runs_dir.glob(f"*/*/{RUN_FILE}"), *runs_dir.glob(f"{SCRATCH}*/*/*/{RUN_FILE}")]
+    try:
+        found = [*runs_dir.glob(f"*/*/{RUN_FILE}"), *runs_dir.glob(f"{SCRATCH}*/*/*/{RUN_FILE}")]
+    except OSError as error:
+        raise UserError(f"{runs_dir}: cannot be read: {error.strerror}") from None
     yield from sorted(path.parent for path in found if not path.parent.is_symlink())
 
 

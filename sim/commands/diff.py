@@ -3,6 +3,8 @@
 RUN_A and RUN_B are run folders (or `latest` links, or folders of a scenario's runs). What is compared is what the
 digest covers: transitions, decisions, outcomes, contents, fault firings; of each sandbox the first difference is told.
 Times and sizes that were measured differ between any two runs and decide nothing. Exit codes: 0 the same, 1 different.
+
+Example: snapdrill diff runs-before/demo runs-after/demo
 """
 
 from __future__ import annotations

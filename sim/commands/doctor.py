@@ -2,12 +2,15 @@
 
 Names everything that a run can use, what its absence costs and what would allow it. Ends with 0, or with 4 where
 something that no run can do without is missing.
+
+Example: snapdrill doctor --json
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 from typing import TYPE_CHECKING
 
 import click
@@ -38,12 +41,18 @@ def report(found: list[Finding]) -> list[str]:
     width = max(len(each.name) for each in found)
     lines = []
     for each in found:
-        lines.append(f"{each.available.value:<7}  {each.name:<{width}}  {each.detail}")
+        lines += _beside(f"{each.available.value:<7}  {each.name:<{width}}  ", each.detail)
         if each.available.value != "yes":
             indent = " " * (width + 11)
-            lines += [f"{indent}costs: {each.costs}", f"{indent}needs: {each.needs}"]
+            lines += [*_beside(indent, f"costs: {each.costs}"), *_beside(indent, f"needs: {each.needs}")]
     missing = [each.name for each in found if each.required and each.available.value == "no"]
     return [*lines, "", f"this host cannot run snapdrill without: {', '.join(missing)}" if missing else _CAN_RUN]
+
+
+def _beside(start: str, text: str) -> list[str]:
+    """In lines of 80; a path or a command is never broken."""
+    whole = textwrap.TextWrapper(80, start, " " * len(start), break_long_words=False, break_on_hyphens=False)
+    return whole.wrap(text) or [start]
 
 
 _CAN_RUN = "this host can run snapdrill"

@@ -1,6 +1,8 @@
 """Check, explain, compare, import and serve flag files, as LaunchDarkly would evaluate them.
 
 Works on any machine: nothing here runs a sandbox.
+
+Example: snapdrill flags lint flags.json
 """
 
 from __future__ import annotations
@@ -33,6 +35,15 @@ class _FlagCommands(click.Group):
         name = _MODULES[cmd_name]
         command: click.Command = getattr(importlib.import_module(f"sim.flag_commands.{name}"), name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The whole first sentence of each, where click would cut it."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self._sentence(ctx, name)) for name in self.list_commands(ctx)])
+
+    def _sentence(self, ctx: click.Context, name: str) -> str:
+        command = self.get_command(ctx, name)
+        return " ".join((command.help if command and command.help else "").partition("\n\n")[0].split())
 
 
 @click.group("flags", cls=_FlagCommands)

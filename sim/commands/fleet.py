@@ -1,6 +1,8 @@
 """Describe the fleet that production runs: make its file of a table, and say what it comes to.
 
 A fleet file is what `snapdrill forecast` and a rehearsal start from; scenarios/fleets/example.yaml is one.
+
+Example: snapdrill fleet show scenarios/fleets/example.yaml
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ def import_table(table: Path, node_memory: int, hugetlb: int, scale: str, name: 
 
     Columns: memory (required), dirty, resident, page_size, team, template, node, pauses_per_hour,
     peak_pauses_per_hour, sandbox.
+
+    Example: snapdrill fleet import fleet.csv --node-memory 64GiB > fleet.yaml
     """
     from sim.fleet_file import load_text
     from sim.fleet_import import fleet_text, read_table
@@ -53,7 +57,12 @@ def import_table(table: Path, node_memory: int, hugetlb: int, scale: str, name: 
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def show(file: Path, as_json: bool) -> ExitCode:
-    """Say what a fleet file comes to: totals, one node, and what a rehearsal at its scale has."""
+    """Say what a fleet file comes to.
+
+    Totals, one node, and what a rehearsal at its scale has.
+
+    Example: snapdrill fleet show scenarios/fleets/example.yaml --json
+    """
     from sim.figures import lines
     from sim.fleet_file import assumptions, load
     from sim.fleet_scale import at_scale

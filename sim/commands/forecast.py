@@ -4,6 +4,8 @@ PLAN_OR_FLEET is a fleet file, or a rollout plan with its stages. Every sandbox 
 LaunchDarkly's, and what a pause costs comes from --calibration (written by `snapdrill bench --calibrate`). With
 --against-real N it also pauses N real sandboxes and compares them with their forecast: exit code 1 where they differ by
 more than is stated.
+
+Example: snapdrill forecast scenarios/fleets/example.yaml --sandboxes 9999
 """
 
 from __future__ import annotations
@@ -52,15 +54,22 @@ def _weights(_context: click.Context, _option: click.Parameter, text: str | None
 @click.option("--sandboxes", callback=_whole, metavar="N", help="How many; as many as the file says by default.")
 @click.option("--weights", callback=_weights, metavar="LIST", help="Percents, such as 0,1,10,50,100; else the plan's.")
 @click.option(
-    "--hours", type=click.FloatRange(min=0.02, max=720), default=24.0, show_default=True, help="Virtual time."
+    "--hours",
+    metavar="H",
+    type=click.FloatRange(min=0.02, max=720),
+    default=24.0,
+    show_default=True,
+    help="Virtual time.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
-@click.option("--by", type=click.Choice(["sandbox", "team", "template", "cluster"]), help="What the rollout goes by.")
+@click.option("--seed", metavar="N", type=click.IntRange(min=0), default=1, show_default=True, help="Draws the fleet.")
+@click.option("--by", metavar="KIND", type=click.Choice(["sandbox", "team", "template", "cluster"]),
+              help="What the rollout goes by: sandbox, team, template or cluster.")  # fmt: skip
 @click.option("--failure-rate", type=click.FloatRange(0, 1), metavar="SHARE", help="Of pauses, whose copy fails: 1e-5.")
 @click.option("--background-copy", "background", is_flag=True, help="Copies go on after the pause has answered.")
 @click.option("--calibration", type=click.Path(path_type=Path), metavar="FILE", help="Costs; assumed ones without it.")
 @click.option("--against-real", type=click.IntRange(1, 1000), metavar="N", help="Compare with N real sandboxes too.")
-@click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
+              help="Where --against-real runs.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
     path: Path,

@@ -1,6 +1,9 @@
 """Write a first scenario, its flag file and a CI workflow into a folder.
 
-The three files are yours to change. Nothing is ever overwritten: where one of them exists, none is written.
+The three files are yours to change: drill.yaml, flags.json and .github/workflows/snapdrill.yml, which GitHub looks for
+at the top of a repository. Nothing is ever overwritten: where one of them exists, none is written.
+
+Example: snapdrill init drills
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shlex
 from typing import Any
 
 import click
@@ -82,6 +86,7 @@ def command(folder: pathlib.Path) -> None:
     for name, text in files.items():
         _write(folder / name, text)
         click.echo(f"wrote {folder / name}")
+    click.echo(f"run it with: {shlex.join(['snapdrill', 'run', str(folder / 'drill.yaml')])}")
 
 
 def _write(path: pathlib.Path, text: str) -> None:

@@ -1,9 +1,11 @@
 """Rehearse a rollout plan stage by stage, to a go or no-go.
 
-PLAN is a file of `kind: plan`. The plan runs twice on real memory with the same seed: with the flag off throughout,
-then as it is written, and each stage is compared with the same stage with the flag off. In virtual time (default)
-hours become rounds of pauses. Exit codes: 0 go, 1 no-go, 2 invalid plan (nothing was started), 3 inconclusive, 4 this
-host cannot run it, 130 interrupted.
+PLAN is a file of `kind: plan`. The plan runs twice on real memory with the same seed: as it is written, and with the
+flag off throughout, and each stage is compared with the same stage with the flag off. In virtual time (default) hours
+become rounds of pauses, and both take them in turns; in real time one comes after the other. Exit codes: 0 go,
+1 no-go, 2 invalid plan (nothing was started), 3 inconclusive, 4 this host cannot run it, 130 interrupted.
+
+Example: snapdrill rehearse scenarios/rollouts/punch.yaml --dry-run
 """
 
 from __future__ import annotations
@@ -41,6 +43,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--matrix", is_flag=True, help="Run each step under each fault of a set instead; a table.")
 @click.option("--jobs", type=click.IntRange(min=1), help="With --matrix: runs at a time.  [default: one a CPU]")
 @click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="With --matrix: on the Dask cluster there, or on one of this process: local.",
+)
+@click.option("--html", "plot", is_flag=True, help="Draw memory and propagation in rehearsal.html (5 MB).")
+@click.option(
     "--export",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
@@ -59,23 +67,29 @@ def command(
     export: Path | None,
     matrix: bool,
     jobs: int | None,
+    cluster: str | None,
+    plot: bool,
     dry_run: bool,
 ) -> int:
     """Replaced by the module's docstring."""
+    from sim.cluster import is_elsewhere
     from sim.rehearsal.plan import load_plan
     from sim.rehearsal.plan_changes import changed
     from sim.rehearsal.session import Session
     from sim.runner import RunOptions
 
     plan = changed(load_plan(path), lease=lease, mend=mend, source=source)
-    session = Session(
-        plan, RunOptions(runs_dir=runs_dir, seed=seed, time_limit=time_limit), quiet=as_json, export=export
-    )
+    options = RunOptions(runs_dir=runs_dir, seed=seed, time_limit=time_limit)
+    session = Session(plan, options, quiet=as_json, export=export, plot=plot)
     if dry_run:
         click.echo(session.outline())
         return ExitCode.HELD
     if matrix:
-        return session.run_matrix(jobs, as_json=as_json)
+        if is_elsewhere(cluster) and jobs is not None:
+            raise click.UsageError("--jobs is of this machine; the workers of a cluster say their own")
+        return session.run_matrix(jobs, cluster=cluster, as_json=as_json)
+    if jobs is not None or cluster is not None:
+        raise click.UsageError(f"{'--jobs' if cluster is None else '--cluster'} goes with --matrix")
     code = session.run()
     if as_json and session.rehearsal is not None:
         click.echo(json.dumps(session.document(), indent=2))

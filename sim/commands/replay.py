@@ -6,6 +6,8 @@ recording from any other.
 
 `--tui` shows it on screen instead, as a live run is shown: space plays and holds, `[` and `]` go a second back or on,
 `n` goes to the next violation or fault.
+
+Example: snapdrill replay runs/demo/latest --sandbox web-0 --last 20
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 @click.command("replay")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--sandbox", metavar="NAME", help="Only what happened to this sandbox.")
-@click.option("--at", "until", metavar="T", type=float, help="Stop T seconds after the run began.")
+@click.option("--at", "until", metavar="T", type=click.FloatRange(min=0), help="Stop T seconds after the run began.")
 @click.option("--last", metavar="N", type=click.IntRange(min=0), help="Only the last N of these events.")
 @click.option("--event", "kinds", metavar="EVENT", multiple=True, help="Only events of this name; may be repeated.")
 @click.option("--tui", "on_screen", is_flag=True, help="Watch it on screen: play, hold, scrub.")

@@ -2,6 +2,8 @@
 
 RUN is a run folder, the `latest` link beside it, the folder of a scenario's runs (its latest is taken), or an
 events.jsonl. Nothing is run and nothing is judged: `snapdrill check` judges.
+
+Example: snapdrill report runs/demo/latest --html report.html
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ PATHS are scenario files, or folders whose *.yaml files are scenarios. Each scen
 report.json, junit.xml and report.html; in a step of GitHub Actions it also annotates the scenario files and adds to
 the step's summary. Exit codes: 0 held, 1 violated, 2 invalid file (nothing was started), 3 inconclusive, 4 this host
 cannot run it, 5 nothing selected, 130 interrupted.
+
+Example: snapdrill run scenarios/demo.yaml --seed 7
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.command("run")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Use this seed instead of the file's.")
+@click.option("--seed", metavar="N", type=click.IntRange(0, (1 << 63) - 1), help="Use this seed instead of the file's.")
 @click.option("--seeds", metavar="SEEDS", help="Run each of these seeds and judge them together: 1-200, or 5,9,20-30.")
-@click.option("--jobs", type=click.IntRange(min=1), help="With --seeds: runs at a time.  [default: one a CPU]")
+@click.option(
+    "--jobs", metavar="N", type=click.IntRange(min=1), help="With --seeds: runs at a time.  [default: one a CPU]"
+)
 @click.option("--cluster", metavar="ADDRESS",
               help="With --seeds: run them on the Dask cluster there, or on one of this process: local.")  # fmt: skip
 @click.option("--only", multiple=True, metavar="SANDBOX", help="Run with this sandbox alone; may be repeated.")
@@ -34,10 +38,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.option(
     "--cache-dir",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=click.Path(path_type=Path, exists=True, file_okay=False, writable=True),
     help="Where caches go, on disk or tmpfs, instead of what the scenario says.",
 )
-@click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
+              help="Where run folders go: DIR/NAME/TIME-SEED/.")  # fmt: skip
 @click.option(
     "--keep",
     type=click.Choice(["never", "failed", "always"]),
@@ -45,12 +50,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     show_default=True,
     help="Keep the caches (guest memory) of which runs.",
 )
-@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), default=120.0, show_default=True,
-              help="Seconds a scenario may take.")  # fmt: skip
+@click.option("--time-limit", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), default=120.0,
+              show_default=True, help="What a scenario may take.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would run and what it needs; start nothing.")
 @click.option("--strict", is_flag=True, help="Exit 4 where a scenario was skipped.")
 @click.option("--fail-fast/--keep-going", default=False,
-              help="Run nothing behind the first scenario that did not hold, or all (default).")  # fmt: skip
+              help="Run nothing after the first scenario that did not hold, or all (default).")  # fmt: skip
 @click.option("--html", "plot", is_flag=True, help="Draw memory over time in report.html: 5 MB a run, extra `report`.")
 @click.option("--prometheus", type=_FILE, metavar="FILE", help="Write metrics of all runs as a Prometheus text file.")
 @click.option("--events", type=_FILE, metavar="FILE", help="Stream the ledger, JSON lines, as it comes; - is stdout.")
@@ -75,7 +80,7 @@ def command(
     events: Path | None,
 ) -> int:
     """Replaced by the module's docstring."""
-    from sim.batch import Batch
+    from sim.batch import Batch, nothing_in
     from sim.event_stream import STDOUT, open_sink
     from sim.outputs import Outputs
     from sim.runner import RunOptions
@@ -84,6 +89,8 @@ def command(
         raise click.UsageError("--json and --events - both want standard output; use --events FILE")
     options = RunOptions(runs_dir=runs_dir, seed=seed, cache_dir=cache_dir, only=only, keep=keep, time_limit=time_limit)
     batch = Batch.load(paths, options, variables)
+    if not batch.scenarios:
+        click.echo(nothing_in(paths), err=True)
     batch.outputs = Outputs(plot=plot, metrics=prometheus, stdout_is_data=events == STDOUT)
     if dry_run:
         click.echo(batch.plan())
@@ -98,8 +105,10 @@ def command(
             raise click.UsageError("--jobs is of this machine; the workers of a cluster say their own")
         chosen = seed_options(seeds, options, jobs=jobs, fail_fast=fail_fast)
         return run_batch(batch.scenarios, chosen, as_json=as_json, strict=strict, cluster=cluster)
-    if cluster is not None:
-        raise click.UsageError("--cluster goes with --seeds; a single run is made here")
+    if cluster is not None or jobs is not None:
+        raise click.UsageError(
+            f"{'--jobs' if cluster is None else '--cluster'} goes with --seeds; a single run is made here"
+        )
     with open_sink(events) as sink:
         batch.options = replace(options, events=sink)
         code = batch.exit_code(batch.run(quiet=as_json, fail_fast=fail_fast), strict=strict)

@@ -4,6 +4,8 @@ Each breaks one rule on purpose and runs in a scenario of its own (scenarios/sel
 catch it; the same scenario must hold with the sound engine, or it proves nothing. `pr-2902` is the pull request as
 written: each of its weaknesses alone, and all at once. Exit codes: 0 all caught, 1 one survived, 4 this host can run
 none of them, 70 a run broke, 130 interrupted.
+
+Example: snapdrill self-test --only 'pr-2902:*'
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from sim.verdict import ExitCode
 @click.command("self-test")
 @click.option("--only", multiple=True, metavar="NAME", help="A wrong engine, or a glob such as 'pr-2902:*'; repeat.")
 @click.option("--list", "as_list", is_flag=True, help="Print the names and what each does wrong; run nothing.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time.  [default: one a CPU]")
+@click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Runs at a time.  [default: one a CPU]")
 @click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
               help="Where the runs of survivors are kept.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
@@ -31,7 +33,7 @@ def command(only: tuple[str, ...], as_list: bool, jobs: int | None, runs_dir: Pa
 
     if as_list:
         for name, wrong in self_test.names().items():
-            click.echo(f"{name}: {wrong.sentence} ({wrong.caught_by.partition(':')[2]})")
+            click.echo(f"{name:<30}  caught by {wrong.caught_by.partition(':')[2]}\n{self_test.below(wrong.sentence)}")
         return ExitCode.HELD
 
     def told(name: str) -> None:

@@ -3,6 +3,8 @@
 RUN is the folder of a run that was violated, or a scenario file that is. Steps, groups, flags, settings and memory are
 taken away as long as the same invariant is violated for the same reason; a last run confirms the result. Exit codes:
 0 shrunk, 2 there is nothing to shrink, 3 it does not fail any more, 130 interrupted.
+
+Example: snapdrill shrink runs/demo/latest --out smallest.yaml
 """
 
 from __future__ import annotations
@@ -25,20 +27,35 @@ SMALLEST = "smallest.yaml"
 
 
 @click.command("shrink")
-@click.argument("run", type=click.Path(path_type=Path, exists=True))
-@click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Use this seed instead of the run's or the file's.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False),
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--seed",
+    metavar="N",
+    type=click.IntRange(0, (1 << 63) - 1),
+    help="Use this seed instead of the run's or the file's.",
+)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help=f"Write it here.  [default: {SMALLEST} in the run folder, else here]")  # fmt: skip
-@click.option("--tries", type=click.IntRange(min=1), default=1000, show_default=True, help="Runs at most.")
-@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), default=600.0, show_default=True,
-              help="Seconds at most.")  # fmt: skip
-@click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time.  [default: one a CPU]")
+@click.option(
+    "--tries",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Smaller scenarios to try at most.",
+)
+@click.option("--time-limit", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), default=600.0,
+              show_default=True, help="How long to try.")  # fmt: skip
+@click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Runs at a time.  [default: one a CPU]")
 def command(run: Path, seed: int | None, out: Path | None, tries: int, time_limit: float, jobs: int | None) -> int:
     """Replaced by the module's docstring."""
     from sim.cluster import default_jobs, local_pool
+    from sim.outputs import check_writable
     from sim.shrink_run import Subject, Trials, shrink
 
     subject = Subject.load(run, seed)
+    out = out or (run / SMALLEST if run.is_dir() else Path(SMALLEST))
+    check_writable(out)
     jobs = jobs or default_jobs()
     with tempfile.TemporaryDirectory(prefix="snapdrill-shrink-") as folder, local_pool(jobs) as pool:
         trials = Trials(pool, subject.path, Path(folder))
@@ -48,7 +65,6 @@ def command(run: Path, seed: int | None, out: Path | None, tries: int, time_limi
         was = f"; the recorded run had {subject.recorded}" if subject.recorded else ""
         click.echo(f"{run}: it does not fail{' any more' if was else ''}{was}", err=True)
         return ExitCode.INCONCLUSIVE
-    out = out or (run / SMALLEST if run.is_dir() else Path(SMALLEST))
     out.write_text(_text(found, run, out), encoding="utf-8")
     return _report(found, subject, trials, out)
 

@@ -5,6 +5,8 @@ more for each of them and each kind of fault, SIGKILL of the node included. A ca
 adds an epilogue without faults: in the end every sandbox runs, or was discarded or killed. A case that fails leaves a
 run folder whose scenario.yaml can be run by itself. Exit codes: 0 held, 1 violated, 3 a fault never fired or a case
 ran out of time, 4 this host cannot run it, 5 nothing selected, 70 a run broke, 130 interrupted.
+
+Example: snapdrill sweep scenarios/sweep/small.yaml --only 'copy.write/*'
 """
 
 from __future__ import annotations
@@ -49,16 +51,17 @@ def _unit(parse: str) -> Callable[[click.Context, click.Parameter, str | None], 
 @click.option("--shard", callback=_shard, metavar="I/N", help="Run the I-th of N parts that together are all.")
 @click.option("--budget", callback=_unit("parse_duration"), metavar="TIME", help="Begin no case that would end later.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first violation.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Cases at a time.  [default: one a CPU]")
+@click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Cases at a time.  [default: one a CPU]")
 @click.option("--memory", callback=_unit("parse_size"), metavar="SIZE", help="For all of them.  [default: 3/4 of free]")
 @click.option(
     "--cluster", metavar="ADDRESS", help="Run them on the Dask cluster there, or on one of this process: local."
 )
-@click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Use this seed instead of the file's.")
-@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True,
-              help="Seconds a case may take.")  # fmt: skip
-@click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
-@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write a JUnit file.")
+@click.option("--seed", metavar="N", type=click.IntRange(0, (1 << 63) - 1), help="Use this seed instead of the file's.")
+@click.option("--time-limit", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), default=60.0,
+              show_default=True, help="What a case may take.")  # fmt: skip
+@click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
+              help="Where the runs of cases that fail are kept.")  # fmt: skip
+@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a JUnit file.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 def command(
     paths: tuple[Path, ...],
@@ -78,7 +81,9 @@ def command(
     as_json: bool,
 ) -> int:
     """Replaced by the module's docstring."""
+    from sim.batch import nothing_in
     from sim.cluster import default_jobs, default_memory, is_elsewhere
+    from sim.outputs import check_writable
     from sim.sweep import batch, ci, report
     from sim.sweep.sweep import SweepOptions
 
@@ -99,8 +104,13 @@ def command(
         shard=shard,
         fail_fast=fail_fast,
     )
+    if junit is not None:
+        check_writable(junit)
     sweeping = batch.SweepBatch(swept, budget=budget, only_list=as_list, quiet=as_json, cluster=cluster)
-    code = sweeping.run(batch.load_scenarios(paths))
+    scenarios = batch.load_scenarios(paths)
+    if not scenarios:
+        click.echo(nothing_in(paths), err=True)
+    code = sweeping.run(scenarios) if scenarios else ExitCode.NOTHING_SELECTED
     if as_json:
         click.echo(json.dumps(report.document(sweeping.sweeps, code, sweeping.skipped), indent=2))
     if junit is not None:

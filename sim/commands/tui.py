@@ -3,8 +3,13 @@
 SCENARIO gives fleet and flags, its steps are left to you; without one it is the demo. Leaving (q) judges every
 invariant, tears everything down and ends with the verdict. Where there is no terminal the scenario is run instead.
 
+`--relay` serves the scenario's flags over a stream, as LaunchDarkly does: on the flags screen (2) keys drop it, freeze
+it, take it down and restore it. With `--lease 2s` no fresh heartbeat for two seconds means no punching.
+
 `--stage` is a talk of 90 seconds on twelve rows: the arrow keys go from beat to beat, `--autopilot` needs no keys and
 ends with 0 where each beat came to what it should. `--record` keeps what was drawn for `asciinema play`.
+
+Example: snapdrill tui scenarios/demo.yaml --seed 7
 """
 
 from __future__ import annotations
@@ -37,6 +42,8 @@ if TYPE_CHECKING:
 @click.option("--stage", is_flag=True, help="The talk, on twelve rows.")
 @click.option("--autopilot", is_flag=True, help="The talk plays by itself.")
 @click.option("--record", type=click.Path(path_type=pathlib.Path, dir_okay=False), help="Keep an asciinema recording.")
+@click.option("--relay", is_flag=True, help="Serve the flags over a stream that keys can break: outages.")
+@click.option("--lease", metavar="TIME", help="With --relay: no fresh heartbeat for so long, such as 2s, no punching.")
 @click.option("--read-only", is_flag=True, help="The clock may tick; whatever else is asked of the fleet is refused.")
 @click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII alone; so it is where there is no UTF-8.")
 @click.option("--theme", metavar="NAME", help="A theme of textual's, or high-contrast; ctrl+p changes it.")
@@ -49,15 +56,23 @@ def command(
     stage: bool,
     autopilot: bool,
     record: pathlib.Path | None,
+    relay: bool,
+    lease: str | None,
     read_only: bool,
     ascii_only: bool,
     theme: str | None,
 ) -> int:
     """Run the screen; the exit code is the verdict's, or 128 + the signal's number."""
     stage = stage or autopilot
-    if stage and (scenario is not None or seed is not None):
-        raise UserError("the stage brings its own fleets and seed; leave SCENARIO and --seed away, or --stage")
+    if stage and (scenario is not None or seed is not None or relay):
+        raise UserError("the stage brings its own fleets and seed; leave SCENARIO, --seed and --relay away, or --stage")
+    if lease is not None:
+        _check_lease(lease, relay=relay)
     if not is_terminal():
+        if relay:
+            raise UserError(
+                "no terminal for the keys that break a relay; without one: snapdrill run scenarios/outages/"
+            )
         return _without_screen(context, scenario, seed, runs_dir, stage=stage)
 
     from sim.tui.driver import terminal
@@ -68,7 +83,7 @@ def command(
     try:
         if stage:
             return _on_stage(runs, runs_dir, drawn_on, autopilot=autopilot)
-        app = _fleet_app(runs, _loaded(scenario), runs_dir, seed, drawn_on)
+        app = _fleet_app(runs, _loaded(scenario, relay=relay, lease=lease), runs_dir, seed, drawn_on)
         _set(app, theme, read_only=read_only)
         _drive(app, runs)
         return 128 + app.signal if app.signal is not None else _told(app.last)
@@ -96,10 +111,23 @@ def _path(scenario: pathlib.Path | None) -> pathlib.Path:
     return scenario or scenario_path("demo.yaml")
 
 
-def _loaded(scenario: pathlib.Path | None) -> Scenario:
+def _loaded(scenario: pathlib.Path | None, *, relay: bool, lease: str | None) -> Scenario:
     from sim.scenario import load
+    from sim.tui.variants import on_relay
 
-    return load(_path(scenario))
+    loaded = load(_path(scenario))
+    return on_relay(loaded, lease) if relay else loaded
+
+
+def _check_lease(lease: str, *, relay: bool) -> None:
+    from sim.units import parse_duration
+
+    if not relay:
+        raise UserError("a lease needs a flag service whose heartbeat it watches; add --relay")
+    try:
+        parse_duration(lease)
+    except ValueError as error:
+        raise UserError(f"--lease: {error}") from error
 
 
 def _cast(path: pathlib.Path | None) -> Cast | None:
@@ -113,12 +141,14 @@ def _fleet_app(
 ) -> FleetApp:
     from sim.drill import Drill
     from sim.tui.app import FleetApp
+    from sim.tui.twin import Twin
+    from sim.tui.twin_runs import runs_of
 
     def start() -> Drill:
         runs.append(Drill(scenario, runs_dir=runs_dir, seed=seed))
         return runs[-1]
 
-    return FleetApp(start, drawn_on)
+    return FleetApp(start, drawn_on, Twin(runs_of(scenario, runs_dir, seed)))
 
 
 def _set(app: FleetApp, theme: str | None, *, read_only: bool) -> None:
@@ -148,7 +178,7 @@ def _on_stage(runs: list[Drill], runs_dir: pathlib.Path, drawn_on: type[MortalTe
     _drive(app, runs)
     if app.signal is not None:
         return 128 + app.signal
-    lines, verdict = summary(app.verdicts, whole=autopilot)
+    lines, verdict = summary(app.verdicts, whole=autopilot, cut_short=app.cut_short)
     click.echo("\n".join(lines))
     return verdict.exit_code
 

@@ -1,16 +1,20 @@
-"""Check scenario files without running them.
+"""Check scenario files, rollout plans and fleet files without running them.
 
 Prints `ok` for each file that is right, with the number of its scenarios where a matrix makes it several, and every
 mistake of every other one as file:line:column, in whichever of the files it extends it is written; ends with 0 or 2.
-A folder stands for its scenarios; variables have their defaults.
+A folder stands for its scenarios, plans and fleets; variables have their defaults.
+
+Example: snapdrill validate scenarios/ drill.yaml
 """
 
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Iterable
 
 import click
 
+from engine.errors import UserError
 from sim.verdict import ExitCode
 
 
@@ -18,21 +22,57 @@ from sim.verdict import ExitCode
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=pathlib.Path))
 def command(files: tuple[pathlib.Path, ...]) -> ExitCode:
     """Check each file; HELD only where all are right."""
-    from sim.scenario import ScenarioError, discover, load_all
+    from sim.report import github
+    from sim.scenario import ScenarioError
 
-    paths = discover(files)
+    paths = _documents(files)
     wrong = False
     told: set[str] = set()
     for path in paths:
         try:
-            made = len(load_all(path))
+            made = _check(path)
         except ScenarioError as mistakes:
             wrong = True
             new = dict.fromkeys(line for line in str(mistakes).splitlines() if line not in told)
             told |= new.keys()
-            click.echo("\n".join(new), err=True, nl=bool(new))
+            click.echo("\n".join([*new, *github.mistakes("\n".join(new))]), err=True, nl=bool(new))
         else:
             click.echo(f"{path}: ok" + (f" ({made} scenarios)" if made > 1 else ""))
     if not paths:
+        click.echo(f"snapdrill: nothing selected: no *.yaml in {', '.join(map(str, files))}", err=True)
         return ExitCode.NOTHING_SELECTED
     return ExitCode.USAGE if wrong else ExitCode.HELD
+
+
+def _documents(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+    """Files as they are, folders by their `*.yaml`; UserError for a path that does not exist."""
+    from sim.scenario import is_there
+
+    found: dict[pathlib.Path, None] = {}
+    for path in paths:
+        if not is_there(path):
+            raise UserError(f"{path}: no such file or folder")
+        inside = sorted(each for each in path.glob("[!.]*.yaml") if each.is_file()) if path.is_dir() else [path]
+        found.update(dict.fromkeys(inside))
+    return list(found)
+
+
+def _check(path: pathlib.Path) -> int:
+    """How many scenarios it is, 1 for a plan or a fleet; ScenarioError with every mistake."""
+    from sim.scenario import load_all
+    from sim.scenario_sources import read_text
+    from sim.yaml_positions import parse
+
+    data = parse(read_text(path)).data
+    match data.get("kind") if isinstance(data, dict) else None:
+        case "plan":
+            from sim.rehearsal.plan import load_plan
+
+            load_plan(path)
+            return 1
+        case "fleet":
+            from sim.fleet_file import load
+
+            load(path)
+            return 1
+    return len(load_all(path))

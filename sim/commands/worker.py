@@ -5,6 +5,8 @@ what its host has, as doctor finds it, and is given only what fits: `snapdrill s
 run --seeds SEEDS --cluster ADDRESS` send their runs here. Dask lets whoever reaches ADDRESS run code on every worker:
 use it in networks that you trust. Ends with 0 when the scheduler does, with 130 or 143 when it is interrupted; what it
 ran then, others are given.
+
+Example: snapdrill worker tcp://10.0.0.7:8786 --jobs 4
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from sim.verdict import ExitCode
 @click.command("worker")
 @click.argument("address")
 @click.option("--scheduler", is_flag=True, help="Be the scheduler at ADDRESS too.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Units at a time.  [default: one a CPU]")
+@click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Units at a time.  [default: one a CPU]")
 @click.option("--memory", metavar="SIZE", help="For all of them.  [default: 3/4 of free]")
 @click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
               help="Where runs are made, and none remains.")  # fmt: skip

@@ -3,6 +3,8 @@
 Counts sandboxes, teams and, with --contexts-from, GiB of your own fleet: 1 % of the teams is not 1 % of the memory.
 The made-up fleet of --contexts has ten sandboxes a team, eight templates and four clusters. Files are evaluated as
 LaunchDarkly would, mistakes and all; `snapdrill flags lint` names those.
+
+Example: snapdrill flags cohort before.json after.json --superset
 """
 
 from __future__ import annotations

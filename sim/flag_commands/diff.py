@@ -3,6 +3,8 @@
 Compares the flags of the pause path, those they ask for and their segments, in all that changes an evaluation. The
 SDK key of the environment is taken from LAUNCHDARKLY_SDK_KEY. Ends with 0 where there is no difference, 1 where there
 is one, 2 where LaunchDarkly cannot be asked.
+
+Example: snapdrill flags diff flags.json --live
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Say what each flag of a file serves to one sandbox, and why: value, reason, the rule in words, its bucket.
 
 FILE is evaluated as LaunchDarkly would, mistakes and all; `snapdrill flags lint` names those.
+
+Example: snapdrill flags explain flags.json --sandbox web-0
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ FILE is what the REST API answers to GET /api/v2/flags/PROJECT?env=ENV&summary=0
 {"flags": ..., "segments": ...}. Salts, segments, prerequisites and versions are kept, so that everybody gets what they
 get in production. What cannot be carried over is an error, and then nothing is written. Ends with 0, or with 1 where
 something cannot be carried over.
+
+Example: snapdrill flags import export.json --env production
 """
 
 from __future__ import annotations
@@ -98,14 +100,15 @@ def _replace(output: Path, text: str) -> None:
 def _tell(file: Path, found: Imported, text: str, output: Path | None) -> None:
     from flags.catalog import FLAGS
     from flags.lint import check
+    from sim.report.words import plural
 
     known = len(found.flags.keys() & FLAGS.keys())
     click.echo(
-        f"{file}: {found.form}: {len(found.flags)} flags, {known} of them of the pause path, "
-        f"and {len(found.segments)} segments",
+        f"{file}: {found.form}: {plural(len(found.flags), 'flag')}, {known} of the pause path, "
+        f"and {plural(len(found.segments), 'segment')}",
         err=True,
     )
     errors = sum(each.severity == "error" for each in check(text)[1])
     if errors:
-        where = output or "the result"
-        click.echo(f"{where}: lint finds {errors} errors in it; see snapdrill flags lint {output or 'OUT'}", err=True)
+        where, what = output or "the result", plural(errors, "error")
+        click.echo(f"{where}: lint finds {what} in it; see snapdrill flags lint {output or 'OUT'}", err=True)

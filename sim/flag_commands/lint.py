@@ -2,6 +2,8 @@
 
 Prints each finding as file:line:column with what it does in production and a fix, and ends with 0 where there is no
 error, 1 where there is one, 2 where the file cannot be read.
+
+Example: snapdrill flags lint flags.json
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ class Forecast:
     def lines(self) -> list[str]:
         """For people: what it rests on, then a line a weight, then what cannot be undone."""
         asked = self.asked
-        head = f"{asked.sandboxes:,} sandboxes on {self.nodes:,} nodes through {asked.hours:g} h, seed {asked.seed}"
+        nodes = f"{self.nodes:,} {'node' if self.nodes == 1 else 'nodes'}"
+        head = f"{asked.sandboxes:,} sandboxes on {nodes} through {asked.hours:g} h, seed {asked.seed}"
         parts = [[f"{head}, by {asked.by}"], lines(self.inputs), lines(self.totals), self._memory(), self._losses()]
         parts += [self._blast(), ["What the model takes for granted (assumed):", *self.notes, *_MODEL]]
         return [line for part in parts for line in (*part, "")][:-1]

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from sim.rehearsal.figures import Figures, saved
 from sim.rehearsal.plan import Metric
-from sim.rehearsal.propagation import percentile
+from sim.rehearsal.timing import Pair, Took, ratio
 
 
 class Outcome(StrEnum):
@@ -30,10 +30,16 @@ def worst(outcomes: Sequence[Outcome]) -> Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One result, None where there was nothing to measure, and what its conditions say of it."""
+    """One result, None where there was nothing to measure, and what its conditions say of it.
+
+    A ratio has a noise band from `low` to `high`; `why` says what it wants to be conclusive.
+    """
 
     value: float | None
     outcome: Outcome
+    low: float | None = None
+    high: float | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +66,18 @@ def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _ratio(mine: Sequence[float], others: Sequence[float], percent: float) -> float | None:
-    if not mine or not others:
-        return None
-    base = percentile(others, percent)
-    return percentile(mine, percent) / base if base else None
-
-
 @dataclass(frozen=True, slots=True)
 class Arms:
-    """A stage with the flag on, the same one with it off, the node's budget in bytes, and pauses at once."""
+    """A stage with the flag on, the same one with it off, the node's budget in bytes, and pauses at once.
+
+    `pairs` are the same pauses in both arms since the plan began; None where the arms took no turns.
+    """
 
     on: Figures
     off: Figures
     budget: int
     concurrency: int = 4
+    pairs: tuple[Pair, ...] | None = ()
 
 
 _VALUES: Mapping[str, Callable[[Arms], float | None]] = {
@@ -83,10 +86,6 @@ _VALUES: Mapping[str, Callable[[Arms], float | None]] = {
     "lost": lambda arms: len(arms.on.lost),
     "lost_because_of_the_flag": lambda arms: len(set(arms.on.lost) - set(arms.off.lost)),
     "corrupted_resumes": lambda arms: arms.on.corrupted,
-    "copy_p50_ratio": lambda arms: _ratio(arms.on.copy_ms, arms.off.copy_ms, 50),
-    "copy_p95_ratio": lambda arms: _ratio(arms.on.copy_ms, arms.off.copy_ms, 95),
-    "blocked_p50_ratio": lambda arms: _ratio(arms.on.blocked_ms, arms.off.blocked_ms, 50),
-    "blocked_p95_ratio": lambda arms: _ratio(arms.on.blocked_ms, arms.off.blocked_ms, 95),
     "budget_used": lambda arms: _share(arms.on.pools.both, arms.budget),
     "bytes_saved": lambda arms: saved(arms.off, arms.on, arms.concurrency),
     "punched_share": lambda arms: _share(arms.on.punched_pauses, arms.on.decided_on),
@@ -96,13 +95,36 @@ _VALUES: Mapping[str, Callable[[Arms], float | None]] = {
     "punched_after_kill": lambda arms: arms.on.late,
 }
 
+_RATIOS: Mapping[str, tuple[Took, float]] = {
+    "copy_p50_ratio": ("copy_ms", 50),
+    "copy_p95_ratio": ("copy_ms", 95),
+    "blocked_p50_ratio": ("blocked_ms", 50),
+    "blocked_p95_ratio": ("blocked_ms", 95),
+}
+
 
 def measure(metric: Metric, arms: Arms) -> Measurement:
     """One measurement; an error where there is nothing to measure."""
+    if metric.name in _RATIOS:
+        return _measured_ratio(metric, arms)
     value = _VALUES[metric.name](arms)
     if value is None:
         return Measurement(None, Outcome.ERROR)
     return Measurement(float(value), judge(metric, float(value)))
+
+
+def _measured_ratio(metric: Metric, arms: Arms) -> Measurement:
+    """Conclusive where the whole noise band is on one side of its conditions."""
+    if arms.pairs is None:
+        return Measurement(None, Outcome.INCONCLUSIVE, why="the arms took no turns, so their times do not compare")
+    took, percent = _RATIOS[metric.name]
+    found = ratio(arms.pairs, took, percent)
+    if found.value is None or found.low is None or found.high is None:
+        return Measurement(None, Outcome.INCONCLUSIVE, why=found.why)
+    ends = {judge(metric, each) for each in (found.low, found.value, found.high)}
+    clear = len(ends) == 1 and Outcome.INCONCLUSIVE not in ends
+    why = "" if clear else f"its noise band is {found.low:.2f} to {found.high:.2f}, of {found.pauses} pauses"
+    return Measurement(found.value, ends.pop() if clear else Outcome.INCONCLUSIVE, found.low, found.high, why)
 
 
 def judge(metric: Metric, value: float) -> Outcome:
@@ -128,7 +150,8 @@ def concluded(metric: Metric, measurements: Sequence[Measurement]) -> MetricResu
         outcome = Outcome.ERROR
     elif 0 <= metric.inconclusive_limit < unclear:
         outcome = Outcome.INCONCLUSIVE
-    return MetricResult(metric, tuple(measurements), outcome, _why(metric, outcome))
+    said = next((each.why for each in reversed(measurements) if each.outcome is outcome and each.why), "")
+    return MetricResult(metric, tuple(measurements), outcome, said or _why(metric, outcome))
 
 
 def _consecutive_errors(measurements: Sequence[Measurement]) -> int:

@@ -185,7 +185,7 @@ def _scenario(draft: _Draft) -> Scenario:
     plan, raw = draft.plan, draft.plan.document.data
     data: dict[str, Any] = {"version": 1, "name": plan.name, "seed": plan.seed}
     data |= {"node": raw["node"]} if "node" in raw else {}
-    data |= {"engine": engine} if (engine := _engine(plan)) else {}
+    data |= {"engine": engine} if (engine := engine_of(plan)) else {}
     data |= {"fleet": raw["fleet"], "flags": _flags(plan, draft.arm), "steps": draft.steps}
     asserted = [step.invariant for step in plan.steps if isinstance(step, Assert)]
     data["expect"] = [{"invariant": each} for each in dict.fromkeys(asserted)]
@@ -193,7 +193,8 @@ def _scenario(draft: _Draft) -> Scenario:
     return from_document(_placed(draft, data), scenario_text(data, what), plan.path)
 
 
-def _engine(plan: Plan) -> dict[str, Any]:
+def engine_of(plan: Plan) -> dict[str, Any]:
+    """The plan's engine as a scenario writes it, with what was mended; empty for a sound one."""
     said = plan.engine.model_dump(exclude_defaults=True)
     return {key: list(value) if isinstance(value, tuple) else value for key, value in said.items()}
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
+from sim.figures import Figure
 from sim.rehearsal.claims import claims
+from sim.rehearsal.figures import Figures
+from sim.rehearsal.kill_switch import SHARES, Way, ways
 from sim.rehearsal.measures import MEASURES
+from sim.rehearsal.production import production
 from sim.rehearsal.results import Rehearsal, StageResult, StepResult
+from sim.rehearsal.text import of_production
 from sim.report.document import scenario_document
 
 VERSION = 1
@@ -27,6 +33,7 @@ def rehearsal_document(found: Rehearsal) -> dict[str, Any]:
         "reasons": list(found.reasons),
         "conditions": list(found.conditions),
         "first_failing_step": None if first is None else first.index,
+        "arms": "in turns" if found.in_turns else "flag off first",
         "time": {"kind": found.plan.time, "plan_seconds": found.virtual, "took_seconds": round(found.seconds, 3)},
         "steps": [_step(each) for each in found.steps],
         "not_taken": len(found.plan.steps) - len(found.steps),
@@ -35,6 +42,7 @@ def rehearsal_document(found: Rehearsal) -> dict[str, Any]:
         "kill_switch": _kill_switch(found),
         "claims": [{"status": status, "claim": sentence} for status, sentence in claims(found)],
         "origins": origins(found),
+        "production": _production(found),
         "runs": {"on": scenario_document(found.on.view), "off": scenario_document(found.off.view)},
         "folders": {"on": str(found.on.run_dir), "off": str(found.off.run_dir)},
     }
@@ -64,8 +72,17 @@ def _kill_switch(found: Rehearsal) -> dict[str, Any]:
             "draws": len(drawn),
             "seconds": {name: drawn[int(share * (len(drawn) - 1))] for name, share in _SHARES.items()},
         },
+        "ways": [_way(each) for each in ways(found)],
         "loopback_ms": list(found.kill_switch_ms),
     }
+
+
+def _way(way: Way) -> dict[str, Any]:
+    """Null seconds where OFF is never obeyed."""
+    names = [f"p{share:g}" if share < 100 else "max" for share in SHARES]
+    seconds = None if way.seconds is None else dict(zip(names, way.seconds, strict=True))
+    reached = None if way.reached is None else {"p50": way.reached[0], "p99": way.reached[1]}
+    return {"name": way.name, "seconds": seconds, "reached": reached, "known": way.known, "note": way.note}
 
 
 _SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
@@ -80,6 +97,7 @@ def _step(step: StepResult) -> dict[str, Any]:
             "critical": each.metric.critical,
             "dry_run": each.metric.dry_run,
             "values": [m.value for m in each.measurements],
+            "bands": [[m.low, m.high] for m in each.measurements],
             "unit": MEASURES[each.metric.name].unit,
             "origin": MEASURES[each.metric.name].origin,
         }
@@ -102,8 +120,8 @@ def _stage(each: StageResult) -> dict[str, Any]:
             "leaves": list(exposure.leaves),
             "superset": exposure.is_superset,
         },
-        "on": asdict(each.on),
-        "off": asdict(each.off),
+        "on": _figures(each.on),
+        "off": _figures(each.off),
         "saved_at_peak": {
             "hugetlb": each.off.pools.hugetlb - each.on.pools.hugetlb,
             "pages": each.off.pools.pages - each.on.pools.pages,
@@ -117,6 +135,24 @@ def _stage(each: StageResult) -> dict[str, Any]:
             "corrupted": _bound(each.on.corrupted, each.on.asked),
         },
     }
+
+
+def _figures(figures: Figures) -> dict[str, Any]:
+    """Without what single pauses took: `runs` has them."""
+    return {key: value for key, value in asdict(figures).items() if key != "costs"}
+
+
+def _production(found: Rehearsal) -> dict[str, Any] | None:
+    """In production's units, each figure with how it is known; None where the plan names no fleet file."""
+    made = production(found)
+    if made is None:
+        return None
+
+    def figures(some: Iterable[Figure]) -> dict[str, Any]:
+        return {each.label: each.document() for each in some}
+
+    stages = [{"weight": e.weight, "fleet": figures(e.fleet), "node": figures(e.node)} for e in made.stages]
+    return {"of": of_production(made), "stages": stages, "assumed": figures(made.assumed), "notes": list(made.notes)}
 
 
 def _bound(count: int, tries: int) -> float | None:

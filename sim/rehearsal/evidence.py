@@ -13,16 +13,34 @@ import click
 
 from engine.errors import UserError
 from flags.inline import Rollout, flag_from
+from sim.figures import number as in_digits
+from sim.figures import shown as in_words
 from sim.rehearsal.analysis import Outcome
 from sim.rehearsal.claims import claims
 from sim.rehearsal.document import rehearsal_document
 from sim.rehearsal.gates import label, shown
+from sim.rehearsal.kill_switch import ways
 from sim.rehearsal.patches import kill_patch, stage_patches
+from sim.rehearsal.plan import Plan
 from sim.rehearsal.plan_steps import Analysis, Drill, Wait
+from sim.rehearsal.production import production
 from sim.rehearsal.rehearse import where
 from sim.rehearsal.results import Rehearsal
-from sim.rehearsal.text import duration, report, zero
+from sim.rehearsal.text import (
+    duration,
+    fleet_words,
+    metric_rows,
+    of_production,
+    reached_of,
+    report,
+    seconds_of,
+    time_words,
+    unclear,
+    zero,
+)
 from sim.report.document import write_document
+from sim.report.html import of_host
+from sim.scenario import FlagFile
 
 FIRST_PAGE = "README.md"
 CHECKLIST = "checklist.md"
@@ -35,6 +53,8 @@ def export(found: Rehearsal, folder: Path) -> None:
         raise UserError(f"--export: {folder} is not empty; give a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.yaml").write_text(found.plan.source_text, encoding="utf-8")
+    for said, path in named_files(found.plan):
+        shutil.copyfile(path, folder / _beside(said).name)
     write_document(folder / "rehearsal.json", rehearsal_document(found))
     (folder / "rehearsal.txt").write_text(click.unstyle(report(found)) + "\n", encoding="utf-8")
     for name, run in (("flag-on", found.on), ("flag-off", found.off)):
@@ -61,6 +81,17 @@ def _write_json(path: Path, document: dict[str, Any]) -> None:
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
+def named_files(plan: Plan) -> list[tuple[str, Path]]:
+    """The fleet file and the flag file of a plan: as it names them, and where they are."""
+    names = [plan.fleet_file, plan.flags.file if isinstance(plan.flags, FlagFile) else None]
+    return [(name, plan.path.parent / name) for name in names if name is not None]
+
+
+def _beside(said: str) -> Path:
+    """Where a named file lies in the folder of evidence: beside the plan, under its own name."""
+    return Path(Path(said).name)
+
+
 def flag_hash(found: Rehearsal, weight: float) -> str:
     """SHA-256 of the flag at a weight in LaunchDarkly's JSON form, keys sorted."""
     flag = flag_from(found.plan.flag, Rollout(weight, found.plan.by))
@@ -76,19 +107,23 @@ def first_page(found: Rehearsal) -> list[str]:
         ["## Claims", *[f"- **{status}** {sentence}" for status, sentence in claims(found)]],
         _kill_switch(found),
         _stages(found),
+        _production(found),
+        _metrics(found),
         _steps(found),
         _conditions(found),
         _not_covered(found),
         ["## Reproduce", "```", reproduce(found), "```"],
     )
-    return [line for lines in sections for line in [*lines, ""]][:-1]
+    return [line for lines in sections if lines for line in [*lines, ""]][:-1]
 
 
 def reproduce(found: Rehearsal) -> str:
     """The command, with the plan that lies beside the first page."""
     run = found.on.view.run
     lease = "none" if found.plan.lease is None else f"{found.plan.lease:g}s"
-    return f"snapdrill rehearse plan.yaml --seed {run.seed if run else found.plan.seed} --lease {lease}"
+    written = (found.plan.document.data.get("engine") or {}).get("mended", ())
+    mended = "".join(f" --mend {each}" for each in found.plan.engine.mended if each not in written)
+    return f"snapdrill rehearse plan.yaml --seed {run.seed if run else found.plan.seed} --lease {lease}{mended}"
 
 
 _VOID = (
@@ -99,11 +134,19 @@ _VOID = (
 
 def _identity(found: Rehearsal) -> list[str]:
     run, plan = found.on.view.run, found.plan
-    host = ", ".join(f"{key} {value}" for key, value in run.host.items()) if run else "unknown"
+    host = ", ".join(f"{key} {of_host(value)}" for key, value in run.host.items()) if run else "unknown"
     text = hashlib.sha256(plan.source_text.encode()).hexdigest()
+    named = [
+        f"- file `{_beside(said)}`, SHA-256 `{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}`"
+        + ("" if _beside(said) == Path(said) else f"; the plan looks for it as `{said}`")
+        for said, path in named_files(plan)
+    ]
     return [
         "## What this is of",
         f"- plan `{plan.name}`, SHA-256 `{text[:16]}`; snapdrill {run.snapdrill if run else 'unknown'}",
+        *named,
+        *([f"- **ENGINE: {found.on.view.wrong_engine}**"] if found.on.view.wrong_engine else []),
+        f"- {fleet_words(plan)}; {time_words(found)}",
         f"- flag `{plan.flag}` by {plan.by}, served by {plan.flag_source}; lease "
         + ("none" if plan.lease is None else f"{plan.lease:g} s"),
         *(f"- flag at {w:g} %: SHA-256 `{flag_hash(found, w)[:16]}`" for w in (e.stage.weight for e in found.stages)),
@@ -132,16 +175,35 @@ def _why(found: Rehearsal) -> list[str]:
 
 
 def _kill_switch(found: Rehearsal) -> list[str]:
-    origin = found.plan.propagation.origin
     lines = [
-        f"## Kill switch (propagation {origin}; blast radius derived; turning the flag off undoes nothing)",
-        *_head("stage", "propagation p50", "p99", "sandboxes p50", "p99"),
+        "## Kill switch: how long until OFF is obeyed (turning the flag off undoes nothing)",
+        *_head("way", "p50", "p95", "p99", "most", "reached p50", "reached p99", "known", "note"),
     ]
-    for each in found.stages:
-        b = each.blast
-        seconds = [f"{value:.3g} s" for value in (b.p50_seconds, b.p99_seconds)]
-        lines.append(_row(f"{b.weight:g} %", *seconds, f"{b.p50:.2g}", f"{b.p99:.2g}"))
-    return lines
+    lines += [_row(e.name, *seconds_of(e), *reached_of(e), e.known, e.note) for e in ways(found)]
+    fleet = "given" if found.plan.production else "the rehearsed fleet's"
+    title = f"## Irreversible blast radius: sandboxes punched before OFF is obeyed (stream; derived; fleet {fleet})"
+    lines += ["", title, *_head("stage", "p50", "p99")]
+    return lines + [_row(f"{e.stage.weight:g} %", in_digits(e.blast.p50), in_digits(e.blast.p99)) for e in found.stages]
+
+
+def _production(found: Rehearsal) -> list[str]:
+    made = production(found)
+    if made is None:
+        return []
+    lines = [f"## In production: {of_production(made)}", *_head("stage", "figure", "value", "known", "note")]
+    for stage in made.stages:
+        figures = (*stage.fleet, *stage.node)
+        lines += [_row(f"{stage.weight:g} %", e.label, in_words(e), e.known, e.note) for e in figures]
+    lines += [_row("all", each.label, in_words(each), each.known, each.note) for each in made.assumed]
+    return [*lines, "", *(f"- {each}" for each in made.notes)]
+
+
+def _metrics(found: Rehearsal) -> list[str]:
+    head, *rows = metric_rows(found)
+    if not rows:
+        return []
+    title = "## Metrics (`!` not met, `?` inconclusive; measured; ratios, with their noise bands, and savings derived)"
+    return [title, *_head(*head), *(_row(*each) for each in rows), "", *(f"- {each}" for each in unclear(found))]
 
 
 def _stages(found: Rehearsal) -> list[str]:
@@ -194,6 +256,8 @@ def _checklist(found: Rehearsal) -> Iterator[str]:
         yield ""
         yield f"## Stage {number}: {weight:g} %"
         yield f"- [ ] send `launchdarkly/stage-{number}-{weight:g}-percent.json`"
+        first = str(found.plan.safe).lower()
+        yield f"- [ ] the default rule lists {first} first: in another order others are exposed than were rehearsed"
         for index in stage.stage.steps:
             step = found.plan.steps[index]
             match step:

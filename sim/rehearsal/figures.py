@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from sim import events
 from sim.ledger import Entry
@@ -18,13 +19,33 @@ GONE = frozenset({"discarded", "killed"})
 class Pools:
     """Peaks of the node's two pools, bytes: 2 MiB pages, and 4 KiB pages with caches; `both` at the same moment.
 
-    `page_cache` is what finished builds on disk keep in the second pool; the kernel may take it back.
+    `page_cache` is what finished builds on disk keep in the second pool; the kernel may take it back. Without `samples`
+    nothing is known: no pause ran.
     """
 
     hugetlb: int = 0
     pages: int = 0
     both: int = 0
     page_cache: int = 0
+    samples: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PauseCost:
+    """What one finished pause took, milliseconds and bytes: the `nth` of its sandbox in the run, from 0.
+
+    `began` in seconds by the machine's own clock; `on`: the flag was on for it; `punched`: memory was freed. None
+    where it does not apply.
+    """
+
+    sandbox: str
+    nth: int
+    began: float
+    on: bool
+    punched: bool
+    copy_ms: float | None = None
+    blocked_ms: float | None = None
+    peak_over: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +68,7 @@ class Figures:
     paused: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     at_risk: int = 0
-    copy_ms: tuple[float, ...] = ()
-    blocked_ms: tuple[float, ...] = ()
-    peak_over: tuple[int, ...] = ()
+    costs: tuple[PauseCost, ...] = ()
     pools: Pools = Pools()
     reasons: Mapping[str, int] = field(default_factory=dict)
     decision_errors: int = 0
@@ -59,14 +78,24 @@ class Figures:
     corrupted: int = 0
 
 
-def saved(off: Figures, on: Figures, concurrency: int) -> int | None:
+def saved(off: Figures, on: Figures, concurrency: int, scale: Fraction = Fraction(1)) -> int | None:
     """Bytes that a node need not keep free for the largest pauses, so many at once: `off` less `on`.
 
-    None where one of them has no pause to tell.
+    At a `scale`, of a node in production: what a pause that punches needs does not scale, as chunks do not. None where
+    one of them has no pause to tell.
     """
-    if not off.peak_over or not on.peak_over:
-        return None
-    return sum(off.peak_over[:concurrency]) - sum(on.peak_over[:concurrency])
+    needs = [_needs(each, concurrency, scale) for each in (off, on)]
+    return None if needs[0] is None or needs[1] is None else needs[0] - needs[1]
+
+
+def _needs(figures: Figures, concurrency: int, scale: Fraction) -> int | None:
+    """Bytes beyond the guests, of the largest pauses at once."""
+    over = [
+        each.peak_over if each.punched else int(each.peak_over / scale)
+        for each in figures.costs
+        if each.peak_over is not None
+    ]
+    return sum(sorted(over, reverse=True)[:concurrency]) if over else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +141,7 @@ def figures(
         paused=_names(done),
         lost=_lost(entries, window),
         at_risk=_at_risk(pauses),
-        copy_ms=tuple(sorted(each.copy_ms for each in done if each.copy_ms is not None)),
-        blocked_ms=tuple(sorted(each.blocked_ms for each in done if each.blocked_ms is not None)),
-        peak_over=tuple(sorted((each.peak_over for each in pauses if each.peak_over is not None), reverse=True)),
+        costs=tuple(costs(flag, pauses)),
         pools=_pools(entries, window),
         reasons=dict(Counter(_reason(each, flag) for each in pauses)),
         decision_errors=sum(_reason(each, flag).startswith("ERROR") for each in pauses),
@@ -123,6 +150,17 @@ def figures(
         late=sum(_is_late(each, flag, kills) for each in freed),
         corrupted=corrupted,
     )
+
+
+def costs(flag: str, pauses: Iterable[PauseView], epoch: float = 0.0) -> Iterator[PauseCost]:
+    """Of the finished ones among a run's pauses, in order; `epoch` is when the run began, by the machine's clock."""
+    seen: Counter[str] = Counter()
+    for each in pauses:
+        nth, on, punched = seen[each.sandbox], _is_on(each, flag), each.punched_bytes > 0
+        seen[each.sandbox] += 1
+        if each.outcome == "finished" and not each.checkpoint:
+            took = (each.copy_ms, each.blocked_ms, each.peak_over)
+            yield PauseCost(each.sandbox, nth, epoch + each.began, on, punched, *took)
 
 
 def _names(pauses: Iterable[PauseView]) -> tuple[str, ...]:
@@ -185,4 +223,5 @@ def _pools(entries: Iterable[Entry], window: Window) -> Pools:
         pages=max((each.guests + each.caches for each in samples), default=0),
         both=max((each.guests + each.caches + each.hugetlb for each in samples), default=0),
         page_cache=max((each.page_cache for each in samples), default=0),
+        samples=len(samples),
     )

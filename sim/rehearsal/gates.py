@@ -12,15 +12,17 @@ from sim.ledger import Entry
 from sim.rehearsal.analysis import Arms, Measurement, MetricResult, Outcome, concluded, measure, worst
 from sim.rehearsal.cohorts import Exposure, contexts_needed
 from sim.rehearsal.compiled import Compiled, Gate, Stage
-from sim.rehearsal.figures import Figures, Kill, Window, figures
+from sim.rehearsal.figures import Figures, Kill, PauseCost, Window, costs, figures
 from sim.rehearsal.follow import Follower
 from sim.rehearsal.plan import Metric
 from sim.rehearsal.plan_steps import Analysis, Assert, PlanStep, SetWeight, Wait
 from sim.rehearsal.plan_steps import Drill as DrillStep
 from sim.rehearsal.propagation import percentile
 from sim.rehearsal.results import StepResult
+from sim.rehearsal.timing import pairs
+from sim.rehearsal.turns import Turns
 from sim.report import words
-from sim.steps import FlagStep, Pause, Resume, Step, Tick
+from sim.steps import Clear, FlagStep, Inject, Outage, Pause, Resume, Step, Tick
 from sim.units import format_duration
 from sim.view import View
 
@@ -30,19 +32,28 @@ CORRUPTION = frozenset({"bytes_exact", "never_resumed", "no_unpublished"})
 
 @dataclass
 class Recorder:
-    """The flag-off arm: keeps what each gate saw, so that the other arm can be compared there."""
+    """The flag-off arm: keeps what each gate saw, so that the other arm can be compared there.
+
+    With `turns` the arms go step by step, and this one stops where the other has.
+    """
 
     compiled: Compiled
+    turns: Turns | None = None
     seen: dict[tuple[int, str, int], Figures] = field(default_factory=dict)
-    corrupted: int = 0
+    costs: tuple[PauseCost, ...] = ()
 
     async def gate(self, index: int, drill: Drill) -> Sequence[Step] | None:
-        """Never stops: it goes on to the plan's end."""
+        """After a scenario step."""
         for number, gate in enumerate(self.compiled.gates.get(index, ())):
             stage = self.compiled.stage_of(gate.step)
             window = Window(began(drill.entries, stage.first), drill.view().t + 1e-6)
             self.seen[(index, gate.act, number)] = figures(self.compiled.plan.flag, drill.entries, drill.view(), window)
-        return None
+        if self.turns is None:
+            return None
+        self.costs = tuple(costs(self.compiled.plan.flag, drill.view().pauses, drill.began))
+        await self.turns.took("off", index)
+        await self.turns.next("off", index)
+        return [] if self.turns.has_ended("on") else None
 
 
 def began(entries: Sequence[Entry], step: int) -> float:
@@ -73,7 +84,20 @@ class Gates:
     _corrupted_before: dict[int, int] = field(default_factory=dict)
 
     async def gate(self, index: int, drill: Drill) -> Sequence[Step] | None:
-        """After a scenario step: measure, or conclude a plan step; a rollback where the plan aborts."""
+        """After a scenario step, which the other arm has taken too: look at it; a rollback where the plan aborts."""
+        turns = self.off.turns
+        if turns is not None:
+            await turns.took("on", index)
+            await turns.both_took("on", index)
+        instead = await self._look(index, drill)
+        if turns is not None and instead is not None:
+            await turns.end("on")
+        elif turns is not None:
+            await turns.next("on", index)
+        return instead
+
+    async def _look(self, index: int, drill: Drill) -> Sequence[Step] | None:
+        """Measure, or conclude a plan step."""
         for number, gate in enumerate(self.compiled.gates.get(index, ())):
             step = self.compiled.plan.steps[gate.step]
             if gate.act == "measure":
@@ -120,7 +144,10 @@ class Gates:
         window = Window(began(drill.entries, stage.first), view.t + 1e-6)
         on = figures(self.compiled.plan.flag, drill.entries, view, window, self.kills, found - before)
         plan = self.compiled.plan
-        arms = Arms(on, self.off.seen.get(key, Figures()), plan.node.memory, plan.pacing.concurrency)
+        compared = None
+        if self.off.turns is not None:
+            compared = tuple(pairs(costs(plan.flag, view.pauses, drill.began), self.off.costs))
+        arms = Arms(on, self.off.seen.get(key, Figures()), plan.node.memory, plan.pacing.concurrency, compared)
         self.arms[stage.number] = arms
         return arms
 
@@ -156,7 +183,10 @@ class Gates:
                 return self._drilled(blank, step, arms, drill.view())
             case Assert():
                 return asserted(blank, step, drill)
-        return blank
+            case Outage(fault=fault):
+                return replace(blank, detail="the flag source is back" if fault == "recover" else "in force")
+            case Inject() | Clear():
+                return replace(blank, detail="armed" if isinstance(step, Inject) else "disarmed")
 
     def _weighed(self, blank: StepResult, stage: Stage) -> StepResult:
         exposure = self.exposures[stage.number - 1]
@@ -199,6 +229,8 @@ class Gates:
             return replace(blank, outcome=Outcome.INCONCLUSIVE, detail="not thrown: this flag is its operator's")
         if arms.on.late:
             detail = f"{words.plural(arms.on.late, 'pause')} punched after the kill switch had had its time: EXPOSED"
+            if self.compiled.plan.lease is None and self.compiled.plan.flag_source == "relay":
+                detail += "; a lease would stop them: --lease 1s"
             return replace(blank, outcome=Outcome.FAILED, detail=detail, stopped="abort")
         if self.compiled.plan.time == "real":
             took = [each.took_ms for each in view.switches if not each.on][-1]
@@ -261,8 +293,10 @@ def label(step: PlanStep) -> str:
 
 
 def shown(result: MetricResult) -> str:
-    """A metric's last value with its unit."""
-    return value_text(result.metric.name, result.value)
+    """A metric's last value with its unit, and its noise band where it has one."""
+    last = result.measurements[-1] if result.measurements else None
+    text = value_text(result.metric.name, result.value)
+    return text if last is None or last.low is None else f"{text} ({last.low:.2f}-{last.high:.2f})"
 
 
 def value_text(name: str, value: float | None) -> str:

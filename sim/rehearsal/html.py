@@ -10,30 +10,42 @@ from pathlib import Path
 
 from sim.rehearsal.evidence import first_page
 from sim.rehearsal.results import Rehearsal
-from sim.report.html import page
+from sim.report.html import WITHOUT_PLOTLY, page
 from sim.report.printable import scrub
 
 HTML_FILE = "rehearsal.html"
+WITHOUT_PLOT = "Tables only. snapdrill rehearse --html draws memory over the plan and propagation as well."
+DRAWN = "Memory of the node over the plan (measured), and how long a kill switch takes"
 _CLASSES = {"go": "held", "no-go": "violated", "inconclusive": "inconclusive"}
 _OUTCOMES = {"successful": "held", "failed": "violated", "error": "violated", "inconclusive": "inconclusive"}
 
 
-def rehearsal_page(found: Rehearsal) -> str:
-    """What the evidence's first page says, as a page, with the metrics of every analysis."""
+def rehearsal_page(found: Rehearsal, *, with_plot: bool = False) -> str:
+    """What the evidence's first page says, as a page; with a plot where it is asked for and plotly is installed."""
     kind = _CLASSES[found.decision]
     title = f"{found.decision.upper()}: {found.plan.name}"
     body = [f'<h1><span class="{kind}">{escape(found.decision.upper())}</span> {escape(found.plan.name)}</h1>']
     body += list(_sections(first_page(found)[1:]))
+    body += _drawing(found, with_plot=with_plot)
     links = {"with the flag": found.on.run_dir, "with the flag off": found.off.run_dir}
     runs = ", ".join(f'<a href="{escape(_link(found, run))}">{name}</a>' for name, run in links.items())
     return page(title, [*body, f"<p>The runs themselves: {runs}.</p>"])
 
 
-def write_page(found: Rehearsal) -> None:
+def _drawing(found: Rehearsal, *, with_plot: bool) -> list[str]:
+    if not with_plot:
+        return [f'<p class="soft">{escape(WITHOUT_PLOT)}</p>']
+    from sim.rehearsal.plot import plot
+
+    drawn = plot(found)
+    return [f"<h2>{escape(DRAWN)}</h2>", drawn] if drawn else [f'<p class="soft">{escape(WITHOUT_PLOTLY)}</p>']
+
+
+def write_page(found: Rehearsal, *, with_plot: bool = False) -> None:
     """Beside the other reports of the run with the flag on, atomically."""
     path = found.folder / HTML_FILE
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(rehearsal_page(found), encoding="utf-8")
+    partial.write_text(rehearsal_page(found, with_plot=with_plot), encoding="utf-8")
     os.replace(partial, path)
 
 

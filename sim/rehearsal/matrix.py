@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from sim.cluster import LocalPool, Unit, UnitResult
+from sim.cluster import Pool, Unit, UnitResult
 from sim.rehearsal.cohorts import exposures
-from sim.rehearsal.compiled import weight_value
+from sim.rehearsal.compiled import engine_of, weight_value
 from sim.rehearsal.gates import label
 from sim.rehearsal.plan import Plan
 from sim.rehearsal.plan_steps import Analysis, Drill, SetWeight, Wait
@@ -102,16 +102,22 @@ def cell_scenario(plan: Plan, index: int, weight: float, fault: MatrixFault, fle
     """The scenario of one cell: the fault, the step under it, the fault's end, and a round without it."""
     data: dict[str, Any] = {"version": 1, "name": plan.name, "seed": plan.seed}
     data |= {"node": plan.document.data["node"]} if "node" in plan.document.data else {}
-    steps = [{"tick": 1}, *map(dict, fault.steps), *_change(plan, index, weight), {"tick": 1}, _pause(plan)]
-    steps += [_end(fault), _RESUME, {"tick": 1}, _pause(plan), _RESUME]
+    data |= {"engine": engine} if (engine := engine_of(plan)) else {}
+    at_once = 1 if _crashes(fault) else plan.pacing.concurrency  # who else is condemned at a crash is a race
+    steps = [{"tick": 1}, *map(dict, fault.steps), *_change(plan, index, weight), {"tick": 1}, _pause(at_once)]
+    steps += [_end(fault), _RESUME, {"tick": 1}, _pause(plan.pacing.concurrency), _RESUME]
     return data | {"fleet": fleet, "flags": _cell_flags(plan, index, weight, fault), "steps": steps}
 
 
 _RESUME: dict[str, Any] = {"resume": {"allow_empty": True}}
 
 
-def _pause(plan: Plan) -> dict[str, Any]:
-    return {"pause": {"concurrency": plan.pacing.concurrency, "allow_empty": True}}
+def _pause(concurrency: int) -> dict[str, Any]:
+    return {"pause": {"concurrency": concurrency, "allow_empty": True}}
+
+
+def _crashes(fault: MatrixFault) -> bool:
+    return any("crash" in each for each in fault.steps)
 
 
 def _change(plan: Plan, index: int, weight: float) -> list[dict[str, Any]]:
@@ -126,7 +132,7 @@ def _change(plan: Plan, index: int, weight: float) -> list[dict[str, Any]]:
 
 def _end(fault: MatrixFault) -> dict[str, Any]:
     """A crash that never came leaves the node up: a restart is right in both cases."""
-    if any("crash" in each for each in fault.steps):
+    if _crashes(fault):
         return {"restart": {}}
     return {"outage": {"fault": "recover"}} if fault.where == "source" else {"clear": {}}
 
@@ -159,13 +165,13 @@ def sample(plan: Plan, weight: float) -> list[dict[str, Any]]:
 def run_matrix(
     plan: Plan,
     runs_dir: Path,
+    pool: Pool,
     *,
-    jobs: int,
-    memory: int,
+    seed: int | None = None,
     faults: Sequence[MatrixFault] = FAULTS,
     told: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Matrix:
-    """Every cell through the local pool; cells that come to the same run share it."""
+    """Every cell through the pool; cells that come to the same run share it. `seed` instead of the plan's."""
     began = time.monotonic()
     texts: dict[tuple[int, str], str] = {}
     for index, weight in rows(plan):
@@ -173,7 +179,7 @@ def run_matrix(
         for fault in faults:
             document = cell_scenario(plan, index, weight, fault, fleet)
             texts[index, fault.name] = scenario_text(document, f"{plan.name}, step {index + 1}: {fault.sentence}.")
-    results = _run(plan, _shared(texts), runs_dir, jobs, memory, told)
+    results = _run(_units(plan, _shared(texts), runs_dir, seed), pool, told)
     cells = [_cell(index, name, results[_bare(text)]) for (index, name), text in texts.items()]
     return Matrix(plan, tuple(index for index, _ in rows(plan)), tuple(cells), time.monotonic() - began)
 
@@ -191,24 +197,24 @@ def _shared(texts: Mapping[tuple[int, str], str]) -> dict[str, tuple[str, str]]:
     return made
 
 
-def _run(
-    plan: Plan,
-    shared: Mapping[str, tuple[str, str]],
-    runs_dir: Path,
-    jobs: int,
-    memory: int,
-    told: Callable[[int, int], None],
-) -> dict[str, UnitResult]:
-    units, by_name = [], {}
+def _units(
+    plan: Plan, shared: Mapping[str, tuple[str, str]], runs_dir: Path, seed: int | None
+) -> dict[str, tuple[str, Unit]]:
+    """Bare text and unit of each different run, by the unit's name."""
+    made = {}
     for bare, (name, text) in shared.items():
-        by_name[name] = bare
-        unit = Unit.of(name, load_text(text, plan.path), runs_dir)
-        units.append(replace(unit, text=text, time_limit=CELL_SECONDS))
+        unit = Unit.of(name, load_text(text, plan.path), runs_dir, seed=seed)
+        made[name] = (bare, replace(unit, text=text, time_limit=CELL_SECONDS))
+    return made
+
+
+def _run(units: Mapping[str, tuple[str, Unit]], pool: Pool, told: Callable[[int, int], None]) -> dict[str, UnitResult]:
+    """By bare text."""
     results: dict[str, UnitResult] = {}
-    with LocalPool(jobs, memory) as pool:
-        for result in pool.run(units):
-            results[by_name[result.name]] = result
-            told(len(results), len(units))
+    for result in pool.run(unit for _, unit in units.values()):
+        bare, _ = units[result.name]
+        results[bare] = result
+        told(len(results), len(units))
     return results
 
 
@@ -232,6 +238,11 @@ def outcome(result: UnitResult) -> tuple[str, bool]:
         return ", ".join(lost), False
     back = sum(each.outcome == "rolled-back" for each in result.pauses)
     return (f"{back} rolled back", False) if back else ("held", False)
+
+
+_READING = """\
+  held: nobody was lost; rolled back: ran on; discarded, killed: lost, and nobody resumed what was punched;
+  not reached: the step does not come to where the fault is"""
 
 
 def table(matrix: Matrix) -> list[str]:
@@ -259,6 +270,7 @@ def text(matrix: Matrix) -> str:
     counted = f"{len(matrix.cells)} cells by {words.plural(different, 'run')} in {matrix.seconds:.1f} s"
     lines = [f"{matrix.plan.name}: each step x each fault: {counted}; coverage, no rate", *table(matrix), ""]
     lines += [f"  {each.name:<12} {each.sentence}" for each in FAULTS]
+    lines.append(_READING)
     for cell in matrix.bad:
         result = cell.result
         folder = f"; see {result.run_dir}" if result is not None and result.run_dir else ""

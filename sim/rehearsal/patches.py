@@ -1,8 +1,9 @@
 """A plan's stages as LaunchDarkly semantic-patch instructions, each with its inverse. Nothing is sent. Pure.
 
-PATCH /api/v2/flags/PROJECT/FLAG, Content-Type `application/json; domain-model=launchdarkly.semanticpatch`;
-`updateFallthroughVariationOrRollout` takes weights in thousandths of a percent by variation id (LaunchDarkly's REST
-API reference, feature flags).
+PATCH /api/v2/flags/PROJECT/FLAG, Content-Type `application/json; domain-model=launchdarkly.semanticpatch`, with
+`environmentKey`, `comment` and `instructions` (LaunchDarkly's REST API reference, feature flags): `turnFlagOn`,
+`turnFlagOff`, `updateOffVariation` with `variationId`, and `updateFallthroughVariationOrRollout` with `rolloutWeights`,
+a map of variation id to thousandths of a percent, and `rolloutContextKind`, which is `user` unless it is said.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ def variation_id(value: bool) -> str:
 
 
 def weight_patch(plan: Plan, weight: float, comment: str) -> dict[str, Any]:
-    """Serve the destructive variation to `weight` percent; the safe one is listed first, at every weight."""
+    """Serve the destructive variation to `weight` percent.
+
+    A map has no order that is promised, and the order of the weighted variations draws the cohort: the checklist has it
+    looked at.
+    """
     share = round(weight * 1000)
     weights = {variation_id(plan.safe): WHOLE - share, variation_id(not plan.safe): share}
     instruction = {
@@ -33,8 +38,9 @@ def weight_patch(plan: Plan, weight: float, comment: str) -> dict[str, Any]:
 
 
 def kill_patch(plan: Plan) -> dict[str, Any]:
-    """The kill switch: the off variation, which must be the safe one, for everybody."""
-    return _patch([{"kind": "turnFlagOff"}], f"Kill switch of {plan.name}: what was punched stays punched")
+    """The kill switch: the safe variation for everybody, whatever the off variation was before."""
+    instructions = [{"kind": "updateOffVariation", "variationId": variation_id(plan.safe)}, {"kind": "turnFlagOff"}]
+    return _patch(instructions, f"Kill switch of {plan.name}: what was punched stays punched")
 
 
 def stage_patches(plan: Plan, weights: Sequence[float]) -> list[tuple[float, dict[str, Any], dict[str, Any]]]:

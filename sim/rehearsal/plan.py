@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
@@ -23,6 +23,9 @@ from sim.scenario_sources import ScenarioError, read_text
 from sim.strict import findings
 from sim.units import Duration, show
 from sim.yaml_positions import Document, Origin, Path, parse
+
+if TYPE_CHECKING:
+    from sim.fleet_scale import ScaledFleet
 
 Limit = Annotated[int, Field(ge=-1)]
 Action = Literal["abort", "wait", "continue"]
@@ -88,11 +91,13 @@ Lease = Annotated[Duration | None, BeforeValidator(_lease, json_schema_input_typ
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a plan was read."""
+    """Where a plan was read, and the fleet of the file that it names."""
 
     path: pathlib.Path = pathlib.Path("-")
     text: str = ""
     document: Document = field(default_factory=Document)
+    scaled: ScaledFleet | None = None
+    fleet_file: str | None = None
 
 
 class Plan(Camel):
@@ -143,6 +148,16 @@ class Plan(Camel):
         return self._source.document
 
     @property
+    def scaled(self) -> ScaledFleet | None:
+        """The fleet file's fleet at its scale; None where the plan has a fleet of its own."""
+        return self._source.scaled
+
+    @property
+    def fleet_file(self) -> str | None:
+        """The fleet file as the plan names it; None where the plan has a fleet of its own."""
+        return self._source.fleet_file
+
+    @property
     def flag_source(self) -> FlagSource:
         """Where the node has its flags from."""
         return source_of(self.flags)
@@ -169,21 +184,22 @@ def load_plan(path: pathlib.Path) -> Plan:
 def load_plan_text(text: str, path: pathlib.Path) -> Plan:
     """Check the text of a plan; `path` names it in messages."""
     from sim.rehearsal.plan_checks import plan_checks
-    from sim.rehearsal.plan_fleet import with_fleet
+    from sim.rehearsal.plan_fleet import fleet_of, put
     from sim.strict import Finding
 
     document = parse(text)
     found = {Finding(*each.position, "", each.message) for each in document.problems}
     plan = None
     if not found or document.data is not None:
-        wrong_fleet = with_fleet(document, path.parent)
-        if wrong_fleet:
-            raise ScenarioError("\n".join(f"{path}:{each}" for each in wrong_fleet))
-        found |= set(plan_checks(document, path.parent))
+        scaled, wrong_fleet = fleet_of(document, path.parent)
+        fleet_file = document.data["fleet"] if scaled is not None else None
+        if scaled is not None:
+            put(document, scaled)
+        found |= {*wrong_fleet, *plan_checks(document, path.parent)}
         try:
-            plan = Plan.model_validate(document.data, context=Source(path, text, document))
+            plan = Plan.model_validate(document.data, context=Source(path, text, document, scaled, fleet_file))
         except ValidationError as error:
-            found |= set(findings(error, document))
+            found |= {each for each in findings(error, document) if not (wrong_fleet and each.path == "fleet")}
     if found or plan is None:
         raise ScenarioError("\n".join(f"{path}:{each}" for each in sorted(found)))
     if wrong := _flag_file_mistakes(plan):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from flags.catalog import FLAGS, did_you_mean
+from sim.rehearsal.measures import MEASURES
 from sim.scenario_checks import cross_checks
 from sim.strict import Finding, finding
 from sim.yaml_positions import Document
@@ -20,7 +21,7 @@ def plan_checks(document: Document, folder: pathlib.Path) -> list[Finding]:
     """Findings of a plan as a whole; `folder` is where its flag file lies."""
     if not isinstance(document.data, dict):
         return []
-    checks = (_first_step, _drills_of_nothing, _metrics, _time_and_source, _lease, _flag, _rises)
+    checks = (_first_step, _drills_of_nothing, _metrics, _ratios, _time_and_source, _lease, _flag, _rises)
     found = [each for check in checks for each in check(document)]
     return [*found, *_flag_file(document, folder), *cross_checks(document)]
 
@@ -87,6 +88,18 @@ def _metrics(document: Document) -> Iterator[Finding]:
             if isinstance(name, str) and name not in names and names:
                 hint = f'the plan has no metric "{name}"; {did_you_mean(name, names)}'
                 yield finding(document, ("steps", index, "analysis", "metrics", place), hint)
+
+
+def _ratios(document: Document) -> Iterator[Finding]:
+    """In real time the arms cannot take turns: a ratio of times that counts would stop every rollout."""
+    metrics = document.data.get("metrics")
+    if document.data.get("time") != "real" or not isinstance(metrics, list):
+        return
+    for index, each in enumerate(metrics):
+        name = each.get("name") if isinstance(each, dict) else None
+        if isinstance(name, str) and name in MEASURES and MEASURES[name].unit == "ratio" and not each.get("dryRun"):
+            hint = "in real time the arms take no turns, so times do not compare; use time: virtual, or dryRun: true"
+            yield finding(document, ("metrics", index, "name"), hint)
 
 
 def _source(document: Document) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError
 from sim.fleet_spec import Group
@@ -11,30 +11,33 @@ from sim.strict import Finding, finding
 from sim.units import format_duration, format_size
 from sim.yaml_positions import Document
 
-
-def with_fleet(document: Document, folder: pathlib.Path) -> list[Finding]:
-    """Put the groups of the fleet file in its place in `document`; what the plan says itself stays.
-
-    A plan without a fleet file is left as it is. Mistakes of the fleet file are told as they are.
-    """
-    data = document.data
-    if not isinstance(data, dict) or not isinstance(data.get("fleet"), str):
-        return []
-    try:
-        data.update(
-            {key: value for key, value in _said(folder / data["fleet"]).items() if key not in data}
-            | {"fleet": _groups(folder / data["fleet"])}
-        )
-    except UserError as error:
-        return [finding(document, ("fleet",), f"its file is not sound: {line}") for line in str(error).splitlines()]
-    return []
+if TYPE_CHECKING:
+    from sim.fleet_scale import ScaledFleet
 
 
-def _groups(path: pathlib.Path) -> list[dict[str, Any]]:
+def fleet_of(document: Document, folder: pathlib.Path) -> tuple[ScaledFleet | None, list[Finding]]:
+    """The fleet of the file that a plan names, at its scale; None without one. Its mistakes are told as they are."""
     from sim.fleet_file import load
     from sim.fleet_scale import at_scale
 
-    return [_group(each) for each in at_scale(load(path)).groups]
+    data = document.data
+    if not isinstance(data, dict) or not isinstance(data.get("fleet"), str):
+        return None, []
+    try:
+        return at_scale(load(folder / data["fleet"])), []
+    except UserError as error:
+        lines = str(error).splitlines()
+        return None, [finding(document, ("fleet",), f"its file is not sound: {line}") for line in lines]
+
+
+def put(document: Document, scaled: ScaledFleet) -> None:
+    """What the fleet file says, in its place in the plan; what the plan says itself stays."""
+    said, data = _said(scaled), document.data
+    if isinstance(data.get("pacing"), dict):
+        said["pacing"] |= data["pacing"]
+        data.pop("pacing")
+    data.update({key: value for key, value in said.items() if key not in data})
+    data["fleet"] = [_group(each) for each in scaled.groups]
 
 
 def _group(group: Group) -> dict[str, Any]:
@@ -47,17 +50,15 @@ def _group(group: Group) -> dict[str, Any]:
     return {**made, **names, "workload": workload}
 
 
-def _said(path: pathlib.Path) -> dict[str, Any]:
-    """What a fleet file says that a plan may say too: production's pauses are those of the day's peak."""
-    from sim.fleet_file import load
-    from sim.fleet_scale import at_scale
-
-    fleet = load(path)
-    node = at_scale(fleet).node
+def _said(scaled: ScaledFleet) -> dict[str, Any]:
+    """What a plan may say too: production's pauses are those of the day's peak, and so are the rehearsed node's."""
+    fleet, node = scaled.fleet, scaled.node
     pauses = sum(each.count * each.pauses_per_hour.top for each in fleet.groups) / 60
-    said = {
+    share = pauses * scaled.sandboxes / fleet.count
+    said: dict[str, Any] = {
         "node": {"memory": format_size(node.memory), "cache": node.cache},
         "production": {"sandboxes": fleet.count, "pausesPerMinute": pauses},
+        "pacing": {"pausesPerMinute": share, "concurrency": fleet.node.concurrency},
     }
     if fleet.propagation.origin != "assumed":
         written = fleet.propagation.model_dump(exclude_none=True)

@@ -105,10 +105,12 @@ def blast_radius(sandboxes: int, weight: float, pauses_per_minute: float, drawn:
 
     A sandbox is not paused twice in it: never more than the whole exposed share of the fleet.
     """
-    exposed = sandboxes * weight / 100
     p50, p99 = percentile(drawn, 50), percentile(drawn, 99)
+    most = (reached(sandboxes, weight, pauses_per_minute, each) for each in (p50, p99))
+    return BlastRadius(sandboxes, pauses_per_minute, weight, p50, p99, *most)
 
-    def reached(seconds: float) -> float:
-        return min(exposed, pauses_per_minute / 60 * weight / 100 * seconds)
 
-    return BlastRadius(sandboxes, pauses_per_minute, weight, p50, p99, reached(p50), reached(p99))
+def reached(sandboxes: int, weight: float, pauses_per_minute: float, seconds: float | None) -> float:
+    """Sandboxes that are paused, and punched, in that time; all that are exposed where it never ends (None)."""
+    exposed = sandboxes * weight / 100
+    return exposed if seconds is None else min(exposed, pauses_per_minute / 60 * weight / 100 * seconds)

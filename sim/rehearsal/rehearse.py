@@ -1,4 +1,4 @@
-"""Rehearses a plan: the flag-off arm first, then the plan stage by stage, compared with it; a go or no-go."""
+"""Rehearses a plan stage by stage beside the same plan with the flag off, and compares them; a go or no-go."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sim.judging import TIME_LIMIT
 from sim.rehearsal.analysis import Outcome
 from sim.rehearsal.cohorts import exposures
 from sim.rehearsal.compiled import compiled
@@ -16,6 +17,7 @@ from sim.rehearsal.gates import Gates, Recorder, Told
 from sim.rehearsal.plan import Plan
 from sim.rehearsal.propagation import blast_radius
 from sim.rehearsal.results import Decision, Rehearsal, StageResult, StepResult
+from sim.rehearsal.turns import Turns, beginners, has_room_for_two, side_by_side
 from sim.report import judgements, words
 from sim.runner import Progress, RunOptions, RunResult, run_scenario
 from sim.verdict import Verdict
@@ -26,20 +28,21 @@ _VERDICTS = {"go": Verdict.HELD, "no-go": Verdict.VIOLATED, "inconclusive": Verd
 async def rehearse(
     plan: Plan, options: RunOptions, progress: Progress = lambda _: None, told: Told = lambda _: None
 ) -> Rehearsal:
-    """Both arms, one after the other on the same seed; `told` of each step when it is over."""
+    """Both arms on the same seed; `told` of each step when it is over.
+
+    In virtual time they take turns, step by step, if this host has room for both; else one comes after the other.
+    """
     seed = plan.seed if options.seed is None else options.seed
     on, off = compiled(plan), compiled(plan, "off")
     exposed = exposures(plan, [each.weight for each in on.stages])
     drawn = plan.propagation.draw(seed, plan.name)
-    recorder = Recorder(off)
-    without = await run_scenario(off.scenario, options, lambda step: progress(f"flag off {step}"), recorder.gate)
+    turns = Turns(beginners(on.scenario.steps)) if plan.time == "virtual" and has_room_for_two(on.scenario) else None
+    gates = Gates(on, exposed, drawn, Recorder(off, turns), told)
     began = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        follower = None
-        if plan.flag_source == "launchdarkly":
-            follower = stack.enter_context(contextlib.closing(Follower(plan, patience=options.time_limit / 2)))
-        gates = Gates(on, exposed, drawn, recorder, told, follower)
-        result = await run_scenario(on.scenario, options, progress, gates.gate)
+    if turns is None:
+        without, result = await _one_after_the_other(gates, options, progress)
+    else:
+        without, result = await _in_turns(turns, gates, options, progress)
     found = Rehearsal(
         plan=plan,
         decision="go",
@@ -53,8 +56,43 @@ async def rehearse(
         seconds=time.monotonic() - began,
         virtual=gates.clock,
         kill_switch_ms=_kill_switch_ms(result),
+        in_turns=turns is not None,
     )
     return decided(found)
+
+
+async def _in_turns(turns: Turns, gates: Gates, options: RunOptions, progress: Progress) -> tuple[RunResult, RunResult]:
+    """The arm with the flag on starts second: its run is the latest."""
+    off = gates.off
+
+    async def without() -> RunResult:
+        try:
+            return await run_scenario(off.compiled.scenario, options, gate=off.gate)
+        finally:
+            await turns.end("off")
+
+    async def result() -> RunResult:
+        try:
+            await turns.both_took("on", 0)
+            return await run_scenario(gates.compiled.scenario, options, progress, gates.gate)
+        finally:
+            await turns.end("on")
+
+    return await side_by_side(without(), result())
+
+
+async def _one_after_the_other(gates: Gates, options: RunOptions, progress: Progress) -> tuple[RunResult, RunResult]:
+    off = gates.off
+
+    def before(step: str) -> None:
+        progress(f"flag off {step}")
+
+    without = await run_scenario(off.compiled.scenario, options, before, off.gate)
+    with contextlib.ExitStack() as stack:
+        plan = gates.compiled.plan
+        if plan.flag_source == "launchdarkly":
+            gates.follower = stack.enter_context(contextlib.closing(Follower(plan, patience=options.time_limit / 2)))
+        return without, await run_scenario(gates.compiled.scenario, options, progress, gates.gate)
 
 
 def _kill_switch_ms(result: RunResult) -> tuple[float, ...]:
@@ -129,11 +167,13 @@ def _open(found: Rehearsal) -> list[str]:
         for step in found.steps
         if step.outcome is Outcome.INCONCLUSIVE and step.stopped == "wait"
     ]
-    return reasons + [
+    reasons += [
         f"{each.name}: {judgements.message(each)}"
         for each in judgements.failed(found.on.view)
         if each.verdict == Verdict.INCONCLUSIVE
     ]
+    cut_off = [each for each in judgements.failed(found.off.view) if each.name == TIME_LIMIT]
+    return reasons + [f"with the flag off: {each.name}: {judgements.message(each)}" for each in cut_off]
 
 
 def _why_go(found: Rehearsal) -> list[str]:

@@ -54,7 +54,10 @@ class StageResult:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """A plan, rehearsed. `reasons` are why not, or what the go rests on; `drawn` sorted seconds of propagation."""
+    """A plan, rehearsed. `reasons` are why not, or what the go rests on; `drawn` sorted seconds of propagation.
+
+    `in_turns`: both arms took each step one after the other; else the one with the flag off came first, as a whole.
+    """
 
     plan: Plan
     decision: Decision
@@ -68,6 +71,7 @@ class Rehearsal:
     seconds: float
     virtual: float
     kill_switch_ms: tuple[float, ...] = ()
+    in_turns: bool = True
     weaknesses: tuple[Weakness, ...] = ()
     conditions: tuple[str, ...] = field(default=())
 

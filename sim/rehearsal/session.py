@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from sim.batch import run_interruptibly
-from sim.cluster import default_jobs, default_memory
+from sim.cluster import default_jobs, default_memory, open_pool
 from sim.flag_service import check_source
 from sim.outputs import Outputs
 from sim.rehearsal.cohorts import exposures
@@ -35,12 +35,15 @@ REHEARSAL_FILE = "rehearsal.json"
 class Session:
     """What was asked for, and what came of it: `rehearsal` is None until it has come to its end."""
 
-    def __init__(self, plan: Plan, options: RunOptions, *, quiet: bool = False, export: Path | None = None) -> None:
+    def __init__(
+        self, plan: Plan, options: RunOptions, *, quiet: bool = False, export: Path | None = None, plot: bool = False
+    ) -> None:
         self.plan = plan
         self.rehearsal: Rehearsal | None = None
         self._options = options
         self._quiet = quiet
         self._export = export
+        self._plot = plot
 
     def outline(self) -> str:
         """What the plan comes to, with who would be exposed; starts nothing."""
@@ -70,18 +73,22 @@ class Session:
             click.echo(report(self.rehearsal))
         return self.rehearsal.verdict.exit_code
 
-    def run_matrix(self, jobs: int | None, *, as_json: bool = False) -> ExitCode:
-        """Each step x each fault; violated where one of them is."""
+    def run_matrix(self, jobs: int | None, *, cluster: str | None = None, as_json: bool = False) -> ExitCode:
+        """Each step x each fault; violated where one of them is. `cluster` as open_pool has it."""
         from sim.rehearsal import matrix
 
         progress = _progress(self.plan.name, quiet=self._quiet)
-        made = matrix.run_matrix(
-            self.plan,
-            self._options.runs_dir.absolute(),
-            jobs=jobs or default_jobs(),
-            memory=default_memory(),
-            told=lambda done, all_of_them: progress(f"{done}/{all_of_them} runs"),
-        )
+        with open_pool(cluster, jobs or default_jobs(), default_memory()) as pool:
+            if reason := pool.lacks(compiled(self.plan).scenario):
+                click.echo(f"{self.plan.name}: cannot be run: {reason}", err=True)
+                return ExitCode.UNSUPPORTED
+            made = matrix.run_matrix(
+                self.plan,
+                self._options.runs_dir.absolute(),
+                pool,
+                seed=self._options.seed,
+                told=lambda done, all_of_them: progress(f"{done}/{all_of_them} runs"),
+            )
         progress("")
         click.echo(json.dumps(matrix.document(made), indent=2) if as_json else matrix.text(made))
         return ExitCode.VIOLATED if made.bad else ExitCode.HELD
@@ -103,14 +110,14 @@ class Session:
     def _store(self) -> None:
         if self.rehearsal is None:
             return
-        outputs = Outputs()
+        outputs = Outputs(plot=self._plot)
         for run in (self.rehearsal.off, self.rehearsal.on):
             outputs.add(run, self.plan.path, scenario_document(run.view))
         found, folder = self.rehearsal, self.rehearsal.folder
         write_document(folder / REHEARSAL_FILE, self.document())
         suites = [rehearsal_suite(found), suite(found.on.view, folder, self.plan.path, found.on.entries)]
         write_junit(folder / "junit.xml", suites)
-        write_page(found)
+        write_page(found, with_plot=self._plot)
         if self._export is not None:
             from sim.rehearsal.evidence import export
 

@@ -6,14 +6,19 @@ from collections.abc import Sequence
 
 import click
 
+from sim import figures
 from sim.rehearsal.analysis import MetricResult, Outcome
 from sim.rehearsal.claims import claims
 from sim.rehearsal.cohorts import Exposure, contexts_needed
 from sim.rehearsal.compiled import Compiled
 from sim.rehearsal.gates import label, shown, value_text
+from sim.rehearsal.kill_switch import SHARES, Way, ways
+from sim.rehearsal.plan import Plan
+from sim.rehearsal.production import Production, production
 from sim.rehearsal.rehearse import where
 from sim.rehearsal.results import Rehearsal, StageResult, StepResult
 from sim.report import judgements, words
+from sim.view import View
 
 _MARKS = {
     Outcome.SUCCESSFUL: ("ok", "green"),
@@ -33,6 +38,7 @@ def report(found: Rehearsal) -> str:
         _cohorts(found),
         _metrics(found),
         _pools(found),
+        _production(found),
         _kill_switch(found),
         _weaknesses(found),
         ["claims", *(f"  {status:<21} {sentence}" for status, sentence in claims(found))],
@@ -45,14 +51,10 @@ def report(found: Rehearsal) -> str:
 def _head(found: Rehearsal) -> list[str]:
     plan, run = found.plan, found.on.view.run
     decision = click.style(found.decision.upper(), fg=_COLOURS[found.decision], bold=True)
-    fleet = plan.sandboxes()
-    memory = sum(each.memory for each in fleet)
     lease = "none" if plan.lease is None else f"{plan.lease:g} s"
-    size = f"{words.plural(len(fleet), 'sandbox', 'sandboxes')}, {words.size(memory)} of guest memory"
-    time = f"{plan.time} time: {duration(found.virtual)} of the plan in {found.seconds:.1f} s"
     lines = [
         f"{plan.name}   seed {run.seed if run else plan.seed}   {decision}",
-        f"{plan.flag} by {plan.by}; {size}; {time}; lease {lease}",
+        f"{plan.flag} by {plan.by}; {fleet_words(plan)}; {time_words(found)}; lease {lease}",
     ]
     if found.on.view.wrong_engine:
         lines.insert(0, click.style(f"ENGINE: {found.on.view.wrong_engine}", fg="red", bold=True))
@@ -61,6 +63,19 @@ def _head(found: Rehearsal) -> list[str]:
     return lines + (
         [f"  first failing step: {where(first)}, {found.plan.place(('steps', first.index))}"] if first else []
     )
+
+
+def fleet_words(plan: Plan) -> str:
+    """`15 sandboxes, 36.0 MiB of guest memory`."""
+    fleet = plan.sandboxes()
+    size = words.size(sum(each.memory for each in fleet))
+    return f"{words.plural(len(fleet), 'sandbox', 'sandboxes')}, {size} of guest memory"
+
+
+def time_words(found: Rehearsal) -> str:
+    """`virtual time: 4h10s of the plan in 11.2 s, both arms in turns`."""
+    arms = "both arms in turns" if found.in_turns else "the arm with the flag off first"
+    return f"{found.plan.time} time: {duration(found.virtual)} of the plan in {found.seconds:.1f} s, {arms}"
 
 
 def step_line(step: StepResult) -> str:
@@ -96,11 +111,10 @@ def zero(count: int, tries: int) -> str:
 def _stages(found: Rehearsal) -> list[str]:
     head = (
         f"  {'weight':>7} {'exposed':>16} {'pauses':>7} {'punched':>8} {'discarded':>14} {'lost':>5} {'by flag':>14}"
-        f" {'at risk':>8} {'freed':>10} {'blast p50':>10} {'p99':>7}"
+        f" {'at risk':>8} {'freed':>10} {'blast p50':>10} {'p99':>9}"
     )
-    return ["stages (measured; with no event, the 95 % bound: 3/n; blast radius derived)", head] + [
-        _stage(each, len(found.plan.sandboxes())) for each in found.stages
-    ]
+    title = "stages, of the rehearsed fleet (measured; with no event, the 95 % bound: 3/n; blast radius derived)"
+    return [title, head] + [_stage(each, len(found.plan.sandboxes())) for each in found.stages]
 
 
 def _cohorts(found: Rehearsal) -> list[str]:
@@ -120,7 +134,7 @@ def _stage(each: StageResult, fleet: int) -> str:
     return (
         f"  {each.stage.weight:>5g} % {share:>16} {on.asked:>7} {len(on.punched):>8} {zero(on.discarded, on.asked):>14}"
         f" {len(on.lost):>5} {zero(len(each.lost_by_flag), on.punched_pauses):>14} {on.at_risk:>8}"
-        f" {words.size(on.punched_bytes):>10} {each.blast.p50:>10.2g} {each.blast.p99:>7.2g}"
+        f" {words.size(on.punched_bytes):>10} {figures.number(each.blast.p50):>10} {figures.number(each.blast.p99):>9}"
         + ("" if each.complete else "  not completed")
     )
 
@@ -134,34 +148,73 @@ def _pools(found: Rehearsal) -> list[str]:
     for each in found.stages:
         on, off = each.on.pools, each.off.pools
         saved = "unknown" if each.saved is None else value_text("bytes_saved", each.saved)
-        lines.append(
-            f"  {each.stage.weight:>5g} % {_change(off.hugetlb, on.hugetlb):>23} {_change(off.pages, on.pages):>26}"
-            f" {saved:>11}   {_change(off.page_cache, on.page_cache)}"
+        huge, pages, cache = (
+            _change(*(getattr(pools, name) if pools.samples else None for pools in (off, on)))
+            for name in ("hugetlb", "pages", "page_cache")
         )
-    return [*lines, f"  budget {words.size(found.plan.node.memory)} (given)"]
+        lines.append(f"  {each.stage.weight:>5g} % {huge:>23} {pages:>26} {saved:>11}   {cache}")
+    known = "given" if found.plan.scaled is None else "derived, from the fleet file's node"
+    return [*lines, f"  budget {words.size(found.plan.node.memory)} ({known})"]
 
 
-def _change(off: int, on: int) -> str:
-    return "none" if not off and not on else f"{words.size(off)} -> {words.size(on)}"
+def _change(off: int | None, on: int | None) -> str:
+    if off is None and on is None:
+        return "not sampled"
+    if not off and not on:
+        return "none"
+    return " -> ".join("not sampled" if each is None else words.size(each) for each in (off, on))
+
+
+def _production(found: Rehearsal) -> list[str]:
+    """Each stage in the units of the fleet file."""
+    made = production(found)
+    if made is None:
+        return []
+    lines = [f"in production: {of_production(made)}"]
+    for each in made.stages:
+        lines.append(f"  {each.weight:g} %, the whole fleet, then one node of it")
+        lines += [f"    {line}" for line in figures.lines([*each.fleet, *each.node])]
+    lines += ["  assumed", *(f"    {line}" for line in figures.lines(made.assumed))] if made.assumed else []
+    return lines + [f"  note: {each}" for each in made.notes]
+
+
+def of_production(made: Production) -> str:
+    """Whose fleet it is, and what stood for it."""
+    fleet, scale = made.scaled.fleet, made.scaled.fleet.scale
+    whole = f"{fleet.count:,} sandboxes on {fleet.nodes:,} nodes (given)"
+    return f"{whole}; rehearsed were {made.scaled.sandboxes}, one node's, at {scale.numerator}/{scale.denominator}"
 
 
 def _kill_switch(found: Rehearsal) -> list[str]:
     if not found.stages:
         return []
-    blast, origin = found.stages[-1].blast, found.plan.propagation.origin
+    blast = max((each.blast for each in found.stages), key=lambda each: each.weight)
     fleet = "given" if found.plan.production else "the rehearsed fleet's"
-    product = f"{blast.sandboxes} sandboxes x weight x {blast.pauses_per_minute:g} pauses a minute x propagation"
-    spread = f"p50 {blast.p50_seconds:.3g} s, p99 {blast.p99_seconds:.3g} s ({origin}; {len(found.drawn)} draws)"
+    product = (
+        f"{blast.sandboxes} sandboxes x {blast.weight:g} % x {blast.pauses_per_minute:g} pauses a minute x seconds"
+    )
     lines = [
         "kill switch: turning the flag off undoes nothing",
-        f"  propagation  {spread}",
-        f"  blast radius {product} ({fleet}; derived)",
-        f"               at {blast.weight:g} % {blast.p50:.2g} sandboxes, p99 {blast.p99:.2g}, before it is obeyed",
+        f"  {'OFF is obeyed after':<22}{'p50':>9}{'p95':>9}{'p99':>9}{'most':>9}{'reached p50':>14}{'p99':>11}",
     ]
-    if found.plan.time == "real" and found.kill_switch_ms:
-        took = found.kill_switch_ms
-        lines.append(f"  loopback     {took[0]:.1f} to {took[-1]:.1f} ms of {len(took)} (measured; in no blast radius)")
-    return lines
+    for way in ways(found):
+        seconds = "".join(f"{each:>9}" for each in seconds_of(way))
+        reach = "".join(f"{each:>{width}}" for each, width in zip(reached_of(way), (14, 11), strict=True))
+        lines.append(f"  {way.name:<22}{seconds}{reach}   {way.known}: {way.note}")
+    return [*lines, f"  reached: {product} ({fleet}; derived): punched before OFF is obeyed", f"  {MEASURE}"]
+
+
+MEASURE = "measure these on this machine: snapdrill flags propagation"
+
+
+def seconds_of(way: Way) -> list[str]:
+    """A way's percentiles; `never` where OFF is not obeyed."""
+    return ["never"] * len(SHARES) if way.seconds is None else [f"{each:.3g} s" for each in way.seconds]
+
+
+def reached_of(way: Way) -> list[str]:
+    """Sandboxes at the median and the 99th percentile; `-` for what is in no blast radius."""
+    return ["-", "-"] if way.reached is None else [figures.number(each) for each in way.reached]
 
 
 def _weaknesses(found: Rehearsal) -> list[str]:
@@ -176,9 +229,8 @@ def _conditions(found: Rehearsal) -> list[str]:
 
 def _foot(found: Rehearsal) -> list[str]:
     view = found.on.view
-    held = sum(each.verdict == "held" for each in judgements.invariants(view))
     return [
-        f"invariants   {held} held of {len(judgements.invariants(view))}",
+        f"invariants   {invariants(view)}",
         f"run folders  {found.on.run_dir} (rehearsal.html, rehearsal.json, junit.xml)",
         f"             {found.off.run_dir} (flag off)",
     ]
@@ -186,23 +238,57 @@ def _foot(found: Rehearsal) -> list[str]:
 
 def _metrics(found: Rehearsal) -> list[str]:
     """A line a metric, a column an analysis."""
+    head, *rows = metric_rows(found)
+    if not rows:
+        return []
+    widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
+    lines = ["metrics (`!` not met, `?` inconclusive; measured; ratios, with their noise bands, and savings derived)"]
+    for name, *cells, asked in (head, *rows):
+        shown_cells = "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths[1:-1], strict=True))
+        lines.append(f"  {name:<{widths[0]}}{shown_cells}   {asked}".rstrip())
+    return [*lines, *(f"  ? {each}" for each in unclear(found))]
+
+
+def metric_rows(found: Rehearsal) -> list[list[str]]:
+    """A head and a row a metric: its name, what each analysis found, and what is asked of it."""
     analyses = [each for each in found.steps if each.metrics]
     if not analyses:
-        return []
-    head = "".join(f"{f'{each.weight:g} %':>12}" for each in analyses)
-    lines = ["metrics (`!` not successful; measured, ratios and savings derived)", f"  {'':<26}{head}"]
+        return [[""]]
+    rows = [["metric", *(f"{each.weight:g} %" for each in analyses), "asked"]]
     for metric in found.plan.metrics:
-        values = [next((m for m in each.metrics if m.metric.name == metric.name), None) for each in analyses]
-        cells = "".join(f"{_cell(each):>12}" for each in values)
-        asked = metric.success_condition or f"not {metric.failure_condition}"
-        lines.append(f"  {metric.name:<26}{cells}   {asked}{', dry run' if metric.dry_run else ''}")
-    return lines
+        results = [next((m for m in each.metrics if m.metric.name == metric.name), None) for each in analyses]
+        asked = (
+            f"{metric.success_condition or f'not {metric.failure_condition}'}{', dry run' if metric.dry_run else ''}"
+        )
+        rows.append([metric.name, *map(_cell, results), asked])
+    return rows
+
+
+def unclear(found: Rehearsal) -> list[str]:
+    """Why a metric's last measurements were inconclusive, once a metric: the latest."""
+    why: dict[str, str] = {}
+    for step in found.steps:
+        for each in step.metrics:
+            if each.measurements and each.measurements[-1].outcome is Outcome.INCONCLUSIVE:
+                said = each.measurements[-1].why or each.why
+                why[each.metric.name] = f"{each.metric.name} at {step.weight:g} %: {said}"
+    return list(why.values())
 
 
 def _cell(result: MetricResult | None) -> str:
-    if result is None:
+    if result is None or not result.measurements:
         return "-"
-    return shown(result) + ("" if result.outcome is Outcome.SUCCESSFUL else " !")
+    marks = {Outcome.SUCCESSFUL: "", Outcome.INCONCLUSIVE: " ?"}
+    return shown(result) + marks.get(result.measurements[-1].outcome, " !")
+
+
+def invariants(view: View) -> str:
+    """`7 held, 2 not exercised: no_unpublished, rollback_intact`."""
+    names: dict[str, list[str]] = {}
+    for each in judgements.invariants(view):
+        names.setdefault(each.verdict, []).append(each.name)
+    held = f"{len(names.pop('held', []))} held"
+    return ", ".join([held, *(f"{len(each)} {verdict}: {', '.join(each)}" for verdict, each in names.items())])
 
 
 def outline(made: Compiled, exposed: Sequence[Exposure]) -> str:

@@ -21,6 +21,8 @@ MOST = 10
 """Annotations of one level that GitHub shows of a step; what is beyond is dropped without a word."""
 SUMMARY_LIMIT = 1 << 20
 """Bytes of a step's summary; GitHub refuses the whole of a longer one."""
+MISTAKE = re.compile(r"(?P<file>.+?):(?P<line>\d+):(?P<column>\d+): error: (?P<what>.*)")
+"""A mistake at a place of a file, as every command tells it."""
 _ROOM = 4 << 10  # for the sentence that says what was left out
 
 Level = Literal["error", "warning", "notice"]
@@ -73,6 +75,17 @@ def annotate(
 def skipped(name: str, reason: str, scenario_file: Path) -> Annotation:
     """A scenario that this runner cannot run: said, so that nobody takes it for one that held."""
     return Annotation("notice", f"{name}: skipped", reason, _in_repository(str(scenario_file)))
+
+
+def mistakes(text: str) -> list[str]:
+    """The workflow commands for those lines of a text that are a MISTAKE; none outside a step of GitHub Actions."""
+    if not is_on():
+        return []
+    found = []
+    for each in filter(None, map(MISTAKE.fullmatch, text.splitlines())):
+        place = _in_repository(each["file"]), int(each["line"]), int(each["column"])
+        found.append(Annotation("error", "invalid file", each["what"], *place))
+    return commands(found)
 
 
 def commands(found: Iterable[Annotation]) -> list[str]:

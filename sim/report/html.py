@@ -95,15 +95,15 @@ def _facts(view: View, run_dir: Path, scenario_file: Path) -> str:
         ("began", run.started if run else ""),
         ("took", f"{view.t:.3f} s"),
         *text.figures(view),
-        ("host", ", ".join(f"{key} {_of_host(value)}" for key, value in run.host.items()) if run else ""),
+        ("host", ", ".join(f"{key} {of_host(value)}" for key, value in run.host.items()) if run else ""),
         ("run again", failure.run_command(view, run_dir, scenario_file)),
         ("look at it", failure.replay_command(run_dir)),
     ]
     return _table((), [row for row in rows if row[1]])
 
 
-def _of_host(value: Any) -> str:
-    """Numbers this large are bytes."""
+def of_host(value: Any) -> str:
+    """What is known of the host, for people: numbers this large are bytes."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return words.size(value) if isinstance(value, int) and value > 1 << 20 else str(value)

@@ -50,12 +50,17 @@ def plot(entries: Sequence[Entry], view: View) -> str | None:
         figure.add_trace(go.Scatter(**trace), row=1, col=1)
     for trace in _pauses(view):
         figure.add_trace(go.Bar(**trace), row=2, col=1)
-    figure.update_layout(**_layout(min(1400, 520 + 14 * rows)))
-    figure.update_xaxes(gridcolor=_GRID, zeroline=False)
     figure.update_xaxes(title="seconds since the run began", row=2, col=1)
-    figure.update_yaxes(gridcolor=_GRID, zeroline=False)
     figure.update_yaxes(title="MiB", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(autorange="reversed", type="category", row=2, col=1)
+    return as_html(figure, min(1400, 520 + 14 * rows))
+
+
+def as_html(figure: Any, height: int) -> str:
+    """A figure of plotly's as a fragment that loads nothing, in colours for a light and a dark page; in pixels."""
+    figure.update_layout(**_layout(height))
+    figure.update_xaxes(gridcolor=_GRID, zeroline=False)
+    figure.update_yaxes(gridcolor=_GRID, zeroline=False)
     config = {"displaylogo": False, "showSendToCloud": False}
     html: str = figure.to_html(full_html=False, include_plotlyjs=True, div_id="plot", config=config)
     return html

@@ -16,7 +16,7 @@ SOURCES = {"inline": "request", "file": "file", "relay": "stream", "launchdarkly
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """Milliseconds; p95 by nearest rank."""
+    """Of times of one unit; p95 by nearest rank."""
 
     n: int
     min: float
@@ -40,7 +40,7 @@ class Propagation:
 
 
 def distribution(times: Sequence[float]) -> Distribution | None:
-    """Of milliseconds; None of none."""
+    """In the unit of `times`; None of none."""
     known = sorted(times)
     if not known:
         return None

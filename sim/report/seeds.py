@@ -58,11 +58,11 @@ def _faults(seeds: Seeds) -> list[str]:
     if not seeds.armed and not seeds.fired:
         return []
     kinds = list(KINDS)
-    widths = [max(len(kind), 6) for kind in kinds]
-    lines = ["faults that fired", f"  {'':<12}" + "".join(f"{k:>{w + 2}}" for k, w in zip(kinds, widths, strict=True))]
+    widths = [max(len(kind), 6) for kind in kinds]  # as many fit into 80 columns
+    lines = ["faults that fired", f"  {'':<12}" + "".join(f"{k:>{w + 1}}" for k, w in zip(kinds, widths, strict=True))]
     for point, spec in CATALOGUE.items():
         cells = [str(seeds.fired[point, kind]) if kind in spec.kinds else "-" for kind in kinds]
-        lines.append(f"  {point:<12}" + "".join(f"{c:>{w + 2}}" for c, w in zip(cells, widths, strict=True)))
+        lines.append(f"  {point:<12}" + "".join(f"{c:>{w + 1}}" for c, w in zip(cells, widths, strict=True)))
     if idle := seeds.never_fired:
         lines.append("armed, but never fired: " + ", ".join(f"{point} ({kind})" for point, kind in idle))
     return lines

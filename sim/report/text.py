@@ -13,13 +13,14 @@ from sim.report import judgements, words
 from sim.report.judgements import Judgement
 from sim.report.propagation import propagation, sentence
 from sim.units import HUGE_PAGE
+from sim.verdict import Verdict
 from sim.view import PauseView, View
 
 _OUTCOMES = {"finished": "paused", "rolled-back": "rolled back", "discarded": "discarded"}
 _ALSO = {"checkpoint": "checkpointed", "refused": "refused"}
 _DIGEST_LENGTH = 12
 _OVER_SOCKETS = frozenset({"relay", "launchdarkly"})
-_MEASURED = "peaks and freed bytes, by the kernel's accounts; derived from them: ratios"
+_MEASURED = "peaks and freed bytes, by the kernel's accounts; ratios are derived"
 
 
 def summary(view: View, run_dir: Path | None = None) -> str:
@@ -124,7 +125,7 @@ def _checks(judgement: Judgement) -> str:
     if judgement.verdict == judgements.NOT_EXERCISED:
         return ""
     parts = [f"checked {words.times(judgement.checked)}"]
-    if judgement.violations:
+    if judgement.violations and judgement.verdict == Verdict.VIOLATED:
         parts.append(words.plural(len(judgement.violations), "violation"))
     if judgement.expected:
         parts.append("as the scenario expects")
@@ -142,6 +143,7 @@ def figures(view: View) -> list[tuple[str, str]]:
         ("measured", _MEASURED if view.pauses else None),
         ("memory", _node_memory(view)),
         ("cgroup", _cgroup_memory(view)),
+        ("of it", _beyond_processes(view)),
         ("pages", _stand_in(each.page_size for each in view.sandboxes.values())),
         ("kill switch", _kill_switch(view)),
         ("digest", _digest(view)),
@@ -176,12 +178,16 @@ def _cgroup_memory(view: View) -> str | None:
     ended = view.ended
     if ended is None or not ended.cgroup_peak:
         return None
-    said = f"at most {words.size(ended.cgroup_peak)}, the processes themselves included (measured)"
-    if ended.cgroup_base is None or not ended.peak_with_page_cache:
-        return said
-    beyond = ended.cgroup_peak - ended.cgroup_base
-    ours = words.size(ended.peak_with_page_cache)
-    return f"{said}; {words.size(beyond)} beyond them against our {ours} with page cache"
+    return f"at most {words.size(ended.cgroup_peak)}, the processes themselves included (measured)"
+
+
+def _beyond_processes(view: View) -> str | None:
+    """What the kernel and we count of the same."""
+    ended = view.ended
+    if ended is None or not ended.cgroup_peak or ended.cgroup_base is None or not ended.peak_with_page_cache:
+        return None
+    beyond, ours = words.size(ended.cgroup_peak - ended.cgroup_base), words.size(ended.peak_with_page_cache)
+    return f"{beyond} without the processes; by our count {ours}, page cache included"
 
 
 def _stand_in(page_sizes: Iterable[int]) -> str | None:

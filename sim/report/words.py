@@ -5,6 +5,7 @@ Screen and reports tell the same sentences: the screen leaves out what is fine a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -165,6 +166,8 @@ def _of_sandbox(event: Event) -> Sentence | None:
             return _fine(f"pause answered after {ms(blocked)}{', condemned' if condemned else ''}")
         case events.PauseSettled() as settled:
             return _settled(settled)
+        case events.SettlingFailed(error):
+            return _say(f"what its pause came to could not be carried out: {error}", "bad")
         case events.Resumed(incarnation=incarnation, build=build, written=written, resume_ms=resume_ms):
             words = f"resumed as a new guest from build {build} in {ms(resume_ms)}"
             return _say(words, "good", f"{incarnation}, {size(written)} filled")
@@ -192,13 +195,23 @@ def _of_guest(event: Event) -> Sentence | None:
     return None
 
 
+_CELLS = {"d": "dirty", "m": "partly dirty", "c": "clean", "z": "zero"}
+
+
+def _cells(runs: str) -> str:
+    counted = Counter[str]()
+    for run in runs.split():
+        counted[run[-1]] += int(run[:-1]) if run[:-1].isdecimal() else 0  # a ledger made elsewhere may say anything
+    return ", ".join(f"{counted[letter]:,} {word}" for letter, word in _CELLS.items() if counted[letter])
+
+
 def _of_copy(event: Event) -> Sentence | None:
     match event:
         case copying.Scanned(tracker=tracker, dirty_bytes=dirty, resident_bytes=resident, scan_ms=took):
             of = "" if resident is None else f" of {size(resident)} resident"
             return _fine(f"scanned: {size(dirty)}{of} is dirty", f"{tracker}, {took:.1f} ms")
         case events.MemoryMapped(runs):
-            return _fine("pages are told apart", runs)
+            return _fine(f"memory in cells: {_cells(runs)}")
         case events.BoundaryReached(before, chunk):
             return _fine(f"waits before {before}{'' if chunk is None else f' {chunk}'}")
         case copying.Compared(stored=stored, zero=zero, equal=equal, compare_ms=took):

@@ -77,6 +77,8 @@ class SweepBatch:
         if self._only_list and sweep.unclean is None:
             if not self._quiet:
                 click.echo("".join(f"{case.name}\n" for case in sweep.cases), nl=False)
+            if not sweep.cases:
+                click.echo(f"{scenario.name}: {report.chosen(sweep)}", err=True)
             return ExitCode.HELD if sweep.cases else ExitCode.NOTHING_SELECTED
         now, deadline = time.monotonic(), self._deadline
         if deadline is not None:

@@ -13,7 +13,7 @@ from sim.yaml_positions import parse
 
 Data = dict[str, Any]
 
-HOLDUP = "20ms"
+HOLDUP = "10ms"
 DEADLINE = "30s"
 FINAL = ("running", "discarded", "killed")
 _SELECTING = frozenset({"pause", "checkpoint", "resume", "kill"})

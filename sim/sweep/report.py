@@ -42,7 +42,7 @@ def _sums(sweep: Sweep) -> list[str]:
     if len(sweep.results) < len(sweep.cases):
         lines.append(_covered(sweep))
     if len(sweep.cases) < sweep.found:
-        lines.append(f"chosen: {len(sweep.cases)} of the {sweep.found} cases that the clean run showed")
+        lines.append(chosen(sweep))
     for outcome, why in (
         (NOT_REACHED, "the fault never fired"),
         (INCONCLUSIVE, "out of time"),
@@ -52,6 +52,12 @@ def _sums(sweep: Sweep) -> list[str]:
             lines.append(f"{outcome}: {plural(len(cases), 'case')}, {why}: {names(cases)}")
             lines += [f"  {each.case.name}: {each.why}" for each in cases[:_NAMED] if each.why]
     return ["\n".join(lines)]
+
+
+def chosen(sweep: Sweep) -> str:
+    """How many cases --only and --shard have left."""
+    hint = "" if sweep.cases else "\n--list without --only prints their names"
+    return f"chosen: {len(sweep.cases)} of the {sweep.found} cases that the clean run showed{hint}"
 
 
 def _covered(sweep: Sweep) -> str:

@@ -112,9 +112,9 @@ def run(
         with contextlib.closing(results):
             for result in results:
                 done = result_of(by_name[result.name], result)
+                if done.outcome not in _KEPT and result.run_dir is not None and not remove(result.run_dir):
+                    done = replace(done, run_dir=result.run_dir)  # it has not ended: `snapdrill clean` needs it
                 sweep.results.append(done)
-                if done.outcome not in _KEPT and result.run_dir is not None:
-                    remove(result.run_dir)  # inconclusive in what is no verdict of a case
                 told(done)
                 if options.fail_fast and done.outcome == VIOLATED:
                     sweep.stopped = "--fail-fast"

@@ -27,7 +27,7 @@ SHORT = {
     VIOLATED: "VIOL",
 }
 """An outcome as a cell writes it."""
-WIDTH = 100
+WIDTH = 80
 _GAP = "  "
 
 

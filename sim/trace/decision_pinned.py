@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,19 +22,31 @@ def judge(trace: Trace) -> Finding:
     """Every pause that was told to do something."""
     finding = Finding()
     for pause in trace.view.pauses:
-        decided = sum(isinstance(told.entry.event, events.Decided) for told in trace.of_pause(pause.id))
+        told = [each.entry for each in trace.of_pause(pause.id)]
+        decisions = [entry.event for entry in told if isinstance(entry.event, events.Decided)]
+        decided = len(decisions)
         if decided == 0 and not (pause.path or pause.outcome):
             continue
         finding.checked += 1
         reasons = [f"the pause has {decided} decisions, not one"] if decided > 1 else []
         if decided:
-            told = (each.entry for each in trace.of_pause(pause.id))
             reasons += contradictions(pause, latched(trace, pause)) or freed_unasked(told, pause)
+            reasons += [reason for each in decisions for reason in told_otherwise(each)]
         else:
             finding.lacks(pause.sandbox, f"no decided tells what the flags said for {pause.id}", pause=pause.id)
         for reason in reasons:
             finding.violated(pause.sandbox, reason, incarnation=trace.incarnation_of(pause), pause=pause.id)
     return finding
+
+
+def told_otherwise(decided: events.Decided) -> list[str]:
+    """Flags whose value is another one in the evaluations, where there are any, than in the decision."""
+    telemetry = {each.get("feature_flag.key"): each.get("feature_flag.result.value") for each in decided.evaluations}
+    return [
+        f"{key} was decided {json.dumps(flag.get('value'))}, and its evaluation says {json.dumps(telemetry[key])}"
+        for key, flag in decided.flags.items()
+        if key in telemetry and telemetry[key] != flag.get("value")
+    ]
 
 
 def latched(trace: Trace, pause: PauseView) -> bool | None:

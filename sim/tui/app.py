@@ -15,6 +15,7 @@ from sim.tui import requests
 from sim.tui.drive import Drive
 from sim.tui.driver import MortalTerminal
 from sim.tui.show import ShowApp
+from sim.tui.twin import Twin
 from sim.view import View
 
 Start = Callable[[], AbstractAsyncContextManager[Drive, bool | None]]
@@ -22,10 +23,16 @@ CLOCK_LOOKS_A_SECOND = 20
 
 
 class FleetApp(ShowApp):
-    """Starts runs with `start`; `last` is the final view of the latest, `failure` what ended the app, if anything."""
+    """Starts runs with `start`; `last` is the final view of the latest, `failure` what ended the app, if anything.
 
-    def __init__(self, start: Start, terminal: type[Driver] = MortalTerminal) -> None:
+    `twin` is run beside them, when a key asks for it, and ended with them.
+    """
+
+    def __init__(self, start: Start, terminal: type[Driver] = MortalTerminal, twin: Twin | None = None) -> None:
         super().__init__(terminal)
+        self.live.twin = twin
+        if twin is not None:
+            twin.told = self.live.told
         self.last: View | None = None
         self.failure: Exception | None = None
         self.signal: int | None = None
@@ -40,10 +47,11 @@ class FleetApp(ShowApp):
         self._life = asyncio.create_task(self._live(), name="runs")
 
     async def on_unmount(self) -> None:
-        """However the app ends, the run is torn down first."""
+        """However the app ends, its runs are torn down first."""
         self.end_run(again=False)
         if self._life is not None:
             await self._life
+        await self._end_twin()
 
     def end_run(self, *, again: bool, judged: bool = True) -> None:
         """End the run, `judged` or at once; then start it again on the same seed, or leave."""
@@ -83,6 +91,7 @@ class FleetApp(ShowApp):
             self.live.begin(drive)
             self.begun()
             await self._wanted.wait()
+            await self._end_twin()
             await self.live.no_more_requests()
             if self._judges:
                 self.live.say("judging every invariant and tearing down guests, node and memory …")
@@ -90,6 +99,11 @@ class FleetApp(ShowApp):
                 self.look()
                 self.ended(self.last)
             self.live.end()
+
+    async def _end_twin(self) -> None:
+        """What it has come to stays."""
+        if self.live.twin is not None:
+            await self.live.twin.stop()
 
     def begun(self) -> None:
         """A run is there to be asked."""

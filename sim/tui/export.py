@@ -24,6 +24,8 @@ from sim.tui.app import FleetApp
 from sim.tui.show import ShowApp
 from sim.tui.stage.app import StageApp
 from sim.tui.stage.beats import BEATS, Beat
+from sim.tui.twin import Twin
+from sim.tui.twin_runs import runs_of
 
 SIZE, STAGE_SIZE = (120, 36), (84, 14)
 """Cells."""
@@ -34,7 +36,7 @@ STORY = ". p f j p j j e p r k k k"
 """Tick; web-0 with the flag off, web-1 with it on; web-3 fails and may not resume; and back to the first."""
 HELD = "j j enter h p"
 STEPS = 7
-"""Then web-2 is paused, held in the middle of its copy."""
+"""Then web-2 is paused, held in the middle of its copy; beside it the twin is run."""
 
 
 def without_fonts(svg: str) -> str:
@@ -46,7 +48,8 @@ async def fleet_pictures(folder: pathlib.Path, runs: pathlib.Path) -> None:
     """One fleet, from four sides."""
     path = scenario_path("demo.yaml")
     scenario = load_text(path.read_text(), path)
-    app = FleetApp(lambda: Drill(scenario, runs_dir=runs))
+    twin = Twin(runs_of(scenario, runs, None))
+    app = FleetApp(lambda: Drill(scenario, runs_dir=runs), twin=twin)
     async with app.run_test(size=SIZE) as pilot:
         await _until(pilot, lambda: any(each.state == "running" for each in app.live.view.sandboxes.values()))
         for key in STORY.split():
@@ -55,7 +58,8 @@ async def fleet_pictures(folder: pathlib.Path, runs: pathlib.Path) -> None:
         for boundary in range(1, STEPS):
             await _until(pilot, lambda at=boundary: _boundaries(app, "web-2") >= at)  # type: ignore[misc]
             await pilot.press("n")
-        await pilot.press("escape")
+        await pilot.press("escape", "4", "T")
+        await _until(pilot, lambda: len(twin.arms) == 2)
         for name, keys in SHOWN.items():
             await pilot.press(*keys.split())
             await pilot.pause(0.5)

@@ -11,17 +11,18 @@ from flags.inline import Rollout, RolloutKind, as_written
 from sim.report import words
 from sim.tui import headlines
 from sim.tui.cohorts import cohort_now, cohort_of, fleet_of
-from sim.tui.spans import Piece, Span, Spans, Tone, fit, line_of, width, wrap
+from sim.tui.spans import Piece, Span, Spans, Tone, fit, line_of, width, wrapped
 from sim.view import PauseView, View
 
 KINDS: tuple[RolloutKind, ...] = ("sandbox", "team", "template", "cluster")
 KEY_CELLS = max(len(known.key) for known in CATALOG) + 1
 VALUE_CELLS = 18
 WHO_CELLS = 10
+ERROR_CELLS = 48
 NOT_OURS = {
-    "inline": "the scenario's own values reach the node at once: there is no source to break; use source: relay",
-    "file": "a flag file has no stream to drop or freeze; use source: relay",
-    "launchdarkly": "LaunchDarkly's own service is not ours to break; use source: relay",
+    "inline": "these values reach the node at once, there is no stream to break: leave, and snapdrill tui --relay",
+    "file": "a flag file has no stream to break: give the values in the scenario, and snapdrill tui --relay",
+    "launchdarkly": "LaunchDarkly's own service is not ours to break: give the values, and snapdrill tui --relay",
 }
 """Why a source cannot be made to fail from here."""
 
@@ -61,6 +62,7 @@ def source_lines(view: View, cells: int) -> list[Spans]:
         Piece(0, (Span(" "), *headlines.source_words(view))),
         Piece(2, _client(view)),
         Piece(1, lease_words(view)),
+        Piece(3, _client_error(view)),
     ]
     return [line_of([piece for piece in pieces if piece.spans], cells), _decided_line(view)]
 
@@ -69,23 +71,30 @@ def _client(view: View) -> Spans:
     source = view.source
     if source.state is None:
         return ()
-    why = f": {source.error}" if source.error else ""
-    said = f"{source.state} since {source.t:.1f} s{why}"
+    said = f"{source.state} since {source.t:.1f} s"
     return (Span("client ", "muted"), Span(said, "plain" if source.state == "VALID" else "warn"))
 
 
+def _client_error(view: View) -> Spans:
+    """The log has all of it."""
+    error = view.source.error
+    return fit((Span(error, "warn"),), min(len(error), ERROR_CELLS)) if error else ()
+
+
 def lease_words(view: View) -> Spans:
-    """`lease 2 s ✓ open`; how old its last heartbeat is where one is overdue; nothing where there is no lease."""
+    """`lease 2 s ✓ open`; when its last heartbeat was where one is overdue; nothing where there is no lease.
+
+    A moment and not an age: while nothing is told the clock of the view stands still, and an age would not be true.
+    """
     lease = view.source.lease
     if lease is None:
         return ()
     label = Span("lease ", "muted")
-    age = None if lease.age is None else lease.age + view.t - view.source.lease_t
+    since = "yet" if lease.age is None else f"since {max(0.0, view.source.lease_t - lease.age):.1f} s"
     if not lease.open:
-        since = "no heartbeat yet" if age is None else f"no heartbeat for {age:.1f} s"
-        return (label, Span(f"{lease.duration:g} s ‼ expired: {since}", "bad"))
+        return (label, Span(f"{lease.duration:g} s ‼ expired: no heartbeat {since}", "bad"))
     if lease.age is not None and lease.age > lease.duration / 2:
-        return (label, Span(f"{lease.duration:g} s ◐ open, no heartbeat for {lease.age:.1f} s", "warn"))
+        return (label, Span(f"{lease.duration:g} s ◐ open, no heartbeat {since}", "warn"))
     return (label, Span(f"{lease.duration:g} s ✓ open", "good"))
 
 
@@ -173,7 +182,7 @@ def detail(view: View, key: str, draft: Draft, cells: int, lines: int) -> list[S
     """The flag under the cursor in full; at most so many lines."""
     said = [_summary(FLAGS[key]), _rollout(view, key, draft, cells), *_cohort(view, key, draft)]
     said += [_story(view, key)] if draft == draft_of(view, key) else []
-    return [line for spans in said for line in wrap(spans, cells - 1, indent="   ")][:lines]
+    return wrapped(said, cells, lines)
 
 
 def _summary(known: Flag) -> Spans:
@@ -212,9 +221,13 @@ def _step(now: Sequence[str], then: Sequence[str]) -> Spans:
     had, have = set(now), set(then)
     joins = [name for name in then if name not in had]
     leaves = [name for name in now if name not in have]
-    said = [Span(f"; {len(joins)} join", "plain"), _names(joins)] if joins else []
-    said += [Span(f"; {len(leaves)} leave", "plain"), _names(leaves)] if leaves else []
+    said = [_moves(joins, "joins", "join"), _names(joins)] if joins else []
+    said += [_moves(leaves, "leaves", "leave"), _names(leaves)] if leaves else []
     return tuple(said) or (Span(": the same", "muted"),)
+
+
+def _moves(names: Sequence[str], one: str, many: str) -> Span:
+    return Span(f"; {len(names)} {one if len(names) == 1 else many}", "plain")
 
 
 def _names(names: Sequence[str]) -> Span:

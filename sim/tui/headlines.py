@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from flags.catalog import BACKGROUND, CATALOG, PUNCH, Flag
 from sim.report import words
 from sim.tui import rows
-from sim.tui.spans import Piece, Span, Spans, Tone, fit, line_of, opposite, width, wrap
+from sim.tui.spans import Piece, Span, Spans, Tone, fit, line_of, opposite, width, wrapped
 from sim.view import MemoryView, PauseView, SandboxView, View
 
 
@@ -58,8 +58,9 @@ def node_memory(view: View, cells: int) -> list[Spans]:
             Piece(0, _labelled("now", words.mib(memory.now), "title")),
             Piece(0, _labelled("peak", words.mib(memory.peak), "warn" if memory.peak > memory.budget else "title")),
             Piece(0, (*_labelled("of", words.mib(memory.budget)), Span(" MiB", "muted"))),
+            *page_cache(memory, 1),
         ],
-        cells,
+        cells - SHORTEST_BAR,
         gap=2,
     )
     label = Span(" memory ", "muted")
@@ -67,6 +68,14 @@ def node_memory(view: View, cells: int) -> list[Spans]:
     bar = _memory_bar(memory, room)
     marks = _marks(sum(sandbox.memory for sandbox in view.sandboxes.values()), memory, room)
     return [(label, *bar, Span("  "), *numbers), (Span(" " * len(label.text)), *marks)]
+
+
+def page_cache(memory: MemoryView, rank: int) -> list[Piece]:
+    """What finished builds on disk have in memory, beside the budget: the kernel gives it up when it must."""
+    return [Piece(rank, _labelled("+ page cache", words.mib(memory.page_cache), "muted"))] if memory.page_cache else []
+
+
+SHORTEST_BAR = 40
 
 
 def _memory_bar(memory: MemoryView, room: int) -> Spans:
@@ -111,14 +120,14 @@ def flags_line(view: View, cells: int) -> Spans:
 
 
 def _flags(view: View, shown: list[Flag], names: Mapping[str, str]) -> list[Piece]:
-    return [
-        Piece(index, _flag(names.get(known.key, known.key), view.flags.get(known.key, known.safe), known.safe))
-        for index, known in enumerate(shown)
-    ]
+    return [Piece(index, _flag(view, known, names.get(known.key, known.key))) for index, known in enumerate(shown)]
 
 
-def _flag(key: str, value: object, safe: object) -> Spans:
-    return (Span(f"{key} ", "muted"), *flag_value(value, safe))
+def _flag(view: View, known: Flag, name: str) -> Spans:
+    """What its source says; in an outage the node may not have heard of it."""
+    change = view.flag_changes.get(known.key)
+    unheard = (Span(" ‼ unheard", "bad"),) if change is not None and not change.effective else ()
+    return (Span(f"{name} ", "muted"), *flag_value(view.flags.get(known.key, known.safe), known.safe), *unheard)
 
 
 def flag_value(value: object, safe: object) -> Spans:
@@ -132,12 +141,18 @@ def _rank_of_source(view: View) -> int:
     return 9 if source_words(view)[-1].tone in {"plain", "good"} else 0
 
 
+BROKEN = {"freeze": "frozen", "drop": "dropped", "refuse": "refusing", "tear": "torn"}
+"""What an outage makes of a source, where its name does not say it."""
+
+
 def source_words(view: View) -> Spans:
     """What serves the flags, and how it does: `source relay ✓ VALID`, `source relay ‼ down`."""
     source, name = view.source, view.run.flag_source if view.run else "?"
     label = Span("source ", "muted")
+    if source.outage == "drop" and source.state == "VALID":
+        return (label, Span(f"{name} ◐ dropped once, VALID", "warn"))  # it takes a moment: the client is back
     if source.outage is not None:
-        return (label, Span(f"{name} ‼ {source.outage}", "bad"))
+        return (label, Span(f"{name} ‼ {BROKEN.get(source.outage, source.outage)}", "bad"))
     if source.lease is not None and not source.lease.open:
         return (label, Span(f"{name} ‼ lease expired", "bad"))
     if source.state is None:
@@ -175,7 +190,7 @@ def detail(sandbox: SandboxView | None, cells: int, lines: int) -> list[Spans]:
     if sandbox.pause is not None:
         said += [_plan(sandbox.pause), _figures(sandbox.pause)]
     said.append(_identity(sandbox))
-    return _wrapped(said, cells, lines)
+    return wrapped(said, cells, lines)
 
 
 def who(sandbox: SandboxView, cells: int, lines: int) -> list[Spans]:
@@ -190,7 +205,7 @@ def who(sandbox: SandboxView, cells: int, lines: int) -> list[Spans]:
         Piece(3, _labelled("team", sandbox.team, "muted")),
         Piece(4, _labelled("cluster", sandbox.cluster, "muted")),
     ]
-    said = _wrapped([_who(sandbox)], cells, lines)
+    said = wrapped([_who(sandbox)], cells, lines)
     return [*said, line_of(pieces, cells - 1, gap=2)][:lines]
 
 
@@ -203,17 +218,13 @@ def _guest(sandbox: SandboxView) -> str:
         return "no guest"
     build = pause.id if rows.in_flight(sandbox) else sandbox.build
     again = f"; r makes a new one of build {build}" if sandbox.state == "paused" and build else ""
-    return f"guest {pause.incarnation} can never run again{again}"
+    return f"guest {pause.incarnation or sandbox.incarnation} can never run again{again}"
 
 
 def why(sandbox: SandboxView, cells: int, lines: int) -> list[Spans]:
     """Its pause: the decision with its reason, the figures."""
     pause = sandbox.pause
-    return _wrapped([_plan(pause), _figures(pause)] if pause is not None else [], cells, lines)
-
-
-def _wrapped(said: list[Spans], cells: int, lines: int) -> list[Spans]:
-    return [line for spans in said for line in wrap(spans, cells - 1, indent="   ")][:lines]
+    return wrapped([_plan(pause), _figures(pause)] if pause is not None else [], cells, lines)
 
 
 def _who(sandbox: SandboxView) -> Spans:
@@ -252,7 +263,7 @@ def _figures(pause: PauseView) -> Spans:
 
 
 def _identity(sandbox: SandboxView) -> Spans:
-    guest = f"guest pid {sandbox.pid}, writes tracked by {sandbox.tracker}" if sandbox.pid else "no guest"
+    guest = f"guest pid {sandbox.pid}, writes tracked by {sandbox.tracker}" if sandbox.pid else _guest(sandbox)
     groups = f"; template {sandbox.template}, team {sandbox.team}, cluster {sandbox.cluster}"
     return (Span(f" {guest}{groups}", "muted"),)
 

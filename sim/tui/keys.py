@@ -121,6 +121,7 @@ MEMORY = (
     Key("P,a", "P", "pause_all", "pause all", "pause every running sandbox", 1),
     Key("V", "V", "resume_all", "resume all", "resume every paused sandbox", 2),
     Key("f", "f", "toggle_punch", "punch", "flip memfd-punch-on-snapshot (a rollout becomes on for all)", 1),
+    Key("T", "T", "twin", "twin", "the twin: this fleet and seed twice more, flag off and on; again: end it", 0),
 )
 
 FLAGS = (
@@ -137,8 +138,9 @@ FLAGS = (
     Key("enter", "⏎", "set", "set", "set the rollout", 0),
     Key("f", "f", "flip", "flip", "flip the flag under the cursor (a rollout becomes on for all)", 1),
     Key("K", "K", "kill_switch", "kill switch", "punching off for everybody, at once", 0),
-    Key("d", "d", "outage('drop')", "drop", "drop the streams of the flag source", 2),
-    Key("z", "z", "outage('freeze')", "freeze", "freeze them, half-open: nobody is told", 2),
+    Key("d", "d", "outage('drop')", "drop", "drop the streams of the flag source once; the client comes back", 2),
+    Key("z", "z", "outage('freeze')", "freeze", "freeze them, half-open: nobody is told, only a lease sees it", 2),
+    Key("D", "D", "outage('down')", "down", "take the source down: the last values stay in force", 3),
     Key("u", "u", "outage('recover')", "restore", "make the flag source sound again", 2),
 )
 
@@ -161,11 +163,44 @@ FAULTS = (
 )
 
 
-def key_line(keys: tuple[Key, ...], cells: int) -> Spans:
-    """The keys that fit on one line: the screen's own, then those of every screen."""
+ASKING = frozenset(
+    {
+        "arm",
+        "arm_all",
+        "clear",
+        "flip",
+        "hold_copy",
+        "kill",
+        "kill_switch",
+        "outage",
+        "pause",
+        "pause_all",
+        "restart",
+        "restart_node",
+        "resume",
+        "resume_all",
+        "set",
+        "slow",
+        "step",
+        "toggle_background",
+        "toggle_punch",
+        "twin",
+    }
+)
+"""Actions that ask something of a run: refused where it can only be watched."""
+
+
+def asks(key: Key) -> bool:
+    """True for a key whose action is one of those."""
+    return key.action.partition("(")[0] in ASKING
+
+
+def key_line(keys: tuple[Key, ...], cells: int, *, watched: bool = False) -> Spans:
+    """The keys that fit on one line: the screen's own, then those of every screen; of a run that is only `watched`
+    those that do not ask."""
     pieces = [
         Piece(key.rank, (Span(key.shown, "title"), Span(f" {key.short}", "muted")))
         for key in (*keys, *EVERYWHERE)
-        if key.rank < 9
+        if key.rank < 9 and not (watched and asks(key))
     ]
     return (Span(" "), *line_of(pieces, cells - 2, gap=2))

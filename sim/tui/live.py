@@ -13,11 +13,14 @@ from sim.tui.drive import Drive
 from sim.tui.feed import Feed, Frame
 from sim.tui.requests import Request, let_go
 from sim.tui.spans import Span, Spans
+from sim.tui.twin import Twin
 from sim.view import View
 
 PATIENCE = 60.0
 """Seconds that the end of a run waits for what is under way."""
+CRASHED = "the node crashed; on the faults screen (3) N starts it again"
 NOBODY = "no sandbox is there for that"
+NO_RUN = "no run to ask: it is starting or ending"
 
 
 class Live:
@@ -26,7 +29,7 @@ class Live:
     `chosen` are the sandboxes that are selected on the fleet screen. `told` is called when what is being asked, or the
     note about it, has changed. `refusing` is why every request is refused, where it is. `confirm` asks a
     question and goes on after a yes. `moment` is what the title says of time; `foot`, where there is one, makes the
-    lines at the foot of every screen, instead of its keys.
+    lines at the foot of every screen, instead of its keys. `twin` is None where none can be had.
     """
 
     def __init__(self) -> None:
@@ -39,6 +42,7 @@ class Live:
         self.moment: Callable[[], str] = lambda: self.clock.words
         self.foot: Callable[[int, int], Sequence[Spans]] | None = None
         self.refusing: str | None = None
+        self.twin: Twin | None = None
         self.confirm: Callable[[str, Callable[[], None]], None] = lambda _question, go_on: go_on()
         self._doing: list[str] = []
         self._drive: Drive | None = None
@@ -99,6 +103,11 @@ class Live:
         return Span(f"{', then '.join(self._doing)} …", "busy") if self._doing else self.note
 
     @property
+    def has_run(self) -> bool:
+        """True while there is a run that can be asked."""
+        return self._drive is not None
+
+    @property
     def is_asked(self) -> bool:
         """True while something is under way."""
         return bool(self._tasks)
@@ -108,7 +117,7 @@ class Live:
         if self.refusing is not None and not (request is not None and request.harmless):
             self.say(self.refusing, failed=True)
         elif self._drive is None:
-            self.say("no run to ask: it is starting or ending", failed=True)
+            self.say(NO_RUN, failed=True)
         elif request is None:
             self.say(NOBODY, failed=True)
         elif request.question is not None:
@@ -133,10 +142,14 @@ class Live:
                 async with self._turn:
                     await self._of_the_drive(request)
         except Exception as error:  # noqa: BLE001 - whatever it is belongs on one line, not over the screen
-            self.say(f"{request.doing} failed: {words.one_line(error)}", failed=True)
+            self.say(f"{request.doing} failed: {self._why(error)}", failed=True)
         finally:
             self._doing.remove(request.doing)
             self.told()
+
+    def _why(self, error: Exception) -> str:
+        crashed = self._drive is not None and self._drive.view().node == "crashed"
+        return CRASHED if crashed else words.one_line(error)
 
     def _is_held_up(self) -> bool:
         """True where what is under way may take as long as somebody likes."""

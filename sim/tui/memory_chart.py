@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sim.report import words
-from sim.tui import stacked
+from sim.tui import headlines, stacked
 from sim.tui.spans import Piece, Span, Spans, Tone, line_of
 from sim.view import PauseView, View
 
@@ -45,6 +45,7 @@ def _title(view: View, top: int, cells: int) -> Spans:
         Piece(0, (Span("now ", "muted"), Span(f"{words.mib(memory.now)} MiB"))),
         Piece(0, (Span("peak ", "muted"), Span(f"{words.mib(memory.peak)} MiB", "bad" if over else "title"))),
         Piece(1, (Span(f"budget {words.mib(memory.budget)} MiB{above}", "muted"),)),
+        *headlines.page_cache(memory, 2),
     ]
     return line_of(pieces, cells)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.driver import Driver
@@ -13,7 +13,7 @@ from sim.stored_run import StoredRun
 from sim.tui import replay_lines
 from sim.tui.driver import MortalTerminal
 from sim.tui.keys import REPLAY, Key
-from sim.tui.recording import Playback, Recording, beside
+from sim.tui.recording import NEAR, Playback, Recording, beside
 from sim.tui.show import ShowApp
 from sim.tui.spans import Span
 
@@ -60,10 +60,17 @@ class ReplayApp(ShowApp):
             if self.playback.t < self._drawn_at:
                 self._begin_again()
             self._drawn_at = self.playback.t
+            self.live.found = self._found()
             super().look()
         for screen in self.live_screens():
             screen.draw_title()
             screen.draw_foot()
+
+    def _found(self) -> list[dict[str, Any]]:
+        """What the checkers had found by then: the ledger says it only at its end, where it is judged."""
+        until = self.playback.t + NEAR
+        violations = [mark for mark in self._recording.marks if mark.kind == "violation"]
+        return [{"reason": mark.words} for mark in violations if mark.t <= until]
 
     def _begin_again(self) -> None:
         """Backwards the logs are told anew."""
@@ -107,10 +114,12 @@ class ReplayApp(ShowApp):
             self._went("no violation and no fault in that direction")
             return
         self.playback.seek(to)
-        self._went(next(mark.words for mark in jumps if mark.t == to))
+        there = [mark.words for mark in jumps if mark.t == to]
+        more = len(there) - 1
+        self._went(there[0] + (f" (and {more} more)" if more else ""))
 
     def _went(self, said: str | None = None) -> None:
-        self._said = None if said is None else Span(said, "warn")
+        self._said, self.live.note = (None if said is None else Span(said, "warn")), None
         self.look()
 
     async def action_quit(self) -> None:

@@ -90,9 +90,14 @@ def kill_switch() -> Request:
     return Request("kill switch: punching off for everybody", ask, at_once=True)
 
 
-def outage(fault: Literal["drop", "freeze", "recover"]) -> Request:
+def outage(fault: Literal["drop", "freeze", "down", "recover"]) -> Request:
     """Break the flag source, or make it sound again, whatever else is under way."""
-    doing = {"drop": "dropping the streams", "freeze": "freezing the streams", "recover": "restoring the flag source"}
+    doing = {
+        "drop": "dropping the streams",
+        "freeze": "freezing the streams",
+        "down": "taking the flag source down",
+        "recover": "restoring the flag source",
+    }
     return Request(doing[fault], lambda drive: drive.outage(Outage(fault=fault)), at_once=True)
 
 

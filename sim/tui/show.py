@@ -12,7 +12,7 @@ from textual.driver import Driver
 from textual.screen import Screen
 
 from sim.tui.driver import MortalTerminal
-from sim.tui.keys import EVERYWHERE, Key
+from sim.tui.keys import EVERYWHERE, Key, asks
 from sim.tui.live import Live
 from sim.tui.screens.confirm import ConfirmScreen
 from sim.tui.screens.faults import FaultsScreen
@@ -93,18 +93,21 @@ class ShowApp(App[None]):
             self.push_screen(SandboxScreen(self.live, sandbox.name))
 
     def action_help(self) -> None:
-        keys = self.screen.KEYS if isinstance(self.screen, LiveScreen) else ()
-        self.push_screen(HelpScreen((*keys, *self.KEYS)))
+        self.push_screen(HelpScreen(self._keys_of(self.screen)))
+
+    def _keys_of(self, screen: Screen[object]) -> tuple[Key, ...]:
+        """Those that do something there: in a run that is only watched nothing is asked."""
+        keys = (*(screen.KEYS if isinstance(screen, LiveScreen) else ()), *self.KEYS)
+        return tuple(key for key in keys if self.live.refusing is None or not asks(key))
 
     def confirm(self, question: str, go_on: Callable[[], None]) -> None:
         """Go on after a yes."""
         self.push_screen(ConfirmScreen(question), lambda yes: go_on() if yes else None)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """Textual's own, and every key that does something on this screen."""
-        yield from super().get_system_commands(screen)
-        keys = screen.KEYS if isinstance(screen, LiveScreen) else ()
-        for key in (*keys, *self.KEYS):
+        """Textual's own that are of use here, and every key that does something on this screen."""
+        yield from (each for each in super().get_system_commands(screen) if each.title in {"Theme", "Screenshot"})
+        for key in self._keys_of(screen):
             yield SystemCommand(f"{key.short} ({key.shown})", key.help, self._runs(key, screen))
 
     def _runs(self, key: Key, screen: Screen[object]) -> Callable[[], Awaitable[object]]:

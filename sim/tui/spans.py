@@ -94,6 +94,15 @@ def wrap(spans: Spans, cells: int, indent: str = "  ") -> list[Spans]:
     return [tuple(line) if width(line) <= cells else _cut(tuple(line), cells) for line in map(_finished, lines)]
 
 
+def wrapped(said: Iterable[Spans], cells: int, lines: int) -> list[Spans]:
+    """One after the other, each wrapped; at most so many lines, the last with an ellipsis where there is more."""
+    found = [line for spans in said for line in wrap(spans, cells - 1, indent="   ")]
+    if len(found) <= lines:
+        return found
+    more = (*found[lines - 1], Span(" …", "muted"))
+    return [*found[: lines - 1], more if width(more) <= cells - 1 else fit(more, cells - 1)][: max(0, lines)]
+
+
 def _words(spans: Spans) -> list[Span]:
     """Each word with the blanks after it."""
     words: list[Span] = []

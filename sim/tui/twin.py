@@ -1,77 +1,71 @@
-"""A pause without punching beside one with, on the same axes: the newest of each in this run. Pure."""
+"""The twin: the fleet on screen run twice more, in the background, punching off and then on. No textual in it."""
 
 from __future__ import annotations
 
-from sim.report import words
-from sim.tui import stacked
-from sim.tui.spans import Piece, Span, Spans, Tone, fit, line_of, wrap
-from sim.view import PauseView, View
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Protocol
 
-GAP = 2
-TOP = 2.25
-"""The upper edge, in units of what the guest held at the freeze."""
-
-
-def lines(view: View, cells: int, height: int) -> list[Spans]:
-    """A title, two charts side by side, and what all pauses of the run come to; `height` lines at most."""
-    off, on = of_kind(view, punch=False), of_kind(view, punch=True)
-    each = (cells - GAP) // 2
-    took = max((_took(pause) for pause in (*off[-1:], *on[-1:])), default=0.0)
-    summary = _summary(view, off, on, cells)
-    room = max(2, height - 1 - len(summary))
-    halves = [_half("off", off, each, room, took), _half("on", on, each, room, took)]
-    beside = [(*fit(left, each), Span(" " * GAP), *right) for left, right in zip(*halves, strict=True)]
-    return [*beside, *summary][:height]
+from sim.report.words import on_off, one_line
+from sim.tui.spans import Span
+from sim.view import View
 
 
-def of_kind(view: View, *, punch: bool) -> list[PauseView]:
-    """Finished pauses at their own pace, oldest first; what somebody slowed or held is in no figure."""
-    return [
-        pause
-        for pause in view.pauses
-        if pause.outcome == "finished"
-        and pause.punch is punch
-        and not pause.checkpoint
-        and not pause.paced
-        and len(pause.track.samples) > 1
-    ]
+class RunArm(Protocol):
+    """Runs one arm to its verdict; `view` is of the run on screen. UserError where it cannot be had here."""
+
+    def __call__(self, view: View, progress: Callable[[str], None], *, punch: bool) -> Awaitable[View]: ...
 
 
-def _took(pause: PauseView) -> float:
-    samples = pause.track.samples
-    return samples[-1].t - samples[0].t
+class Twin:
+    """`arms` holds the final view of each arm that has ended, by whether it punches; `said` is what goes on, or went
+    wrong. `told` is called when either has changed."""
 
+    def __init__(self, run: RunArm) -> None:
+        self.arms: Mapping[bool, View] = {}
+        self.said: Span | None = None
+        self.told: Callable[[], None] = lambda: None
+        self._run = run
+        self._task: asyncio.Task[None] | None = None
 
-def _half(name: str, pauses: list[PauseView], cells: int, height: int, took: float) -> list[Spans]:
-    tone: Tone = "punched" if name == "on" else "plain"
-    title: Spans = (Span(f" punch {name}", "title"),)
-    if not pauses:
-        advice = "none yet: f flips the flag, P pauses all, V resumes them"
-        empty = [*wrap((Span(" "), Span(advice, "muted")), cells - 1, indent=" ")]
-        return [title, *empty, *[()] * height][: height + 1]
-    pause = pauses[-1]
-    title = line_of([Piece(0, title), *_figures(pause, tone)], cells, gap=1)
-    samples = pause.track.samples
-    once = max(1, samples[0].source)
-    found = stacked.columns(samples, samples[0].t, samples[0].t + took, max(8, cells - stacked.LABEL - 1))
-    levels: dict[str, tuple[int, Tone]] = {"1x": (once, "muted"), "2x": (2 * once, "warn")}
-    return [fit(title, cells), *stacked.area(found, int(TOP * once), height, levels)]
+    @property
+    def is_running(self) -> bool:
+        """True from its beginning to the end of its teardown."""
+        return self._task is not None and not self._task.done()
 
+    def begin(self, view: View) -> None:
+        """Run both arms, one after the other, as the flags of this view are but for punching."""
+        self.arms = {}
+        self._say("starting …")
+        self._task = asyncio.create_task(self._both(view), name="twin")
 
-def _figures(pause: PauseView, tone: Tone) -> list[Piece]:
-    ratio = "-" if pause.peak_ratio is None else words.ratio(pause.peak_ratio)
-    pieces = [Piece(1, (Span(pause.id, "muted"),)), Piece(0, (Span(f" peak {ratio}", tone),))]
-    return pieces if pause.copy_ms is None else [*pieces, Piece(2, (Span(f" copied in {words.ms(pause.copy_ms)}"),))]
+    def cancel(self) -> None:
+        """Have it end; what has ended stays. Harmless where none runs."""
+        if self._task is not None and not self._task.done():
+            self._say("ending its node and guests …")
+            self._task.cancel()
 
+    async def stop(self) -> None:
+        """As `cancel`, and wait until nothing of it is left."""
+        self.cancel()
+        if self._task is not None:
+            await asyncio.wait([self._task])
 
-def _summary(view: View, off: list[PauseView], on: list[PauseView], cells: int) -> list[Spans]:
-    """Both kinds in numbers, and what was left out."""
-    said = [f"punch {name}: {_numbers(pauses)}" for name, pauses in (("off", off), ("on", on)) if pauses]
-    paced = sum(pause.paced for pause in view.pauses)
-    said += [f"{words.plural(paced, 'pause')} slowed or held: in no figure"] if paced else []
-    return [] if not said else wrap((Span(" "), Span("; ".join(said), "muted")), cells - 1, indent=" ")[:1]
+    async def _both(self, view: View) -> None:
+        try:
+            for punch in (False, True):
+                self.arms = {**self.arms, punch: await self._run(view, partial(self._say_of, punch), punch=punch)}
+            self.said = None
+        except asyncio.CancelledError:
+            self.said = Span("stopped", "warn")
+        except Exception as error:  # noqa: BLE001 - whatever it is belongs on one line, not over the screen
+            self.said = Span(f"no twin: {one_line(error)}", "bad")
+        self.told()
 
+    def _say_of(self, punch: object, step: str) -> None:
+        self._say(f"flag {on_off(punch)}: step {step} …")
 
-def _numbers(pauses: list[PauseView]) -> str:
-    most = max((pause.peak_ratio for pause in pauses if pause.peak_ratio is not None), default=None)
-    return words.plural(len(pauses), "pause") + ("" if most is None else f", peak {words.ratio(most)} at most")
+    def _say(self, text: str) -> None:
+        self.said = Span(text, "busy")
+        self.told()

@@ -111,7 +111,7 @@ class CacheReadiness(RuleBasedStateMachine):
     @invariant()
     def what_is_published_is_what_the_model_says(self) -> None:
         if hasattr(self, "cache"):
-            assert {chunk.index for chunk in self.chunks if self.cache.is_published(chunk.index)} == self.published
+            assert {chunk.index for chunk in self.chunks if self.cache._published[chunk.index]} == self.published
 
     @invariant()
     def only_a_finished_build_has_its_name(self) -> None:

@@ -13,7 +13,6 @@ from engine.mapping import (
     MappingError,
     builds,
     diff,
-    lookup,
     merge,
     normalise,
     validate,
@@ -69,8 +68,12 @@ def headers(history: list[Generation], block_size: int, *, tidy: bool) -> Iterat
 
 
 def looked_up(header: Mapping) -> list[Writer]:
-    found = (lookup(header, block * header.block_size) for block in range(COUNT))
-    return [None if name is None else (name, storage // header.block_size) for name, storage, _ in found]
+    found: list[Writer] = []
+    for offset in range(0, header.size, header.block_size):
+        (row,) = (each for each in header.extents if each.offset <= offset < each.offset + each.length)
+        slot = (row.storage_offset + offset - row.offset) // header.block_size
+        found.append(None if row.build is None else (row.build, slot))
+    return found
 
 
 @given(generations, block_sizes, st.booleans())
@@ -101,14 +104,6 @@ def test_the_builds_named_are_those_that_still_own_a_block(history: list[Generat
     *_, header = headers(history, 4096, tidy=False)
     owners = {writer[0] for writer in last_writers(history) if writer}
     assert builds(header) == tuple(sorted(owners))
-
-
-@given(generations, st.integers(0, COUNT - 1))
-def test_a_look_up_ends_where_the_next_extent_starts(history: list[Generation], block: int) -> None:
-    *_, header = headers(history, 4096, tidy=True)
-    _, _, length = lookup(header, block * 4096)
-    starts = {row.offset for row in header.extents} | {header.size}
-    assert block * 4096 + length == min(start for start in starts if start > block * 4096)
 
 
 @given(generations, st.data())

@@ -69,6 +69,7 @@ async def test_the_flags_look_as_agreed(width: int, height: int, drill: Recorded
         ("G k K", [("set_flag", PUNCH, False)]),
         ("d", [("outage", "drop")]),
         ("z u", [("outage", "freeze"), ("outage", "recover")]),
+        ("D", [("outage", "down")]),
     ],
 )
 async def test_a_key_asks_the_run_for_one_thing(keys: str, calls: list[Any], drill: RecordedDrill) -> None:
@@ -106,7 +107,7 @@ async def test_a_source_that_is_not_ours_to_break_says_why(drill: RecordedDrill)
     async with FleetApp(lambda: drill).run_test(size=(140, 30)) as pilot:
         await until_seen(pilot, "● running")
         await pilot.press("2", "d")
-        await until_seen(pilot, "there is no source to break; use source: relay")
+        await until_seen(pilot, "there is no stream to break: leave, and snapdrill tui --relay")
         assert drill.calls == [("started",)]
 
 
@@ -115,7 +116,7 @@ async def test_an_outage_is_seen_until_it_is_over(drill: RecordedDrill) -> None:
     async with FleetApp(lambda: drill).run_test(size=(110, 30)) as pilot:
         await until_seen(pilot, "source relay ✓ VALID")
         await pilot.press("2", "z")
-        await until_seen(pilot, "source relay ‼ freeze", "flag source fails: freeze")
+        await until_seen(pilot, "source relay ‼ frozen", "flag source fails: freeze")
         await pilot.press("u")
         await until_seen(pilot, "source relay ✓ VALID", "flag source is sound again")
 

@@ -104,6 +104,20 @@ async def test_a_refusal_away_from_the_cursor_is_shown_as_well(drill: RecordedDr
         assert [toast.message for toast in pilot.app._notifications] == ["web-5 resume refused: it was discarded"]
 
 
+async def test_refusals_for_the_same_reason_are_one_toast(drill: RecordedDrill) -> None:
+    async with app_for(drill).run_test(size=(110, 30)) as pilot:
+        await until_seen(pilot, "● running")
+        drill.tell(events.RequestRefused("resume", "it is running"), "web-1")
+        drill.tell(events.RequestRefused("resume", "it was discarded"), "web-2")
+        for number in (3, 4, 5):
+            drill.tell(events.RequestRefused("resume", "it is running"), f"web-{number}")
+        await until(pilot, lambda: len(pilot.app._notifications) == 2, "the toasts are up")
+        assert [toast.message for toast in pilot.app._notifications] == [
+            "web-1, web-3 … web-5 (4) resume refused: it is running",
+            "web-2 resume refused: it was discarded",
+        ]
+
+
 async def test_a_request_that_fails_is_one_line_and_the_screen_goes_on(drill: RecordedDrill) -> None:
     async with app_for(drill).run_test(size=(80, 24)) as pilot:
         await until_seen(pilot, "● running")
@@ -204,7 +218,7 @@ async def test_help_explains_every_sign_and_closes_again(drill: RecordedDrill) -
     async with app_for(drill).run_test(size=(140, 45)) as pilot:
         await until_seen(pilot, "● running")
         await pilot.press("question_mark")
-        await until_seen(pilot, "◆ CONDEMNED  past the point of no return")
+        await until_seen(pilot, "◆ CONDEMNED   past the point of no return")
         await pilot.press("escape")
         assert not isinstance(pilot.app.screen, HelpScreen)
 

@@ -41,31 +41,33 @@ def stored(drill: RecordedDrill, monkeypatch: pytest.MonkeyPatch) -> StoredRun:
     drill.tell(events.StepEnded(1))
     drill.now = 20.0
     found = {"sandbox": "web-1", "reason": "a condemned guest runs again", "line": 11}
-    drill.tell(events.Judged("invariant:never_resumed", "violated", 1, [found]))
+    other = {"sandbox": "web-1", "reason": "its page 512 was zero", "line": 11}
+    drill.tell(events.Judged("invariant:never_resumed", "violated", 1, [found, other]))
     drill.tell(events.RunEnded("violated", 1, {}, None, 0))
     return StoredRun(pathlib.Path("events.jsonl"), entries)
 
 
-@pytest.mark.parametrize(
-    ("keys", "t"),
-    [
-        ("right_square_bracket right_square_bracket", 2.0),
-        ("right_square_bracket left_square_bracket", 0.0),
-        ("right_curly_bracket right_curly_bracket", 4.0),
-        ("end left_curly_bracket", 4.0),
-        ("end", 20.0),
-        ("end home", 0.0),
-        ("n", 4.0),
-        ("n n", 15.0),
-        ("n n n", 15.0),
-        ("n n N", 4.0),
-    ],
+JUMPS = (
+    ("right_square_bracket right_square_bracket", 2.0),
+    ("right_square_bracket left_square_bracket", 0.0),
+    ("right_curly_bracket right_curly_bracket", 4.0),
+    ("end left_curly_bracket", 4.0),
+    ("end", 20.0),
+    ("end home", 0.0),
+    ("n", 4.0),
+    ("n n", 15.0),
+    ("n n n", 15.0),
+    ("n n N", 4.0),
 )
-async def test_keys_go_to_a_time(keys: str, t: float, stored: StoredRun) -> None:
+
+
+async def test_keys_go_to_a_time(stored: StoredRun) -> None:
     app = ReplayApp(stored, held=True)
     async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press(*keys.split())
-        assert app.playback.t == t
+        for keys, t in JUMPS:
+            app.playback.seek(0.0)
+            await pilot.press(*keys.split())
+            assert app.playback.t == t, keys
 
 
 async def test_the_past_is_shown_as_it_was(stored: StoredRun) -> None:
@@ -88,16 +90,46 @@ async def test_a_violation_is_told_where_one_jumps_to_it(stored: StoredRun) -> N
     async with app.run_test(size=(120, 24)) as pilot:
         await pilot.press("n", "n")
         await pilot.pause()
-        assert "never_resumed: web-1: a condemned guest runs again" in seen(app)
+        assert "never_resumed: web-1: a condemned guest runs again (and 1 more)" in seen(app)
 
 
-@pytest.mark.parametrize("key", ["p", "r", "f", "e", "c"])
-async def test_a_recording_refuses_every_request_calmly(key: str, stored: StoredRun) -> None:
+async def test_what_was_found_is_not_said_to_hold_although_it_was_judged_only_at_the_end(stored: StoredRun) -> None:
+    app = ReplayApp(stored, held=True)
+    async with app.run_test(size=(120, 24)) as pilot:
+        await pilot.press("n")
+        await pilot.pause()
+        assert "HELD so far" in seen(app)
+        await pilot.press("n")
+        await pilot.pause()
+        assert "VIOLATED (2)" in seen(app)
+        await pilot.press("N")
+        await pilot.pause()
+        assert "HELD so far" in seen(app)
+
+
+async def test_a_recording_refuses_every_request_calmly(stored: StoredRun) -> None:
     app = ReplayApp(stored, held=True)
     async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press("right_square_bracket", key)
+        for key in "prfec":
+            await pilot.press("right_square_bracket")
+            await pilot.pause()
+            assert "not asked" not in seen(app)
+            await pilot.press(key)
+            await pilot.pause()
+            assert "a recording: it can be watched, not asked" in seen(app), key
+
+
+async def test_what_was_refused_is_said_until_somebody_moves_on(stored: StoredRun) -> None:
+    app = ReplayApp(stored, held=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("4", "T")
         await pilot.pause()
         assert "a recording: it can be watched, not asked" in seen(app)
+        assert "none yet" in seen(app)
+        assert "P pauses all" not in seen(app)
+        await pilot.press("right_square_bracket")
+        await pilot.pause()
+        assert "not asked" not in seen(app)
 
 
 async def test_playing_reaches_the_end(stored: StoredRun) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pathlib
 import time
@@ -17,6 +18,7 @@ from sim.tui.stage.app import StageApp, summary
 from sim.tui.stage.beats import BEATS, Beat
 from sim.verdict import Verdict
 from sim.view import View
+from tests.forked import forked_node
 from tests.tui.conftest import RecordedDrill
 from tests.tui.looking import seen, until
 
@@ -24,12 +26,21 @@ GOLDENS = pathlib.Path(__file__).parent / "goldens"
 
 
 class StagedDrill(RecordedDrill):
-    """Does to a beat's fleet at once what it is asked, and comes to the verdict that the beat should."""
+    """Does to a beat's fleet at once what it is asked, and comes to the verdict that the beat should.
 
-    def __init__(self, beat: Beat) -> None:
+    With `go_on` a tick is over when that is set.
+    """
+
+    def __init__(self, beat: Beat, go_on: asyncio.Event | None = None) -> None:
         super().__init__()
         self.beat = beat
+        self.go_on = go_on
         self.tell_of_fleet(["web-0", "web-1"])
+
+    async def tick(self, count: int = 1) -> None:
+        await super().tick(count)
+        if self.go_on is not None:
+            await self.go_on.wait()
 
     async def pause(self, names: Any, *, deadline: float = 60.0) -> None:
         await super().pause(names)
@@ -66,11 +77,11 @@ class StagedDrill(RecordedDrill):
         return self.view()
 
 
-def stage(**options: Any) -> tuple[StageApp, list[StagedDrill]]:
+def stage(ticks: dict[str, asyncio.Event] | None = None, **options: Any) -> tuple[StageApp, list[StagedDrill]]:
     drills: list[StagedDrill] = []
 
     def play(beat: Beat) -> StagedDrill:
-        drills.append(StagedDrill(beat))
+        drills.append(StagedDrill(beat, (ticks or {}).get(beat.name)))
         return drills[-1]
 
     return StageApp(play, speed=1000.0, **options), drills
@@ -87,7 +98,25 @@ async def test_the_autopilot_plays_every_beat_and_ends_with_the_verdict_that_is_
     assert app.failure is None
     assert [drill.beat.name for drill in drills] == [beat.name for beat in BEATS]
     assert all(drill.calls[-1] == ("torn down",) for drill in drills)
+    assert app.cut_short == set()
     assert summary(app.verdicts, whole=True)[1] is Verdict.HELD
+
+
+async def test_a_beat_that_is_left_before_its_last_act_is_not_said_to_have_come_to_what_it_should() -> None:
+    ticked = asyncio.Event()
+    app, drills = stage({"on": ticked})
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "✓ HELD" in seen(app), "everybody is paused")
+        await pilot.press("right")
+        await until(pilot, lambda: len(drills) == 2 and called(drills[1], "tick"), "the second beat has begun")
+        await pilot.press("right")
+        ticked.set()
+        await until(pilot, lambda: len(drills) == 3, "the third beat has begun")
+        assert app.cut_short == {"on"}
+        assert not called(drills[1], "pause")
+    lines, verdict = summary(app.verdicts, whole=False, cut_short=app.cut_short)
+    assert lines[:2] == ["HELD         off, as it should", "HELD         on, cut short"]
+    assert verdict is Verdict.HELD
 
 
 async def test_the_arrow_goes_on_and_what_was_the_last_beats_peak_stays() -> None:
@@ -176,7 +205,7 @@ async def test_each_beat_looks_as_agreed(width: int, height: int, beat: Beat) ->
 async def test_the_talk_on_real_memory_ends_as_it_should(tmp_path: pathlib.Path) -> None:
     def play(beat: Beat) -> Drill:
         scenario = load_text(beat.scenario(2, 16), tmp_path / "stage.yaml")
-        return Drill(scenario, runs_dir=tmp_path / "runs")
+        return Drill(scenario, runs_dir=tmp_path / "runs", start_node=forked_node)
 
     app = StageApp(play, autopilot=True, speed=20.0)
     async with app.run_test(size=(80, 24)) as pilot:

@@ -1,13 +1,22 @@
-"""The screen on a real run: real guests, a real discard, and a resume that is refused."""
+"""The screen on a real run: real guests, a real discard, a resume that is refused; and a real twin."""
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
 import time
+from functools import partial
+
+import pytest
 
 from sim.drill import Drill
+from sim.runner import RunOptions
 from sim.scenario import load_text
+from sim.tui import twin_runs
 from sim.tui.app import FleetApp
+from sim.tui.twin import Twin
+from sim.view import View
+from tests.forked import forked_node
 from tests.tui.looking import until_seen
 
 SCENARIO = """\
@@ -43,3 +52,26 @@ async def test_a_punched_sandbox_whose_copy_failed_is_discarded_and_its_resume_r
     assert app.last.ended is not None
     assert app.last.ended.verdict == "held"
     assert app.last.counts == {"running": 1, "discarded": 1, "paused": 1}
+
+
+async def test_a_twin_is_two_runs_of_the_same_fleet_and_seed_of_which_nothing_is_left(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(twin_runs, "RunOptions", partial(RunOptions, start_node=forked_node))
+    text = SCENARIO.replace("count: 3, memory: 8MiB", "count: 1, memory: 16MiB")
+    twin = Twin(twin_runs.runs_of(load_text(text, tmp_path / "screen.yaml"), tmp_path / "runs", 5))
+    over = asyncio.Event()
+    twin.told = lambda: None if twin.said is not None and twin.said.tone == "busy" else over.set()
+    twin.begin(View(flags={"memfd-background-copy": False}))
+    await asyncio.wait_for(over.wait(), 50)
+    assert twin.said is None
+    assert {punch: view.ended.verdict for punch, view in twin.arms.items() if view.ended} == {
+        False: "held",
+        True: "held",
+    }
+    off, on = (twin.arms[punch].memory.peak / (16 << 20) for punch in (False, True))
+    assert off >= 1.9
+    assert on <= 1.5
+    assert [view.run.seed for view in twin.arms.values() if view.run] == [5, 5]
+    assert {pause.path for view in twin.arms.values() for pause in view.pauses} == {"memfd"}, "the flags on screen"
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["screen-twin-off", "screen-twin-on"]

@@ -14,7 +14,7 @@ from sim.ledger import Entry
 from sim.tui import fault_lines, headlines, requests
 from sim.tui.fault_lines import Aim
 from sim.tui.feed import Frame
-from sim.tui.keys import FAULTS, Key, key_line
+from sim.tui.keys import FAULTS, Key
 from sim.tui.live import Live
 from sim.tui.screens.live import LiveScreen, bindings
 from sim.tui.widgets.event_log import EventLog
@@ -50,7 +50,7 @@ class FaultsScreen(LiveScreen):
         yield LinesWidget(id="armed")
         yield LinesWidget(id="status")
         yield self._log
-        yield LinesWidget(lambda width, _: [key_line(FAULTS, width)], id="keys")
+        yield self.keys_line()
 
     def on_mount(self) -> None:
         self._log.add(filter(_is_told, self.live.view.log), gap=False)
@@ -116,10 +116,10 @@ class FaultsScreen(LiveScreen):
         self.live.ask(requests.clear())
 
     def action_restart_node(self) -> None:
-        if self.live.view.node == "crashed":
-            self.live.ask(requests.restart_node())
-        else:
+        if self.live.refusing is None and self.live.view.node != "crashed":
             self.live.say("the node is up: there is nothing to restart", failed=True)
+        else:
+            self.live.ask(requests.restart_node())
 
     def action_pause(self) -> None:
         running = requests.in_state(self.live.view, "running")

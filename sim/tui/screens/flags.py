@@ -13,7 +13,7 @@ from sim.ledger import Entry
 from sim.tui import flag_lines, headlines, requests
 from sim.tui.feed import Frame
 from sim.tui.flag_lines import Draft
-from sim.tui.keys import FLAGS, Key, key_line
+from sim.tui.keys import FLAGS, Key
 from sim.tui.live import Live
 from sim.tui.screens.live import LiveScreen, bindings
 from sim.tui.widgets.event_log import EventLog
@@ -50,7 +50,7 @@ class FlagsScreen(LiveScreen):
         yield LinesWidget(id="detail")
         yield LinesWidget(id="status")
         yield self._log
-        yield LinesWidget(lambda width, _: [key_line(FLAGS, width)], id="keys")
+        yield self.keys_line()
 
     def on_mount(self) -> None:
         self._log.add(filter(_is_told, self.live.view.log), gap=False)
@@ -128,9 +128,9 @@ class FlagsScreen(LiveScreen):
         self._draft = None
         self.live.ask(requests.kill_switch())
 
-    def action_outage(self, fault: Literal["drop", "freeze", "recover"]) -> None:
+    def action_outage(self, fault: Literal["drop", "freeze", "down", "recover"]) -> None:
         source = self.live.view.run.flag_source if self.live.view.run else "relay"
-        if source in flag_lines.NOT_OURS:
+        if self.live.refusing is None and source in flag_lines.NOT_OURS:
             self.live.say(flag_lines.NOT_OURS[source], failed=True)
         else:
             self.live.ask(requests.outage(fault))

@@ -10,13 +10,12 @@ from textual.binding import BindingType
 from textual.widgets import Input
 
 from sim import events
-from sim.report import words
 from sim.tui import headlines, requests, rows
 from sim.tui.feed import Frame
-from sim.tui.keys import FLEET, Key, key_line
+from sim.tui.keys import FLEET, Key
 from sim.tui.live import Live
 from sim.tui.screens.live import LiveScreen, bindings
-from sim.tui.widgets.event_log import EventLog
+from sim.tui.widgets.event_log import EventLog, together
 from sim.tui.widgets.fleet_table import FleetTable
 from sim.tui.widgets.lines import LinesWidget
 from sim.view import SandboxView
@@ -50,7 +49,7 @@ class FleetScreen(LiveScreen):
         yield LinesWidget(id="detail")
         yield LinesWidget(id="status")
         yield self._log
-        yield LinesWidget(lambda width, _: [key_line(FLEET, width)], id="keys")
+        yield self.keys_line()
 
     def on_mount(self) -> None:
         self._table.focus()
@@ -74,7 +73,7 @@ class FleetScreen(LiveScreen):
             for entry in frame.entries
             if isinstance(entry.event, events.RequestRefused) and (here is None or entry.sandbox != here.name)
         ]
-        for said in map(words.tell, refused[-3:]):
+        for said in together(refused)[-3:]:
             self.notify(said.text, title="refused", severity="error", timeout=8, markup=False)
 
     # -- drawing

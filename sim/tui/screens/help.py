@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
+from rich.columns import Columns
+from rich.console import Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -29,13 +35,25 @@ SIGNS = (
 )
 
 
-def help_text(keys: tuple[Key, ...]) -> str:
-    """Signs, states and keys as plain lines."""
-    signs = [f"  {sign:<12} {meaning}" for sign, meaning in SIGNS]
-    states = "  ".join(f"{glyph} {state}" for state, (glyph, _) in STATES.items())
-    lines = ["signs", *signs, "", "states", f"  {states}", ""]
-    lines += ["keys", *(f"  {key.shown:<12} {key.help}" for key in keys)]
-    return "\n".join([*lines, "", "↓ and pgdn go on, esc closes this page"])
+def page(keys: tuple[Key, ...]) -> Group:
+    """Signs, states and keys; what is too long for its line goes on below where it began."""
+    states = Columns([Text(f"{glyph} {state}") for state, (glyph, _) in STATES.items()], padding=(0, 2))
+    told = _table((key.shown, key.help) for key in keys)
+    return Group(
+        *("signs", _table(SIGNS), ""),
+        *("states", Padding(states, (0, 2)), ""),
+        *("keys", told, ""),
+        "↓ and pgdn go on, esc closes this page",
+    )
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 0, 0, 2))
+    table.add_column(width=12, no_wrap=True)
+    table.add_column(ratio=1)
+    for sign, meaning in rows:
+        table.add_row(Text(sign), Text(meaning))
+    return table
 
 
 class HelpScreen(ModalScreen[None]):
@@ -49,4 +67,4 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="help"):
-            yield Static(help_text(self._keys), markup=False)
+            yield Static(page(self._keys))

@@ -9,7 +9,7 @@ from textual.screen import Screen
 
 from sim.tui import headlines
 from sim.tui.feed import Frame
-from sim.tui.keys import Key
+from sim.tui.keys import Key, key_line
 from sim.tui.live import Live
 from sim.tui.widgets.lines import Lines, LinesWidget
 
@@ -49,6 +49,11 @@ class LiveScreen(Screen[None]):
         """The first line, which every screen has."""
         view, violations, clock = self.live.view, self.live.violations, self.live.moment()
         self.show("title", lambda width, _: [headlines.title(view, violations, width, clock)])
+
+    def keys_line(self) -> LinesWidget:
+        """The last line, which every screen has."""
+        watched = self.live.refusing is not None
+        return LinesWidget(lambda width, _: [key_line(self.KEYS, width, watched=watched)], id="keys")
 
     def draw_foot(self) -> None:
         """Where there is one."""

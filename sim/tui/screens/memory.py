@@ -1,21 +1,24 @@
-"""The memory screen: the node's memory over time, and pauses with and without punching on one axis."""
+"""The memory screen: the node's memory over time; below, its twin with the flag off and on, or two of its pauses."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
 
-from sim.tui import headlines, memory_chart, requests, twin
+from sim.tui import headlines, memory_chart, requests, twin_lines, two_pauses
 from sim.tui.feed import Frame
-from sim.tui.keys import MEMORY, Key, key_line
+from sim.tui.keys import MEMORY, Key
+from sim.tui.live import NO_RUN
 from sim.tui.screens.live import LiveScreen, bindings
+from sim.tui.spans import Spans
 from sim.tui.widgets.lines import LinesWidget
 
 
 class MemoryScreen(LiveScreen):
-    """Drawn anew with each frame; it changes nothing but the flag and who is paused."""
+    """Drawn anew with each frame; of the run on screen it changes nothing but the flag and who is paused."""
 
     KEYS: ClassVar[tuple[Key, ...]] = MEMORY
     BINDINGS: ClassVar[list[BindingType]] = bindings(MEMORY)
@@ -26,25 +29,46 @@ class MemoryScreen(LiveScreen):
         yield LinesWidget(id="chart")
         yield LinesWidget(id="twin")
         yield LinesWidget(id="status")
-        yield LinesWidget(lambda width, _: [key_line(MEMORY, width)], id="keys")
+        yield self.keys_line()
 
     def take(self, frame: Frame) -> None:
         view = frame.view
         self.draw_title()
         self.show("flags", lambda width, _: [headlines.flags_line(view, width), headlines.faults_line(view, width)])
         self.show("chart", lambda width, height: memory_chart.lines(view, width, height))
-        self.show("twin", lambda width, height: twin.lines(view, width, height))
         self.draw_status()
 
     def draw_status(self) -> None:
         note = self.live.status
         self.show("status", lambda width, _: [headlines.rule(note, width, "")])
+        self.show("twin", self._beside)
+
+    def _beside(self, width: int, height: int) -> Sequence[Spans]:
+        """The twin, once there is one."""
+        twin = self.live.twin
+        if twin is None:
+            return two_pauses.lines(self.live.view, width, height)
+        if twin.said is None and not twin.arms:
+            return two_pauses.lines(self.live.view, width, height, "T runs its twin")
+        return twin_lines.lines(twin.arms, twin.said, width, height)
 
     def action_pause_all(self) -> None:
         self.live.ask(requests.pause(requests.in_state(self.live.view, "running")))
 
     def action_resume_all(self) -> None:
         self.live.ask(requests.resume(requests.in_state(self.live.view, "paused")))
+
+    def action_twin(self) -> None:
+        """Begin it with the flags as they are now, or end it."""
+        twin = self.live.twin
+        if self.live.refusing is not None or twin is None:
+            self.live.say(self.live.refusing or "no twin can be had here", failed=True)
+        elif twin.is_running:
+            twin.cancel()
+        elif self.live.has_run:
+            twin.begin(self.live.view)
+        else:
+            self.live.say(NO_RUN, failed=True)
 
     def action_toggle_punch(self) -> None:
         self.live.ask(requests.toggle_punch(self.live.view))

@@ -12,7 +12,7 @@ from sim import events
 from sim.ledger import Entry
 from sim.tui import headlines, page_map, requests, time_line
 from sim.tui.feed import Frame
-from sim.tui.keys import SANDBOX, Key, key_line
+from sim.tui.keys import SANDBOX, Key
 from sim.tui.live import Live
 from sim.tui.screens.live import LiveScreen, bindings
 from sim.tui.widgets.event_log import EventLog
@@ -42,7 +42,7 @@ class SandboxScreen(LiveScreen):
         yield LinesWidget(id="why")
         yield LinesWidget(id="status")
         yield self._log
-        yield LinesWidget(lambda width, _: [key_line(SANDBOX, width)], id="keys")
+        yield self.keys_line()
 
     def on_mount(self) -> None:
         """Beside that of the base: textual calls both."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
 from typing import ClassVar
 
@@ -33,7 +34,10 @@ Play = Callable[[Beat], AbstractAsyncContextManager[Drive, bool | None]]
 
 
 class StageApp(FleetApp):
-    """`play` starts the run of a beat; `verdicts` are those of the beats that were judged, by name."""
+    """`play` starts the run of a beat; `verdicts` are those of the beats that were judged, by name.
+
+    `cut_short` are those of them that somebody left before their last act had come to its end.
+    """
 
     KEYS: ClassVar[tuple[Key, ...]] = STAGE
     BINDINGS: ClassVar[list[BindingType]] = bindings(STAGE)
@@ -51,6 +55,7 @@ class StageApp(FleetApp):
         self.theme = "high-contrast"
         self.beat = BEATS[0]
         self.verdicts: dict[str, str] = {}
+        self.cut_short: set[str] = set()
         self._autopilot = autopilot
         self._speed = speed
         self._peaks: dict[str, float] = {}
@@ -59,6 +64,7 @@ class StageApp(FleetApp):
         self._shown: Beat | None = None
         self._says = Span(said or "", "warn")
         self._acts: asyncio.Task[None] | None = None
+        self._played = False
 
     def first_screen(self) -> Screen[None]:
         return StageScreen(self.live, self.scene)
@@ -72,14 +78,20 @@ class StageApp(FleetApp):
         """A refusal or a failure before what the act says."""
         sandbox = self.live.view.sandboxes.get(FIRST) if self._shown is self.beat else None
         if sandbox is not None and sandbox.refusal is not None:
-            return Span(f"refused: {sandbox.refusal}", "bad")
+            return Span(f"refused: {sandbox.refusal.partition(': ')[0]}", "bad")  # why it failed is read from its row
         note = self.live.note
         return note if note is not None and note.tone == "bad" else self._says
+
+    def end_run(self, *, again: bool, judged: bool = True) -> None:
+        """Its acts end at once: what is left of them is no part of what the run comes to."""
+        if self._acts is not None:
+            self._acts.cancel()
+        super().end_run(again=again, judged=judged)
 
     # -- a beat
 
     def begun(self) -> None:
-        self._shown = self.beat
+        self._shown, self._played = self.beat, False
         self._acts = asyncio.create_task(self._play_beat(), name="beat")
 
     async def _play_beat(self) -> None:
@@ -93,6 +105,7 @@ class StageApp(FleetApp):
                     self.live.ask(act.ask(self.live.view))
                 await self._until(lambda act=act: not (act.waits and self.live.is_asked))  # type: ignore[misc]
                 await self._until(lambda act=act: act.until is None or act.until(self.live.view))  # type: ignore[misc]
+                self._played = act is self.beat.acts[-1]  # what is left is to be read
                 await self._read(act.read)
         except Exception as error:  # noqa: BLE001 - `drive` raises it, once the terminal is back
             self.failure = error
@@ -116,6 +129,10 @@ class StageApp(FleetApp):
 
     def ended(self, last: View) -> None:
         self.verdicts[self.beat.name] = last.ended.verdict if last.ended else Verdict.INCONCLUSIVE.value
+        if self._played:
+            self.cut_short.discard(self.beat.name)
+        else:
+            self.cut_short.add(self.beat.name)
         if self.beat.bar is not None:
             self._peaks[self.beat.bar] = highest_peak(last)
 
@@ -158,16 +175,25 @@ class StageApp(FleetApp):
         """What is under way is left at once; the first beat's title is there at once."""
         self._peaks.clear()
         self.verdicts.clear()
+        self.cut_short.clear()
         self._leave(0, judged=False)
 
 
-def summary(verdicts: dict[str, str], *, whole: bool) -> tuple[list[str], Verdict]:
-    """A line a beat, and the verdict: held where each (`whole`: and every one) came to what it should."""
+def summary(
+    verdicts: dict[str, str], *, whole: bool, cut_short: AbstractSet[str] = frozenset()
+) -> tuple[list[str], Verdict]:
+    """A line a beat, and the verdict: held where each (`whole`: and every one) came to what it should.
+
+    One that was cut short may have come to less than it should, and only says what it came to.
+    """
     judged = [(beat, verdicts[beat.name]) for beat in BEATS if beat.name in verdicts]
-    lines = [
-        f"{verdict.upper():<12} {beat.name}{', as it should' if verdict == beat.verdict else ''}"
-        for beat, verdict in judged
-    ]
-    if any(verdict != beat.verdict for beat, verdict in judged):
+    lines = [f"{verdict.upper():<12} {beat.name}{_remark(beat, verdict, cut_short)}" for beat, verdict in judged]
+    if any(verdict != beat.verdict for beat, verdict in judged if verdict == "violated" or beat.name not in cut_short):
         return lines, Verdict.VIOLATED
     return lines, Verdict.HELD if judged and (len(judged) == len(BEATS) or not whole) else Verdict.INCONCLUSIVE
+
+
+def _remark(beat: Beat, verdict: str, cut_short: AbstractSet[str]) -> str:
+    if beat.name in cut_short:
+        return ", cut short"
+    return ", as it should" if verdict == beat.verdict else ""

@@ -26,6 +26,19 @@ def log_line(said: Sentence, cells: int) -> Spans:
     return fit(spans, cells)
 
 
+def together(entries: Iterable[Entry]) -> list[Sentence]:
+    """A sentence each; what is said of several sandboxes alike, wherever it stands among them, is one."""
+    found: list[Sentence] = []
+    for said in map(tell, entries):
+        joined = [each.joined(said) for each in found]
+        at = next((index for index, each in enumerate(joined) if each is not None), None)
+        if at is None:
+            found.append(said)
+        else:
+            found[at] = joined[at] or said
+    return found
+
+
 class EventLog(ScrollView, can_focus=False):
     """Sentences, one a line; neighbours that say the same of several sandboxes are one."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -14,13 +13,10 @@ from engine.events import ChunkPunched
 from engine.pause import Outcome
 from engine.plan import PauseOptions
 from engine.snapshot import Header
-
-if TYPE_CHECKING:
-    from tests.integration.engine.conftest import Guest, Guests, Pauser
+from tests.integration.engine.rig import SHM, Guest, Guests, Pauser
 
 GIB, MIB = 1 << 30, 1 << 20
 SIZE = 2 * GIB
-SHM = "/dev/shm"  # noqa: S108 - asked for because it is tmpfs
 
 
 @pytest.fixture

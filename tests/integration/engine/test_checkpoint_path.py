@@ -6,7 +6,7 @@ import errno
 import itertools
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -27,13 +27,8 @@ from engine.pause import Outcome, PauseResult
 from engine.plan import DedupOptions, PauseOptions
 from engine.ranges import Blocks
 from engine.snapshot import Build, Header, delete_build
+from tests.integration.engine.rig import CHUNKS, MIB, PAGE, Faults, Guest, Guests, Pauser, is_settled
 
-if TYPE_CHECKING:
-    from tests.integration.engine.conftest import Faults, Guest, Guests, Pauser
-
-MIB = 1 << 20
-PAGE = 4096
-CHUNKS = 4
 BOTH = (False, True)
 PAGES = range(0, 2048, 16)
 DESTRUCTIVE = {Condemned, ChunkPunched, CleanPagesPunched, Compared}
@@ -70,15 +65,6 @@ def written(guest: Guest) -> Blocks | None:
     return guest.tracker.written(rearm=False)
 
 
-def assert_nothing_was_forgotten(pauser: Pauser, guest: Guest, parent: Header | None = None) -> None:
-    """What was written before the failure and after it is in the next build over the old parent."""
-    guest.write([77, 1500], seed=5)
-    before = guest.memory()
-    result = pauser.pause(guest, build="next", parent=parent)
-    assert result.outcome is Outcome.FINISHED
-    assert pauser.restored("next") == before
-
-
 class Forbidden(Effects):
     """Fails where a checkpoint does what it never may."""
 
@@ -108,7 +94,7 @@ def test_whatever_the_flags_say_a_checkpoint_frees_nothing_and_condemns_nobody(
     options = PauseOptions(use_memfd, background, punch, DedupOptions(dedup), inflight)
     pause = pauser.prepare(guest, options=options, checkpoint=True, effects=Forbidden())
     pause.begin()
-    assert pause.is_settled()  # it answers when its copy is done
+    assert is_settled(pause)  # it answers when its copy is done
     result = pause.settle(0)
     header = header_of(result)
     planned = pauser.of(Planned)[-1]
@@ -191,7 +177,7 @@ def test_a_checkpoint_that_fails_at_any_chunk_forgets_nothing(
     assert result.failed_chunk == chunk
     assert written(guest) == dirty
     pauser.assert_rolled_back(guest, result, before)
-    assert_nothing_was_forgotten(pauser, guest)
+    pauser.assert_nothing_was_forgotten(guest)
 
 
 @pytest.mark.parametrize("call", ["confirm_stopped", "scan", "create_cache", "reserve", "write_header", "finish"])
@@ -201,7 +187,7 @@ def test_a_checkpoint_that_fails_at_any_other_step_forgets_nothing(
     before = guest.memory()
     result = checkpoint(pauser, guest, effects=faults.failing(call, errno.ENOSPC))
     pauser.assert_rolled_back(guest, result, before)
-    assert_nothing_was_forgotten(pauser, guest)
+    pauser.assert_nothing_was_forgotten(guest)
 
 
 def test_a_failure_after_an_earlier_checkpoint_forgets_nothing_since_that_one(
@@ -214,7 +200,7 @@ def test_a_failure_after_an_earlier_checkpoint_forgets_nothing_since_that_one(
     effects = faults.failing("copy_write", errno.ENOSPC, chunk=2)
     result = checkpoint(pauser, guest, build="b2", parent=first, effects=effects)
     pauser.assert_rolled_back(guest, result, before, left=["b1"])
-    assert_nothing_was_forgotten(pauser, guest, first)
+    pauser.assert_nothing_was_forgotten(guest, parent=first)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "no"), EngineError("no"), ZeroDivisionError("odd")])
@@ -281,7 +267,7 @@ def test_a_crash_before_the_build_is_finished_forgets_nothing(
     assert (guest.memory(), written(guest)) == (before, dirty)
     assert guest.process.is_stopped()
     guest.process.thaw(pauser.condemned)
-    assert_nothing_was_forgotten(pauser, guest)
+    pauser.assert_nothing_was_forgotten(guest)
 
 
 def test_a_crash_after_the_new_dirty_set_began_leaves_a_build_to_stand_on(
@@ -361,7 +347,7 @@ def test_a_cancel_rolls_back_and_forgets_nothing(guest: Guest, pauser: Pauser, f
     pause.begin()
     assert said == [True]
     pauser.assert_rolled_back(guest, pause.settle(20), before)
-    assert_nothing_was_forgotten(pauser, guest)
+    pauser.assert_nothing_was_forgotten(guest)
 
 
 @pytest.mark.parametrize("call", ["write_header", "finish", "rearm"])
@@ -384,7 +370,7 @@ def test_a_guest_that_runs_during_its_checkpoint_spoils_it_and_forgets_nothing(
     result = checkpoint(pauser, guest, effects=faults.at_chunk("copy_read", chunk, wake_and_write))
     assert result.outcome is Outcome.ROLLED_BACK
     assert pauser.names() == []
-    assert_nothing_was_forgotten(pauser, guest)
+    pauser.assert_nothing_was_forgotten(guest)
 
 
 def test_a_guest_killed_during_its_checkpoint_has_its_last_moment_kept(
@@ -405,7 +391,7 @@ def test_a_checkpoint_of_a_taken_name_rolls_back_and_leaves_the_other_build(gues
     result = checkpoint(pauser, guest, parent=first)
     pauser.assert_rolled_back(guest, result, before, left=["b1"])
     assert pauser.restored() == kept
-    assert_nothing_was_forgotten(pauser, guest, first)
+    pauser.assert_nothing_was_forgotten(guest, parent=first)
 
 
 def test_readers_of_a_checkpoint_get_its_chunks_as_they_are_published(

@@ -7,9 +7,8 @@ import fcntl
 import os
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -25,19 +24,14 @@ from engine.events import (
     Planned,
     Scanned,
 )
-from engine.pause import Outcome, PauseResult
+from engine.pause import Outcome
 from engine.plan import DedupOptions, PauseOptions
 from engine.snapshot import Header, delete_build, write_attachments
+from tests.integration.engine.rig import MIB, PAGE, PUNCH, Faults, Guest, Guests, Pauser, is_settled, turn_over
 
-if TYPE_CHECKING:
-    from tests.integration.engine.conftest import Faults, Guest, Guests, Pauser
-
-MIB = 1 << 20
-PAGE = 4096
 PAGES = 2048
 SPAN = 512  # pages of a chunk
 NEW, SAME, ZERO = (PAGES - SPAN) // 16, PAGES // 4, PAGES // 8
-PUNCH = pytest.mark.parametrize("punch", [False, True], ids=["kept", "punched"])
 
 
 def pages_of(memory: bytes) -> list[bytes]:
@@ -56,16 +50,6 @@ def by_the_page(now: bytes, before: bytes, dirty: set[int]) -> tuple[int, int, i
 def compared(pauser: Pauser) -> tuple[int, int, int]:
     event = pauser.of(Compared)[-1]
     return event.stored, event.zero, event.equal
-
-
-def assert_finished(pauser: Pauser, guest: Guest, result: PauseResult, before: bytes, build: str) -> Header:
-    assert (result.outcome, result.error) == (Outcome.FINISHED, None)
-    assert guest.process.is_dead()
-    assert guest.memfd.fd == -1
-    assert list(pauser.condemned.records()) == []
-    assert pauser.restored(build) == before
-    assert result.header is not None
-    return result.header
 
 
 def first_generation(guests: Guests, pauser: Pauser, pages: range = range(PAGES)) -> Header:
@@ -101,7 +85,7 @@ def test_five_generations_store_only_what_differs_and_are_resumed_byte_by_byte(
         kept.append(guest.memory())
         build = f"g{generation}"
         result = pauser.pause(guest, build=build, parent=parent, punch=punch, dedup=True)
-        parent = assert_finished(pauser, guest, result, kept[-1], build)
+        parent = pauser.assert_finished(guest, result, kept[-1], build)
         assert pauser.of(Planned)[-1].path == "dedup"
         assert compared(pauser) == by_the_page(kept[-1], last, dirty)
         assert parent.length == compared(pauser)[0]
@@ -128,7 +112,7 @@ def test_pages_written_to_what_they_were_are_not_stored(
 ) -> None:
     before = child.memory()
     result = pauser.pause(child, build="b1", parent=parent, punch=punch, dedup=True)
-    header = assert_finished(pauser, child, result, before, "b1")
+    header = pauser.assert_finished(child, result, before, "b1")
     assert compared(pauser) == (NEW * PAGE, ZERO * PAGE, SAME * PAGE)
     assert header.length == os.path.getsize(pauser.builds / "b1" / "memfile") == NEW * PAGE
 
@@ -140,7 +124,7 @@ def test_a_guest_that_wrote_only_what_was_there_stores_nothing_and_is_punched_wh
     guest.write(range(0, PAGES, 2), seed=1)
     before = guest.memory()
     result = pauser.pause(guest, build="b1", parent=parent, dedup=True)
-    header = assert_finished(pauser, guest, result, before, "b1")
+    header = pauser.assert_finished(guest, result, before, "b1")
     assert (header.length, guest.resident()) == (0, 0)
     kinds = [type(event) for event in pauser.events]
     assert kinds == [Scanned, Compared, Planned, Condemned, CleanPagesPunched, BuildFinished]
@@ -151,7 +135,7 @@ def test_a_first_generation_leaves_out_its_zeros(guests: Guests, pauser: Pauser)
     guest.write(range(500, 1500), seed=0)
     before = guest.memory()
     result = pauser.pause(guest, dedup=True)
-    header = assert_finished(pauser, guest, result, before, "b1")
+    header = pauser.assert_finished(guest, result, before, "b1")
     assert compared(pauser) == (500 * PAGE, 1000 * PAGE, 0)
     assert header.length == 500 * PAGE
 
@@ -166,7 +150,7 @@ def test_of_a_large_block_only_the_pages_that_differ_are_stored(guests: Guests, 
     guest.write([600], seed=0)
     before = guest.memory()
     result = pauser.pause(guest, build="b1", parent=first.header, block_size=2 * MIB, dedup=True)
-    header = assert_finished(pauser, guest, result, before, "b1")
+    header = pauser.assert_finished(guest, result, before, "b1")
     assert pauser.of(Scanned)[-1].dirty_bytes == 6 * MIB
     assert compared(pauser) == (2 * PAGE, PAGE, 6 * MIB - 3 * PAGE)
     assert (header.length, header.mapping.block_size, guest.resident()) == (2 * PAGE, 2 * MIB, 0)
@@ -179,7 +163,7 @@ def test_what_is_not_owed_is_freed_after_the_compare_and_the_rest_as_it_is_drain
     held: list[tuple[int | None, int]] = []
     effects = faults.before("punch", lambda *args: held.append((args[-1] and args[-1].index, child.resident())))
     result = pauser.pause(child, build="b1", parent=parent, effects=effects, dedup=True)
-    assert_finished(pauser, child, result, before, "b1")
+    pauser.assert_finished(child, result, before, "b1")
     assert resident == 8 * MIB
     assert pauser.of(CleanPagesPunched)[0].freed >= SPAN * PAGE
     rest = [left for chunk, left in held if chunk is not None]
@@ -212,35 +196,22 @@ def test_without_punching_the_peak_is_the_stored_bytes_more(pauser: Pauser, chil
     assert result.punched_bytes == 0
 
 
-def damage(pauser: Pauser, build: str, at: int) -> Callable[[], None]:
-    """Turn one byte of a finished build over; gives how to turn it back."""
-
-    def turn() -> None:
-        with open(pauser.builds / build / "memfile", "r+b") as file:
-            file.seek(at)
-            byte = file.read(1)[0]
-            file.seek(at)
-            file.write(bytes([byte ^ 0xFF]))
-
-    turn()
-    return turn
-
-
 @PUNCH
 @pytest.mark.parametrize("at", [0, 5 * MIB, 8 * MIB - 1])
 def test_a_parent_that_is_corrupt_rolls_back_before_anything_is_destroyed(
     pauser: Pauser, child: Guest, parent: Header, punch: bool, at: int
 ) -> None:
     before = child.memory()
-    mend = damage(pauser, "b0", at)
+    memfile = pauser.builds / "b0" / "memfile"
+    turn_over(memfile, at)
     result = pauser.pause(child, build="b1", parent=parent, punch=punch, dedup=True)
     assert f"build b0: chunk {at // (2 * MIB)} does not match" in str(result.error)
     assert [(event.call, event.condemned) for event in pauser.of(CopyFailed)] == [("CorruptBuildError", False)]
     pauser.assert_rolled_back(child, result, before, left=["b0"])
-    mend()
+    turn_over(memfile, at)
     child.write([77, 1500], seed=5)
     before = child.memory()
-    assert_finished(pauser, child, pauser.pause(child, build="b2", parent=parent, dedup=True), before, "b2")
+    pauser.assert_finished(child, pauser.pause(child, build="b2", parent=parent, dedup=True), before, "b2")
 
 
 def test_a_parent_that_is_deleted_after_the_compare_rolls_back(
@@ -249,7 +220,8 @@ def test_a_parent_that_is_deleted_after_the_compare_rolls_back(
     before = child.memory()
     effects = faults.before("create_cache", lambda *_: delete_build(pauser.builds, "b0"))
     result = pauser.pause(child, build="b1", parent=parent, effects=effects, dedup=True)
-    assert "the parent build b0 is not finished" in str(result.error)
+    assert "build b0 is not finished" in str(result.error)
+    assert result.parent_damaged
     pauser.assert_rolled_back(child, result, before)
 
 
@@ -285,7 +257,7 @@ def test_a_parent_cannot_be_deleted_once_the_cache_is_begun(
 
     before = child.memory()
     result = pauser.pause(child, build="b1", parent=parent, effects=faults.before(call, delete), dedup=True)
-    assert_finished(pauser, child, result, before, "b1")
+    pauser.assert_finished(child, result, before, "b1")
     assert refused
     with pytest.raises(PinnedBuildError, match="b1 stands on it"):
         delete_build(pauser.builds, "b0")
@@ -301,7 +273,7 @@ def test_a_compare_that_fails_rolls_back_and_forgets_nothing(
     pauser.assert_rolled_back(child, result, before, left=["b0"])
     child.write([77], seed=5)
     before = child.memory()
-    assert_finished(pauser, child, pauser.pause(child, build="b2", parent=parent, dedup=True), before, "b2")
+    pauser.assert_finished(child, pauser.pause(child, build="b2", parent=parent, dedup=True), before, "b2")
 
 
 def test_a_guest_that_dies_while_it_is_compared_leaves_no_build(
@@ -324,7 +296,7 @@ def test_a_guest_that_is_woken_while_it_is_compared_is_not_condemned(
     result = pauser.pause(child, build="b1", parent=parent, effects=effects, dedup=True)
     assert (result.outcome, result.condemned) == (Outcome.ROLLED_BACK, False)
     before = child.memory()
-    assert_finished(pauser, child, pauser.pause(child, build="b2", parent=parent, dedup=True), before, "b2")
+    pauser.assert_finished(child, pauser.pause(child, build="b2", parent=parent, dedup=True), before, "b2")
 
 
 @pytest.mark.parametrize("call", ["compare", "create_cache", "copy_write"])
@@ -344,7 +316,7 @@ def test_memory_that_in_flight_readers_may_need_is_not_punched(pauser: Pauser, c
     before, resident = child.memory(), child.resident()
     options = PauseOptions(punch=True, dedup=DedupOptions(True, ("bestEffort",)), inflight_serve=True)
     result = pauser.pause(child, build="b1", parent=parent, options=options)
-    assert_finished(pauser, child, result, before, "b1")
+    pauser.assert_finished(child, result, before, "b1")
     assert (result.punched_bytes, child.resident()) == (0, resident)
     planned = pauser.of(Planned)[-1]
     assert "in-flight readers" in planned.punch_reason
@@ -360,8 +332,8 @@ def test_a_record_that_cannot_be_written_ends_punching_and_not_the_drain(
     before, resident = child.memory(), child.resident()
     effects = faults.failing("condemn", errno.ENOSPC)
     result = pauser.pause(child, build="b1", parent=parent, effects=effects, dedup=True)
-    assert_finished(pauser, child, result, before, "b1")
-    assert (result.punched_bytes, child.resident(), result.condemned) == (0, resident, False)
+    pauser.assert_finished(child, result, before, "b1", condemned=False)
+    assert (result.punched_bytes, child.resident()) == (0, resident)
 
 
 @pytest.mark.parametrize("chunk", [None, 0, 2])
@@ -375,7 +347,7 @@ def test_a_punch_that_fails_ends_punching_and_not_the_drain(
     before = child.memory()
     effects = faults.before("punch", refuse)
     result = pauser.pause(child, build="b1", parent=parent, effects=effects, dedup=True)
-    assert_finished(pauser, child, result, before, "b1")
+    pauser.assert_finished(child, result, before, "b1")
     assert "not permitted" in str(result.punch_error)
 
 
@@ -392,12 +364,12 @@ def test_the_answer_comes_after_the_compare_and_before_the_drain_ends(
         child, build="b1", parent=parent, options=options, effects=faults.at_chunk("copy_read", 2, hold)
     )
     pause.begin()
-    assert not pause.is_settled()
+    assert not is_settled(pause)
     assert pauser.of(Compared)
     assert pause.header is not None
     assert pauser.condemned.holds(child.process.incarnation)
     answered.set()
-    assert_finished(pauser, child, pause.settle(20), before, "b1")
+    pauser.assert_finished(child, pause.settle(20), before, "b1")
 
 
 def test_where_no_thread_can_be_started_one_worker_compares_and_drains(
@@ -409,7 +381,7 @@ def test_where_no_thread_can_be_started_one_worker_compares_and_drains(
     before = child.memory()
     monkeypatch.setattr(threading.Thread, "start", refuse)
     result = pauser.pause(child, build="b1", parent=parent, dedup=True)
-    assert_finished(pauser, child, result, before, "b1")
+    pauser.assert_finished(child, result, before, "b1")
 
 
 def test_a_guest_that_lost_its_tracker_is_compared_whole(guests: Guests, pauser: Pauser, parent: Header) -> None:
@@ -420,7 +392,7 @@ def test_a_guest_that_lost_its_tracker_is_compared_whole(guests: Guests, pauser:
     os.pwrite(guest.notes, bytes(PAGES), 0)
     before = guest.memory()
     result = pauser.pause(guest, build="b1", parent=parent, dedup=True)
-    header = assert_finished(pauser, guest, result, before, "b1")
+    header = pauser.assert_finished(guest, result, before, "b1")
     if pauser.of(Scanned)[-1].tracker == "resident-blocks":
         assert header.length == 20 * PAGE
 
@@ -441,7 +413,7 @@ def test_a_hugetlb_guest_is_compared_in_pages_of_4_kib_and_punched_in_pages_of_2
     before, steps = guest.memory(), list[int]()
     effects = faults.before("punch", lambda *args: steps.append(args[2]))
     result = pauser.pause(guest, build="b1", parent=first.header, block_size=block, effects=effects, dedup=True)
-    header = assert_finished(pauser, guest, result, before, "b1")
+    header = pauser.assert_finished(guest, result, before, "b1")
     assert header.length == PAGE
     assert guest.resident() == 0
     assert steps

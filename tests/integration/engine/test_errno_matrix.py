@@ -5,18 +5,14 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from engine.events import BuildFinished, CopyFailed, Planned
-from engine.pause import Outcome
 from engine.ranges import Blocks
+from tests.integration.engine.rig import CHUNKS, Faults, Guest, Pauser
 
-if TYPE_CHECKING:
-    from tests.integration.engine.conftest import Faults, Guest, Pauser
-
-CHUNKS = 4
 ERRNOS = [errno.EIO, errno.ENOSPC, errno.EFBIG, errno.EDQUOT]
 CALLS = {"copy_read": "copy.read", "copy_write": "copy.write", "publish": "publish"}
 PATHS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -60,11 +56,4 @@ def test_an_error_rolls_back_or_discards_and_loses_no_byte_that_was_not_safe(
     assert guest.tracker is not None
     assert guest.tracker.written(rearm=False) == dirty
     if number == errno.EIO:
-        assert_next_is_complete(pauser, guest, how)
-
-
-def assert_next_is_complete(pauser: Pauser, guest: Guest, how: dict[str, Any]) -> None:
-    guest.write([77, 1500], seed=5)
-    before = guest.memory()
-    assert pauser.pause(guest, build="next", **how).outcome is Outcome.FINISHED
-    assert pauser.restored("next") == before
+        pauser.assert_nothing_was_forgotten(guest, **how)

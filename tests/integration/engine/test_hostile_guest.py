@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,12 +10,7 @@ from engine import dirty
 from engine.events import Scanned
 from engine.pause import Outcome
 from engine.ranges import Blocks
-
-if TYPE_CHECKING:
-    from tests.integration.engine.conftest import Faults, Guest, Guests, Pauser
-
-PAGE = 4096
-MIB = 1 << 20
+from tests.integration.engine.rig import MIB, PAGE, Faults, Guest, Guests, Pauser
 
 
 def assert_paused_exactly_from_resident_blocks(pauser: Pauser, guest: Guest) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -13,12 +13,7 @@ from engine.effects import Effects
 from engine.errors import CorruptBuildError
 from engine.events import Condemned, CopyFailed
 from engine.pause import Outcome, Pause
-
-if TYPE_CHECKING:
-    from tests.integration.engine.conftest import Faults, Guest, Guests, Pauser
-
-PAGE = 4096
-BOTH = pytest.mark.parametrize("background", [False, True], ids=["sync", "background"])
+from tests.integration.engine.rig import BOTH, PAGE, Faults, Guest, Guests, Pauser
 
 
 def caches_open(pauser: Pauser) -> list[str]:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,14 +21,7 @@ from engine.events import (
 from engine.pause import Outcome, PauseResult
 from engine.permit import CondemnedRecord, CondemnedRecords
 from engine.snapshot import Build
-
-if TYPE_CHECKING:
-    from tests.integration.engine.conftest import Faults, Guest, Guests, Pauser
-
-MIB = 1 << 20
-PAGE = 4096
-PATHS = pytest.mark.parametrize("background", [False, True], ids=["sync", "background"])
-PUNCH = pytest.mark.parametrize("punch", [False, True], ids=["kept", "punched"])
+from tests.integration.engine.rig import BOTH, MIB, PAGE, PUNCH, Faults, Guest, Guests, Pauser, hold, is_settled
 
 
 @pytest.fixture(params=["disk", "tmpfs"])
@@ -38,32 +30,18 @@ def anywhere(request: pytest.FixtureRequest) -> Pauser:
     return found
 
 
-def hold(until: threading.Event) -> None:
-    assert until.wait(20)
-
-
-def assert_finished(pauser: Pauser, guest: Guest, result: PauseResult, before: bytes, build: str = "b1") -> None:
-    assert (result.outcome, result.error) == (Outcome.FINISHED, None)
-    assert result.condemned
-    assert guest.process.is_dead()
-    assert guest.memfd.fd == -1
-    assert list(pauser.condemned.records()) == []
-    assert not any(name.endswith(".partial") for name in pauser.names())
-    assert pauser.restored(build) == before
-
-
-@PATHS
+@BOTH
 @PUNCH
 def test_a_paused_memory_is_resumed_byte_by_byte(anywhere: Pauser, guest: Guest, background: bool, punch: bool) -> None:
     guest.write([5, 6, 7, 900], seed=0)  # zeros among the data
     before = guest.memory()
     result = anywhere.pause(guest, background=background, punch=punch)
-    assert_finished(anywhere, guest, result, before)
+    anywhere.assert_finished(guest, result, before)
     assert guest.resident() == (0 if punch else 8 * MIB)
     assert result.punched_bytes == (8 * MIB if punch else 0)
 
 
-@PATHS
+@BOTH
 def test_a_punched_pause_of_a_full_guest_peaks_at_what_the_guest_held(
     anywhere: Pauser, guests: Guests, background: bool
 ) -> None:
@@ -74,7 +52,7 @@ def test_a_punched_pause_of_a_full_guest_peaks_at_what_the_guest_held(
     assert result.peak_ratio == (24 * MIB + result.peak_over) / (24 * MIB)
 
 
-@PATHS
+@BOTH
 def test_a_pause_that_keeps_the_memory_peaks_at_the_dirty_bytes_more(
     anywhere: Pauser, guests: Guests, background: bool
 ) -> None:
@@ -104,7 +82,7 @@ def test_different_memory_gets_a_different_hash(guests: Guests, pauser: Pauser) 
     assert pauser.header("one").content_hash != pauser.header("other").content_hash
 
 
-@PATHS
+@BOTH
 @PUNCH
 def test_five_generations_with_holes_zeros_and_clean_pages_are_exact(
     guests: Guests, pauser: Pauser, background: bool, punch: bool
@@ -115,7 +93,7 @@ def test_five_generations_with_holes_zeros_and_clean_pages_are_exact(
         kept.append(guest.memory())
         build = f"g{generation}"
         result = pauser.pause(guest, build=build, parent=parent, background=background, punch=punch)
-        assert_finished(pauser, guest, result, kept[-1], build)
+        pauser.assert_finished(guest, result, kept[-1], build)
         parent = result.header
         assert parent is not None
         guest = guests.from_header(pauser.builds, parent)
@@ -181,7 +159,7 @@ def test_a_guest_that_wrote_nothing_is_condemned_and_then_punched(guests: Guests
     before = guest.memory()
     pauser.events.clear()
     result = pauser.pause(guest, build="b2", parent=first.header)
-    assert_finished(pauser, guest, result, before, "b2")
+    pauser.assert_finished(guest, result, before, "b2")
     assert guest.resident() == 0
     kinds = [type(event) for event in pauser.events]
     assert kinds == [Scanned, Planned, Condemned, CleanPagesPunched, BuildFinished]
@@ -258,7 +236,7 @@ def test_a_second_pause_into_the_same_build_leaves_the_first_alone(
     effects = faults.at_chunk("copy_write", 2, lambda: results.append(pauser.pause(second)))
     result = pauser.pause(first, effects=effects)
     assert [other.outcome for other in results] == [Outcome.ROLLED_BACK]
-    assert_finished(pauser, first, result, before)
+    pauser.assert_finished(first, result, before)
 
 
 def test_a_build_may_not_stand_on_an_unfinished_parent(guests: Guests, pauser: Pauser, faults: Faults) -> None:
@@ -291,7 +269,7 @@ def test_a_guest_tracked_by_its_own_bitmap_is_paused_exactly(guests: Guests, pau
     guest = guests.fresh(pages=[0, 5, 700, 2047], bitmap=True)
     before = guest.memory()
     result = pauser.pause(guest)
-    assert_finished(pauser, guest, result, before)
+    pauser.assert_finished(guest, result, before)
     assert pauser.of(Scanned)[0].tracker == SharedBitmap.name
     assert result.header is not None
     assert result.header.length == 4 * PAGE
@@ -305,14 +283,14 @@ def test_the_answer_of_a_background_pause_comes_before_its_copy_ends(
     before = guest.memory()
     pause = pauser.prepare(guest, background=True, effects=effects)
     pause.begin()
-    assert not pause.is_settled()
+    assert not is_settled(pause)
     assert pause.header is not None
     assert pauser.condemned.holds(guest.process.incarnation)
     assert guest.process.is_stopped()
     with pytest.raises(TimeoutError):
         pause.settle(0)
     answered.set()
-    assert_finished(pauser, guest, pause.settle(20), before)
+    pauser.assert_finished(guest, pause.settle(20), before)
 
 
 def test_the_peak_is_no_less_than_what_each_published_chunk_was_told_with(guest: Guest, shm_pauser: Pauser) -> None:
@@ -337,7 +315,7 @@ def test_no_descriptor_is_left_by_any_outcome(guests: Guests, pauser: Pauser, fa
 
 
 @pytest.mark.privileged
-@PATHS
+@BOTH
 def test_a_hugetlb_guest_is_paused_punched_and_resumed_exactly(
     huge_pages: int, guests: Guests, pauser: Pauser, background: bool
 ) -> None:
@@ -346,7 +324,7 @@ def test_a_hugetlb_guest_is_paused_punched_and_resumed_exactly(
     before = guest.memory()
     assert guest.resident() == 6 * MIB
     result = pauser.pause(guest, block_size=2 * MIB, background=background)
-    assert_finished(pauser, guest, result, before)
+    pauser.assert_finished(guest, result, before)
     assert guest.resident() == 0
     assert result.header is not None
     assert result.header.length == 6 * MIB
@@ -355,6 +333,6 @@ def test_a_hugetlb_guest_is_paused_punched_and_resumed_exactly(
     again.write([1025], seed=2)
     before = again.memory()
     result = pauser.pause(again, build="b2", parent=result.header, block_size=2 * MIB, background=background)
-    assert_finished(pauser, again, result, before, "b2")
+    pauser.assert_finished(again, result, before, "b2")
     assert result.header is not None
     assert result.header.length == 2 * MIB

@@ -4,9 +4,8 @@ import errno
 import itertools
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -26,13 +25,8 @@ from engine.events import (
 )
 from engine.pause import Outcome
 from engine.snapshot import template
+from tests.integration.engine.rig import BOTH, CHUNKS, PAGE, Faults, Guest, Guests, Pauser, hold, is_settled, wait_until
 
-if TYPE_CHECKING:
-    from tests.integration.engine.conftest import Faults, Guest, Guests, Pauser
-
-WaitUntil = Callable[[Callable[[], bool]], None]
-PAGE = 4096
-CHUNKS = 4
 ERRNOS = [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPERM, errno.EBADF, errno.ENODEV]
 CALLS = {"copy_read": "copy.read", "copy_write": "copy.write", "publish": "publish"}
 WAYS = {
@@ -46,22 +40,11 @@ CASES = [
     pytest.param(call, way, chunk, number, id=f"{call}-{way}-{chunk}-{errno.errorcode[number]}")
     for (call, way, chunk), number in zip(itertools.product(CALLS, WAYS, range(CHUNKS)), itertools.cycle(ERRNOS))
 ]
-BOTH = pytest.mark.parametrize("background", [False, True], ids=["sync", "background"])
 
 
 @pytest.fixture
 def guest(sparse_guest: Guest) -> Guest:
     return sparse_guest
-
-
-def assert_next_pause_is_complete(pauser: Pauser, guest: Guest) -> None:
-    """A roll-back forgets nothing: what was written before it and after it is in the next build."""
-    guest.write([77, 1500], seed=5)
-    before = guest.memory()
-    result = pauser.pause(guest, build="next")
-    assert result.outcome is Outcome.FINISHED
-    assert pauser.restored("next") == before
-    assert pauser.names() == ["next"]
 
 
 @pytest.mark.parametrize(("call", "way", "chunk", "number"), CASES)
@@ -82,7 +65,7 @@ def test_a_chunk_that_fails_rolls_back_before_the_condemnation_and_discards_afte
         pauser.assert_discarded(guest, result)
     else:
         pauser.assert_rolled_back(guest, result, before)
-        assert_next_pause_is_complete(pauser, guest)
+        pauser.assert_nothing_was_forgotten(guest)
 
 
 @pytest.mark.parametrize("call", ["confirm_stopped", "scan", "create_cache", "reserve"])
@@ -93,7 +76,7 @@ def test_what_fails_before_the_first_chunk_rolls_back(
     before = guest.memory()
     result = pauser.pause(guest, background=background, effects=faults.failing(call, errno.EMFILE))
     pauser.assert_rolled_back(guest, result, before)
-    assert_next_pause_is_complete(pauser, guest)
+    pauser.assert_nothing_was_forgotten(guest)
 
 
 @pytest.mark.parametrize("call", ["write_header", "finish"])
@@ -109,7 +92,7 @@ def test_a_build_that_cannot_be_finished_shares_the_fate_of_a_failed_chunk(
         pauser.assert_discarded(guest, result)
     else:
         pauser.assert_rolled_back(guest, result, before)
-        assert_next_pause_is_complete(pauser, guest)
+        pauser.assert_nothing_was_forgotten(guest)
 
 
 def test_attachments_that_do_not_fit_roll_back(guest: Guest, pauser: Pauser) -> None:
@@ -132,6 +115,18 @@ def test_a_record_that_cannot_be_written_ends_punching_and_not_the_copy(
     assert guest.resident() == resident
     assert not pauser.of(ChunkPunched)
     assert pauser.of(CondemnFailed)
+    assert pauser.restored() == before
+    assert guest.process.is_dead()
+
+
+def test_a_record_that_fails_in_a_way_nobody_foresaw_keeps_nobody_waiting(guest: Guest, pauser: Pauser) -> None:
+    class Odd(Effects):
+        def condemn(self, *_: object) -> Any:
+            raise ZeroDivisionError("odd")
+
+    before = guest.memory()
+    result = pauser.pause(guest, punch=False, effects=Odd())  # it is only asked for at the teardown
+    assert (result.outcome, result.condemned, result.condemn_error) == (Outcome.FINISHED, False, "odd")
     assert pauser.restored() == before
     assert guest.process.is_dead()
 
@@ -273,29 +268,62 @@ def test_a_finished_build_stays_finished_when_a_listener_fails(guest: Guest, pau
     assert pauser.restored() == before
 
 
-def test_a_worker_without_memory_for_its_buffers_lets_the_other_end_before_anything_is_closed(
-    guest: Guest, pauser: Pauser, faults: Faults, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+def test_a_worker_that_fails_lets_the_other_end_before_anything_is_closed(
+    guest: Guest, pauser: Pauser, faults: Faults
 ) -> None:
-    real = copying._Buffers
     open_still: list[bool] = []
-
-    def scarce(plan: Any) -> object:
-        if pauser.of(Condemned) and threading.current_thread().name != "copier-2":
-            raise MemoryError
-        return real(plan)
+    second_works = threading.Event()
 
     def outlive_the_first_worker(*_: object) -> None:
-        if threading.current_thread().name == "copier-2":
-            copier = pause._copier
-            assert copier
-            wait_until(lambda: copier._failure is not None or pause.is_settled())
-            open_still.append(guest.memfd.fd >= 0)
+        if not pauser.of(Condemned):
+            return
+        if threading.current_thread().name != "copier-2":
+            hold(second_works)
+            raise MemoryError
+        second_works.set()
+        copier = pause._copier
+        assert copier
+        wait_until(lambda: copier._failure is not None or is_settled(pause))
+        open_still.append(guest.memfd.fd >= 0)
 
-    monkeypatch.setattr(copying, "_Buffers", scarce)
     pause = pauser.prepare(guest, effects=faults.before("copy_write", outlive_the_first_worker))
     pause.begin()
     pauser.assert_discarded(guest, pause.settle(20))
     assert open_still == [True]
+
+
+@BOTH
+def test_memory_that_lacks_past_the_point_of_no_return_costs_nothing(
+    guest: Guest, pauser: Pauser, monkeypatch: pytest.MonkeyPatch, background: bool
+) -> None:
+    real, before = copying._Buffers, guest.memory()
+
+    def scarce(plan: Any) -> object:
+        if pauser.of(Condemned):
+            raise MemoryError
+        return real(plan)
+
+    monkeypatch.setattr(copying, "_Buffers", scarce)
+    result = pauser.pause(guest, background=background)
+    assert result.outcome is Outcome.FINISHED
+    assert pauser.restored() == before
+
+
+def test_memory_that_lacks_before_the_point_of_no_return_rolls_back(
+    guest: Guest, pauser: Pauser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+
+    def scarce(plan: Any) -> object:
+        made.append(plan)
+        if len(made) == 2:
+            raise MemoryError
+        return object()
+
+    monkeypatch.setattr(copying, "_Buffers", scarce)
+    before = guest.memory()
+    pauser.assert_rolled_back(guest, pauser.pause(guest), before)
+    assert len(made) == 2
 
 
 @BOTH

@@ -9,39 +9,19 @@ import os
 import random
 import signal
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import pytest
 
 from engine import dirty, linux
 from engine.events import ChunkPublished, ChunkPunched, CopyFailed, Planned, Retried, Scanned
-from engine.pause import Outcome, PauseResult
+from engine.pause import Outcome
 from engine.plan import DedupOptions, PauseOptions
 from engine.process_memory import ProcessMemory
 from engine.ranges import Blocks, chunks
+from tests.integration.engine.rig import BOTH, CHUNKS, MIB, PAGE, Faults, Guest, Guests, Pauser
 
-if TYPE_CHECKING:
-    from tests.integration.engine.conftest import Faults, Guest, Guests, Pauser
-
-MIB = 1 << 20
-PAGE = 4096
-CHUNKS = 4
 REAL = linux.read_process
 Runs = Sequence[tuple[int, int]]
-
-
-def assert_finished(pauser: Pauser, guest: Guest, result: PauseResult, before: bytes, build: str = "b1") -> None:
-    assert (result.outcome, result.error) == (Outcome.FINISHED, None)
-    assert pauser.of(Planned)[-1].path == "process"
-    assert guest.process.is_dead()
-    assert list(pauser.condemned.records()) == []
-    assert pauser.restored(build) == before
-
-
-def assert_next_pause_is_complete(pauser: Pauser, guest: Guest) -> None:
-    guest.write([77, 1500], seed=5)
-    before = guest.memory()
-    assert_finished(pauser, guest, pauser.pause(guest, build="next", by_process=True), before, "next")
 
 
 class Reads:
@@ -73,13 +53,13 @@ def fail(number: int) -> Callable[[int], None]:
     return act
 
 
-@pytest.mark.parametrize("background", [False, True], ids=["sync", "background"])
+@BOTH
 def test_memory_read_out_of_a_process_is_resumed_byte_by_byte(guests: Guests, pauser: Pauser, background: bool) -> None:
     guest = guests.fresh()
     guest.write([5, 6, 7, 900], seed=0)
     before = guest.memory()
     result = pauser.pause(guest, by_process=True, background=background, punch=True)
-    assert_finished(pauser, guest, result, before)
+    pauser.assert_finished(guest, result, before)
     assert result.condemned  # success was answered: the guest may never run again
 
 
@@ -90,7 +70,7 @@ def test_five_generations_with_holes_zeros_and_clean_pages_are_exact(guests: Gue
         kept.append(guest.memory())
         build = f"g{generation}"
         result = pauser.pause(guest, build=build, parent=parent, by_process=True)
-        assert_finished(pauser, guest, result, kept[-1], build)
+        pauser.assert_finished(guest, result, kept[-1], build)
         parent = result.header
         assert parent is not None
         guest = guests.from_header(pauser.builds, parent)
@@ -122,7 +102,7 @@ def test_reading_allocates_none_of_the_guests_holes(guests: Guests, pauser: Paus
     before, resident = guest.memory(), guest.resident()
     assert resident == 683 * PAGE
     result = pauser.pause(guest, by_process=True)
-    assert_finished(pauser, guest, result, before)
+    pauser.assert_finished(guest, result, before)
     assert guest.resident() == resident
     assert result.header is not None
     assert result.header.length == resident
@@ -136,7 +116,7 @@ def test_more_runs_than_a_call_takes_are_read_by_several(
     before, reads = guest.memory(), Reads()
     monkeypatch.setattr(linux, "read_process", reads)
     monkeypatch.setattr(linux, "IOV_MAX", most)
-    assert_finished(pauser, guest, pauser.pause(guest, by_process=True), before)
+    pauser.assert_finished(guest, pauser.pause(guest, by_process=True), before)
     assert max(reads.runs) == most
     assert sum(reads.runs) == 1024
 
@@ -149,7 +129,7 @@ def test_reads_that_fall_short_are_made_up_for(
     before, stream = guest.memory(), random.Random(seed)
     reads = Reads(most=lambda: stream.choice([1, PAGE - 1, PAGE, 5 * PAGE + 3, 300 * PAGE]))
     monkeypatch.setattr(linux, "read_process", reads)
-    assert_finished(pauser, guest, pauser.pause(guest, by_process=True), before)
+    pauser.assert_finished(guest, pauser.pause(guest, by_process=True), before)
     assert reads.calls > CHUNKS
 
 
@@ -166,7 +146,7 @@ def test_a_call_that_has_no_memory_is_tried_again(
 
     before = sparse_guest.memory()
     monkeypatch.setattr(linux, "read_process", scarce)
-    assert_finished(pauser, sparse_guest, pauser.pause(sparse_guest, by_process=True), before)
+    pauser.assert_finished(sparse_guest, pauser.pause(sparse_guest, by_process=True), before)
     assert len(pauser.of(Retried)) == 3 * CHUNKS
     assert list(tried.values()) == [4] * CHUNKS
 
@@ -180,7 +160,7 @@ def test_a_call_that_never_has_memory_is_given_up_after_a_bounded_number_of_time
         result = pauser.pause(sparse_guest, by_process=True)
     pauser.assert_rolled_back(sparse_guest, result, before)
     assert reads.calls == 5
-    assert_next_pause_is_complete(pauser, sparse_guest)
+    pauser.assert_nothing_was_forgotten(sparse_guest, by_process=True)
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -192,7 +172,7 @@ def test_a_chunk_that_cannot_be_read_rolls_back_whichever_it_is(
     result = pauser.pause(sparse_guest, by_process=True, effects=faults.failing("copy_read", number, chunk=chunk))
     assert result.failed_chunk == chunk
     pauser.assert_rolled_back(sparse_guest, result, before)
-    assert_next_pause_is_complete(pauser, sparse_guest)
+    pauser.assert_nothing_was_forgotten(sparse_guest, by_process=True)
 
 
 @pytest.mark.parametrize("call", ["copy_read", "copy_write", "publish"])
@@ -230,7 +210,7 @@ def test_a_guest_whose_dirty_pages_are_unknown_is_read_whole(guests: Guests, pau
     os.ftruncate(guest.notes, 100)
     before = guest.memory()
     result = pauser.pause(guest, by_process=True)
-    assert_finished(pauser, guest, result, before)
+    pauser.assert_finished(guest, result, before)
     scanned = pauser.of(Scanned)[-1]
     assert (scanned.tracker, scanned.dirty_bytes, scanned.resident_bytes) == (dirty.RESIDENT, 8 * MIB, None)
 
@@ -253,7 +233,7 @@ def test_a_cancel_is_honoured_until_the_copy_is_done(sparse_guest: Guest, pauser
     pause.begin()
     assert said == [True]
     pauser.assert_rolled_back(sparse_guest, pause.settle(20), before)
-    assert_next_pause_is_complete(pauser, sparse_guest)
+    pauser.assert_nothing_was_forgotten(sparse_guest, by_process=True)
 
 
 def test_a_checkpoint_by_process_lets_the_same_guest_go_on(sparse_guest: Guest, pauser: Pauser) -> None:
@@ -267,7 +247,7 @@ def test_a_checkpoint_by_process_lets_the_same_guest_go_on(sparse_guest: Guest, 
     sparse_guest.write([3], seed=4)
     before = sparse_guest.memory()
     second = pauser.pause(sparse_guest, build="b2", parent=result.header, by_process=True)
-    assert_finished(pauser, sparse_guest, second, before, "b2")
+    pauser.assert_finished(sparse_guest, second, before, "b2")
     assert second.header is not None
     assert second.header.length == PAGE
 

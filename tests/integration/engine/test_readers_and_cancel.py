@@ -2,28 +2,28 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from engine.cache import Cache
 from engine.errors import BuildFailedError
 from engine.events import CondemnFailed, Event
 from engine.pause import Outcome, Pause
+from tests.integration.engine.rig import (
+    BOTH,
+    MIB,
+    PUNCH,
+    Faults,
+    Guest,
+    Guests,
+    Pauser,
+    WaitForReaders,
+    hold,
+    wait_until,
+)
 
-if TYPE_CHECKING:
-    from tests.integration.engine.conftest import Faults, Guest, Guests, Pauser
-
-MIB = 1 << 20
 CHUNK = 2 * MIB
-BOTH = pytest.mark.parametrize("background", [False, True], ids=["sync", "background"])
-WaitForReaders = Callable[[Cache, int], None]
-
-
-def hold(until: threading.Event) -> None:
-    assert until.wait(20)
 
 
 def read_chunk(pool: ThreadPoolExecutor, pause: Pause, chunk: int) -> Future[bytes]:
@@ -121,7 +121,7 @@ def test_a_reader_that_comes_after_the_end_reads_the_finished_build(guest: Guest
 
 
 @BOTH
-@pytest.mark.parametrize("punch", [False, True], ids=["kept", "punched"])
+@PUNCH
 def test_a_cancel_before_the_condemnation_rolls_back(
     sparse_guest: Guest, pauser: Pauser, faults: Faults, background: bool, punch: bool
 ) -> None:
@@ -174,6 +174,51 @@ def test_a_cancel_while_the_header_is_written_is_refused(guest: Guest, pauser: P
     pause.begin()
     assert said == [False]
     assert pause.settle(20).outcome is Outcome.FINISHED
+
+
+@BOTH
+def test_nobody_waits_for_the_record_to_be_told_that_it_is_too_late_to_cancel(
+    guest: Guest, pauser: Pauser, faults: Faults, background: bool
+) -> None:
+    """An event loop may ask: the record may be on a disk that hangs."""
+    writing, go = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        writing.set()
+        hold(go)
+
+    pause = pauser.prepare(guest, background=background, effects=faults.before("condemn", hang))
+    with ThreadPoolExecutor(2) as pool:
+        begun = pool.submit(pause.begin)
+        try:
+            hold(writing)
+            assert pool.submit(pause.cancel).result(5) is False
+        finally:
+            go.set()
+        begun.result(20)
+    assert pause.settle(20).outcome is Outcome.FINISHED
+
+
+def test_who_wants_to_know_of_the_end_is_told_once_though_another_one_fails(
+    guest: Guest, pauser: Pauser, faults: Faults
+) -> None:
+    told: list[str] = []
+
+    def fail() -> None:
+        told.append("fails")
+        raise ZeroDivisionError
+
+    go = threading.Event()
+    pause = pauser.prepare(guest, background=True, effects=faults.at_chunk("copy_write", 2, lambda: hold(go)))
+    pause.begin()
+    pause.when_settled(fail)
+    pause.when_settled(lambda: told.append(pause.settle(0).outcome))
+    assert told == []
+    go.set()
+    pause.settle(20)
+    wait_until(lambda: len(told) == 2)
+    pause.when_settled(lambda: told.append("late"))
+    assert told == ["fails", "finished", "late"]
 
 
 def test_a_listener_may_cancel_when_the_record_cannot_be_written(guest: Guest, pauser: Pauser, faults: Faults) -> None:

@@ -8,7 +8,7 @@ import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -16,12 +16,7 @@ from engine import linux
 from engine.events import CopyFailed, Planned
 from engine.linux import SEAL_FUTURE_WRITE
 from engine.pause import Outcome
-
-if TYPE_CHECKING:
-    from tests.integration.engine.conftest import Faults, Guest, Guests, Pauser
-
-MIB = 1 << 20
-BOTH = pytest.mark.parametrize("background", [False, True], ids=["sync", "background"])
+from tests.integration.engine.rig import BOTH, MIB, PAGE, PUNCH, Faults, Guest, Guests, Pauser, fill_up
 
 
 def in_a_child(act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -99,6 +94,32 @@ def test_a_process_out_of_descriptors_rolls_back(pauser: Pauser, guest: Guest) -
     assert guest.is_alive_and_runs()
 
 
+def address_space() -> int:
+    """Bytes that this process has mapped."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[0]) * PAGE
+
+
+@BOTH
+def test_memory_that_runs_out_past_the_point_of_no_return_costs_no_guest(
+    pauser: Pauser, guests: Guests, faults: Faults, background: bool
+) -> None:
+    """What is large was taken before; no second thread can be had, either."""
+    guest = guests.fresh()
+    before = guest.memory()
+
+    def run_out(*_: object) -> None:
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (address_space() + MIB, hard))
+
+    def act() -> dict[str, Any]:
+        result = pauser.pause(guest, background=background, effects=faults.before("condemn", run_out))
+        return {"outcome": result.outcome.value, "error": result.error}
+
+    assert in_a_child(act) == {"outcome": "finished", "error": None}
+    assert pauser.restored() == before
+
+
 def in_folder(pauser: Pauser, folder: Path) -> Pauser:
     return type(pauser)(folder)
 
@@ -125,15 +146,6 @@ def test_a_tmpfs_that_fills_up_meanwhile_discards(
     result = small.pause(guest, background=background, effects=effects)
     assert "No space left" in str(result.error)
     small.assert_discarded(guest, result)
-
-
-def fill_up(path: Path) -> None:
-    try:
-        with open(path, "wb", buffering=0) as file:
-            while file.write(bytes(MIB)):
-                pass
-    except OSError:
-        return
 
 
 def test_a_memfd_sealed_against_writing_is_copied_and_not_punched(pauser: Pauser, guest: Guest) -> None:
@@ -166,7 +178,7 @@ def kill(guest: Guest) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("punch", [False, True], ids=["kept", "punched"])
+@PUNCH
 def test_a_guest_that_is_killed_while_it_is_copied_leaves_an_exact_build(
     pauser: Pauser, guest: Guest, faults: Faults, background: bool, punch: bool
 ) -> None:
@@ -209,7 +221,7 @@ def test_a_guest_that_is_woken_before_it_is_condemned_rolls_back_and_loses_nothi
 
 
 @BOTH
-@pytest.mark.parametrize("punch", [False, True], ids=["kept", "punched"])
+@PUNCH
 def test_a_copy_of_a_guest_that_was_woken_under_it_is_never_called_finished(
     pauser: Pauser, guest: Guest, faults: Faults, background: bool, punch: bool
 ) -> None:

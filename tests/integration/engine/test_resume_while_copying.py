@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -19,24 +19,26 @@ from engine import resume
 from engine.cache import Cache
 from engine.errors import BuildFailedError, CorruptBuildError
 from engine.mapping import Extents
-from engine.memfd import Memfd
 from engine.pause import Outcome, Pause
 from engine.snapshot import Header
+from tests.integration.engine.rig import (
+    CHUNKS,
+    MIB,
+    PAGE,
+    PUNCH,
+    Faults,
+    Guest,
+    Guests,
+    Pauser,
+    WaitForReaders,
+    fresh_memfd,
+    hold,
+    is_published,
+    is_settled,
+    wait_until,
+)
 
-if TYPE_CHECKING:
-    from tests.integration.engine.conftest import Faults, Guest, Guests, Pauser
-
-MIB = 1 << 20
-PAGE = 4096
-CHUNKS = 4
 PATHS = pytest.mark.parametrize("dedup", [False, True], ids=["background", "dedup"])
-PUNCH = pytest.mark.parametrize("punch", [False, True], ids=["kept", "punched"])
-WaitForReaders = Callable[[Cache, int], None]
-WaitUntil = Callable[[Callable[[], bool]], None]
-
-
-def hold(until: threading.Event) -> None:
-    assert until.wait(20)
 
 
 class Resumed:
@@ -45,10 +47,7 @@ class Resumed:
     def __init__(self, pauser: Pauser, pause: Pause, header: Header | None = None) -> None:
         self.header = header or pause.header
         assert self.header is not None
-        size = self.header.mapping.size
-        fd = os.memfd_create("resumed", os.MFD_ALLOW_SEALING)
-        os.ftruncate(fd, size)
-        self.memfd = Memfd.adopt(fd, size)
+        self.memfd = fresh_memfd(self.header.mapping.size)
         self._pauser = pauser
         self._pause = pause
 
@@ -105,7 +104,7 @@ def test_a_memory_resumed_while_a_chunk_is_missing_waits_for_it_and_is_exact(
     assert pause.cache is not None
     wait_for_readers(pause.cache, 1)
     assert not filling.done()
-    assert not pause.is_settled()
+    assert not is_settled(pause)
     go.set()
     assert filling.result(20) == sum(any(before[at : at + PAGE]) for at in range(0, len(before), PAGE)) * PAGE
     assert again.memory() == before
@@ -198,7 +197,7 @@ def test_a_resume_that_needs_only_the_last_chunk_has_it_copied_next_and_waits_fo
     gates[1].set()
     assert filling.result(20) == 2 * MIB
     assert begun[3] == 7
-    assert not pause.cache.is_published(2)  # nobody waited for that one
+    assert not is_published(pause.cache, 2)  # nobody waited for that one
     assert again.memory() == bytes(14 * MIB) + before[14 * MIB :]
     gates[2].set()
     assert pause.settle(20).outcome is Outcome.FINISHED
@@ -233,11 +232,11 @@ def test_a_copy_that_fails_wakes_the_resume_with_the_cause(
 
 
 def test_a_build_that_could_not_be_finished_is_not_resumed_from(
-    guest: Guest, pauser: Pauser, faults: Faults, resumed: Resume, wait_until: WaitUntil
+    guest: Guest, pauser: Pauser, faults: Faults, resumed: Resume
 ) -> None:
     pause = pauser.prepare(guest, background=True, effects=faults.failing("write_header", errno.ENOSPC))
     pause.begin()
-    wait_until(pause.is_settled)
+    wait_until(lambda: is_settled(pause))
     with pytest.raises(BuildFailedError, match="No space left"):
         resumed(pause).fill()
     pauser.assert_discarded(guest, pause.settle(20))

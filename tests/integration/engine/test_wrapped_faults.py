@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -20,12 +20,7 @@ from engine.pause import Outcome, PauseResult
 from sim.cgroup import MemoryCgroup
 from sim.faults import ArmedFaults, Fault, FaultyEffects, Passage
 from sim.places import AtChunk, FaultPoint
-
-if TYPE_CHECKING:
-    from tests.integration.engine.conftest import Faults, Guest, Guests, Pauser
-
-MIB = 1 << 20
-BOTH = pytest.mark.parametrize("background", [False, True], ids=["sync", "background"])
+from tests.integration.engine.rig import BOTH, MIB, Faults, Guest, Guests, Pauser, fill_up
 
 
 def wrapped(point: FaultPoint, error: str, chunk: int = 0) -> FaultyEffects:
@@ -95,12 +90,6 @@ def test_a_tmpfs_that_fills_up_meanwhile(pauser: Pauser, small_tmpfs: Path, gues
     assert real.failed_chunk is not None
     ours = pauser.pause(second, effects=wrapped("copy.write", "ENOSPC", real.failed_chunk))
     assert fate(first, real) == fate(second, ours)
-
-
-def fill_up(path: Path) -> None:
-    with contextlib.suppress(OSError), open(path, "wb", buffering=0) as file:
-        while file.write(bytes(MIB)):
-            pass
 
 
 @BOTH

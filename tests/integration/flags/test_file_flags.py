@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import flags.file
 from engine.errors import UserError
 from flags.client import FlagClient
 from flags.context import SandboxAttributes
@@ -25,8 +26,8 @@ DEADLINE = 10.0
 Following = tuple[FileFlags, SimpleQueue[str]]
 
 
-def write(path: Path, *flags: dict[str, Any]) -> None:
-    path.write_text(json.dumps({"flags": {flag["key"]: flag for flag in flags}}, indent=1))
+def write(path: Path, *given: dict[str, Any]) -> None:
+    path.write_text(json.dumps({"flags": {flag["key"]: flag for flag in given}}, indent=1))
 
 
 def punches(source: FlagClient, sandbox: str = "web-0") -> bool:
@@ -72,6 +73,24 @@ def test_inline_and_file_agree_on_every_sandbox(path: Path) -> None:
     assert served == [punches(inline, name) for name in names]
     assert set(served) == {True, False}
     file.close()
+
+
+def test_closing_does_not_hang_with_a_subscriber(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flags.file, "CLOSE_SECONDS", 0.05)
+    source = FileFlags(path, poll=0.005)
+    told, stuck = threading.Event(), threading.Event()
+
+    def never_ends(_: str) -> None:
+        told.set()
+        stuck.wait(DEADLINE)
+
+    source.subscribe(never_ends)
+    write(path, flag_from(PUNCH, True))
+    assert told.wait(DEADLINE)
+    source.close()
+    assert not stuck.is_set()
+    assert source._poller.is_alive()
+    stuck.set()
 
 
 def test_a_rewrite_in_place_is_seen_and_told_without_a_version_in_the_file(path: Path, following: Following) -> None:
@@ -258,12 +277,10 @@ def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
         FileFlags(tmp_path / "pipe")
 
 
-def test_an_unknown_flag_is_only_a_warning(path: Path) -> None:
+def test_an_unknown_flag_keeps_no_other_from_being_served(path: Path) -> None:
     write(path, flag_from(PUNCH, True), {**flag_from(PUNCH, True), "key": "memfd-punch"})
     source = FileFlags(path, poll=NEVER)
-    assert [line.partition(" warning: ")[2] for line in source.warnings] == [
-        'unknown flag "memfd-punch" is ignored; did you mean "memfd-punch-on-snapshot"?'
-    ]
+    assert source.status().state == "VALID"
     assert punches(source) is True
     source.close()
 

@@ -30,12 +30,14 @@ from sim.known import known as told_of
 from sim.ledger import EVENTS_FILE, Entry, Follower, Ledger
 from sim.node import Node
 from sim.node_config import NodeConfig, SandboxConfig
+from sim.node_link import NodeStarter
 from sim.node_process import connect_zygote
 from sim.recovery import recover
 from sim.run_folder import RUN_FILE, end_leftovers, processes_of, read_record
 from sim.run_id import RUN_VARIABLE
 from sim.scenario import load_text
 from sim.view import Fold, View
+from tests.forked import forked_node
 
 ROOT = pathlib.Path(__file__).parents[3]
 DEADLINE = 30.0
@@ -111,13 +113,14 @@ class Runs:
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
         self.runs = folder / "runs"
+        self.start_node: NodeStarter = forked_node
 
     scenario_text = staticmethod(scenario_text)
 
     def drill(self, **options: Any) -> Drill:
         """A drill of `scenario_text(**options)`, not yet started."""
         text = scenario_text(**options)
-        return Drill(load_text(text, self.folder / "crash.yaml"), runs_dir=self.runs)
+        return Drill(load_text(text, self.folder / "crash.yaml"), runs_dir=self.runs, start_node=self.start_node)
 
     def command(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """`snapdrill` as a process, in a group of its own, that takes SIGINT as a person's shell would have it."""
@@ -297,12 +300,18 @@ class Zygote:
 
     def spawn(self, link: ZygoteLink, *names: str) -> list[Guest]:
         """Guests whose memory was received."""
-        made = [link.spawn(spec_of(name)) for name in names]
-        self.guests += made
+        made = [self.newborn(link, name) for name in names]
         for guest in made:
             guest.receive()
             guest.arm()
         return made
+
+    def newborn(self, link: ZygoteLink, name: str, **changes: Any) -> Guest:
+        """One whose memory was not received yet."""
+        spec: Any = {**spec_of(name), **changes}
+        guest = link.spawn(spec)
+        self.guests.append(guest)
+        return guest
 
     def descriptors(self) -> list[str]:
         """What its open fds are."""

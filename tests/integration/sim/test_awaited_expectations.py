@@ -10,6 +10,7 @@ import pytest
 from sim.report.failure import failure_block
 from sim.runner import RunOptions, RunResult, run_scenario
 from sim.scenario import load, load_all
+from tests.forked import forked_node
 
 FLEET = """\
 fleet:
@@ -27,7 +28,9 @@ HELD_UP = """\
 
 def run(path: pathlib.Path, text: str, time_limit: float = 60.0) -> RunResult:
     path.write_text(f"name: {path.stem}\n{text}")
-    return asyncio.run(run_scenario(load(path), RunOptions(path.parent / "runs", time_limit=time_limit)))
+    return asyncio.run(
+        run_scenario(load(path), RunOptions(path.parent / "runs", time_limit=time_limit, start_node=forked_node))
+    )
 
 
 def verdicts(result: RunResult) -> dict[str, str]:
@@ -89,14 +92,14 @@ def test_a_combination_is_run_again_from_its_own_file(tmp_path: pathlib.Path, ro
     path = tmp_path / "both.yaml"
     path.write_text(f"name: both\n{text}  - pause: {{}}\n  - resume: {{}}\n{matrix}")
     (scenario,) = [each for each in load_all(path) if each.chosen["punch"] == rollout]
-    result = asyncio.run(run_scenario(scenario, RunOptions(tmp_path / "runs")))
+    result = asyncio.run(run_scenario(scenario, RunOptions(tmp_path / "runs", start_node=forked_node)))
     assert result.view.run is not None
     assert result.view.run.name == f"both[punch={rollout}]"
     stored = result.run_dir / "scenario.yaml"
     block = failure_block(result.view, result.run_dir, path, result.entries)
     assert f"where      {path}:12:5" in block
     assert f"snapdrill run {stored} --seed 0" in block
-    again = asyncio.run(run_scenario(load(stored), RunOptions(tmp_path / "runs")))
+    again = asyncio.run(run_scenario(load(stored), RunOptions(tmp_path / "runs", start_node=forked_node)))
     assert again.view.ended is not None
     assert result.view.ended is not None
     assert again.view.ended.digest == result.view.ended.digest

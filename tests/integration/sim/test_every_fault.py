@@ -13,6 +13,7 @@ from sim.node_link import NodeDiedError
 from sim.places import AtChunk, FaultPoint
 from sim.runner import RunOptions, RunResult, run_scenario
 from sim.scenario import load_text
+from tests.forked import forked_node
 
 BEFORE: frozenset[FaultPoint] = frozenset({"freeze", "scan", "cache.create", "reserve"})
 AFTER: frozenset[FaultPoint] = frozenset({"teardown", "close"})
@@ -109,7 +110,9 @@ steps:
 async def run_same(folder: pathlib.Path, by: str, **flags: str) -> RunResult:
     punch = f"  - inject: {{fault: punch, errno: EPERM, at: {{chunk: 1}}, sandboxes: punch-0{by}}}"
     text = SAME.format(by=by, punch=punch if flags["memfd"] == "true" else "", **flags)
-    result = await run_scenario(load_text(text, folder / "same.yaml"), RunOptions(folder / "runs"))
+    result = await run_scenario(
+        load_text(text, folder / "same.yaml"), RunOptions(folder / "runs", start_node=forked_node)
+    )
     assert violations(result.view) == []
     return result
 
@@ -164,7 +167,8 @@ steps:
 async def test_a_traced_run_tells_every_point_of_the_catalogue_in_order(tmp_path: pathlib.Path) -> None:
     reached: list[list[events.PointReached]] = []
     for trace in (True, False):
-        result = await run_scenario(load_text(TRACED, tmp_path / "t.yaml"), RunOptions(tmp_path / "runs", trace=trace))
+        options = RunOptions(tmp_path / "runs", trace=trace, start_node=forked_node)
+        result = await run_scenario(load_text(TRACED, tmp_path / "t.yaml"), options)
         reached.append([each.event for each in result.entries if isinstance(each.event, events.PointReached)])
     assert [each.fault for each in reached[0]] == list(CATALOGUE)
     assert {each.fault: each.chunk for each in reached[0]} == {

@@ -66,6 +66,8 @@ match behaviour:
         hand_over([memfd(size), memfd(side - 1)])
     case "says nothing in JSON":
         hand_over([memfd(size), memfd(side)], '{"id": 0')
+    case "refuses in a list":
+        control.send(b'["refused"]')
     case "says nothing of its address":
         hand_over([memfd(size), memfd(side)], '{"id": 0, "memfd_fd": "../../1/fd/3", "side_fd": 6}')
     case _:
@@ -106,6 +108,7 @@ AT_BIRTH = [
     "hands over generations that are no memfd",
     "hands over generations that are cut short",
     "says nothing in JSON",
+    "refuses in a list",
     "says nothing of its address",
     "does not arm",
     "answers to arm in Latin-1",

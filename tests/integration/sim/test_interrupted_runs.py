@@ -277,6 +277,7 @@ async def test_a_node_that_dies_at_its_start_leaves_nothing_and_names_its_log(
     runs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
+    runs.start_node = execute_node
     with pytest.raises(NodeDiedError, match=r"node\.log"):
         await runs.drill().__aenter__()
     runs.assert_nothing_is_left()

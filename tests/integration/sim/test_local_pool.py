@@ -104,9 +104,10 @@ def test_a_killed_worker_costs_nothing_but_time(runs: Any, wait_until: WaitUntil
     """Its unit is run by another, and what it had begun is gone: the node ends when its runner does."""
     workers: list[Worker] = []
     found: list[str] = []
+    cpu, kept_to = min(os.sched_getaffinity(0)), set[int]()
 
     def start() -> Worker:
-        workers.append(start_worker())
+        workers.append(start_worker(cpu))
         return workers[-1]
 
     with LocalPool(1, BUDGET, start=start) as pool:
@@ -116,7 +117,10 @@ def test_a_killed_worker_costs_nothing_but_time(runs: Any, wait_until: WaitUntil
         def kill_once() -> None:
             (run_dir,) = wait_until(lambda: live_runs(runs))
             found.append(read_record(run_dir).run)
-            assert processes_of(found[0])
+            processes = processes_of(found[0])
+            assert processes
+            for pid in (workers[0].pid, *processes):
+                kept_to.update(os.sched_getaffinity(pid))
             os.kill(workers[0].pid, signal.SIGKILL)
 
         killer = threading.Thread(target=kill_once)
@@ -125,6 +129,7 @@ def test_a_killed_worker_costs_nothing_but_time(runs: Any, wait_until: WaitUntil
         killer.join()
     assert [each.verdict for each in pool_results] == ["inconclusive"]  # of its time limit: it ran on the second
     assert len(workers) == 2
+    assert kept_to == {cpu}
     assert not scratch(runs.runs, workers[0].pid).exists()
     assert_nothing_is_left(runs, found[0])
 

@@ -9,11 +9,14 @@ from typing import TypeVar
 import pytest
 
 from engine.errors import UserError
+from flags.catalog import FLAGS
 from sim import events
 from sim.drill import Drill
 from sim.ledger import Entry
+from sim.node_link import NodeStarter, execute_node
 from sim.runner import RunOptions, RunResult, run_scenario
 from sim.scenario import Outage, load_text
+from tests.forked import forked_node
 
 Told = TypeVar("Told")
 PUNCH = "memfd-punch-on-snapshot"
@@ -27,12 +30,12 @@ fleet:
 
 async def run(folder: Path, text: str) -> RunResult:
     scenario = load_text(FLEET.lstrip() + text, folder / "outage.yaml")
-    return await run_scenario(scenario, RunOptions(runs_dir=folder / "runs"))
+    return await run_scenario(scenario, RunOptions(runs_dir=folder / "runs", start_node=forked_node))
 
 
-def drill(folder: Path, flags: str) -> Drill:
+def drill(folder: Path, flags: str, start_node: NodeStarter = forked_node) -> Drill:
     text = f"{FLEET.lstrip()}flags: {flags}\nsteps:\n  - tick: 1\n"
-    return Drill(load_text(text, folder / "outage.yaml"), runs_dir=folder / "runs")
+    return Drill(load_text(text, folder / "outage.yaml"), runs_dir=folder / "runs", start_node=start_node)
 
 
 def told(entries: list[Entry], kind: type[Told]) -> list[Told]:
@@ -51,6 +54,24 @@ def decided(subject: Drill | RunResult, sandbox: str) -> tuple[object, str, str]
     pauses = [each for each in view.pauses if each.sandbox == sandbox]
     flag = pauses[-1].decision[PUNCH]
     return flag["value"], flag["reason"], flag["source_state"]
+
+
+async def test_each_evaluation_is_told_in_opentelemetrys_names_too(tmp_path: Path) -> None:
+    async with drill(tmp_path, f"{{{PUNCH}: true}}") as fleet:
+        await fleet.pause(["web-0"])
+        fleet.view()
+    (event,) = told(fleet.entries, events.Decided)
+    evaluations = {each["feature_flag.key"]: each for each in event.evaluations}
+    assert evaluations.keys() == event.flags.keys() == FLAGS.keys()
+    assert evaluations[PUNCH] == {
+        "feature_flag.key": PUNCH,
+        "feature_flag.provider.name": "LaunchDarkly",
+        "feature_flag.result.value": True,
+        "feature_flag.result.variant": "1",
+        "feature_flag.result.reason": "default",
+        "feature_flag.version": "1",
+        "feature_flag.context.id": "web-0",
+    }
 
 
 async def test_half_open_a_change_is_not_effective_and_the_sdk_says_valid_until_it_is_over(tmp_path: Path) -> None:
@@ -163,7 +184,7 @@ async def test_the_sdk_key_reaches_neither_the_run_folder_nor_a_guest(
     monkeypatch.setenv("LAUNCHDARKLY_SDK_KEY", KEY)
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody is there, so nothing leaves this machine
-    async with drill(tmp_path, "{source: launchdarkly}") as fleet:
+    async with drill(tmp_path, "{source: launchdarkly}", execute_node) as fleet:
         guests = [each.pid for each in told(fleet.entries, events.GuestSpawned)]
         (node,) = told(fleet.entries, events.NodeStarted)
         holders = [pid for pid in (node.pid, node.zygote_pid, *guests) if KEY.encode() in environment(pid)]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from sim.drill import Drill
 from sim.scenario import load_text
 from sim.view import View
+from tests.forked import forked_node
 
 SCENARIO = """\
 name: paced
@@ -22,7 +23,7 @@ steps:
 
 
 def drill_in(folder: pathlib.Path) -> Drill:
-    return Drill(load_text(SCENARIO, folder / "paced.yaml"), runs_dir=folder / "runs")
+    return Drill(load_text(SCENARIO, folder / "paced.yaml"), runs_dir=folder / "runs", start_node=forked_node)
 
 
 async def until(drill: Drill, condition: Callable[[View], bool]) -> View:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,9 @@ import pytest
 from junitparser import JUnitXml
 
 from sim.cli import main
-from sim.rehearsal.matrix import FAULTS, run_matrix, table
+from sim.cluster import open_pool
+from sim.mutants.catalogue import SWITCHES
+from sim.rehearsal.matrix import FAULTS, Matrix, run_matrix, table
 from sim.rehearsal.plan import load_plan
 
 ROLLOUTS = Path(__file__).parents[3] / "scenarios" / "rollouts"
@@ -47,11 +52,33 @@ steps:
 """
 
 
-def rehearse(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
-    code = main(["rehearse", str(plan), "--json", "--runs-dir", str(tmp_path / "runs"), *more])
-    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+CELLS = """\
+kind: plan
+name: cells
+fleet:
+  - {name: code, count: 3, memory: 6MiB, workload: {dirty: 100%, pattern: full}}
+flags: {memfd-background-copy: false}
+steps:
+  - setWeight: 0
+  - setWeight: 100
+  - wait: {for: 1m}
+"""
+
+
+def rehearse(plan: Path, folder: Path, *more: str) -> dict[str, Any]:
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told):
+        code = main(["rehearse", str(plan), "--json", "--runs-dir", str(folder / "runs"), *more])
+    document: dict[str, Any] = json.loads(told.getvalue())
     assert document["exit_code"] == code
     return document
+
+
+@pytest.fixture(scope="module")
+def goes_on(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A plan whose metrics fail and let the rollout go on."""
+    folder = tmp_path_factory.mktemp("goes-on")
+    return rehearse(written(folder, SMALL.replace("ACTION", "continue")), folder)
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -62,13 +89,11 @@ def written(tmp_path: Path, text: str) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_the_shipped_rollout_passes_and_hands_over_its_patches(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = rehearse(ROLLOUTS / "punch.yaml", tmp_path, capsys, "--export", str(tmp_path / "evidence"))
+def test_the_shipped_rollout_passes_and_hands_over_its_patches(tmp_path: Path) -> None:
+    found = rehearse(ROLLOUTS / "punch.yaml", tmp_path, "--export", str(tmp_path / "evidence"))
     assert (found["decision"], found["exit_code"], found["first_failing_step"]) == ("go", 0, None)
-    assert [len(each["exposed"]["sandboxes"]) for each in found["stages"]] == [0, 1, 3, 15, 27]
-    assert [len(each["on"]["punched"]) for each in found["stages"]] == [0, 1, 3, 15, 27]
+    assert [len(each["exposed"]["sandboxes"]) for each in found["stages"]] == [0, 1, 3, 6, 15]
+    assert [len(each["on"]["punched"]) for each in found["stages"]] == [0, 1, 3, 6, 15]
     assert all(each["lost_because_of_the_flag"] == [] for each in found["stages"])
     assert found["stages"][-1]["saved_at_peak"]["largest_pauses_at_once"] > 0
     patch = json.loads((tmp_path / "evidence/launchdarkly/stage-3-10-percent.json").read_text())
@@ -77,74 +102,76 @@ def test_the_shipped_rollout_passes_and_hands_over_its_patches(
     suites = JUnitXml.fromfile(str(Path(found["folders"]["on"]) / "junit.xml"))
     first = next(iter(suites))
     assert (first.name, first.failures, first.errors) == ("rehearse punch", 0, 0)
+    _both_arms_were_compared_in_turns(found)
+
+
+def _both_arms_were_compared_in_turns(found: dict[str, Any]) -> None:
+    """Times have a ratio as soon as enough pauses were exposed, and none before."""
+    assert found["arms"] == "in turns"
+    analyses = [{each["name"]: each for each in step["metrics"]} for step in found["steps"] if step["metrics"]]
+    few, enough = analyses[1]["copy_p50_ratio"], analyses[-1]["copy_p50_ratio"]
+    assert (few["values"], few["bands"]) == ([None], [[None, None]])
+    (low, high), (value,) = enough["bands"][0], enough["values"]
+    assert 0 < low <= value <= high
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("lease", "step", "punched_late"), [("none", 7, True), ("1s", 8, False)])
 def test_a_half_open_outage_stops_the_rollout_with_a_lease_and_exposes_without(
-    lease: str, step: int, punched_late: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lease: str, step: int, punched_late: bool, tmp_path: Path
 ) -> None:
-    found = rehearse(ROLLOUTS / "punch-under-outage.yaml", tmp_path, capsys, "--lease", lease)
+    found = rehearse(ROLLOUTS / "punch-under-outage.yaml", tmp_path, "--lease", lease)
     assert (found["decision"], found["exit_code"], found["first_failing_step"]) == ("no-go", 1, step)
     assert any("EXPOSED" in each for each in found["reasons"]) is punched_late
     assert found["stages"][-1]["weight"] == 10
+    assert found["arms"] == "flag off first"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_the_pull_request_as_written_is_no_go_with_a_line_for_each_weakness(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = rehearse(ROLLOUTS / "pr-2902-as-written.yaml", tmp_path, capsys, "--mend", "not-gated")
-    assert (found["decision"], found["exit_code"], found["first_failing_step"]) == ("no-go", 1, 5)
+def test_the_pull_request_as_written_is_no_go_with_a_line_for_each_weakness_that_is_not_mended(tmp_path: Path) -> None:
+    left = ("range-granular", "two-mib-alignment")
+    mended = [name for name in SWITCHES if name not in left]
+    options = [each for name in mended for each in ("--mend", name)]
+    found = rehearse(ROLLOUTS / "pr-2902-as-written.yaml", tmp_path, *options)
+    assert (found["decision"], found["exit_code"], found["first_failing_step"]) == ("no-go", 1, 6)
     lines = [each for each in found["reasons"] if each.startswith("weakness ")]
-    assert len(lines) == 8
-    assert "mended: not-gated" in found["weaknesses"]
+    assert [each.split(":")[0] for each in lines] == [f"weakness {name}" for name in left]
+    assert {f"mended: {name}" for name in mended} <= set(found["weaknesses"])
 
 
-def test_a_budget_that_is_too_small_without_the_flag_is_enough_with_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = rehearse(ROLLOUTS / "budget-too-small.yaml", tmp_path, capsys)
+def test_a_budget_that_is_too_small_without_the_flag_is_enough_with_it(tmp_path: Path) -> None:
+    found = rehearse(ROLLOUTS / "budget-too-small.yaml", tmp_path)
     assert (found["decision"], found["exit_code"]) == ("go", 0)
     last = found["stages"][-1]
     assert (last["off"]["refused"], last["on"]["refused"], last["on"]["finished"]) == (4, 0, 4)
     assert any("overran the node's budget" in each for each in found["reasons"])
 
 
-def test_a_failed_metric_aborts_rolls_back_and_leaves_the_rest_untaken(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = rehearse(written(tmp_path, SMALL.replace("ACTION", "abort")), tmp_path, capsys)
+def test_a_failed_metric_aborts_rolls_back_and_leaves_the_rest_untaken(tmp_path: Path) -> None:
+    found = rehearse(written(tmp_path, SMALL.replace("ACTION", "abort")), tmp_path)
     assert (found["decision"], found["exit_code"], found["first_failing_step"]) == ("no-go", 1, 5)
     assert (found["steps"][-1]["stopped"], found["not_taken"]) == ("abort", 2)
     after = found["runs"]["on"]["pauses"][-2:]
     assert [each["punched_bytes"] for each in after] == [0, 0]
+    assert len(found["runs"]["off"]["pauses"]) == 6  # where the one arm stops, so does the other
 
 
-def test_a_metric_that_may_fail_lets_the_rollout_go_on_with_a_condition(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = rehearse(written(tmp_path, SMALL.replace("ACTION", "continue")), tmp_path, capsys)
-    assert (found["steps"][-1]["kind"], found["not_taken"]) == ("wait", 0)
-    assert found["conditions"] != []
+def test_a_metric_that_may_fail_lets_the_rollout_go_on_with_a_condition(goes_on: dict[str, Any]) -> None:
+    assert (goes_on["steps"][-1]["kind"], goes_on["not_taken"]) == ("wait", 0)
+    assert goes_on["conditions"] != []
 
 
-def test_what_is_only_lost_with_the_flag_on_is_lost_because_of_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = rehearse(written(tmp_path, SMALL.replace("ACTION", "continue")), tmp_path, capsys)
-    last = found["stages"][-1]
+def test_what_is_only_lost_with_the_flag_on_is_lost_because_of_it(goes_on: dict[str, Any]) -> None:
+    last = goes_on["stages"][-1]
     assert last["on"]["lost"] == ["code-1"]
     assert last["off"]["lost"] == []
     assert last["lost_because_of_the_flag"] == ["code-1"]
 
 
-def test_a_stage_that_exposes_nobody_is_inconclusive_and_says_how_many_it_takes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = rehearse(written(tmp_path, NOBODY), tmp_path, capsys)
+def test_a_stage_that_exposes_nobody_is_inconclusive_and_says_how_many_it_takes(tmp_path: Path) -> None:
+    found = rehearse(written(tmp_path, NOBODY), tmp_path)
     assert (found["decision"], found["exit_code"], found["first_failing_step"]) == ("inconclusive", 3, 1)
     assert "takes about 100" in found["steps"][1]["detail"]
 
@@ -165,17 +192,30 @@ def test_a_dry_run_says_who_would_be_exposed_and_starts_nothing(
     assert not (tmp_path / "runs").exists()
 
 
+def cells(folder: Path, cluster: str | None, *faults: str) -> Matrix:
+    plan = load_plan(written(folder, CELLS))
+    chosen = [each for each in FAULTS if each.name in faults]
+    with open_pool(cluster, 2, 1 << 30) as pool:
+        return run_matrix(plan, folder / "runs", pool, faults=chosen)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_matrix_has_an_outcome_for_each_step_under_each_fault(tmp_path: Path) -> None:
-    plan = load_plan(written(tmp_path, SMALL.replace("ACTION", "abort")))
-    chosen = [each for each in FAULTS if each.name in {"first-chunk", "mid-copy", "freeze"}]
-    found = run_matrix(plan, tmp_path / "runs", jobs=2, memory=1 << 30, faults=chosen)
-    assert len(found.cells) == 6 * 3
+    found = cells(tmp_path, None, "first-chunk", "mid-copy", "freeze")
     assert found.bad == ()
     by = {(each.step, each.fault): each.what for each in found.cells}
-    assert by[1, "first-chunk"] == "3 rolled back"
-    assert by[1, "mid-copy"] == "3 rolled back"  # the flag is off, and nothing is condemned
-    assert by[4, "mid-copy"] == "3 discarded"
-    assert by[4, "freeze"] == "held"
+    assert len(by) == 3 * 3
+    assert (by[0, "first-chunk"], by[0, "mid-copy"]) == ("3 rolled back", "3 rolled back")  # nobody is condemned
+    assert (by[2, "first-chunk"], by[2, "mid-copy"], by[2, "freeze"]) == ("3 rolled back", "3 discarded", "held")
     assert table(found)[0].split() == ["first-chunk", "mid-copy", "freeze"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="needs the extra: snapdrill[cluster]")
+def test_on_a_cluster_the_matrix_is_the_same_table(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    here, there = cells(tmp_path / "here", None, "mid-copy"), cells(tmp_path, "local", "mid-copy")
+    assert table(there) == table(here)
+    assert there.bad == ()

@@ -15,6 +15,7 @@ import pytest
 from engine.incarnation import state_of
 from sim import guest_handle
 from sim.guest_handle import Guest, GuestError, open_zygote
+from sim.units import HUGE_PAGE
 from sim.zygote import request
 
 Zygotes = Callable[..., Any]
@@ -174,6 +175,13 @@ def test_a_guest_that_cannot_be_forked_is_refused_and_the_others_live_on(
     made[0].kill()
     wait_until(lambda: len(zygote.descriptors()) == before - 2)
     zygote.spawn(link, "again-0.1")
+
+
+def test_a_guest_whose_memory_the_host_refuses_says_so_before_it_dies(zygotes: Zygotes) -> None:
+    zygote = zygotes()
+    guest = zygote.newborn(zygote.connect(), "web-0.1", memory=1 << 40, page_size=HUGE_PAGE)  # more than any pool has
+    with pytest.raises(GuestError, match=r"^web-0\.1 has no memory of 1024GiB: ."):
+        guest.receive()
 
 
 def test_a_zygote_keeps_nothing_of_dead_guests_and_dead_nodes(zygotes: Zygotes, wait_until: WaitUntil) -> None:

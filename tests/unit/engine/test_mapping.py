@@ -13,7 +13,6 @@ from engine.mapping import (
     builds,
     create,
     diff,
-    lookup,
     merge,
     normalise,
     validate,
@@ -217,32 +216,6 @@ def test_columns_of_different_length_are_refused() -> None:
     short = Extents(known.offset, known.length[:0], known.storage, known.build, known.builds)
     with pytest.raises(MappingError, match="columns"):
         validate(Mapping(K, K, short))
-
-
-def test_a_look_up_inside_an_extent_shifts_storage_and_shortens_length() -> None:
-    found = mapping(8 * K, Extent(0, 2 * K, None, 0), Extent(2 * K, 6 * K, "a", 10 * K))
-    assert lookup(found, 0) == (None, 0, 2 * K)
-    assert lookup(found, K) == (None, 0, K)
-    assert lookup(found, 2 * K) == ("a", 10 * K, 6 * K)
-    assert lookup(found, 7 * K) == ("a", 15 * K, K)
-
-
-@pytest.mark.parametrize("offset", [-K, 8 * K, 9 * K])
-def test_a_look_up_outside_the_mapping_is_refused(offset: int) -> None:
-    with pytest.raises(MappingError, match="outside the mapping"):
-        lookup(zero(8 * K, K), offset)
-
-
-def test_a_misaligned_look_up_is_refused() -> None:
-    with pytest.raises(MappingError, match="not a multiple"):
-        lookup(zero(8 * K, K), 1)
-
-
-@pytest.mark.parametrize("row", [Extent(K, K, "a", 0), Extent(0, K, "a", 0)])
-def test_a_look_up_in_a_gap_is_refused(row: Extent) -> None:
-    gap = 0 if row.offset else K
-    with pytest.raises(MappingError, match="in no extent"):
-        lookup(mapping(2 * K, row), gap)
 
 
 def test_mappings_are_equal_by_build_name_whatever_the_index() -> None:

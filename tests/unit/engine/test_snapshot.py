@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from engine import mapping as maps
 from engine.errors import CorruptBuildError
 from engine.mapping import Extent, Extents, Mapping
 from engine.ranges import Blocks
-from engine.snapshot import Build, Header, from_bytes, template, to_bytes, write_attachments, write_header
+from engine.snapshot import Build, Header, check_build, from_bytes, template, to_bytes, write_attachments, write_header
 
 PAGE = 4096
 PREFIX = struct.Struct("<8sQQ")
@@ -198,3 +199,66 @@ def test_closing_a_build_twice_is_closing_it_once(tmp_path: Path) -> None:
     build = Build.open(tmp_path, "b2")
     build.close()
     build.close()
+
+
+def turn_over(path: Path, at: int) -> None:
+    """One byte of a file, written a moment after whatever was written before."""
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 0xFF]))
+    later = path.stat().st_mtime_ns + 10**7
+    os.utime(path, ns=(later, later))
+
+
+def test_a_finished_build_is_good_enough_to_stand_on(tmp_path: Path) -> None:
+    write_build(tmp_path, header())
+    check_build(tmp_path, "b2", 3 * PAGE)
+
+
+@pytest.mark.parametrize("file", ["header", "memfile"])
+@pytest.mark.parametrize("at", [0, 100, -1])
+def test_no_build_may_stand_on_one_in_which_a_byte_was_turned_over(tmp_path: Path, file: str, at: int) -> None:
+    path = write_build(tmp_path, header()) / file
+    turn_over(path, at % path.stat().st_size)
+    with pytest.raises(CorruptBuildError, match=r"build b2: .* (match|version)"):
+        check_build(tmp_path, "b2", 0)
+
+
+@pytest.mark.parametrize("file", ["header", "memfile"])
+def test_no_build_may_stand_on_one_that_lost_a_file(tmp_path: Path, file: str) -> None:
+    (write_build(tmp_path, header()) / file).unlink()
+    with pytest.raises(CorruptBuildError, match="build b2 is not finished or cannot be read: No such file"):
+        check_build(tmp_path, "b2", 0)
+
+
+@pytest.mark.parametrize("file", ["header", "memfile"])
+def test_no_build_may_stand_on_one_that_was_cut_short(tmp_path: Path, file: str) -> None:
+    path = write_build(tmp_path, header()) / file
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(CorruptBuildError, match=r"build b2: .* (cut short|bytes of)"):
+        check_build(tmp_path, "b2", 0)
+
+
+def test_no_build_may_stand_on_one_that_has_less_than_is_needed_of_it(tmp_path: Path) -> None:
+    write_build(tmp_path, header())
+    with pytest.raises(CorruptBuildError, match="bytes of 16384"):
+        check_build(tmp_path, "b2", 4 * PAGE)
+
+
+def test_no_build_may_stand_on_one_with_the_header_of_another(tmp_path: Path) -> None:
+    write_build(tmp_path, header()).rename(tmp_path / "b7")
+    with pytest.raises(CorruptBuildError, match="build b7: its header is that of build b2"):
+        check_build(tmp_path, "b7", 0)
+
+
+def test_a_cache_that_nobody_wrote_to_since_is_not_read_again(tmp_path: Path) -> None:
+    """What its bytes cost to compare is more than a pause may take; a resume compares them."""
+    folder = write_build(tmp_path, header(), bytes(3 * PAGE))
+    os.utime(folder / "memfile", ns=(0, 0))
+    check_build(tmp_path, "b2", 3 * PAGE)
+    os.utime(folder / "header", ns=(0, 0))
+    os.utime(folder / "memfile", ns=(1, 1))
+    with pytest.raises(CorruptBuildError, match="chunk 0 does not match its digest"):
+        check_build(tmp_path, "b2", 3 * PAGE)

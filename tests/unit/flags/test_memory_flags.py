@@ -165,6 +165,39 @@ def test_value_and_version_agree_though_the_flag_flips_in_between(monkeypatch: p
     assert (found.value, found.version) == (True, 2)
 
 
+def test_flags_that_are_evaluated_in_one_call_decide_as_each_by_itself() -> None:
+    catalogue = [each.key for each in CATALOG]
+    clause = {"contextKind": "team", "attribute": "key", "op": "in", "values": ["acme"]}
+    prerequisite = [{"key": catalogue[0], "variation": 1}]
+    changes: list[dict[str, Any]] = [
+        flag_from(PUNCH, Rollout(50, "sandbox")),
+        {"rules": [{"id": "acme", "variation": 0, "clauses": [clause]}]},
+        {"contextTargets": [{"contextKind": "sandbox", "variation": 0, "values": ["web-1", "web-2"]}]},
+        {"variations": [False, "yes"]},
+        {"on": False},
+        {"on": False, "offVariation": None},
+        {"prerequisites": prerequisite},
+        {"fallthrough": {"variation": 7}},
+        {"prerequisites": [{"key": catalogue[8], "variation": 0}]},
+        {"variations": [None, None]},
+    ]
+    found = {key: {**serving([False, True]), **each, "key": key} for key, each in zip(catalogue, changes, strict=False)}
+    others = {f"other-{n}": {**found[PUNCH], "key": f"other-{n}"} for n in range(len(CATALOG))}
+    few, many = MemoryFlags(found), MemoryFlags({**found, **others})
+    webs = [SandboxAttributes(f"web-{n}", template="python", team=team) for n in range(8) for team in ("acme", "umbra")]
+    at_once, one_by_one = ([source.decide(web) for web in webs] for source in (few, many))
+    assert at_once == one_by_one
+    reasons = {each.reason for decision in at_once for each in decision.evaluations}
+    assert reasons >= {"OFF", "FALLTHROUGH", "TARGET_MATCH", "RULE_MATCH", "PREREQUISITE_FAILED", "WRONG_TYPE"}
+    assert reasons >= {"ERROR:MALFORMED_FLAG", "ERROR:FLAG_NOT_FOUND"}
+
+
+def test_flags_that_no_pause_reads_are_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = MemoryFlags({f"other-{n}": {**flag_from(PUNCH, True), "key": f"other-{n}"} for n in range(300)})
+    monkeypatch.setattr(source._client, "all_flags_state", lambda *_, **__: pytest.fail("all of them are evaluated"))
+    source.decide(WEB)
+
+
 def test_a_closed_source_says_off_and_closing_twice_is_harmless() -> None:
     source = MemoryFlags({})
     source.close()

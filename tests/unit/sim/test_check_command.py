@@ -99,7 +99,7 @@ def test_a_bad_line_of_a_trace_ends_with_2_and_its_place(run: pathlib.Path, caps
         file.write('{"t": 9, "event": "ticked", "tick": "x"}\n')
     assert cli.main(["check", "--trace", str(run / "events.jsonl")]) == ExitCode.USAGE
     found = capsys.readouterr().err
-    assert found == f"snapdrill: {run}/events.jsonl:6:29: error: ticked: tick: Input should be a valid integer\n"
+    assert found == f"{run}/events.jsonl:6:29: error: ticked: tick: Input should be a valid integer\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["demo", "--trace", "demo"]])

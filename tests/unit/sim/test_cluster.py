@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 import pathlib
 import pickle
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -81,8 +83,8 @@ class ThreadWorker:
         self._fleet.ended += 1
 
 
-def unit(name: str, need: int = 1) -> Unit:
-    return Unit(name, "", HERE, HERE, need)
+def unit(name: str, need: int = 1, **more: Any) -> Unit:
+    return Unit(name, "", HERE, HERE, need, **more)
 
 
 def held(_unit: Unit) -> str:
@@ -98,6 +100,24 @@ def test_every_unit_gets_one_result_whatever_the_order() -> None:
     assert (fleet.started, fleet.ended) == (3, 3)
 
 
+@pytest.mark.parametrize(
+    ("jobs", "kept"), [(1, [None]), (2, [None] * 2), (3, [4, 5, 7]), (5, [4, 5, 7, 4, 5])], ids=str
+)
+def test_workers_that_are_as_many_as_the_cpus_keep_to_one_each(
+    monkeypatch: pytest.MonkeyPatch, jobs: int, kept: list[int | None]
+) -> None:
+    fleet, cpus = Fleet(held), list[int | None]()
+
+    def start(cpu: int | None = None) -> Worker:
+        cpus.append(cpu)
+        return fleet.start()
+
+    monkeypatch.setattr(cluster, "start_worker", start)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {7, 4, 5})
+    with LocalPool(jobs, 100):
+        assert cpus == kept
+
+
 @settings(max_examples=25, deadline=None)
 @given(needs=st.lists(st.integers(0, 12), max_size=12), budget=st.integers(1, 10), jobs=st.integers(1, 4))
 def test_what_runs_at_once_fits_the_budget_and_the_jobs(needs: list[int], budget: int, jobs: int) -> None:
@@ -108,6 +128,16 @@ def test_what_runs_at_once_fits_the_budget_and_the_jobs(needs: list[int], budget
     assert fleet.most_at_once <= jobs
     for n, need in enumerate(needs):
         assert (results[f"u{n}"].verdict == "held") is (need <= budget)
+
+
+def test_of_units_that_need_huge_pages_one_runs_at_a_time_and_others_beside_it() -> None:
+    fleet, large, small = Fleet(held), (("hugetlb_mib", 16),), (("root", 1),)
+    with LocalPool(3, 10, start=fleet.start) as pool:
+        results = list(
+            pool.run(unit(f"u{n}", 4 if n % 2 else 0, host_needs=large if n % 2 else small) for n in range(24))
+        )
+    assert len(results) == 24
+    assert fleet.most_memory == 4
 
 
 def test_a_unit_larger_than_the_budget_is_reported_and_not_waited_for() -> None:

@@ -100,6 +100,7 @@ def test_the_digest_is_a_sha256_in_hex() -> None:
         (events.GuestSpawned, {"pid": 4711, "start_time": 99, "memfd_inode": 1, "spawn_ms": 80.0, "memfd_fd": 9}),
         (events.StateChanged, {"reason": "in other words"}),
         (events.Decided, {"flags": decided(version=4, reason="OFF").flags}),
+        (events.Decided, {"evaluations": [{"feature_flag.key": PUNCH, "feature_flag.version": "4"}]}),
         (Scanned, {"tracker": "shared-bitmap", "resident_bytes": 1, "scan_ms": 9.0}),
         (ChunkPublished, {"chunk": 5, "source_resident": 1, "cache_resident": 2}),
         (events.FaultFired, {"fault_id": 9, "chunk": 3}),

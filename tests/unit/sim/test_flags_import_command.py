@@ -104,7 +104,7 @@ def test_without_an_output_the_file_is_printed(capsys: pytest.CaptureFixture[str
     assert main(["flags", "import", str(PAYLOAD)]) == ExitCode.HELD
     printed = capsys.readouterr()
     assert json.loads(printed.out) == json.loads(PAYLOAD.read_text())
-    assert "SDK payload: 3 flags, 2 of them of the pause path, and 1 segments" in printed.err
+    assert "SDK payload: 3 flags, 2 of the pause path, and 1 segment" in printed.err
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,16 @@ def test_a_freed_page_is_told_as_zero_beside_how_it_must_begin() -> None:
     assert found.expected == f"begins {content(KEY, 2, 3)[:8].hex()}" == describe(content(KEY, 2, 3))
 
 
+def test_a_hole_holds_what_was_never_written_or_written_with_zeros() -> None:
+    pages = array.array("I", [1, 0, ZEROED | 2, 0, 5])
+    memory = memory_of(pages)
+    assert list(mismatches(KEY, pages, iter([bytes(memory[:PAGE]), 3 * PAGE, bytes(memory[4 * PAGE :])]))) == []
+    found = list(mismatches(KEY, pages, iter([2 * PAGE, 3 * PAGE])))
+    assert [(each.page, each.found) for each in found] == [(0, "all zero"), (4, "all zero")]
+    found = list(mismatches(KEY, pages, iter([bytes(memory[:PAGE]), 3 * PAGE])))
+    assert [(each.page, each.found) for each in found] == [(4, "nothing: the memory ends before")]
+
+
 def test_an_older_generation_and_another_pages_content_are_no_match() -> None:
     memory = memory_of(PAGES)
     memory[2 * PAGE : 3 * PAGE] = content(KEY, 2, 2)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 
-from sim.pace import Paces
+from engine import mapping as maps
+from engine.events import Event
+from sim.pace import PacedEffects, Paces
 from sim.track import OWN_PACE, Pace
 
 DEADLINE = 20.0
@@ -122,3 +126,25 @@ def test_a_slowed_copy_that_is_let_go_meanwhile_waits_no_more(paces: Paces, copi
     paces.set(["web-0"], OWN_PACE)
     thread.join(DEADLINE)
     assert time.monotonic() - began < 4.0
+
+
+class StoppedGuest:
+    def confirm_stopped(self) -> None:
+        """It is."""
+
+
+@pytest.mark.parametrize("look", [2, 3], ids=["condemn", "finish"])
+def test_a_full_ledger_at_a_boundary_decides_nothing_of_the_copy(paces: Paces, look: int) -> None:
+    told: list[Event] = []
+
+    def tell(event: Event) -> None:
+        told.append(event)
+        raise OSError(errno.ENOSPC, "the ledger is full")
+
+    effects = PacedEffects(paces, "web-0", "web-0.p1", maps.zero(4096, 4096), tell)
+    for _ in range(look - 1):
+        effects.confirm_stopped(cast("Any", StoppedGuest()))
+    paces.set(["web-0"], Pace(factor=1.5))
+    effects.confirm_stopped(cast("Any", StoppedGuest()))
+    assert len(told) == 1
+    assert paces.paced == {"web-0.p1"}

@@ -52,6 +52,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     for path in ("drills/web-held.yaml", "tests/also-held.yaml"):
         (pytester.path / path).write_text(GOOD.format(name=pathlib.Path(path).stem))
     (pytester.path / "drills" / "compose.yaml").write_text("services:\n  fleet: {}\n")
+    (pytester.path / "drills" / "plan.yaml").write_text("kind: plan\nname: rollout\nfleet: []\nsteps: []\n")
     (pytester.path / "tests" / "test_own.py").write_text("def test_own():\n    assert True\n")
     return pytester
 

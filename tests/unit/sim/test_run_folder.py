@@ -217,3 +217,23 @@ def test_a_cgroup_that_stays_busy_is_reported_not_forgotten(
     monkeypatch.setattr(run_folder, "RMDIR_SECONDS", 0.01)
     with pytest.raises(LeftoverError, match=f"cgroup {cgroup} of run {run_id} remains"):
         run_folder.end_leftovers(record_of(run_id, tmp_path, cgroup=str(cgroup)))
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_run_is_removed_only_once_it_has_ended(tmp_path: pathlib.Path, run_id: str, ended: bool) -> None:
+    folder = run_folder.make(tmp_path, "x", 1, NOW)
+    run_folder.write_record(folder, record_of(run_id, tmp_path, ended=ended))
+    assert run_folder.remove(folder) is ended
+    assert folder.exists() is not ended
+
+
+def test_a_run_whose_record_cannot_be_read_is_not_removed(tmp_path: pathlib.Path) -> None:
+    folder = run_folder.make(tmp_path, "x", 1, NOW)
+    (folder / run_folder.RUN_FILE).write_text("{", encoding="utf-8")
+    assert not run_folder.remove(folder)
+    assert folder.exists()
+
+
+def test_a_folder_without_a_record_has_nothing_to_end(tmp_path: pathlib.Path) -> None:
+    assert run_folder.remove(run_folder.make(tmp_path, "x", 1, NOW))
+    assert list(tmp_path.iterdir()) == []

@@ -190,6 +190,15 @@ def test_a_run_that_holds_leaves_no_folder(tmp_path: pathlib.Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_folder_of_a_run_that_has_not_ended_is_kept_for_its_record(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "plain" / "one"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}", encoding="utf-8")
+    seeds = together(tmp_path, PLAIN, {1: {"run_dir": folder}})
+    assert folder.exists()
+    assert [each.run_dir for each in seeds.done] == [folder, None, None]
+
+
 def test_without_swarm_every_seed_runs_the_file_and_with_it_what_it_drew(tmp_path: pathlib.Path) -> None:
     pool = FakePool({})
     run_with(pool, tmp_path, PLAIN)

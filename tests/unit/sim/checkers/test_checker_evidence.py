@@ -10,8 +10,8 @@ import pytest
 
 from engine import linux
 from engine.events import ChunkPublished, Condemned
-from sim.checkers.evidence import page_violation, pieces, violation, zeroed_pages
-from sim.oracle import PAGE, ZEROED, Mismatch
+from sim.checkers.evidence import page_violation, pieces, sparse, violation, zeroed_pages
+from sim.oracle import PAGE, ZEROED, Mismatch, content, key_of
 
 if TYPE_CHECKING:
     from tests.unit.sim.checkers.conftest import Guests, Scene
@@ -82,6 +82,45 @@ def test_pieces_are_the_file_in_order_with_its_holes() -> None:
     found = list(pieces(fd, 5 << 20))
     assert [len(each) for each in found] == [2 << 20, 2 << 20, 1 << 20]
     assert b"".join(found) == bytes((5 << 20) - 3) + b"end"
+    os.close(fd)
+
+
+def test_a_long_hole_is_told_as_its_length_and_a_short_one_is_read() -> None:
+    fd = os.memfd_create("sparse")
+    os.ftruncate(fd, 100 * PAGE)
+    for page in (40, 42, 99):
+        os.pwrite(fd, b"x" * PAGE, page * PAGE)
+    before = os.fstat(fd).st_blocks
+    written, nothing = b"x" * PAGE, bytes(PAGE)
+    assert list(sparse(fd, 100 * PAGE)) == [40 * PAGE, written + nothing + written, 56 * PAGE, written]
+    assert os.fstat(fd).st_blocks == before, "looking brings nothing back"
+    os.close(fd)
+
+
+def test_a_hole_at_the_end_is_told_and_what_lies_behind_the_end_is_not() -> None:
+    fd = os.memfd_create("sparse")
+    os.pwrite(fd, b"x" * PAGE, 0)
+    assert list(sparse(fd, 30 * PAGE)) == [b"x" * PAGE]
+    os.ftruncate(fd, 20 * PAGE)
+    assert list(sparse(fd, 30 * PAGE)) == [b"x" * PAGE, 19 * PAGE]
+    os.ftruncate(fd, 0)
+    assert list(sparse(fd, 30 * PAGE)) == []
+    os.close(fd)
+
+
+def test_a_large_sparse_memory_with_one_freed_page_has_one_mismatch(scene: Scene) -> None:
+    pages = array.array("I", [0] * 1000)
+    fd = os.memfd_create("sparse")
+    os.ftruncate(fd, len(pages) * PAGE)
+    for page in (3, 500, 501, 999):
+        pages[page] = 7
+        os.pwrite(fd, content(key_of(scene.evidence().seed, "web-0"), page, 7), page * PAGE)
+    assert list(scene.evidence().mismatches("web-0", pages, fd)) == []
+    linux.punch_hole(fd, 500 * PAGE, PAGE)
+    (found,) = scene.evidence().mismatches("web-0", pages, fd)
+    assert (found.page, found.found) == (500, "all zero")
+    linux.punch_hole(fd, 0, 400 * PAGE)
+    assert [each.page for each in scene.evidence().mismatches("web-0", pages, fd)] == [3, 500]
     os.close(fd)
 
 

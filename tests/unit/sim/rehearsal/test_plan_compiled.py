@@ -6,6 +6,7 @@ from sim.rehearsal.cohorts import contexts_needed, exposures
 from sim.rehearsal.compiled import compiled, rounds
 from sim.rehearsal.matrix import FAULTS, cell_scenario, rows, sample
 from sim.rehearsal.plan import load_plan, load_plan_text
+from sim.rehearsal.plan_changes import changed
 from sim.scenario import discover, load_text
 from sim.scenario_text import scenario_text
 from sim.steps import FlagStep, Inject, Outage
@@ -109,6 +110,13 @@ def test_every_cell_of_the_matrix_is_a_sound_scenario() -> None:
         for fault in FAULTS:
             made = cell_scenario(plan, index, weight, fault, sample(plan, weight))
             assert load_text(scenario_text(made), plan.path).name == "punch"
+
+
+def test_a_cell_runs_the_plans_engine_with_what_was_mended() -> None:
+    plan = changed(load_plan(ROLLOUTS / "pr-2902-as-written.yaml"), mend=["not-gated"])
+    made = cell_scenario(plan, 0, 0.0, FAULTS[0], sample(plan, 0.0))
+    assert made["engine"] == {"profile": "pr-2902", "mended": ["not-gated"]}
+    assert "engine" not in cell_scenario(plan_of(), 0, 0.0, FAULTS[0], sample(plan_of(), 0.0))
 
 
 def test_a_folder_of_plans_holds_no_scenario() -> None:

@@ -111,6 +111,15 @@ def test_a_drill_at_weight_0_shows_nothing_and_is_refused() -> None:
     assert any("at weight 0 a drill shows nothing" in each for each in mistakes(text))
 
 
+def test_a_ratio_of_times_counts_in_virtual_time_alone() -> None:
+    text = SMALL.replace("discards, failureCondition: result > 0", "copy_p50_ratio, successCondition: result <= 2")
+    text = text.replace("[discards]", "[copy_p50_ratio]")
+    assert load_plan_text(text, pathlib.Path("plan.yaml")).metrics[0].name == "copy_p50_ratio"
+    real = f"time: real\nflags: {{source: relay}}\n{text}"
+    assert any("the arms take no turns" in each for each in mistakes(real))
+    assert load_plan_text(real.replace("<= 2}", "<= 2, dryRun: true}"), pathlib.Path("plan.yaml")).time == "real"
+
+
 def test_a_weight_finer_than_launchdarkly_has_is_refused() -> None:
     assert any("thousandths" in each for each in mistakes(SMALL.replace("50%", "0.0005")))
 

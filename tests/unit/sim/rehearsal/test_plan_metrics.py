@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sim.rehearsal.analysis import Arms, Measurement, Outcome, concluded, judge, measure
 from sim.rehearsal.conditions import parse_condition
-from sim.rehearsal.figures import Figures, Pools
+from sim.rehearsal.figures import Figures, PauseCost, Pools
 from sim.rehearsal.measures import MEASURES
 from sim.rehearsal.plan import Metric
+from sim.rehearsal.timing import pairs
 
 BUDGET = 100
 
@@ -78,9 +80,15 @@ def test_limits_say_how_much_is_borne(limits: dict[str, Any], measured: list[Out
 
 
 def test_every_known_measure_can_be_measured() -> None:
-    on = Figures(asked=4, finished=3, copy_ms=(2.0,), blocked_ms=(1.0,), decided_on=2, peak_over=(1,))
-    off = Figures(asked=4, finished=4, copy_ms=(1.0,), blocked_ms=(1.0,), peak_over=(3,))
-    found = {name: measure(metric(name, successCondition="result >= 0"), arms(on, off)).value for name in MEASURES}
+    twice, once = (
+        [PauseCost("a", n, n + late, on, on, ms, ms, peak) for n in range(100)]
+        for on, late, ms, peak in ((True, 0.0, 2.0, 1), (False, 0.5, 1.0, 3))
+    )
+    compared = (*pairs(twice[:50], once[:50]), *pairs(twice[50:], [replace(e, began=0.0) for e in once[50:]]))
+    on = Figures(asked=4, finished=3, decided_on=2, costs=(twice[0],))
+    off = Figures(asked=4, finished=4, costs=(once[0],))
+    both = Arms(on, off, BUDGET, pairs=compared)
+    found = {name: measure(metric(name, successCondition="result >= 0"), both).value for name in MEASURES}
     assert {name for name, value in found.items() if value is None} == set()
     assert (found["pause_success_rate"], found["copy_p50_ratio"], found["bytes_saved"]) == (0.75, 2.0, 2.0)
 

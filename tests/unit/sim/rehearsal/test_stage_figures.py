@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 from engine.events import Event
 from sim import events
 from sim.ledger import Entry
-from sim.rehearsal.figures import Figures, Kill, Window, figures, saved
+from sim.rehearsal.figures import Figures, Kill, PauseCost, Window, costs, figures, saved
 from sim.rehearsal.gates import kills
 from sim.view import PauseView, View
 
@@ -24,6 +25,10 @@ def entry(t: float, event: Event, sandbox: str | None = None) -> Entry:
 
 def taken(*pauses: PauseView, entries: tuple[Entry, ...] = (), kill: tuple[Kill, ...] = ()) -> Figures:
     return figures(FLAG, entries, View(pauses=pauses), Window(10.0, 20.0), kill)
+
+
+def over(*sizes: int, punched: bool = False) -> Figures:
+    return Figures(costs=tuple(PauseCost("a", n, 0.0, punched, punched, peak_over=e) for n, e in enumerate(sizes)))
 
 
 def test_only_what_began_in_the_stage_counts() -> None:
@@ -66,9 +71,20 @@ def test_peaks_of_both_pools_are_told_apart_and_together() -> None:
 
 
 def test_what_is_saved_is_that_of_the_largest_pauses_at_once() -> None:
-    off, on = Figures(peak_over=(9, 8, 1)), Figures(peak_over=(2, 2, 1))
+    off, on = over(9, 1, 8), over(2, 1, 2, punched=True)
     assert saved(off, on, 2) == 13
     assert saved(Figures(), on, 2) is None
+
+
+def test_at_a_scale_only_what_does_not_punch_is_larger_in_production() -> None:
+    off, on = over(9, 1, 8), over(2, 1, 2, punched=True)
+    assert saved(off, on, 2, Fraction(1, 64)) == 17 * 64 - 4
+
+
+def test_a_pause_that_did_not_finish_keeps_its_number_and_has_no_cost() -> None:
+    pauses = [pause("a", 11.0, outcome="refused"), pause("a", 12.0, copy_ms=3.0), pause("a", 13.0, checkpoint=True)]
+    (found,) = costs(FLAG, pauses, epoch=100.0)
+    assert (found.nth, found.began, found.copy_ms, found.on) == (1, 112.0, 3.0, True)
 
 
 def test_each_kill_switch_lasts_until_the_weight_is_set_again() -> None:

@@ -144,6 +144,22 @@ def test_only_folders_of_findings_are_left(tmp_path: pathlib.Path, scenario: Sce
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_folder_of_a_case_that_has_not_ended_is_kept_for_its_record(
+    tmp_path: pathlib.Path, scenario: Scenario, made: Any, case: Any
+) -> None:
+    hit, folder = case("web-0.p1/copy.write/0/errno"), tmp_path / "one" / "now"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}", encoding="utf-8")
+
+    def came_of(unit: Unit) -> UnitResult:
+        points = tuple(made.trace()) if unit.name == "clean" else ()
+        return cast("UnitResult", made.unit_result(unit.name, points=points, run_dir=folder))
+
+    sweep = swept(scenario, FakePool(came_of), options(tmp_path, only=(hit.name,)))
+    assert [each.run_dir for each in sweep.results] == [folder]
+    assert folder.exists()
+
+
 def test_a_violation_ends_with_the_commands_to_go_on_with(
     tmp_path: pathlib.Path, scenario: Scenario, pool: FakePool
 ) -> None:

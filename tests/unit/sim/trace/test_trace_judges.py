@@ -252,6 +252,15 @@ def test_a_pause_without_a_decision_lacks_evidence(sound: Story) -> None:
     assert blind.missing("decision_pinned")[0] == "no decided tells what the flags said for web-0.p1"
 
 
+def test_an_evaluation_that_says_other_than_the_decision_is_caught(sound: Story) -> None:
+    punching = {"feature_flag.key": "memfd-punch-on-snapshot", "feature_flag.result.value": True}
+    assert sound.changed(events.Decided, evaluations=[punching]).reasons("decision_pinned") == []
+    other = sound.changed(events.Decided, evaluations=[{**punching, "feature_flag.result.value": False}])
+    assert other.reasons("decision_pinned")[0] == (
+        "memfd-punch-on-snapshot was decided true, and its evaluation says false"
+    )
+
+
 @pytest.mark.parametrize("path", ["memfd-background", "dedup", "in-place", "process"])
 def test_a_path_that_does_not_follow_from_the_decision_is_caught(sound: Story, path: str) -> None:
     wrong = sound.changed(copying.Planned, path=path).changed(events.PauseSettled, path=path)

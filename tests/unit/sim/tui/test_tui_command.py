@@ -72,7 +72,9 @@ def test_a_run_that_was_cut_off_claims_nothing(capsys: pytest.CaptureFixture[str
     assert "cut off" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--stage", "some.yaml"], ["--autopilot", "--seed", "7"]])
+@pytest.mark.parametrize(
+    "arguments", [["--stage", "some.yaml"], ["--autopilot", "--seed", "7"], ["--stage", "--relay"]]
+)
 def test_the_stage_brings_its_own_fleets(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tui", *arguments]) == ExitCode.USAGE
     assert "the stage brings its own fleets and seed" in capsys.readouterr().err
@@ -112,3 +114,20 @@ def test_after_a_crash_the_command_that_shows_the_run_is_printed(
     with pytest.raises((UserError, click.exceptions.Exit)):
         tui._drive(app, [drill])
     assert capsys.readouterr().err == f"snapdrill: to see what happened: snapdrill replay {tmp_path} --tui\n"
+
+
+def test_a_lease_is_of_a_relay_and_a_duration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tui", "--lease", "2s"]) == ExitCode.USAGE
+    assert "add --relay" in capsys.readouterr().err
+    assert main(["tui", "--relay", "--lease", "soon"]) == ExitCode.USAGE
+    assert "--lease: expected" in capsys.readouterr().err
+
+
+def test_one_option_serves_the_flags_over_a_stream_that_keys_can_break() -> None:
+    assert tui._loaded(None, relay=False, lease=None).flag_source == "inline"
+    assert tui._loaded(None, relay=True, lease="2s").flag_source == "relay"
+
+
+def test_a_relay_that_no_key_can_break_is_not_left_out_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tui", "--relay"]) == ExitCode.USAGE
+    assert "no terminal for the keys that break a relay" in capsys.readouterr().err

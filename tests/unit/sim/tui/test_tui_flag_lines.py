@@ -106,17 +106,40 @@ def test_the_row_of_the_cursor_is_always_seen(cursor: int, height: int) -> None:
 def test_a_sound_lease_is_open_and_an_overdue_heartbeat_is_told() -> None:
     assert text(flag_lines.lease_words(VIEW)) == ""
     assert text(flag_lines.lease_words(leased(is_open=True, age=0.2))) == "lease 2 s ✓ open"
-    assert text(flag_lines.lease_words(leased(is_open=True, age=1.5))) == "lease 2 s ◐ open, no heartbeat for 1.5 s"
+    assert text(flag_lines.lease_words(leased(is_open=True, age=1.5))) == "lease 2 s ◐ open, no heartbeat since 6.5 s"
 
 
-def test_the_age_of_an_expired_lease_grows_with_the_run() -> None:
-    assert text(flag_lines.lease_words(leased(is_open=False, age=2.2))).endswith("no heartbeat for 3.2 s")
+def test_an_expired_lease_names_the_moment_of_its_last_heartbeat_which_stays_true_while_nothing_is_told() -> None:
+    expired = leased(is_open=False, age=2.2)
+    assert text(flag_lines.lease_words(expired)) == "lease 2 s ‼ expired: no heartbeat since 5.8 s"
+    assert flag_lines.lease_words(replace(expired, t=60.0)) == flag_lines.lease_words(expired)
     assert text(flag_lines.lease_words(leased(is_open=False, age=None))).endswith("no heartbeat yet")
 
 
 def test_an_outage_and_the_client_stand_beside_the_source() -> None:
     source = SourceView("VALID", None, 1.0, outage="freeze")
     line = text(flag_lines.source_lines(replace(VIEW, source=source), 100)[0])
-    assert line == " source relay ‼ freeze   client VALID since 1.0 s"
+    assert line == " source relay ‼ frozen   client VALID since 1.0 s"
     lost = SourceView("INTERRUPTED", "no route", 2.0)
     assert "relay ‼ INTERRUPTED" in text(flag_lines.source_lines(replace(VIEW, source=lost), 100)[0])
+
+
+def test_a_long_error_of_the_client_takes_no_room_from_what_it_is_in() -> None:
+    source = SourceView("INTERRUPTED", "HTTPConnection " * 20, 11.1, "down", events.LeaseMeasured(True, 1.5, 2.0), 8.0)
+    for cells in (110, 140, 160):
+        line = text(flag_lines.source_lines(replace(VIEW, source=source), cells)[0])
+        assert line.startswith(" source relay ‼ down   client INTERRUPTED since 11.1 s   lease 2 s ◐ open")
+        assert len(line) <= cells
+    assert line.endswith("…")
+
+
+def test_one_joins_and_two_join() -> None:
+    nobody = replace(VIEW, flags={PUNCH: False})
+    cohorts = {percent: said(nobody, Draft(percent, "sandbox")) for percent in range(1, 40)}
+    assert any("; 1 joins: web-" in each for each in cohorts.values())
+    assert any("; 2 join: web-" in each for each in cohorts.values())
+
+
+def test_what_there_is_no_room_for_is_not_cut_off_in_silence() -> None:
+    lines = flag_lines.detail(VIEW, PUNCH, flag_lines.draft_of(VIEW, PUNCH), 60, 2)
+    assert text(lines[-1]).endswith(" …")

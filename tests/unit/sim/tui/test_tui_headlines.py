@@ -6,7 +6,7 @@ import pytest
 
 from flags.catalog import PUNCH
 from sim import events
-from sim.flag_view import SourceView
+from sim.flag_view import FlagChange, SourceView
 from sim.track import Pace
 from sim.tui import headlines, keys
 from sim.tui.spans import Span, text, width
@@ -70,6 +70,12 @@ def test_a_peak_over_the_budget_is_a_warning_and_still_fits() -> None:
     assert Span("1200", "warn") in bar
 
 
+def test_what_finished_builds_have_in_memory_is_told_beside_the_budget_where_there_is_room() -> None:
+    paused = replace(VIEW, memory=MemoryView(peak=384 * MIB, budget=1024 * MIB, page_cache=192 * MIB))
+    assert text(headlines.node_memory(paused, 140)[0]).endswith("of 1024 MiB  + page cache 192")
+    assert text(headlines.node_memory(paused, 80)[0]).endswith("of 1024 MiB")
+
+
 def test_node_memory_without_a_run_is_an_empty_bar() -> None:
     bar, marks = headlines.node_memory(View(), 80)
     assert "█" not in text(bar)
@@ -88,9 +94,22 @@ def test_a_sound_source_is_left_out_where_flags_need_the_room_and_a_broken_one_i
     assert text(headlines.flags_line(relay, 87)).endswith("memfd-background-copy ● on")
     broken = replace(relay, source=SourceView("VALID", outage="freeze"))
     assert text(headlines.flags_line(broken, 90)) == (
-        " flags  punch ◐ on for 12.5% by template   background ● on   source relay ‼ freeze"
+        " flags  punch ◐ on for 12.5% by template   background ● on   source relay ‼ frozen"
     )
-    assert text(headlines.flags_line(broken, 80)) == " flags  punch ◐ on for 12.5% by template   source relay ‼ freeze"
+    assert text(headlines.flags_line(broken, 80)) == " flags  punch ◐ on for 12.5% by template   source relay ‼ frozen"
+
+
+def test_a_flag_that_the_node_has_not_heard_of_is_not_shown_as_in_force() -> None:
+    change = {PUNCH: FlagChange(1.0, "screen", effective=False)}
+    line = text(headlines.flags_line(replace(VIEW, flags={PUNCH: False}, flag_changes=change), 120))
+    assert line.startswith(" flags  memfd-punch-on-snapshot ○ off ‼ unheard   memfd-background-copy ● on")
+
+
+def test_a_source_that_dropped_its_streams_is_no_longer_broken_once_the_client_is_back() -> None:
+    dropped = SourceView("INTERRUPTED", outage="drop")
+    assert headlines.source_words(replace(VIEW, source=dropped))[-1] == Span("inline ‼ dropped", "bad")
+    back = replace(dropped, state="VALID")
+    assert headlines.source_words(replace(VIEW, source=back))[-1] == Span("inline ◐ dropped once, VALID", "warn")
 
 
 def test_a_lease_that_has_expired_is_a_broken_source() -> None:
@@ -117,6 +136,14 @@ def test_a_refused_resume_is_explained_in_full_under_the_fleet() -> None:
     assert " ".join(" ".join(lines).split()).startswith(f"web-0 ✗ discarded; refused: {why}")
 
 
+def test_a_sentence_that_there_is_no_room_for_ends_in_an_ellipsis() -> None:
+    pause = PauseView("web-0.p1", "web-0", 1.0, path="memfd", punch_reason="the memfd is consumed " * 9)
+    lines = [text(line) for line in headlines.detail(replace(WEB, pause=pause), 80, 3)]
+    assert lines[-1].endswith("…")
+    assert all(len(line) <= 80 for line in lines)
+    assert headlines.detail(WEB, 80, 0) == []
+
+
 def test_a_paused_sandbox_names_its_build_once_its_copy_has_ended() -> None:
     copying = PauseView("web-0.p1", "web-0", 1.0, chunks=4)
     sandbox = replace(WEB, state="paused", reason="the copy goes on in the background", pause=copying)
@@ -140,6 +167,14 @@ def test_the_foot_names_the_keys_that_matter_even_at_80_cells() -> None:
     assert len(line) <= 80
     for shown in ("p pause", "r resume", "f punch", "e fail copy", "? help", "q quit"):
         assert shown in line
+
+
+def test_the_foot_of_a_run_that_is_only_watched_names_no_key_that_asks() -> None:
+    line = text(keys.key_line(keys.FLEET, 200, watched=True))
+    assert "/ filter" in line
+    assert "4 memory" in line
+    for shown in ("pause", "resume", "punch", "fail copy", "restart"):
+        assert shown not in line
 
 
 def test_a_condemned_guest_can_never_run_again_and_the_copy_that_a_resume_takes_is_named() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sim import events
 from sim.ledger import Entry
-from sim.tui.live import NOBODY, Live
+from sim.tui.live import CRASHED, NOBODY, Live
 from sim.tui.requests import Request
 from sim.view import Fold, View
 
@@ -127,3 +127,17 @@ async def test_a_run_that_nobody_drives_refuses_with_its_own_word() -> None:
     live.ask(request("a"))
     assert live.status is not None
     assert live.status.text == "a recording"
+
+
+async def test_what_fails_with_the_node_says_how_to_go_on() -> None:
+    drill = SlowDrill()
+    live = begun(drill)
+
+    async def crash(_drive: Any) -> None:
+        drill.fold.apply([Entry(1.0, events.NodeCrashed(100), None, None)])
+        raise ConnectionError("the node died")
+
+    live.ask(Request("pausing web-0", crash))
+    await settle()
+    assert live.status is not None
+    assert live.status.text == f"pausing web-0 failed: {CRASHED}"

@@ -1,4 +1,4 @@
-"""Memory over time as cells: columns of samples, an area of rows, the node's chart and the twin."""
+"""Memory over time as cells: columns of samples, an area of rows, the node's chart and two pauses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sim.track import NO_TRACK, Sample
-from sim.tui import memory_chart, stacked, twin
+from sim.tui import memory_chart, stacked, two_pauses
 from sim.tui.spans import text, width
 from sim.view import MemoryView, PauseView, SandboxView, View
 
@@ -67,7 +67,7 @@ def view(*pauses: PauseView) -> View:
 
 @pytest.mark.parametrize(("cells", "height"), [(80, 10), (140, 24), (200, 30), (40, 4)])
 def test_the_charts_fit(cells: int, height: int) -> None:
-    for lines in (memory_chart.lines, twin.lines):
+    for lines in (memory_chart.lines, two_pauses.lines):
         drawn = lines(view(PUNCHED, WHOLE), cells, height)
         assert len(drawn) <= height
         assert all(width(line) <= cells for line in drawn)
@@ -87,16 +87,27 @@ def test_each_pause_is_marked_where_it_began() -> None:
     assert [marks.index(mark) for mark in "▲△✗"] == [9, 19, 29]
 
 
-def test_the_twin_shows_the_newest_of_each_kind_on_the_same_axes() -> None:
-    drawn = [text(line) for line in twin.lines(view(WHOLE, PUNCHED), 100, 12)]
-    assert "punch off web-0.p2  peak 2.00x" in drawn[0]
-    assert "punch on web-0.p1  peak 1.06x" in drawn[0]
+def test_the_newest_pause_of_each_kind_is_shown_on_the_same_axes_and_called_what_it_is() -> None:
+    drawn = [text(line) for line in two_pauses.lines(view(WHOLE, PUNCHED), 100, 12, "T runs its twin")]
+    assert drawn[0] == " two pauses of this run, the newest of each kind   T runs its twin"
+    assert "punch off web-0.p2  peak 2.00x" in drawn[1]
+    assert "punch on web-0.p1  peak 1.06x" in drawn[1]
     assert sum(line.count("2x ┼") for line in drawn) == 2
 
 
 def test_a_pause_that_was_slowed_is_in_no_figure_and_that_is_said() -> None:
     slowed = replace(WHOLE, track=replace(WHOLE.track, paced=True))
-    drawn = "\n".join(text(line) for line in twin.lines(view(slowed, PUNCHED), 100, 12))
+    drawn = "\n".join(text(line) for line in two_pauses.lines(view(slowed, PUNCHED), 100, 12))
     assert "none yet" in drawn
     assert "1 pause slowed or held: in no figure" in drawn
-    assert "punch off:" not in drawn
+    assert "off:" not in drawn
+
+
+def test_keys_are_told_only_where_there_is_somebody_to_ask() -> None:
+    assert "P pauses all" in "\n".join(text(line) for line in two_pauses.lines(View(), 140, 12, "T runs its twin"))
+    assert "P pauses all" not in "\n".join(text(line) for line in two_pauses.lines(View(), 140, 12))
+
+
+def test_the_page_cache_of_finished_builds_is_told_beside_the_budget() -> None:
+    cached = replace(view(PUNCHED), memory=MemoryView(peak=64 * MIB, budget=70 * MIB, page_cache=192 * MIB))
+    assert text(memory_chart.lines(cached, 140, 20)[0]).endswith("budget 70 MiB   + page cache 192")

@@ -5,10 +5,14 @@ from typing import Any
 
 import pytest
 
+from engine import events as engine_events
+from engine.events import Event
 from flags.catalog import PUNCH
+from sim import events
+from sim.ledger import Entry
 from sim.tui import rows
 from sim.tui.spans import Spans, text, width
-from sim.view import PauseView, SandboxView
+from sim.view import Fold, PauseView, SandboxView
 
 MIB = 1 << 20
 RUNNING = SandboxView(
@@ -63,6 +67,21 @@ def test_a_punched_copy_stays_at_1x_and_shows_what_it_freed_beyond() -> None:
 def test_the_peak_of_the_last_pause_is_marked(peak: int, bar: str) -> None:
     sandbox = replace(RUNNING, resident=0, cached=32 * MIB, pause=replace(FINISHED, peak=peak * MIB))
     assert text(rows.memory_cell(sandbox, 16)) == bar
+
+
+def test_of_a_discarded_sandbox_nothing_is_left_also_where_a_recovery_deleted_it_without_a_word() -> None:
+    fold, pause = Fold(), "web-0.p1"
+    published = engine_events.ChunkPublished(0, 2 * MIB, 2 * MIB, 32 * MIB, 2 * MIB, 0)
+    told: list[tuple[Event, str | None]] = [
+        (events.SandboxCreated(32 * MIB, 4096, 4096, "python", "acme", "local"), None),
+        (published, pause),
+        (events.NodeCrashed(100), None),
+        (events.StateChanged("pausing", "discarded", "the node crashed past the point of no return"), None),
+    ]
+    fold.apply(Entry(1.0, event, "web-0", of) for event, of in told[:2])
+    assert "▓" in text(rows.memory_cell(fold.view().sandboxes["web-0"], 18))
+    fold.apply(Entry(2.0, event, "web-0", of) for event, of in told[2:])
+    assert "▓" not in text(rows.memory_cell(fold.view().sandboxes["web-0"], 18))
 
 
 def test_a_peak_that_lasts_needs_no_mark() -> None:

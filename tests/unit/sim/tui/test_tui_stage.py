@@ -123,3 +123,10 @@ def test_the_talk_holds_where_each_beat_came_to_what_it_should(
     told, found = summary(verdicts, whole=whole)
     assert found is verdict
     assert len(told) == len(verdicts)
+
+
+def test_what_was_cut_short_may_have_come_to_less_but_not_to_a_violation() -> None:
+    lines, verdict = summary({"off": "held", "wrong": "held"}, whole=False, cut_short={"wrong"})
+    assert (lines[1], verdict) == ("HELD         wrong, cut short", Verdict.HELD)
+    _, verdict = summary({"off": "violated"}, whole=False, cut_short={"off"})
+    assert verdict is Verdict.VIOLATED

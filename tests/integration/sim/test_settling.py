@@ -1,0 +1,256 @@
+"""How pauses and guests end on a node where something lacks: a whole parent, a thread, room in the ledger, death."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from engine.errors import FreezeError
+from engine.incarnation import GuestProcess
+from flags.inline import flag_from
+from sim import events
+from sim.failures import raise_failures
+from sim.faults import Fault
+from sim.guest_handle import Guest, GuestError
+from sim.node_link import NodeFailedError
+from sim.places import AtChunk
+from sim.track import Pace
+
+PTRACE_SEIZE, PTRACE_DETACH, PTRACE_O_TRACEEXIT = 0x4206, 17, 0x40
+
+
+async def fleet(machine: Any, *, count: int = 2, background: bool = False) -> Any:
+    machine.set_flags(background=background)
+    node = machine.node(count=count)
+    await node.create()
+    await node.tick(1)
+    return node
+
+
+def states(machine: Any) -> dict[str, str]:
+    return {name: each.state for name, each in machine.view().sandboxes.items()}
+
+
+def told(machine: Any, kind: type[Any]) -> list[Any]:
+    return [each.event for each in machine.entries() if isinstance(each.event, kind)]
+
+
+def memory(node: Any, name: str = "web-0") -> bytes:
+    memfd = node.sandboxes[name].guest.memory()
+    return os.pread(memfd.fd, memfd.size, 0)
+
+
+# -- a parent that is damaged
+
+
+def break_header(machine: Any, build: str) -> None:
+    path = machine.builds / build / "header"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("checkpoint", [False, True], ids=["resumed", "checkpointed"])
+@pytest.mark.parametrize("use_memfd", [True, False], ids=["memfd", "process"])
+async def test_a_sandbox_on_a_damaged_build_runs_on_and_its_next_pause_saves_it(
+    machine: Any, checkpoint: bool, use_memfd: bool
+) -> None:
+    machine.flags.set(flag_from("use-memfd", use_memfd))
+    node = await fleet(machine, count=1)
+    if checkpoint:
+        await node.checkpoint(["web-0"])
+    else:
+        await node.pause(["web-0"], 1, settled=True)
+        await node.resume(["web-0"])
+    before = memory(node)
+    break_header(machine, "web-0.p1")
+    await node.pause(["web-0"], 1, settled=True)
+    found = machine.view().sandboxes["web-0"]
+    assert found.state == "running"
+    why = "build web-0.p1: the header's checksum does not match"
+    assert found.reason == f"it was rolled back: {why}; its next pause keeps all of its memory"
+    await node.pause(["web-0"], 1, settled=True)
+    await node.resume(["web-0"])
+    assert states(machine) == {"web-0": "running"}
+    assert memory(node) == before
+    await node.shut_down()
+
+
+# -- what lacks
+
+
+async def test_a_pause_for_which_there_is_no_thread_is_rolled_back_by_name(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await fleet(machine)
+    real = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "pause-web-0.p1":
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    node.armed.arm(Fault(1, "copy.write", "EIO", AtChunk(1), "web-0", 1, by_kernel=True))  # whose filter stays
+    await node.pause(["web-0", "web-1"], 1, settled=True)
+    assert states(machine) == {"web-0": "running", "web-1": "paused"}
+    why = "no thread could be started for pause-web-0.p1: can't start new thread"
+    assert machine.view().sandboxes["web-0"].reason == f"it could not begin: {why}"
+    assert (node.in_flight, node.budget.granted, node.sandboxes["web-0"].pause) == (0, 4 << 20, None)
+    node.armed.clear()
+    await node.pause(["web-0"], 1, settled=True)
+    assert states(machine)["web-0"] == "paused"
+    await node.shut_down()
+
+
+async def test_copies_that_are_held_take_no_thread_from_the_others(machine: Any) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    node = await fleet(machine, background=True)
+    node.set_pace(["web-0"], Pace(held=True), steps=2)  # its first chunk and the point of no return: then it answers
+    await node.pause(["web-0"], 1, settled=False)
+    assert node.in_flight == 1
+    async with asyncio.timeout(20):
+        await node.tick(1)
+    node.set_pace(["web-0"], Pace())
+    await node.sandboxes["web-0"].settling
+    assert (states(machine), node.in_flight) == ({"web-0": "paused", "web-1": "running"}, 0)
+    await node.shut_down()
+
+
+# -- what fails when all is over
+
+
+@pytest.fixture
+def full_ledger(machine: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Any]], None]:
+    """The ledger has no room for the next event of one kind."""
+
+    def fill(kind: type[Any]) -> None:
+        real = machine.ledger.append
+        refused: list[Any] = []
+
+        def append(event: Any, **more: Any) -> None:
+            if isinstance(event, kind) and not refused:
+                refused.append(event)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real(event, **more)
+
+        monkeypatch.setattr(machine.ledger, "append", append)
+
+    return fill
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
+async def test_an_end_that_cannot_be_carried_out_is_told_and_counted_no_more(
+    machine: Any, full_ledger: Callable[[type[Any]], None], background: bool
+) -> None:
+    node = await fleet(machine, background=background)
+    full_ledger(events.PauseSettled)
+    granted = node.budget.granted
+    with pytest.raises(OSError, match="No space left"):
+        await node.pause(["web-0"], 1, settled=True)
+    assert [each.error for each in told(machine, events.SettlingFailed)] == [
+        "OSError: [Errno 28] No space left on device"
+    ]
+    assert (node.in_flight, node.budget.granted, node.sandboxes["web-0"].settling) == (0, granted, None)
+    with pytest.raises(NodeFailedError, match=r"what web-0\.p1 came to could not be carried out: OSError"):
+        raise_failures(machine.entries())
+    await node.shut_down()
+
+
+async def test_what_is_resumed_from_a_build_whose_end_could_not_be_told_stands_on_that_build(
+    machine: Any, full_ledger: Callable[[type[Any]], None]
+) -> None:
+    node = await fleet(machine, count=1, background=True)
+    full_ledger(events.PauseSettled)
+    with pytest.raises(OSError, match="No space left"):
+        await node.pause(["web-0"], 1, settled=True)
+    await node.resume(["web-0"])
+    before = memory(node)
+    await node.pause(["web-0"], 1, settled=True)  # nothing was written since: all of it is in the first build
+    await node.resume(["web-0"])
+    assert states(machine) == {"web-0": "running"}
+    assert memory(node) == before
+    await node.shut_down()
+
+
+async def test_a_run_in_which_an_end_could_not_be_carried_out_comes_to_no_verdict(runs: Any) -> None:
+    async with runs.drill(count=1) as drill:
+        drill.note(events.SettlingFailed("OSError: it was full"))
+        with pytest.raises(NodeFailedError, match="could not be carried out: OSError: it was full"):
+            await drill.finish()
+    assert drill.view().ended is None
+    runs.assert_nothing_is_left()
+
+
+# -- a guest that will not die
+
+
+class Undying:
+    """Keeps a process from ending, as a stuck disk would: the kernel stops it on its way out, for whoever traces it."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        if self._ptrace(PTRACE_SEIZE, PTRACE_O_TRACEEXIT):
+            pytest.skip("needs ptrace of a child's child (Yama, seccomp)")
+
+    def let_go(self) -> None:
+        self._ptrace(PTRACE_DETACH, 0)
+
+    def _ptrace(self, request: int, data: int) -> int:
+        libc = ctypes.CDLL(None)
+        libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+        libc.ptrace.restype = ctypes.c_long
+        return int(libc.ptrace(request, self._pid, None, data))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a guest's death gives up soon."""
+    monkeypatch.setattr(GuestProcess.kill, "__defaults__", (0.3,))
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_guest_that_does_not_die_ends_its_sandbox_and_no_run(machine: Any) -> None:
+    node = await fleet(machine)
+    undying = Undying(machine.view().sandboxes["web-0"].pid)
+    try:
+        await node.kill(["web-0", "web-1"])
+        assert states(machine) == {"web-0": "killed", "web-1": "killed"}
+        reason = machine.view().sandboxes["web-0"].reason
+        assert reason == "killed on request, but web-0.1: the guest did not die within 0.3 s"
+        assert [each.incarnation for each in told(machine, events.GuestEnded)] == ["web-1.1"]
+        assert machine.view().memory.guests == 4 << 20, "it still holds its memory"
+    finally:
+        undying.let_go()
+    await node.shut_down()
+    assert [each.incarnation for each in told(machine, events.GuestEnded)] == ["web-1.1", "web-0.1"]
+
+
+def test_a_late_guest_that_does_not_die_is_no_fault_of_the_one_that_is_asked_for(
+    zygotes: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zygote = zygotes()
+    link = zygote.connect()
+    zygote.process.send_signal(signal.SIGSTOP)
+    link._connection.settimeout(0.1)
+    with pytest.raises(GuestError, match="does not answer"):
+        zygote.spawn(link, "web-0.1")
+    zygote.process.send_signal(signal.SIGCONT)
+    link._connection.settimeout(10)
+
+    def outlive(guest: Guest) -> None:
+        raise FreezeError(f"{guest.name}: the guest did not die within 10 s")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Guest, "kill", outlive)
+        (guest,) = zygote.spawn(link, "web-1.1")
+    assert guest.name == "web-1.1"
