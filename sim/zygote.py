@@ -107,12 +107,18 @@ class _Zygote:
     def _spawn(self, spec: guest.GuestSpec) -> tuple[int, _Child]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            zygote_pid, pid = os.getpid(), os.fork()
+            zygote_pid = os.getpid()
+            try:
+                pid = os.fork()
+            except OSError:
+                ours.close()
+                raise
             if pid == 0:
                 self._become_guest(spec, theirs, zygote_pid)
         try:
             self._children[pid] = child = _Child(spec, ours, os.pidfd_open(pid))
         except OSError:
+            ours.close()
             os.kill(pid, signal.SIGKILL)  # ours and not reaped yet, so the pid is nobody else's
             os.waitpid(pid, 0)
             raise

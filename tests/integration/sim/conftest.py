@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -70,12 +71,14 @@ def scenario_text(
 
 
 def wait_until(what: Callable[[], Any], deadline: float = DEADLINE) -> Any:
-    """Poll until it is true, and give it; fail after the deadline."""
+    """Poll until it is true, and give it; fail after the deadline. What it looks at may vanish as it looks."""
     end = time.monotonic() + deadline
-    while not (found := what()):
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            if found := what():
+                return found
         assert time.monotonic() < end, "what was waited for did not happen"
         time.sleep(2e-3)
-    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,8 +318,11 @@ class Zygote:
 
     def descriptors(self) -> list[str]:
         """What its open fds are."""
-        folder = f"/proc/{self.process.pid}/fd"
-        return sorted(os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder))
+        found = []
+        for fd in pathlib.Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found.append(str(fd.readlink()))
+        return sorted(found)
 
     def end(self) -> None:
         for guest in self.guests:
