@@ -37,7 +37,7 @@ from sim.node_link import NodeDiedError, NodeLink, NodeStarter, end_zygote, exec
 from sim.places import FaultPoint, Place, to_json
 from sim.probe import host, snapdrill_version
 from sim.requirements import check_limits
-from sim.run_folder import RunRecord, make, write_record
+from sim.run_folder import RunRecord, make, point_latest_at, remove, write_record
 from sim.scenario import Outage, Scenario, ServedFlags
 from sim.stored_scenario import chosen, store
 from sim.verdict import Verdict
@@ -115,7 +115,12 @@ class Drill:
         self.socket_dir = Path()
         self.cgroup: MemoryCgroup | None = None
         self._follower = Follower(self.run_dir / EVENTS_FILE)
-        self.cache_dir = self._make_cache_dir()
+        try:
+            self.cache_dir = self._make_cache_dir()
+        except OSError:
+            remove(self.run_dir)  # nothing has begun
+            raise
+        point_latest_at(self.run_dir)
         self._fleet.callback(self._write_last_record)
         self._fleet.callback(self._remove_cache)
         self._write_record(ended=False)  # by which `clean` finds it, whenever this process is killed

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sim.runner import RunResult
     from sim.scenario import Scenario
 
-_SCENARIO = re.compile(rb"^(fleet|extends):", re.MULTILINE)
+_SCENARIO = re.compile(rb"^(fleet|extends|steps):", re.MULTILINE)
 _NO_SCENARIO = re.compile(rb"^kind:[ ]*(plan|fleet)\b", re.MULTILINE)
 """What tells a scenario from other YAML, without reading it as such."""
 

@@ -81,7 +81,7 @@ _RECORD = TypeAdapter(RunRecord)
 
 
 def make(runs_dir: Path, name: str, seed: int, now: datetime) -> Path:
-    """Make `<runs_dir>/<name>/<UTC>-<seed>[-n]/` and point `<runs_dir>/<name>/latest` at it; `now` is aware."""
+    """Make `<runs_dir>/<name>/<UTC>-<seed>[-n]/`; `now` is aware."""
     return _make_numbered(runs_dir / name, f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{seed}")
 
 
@@ -89,7 +89,15 @@ def claim(run_dir: Path, runs_dir: Path) -> Path:
     """Move an ended run `.../<name>/<stamp>/` to `<runs_dir>/<name>/<stamp>[-n]/`; gives its new place."""
     folder = _make_numbered(runs_dir / run_dir.parent.name, run_dir.name)
     os.replace(run_dir, folder)  # over the empty folder that was made for it
+    point_latest_at(folder)
     return folder
+
+
+def point_latest_at(folder: Path) -> None:
+    """Make a run the latest of its name. Readers see the old link or the new one, never none."""
+    aside = folder.parent / f".{LATEST}-{os.getpid()}-{folder.name}"
+    aside.symlink_to(folder.name)
+    os.replace(aside, folder.parent / LATEST)
 
 
 def remove(run_dir: Path) -> bool:
@@ -178,7 +186,6 @@ def _make_numbered(parent: Path, stamp: str) -> Path:
     while not _made(folder):
         n += 1
         folder = parent / f"{stamp}-{n}"
-    _point_latest_at(folder)
     return folder
 
 
@@ -188,13 +195,6 @@ def _made(folder: Path) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def _point_latest_at(folder: Path) -> None:
-    """Readers see the old link or the new one, never none: symlink aside, then rename over."""
-    aside = folder.parent / f".{LATEST}-{os.getpid()}-{folder.name}"
-    aside.symlink_to(folder.name)
-    os.replace(aside, folder.parent / LATEST)
 
 
 def _environment(pid: int) -> list[bytes]:

@@ -52,7 +52,9 @@ def what_else(wanted: str, data: Any) -> str | None:
     """What a document is that is no `wanted` (scenario, plan, fleet), and the command that takes it; None: unknown."""
     if not isinstance(data, dict):
         return None
-    kind = str(data.get("kind", "scenario" if "steps" in data else ""))
+    steps = data.get("steps")
+    weighs = isinstance(steps, list) and any(isinstance(each, dict) and "setWeight" in each for each in steps)
+    kind = str(data.get("kind", "plan" if weighs else "scenario" if steps else ""))
     what, command = _KINDS.get(kind, ("", ""))
     return f"{what} is no {wanted}; use: snapdrill {command}" if what and kind != wanted else None
 

@@ -9,12 +9,12 @@ Example: snapdrill validate scenarios/ drill.yaml
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Iterable
 
 import click
 
-from engine.errors import UserError
 from sim.verdict import ExitCode
 
 
@@ -45,14 +45,10 @@ def command(files: tuple[pathlib.Path, ...]) -> ExitCode:
 
 
 def _documents(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
-    """Files as they are, folders by their `*.yaml`; UserError for a path that does not exist."""
-    from sim.scenario import is_there
-
+    """Files as they are, there or not, folders by their `*.yaml`."""
     found: dict[pathlib.Path, None] = {}
     for path in paths:
-        if not is_there(path):
-            raise UserError(f"{path}: no such file or folder")
-        inside = sorted(each for each in path.glob("[!.]*.yaml") if each.is_file()) if path.is_dir() else [path]
+        inside = sorted(each for each in path.glob("[!.]*.yaml") if each.is_file()) if os.path.isdir(path) else [path]
         found.update(dict.fromkeys(inside))
     return list(found)
 

@@ -120,10 +120,10 @@ class Runs:
 
     scenario_text = staticmethod(scenario_text)
 
-    def drill(self, **options: Any) -> Drill:
+    def drill(self, cache_dir: pathlib.Path | None = None, **options: Any) -> Drill:
         """A drill of `scenario_text(**options)`, not yet started."""
-        text = scenario_text(**options)
-        return Drill(load_text(text, self.folder / "crash.yaml"), runs_dir=self.runs, start_node=self.start_node)
+        scenario = load_text(scenario_text(**options), self.folder / "crash.yaml")
+        return Drill(scenario, runs_dir=self.runs, cache_dir=cache_dir, start_node=self.start_node)
 
     def command(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """`snapdrill` as a process, in a group of its own, that takes SIGINT as a person's shell would have it."""

@@ -229,6 +229,10 @@ async def test_a_run_that_cannot_be_set_up_says_why_and_leaves_nothing(
     with pytest.raises(UserError, match="set TMPDIR to a shorter folder"):
         await runs.drill().__aenter__()
     monkeypatch.undo()
+    latest, folders = (runs.runs / "crash" / "latest").readlink(), runs.run_dirs()
+    with pytest.raises(UserError, match=r"the run cannot be set up: /proc/snapdrill-.*-cache"):
+        await runs.drill(cache_dir=pathlib.Path("/proc")).__aenter__()
+    assert (runs.run_dirs(), (runs.runs / "crash" / "latest").readlink()) == (folders, latest)
     runs.runs = runs.folder / "a-file"
     runs.runs.write_text("")
     with pytest.raises(UserError, match=r"the run cannot be set up: .*a-file"):

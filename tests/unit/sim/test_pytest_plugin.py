@@ -71,6 +71,13 @@ def test_a_folder_that_is_named_gives_its_scenarios_and_no_other_yaml(project: p
     result.stdout.fnmatch_lines(["drills/web-held.yaml::web-held PASSED*"])
 
 
+def test_a_scenario_whose_fleet_is_misspelt_is_not_passed_over(project: pytest.Pytester) -> None:
+    (project.path / "drills" / "web-held.yaml").write_text(GOOD.format(name="web-held").replace("fleet:", "fleat:"))
+    result = project.runpytest_inprocess("drills")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*fleat: unknown key*"])
+
+
 def test_a_file_that_is_named_is_run(project: pytest.Pytester) -> None:
     project.runpytest_inprocess("tests/also-held.yaml").assert_outcomes(passed=1)
 

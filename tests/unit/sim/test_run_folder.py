@@ -84,7 +84,10 @@ def test_a_run_folder_is_named_for_its_start_in_utc_and_its_seed(tmp_path: pathl
 
 
 def test_two_runs_in_one_second_get_two_folders_and_latest_is_the_second(tmp_path: pathlib.Path) -> None:
-    names = [run_folder.make(tmp_path, "demo", 42, NOW).name for _ in range(3)]
+    folders = [run_folder.make(tmp_path, "demo", 42, NOW) for _ in range(3)]
+    for folder in folders:
+        run_folder.point_latest_at(folder)
+    names = [folder.name for folder in folders]
     assert names == ["20260102T030405Z-42", "20260102T030405Z-42-2", "20260102T030405Z-42-3"]
     assert os.readlink(tmp_path / "demo" / "latest") == names[-1]
     assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == [*names, "latest"]

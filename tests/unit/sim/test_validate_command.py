@@ -32,9 +32,15 @@ def test_the_mistakes_of_every_file_are_shown_and_right_ones_are_still_ok(
     ]
 
 
-def test_a_path_that_is_not_there_is_a_usage_error(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["validate", str(tmp_path / "nope.yaml")]) == ExitCode.USAGE
-    assert "no such file or folder" in capsys.readouterr().err
+def test_each_path_that_is_not_there_is_told(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "good.yaml").write_text(GOOD)
+    names = ["no.yaml", "good.yaml", "nope.yaml"]
+    assert main(["validate", *(str(tmp_path / name) for name in names)]) == ExitCode.USAGE
+    shown = capsys.readouterr()
+    assert shown.out == f"{tmp_path}/good.yaml: ok\n"
+    assert shown.err.splitlines() == [
+        f"{tmp_path}/{name}:1:1: error: cannot be read: No such file or directory" for name in ("no.yaml", "nope.yaml")
+    ]
 
 
 def test_a_folder_without_scenarios_selects_nothing(tmp_path: pathlib.Path) -> None:

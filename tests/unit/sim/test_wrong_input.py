@@ -32,7 +32,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     [
         ["run", TOO_LONG],
         ["sweep", TOO_LONG],
-        ["validate", TOO_LONG],
         ["replay", TOO_LONG],
         ["shrink", TOO_LONG],
         ["check", TOO_LONG],
@@ -47,6 +46,11 @@ def test_a_path_that_cannot_be_looked_for_is_told(words: list[str], capsys: pyte
     assert capsys.readouterr().err == f"snapdrill: {TOO_LONG}: cannot be read: {os.strerror(36)}\n"
 
 
+def test_a_path_that_cannot_be_looked_for_is_a_mistake_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", TOO_LONG]) == ExitCode.USAGE
+    assert capsys.readouterr().err == f"{TOO_LONG}:1:1: error: cannot be read: {os.strerror(36)}\n"
+
+
 @pytest.mark.parametrize("command", ["run", "sweep", "validate"])
 def test_a_folder_without_files_is_named(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "empty"]) == ExitCode.NOTHING_SELECTED
@@ -58,10 +62,9 @@ def test_a_folder_without_files_is_named(command: str, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (
-            ["run", "fleet.yaml"],
-            "fleet.yaml:1:7: error: kind: a fleet is no scenario; use: snapdrill forecast ",
-        ),
+        (["run", "fleet.yaml"], "fleet.yaml:1:7: error: kind: a fleet is no scenario; use: snapdrill forecast "),
+        (["rehearse", "scenario.yaml"], "scenario.yaml:1:1: error: kind: a scenario is no plan; use: snapdrill run "),
+        (["rehearse", "fleet.yaml"], "fleet.yaml:1:7: error: kind: a fleet is no plan; use: snapdrill forecast "),
         (["forecast", "scenario.yaml"], "scenario.yaml:1:1: error: kind: a scenario is no fleet; use: snapdrill run "),
     ],
 )
