@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import pytest
 
 from engine import linux, resume
@@ -88,13 +87,6 @@ class _Child:
             content = page_content(seed, page) if seed else bytes(PAGE)
             self.memory[page * PAGE : (page + 1) * PAGE] = content
             os.pwrite(self.notes, b"\1", page)
-
-    def fill(self, factor: int) -> None:
-        """Every 8 bytes of memory get a value of their own, as fast as numpy can."""
-        words = np.frombuffer(self.memory, dtype=np.uint64)
-        for at in range(0, len(words), 1 << 18):
-            end = min(at + (1 << 18), len(words))
-            words[at:end] = np.arange(at + 1, end + 1, dtype=np.uint64) * np.uint64(factor)
 
     def read(self, page: int) -> str:
         return self.memory[page * PAGE : (page + 1) * PAGE].hex()
