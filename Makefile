@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.stamp
+# Compiled code is kept, whatever the machine's habit: a run starts many a process of ours.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test check format pictures wheel constraints clean
 

@@ -22,15 +22,24 @@ class FileFlags(Evaluator):
 
     A file that is missing or bad at start raises UserError, every mistake on a line of its own. Later the last
     good content stays in force, and the status is INTERRUPTED with the same lines, until the file is good again.
+    Where the first content `may_wait`, a bad start has the safe values, and the status INITIALIZING with those lines.
     """
 
-    def __init__(self, path: Path, poll: float = POLL_SECONDS) -> None:
+    def __init__(self, path: Path, poll: float = POLL_SECONDS, *, may_wait: bool = False) -> None:
         """Follow the file by its name, looking every `poll` seconds."""
         self._path = path
         self._lock = RLock()  # a subscriber may refresh
         self._seen = _look(path)
-        self._source = InProcessSource(*_load(path, self._seen))
+        self._source, refused = InProcessSource(), ""
+        try:
+            self._source = InProcessSource(*_load(path, self._seen))
+        except UserError as error:
+            if not may_wait:
+                raise
+            refused = str(error)
         super().__init__(self._source)
+        if refused:
+            self._source.interrupt(refused)
         self._closed = Event()
         self._poller = Thread(target=self._follow, args=(poll,), name="flags.file", daemon=True)
         self._poller.start()

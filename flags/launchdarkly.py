@@ -45,13 +45,14 @@ _OTHERS = 1.5
 class InProcessSource(UpdateProcessor):
     """A data source whose flags are put there by this process, through the SDK's own sink.
 
-    The SDK tells its listeners only of higher versions, so each change of content raises the version here.
+    The SDK tells its listeners only of higher versions, so each change of content raises the version here. One that
+    begins without flags is not ready before the first put(): until then every flag has its default.
     """
 
-    def __init__(self, flags: Items, segments: Items) -> None:
+    def __init__(self, flags: Items | None = None, segments: Items | None = None) -> None:
         self._lock = RLock()  # a listener may put again
         self._versions = Versions()
-        self._data = self._versioned(flags, segments)
+        self._data = None if flags is None else self._versioned(flags, segments or {})
         self._sink: DataSourceUpdateSink | None = None
         self._ready = Event()
 
@@ -79,7 +80,7 @@ class InProcessSource(UpdateProcessor):
         self._report(DataSourceState.OFF)
 
     def initialized(self) -> bool:
-        return self._ready.is_set()
+        return self._ready.is_set() and self._data is not None
 
     def put(self, flags: Items, segments: Items) -> None:
         """Replace the whole set; effective, and listeners called on this thread, before it returns."""
@@ -88,13 +89,13 @@ class InProcessSource(UpdateProcessor):
             self._push()
 
     def interrupt(self, error: str) -> None:
-        """Say that the source is in trouble; the last good set stays in force until the next put()."""
+        """Say that the source is in trouble; the last good set, if any, stays in force until the next put()."""
         with self._lock:
             info = DataSourceErrorInfo(DataSourceErrorKind.INVALID_DATA, 0, time.time(), error)
             self._report(DataSourceState.INTERRUPTED, info)
 
     def _push(self) -> None:
-        if self._sink is not None:
+        if self._sink is not None and self._data is not None:
             self._sink.init(self._data)
             self._report(DataSourceState.VALID)
 

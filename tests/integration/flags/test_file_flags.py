@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -263,6 +264,20 @@ def test_a_file_that_cannot_be_served_is_refused_at_start(path: Path, content: b
         FileFlags(path)
     assert str(error.value).startswith(f"{path}{message}")
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b'{"flags": {"memfd-pu'])
+def test_a_start_that_may_wait_has_the_safe_values_until_the_file_is_good(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with contextlib.closing(FileFlags(path, poll=NEVER, may_wait=True)) as source:
+        status, decision = source.status(), source.decide(WEB)
+        assert (status.state, str(status.error).startswith(f"{path}:1:")) == ("INITIALIZING", True)
+        assert {each.reason for each in decision.evaluations} == {"ERROR:CLIENT_NOT_READY"}
+        assert decision.is_on(PUNCH) is False
+        write(path, flag_from(PUNCH, True))
+        assert (source.refresh().state, punches(source)) == ("VALID", True)
+        path.write_bytes(content)
+        assert (source.refresh().state, punches(source)) == ("INTERRUPTED", True)
 
 
 def test_a_missing_file_or_folder_is_refused_at_start(tmp_path: Path) -> None:

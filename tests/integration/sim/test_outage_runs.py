@@ -178,6 +178,24 @@ async def test_a_torn_flag_file_is_not_written_into(tmp_path: Path) -> None:
         assert decided(fleet, "web-0")[0] is True
 
 
+async def test_a_node_that_starts_again_finds_the_flag_file_torn_and_recovers_with_safe_values(tmp_path: Path) -> None:
+    (tmp_path / "flags.json").write_text('{"flags": {}}')
+    async with drill(tmp_path, "{file: flags.json}") as fleet:
+        await fleet.set_flag(PUNCH, value=True)
+        await fleet.outage(Outage(fault="tear"))
+        await fleet.pause(["web-0"])
+        assert decided(fleet, "web-0") == (True, "FALLTHROUGH", "INTERRUPTED"), "the last good content"
+        await fleet.crash()
+        await fleet.restart()
+        assert fleet.view().counts == {"paused": 1, "running": 1}
+        await fleet.pause(["web-1"])
+        assert decided(fleet, "web-1") == (False, "ERROR:CLIENT_NOT_READY", "INITIALIZING")
+        await fleet.outage(Outage(fault="recover"))
+        await fleet.resume(["web-0"])
+        await fleet.pause(["web-0"])
+        assert decided(fleet, "web-0") == (True, "FALLTHROUGH", "VALID")
+
+
 async def test_the_sdk_key_reaches_neither_the_run_folder_nor_a_guest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
