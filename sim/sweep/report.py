@@ -43,6 +43,9 @@ def _sums(sweep: Sweep) -> list[str]:
         lines.append(_covered(sweep))
     if len(sweep.cases) < sweep.found:
         lines.append(chosen(sweep))
+    if not sweep.found:
+        seeds = f"; seeds draw them: snapdrill run {sweep.scenario.path} --seeds 1-200" if sweep.scenario.swarm else ""
+        lines.append(f"its clean run has no pause and no resume, so nothing can fail in it{seeds}")
     for outcome, why in (
         (NOT_REACHED, "the fault never fired"),
         (INCONCLUSIVE, "out of time"),

@@ -77,6 +77,15 @@ def test_a_selection_that_matches_nothing_is_nothing_selected(
     assert swept(scenario, pool, options(tmp_path, only=("nosuch",))).exit_code == ExitCode.NOTHING_SELECTED
 
 
+def test_a_scenario_in_which_nothing_can_fail_is_said_to_be_one(
+    tmp_path: pathlib.Path, scenario: Scenario, made: Any
+) -> None:
+    sweep = swept(scenario, FakePool(lambda unit: made.unit_result(unit.name)), options(tmp_path))
+    assert sweep.exit_code == ExitCode.NOTHING_SELECTED
+    assert "no pause and no resume, so nothing can fail" in report.summary(sweep)
+    assert "--seeds" not in report.summary(sweep)
+
+
 def test_fail_fast_stops_at_the_first_violation(tmp_path: pathlib.Path, scenario: Scenario, pool: FakePool) -> None:
     sweep = swept(scenario, pool, options(tmp_path, fail_fast=True))
     assert [each.outcome for each in sweep.results].index("violated") == len(sweep.results) - 1
