@@ -37,7 +37,7 @@ from sim.node_link import NodeDiedError, NodeLink, NodeStarter, end_zygote, exec
 from sim.places import FaultPoint, Place, to_json
 from sim.probe import host, snapdrill_version
 from sim.requirements import check_limits
-from sim.run_folder import RunRecord, make, point_latest_at, remove, write_record
+from sim.run_folder import RunRecord, make, make_cache, point_latest_at, remove, write_record
 from sim.scenario import Outage, Scenario, ServedFlags
 from sim.stored_scenario import chosen, store
 from sim.verdict import Verdict
@@ -141,10 +141,7 @@ class Drill:
 
     def _make_cache_dir(self) -> Path:
         asked = Path("/dev/shm") if self.scenario.node.cache == "tmpfs" else self.run_dir  # noqa: S108 - tmpfs by name
-        parent = (self._cache_parent or asked).absolute()
-        folder = parent / f"snapdrill-{self.run}-cache"
-        folder.mkdir(mode=0o700)
-        return folder
+        return make_cache((self._cache_parent or asked).absolute(), self.run)
 
     def _run_started(self) -> events.RunStarted:
         fleet = [each.model_dump(mode="json") for each in self.scenario.fleet]

@@ -85,6 +85,13 @@ def make(runs_dir: Path, name: str, seed: int, now: datetime) -> Path:
     return _make_numbered(runs_dir / name, f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{seed}")
 
 
+def make_cache(parent: Path, run: str) -> Path:
+    """Make the folder of a run's cache, by whose name `end_leftovers` knows it; raises OSError."""
+    folder = parent / f"snapdrill-{run}-cache"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
 def claim(run_dir: Path, runs_dir: Path) -> Path:
     """Move an ended run `.../<name>/<stamp>/` to `<runs_dir>/<name>/<stamp>[-n]/`; gives its new place."""
     folder = _make_numbered(runs_dir / run_dir.parent.name, run_dir.name)
