@@ -126,8 +126,9 @@ class Runs:
         return Drill(scenario, runs_dir=self.runs, cache_dir=cache_dir, start_node=self.start_node)
 
     def command(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        """`snapdrill` as a process, in a group of its own, that takes SIGINT as a person's shell would have it."""
+        """`snapdrill` as a process, in a group of its own, that takes signals as a person's shell would have it."""
         code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        code += "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         code += "from sim.cli import main; sys.exit(main())"
         return self.python(code, *arguments, **options)
 
