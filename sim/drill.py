@@ -318,11 +318,12 @@ class Drill:
 
     # -- what may be asked
 
-    async def _ask(self, op: str, **args: Any) -> None:
+    async def _ask(self, op: str, *, within: float | None = None, **args: Any) -> None:
         if self._node is None:
             raise NodeDiedError("the node is down")
         try:
-            await self._node.ask(op, **args)
+            async with asyncio.timeout(within):
+                await self._node.ask(op, **args)
         except NodeDiedError:
             self._tell_of_crash()
             raise
@@ -337,16 +338,16 @@ class Drill:
         self, names: Sequence[str], *, concurrency: int = 4, until: str = "settled", deadline: float = 60.0
     ) -> None:
         """Pause; raises TimeoutError after `deadline` seconds, NodeDiedError where an armed crash fired."""
-        ask = self._ask("pause", names=list(names), concurrency=concurrency, settled=until == "settled")
-        await self._observed(asyncio.wait_for(ask, deadline))
+        how = {"concurrency": concurrency, "settled": until == "settled"}
+        await self._observed(self._ask("pause", within=deadline, names=list(names), **how))
 
     async def checkpoint(self, names: Sequence[str], *, deadline: float = 60.0) -> None:
         """Checkpoint; the same guests go on."""
-        await self._observed(asyncio.wait_for(self._ask("checkpoint", names=list(names)), deadline))
+        await self._observed(self._ask("checkpoint", within=deadline, names=list(names)))
 
     async def resume(self, names: Sequence[str], *, deadline: float = 60.0) -> None:
         """Resume; a refusal is in the view."""
-        await self._observed(asyncio.wait_for(self._ask("resume", names=list(names)), deadline))
+        await self._observed(self._ask("resume", within=deadline, names=list(names)))
 
     async def kill(self, names: Sequence[str]) -> None:
         """End sandboxes for good."""

@@ -169,7 +169,8 @@ class _RelayService:
         if self._lasting:
             return False
         versions = {key: self._versions[key] for key in keys}
-        await asyncio.wait_for(ask("await_flags", versions=versions, seconds=EFFECTIVE_SECONDS), EFFECTIVE_SECONDS)
+        async with asyncio.timeout(EFFECTIVE_SECONDS):
+            await ask("await_flags", versions=versions, seconds=EFFECTIVE_SECONDS)
         return True
 
     def close(self) -> None:

@@ -56,7 +56,8 @@ class NodeProcess:
         died, loop = asyncio.Event(), asyncio.get_running_loop()
         loop.add_reader(self._pidfd, died.set)
         try:
-            await asyncio.wait_for(died.wait(), deadline)
+            async with asyncio.timeout(deadline):
+                await died.wait()
         except TimeoutError:
             return False
         finally:

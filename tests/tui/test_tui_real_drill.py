@@ -63,7 +63,8 @@ async def test_a_twin_is_two_runs_of_the_same_fleet_and_seed_of_which_nothing_is
     over = asyncio.Event()
     twin.told = lambda: None if twin.said is not None and twin.said.tone == "busy" else over.set()
     twin.begin(View(flags={"memfd-background-copy": False}))
-    await asyncio.wait_for(over.wait(), 50)
+    async with asyncio.timeout(50):
+        await over.wait()
     assert twin.said is None
     assert {punch: view.ended.verdict for punch, view in twin.arms.items() if view.ended} == {
         False: "held",

@@ -137,6 +137,22 @@ async def test_a_run_cancelled_as_its_node_starts_forgets_no_process(runs: Any) 
     runs.assert_nothing_is_left()
 
 
+@pytest.mark.parametrize("request_", ["pause", "checkpoint", "resume"])
+async def test_an_interrupt_that_comes_just_as_a_request_ends_is_not_lost(
+    runs: Any, monkeypatch: pytest.MonkeyPatch, request_: str
+) -> None:
+    async with runs.drill() as drill:
+        answered = asyncio.get_running_loop().create_future()
+        monkeypatch.setattr(drill._node, "ask", lambda *_, **__: answered)
+        task = asyncio.ensure_future(getattr(drill, request_)(["web-0"]))
+        await asyncio.sleep(0)
+        answered.set_result(None)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        monkeypatch.undo()
+
+
 async def test_a_teardown_cancelled_again_and_again_runs_to_its_end(runs: Any) -> None:
     drill = await runs.drill().__aenter__()
     await drill.tick()

@@ -81,7 +81,8 @@ async def test_a_sandbox_whose_copy_is_held_can_be_killed(tmp_path: pathlib.Path
         await drill.pace("web-0", held=True)
         pausing = asyncio.create_task(drill.pause(["web-0"]))
         await until(drill, waits_for("chunk", {0}))
-        await asyncio.wait_for(drill.kill(["web-0"]), 20)
+        async with asyncio.timeout(20):
+            await drill.kill(["web-0"])
         await pausing
         assert drill.view().sandboxes["web-0"].state == "killed"
         assert not drill.view().sandboxes["web-0"].pace.set

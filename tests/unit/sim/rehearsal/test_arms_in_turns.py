@@ -41,7 +41,8 @@ async def test_no_step_of_one_arm_overlaps_one_of_the_other_and_each_waits_for_i
     told: list[str] = []
     first = beginners(STEPS)
     turns = Turns(first)
-    await asyncio.wait_for(side_by_side(arm(turns, "off", first, told), arm(turns, "on", first, told)), 20)
+    async with asyncio.timeout(20):
+        await side_by_side(arm(turns, "off", first, told), arm(turns, "on", first, told))
     assert told[::2] == told[1::2]  # begun and ended, with nothing between
     other: dict[Arm, Arm] = {"on": "off", "off": "on"}
     assert told[::2] == [f"{name} {index}" for index, begins in enumerate(first) for name in (begins, other[begins])]
@@ -51,7 +52,8 @@ async def test_where_one_arm_stops_the_other_is_not_left_waiting() -> None:
     told: list[str] = []
     first = beginners(STEPS)
     turns = Turns(first)
-    await asyncio.wait_for(side_by_side(arm(turns, "off", first, told), arm(turns, "on", first, told, stop=3)), 20)
+    async with asyncio.timeout(20):
+        await side_by_side(arm(turns, "off", first, told), arm(turns, "on", first, told, stop=3))
     assert "on 3" in told
     assert "off 5" not in told
 

@@ -105,7 +105,8 @@ async def test_before_the_end_what_is_held_is_let_go_and_what_waits_is_dropped()
     live.ask(request("a"))
     live.ask(request("b"))
     await settle()
-    await asyncio.wait_for(live.no_more_requests(), 10)
+    async with asyncio.timeout(10):
+        await live.no_more_requests()
     await settle()
     assert drill.asked == ["a", "pace of *"]
 

@@ -69,7 +69,8 @@ async def run(twin: Twin) -> list[str]:
 
     twin.told = tell
     twin.begin(View())
-    await asyncio.wait_for(over.wait(), 20)
+    async with asyncio.timeout(20):
+        await over.wait()
     return told
 
 
