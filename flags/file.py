@@ -20,26 +20,19 @@ POLL_SECONDS = 0.05
 class FileFlags(Evaluator):
     """A FlagClient over a file: {"flags": {KEY: FLAG}, "segments": {...}}, each in LaunchDarkly's JSON form.
 
-    A file that is missing or bad at start raises UserError, every mistake on a line of its own. Later the last
-    good content stays in force, and the status is INTERRUPTED with the same lines, until the file is good again.
-    Where the first content `may_wait`, a bad start has the safe values, and the status INITIALIZING with those lines.
+    Where it is missing or bad, the last good content stays in force until it is good again, and the status is
+    INTERRUPTED, with every mistake on a line of its own. At the start, where there is none to stay, each flag has its
+    safe value, and the status is INITIALIZING with those lines.
     """
 
-    def __init__(self, path: Path, poll: float = POLL_SECONDS, *, may_wait: bool = False) -> None:
+    def __init__(self, path: Path, poll: float = POLL_SECONDS) -> None:
         """Follow the file by its name, looking every `poll` seconds."""
         self._path = path
         self._lock = RLock()  # a subscriber may refresh
         self._seen = _look(path)
-        self._source, refused = InProcessSource(), ""
-        try:
-            self._source = InProcessSource(*_load(path, self._seen))
-        except UserError as error:
-            if not may_wait:
-                raise
-            refused = str(error)
+        self._source = InProcessSource()
         super().__init__(self._source)
-        if refused:
-            self._source.interrupt(refused)
+        self._take(self._seen)
         self._closed = Event()
         self._poller = Thread(target=self._follow, args=(poll,), name="flags.file", daemon=True)
         self._poller.start()

@@ -25,8 +25,8 @@ from sim.distributions import Counts, Distribution, Percentiles, Shares, Sizes
 from sim.figures import Figure
 from sim.fleet_spec import PageSize, Slug
 from sim.rehearsal.propagation import Propagation
-from sim.scenario_sources import ScenarioError, read_text, what_else
-from sim.strict import Finding, Strict, finding, findings
+from sim.scenario_sources import ScenarioError, read_text, refuse_another_kind
+from sim.strict import Finding, Strict, findings
 from sim.units import HUGE_PAGE, Duration, Percent, Size, format_size, show
 from sim.yaml_positions import Document, parse
 
@@ -158,8 +158,7 @@ def load_text(text: str, path: pathlib.Path) -> Fleet:
     """Check the text of one; `path` names it in messages."""
     document = parse(text)
     found = [Finding(*problem.position, "", problem.message) for problem in document.problems]
-    if other := what_else("fleet", document.data):
-        raise ScenarioError(f"{path}:{finding(document, ('kind',), f'{other} {path}')}")
+    refuse_another_kind("fleet", document, path)
     fleet, mistakes = _checked(document) if document.data is not None else (None, [])
     if fleet is None or found:
         raise ScenarioError("\n".join(f"{path}:{each}" for each in sorted({*found, *mistakes})))

@@ -65,9 +65,9 @@ def _pausing_of(node: Node) -> Pausing:
     """The sound engine's pauses, unless the scenario asks for a wrong engine: only then is one loaded."""
     if node.config.mutant is None and node.config.profile is None:
         return Pausing(node)
-    from sim.mutants.pauses import pausing_of
+    from sim.mutants.pauses import wrong_pausing
 
-    return pausing_of(node)
+    return wrong_pausing(node)
 
 
 class Node:

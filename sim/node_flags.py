@@ -97,5 +97,5 @@ def _open(config: NodeConfig) -> Evaluator:
     if config.launchdarkly:
         return LaunchDarklyFlags()
     if config.flag_file is not None:
-        return FileFlags(Path(config.flag_file), may_wait=True)  # a node that starts again may find it torn
+        return FileFlags(Path(config.flag_file))
     return MemoryFlags(config.inline_flags or {})

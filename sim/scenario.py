@@ -32,7 +32,7 @@ from sim.flag_values import SETTINGS, FlagValues, ServedFlags, served
 from sim.fleet_spec import Group, Node, SandboxSpec, Slug, Workload, sandbox_specs
 from sim.mutants.spec import Engine
 from sim.scenario_checks import cross_checks
-from sim.scenario_sources import ScenarioError, read_source, read_text, what_else
+from sim.scenario_sources import ScenarioError, read_source, read_text, refuse_another_kind
 from sim.scenario_text import scenario_text
 from sim.scenario_values import UNRESOLVED, Draft, Matrix, Scalar, Variables, expand, title, with_references
 from sim.steps import (
@@ -58,7 +58,7 @@ from sim.steps import (
     Tick,
     Wait,
 )
-from sim.strict import Finding, Strict, finding, findings
+from sim.strict import Finding, Strict, findings
 from sim.swarm import Swarm, check_memory
 from sim.yaml_positions import Document, Origin, Path, Position, parse
 
@@ -285,9 +285,7 @@ def _scenarios(text: str, path: pathlib.Path, given: Mapping[str, str]) -> list[
     source = read_source(text, path)
     if not source.readable:
         raise _mistakes(path, source.found)
-    data = source.document.data
-    if other := what_else("scenario", data):
-        raise _mistakes(path, [finding(source.document, ("kind",), f"{other} {path}")])
+    refuse_another_kind("scenario", source.document, path)
     drafts, mistakes = expand(source.document, given)
     found, made = {*source.found, *mistakes}, []
     for draft in drafts:

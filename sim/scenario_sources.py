@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.errors import UserError
-from sim.strict import Finding
+from sim.strict import Finding, finding
 from sim.yaml_positions import Document, Origin, Path, parse
 
 NOT_INHERITED = ("name", "extends")
@@ -48,15 +48,18 @@ def read_text(path: pathlib.Path) -> str:
         raise ScenarioError(f"{path}:1:1: error: not UTF-8 at byte {error.start}; save it as UTF-8") from None
 
 
-def what_else(wanted: str, data: Any) -> str | None:
-    """What a document is that is no `wanted` (scenario, plan, fleet), and the command that takes it; None: unknown."""
+def refuse_another_kind(wanted: str, document: Document, path: pathlib.Path) -> None:
+    """ScenarioError, with the command that takes it, for a document that is known to be no `wanted` of _KINDS."""
+    data = document.data
     if not isinstance(data, dict):
-        return None
+        return
     steps = data.get("steps")
     weighs = isinstance(steps, list) and any(isinstance(each, dict) and "setWeight" in each for each in steps)
     kind = str(data.get("kind", "plan" if weighs else "scenario" if steps else ""))
     what, command = _KINDS.get(kind, ("", ""))
-    return f"{what} is no {wanted}; use: snapdrill {command}" if what and kind != wanted else None
+    if what and kind != wanted:
+        told = finding(document, ("kind",), f"{what} is no {wanted}; use: snapdrill {command} {path}")
+        raise ScenarioError(f"{told.file or path}:{told}")
 
 
 def read_source(text: str, path: pathlib.Path) -> Source:

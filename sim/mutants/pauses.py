@@ -1,4 +1,4 @@
-"""Wrong engines whose fault lies in what the node makes of a pause, and the one place where an engine is chosen."""
+"""Wrong engines whose fault lies in what the node makes of a pause; the choice of one."""
 
 from __future__ import annotations
 
@@ -80,11 +80,9 @@ PAUSES: dict[str, type[Pausing]] = {
 }
 
 
-def pausing_of(node: Node) -> Pausing:
-    """The pauses of this node: by the sound engine, unless its scenario asks for a wrong one."""
+def wrong_pausing(node: Node) -> Pausing:
+    """The pauses of a node whose scenario asks for a wrong engine: a mutant, or else a profile."""
     config = node.config
-    if config.profile is not None:
-        return PullRequestPausing(node, frozenset(SWITCHES) - set(config.mended))
     if config.mutant is None:
-        return Pausing(node)
+        return PullRequestPausing(node, frozenset(SWITCHES) - set(config.mended))
     return PAUSES[config.mutant](node) if config.mutant in PAUSES else Pausing(node, ACTS[config.mutant])

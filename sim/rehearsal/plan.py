@@ -19,7 +19,7 @@ from sim.rehearsal.measures import MEASURES
 from sim.rehearsal.plan_steps import AnyPlanStep, Camel
 from sim.rehearsal.propagation import Propagation
 from sim.scenario import FlagFile, Flags, FlagSource, source_of
-from sim.scenario_sources import ScenarioError, read_text, what_else
+from sim.scenario_sources import ScenarioError, read_text, refuse_another_kind
 from sim.strict import findings
 from sim.units import Duration, show
 from sim.yaml_positions import Document, Origin, Path, parse
@@ -185,11 +185,10 @@ def load_plan_text(text: str, path: pathlib.Path) -> Plan:
     """Check the text of a plan; `path` names it in messages."""
     from sim.rehearsal.plan_checks import plan_checks
     from sim.rehearsal.plan_fleet import fleet_of, put
-    from sim.strict import Finding, finding
+    from sim.strict import Finding
 
     document = parse(text)
-    if other := what_else("plan", document.data):
-        raise ScenarioError(f"{path}:{finding(document, ('kind',), f'{other} {path}')}")
+    refuse_another_kind("plan", document, path)
     found = {Finding(*each.position, "", each.message) for each in document.problems}
     plan = None
     if not found or document.data is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sim.report import words
 from sim.tui import stacked
-from sim.tui.spans import Piece, Span, Spans, Tone, fit, line_of
+from sim.tui.spans import Piece, Span, Spans, Tone, fit, line_of, width
 from sim.tui.two_pauses import GAP
 from sim.view import View
 
@@ -55,7 +55,7 @@ def _head(found: Mapping[bool, Arm], said: Span | None, cells: int) -> Spans:
     of = f"this fleet, seed {run.seed}, paused once" if run else "this fleet and seed"
     pieces = [Piece(0, (Span(" twin ", "title"), Span(of, "muted")))]
     if said is not None:
-        room = cells - sum(len(span.text) for span in pieces[0].spans) - 4
+        room = cells - width(pieces[0].spans) - 4
         pieces.append(Piece(0, fit((said,), min(room, len(said.text)))))
     elif len(found) == 2:
         off, on = found[False].peak, found[True].peak
