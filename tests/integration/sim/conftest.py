@@ -26,7 +26,7 @@ from flags.memory import MemoryFlags
 from sim import events
 from sim.drill import Drill
 from sim.guest import GuestSpec
-from sim.guest_handle import Guest, ZygoteLink, open_zygote
+from sim.guest_handle import Guest, GuestError, ZygoteLink, open_zygote
 from sim.known import known as told_of
 from sim.ledger import EVENTS_FILE, Entry, Follower, Ledger
 from sim.node import Node
@@ -316,6 +316,15 @@ class Zygote:
         guest = link.spawn(spec)
         self.guests.append(guest)
         return guest
+
+    def answer_too_late(self, link: ZygoteLink, name: str) -> None:
+        """A guest is asked for, and its answer comes when nobody waits for it any more."""
+        self.process.send_signal(signal.SIGSTOP)
+        link._connection.settimeout(0.1)
+        with pytest.raises(GuestError, match="does not answer"):
+            self.newborn(link, name)
+        self.process.send_signal(signal.SIGCONT)
+        link._connection.settimeout(10)
 
     def descriptors(self) -> list[str]:
         """What its open fds are."""

@@ -6,7 +6,6 @@ import asyncio
 import ctypes
 import errno
 import os
-import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from flags.inline import flag_from
 from sim import events
 from sim.failures import raise_failures
 from sim.faults import Fault
-from sim.guest_handle import Guest, GuestError
+from sim.guest_handle import Guest
 from sim.node_link import NodeFailedError
 from sim.places import AtChunk
 from sim.track import Pace
@@ -240,12 +239,7 @@ def test_a_late_guest_that_does_not_die_is_no_fault_of_the_one_that_is_asked_for
 ) -> None:
     zygote = zygotes()
     link = zygote.connect()
-    zygote.process.send_signal(signal.SIGSTOP)
-    link._connection.settimeout(0.1)
-    with pytest.raises(GuestError, match="does not answer"):
-        zygote.spawn(link, "web-0.1")
-    zygote.process.send_signal(signal.SIGCONT)
-    link._connection.settimeout(10)
+    zygote.answer_too_late(link, "web-0.1")
 
     def outlive(guest: Guest) -> None:
         raise FreezeError(f"{guest.name}: the guest did not die within 10 s")

@@ -143,12 +143,7 @@ def test_a_zygote_that_does_not_obey_is_killed(zygotes: Zygotes, monkeypatch: py
 def test_a_late_answer_is_not_taken_for_another_guest(zygotes: Zygotes, monkeypatch: pytest.MonkeyPatch) -> None:
     zygote = zygotes()
     link = zygote.connect()
-    zygote.process.send_signal(signal.SIGSTOP)
-    link._connection.settimeout(0.1)
-    with pytest.raises(GuestError, match="does not answer"):
-        zygote.spawn(link, "web-0.1")
-    zygote.process.send_signal(signal.SIGCONT)
-    link._connection.settimeout(10)
+    zygote.answer_too_late(link, "web-0.1")
     (guest,) = zygote.spawn(link, "web-1.1")
     assert guest.name == "web-1.1"
     link._connection.close()
