@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    BaseModel,
     Field,
     PlainValidator,
     PrivateAttr,
@@ -383,18 +384,18 @@ def json_schema() -> dict[str, Any]:
     What a file does not say itself it may extend, and a reference may stand for any value.
     """
     schema = Scenario.model_json_schema()
-    forms = [_step_form(kind, schema["$defs"]) for kind in STEPS]
+    forms = [step_form(kind, step, BODIES.get(kind), schema["$defs"]) for kind, step in STEPS.items()]
     schema["properties"]["steps"]["items"] = {"oneOf": forms}
     schema["anyOf"] = [{"required": schema["required"]}, {"required": ["name", "extends"]}]
     schema["required"] = ["name"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **with_references(schema)}
 
 
-def _step_form(kind: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    """A step as it is written: one key and its settings."""
-    name = STEPS[kind].__name__
+def step_form(kind: str, step: type[BaseModel], body_of: str | None, definitions: dict[str, Any]) -> dict[str, Any]:
+    """A step as it is written: one key and its settings, or what its field `body_of` holds."""
+    name = step.__name__
     definitions[name]["properties"].pop("kind")
     body = {"$ref": f"#/$defs/{name}"}
-    if kind in BODIES:
-        body = definitions.pop(name)["properties"][BODIES[kind]]
+    if body_of is not None:
+        body = definitions.pop(name)["properties"][body_of]
     return {"type": "object", "properties": {kind: body}, "required": [kind], "additionalProperties": False}

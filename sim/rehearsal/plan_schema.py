@@ -7,12 +7,14 @@ from typing import Any
 from sim.event_schema import DRAFT
 from sim.rehearsal.plan import Plan
 from sim.rehearsal.plan_steps import PLAN_STEPS
+from sim.scenario import step_form
 
 
 def plan_schema() -> dict[str, Any]:
     """Of a plan; sizes, shares and durations are strings with a pattern, a step is one key and its settings."""
     schema = Plan.model_json_schema()
-    forms = [_step_form(kind, schema["$defs"]) for kind in PLAN_STEPS]
+    bodies = {"setWeight": "weight"}
+    forms = [step_form(kind, step, bodies.get(kind), schema["$defs"]) for kind, step in PLAN_STEPS.items()]
     schema["properties"]["steps"]["items"] = {"oneOf": forms}
     file = {"type": "string", "description": "A fleet file (`kind: fleet`), relative to the plan's folder."}
     schema["properties"]["fleet"] = {"anyOf": [schema["properties"]["fleet"], file]}
@@ -24,12 +26,3 @@ def fleet_schema() -> dict[str, Any]:
     from sim.fleet_file import Fleet
 
     return {"$schema": DRAFT, **Fleet.model_json_schema()}
-
-
-def _step_form(kind: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    name = PLAN_STEPS[kind].__name__
-    definitions[name]["properties"].pop("kind")
-    body = {"$ref": f"#/$defs/{name}"}
-    if kind == "setWeight":
-        body = definitions.pop(name)["properties"]["weight"]
-    return {"type": "object", "properties": {kind: body}, "required": [kind], "additionalProperties": False}
