@@ -23,7 +23,7 @@ class NodeMemory:
         self._caches: dict[str, int] = {}
         self._page_cache: dict[str, int] = {}
         self._lock = threading.Lock()
-        self._peak = 0
+        self._peaks = (0, 0)  # as last told: without what is page cache of finished builds, and with it
         self._last = (0, 0, 0, 0)
         self._told_at = 0.0
 
@@ -51,11 +51,11 @@ class NodeMemory:
     def _maybe_tell(self, *, force: bool = False) -> None:
         guests, caches = sum(self._guests.values()), sum(self._caches.values())
         hugetlb, page_cache = sum(self._hugetlb.values()), sum(self._page_cache.values())
-        total = guests + caches + hugetlb
+        totals = (guests + caches + hugetlb, guests + caches + hugetlb + page_cache)
         sums, now = (guests, caches, hugetlb, page_cache), time.monotonic()
-        is_peak = total >= self._peak + _STEP
+        is_peak = any(total >= peak + _STEP for total, peak in zip(totals, self._peaks, strict=True))
         if sums == self._last or not (force or is_peak or now - self._told_at > _INTERVAL):
             return
-        self._peak = max(self._peak, total)
+        self._peaks = (max(totals[0], self._peaks[0]), max(totals[1], self._peaks[1]))
         self._last, self._told_at = sums, now
         self._tell(MemorySampled(guests, caches, self._planned(), hugetlb, page_cache))

@@ -88,3 +88,15 @@ def test_a_guest_or_cache_that_is_gone_counts_nothing(memory: NodeMemory, told: 
     memory.set(cache=("web-0.p1", 0))
     memory.tell_now()
     assert told[-1] == MemorySampled(8 * MIB, 0, 99)
+
+
+def test_a_new_peak_that_counts_finished_builds_is_told_at_once_too(
+    memory: NodeMemory, told: list[MemorySampled]
+) -> None:
+    memory.set(cache=("web-0.p1", 8 * MIB))
+    memory.finished("web-0.p1")
+    memory.set(guest=("web-0", 0))
+    told.clear()
+    memory.set(cache=("web-1.p1", 8 * MIB))
+    memory.set(cache=("web-1.p1", 12 * MIB))
+    assert [each.page_cache + each.guests + each.caches for each in told] == [28 * MIB]
