@@ -28,7 +28,7 @@ format: $(READY)  ## format the code and fix what the linter can fix
 	$(BIN)/ruff check --fix
 
 pictures: $(READY)  ## draw the pictures of the README again, from the running screen
-	$(BIN)/python -m sim.tui.export sim/tui/pictures
+	$(BIN)/python -m sim.tui.pictures docs/pictures
 
 wheel: $(READY)  ## build the wheel, shipped scenarios included, into dist/
 	rm -rf build/lib

@@ -17,9 +17,9 @@ from engine.cache import Cache
 from engine.effects import Effects, Memory
 from engine.errors import EngineError
 from engine.events import ChunkPublished, ChunkPunched, CleanPagesPunched, Emit, PunchFailed, Retried
+from engine.incarnation import PunchPermit
 from engine.memfd import Memfd
 from engine.meter import PeakMeter
-from engine.permit import PunchPermit
 from engine.plan import PausePlan
 from engine.ranges import Chunk, whole_pages
 

@@ -12,8 +12,7 @@ from pyroaring import BitMap
 
 from engine import linux
 from engine.incarnation import GuestProcess
-from engine.memfd import Memfd
-from engine.process_memory import ProcessMemory
+from engine.memfd import Memfd, ProcessMemory
 from engine.ranges import Blocks, from_ranges
 
 RESIDENT = "resident-blocks"

@@ -10,10 +10,8 @@ from engine import dirty as dirty_set
 from engine.cache import Cache
 from engine.dedup import Compared, ReadSpan
 from engine.dirty import DirtySet, Tracker
-from engine.incarnation import GuestProcess
-from engine.memfd import Memfd
-from engine.permit import CondemnedRecords, PunchPermit
-from engine.process_memory import ProcessMemory
+from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
+from engine.memfd import Memfd, ProcessMemory
 from engine.ranges import Chunk
 from engine.snapshot import Build, Header, write_header
 

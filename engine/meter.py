@@ -6,8 +6,7 @@ import threading
 from dataclasses import dataclass
 
 from engine.cache import Cache
-from engine.memfd import Memfd
-from engine.process_memory import ProcessMemory
+from engine.memfd import Memfd, ProcessMemory
 
 _READINGS = 8
 

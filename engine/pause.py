@@ -34,12 +34,10 @@ from engine.events import (
     Scanned,
     ignore,
 )
-from engine.incarnation import GuestProcess
-from engine.memfd import Memfd
+from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
+from engine.memfd import Memfd, ProcessMemory
 from engine.meter import PeakMeter
-from engine.permit import CondemnedRecords, PunchPermit
 from engine.plan import MemoryFacts, PauseOptions, PausePlan
-from engine.process_memory import ProcessMemory
 from engine.ranges import chunks, in_smaller_blocks
 from engine.resume import open_chain
 from engine.snapshot import PARENTS, Header, check_build, parents_of, pinning, write_attachments

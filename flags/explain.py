@@ -1,15 +1,14 @@
-"""Why one sandbox gets the value it gets: LaunchDarkly's own evaluation, told in words."""
+"""Why one sandbox gets its value."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flags.bucket import Landing, landing
 from flags.catalog import FLAGS, Flag
-from flags.clauses import rollout_words, rule_words, target_words
 from flags.decision import Evaluation
 from flags.launchdarkly import Evaluator, InProcessSource, Items, make_context
 from flags.problem import objects
@@ -129,3 +128,111 @@ def _unmatched(flag: Mapping[str, Any]) -> str:
     ]
     missed = [*(f"target {each}" for each in targets), *(f"rule {i} ({each})" for i, each in enumerate(rules, 1))]
     return f"no match: {'; '.join(missed)}; everybody else" if missed else "everybody"
+
+
+_OPERATORS = {
+    "in": ("is", "is not"),
+    "startsWith": ("starts with", "does not start with"),
+    "endsWith": ("ends with", "does not end with"),
+    "contains": ("contains", "does not contain"),
+    "matches": ("matches", "does not match"),
+    "lessThan": ("is less than", "is not less than"),
+    "lessThanOrEqual": ("is at most", "is not at most"),
+    "greaterThan": ("is more than", "is not more than"),
+    "greaterThanOrEqual": ("is at least", "is not at least"),
+    "before": ("is before", "is not before"),
+    "after": ("is after", "is not after"),
+    "semVerEqual": ("is version", "is not version"),
+    "semVerLessThan": ("is older than version", "is not older than version"),
+    "semVerGreaterThan": ("is newer than version", "is not newer than version"),
+}
+
+
+def clause_words(clause: Mapping[str, Any]) -> str:
+    """`team key is "acme" or "apex"`."""
+    values = clause.get("values")
+    said = " or ".join(json.dumps(each) for each in values) if isinstance(values, list) and values else "nothing"
+    negate = bool(clause.get("negate"))
+    if clause.get("op") == "segmentMatch":
+        return f"{'not ' if negate else ''}in the segment {said}"
+    if clause.get("attribute") == "kind" and clause.get("op") == "in":
+        return f"{'without' if negate else 'with'} the kind {said}"
+    kind, attribute, operator = clause.get("contextKind") or "user", clause.get("attribute"), str(clause.get("op"))
+    verb = _OPERATORS.get(operator, (operator, f"not {operator}"))[negate]
+    return f"{kind} {attribute} {verb} {said}"
+
+
+def rule_words(rule: Mapping[str, Any]) -> str:
+    """Its clauses, all of which must match; a rule without any matches everybody."""
+    return " and ".join(clause_words(clause) for _, clause in objects(rule, "clauses")) or "everybody"
+
+
+def target_words(target: Mapping[str, Any]) -> str:
+    """`sandbox key is "web-0"`."""
+    as_clause = {"attribute": "key", "op": "in", "values": target.get("values")}
+    return clause_words({**as_clause, "contextKind": target.get("contextKind")})
+
+
+def rollout_words(rollout: Mapping[str, Any], variations: list[Any]) -> str:
+    """`false for 50 %, true for 50 %, by sandbox key`."""
+    entries = rollout["variations"]
+    shares = ", ".join(
+        f"{json.dumps(variations[entry['variation']])} for {entry['weight'] / 1000:g} %" for entry in entries
+    )
+    return f"{shares}, by {rollout.get('contextKind') or 'user'} {rollout.get('bucketBy') or 'key'}"
+
+
+_LONGEST = 0xFFFFFFFFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """`bucket` is from 0 to 1, None where the context lacks the rollout's kind; `by` says what was hashed.
+
+    The entry served covers buckets from `low` up to `high`, where the weights leave it.
+    """
+
+    kind: str
+    by: str
+    hashed: str | None
+    bucket: float | None
+    entry: int
+    low: float
+    high: float
+
+
+def bucket_of(key: str, salt: str, value: str, seed: int | None = None) -> float:
+    """From 0 to 1: the first 60 bits of SHA-1 (SDK evaluator, bucket_context); with a seed, key and salt count not."""
+    prefix = f"{key}.{salt}" if seed is None else str(seed)
+    digest = hashlib.sha1(f"{prefix}.{value}".encode(), usedforsecurity=False).hexdigest()
+    return int(digest[:15], 16) / _LONGEST
+
+
+def landing(flag: Mapping[str, Any], rollout: Mapping[str, Any], context: Mapping[str, Any]) -> Landing:
+    """Where a context (to_context()'s data) lands in one rollout of a flag."""
+    kind = rollout.get("contextKind") or "user"
+    experiment = rollout.get("kind") == "experiment"
+    by = "key" if experiment else str(rollout.get("bucketBy") or "key").removeprefix("/")
+    part = context.get(kind)
+    hashed = None if part is None else _hashable(part.get(by))
+    bucket = None if part is None else 0.0
+    if hashed is not None:
+        bucket = bucket_of(flag["key"], str(flag.get("salt") or ""), hashed, rollout.get("seed"))
+    entry, low, high = _entry(rollout["variations"], bucket)
+    return Landing(kind, by, hashed, bucket, entry, low, high)
+
+
+def _hashable(value: Any) -> str | None:
+    """Text and whole numbers; anything else lands in bucket 0."""
+    return str(value) if isinstance(value, str) or type(value) is int else None
+
+
+def _entry(entries: list[dict[str, Any]], bucket: float | None) -> tuple[int, float, float]:
+    """The entry whose share holds the bucket: the first without a bucket, the last past all shares."""
+    low = 0.0
+    for index, entry in enumerate(entries):
+        high = low + entry["weight"] / 100_000
+        if bucket is None or bucket < high or index == len(entries) - 1:
+            return index, low, high if bucket is None or bucket < high else 1.0
+        low = high
+    raise ValueError("a rollout has at least one entry")

@@ -29,10 +29,9 @@ from ldclient.versioned_data_kind import FEATURES, SEGMENTS, VersionedDataKind
 
 from engine.errors import UserError
 from flags.catalog import CATALOG, Flag
-from flags.client import SourceStatus
+from flags.client import SourceStatus, Versions
 from flags.context import SandboxAttributes, to_context
 from flags.decision import Decision, Evaluation
-from flags.versions import Versions
 
 Items = Mapping[str, Mapping[str, Any]]
 """Flags or segments in LaunchDarkly's JSON form, by key. `version` may be left out."""

@@ -1,4 +1,4 @@
-"""Mistakes in a flag file, those included that LaunchDarkly accepts and a destructive flag must not have."""
+"""Lint: shape and the whole."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flags.catalog import FLAGS, did_you_mean
+from flags.catalog import CATALOG, DEDUP, FLAGS, PUNCH, USE_MEMFD, Value, did_you_mean, is_on
 from flags.document import Document, Path, Position, parse
-from flags.lint_pause_path import combinations
-from flags.lint_references import prerequisites, segments
-from flags.lint_rollouts import served
-from flags.lint_shape import shape
-from flags.problem import Flags, Problem, Severity, objects
+from flags.lint_meaning import prerequisites, reachable, segments, served
+from flags.problem import Flags, Problem, Severity, index_problem, objects
 
 SECTIONS = ("flags", "segments")
 
@@ -148,3 +145,112 @@ def _unknown(flags: dict[str, Any], required: Mapping[str, Any]) -> Iterator[Pro
             f" and {len(far) - 5} more" * (len(far) > 5)
         )
         yield Problem(("flags", far[0]), message, "no pause asks for them", "leave them, or take them out", "warning")
+
+
+_MALFORMED = "LaunchDarkly calls the flag malformed and serves the code's default, whatever the flag says"
+_REFUSED = "LaunchDarkly refuses the whole set of flags, and the last one stays in force"
+
+
+def shape(path: Path, key: str, flag: Mapping[str, Any]) -> Iterator[Problem]:
+    """What must be right before anything else can be said of a flag."""
+    variations = flag.get("variations")
+    if not isinstance(variations, list) or not variations:
+        fix = 'write "variations": [false, true]'
+        yield Problem((*path, "variations"), f'"{key}" has no variations', _MALFORMED, fix)
+        return
+    if key in FLAGS:
+        yield from _types(path, key, variations)
+    if not isinstance(flag.get("on"), bool):
+        fix = 'write "on": true or "on": false'
+        yield Problem((*path, "on"), f'"{key}" is neither on nor off', "anything but false may count as on", fix)
+    if flag.get("offVariation") is not None:
+        yield from index_problem((*path, "offVariation"), flag["offVariation"], variations, _MALFORMED)
+    for name in ("targets", "contextTargets"):
+        for index, target in objects(flag, name):
+            yield from index_problem((*path, name, index, "variation"), target.get("variation"), variations, _MALFORMED)
+    yield from _served((*path, "fallthrough"), flag.get("fallthrough"), variations)
+    for index, rule in objects(flag, "rules"):
+        yield from _served((*path, "rules", index), rule, variations)
+
+
+def _types(path: Path, key: str, variations: list[Any]) -> Iterator[Problem]:
+    known = FLAGS[key]
+    for index, value in enumerate(variations):
+        if known.accepted(value) is None:
+            what, fix = ("boolean", "write true or false") if known.type == "boolean" else _object_words(key)
+            message = f"variation {json.dumps(value)} is not a{'n' * (what[0] in 'aeiou')} {what}"
+            production = "the SDK checks no types: code that asks only whether it is truthy takes it for true"
+            yield Problem((*path, "variations", index), message, production, fix)
+
+
+def _object_words(key: str) -> tuple[str, str]:
+    forms = ", ".join(f"{each.name}: {_KINDS[type(each.default)]}" for each in FLAGS[key].settings)
+    return "object of its settings", f'write {{"enabled": true}}; settings are {forms}'
+
+
+_KINDS = {bool: "true or false", int: "a number from 0"}
+
+
+def _served(path: Path, served: Any, variations: list[Any]) -> Iterator[Problem]:
+    """A fallthrough or a rule: exactly one of a variation and a rollout."""
+    if not isinstance(served, dict) or ("variation" in served) == ("rollout" in served):
+        fix = 'write "variation" or "rollout"'
+        yield Problem(path, "neither one variation nor one rollout is served", _MALFORMED, fix)
+    elif "variation" in served:
+        yield from index_problem((*path, "variation"), served["variation"], variations, _MALFORMED)
+    elif not isinstance(served["rollout"], dict) or not objects(served["rollout"], "variations"):
+        yield Problem((*path, "rollout"), "the rollout has no variations", _MALFORMED, "list variations with weights")
+    else:
+        for index, entry in objects(served["rollout"], "variations"):
+            yield from _entry((*path, "rollout", "variations", index), entry, variations)
+
+
+def _entry(path: Path, entry: Mapping[str, Any], variations: list[Any]) -> Iterator[Problem]:
+    yield from index_problem((*path, "variation"), entry.get("variation"), variations, _MALFORMED)
+    weight = entry.get("weight")
+    if type(weight) is not int or not 0 <= weight <= 100_000:
+        message = f"weight {json.dumps(weight)} is not an integer from 0 to 100000"
+        yield Problem((*path, "weight"), message, _REFUSED, "write thousandths of a percent: 1000 is 1 %")
+
+
+IN_PLACE, INFLIGHT = "in-place-checkpoint", "memfd-dedup-inflight-serve"
+
+
+def combinations(sound: Flags) -> Iterator[Problem]:
+    """Judged by what each flag can serve to somebody: whether two of them meet in one sandbox is not known."""
+    values = {each.key: _values(each.key, sound) for each in CATALOG}
+    for each in CATALOG:
+        for needed in each.needs:
+            if each.key in sound and any(map(is_on, values[each.key])) and not any(map(is_on, values[needed])):
+                message = f'"{each.key}" has no effect: it needs "{needed}", which is never on'
+                fix = f'switch "{needed}" on, or this off'
+                yield Problem(("flags", each.key), message, "the flag does nothing", fix, "warning")
+    if any(map(is_on, values[PUNCH])):
+        yield from _with_punching(values)
+
+
+def _with_punching(values: dict[str, list[Value]]) -> Iterator[Problem]:
+    if not all(map(is_on, values[USE_MEMFD])):
+        message = f'"{PUNCH}" is void where "{USE_MEMFD}" is off'
+        production = "such a sandbox has no memfd: nothing is punched, and its pauses peak at about 2x"
+        fix = f'serve "{USE_MEMFD}" true to everybody who may punch'
+        yield Problem(("flags", USE_MEMFD), message, production, fix, "warning")
+    if any(map(is_on, values[IN_PLACE])):
+        message = f'"{PUNCH}" is void with "{IN_PLACE}"'
+        production = "an in-place checkpoint borrows the memory of a guest that goes on: it must never be punched"
+        fix = "count on punching at pauses only, or switch one of the two off"
+        yield Problem(("flags", IN_PLACE), message, production, fix, "warning")
+    if any(map(is_on, values[INFLIGHT])):
+        dedup = any(map(is_on, values[DEDUP]))
+        message = f'"{PUNCH}" is illegal with "{INFLIGHT}"' + ("" if dedup else f', once "{DEDUP}" is on')
+        production = "readers are served from the memory that is being punched: they would read zeros"
+        fix = f'switch "{INFLIGHT}" off for everybody who may punch'
+        yield Problem(("flags", INFLIGHT), message, production, fix, "error" if dedup else "warning")
+
+
+def _values(key: str, sound: Flags) -> list[Value]:
+    """What the flag can serve; its safe value where the file does not have it."""
+    if key not in sound:
+        return [FLAGS[key].safe]
+    accepted = [FLAGS[key].accepted(sound[key]["variations"][index]) for index in reachable(key, sound)]
+    return [value for value in accepted if value is not None]

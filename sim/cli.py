@@ -17,14 +17,15 @@ from collections.abc import Sequence
 import click
 
 from engine.errors import UserError
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
 
 _COMMANDS = pathlib.Path(__file__).parent / "commands"
 
 
 def command_names() -> list[str]:
     """One command a module of sim/commands/, sorted; `_` in a module's name is `-` in the command's."""
-    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules([str(_COMMANDS)]))
+    found = pkgutil.iter_modules([str(_COMMANDS)])
+    return sorted(module.name.replace("_", "-") for module in found if not module.ispkg)
 
 
 def short_help(name: str) -> str:

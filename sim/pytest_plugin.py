@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from sim.runner import RunResult
-    from sim.scenario import Scenario
+    from sim.files.scenario import Scenario
+    from sim.run.runner import RunResult
 
 _SCENARIO = re.compile(rb"^(fleet|extends|steps):", re.MULTILINE)
 _NO_SCENARIO = re.compile(rb"^kind:[ ]*(plan|fleet)\b", re.MULTILINE)
@@ -61,7 +61,7 @@ class ScenarioFile(pytest.File):
 
     def collect(self) -> Iterator[ScenarioItem]:
         from engine.errors import UserError
-        from sim.scenario import load_all
+        from sim.files.scenario import load_all
 
         try:
             scenarios = load_all(_as_written(self.path, self.config))
@@ -87,8 +87,8 @@ class ScenarioItem(pytest.Item):
     def runtest(self) -> None:
         from sim.report.failure import failure_block
         from sim.report.judgements import verdict_of, why
-        from sim.requirements import missing
-        from sim.runner import RunOptions, run_scenario
+        from sim.run.needs import missing
+        from sim.run.runner import RunOptions, run_scenario
 
         if reason := missing(self.scenario):
             pytest.skip(reason)
@@ -114,8 +114,8 @@ class ScenarioItem(pytest.Item):
         return self.config.invocation_params.dir / (given or "runs")
 
     def _keep(self, result: RunResult) -> None:
-        from sim.outputs import Outputs
         from sim.report.document import scenario_document
+        from sim.run.batch import Outputs
 
         Outputs().add(result, self.scenario.path, scenario_document(result.view))
         run, ended = result.view.run, result.view.ended

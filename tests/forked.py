@@ -10,20 +10,20 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from sim.fork_server import ForkServer
-from sim.node_server import NodeServer
-from sim.run_id import PLACEHOLDER, RUN_VARIABLE
+from sim.node.forked import ForkServer
+from sim.record.run_id import PLACEHOLDER, RUN_VARIABLE
+from sim.run.node_server import NodeServer
 
 if TYPE_CHECKING:
-    from sim.node_config import NodeConfig
-    from sim.node_link import NodeProcess
+    from sim.node.config import NodeConfig
+    from sim.run.node_link import NodeProcess
 
 # The servers end with the test process, which holds the only other end of their connection.
 STARTER = """
 import socket, sys
-from sim.zygote_server import start_zygotes
+from sim.node.forked import start_zygotes
 zygotes = start_zygotes()
-from sim.node_server import NodeServer
+from sim.run.node_server import NodeServer
 nodes = NodeServer.start(zygotes)
 socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b"up"], [nodes.fileno()])
 """

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
-    from sim.bench.report import Report
-    from sim.bench.rows import Row
+    from sim.rollout.bench import Row
+    from sim.rollout.bench_report import Report
 
 
 @click.command("bench")
@@ -65,8 +65,8 @@ def command(
     calibrate: Path | None,
 ) -> ExitCode:
     """Replaced by the module's docstring."""
-    from sim.bench.rows import rows as all_rows
-    from sim.outputs import check_writable
+    from sim.rollout.bench import rows as all_rows
+    from sim.run.batch import check_writable
 
     only = only or (("copy/full",) if calibrate else ())
     chosen = [row for row in all_rows() if row.is_selected(only)]
@@ -87,7 +87,7 @@ def _write_calibration(path: Path, chosen: list[Row], report: Report, cache_dir:
     """Beside what was measured, the same of small guests tells the fixed part of a pause."""
     from datetime import UTC, datetime
 
-    from sim.bench.calibration import SMALL, calibration, write
+    from sim.rollout.bench_report import SMALL, calibration, write
 
     small = _measure(chosen, rounds=report.rounds, size=SMALL, seed=report.seed, cache_dir=cache_dir)
     write(path, calibration(report, small, datetime.now(UTC)))
@@ -95,7 +95,7 @@ def _write_calibration(path: Path, chosen: list[Row], report: Report, cache_dir:
 
 
 def _size(text: str) -> int:
-    from sim.units import parse_size
+    from sim.files.units import parse_size
 
     try:
         size = parse_size(text)
@@ -108,22 +108,22 @@ def _size(text: str) -> int:
 
 def _measure(chosen: list[Row], *, rounds: int, size: int, seed: int, cache_dir: Path | None) -> Report:
     """Everything is put back when this returns or raises: folders, guests, the pool of 2 MiB pages."""
-    from sim.bench import conditions, hugetlb
-    from sim.bench import rounds as taking
-    from sim.bench.candidates import Bench
-    from sim.bench.report import Report
-    from sim.probe import host
-    from sim.units import HUGE_PAGE
+    from sim.files.units import HUGE_PAGE
+    from sim.rollout import bench, bench_host
+    from sim.rollout import bench_report as taking
+    from sim.rollout.bench_report import Report
+    from sim.rollout.bench_ways import Bench
+    from sim.run.host import host
 
-    conditions.require_memory(size, chosen)
+    bench.require_memory(size, chosen)
     huge = any(row.case.page_size == HUGE_PAGE for row in chosen)
     machine = host()
     with (
-        conditions.interrupts_between() as check,
-        conditions.destinations(cache_dir) as folders,
-        hugetlb.pool_of(size if huge else 0) as refusal,
+        bench.interrupts_between() as check,
+        bench.destinations(cache_dir) as folders,
+        bench_host.pool_of(size if huge else 0) as refusal,
     ):
-        left_out = {row: why for row in chosen if (why := conditions.reason_to_leave_out(row, size, folders, refusal))}
+        left_out = {row: why for row in chosen if (why := bench.reason_to_leave_out(row, size, folders, refusal))}
         measured = [row for row in chosen if row not in left_out]
         taken = taking.run(measured, Bench(size, folders), rounds, seed, _progress(check))
         _progress(check)("")

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
-    from sim.ledger import Entry
+    from sim.record.ledger import Entry
 
 
 @click.command("check")
@@ -32,23 +32,24 @@ def command(run: Path | None, trace_file: Path | None, as_json: bool) -> ExitCod
     if (run is None) == (trace_file is None):
         raise click.UsageError("give one of the two: RUN, or --trace FILE")
     if trace_file is not None:
-        from sim.trace.reading import read_trace
+        from sim.record.schema import read_trace
 
         read = read_trace(trace_file)
         return _judge(trace_file, read.entries, read.unknown, as_json=as_json)
-    from sim.stored_run import open_run
+    from sim.record.folder import open_run
 
     stored = open_run(run or Path())
     return _judge(stored.path, stored.entries, {}, as_json=as_json)
 
 
 def _judge(path: Path, entries: Sequence[Entry], unknown: Mapping[str, int], *, as_json: bool) -> ExitCode:
-    from sim import events, trace
+    from sim import rules
+    from sim.record import events
     from sim.report import rejudged
 
-    found = trace.rejudge(entries)
+    found = rules.rejudge(entries)
     complete = any(isinstance(entry.event, events.RunEnded) for entry in entries)
-    verdict = trace.verdict_of(found, complete=complete)
+    verdict = rules.verdict_of(found, complete=complete)
     if as_json:
         document = rejudged.document(str(path), found, verdict, len(entries), unknown)
         click.echo(json.dumps(document, indent=2))

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from engine.errors import EngineError, UserError
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
 
 
 @click.command("clean")
@@ -41,8 +41,8 @@ def command(runs_dir: Path, dry_run: bool) -> ExitCode:
 
 def _run_dirs(runs_dir: Path) -> Iterator[Path]:
     """`<name>/<stamp>-<seed>` each, also in a pool worker's own folder; `latest` leads to what is there anyway."""
-    from sim.cluster import SCRATCH
-    from sim.run_folder import RUN_FILE
+    from sim.record.folder import RUN_FILE
+    from sim.run.cases import SCRATCH
 
     try:
         found = [*runs_dir.glob(f"*/*/{RUN_FILE}"), *runs_dir.glob(f"{SCRATCH}*/*/*/{RUN_FILE}")]
@@ -56,18 +56,19 @@ def _clean(run_dir: Path, dry_run: bool) -> list[str]:
     import dataclasses
     import shutil
 
-    from sim import cluster, run_folder
+    from sim.record import folder, leftovers
+    from sim.run import cases
 
-    record = run_folder.read_record(run_dir)
+    record = folder.read_record(run_dir)
     if record.ended or record.runner_lives:
         return []
     if dry_run:
         return [
             f"{run_dir}: would end {each}"
-            for each in run_folder.leftovers(record, run_dir) or ["the record: nothing else is left"]
+            for each in leftovers.leftovers(record, run_dir) or ["the record: nothing else is left"]
         ]
-    ended = run_folder.end_leftovers(record, run_dir)
-    run_folder.write_record(run_dir, dataclasses.replace(record, ended=True))
-    if (worker := run_dir.parents[1]).name.startswith(cluster.SCRATCH):  # it keeps nothing
+    ended = leftovers.end_leftovers(record, run_dir)
+    folder.write_record(run_dir, dataclasses.replace(record, ended=True))
+    if (worker := run_dir.parents[1]).name.startswith(cases.SCRATCH):  # it keeps nothing
         shutil.rmtree(worker)
     return [f"{run_dir}: ended {each}" for each in ended or ["the record: nothing else was left"]]

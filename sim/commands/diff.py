@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
-    from sim.comparison import Comparison
+    from sim.report.comparison import Comparison
 
 _VERSION = 1
 
@@ -30,8 +30,8 @@ _VERSION = 1
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 def command(run_a: Path, run_b: Path, as_json: bool) -> int:
     """Compare; UserError where one cannot be read."""
-    from sim.comparison import compare
-    from sim.stored_run import open_run
+    from sim.record.folder import open_run
+    from sim.report.comparison import compare
 
     one, other = open_run(run_a), open_run(run_b)
     found = compare(one.entries, other.entries, (one.view, other.view))

@@ -15,24 +15,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
-    from sim.probe import Finding
+    from sim.run.host import Finding
 
 
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(as_json: bool) -> ExitCode:
     """HELD, or UNSUPPORTED where a required thing is missing."""
-    from sim import probe
+    from sim.run import host
 
-    found = probe.findings()
+    found = host.findings()
     if as_json:
         click.echo(json.dumps({"version": 1, "probes": [dataclasses.asdict(each) for each in found]}, indent=2))
     else:
         click.echo("\n".join(report(found)))
-    missing = any(each.required and each.available is probe.Available.NO for each in found)
+    missing = any(each.required and each.available is host.Available.NO for each in found)
     return ExitCode.UNSUPPORTED if missing else ExitCode.HELD
 
 

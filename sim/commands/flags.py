@@ -20,7 +20,7 @@ _MODULES = {
     "propagation": "propagation",
     "serve": "serve",
 }
-"""The commands, each with its module in sim/flag_commands/, where it has the module's name."""
+"""The commands, each with its module in sim/commands/flag/, where it has the module's name."""
 
 
 class _FlagCommands(click.Group):
@@ -33,7 +33,7 @@ class _FlagCommands(click.Group):
         if cmd_name not in _MODULES:
             return None
         name = _MODULES[cmd_name]
-        command: click.Command = getattr(importlib.import_module(f"sim.flag_commands.{name}"), name)
+        command: click.Command = getattr(importlib.import_module(f"sim.commands.flag.{name}"), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

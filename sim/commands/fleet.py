@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
 
 
 @click.group("fleet")
@@ -21,7 +21,7 @@ def command() -> None:
 
 
 def _bytes(_context: click.Context, _option: click.Parameter, text: str | None) -> int:
-    from sim.units import parse_size
+    from sim.files.units import parse_size
 
     try:
         return 0 if text is None else parse_size(text)
@@ -43,8 +43,8 @@ def import_table(table: Path, node_memory: int, hugetlb: int, scale: str, name: 
 
     Example: snapdrill fleet import fleet.csv --node-memory 64GiB > fleet.yaml
     """
-    from sim.fleet_file import load_text
-    from sim.fleet_import import fleet_text, read_table
+    from sim.files.fleet_file import load_text
+    from sim.files.fleet_table import fleet_text, read_table
 
     sandboxes = read_table(table)
     text = fleet_text(sandboxes, name=name, node_memory=node_memory, hugetlb=hugetlb, scale=scale, origin=table.name)
@@ -63,10 +63,10 @@ def show(file: Path, as_json: bool) -> ExitCode:
 
     Example: snapdrill fleet show scenarios/fleets/example.yaml --json
     """
-    from sim.figures import lines
-    from sim.fleet_file import assumptions, load
-    from sim.fleet_scale import at_scale
-    from sim.fleet_totals import per_node, rehearsed, totals
+    from sim.files.figures import lines
+    from sim.files.fleet_file import assumptions, load
+    from sim.files.fleet_scale import at_scale
+    from sim.rollout.production import per_node, rehearsed, totals
 
     fleet = load(file)
     scaled = at_scale(fleet)

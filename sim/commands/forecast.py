@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
-    from sim.forecast.agreement import Agreement
-    from sim.forecast.costs import Costs
+    from sim.rollout.agreement import Agreement
+    from sim.rollout.costs import Costs
 
 
 _MOST = 10_000_000
@@ -86,8 +86,7 @@ def command(
     as_json: bool,
 ) -> ExitCode:
     """Replaced by the module's docstring."""
-    from sim.forecast.forecast import Asked, forecast
-    from sim.forecast.sources import source
+    from sim.rollout.forecast import Asked, forecast, source
 
     start, costs = source(path), _costs(calibration)
     asked = Asked(
@@ -124,15 +123,15 @@ def _progress(done: float) -> None:
 
 
 def _costs(path: Path | None) -> Costs:
-    from sim.bench import calibration
-    from sim.forecast.costs import Costs
+    from sim.rollout import bench_report
+    from sim.rollout.costs import Costs
 
-    return Costs(calibration.read(path) if path else None)
+    return Costs(bench_report.read(path) if path else None)
 
 
 def _against_real(count: int, costs: Costs, seed: int, runs_dir: Path) -> Agreement:
     import asyncio
 
-    from sim.forecast.agreement import compare_with_real
+    from sim.rollout.agreement import compare_with_real
 
     return asyncio.run(compare_with_real(count, costs, seed, runs_dir))

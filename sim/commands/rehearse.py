@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -72,11 +72,10 @@ def command(
     dry_run: bool,
 ) -> int:
     """Replaced by the module's docstring."""
-    from sim.cluster import is_elsewhere
-    from sim.rehearsal.plan import load_plan
-    from sim.rehearsal.plan_changes import changed
-    from sim.rehearsal.session import Session
-    from sim.runner import RunOptions
+    from sim.files.plan import changed, load_plan
+    from sim.rollout.session import Session
+    from sim.run.dask import is_elsewhere
+    from sim.run.runner import RunOptions
 
     plan = changed(load_plan(path), lease=lease, mend=mend, source=source)
     options = RunOptions(runs_dir=runs_dir, seed=seed, time_limit=time_limit)

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 import click
 
 from engine.errors import UserError
-from sim.terminal import is_terminal
+from sim.tui.available import is_terminal
 
 if TYPE_CHECKING:
-    from sim.ledger import Entry
-    from sim.stored_run import StoredRun
+    from sim.record.folder import StoredRun
+    from sim.record.ledger import Entry
 
 
 @click.command("replay")
@@ -37,9 +37,8 @@ def command(
     run: Path, sandbox: str | None, until: float | None, last: int | None, kinds: tuple[str, ...], on_screen: bool
 ) -> None:
     """Print it, or UserError naming what cannot be read."""
-    from sim.report.fleet import fleet_table, moment
-    from sim.report.text import summary
-    from sim.stored_run import open_run
+    from sim.record.folder import open_run
+    from sim.report.text import fleet_table, moment, summary
 
     stored = open_run(run)
     if on_screen and is_terminal():
@@ -68,7 +67,7 @@ def _watch(stored: StoredRun, at: float | None) -> None:
 
 
 def _check_kinds(kinds: Sequence[str]) -> None:
-    from sim.ledger import EVENT_TYPES
+    from sim.record.ledger import EVENT_TYPES
 
     for kind in kinds:
         if kind not in EVENT_TYPES:

@@ -17,7 +17,7 @@ import click
 from engine.errors import UserError
 
 if TYPE_CHECKING:
-    from sim.stored_run import StoredRun
+    from sim.record.folder import StoredRun
 
 
 @click.command("report")
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 )
 def command(run: Path, as_json: bool, html: Path | None) -> None:
     """Print it, or UserError naming what cannot be read."""
+    from sim.record.folder import open_run
     from sim.report.document import scenario_document
     from sim.report.failure import failure_block
     from sim.report.text import summary
-    from sim.stored_run import open_run
 
     stored = open_run(run)
     if html is not None:

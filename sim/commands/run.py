@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -80,10 +80,9 @@ def command(
     events: Path | None,
 ) -> int:
     """Replaced by the module's docstring."""
-    from sim.batch import Batch, nothing_in
-    from sim.event_stream import STDOUT, open_sink
-    from sim.outputs import Outputs
-    from sim.runner import RunOptions
+    from sim.record.ledger import STDOUT, open_sink
+    from sim.run.batch import Batch, Outputs, nothing_in
+    from sim.run.runner import RunOptions
 
     if as_json and events == STDOUT:
         raise click.UsageError("--json and --events - both want standard output; use --events FILE")
@@ -96,8 +95,8 @@ def command(
         click.echo(batch.plan())
         return ExitCode.HELD if batch.scenarios else ExitCode.NOTHING_SELECTED
     if seeds is not None:
-        from sim.cluster import is_elsewhere
-        from sim.seeds_batch import run_batch, seed_options
+        from sim.run.batch import run_batch, seed_options
+        from sim.run.dask import is_elsewhere
 
         one_run = {"--seed": seed, "--only": only, "--html": plot, "--prometheus": prometheus, "--events": events}
         _refuse_beside_seeds(one_run)

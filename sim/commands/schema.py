@@ -17,14 +17,14 @@ import click
 @click.argument("what", type=click.Choice(["events", "scenario", "trace-names", "plan", "fleet"]))
 def command(what: str) -> None:
     """Print one of them."""
-    from sim import event_schema, scenario
-    from sim.rehearsal import plan_schema
+    from sim.files import schemas
+    from sim.record import schema
 
     documents = {
-        "events": event_schema.json_schema,
-        "scenario": scenario.json_schema,
-        "trace-names": event_schema.trace_names,
-        "plan": plan_schema.plan_schema,
-        "fleet": plan_schema.fleet_schema,
+        "events": schema.json_schema,
+        "scenario": schemas.json_schema,
+        "trace-names": schema.trace_names,
+        "plan": schemas.plan_schema,
+        "fleet": schemas.fleet_schema,
     }
     click.echo(json.dumps(documents[what](), indent=2))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
 
 
 @click.command("self-test")
@@ -28,8 +28,8 @@ from sim.verdict import ExitCode
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 def command(only: tuple[str, ...], as_list: bool, jobs: int | None, runs_dir: Path, as_json: bool) -> ExitCode:
     """Replaced by the module's docstring."""
-    from sim import self_test
-    from sim.cluster import local_pool
+    from sim.run import self_test
+    from sim.run.pool import local_pool
 
     if as_list:
         for name, wrong in self_test.names().items():

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
-    from sim.shrink import Shrinking
-    from sim.shrink_run import Shrunk, Subject, Trials
+    from sim.run.shrink import Shrinking, Shrunk, Subject, Trials
 
 SMALLEST = "smallest.yaml"
 
@@ -49,9 +48,9 @@ SMALLEST = "smallest.yaml"
 @click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Runs at a time.  [default: one a CPU]")
 def command(run: Path, seed: int | None, out: Path | None, tries: int, time_limit: float, jobs: int | None) -> int:
     """Replaced by the module's docstring."""
-    from sim.cluster import default_jobs, local_pool
-    from sim.outputs import check_writable
-    from sim.shrink_run import Subject, Trials, shrink
+    from sim.run.batch import check_writable
+    from sim.run.pool import default_jobs, local_pool
+    from sim.run.shrink import Subject, Trials, shrink
 
     subject = Subject.load(run, seed)
     out = out or (run / SMALLEST if run.is_dir() else Path(SMALLEST))
@@ -70,7 +69,7 @@ def command(run: Path, seed: int | None, out: Path | None, tries: int, time_limi
 
 
 def _text(found: Shrunk, run: Path, out: Path) -> str:
-    from sim.scenario_text import scenario_text
+    from sim.files.yaml import scenario_text
 
     comment = f"The smallest scenario found that violates {found.failure.subject}\n"
     comment += f"({found.failure.sandbox}: {found.failure.reason}), shrunk from {run}.\n"

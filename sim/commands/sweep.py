@@ -19,7 +19,8 @@ from typing import Any
 
 import click
 
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
+from sim.run import sweep_batch
 
 
 def _shard(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, int]:
@@ -33,7 +34,7 @@ def _unit(parse: str) -> Callable[[click.Context, click.Parameter, str | None], 
     """A callback that reads a size or a duration with its unit, by a function of sim.units."""
 
     def read(_context: click.Context, _option: click.Parameter, text: str | None) -> Any:
-        from sim import units
+        from sim.files import units
 
         try:
             return None if text is None else getattr(units, parse)(text)
@@ -81,14 +82,14 @@ def command(
     as_json: bool,
 ) -> int:
     """Replaced by the module's docstring."""
-    from sim.batch import nothing_in
-    from sim.cluster import default_jobs, default_memory, is_elsewhere
-    from sim.outputs import check_writable
-    from sim.sweep import batch, ci, report
-    from sim.sweep.sweep import SweepOptions
+    from sim.run import sweep_report
+    from sim.run.batch import check_writable, nothing_in
+    from sim.run.dask import is_elsewhere
+    from sim.run.pool import default_jobs, default_memory
+    from sim.run.sweep import SweepOptions
 
     if points:
-        click.echo(report.points())
+        click.echo(sweep_report.points())
         return ExitCode.HELD
     if not paths:
         raise click.UsageError("Missing argument 'SCENARIO...'.")
@@ -106,14 +107,14 @@ def command(
     )
     if junit is not None:
         check_writable(junit)
-    sweeping = batch.SweepBatch(swept, budget=budget, only_list=as_list, quiet=as_json, cluster=cluster)
-    scenarios = batch.load_scenarios(paths)
+    sweeping = sweep_batch.SweepBatch(swept, budget=budget, only_list=as_list, quiet=as_json, cluster=cluster)
+    scenarios = sweep_batch.load_scenarios(paths)
     if not scenarios:
         click.echo(nothing_in(paths), err=True)
     code = sweeping.run(scenarios) if scenarios else ExitCode.NOTHING_SELECTED
     if as_json:
-        click.echo(json.dumps(report.document(sweeping.sweeps, code, sweeping.skipped), indent=2))
+        click.echo(json.dumps(sweep_report.document(sweeping.sweeps, code, sweeping.skipped), indent=2))
     if junit is not None:
-        ci.write_suites(junit, sweeping.sweeps)
-    ci.tell_github(sweeping.sweeps)
+        sweep_report.write_suites(junit, sweeping.sweeps)
+    sweep_report.tell_github(sweeping.sweeps)
     return code

@@ -22,17 +22,16 @@ from typing import TYPE_CHECKING
 import click
 
 from engine.errors import UserError
-from sim.terminal import is_terminal, is_unicode
-from sim.verdict import ExitCode, Verdict
-from sim.view import View
+from sim.record.verdict import ExitCode, Verdict
+from sim.record.view import View
 
 if TYPE_CHECKING:
-    from sim.drill import Drill
-    from sim.scenario import Scenario
+    from sim.files.scenario import Scenario
+    from sim.run.drill import Drill
     from sim.tui.app import FleetApp
-    from sim.tui.cast import Cast
-    from sim.tui.driver import MortalTerminal
-    from sim.tui.stage.beats import Beat
+    from sim.tui.stage_beats import Beat
+    from sim.tui.terminal import Cast, MortalTerminal
+from sim.tui.available import is_terminal, is_unicode
 
 
 @click.command("tui")
@@ -75,7 +74,7 @@ def command(
             )
         return _without_screen(context, scenario, seed, runs_dir, stage=stage)
 
-    from sim.tui.driver import terminal
+    from sim.tui.terminal import terminal
 
     cast = _cast(record)
     drawn_on = terminal(ascii_only=ascii_only or not is_unicode(), cast=cast)
@@ -106,21 +105,21 @@ def _without_screen(
 
 
 def _path(scenario: pathlib.Path | None) -> pathlib.Path:
-    from sim.shipped_files import scenario_path
+    from sim.files.shipped import scenario_path
 
     return scenario or scenario_path("demo.yaml")
 
 
 def _loaded(scenario: pathlib.Path | None, *, relay: bool, lease: str | None) -> Scenario:
-    from sim.scenario import load
-    from sim.tui.variants import on_relay
+    from sim.files.scenario import load
+    from sim.tui.twin_runs import on_relay
 
     loaded = load(_path(scenario))
     return on_relay(loaded, lease) if relay else loaded
 
 
 def _check_lease(lease: str, *, relay: bool) -> None:
-    from sim.units import parse_duration
+    from sim.files.units import parse_duration
 
     if not relay:
         raise UserError("a lease needs a flag service whose heartbeat it watches; add --relay")
@@ -131,7 +130,7 @@ def _check_lease(lease: str, *, relay: bool) -> None:
 
 
 def _cast(path: pathlib.Path | None) -> Cast | None:
-    from sim.tui.cast import Cast
+    from sim.tui.terminal import Cast
 
     return None if path is None else Cast(path, os.get_terminal_size(0), "snapdrill")
 
@@ -139,7 +138,7 @@ def _cast(path: pathlib.Path | None) -> Cast | None:
 def _fleet_app(
     runs: list[Drill], scenario: Scenario, runs_dir: pathlib.Path, seed: int | None, drawn_on: type[MortalTerminal]
 ) -> FleetApp:
-    from sim.drill import Drill
+    from sim.run.drill import Drill
     from sim.tui.app import FleetApp
     from sim.tui.twin import Twin
     from sim.tui.twin_runs import runs_of
@@ -160,11 +159,10 @@ def _set(app: FleetApp, theme: str | None, *, read_only: bool) -> None:
 
 def _on_stage(runs: list[Drill], runs_dir: pathlib.Path, drawn_on: type[MortalTerminal], *, autopilot: bool) -> int:
     """The verdict of the talk: 0 where each beat that was played came to what it should."""
-    from sim.drill import Drill
-    from sim.probe import host
-    from sim.scenario import load_text
-    from sim.tui.stage.app import StageApp, summary
-    from sim.tui.stage.size import fleet, shrunk
+    from sim.files.scenario import load_text
+    from sim.run.drill import Drill
+    from sim.run.host import host
+    from sim.tui.stage_app import StageApp, fleet, shrunk, summary
 
     available: int = host()["memory_available"]
     size = fleet(available)

@@ -15,15 +15,15 @@ from collections.abc import Iterable
 
 import click
 
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
 
 
 @click.command("validate")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=pathlib.Path))
 def command(files: tuple[pathlib.Path, ...]) -> ExitCode:
     """Check each file; HELD only where all are right."""
+    from sim.files.sources import ScenarioError
     from sim.report import github
-    from sim.scenario import ScenarioError
 
     paths = _documents(files)
     wrong = False
@@ -55,19 +55,19 @@ def _documents(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
 
 def _check(path: pathlib.Path) -> int:
     """How many scenarios it is, 1 for a plan or a fleet; ScenarioError with every mistake."""
-    from sim.scenario import load_all
-    from sim.scenario_sources import read_text
-    from sim.yaml_positions import parse
+    from sim.files.scenario import load_all
+    from sim.files.sources import read_text
+    from sim.files.yaml import parse
 
     data = parse(read_text(path)).data
     match data.get("kind") if isinstance(data, dict) else None:
         case "plan":
-            from sim.rehearsal.plan import load_plan
+            from sim.files.plan import load_plan
 
             load_plan(path)
             return 1
         case "fleet":
-            from sim.fleet_file import load
+            from sim.files.fleet_file import load
 
             load(path)
             return 1

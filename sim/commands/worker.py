@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
 
 
 @click.command("worker")
@@ -29,10 +29,10 @@ def command(address: str, scheduler: bool, jobs: int | None, memory: str | None,
     """Replaced by the module's docstring."""
     import asyncio
 
-    from sim.cluster import default_jobs
-    from sim.dask_worker import load_distributed, serve
-    from sim.requirements import free_memory
-    from sim.units import parse_size
+    from sim.files.units import parse_size
+    from sim.run.dask_worker import load_distributed, serve
+    from sim.run.needs import free_memory
+    from sim.run.pool import default_jobs
 
     try:
         size = free_memory() * 3 // 4 if memory is None else parse_size(memory)

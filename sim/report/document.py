@@ -9,11 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sim.record.verdict import ExitCode, Verdict, worst
+from sim.record.view import PauseView, View
 from sim.report import judgements
-from sim.report.judgements import Judgement
-from sim.report.propagation import propagation
-from sim.verdict import ExitCode, Verdict, worst
-from sim.view import PauseView, View
+from sim.report.judgements import Judgement, propagation
 
 VERSION = 1
 _PAUSE_FIELDS = (

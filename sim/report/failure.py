@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from engine import events as copying
-from sim import events
-from sim.ledger import Entry
+from sim.record import events
+from sim.record.ledger import Entry
+from sim.record.view import PauseView, View
 from sim.report import words
 from sim.report.judgements import Judgement, failed
-from sim.view import PauseView, View
 
 LAST_EVENTS = 10
 _CONTENT_LENGTH = 72

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from sim.ledger import Entry
-from sim.report import failure, judgements, propagation, words
-from sim.report.printable import scrub
-from sim.view import View
+from sim.record.ledger import Entry
+from sim.record.view import View
+from sim.report import failure, judgements, words
+from sim.report.words import scrub
 
 MOST = 10
 """Annotations of one level that GitHub shows of a step; what is beyond is dropped without a word."""
@@ -121,8 +121,8 @@ def section(view: View, run_dir: Path, scenario_file: Path, entries: Sequence[En
         f"{words.plural(len(view.pauses), 'pause')}; at the end "
         + (", ".join(f"{count} {state}" for state, count in sorted(view.counts.items())) or "no sandbox"),
     ]
-    if found := propagation.propagation(view):
-        lines.append(f"kill switch {_text(propagation.sentence(found))}")
+    if found := judgements.propagation(view):
+        lines.append(f"kill switch {_text(judgements.sentence(found))}")
     if block := failure.failure_block(view, run_dir, scenario_file, entries):
         lines.append(f"<details><summary>what failed</summary>\n\n{_fence(block)}\n\n</details>")
     return "\n\n".join(filter(None, lines)) + "\n"

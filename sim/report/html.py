@@ -9,12 +9,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from sim import events
-from sim.ledger import Entry
-from sim.report import failure, judgements, propagation, text, words
+from sim.record import events
+from sim.record.ledger import Entry
+from sim.record.view import PauseView, View
+from sim.report import failure, judgements, text, words
 from sim.report.plot import plot
-from sim.report.printable import scrub
-from sim.view import PauseView, View
+from sim.report.words import scrub
 
 REPORT_FILE = "report.html"
 WITHOUT_PLOT = "Tables only. snapdrill run --html, or snapdrill report RUN --html FILE, draws memory over time as well."
@@ -132,12 +132,12 @@ def _judged(view: View) -> list[str]:
 
 
 def _kill_switch(view: View) -> list[str]:
-    found = propagation.propagation(view)
+    found = judgements.propagation(view)
     if found is None:
         return []
     took = found.took_ms
     figures = [f"{each:.3f}" for each in (took.min, took.median, took.p95, took.max)] if took else ["", "", "", ""]
-    row = (propagation.SOURCES.get(found.source, found.source), took.n if took else 0, *figures, found.unawaited)
+    row = (judgements.SOURCES.get(found.source, found.source), took.n if took else 0, *figures, found.unawaited)
     head = ("source", "waited for", "min ms", "median ms", "p95 ms", "max ms", "not awaited")
     late = found.latest_punch_ms
     said = f'<p class="soft">A pause decided {late:.1f} ms after a kill switch still punched.</p>' if late else ""

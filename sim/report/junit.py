@@ -10,12 +10,12 @@ from pathlib import Path
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from junitparser.junitparser import Attr, IntAttr
 
-from sim.ledger import Entry
+from sim.record.ledger import Entry
+from sim.record.verdict import Verdict
+from sim.record.view import View
 from sim.report import failure, judgements
 from sim.report.judgements import Judgement
-from sim.report.printable import scrub
-from sim.verdict import Verdict
-from sim.view import View
+from sim.report.words import scrub
 
 _TO_SECONDS = len("2026-01-02T03:04:05")
 """JUnit's timestamps have no zone; ours are UTC."""

@@ -7,11 +7,11 @@ from html import escape
 from typing import Any
 
 from engine.events import CopyFailed
-from sim import events
-from sim.ledger import Entry
+from sim.record import events
+from sim.record.ledger import Entry
+from sim.record.view import PauseView, View
 from sim.report import words
-from sim.report.printable import scrub
-from sim.view import PauseView, View
+from sim.report.words import scrub
 
 _MIB = 1 << 20
 _GRID = "rgba(128,128,128,0.25)"

@@ -17,10 +17,10 @@ from prometheus_client import CollectorRegistry, write_to_textfile
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from sim import events
-from sim.ledger import Entry
+from sim.record import events
+from sim.record.ledger import Entry
+from sim.record.view import PauseView, View
 from sim.report import judgements
-from sim.view import PauseView, View
 
 _MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4)
 _SECONDS = tuple(each / 1e3 for each in _MS)

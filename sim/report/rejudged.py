@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sim import events
+from sim.record import events
+from sim.record.verdict import Verdict
 from sim.report import words
 from sim.report.judgements import NOT_EXERCISED
-from sim.trace import Rejudged
-from sim.verdict import Verdict
+from sim.rules import Rejudged
 
 VERSION = 1
 _MOST_REASONS = 5

@@ -1,10 +1,8 @@
-"""Ledger entries as sentences and the tone they are said in; sizes, times, flags and decisions as people say them.
-
-Screen and reports tell the same sentences: the screen leaves out what is fine and every detail. Pure.
-"""
+"""Events as sentences; sizes, times, decisions as people say them."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,14 +10,13 @@ from typing import Any, Literal
 
 from engine import events as copying
 from engine.events import Event
-from sim import events
-from sim.flag_view import BACKGROUND, PUNCH
-from sim.ledger import Entry
-from sim.mutants.catalogue import wrong_engine
+from sim.files.wrong_engines import wrong_engine
+from sim.record import events
+from sim.record.ledger import Entry
+from sim.record.view import BACKGROUND, PUNCH
 
 SAMPLES = (events.MemorySampled, events.GuestMeasured)
 """Events that measure and tell no story."""
-
 Tone = Literal["plain", "muted", "good", "calm", "busy", "warn", "bad"]
 """What a sentence means; a screen's theme decides how that looks."""
 
@@ -399,3 +396,12 @@ def plural(count: int, one: str, many: str = "") -> str:
 def one_line(error: BaseException) -> str:
     """The first line of an error, or its kind where it says nothing."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+# What XML 1.0 has no way to write, and what a terminal or a page would obey instead of showing.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+
+
+def scrub(text: str) -> str:
+    """Control characters and whatever else XML cannot hold become U+FFFD."""
+    return _UNPRINTABLE.sub("\ufffd", text)

@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from sim.fault_catalogue import CATALOGUE, CRASH, KINDS, PointSpec, kind_of
-from sim.places import AtChunk, FaultPoint, Place, in_words, in_words_of_delay, in_words_of_hang
+from sim.files.faults import (
+    CATALOGUE,
+    CRASH,
+    KINDS,
+    AtChunk,
+    FaultPoint,
+    Place,
+    PointSpec,
+    in_words,
+    in_words_of_delay,
+    in_words_of_hang,
+    kind_of,
+)
+from sim.record.view import FaultView, View
 from sim.report import words
 from sim.tui.flag_lines import around
 from sim.tui.spans import Span, Spans, fit, wrap
-from sim.view import FaultView, View
 
 POINTS: tuple[FaultPoint, ...] = tuple(CATALOGUE)
 ERRNOS = ("ENOSPC", "EIO", "ENOMEM")

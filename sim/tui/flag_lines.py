@@ -1,18 +1,20 @@
-"""The flags screen in lines: what serves the flags, each flag, and one in full with its rollout and cohort. Pure."""
+"""The flags screen in lines."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from flags.catalog import CATALOG, FLAGS, PUNCH, Flag, is_on
-from flags.inline import Rollout, RolloutKind, as_written
+from flags.context import SandboxAttributes
+from flags.inline import Rollout, RolloutKind, as_written, flag_from, from_written
+from sim.record.view import PauseView, SandboxView, View
 from sim.report import words
 from sim.tui import headlines
-from sim.tui.cohorts import cohort_now, cohort_of, fleet_of
 from sim.tui.spans import Piece, Span, Spans, Tone, fit, line_of, width, wrapped
-from sim.view import PauseView, View
 
 KINDS: tuple[RolloutKind, ...] = ("sandbox", "team", "template", "cluster")
 KEY_CELLS = max(len(known.key) for known in CATALOG) + 1
@@ -250,3 +252,36 @@ def _story(view: View, key: str) -> Spans:
         why = f"{reason_words(evaluation)}, source {evaluation.get('source_state', '?')}"
         parts.append(Span(f" last decided {value} for {pause.sandbox} at {pause.began:.1f} s: {why}.", "muted"))
     return tuple(parts) or (Span(" never set here, and decided by no pause yet.", "muted"),)
+
+
+Fleet = tuple[SandboxAttributes, ...]
+
+
+def fleet_of(sandboxes: Iterable[SandboxView]) -> Fleet:
+    """What flags are evaluated for."""
+    return tuple(SandboxAttributes(each.name, each.template, each.team, each.cluster) for each in sandboxes)
+
+
+def cohort_now(view: View, key: str) -> tuple[str, ...] | None:
+    """Whom the flag's value is on for; None where the source's own rules decide, which are not known here."""
+    if key in view.flags:
+        return cohort_of(key, view.flags[key], fleet_of(view.sandboxes.values()))
+    if view.run is not None and view.run.flag_source in {"file", "launchdarkly"}:
+        return None
+    return cohort_of(key, FLAGS[key].safe, fleet_of(view.sandboxes.values()))
+
+
+def cohort_of(key: str, written: Any, fleet: Fleet) -> tuple[str, ...]:
+    """Sandboxes for whom a value, as a scenario writes it, is on, in the fleet's order."""
+    return _evaluated(key, json.dumps(written), fleet)
+
+
+@lru_cache(maxsize=256)
+def _evaluated(key: str, written: str, fleet: Fleet) -> tuple[str, ...]:
+    from flags.cohort import (
+        Member,
+        cohort,  # it imports the LaunchDarkly SDK, which takes a while
+    )
+
+    flags = {key: flag_from(key, from_written(json.loads(written)))}
+    return tuple(each.attributes.sandbox for each in cohort((flags, {}), key, map(Member, fleet)))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flags.catalog import BACKGROUND, CATALOG, PUNCH, Flag
+from sim.record.view import MemoryView, PauseView, SandboxView, View
 from sim.report import words
 from sim.tui import rows
 from sim.tui.spans import Piece, Span, Spans, Tone, fit, line_of, opposite, width, wrapped
-from sim.view import MemoryView, PauseView, SandboxView, View
 
 
 def title(view: View, violations: int, cells: int, clock: str = "held") -> Spans:

@@ -161,8 +161,6 @@ FAULTS = (
     Key("r", "r", "resume", "resume", "resume the selected, else every paused sandbox", 1),
     Key("N", "N", "restart_node", "restart node", "start the node again after a crash", 3),
 )
-
-
 ASKING = frozenset(
     {
         "arm",

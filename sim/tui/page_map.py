@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 
-from sim.page_cells import cell_size, read_cells
+from sim.record.cells import cell_size, read_cells
+from sim.record.stages import Ranges
+from sim.record.view import PauseView, SandboxView
 from sim.report import words
-from sim.track import Ranges
 from sim.tui import rows
 from sim.tui.spans import HARD, Piece, Span, Spans, Tone, line_of, wrap
-from sim.view import PauseView, SandboxView
 
 LOOKS: dict[str, tuple[str, Tone, str]] = {
     "d": ("█", "resident", "dirty"),

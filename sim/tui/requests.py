@@ -1,19 +1,17 @@
-"""What a key asks of the run: the view and the chosen sandboxes in, a request out. No screen in it."""
+"""What a key asks, and of what."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from flags.catalog import BACKGROUND, FLAGS, PUNCH, is_on
 from flags.inline import ENABLED, InlineValue, as_written
-from sim.fault_catalogue import CRASH
-from sim.places import AtChunk, FaultPoint, Place
+from sim.files.faults import CRASH, AtChunk, FaultPoint, Place
+from sim.files.steps import Outage
+from sim.record.view import SandboxView, View
 from sim.report.words import flag_value
-from sim.steps import Outage
-from sim.tui.drive import Drive
-from sim.view import SandboxView, View
 
 SLOW = 200.0
 SCREEN = "screen"
@@ -190,3 +188,30 @@ def clear() -> Request:
 
 def _who(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) < 4 else f"{len(names)} sandboxes"
+
+
+class Panel(Protocol):
+    """The checkers: what they have seen not to hold."""
+
+    def violations(self) -> list[dict[str, Any]]: ...
+
+
+class Drive(Protocol):
+    """A live run. A refused request is an event in the view, not an exception."""
+
+    @property
+    def panel(self) -> Panel: ...
+    def view(self) -> View: ...
+    async def tick(self, count: int = 1) -> None: ...
+    async def pause(self, names: Sequence[str], *, deadline: float = 60.0) -> None: ...
+    async def resume(self, names: Sequence[str]) -> None: ...
+    async def kill(self, names: Sequence[str]) -> None: ...
+    async def set_flag(self, key: str, value: InlineValue, *, by: str = "scenario") -> None: ...
+    async def outage(self, outage: Outage) -> None: ...
+    async def restart(self) -> None: ...
+    async def inject(
+        self, fault: FaultPoint, error: str | None, at: Place, sandboxes: str, *, by_kernel: bool = False
+    ) -> int: ...
+    async def clear(self) -> None: ...
+    async def pace(self, sandboxes: str, *, factor: float, held: bool, steps: int = 0) -> None: ...
+    async def finish(self) -> View: ...

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 
 from engine import events as engine_events
 from engine.events import Event
-from sim import events
-from sim.ledger import Entry
-from sim.tui.show import REFRESHES_A_SECOND, ShowApp
-from sim.view import Fold, View
+from sim.record import events
+from sim.record.fold import Fold
+from sim.record.ledger import Entry
+from sim.record.view import View
+from sim.tui.app import REFRESHES_A_SECOND, ShowApp
 
 SANDBOXES = 1000
 SIZE = (140, 45)

@@ -1,17 +1,20 @@
-"""The arms of a twin as runs: each has a node, a folder and a verdict of its own."""
+"""The two runs behind a twin: the same fleet and seed, with the punch flag off and on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from engine.errors import UserError
-from sim.requirements import free_memory, missing, needed_memory
-from sim.runner import RunOptions, run_scenario
-from sim.scenario import Scenario
+from flags.catalog import PUNCH
+from flags.inline import as_written
+from sim.files.scenario import Scenario, load_text
+from sim.files.yaml import parse, scenario_text
+from sim.record.view import View
+from sim.run.needs import free_memory, missing, needed_memory
+from sim.run.runner import RunOptions, run_scenario
 from sim.tui.twin import RunArm
-from sim.tui.variants import arm
-from sim.view import View
 
 MIB = 1 << 20
 
@@ -40,3 +43,52 @@ def refusal(made: Scenario, view: View) -> str | None:
         f"it needs {need // MIB} MiB, the fleet on screen may still take {growth // MIB} MiB, and {free // MIB} MiB"
         " are available"
     )
+
+
+OWN = frozenset({"inline", "relay"})
+"""Sources whose values the scenario itself gives."""
+
+
+AT_A_TIME = 8
+"""Sandboxes that an arm pauses at a time: a small fleet at once, for its peak is what is asked."""
+
+
+LONGEST = 48
+"""Characters of a scenario's name that its arms' keep: a name has 60 at most."""
+
+
+def on_relay(scenario: Scenario, lease: str | None) -> Scenario:
+    """The same, its values served over a stream; with a `lease` such as `2s`. UserError where they are not its own."""
+    if scenario.flag_source not in OWN:
+        raise UserError(
+            f"{scenario.path}: its flags come from {scenario.flag_source}; --relay serves values that a scenario gives"
+        )
+    served = {"source": "relay"} | ({"lease": lease} if lease is not None else {})
+    flags = served | {key: as_written(value) for key, value in scenario.flag_values.items()}
+    return _made(scenario, {"flags": flags}, "with its flags served by a relay.")
+
+
+def arm(scenario: Scenario, flags: Mapping[str, Any], *, punch: bool) -> Scenario:
+    """One arm: the same fleet and node, `flags` as they are on screen, punching on or off for all; a tick, one pause.
+
+    UserError where LaunchDarkly serves the flags: nobody here can turn them.
+    """
+    if scenario.flag_source == "launchdarkly":
+        raise UserError("LaunchDarkly serves the flags of this scenario: a twin cannot turn them")
+    name = f"{scenario.name[:LONGEST].strip('-.')}-twin-{'on' if punch else 'off'}"
+    at_a_time = min(AT_A_TIME, len(scenario.sandboxes()))
+    steps: list[dict[str, Any]] = [
+        {"flag": {**flags, PUNCH: punch}},
+        {"tick": 1},
+        {"pause": {"concurrency": at_a_time}},
+    ]
+    changed: dict[str, Any] = {"name": name, "steps": steps, "expect": []}
+    changed |= {"flags": {}} if scenario.flag_file is None else {}
+    return _made(scenario, changed, "as a twin: its fleet is paused once, and nothing is broken.")
+
+
+def _made(scenario: Scenario, changed: Mapping[str, Any], how: str) -> Scenario:
+    """What a swarm may draw is left out."""
+    data = {key: value for key, value in parse(scenario.source_text).data.items() if key != "swarm"}
+    text = scenario_text({**data, **changed}, f"{scenario.title}, {how}")
+    return load_text(text, scenario.path)

@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from sim.cluster import LocalPool, Unit, UnitResult
-from sim.scenario import load_text
-from sim.scenario_text import scenario_text
+from sim.files.scenario import load_text
+from sim.files.yaml import scenario_text
+from sim.run.cases import Unit, UnitResult
+from sim.run.pool import LocalPool
 
 PUNCH, BACKGROUND = "memfd-punch-on-snapshot", "memfd-background-copy"
 NAMES = ("web-0", "web-1")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sim.sandbox import FINAL, LEGAL, IllegalTransitionError, State, check_transition, refusal
+from sim.files.lifecycle import FINAL, LEGAL, IllegalTransitionError, State, check_transition, refusal
 
 LIVE = {"created", "running", "pausing", "paused", "checkpointing", "resuming"}
 TABLE = {

@@ -21,12 +21,10 @@ from pyroaring import BitMap
 from engine import linux, resume
 from engine.dirty import DirtySet, Tracker
 from engine.effects import Effects
-from engine.incarnation import GuestProcess, Incarnation
-from engine.memfd import Memfd
+from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation
+from engine.memfd import Memfd, ProcessMemory
 from engine.pause import Outcome, Pause, PauseRequest, PauseResult
-from engine.permit import CondemnedRecords
 from engine.plan import DedupOptions, PauseOptions
-from engine.process_memory import ProcessMemory
 from engine.ranges import Blocks
 from engine.snapshot import Build, Header, template
 

@@ -6,18 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.mapping import (
-    Extent,
-    Extents,
-    Mapping,
-    MappingError,
-    builds,
-    diff,
-    merge,
-    normalise,
-    validate,
-    zero,
-)
+from engine.mapping import Extent, Extents, Mapping, MappingError, builds, diff, merge, normalise, validate, zero
 from engine.ranges import Blocks
 
 COUNT = 24

@@ -12,12 +12,12 @@ import sys
 
 import pytest
 
-from sim import self_test
-from sim.bench.hugetlb import pool_of
-from sim.cluster import LocalPool, local_pool
-from sim.mutants.catalogue import SWITCHES
-from sim.scenario import load, load_text
-from sim.shipped_files import scenario_folder
+from sim.files.scenario import load, load_text
+from sim.files.shipped import scenario_folder
+from sim.files.wrong_engines import SWITCHES
+from sim.rollout.bench_host import pool_of
+from sim.run import self_test
+from sim.run.pool import LocalPool, local_pool
 
 PAGES = 16 << 20  # bytes of 2 MiB pages that one of the scenarios needs; where there are none, another takes its place
 

@@ -7,11 +7,11 @@ import pathlib
 
 import pytest
 
-from sim.node_link import NodeStarter, execute_node
-from sim.requirements import missing
-from sim.run_folder import processes_of
-from sim.runner import RunOptions, RunResult, run_scenario
-from sim.scenario import Scenario, is_scenario, load_all
+from sim.files.scenario import Scenario, is_scenario, load_all
+from sim.record.leftovers import processes_of
+from sim.run.needs import missing
+from sim.run.node_link import NodeStarter, execute_node
+from sim.run.runner import RunOptions, RunResult, run_scenario
 from tests.forked import forked_node
 
 FOLDER = pathlib.Path(__file__).parents[2] / "scenarios"

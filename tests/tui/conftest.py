@@ -12,10 +12,11 @@ import pytest
 from engine import events as engine_events
 from engine.events import Event
 from flags.inline import InlineValue, as_written
-from sim import events
-from sim.ledger import Entry
-from sim.steps import Outage
-from sim.view import Fold, View
+from sim.files.steps import Outage
+from sim.record import events
+from sim.record.fold import Fold
+from sim.record.ledger import Entry
+from sim.record.view import View
 
 MIB = 1 << 20
 PUNCH = "memfd-punch-on-snapshot"

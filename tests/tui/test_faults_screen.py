@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sim import events
-from sim.places import AtChunk
+from sim.files.faults import AtChunk
+from sim.record import events
 from sim.tui.app import FleetApp
 from tests.tui.looking import until, until_seen
 from tests.tui.test_fleet_goldens import check, tell_a_story, text_of

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flags.inline import Rollout
-from sim import events
+from sim.record import events
 from sim.tui.app import FleetApp
 from tests.tui.looking import seen, until, until_seen
 from tests.tui.test_fleet_goldens import check, tell_a_story, text_of

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sim import events
+from sim.record import events
 from sim.tui.app import FleetApp
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from engine import events as engine_events
-from sim import events
-from sim.places import AtChunk
+from sim.files.faults import AtChunk
+from sim.record import events
 from sim.tui.app import FleetApp
 from sim.tui.screens.help import HelpScreen
 from tests.tui.looking import seen, until, until_seen

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from sim.tui.app import FleetApp
-from sim.tui.glyphs import OTHER, to_ascii
 from sim.tui.keys import Key
 from sim.tui.screens.faults import FaultsScreen
 from sim.tui.screens.flags import FlagsScreen
@@ -13,6 +12,7 @@ from sim.tui.screens.fleet import FleetScreen
 from sim.tui.screens.live import LiveScreen
 from sim.tui.screens.memory import MemoryScreen
 from sim.tui.screens.sandbox import SandboxScreen
+from sim.tui.terminal import OTHER, to_ascii
 
 SCREENS: tuple[type[LiveScreen], ...] = (FleetScreen, SandboxScreen, FlagsScreen, FaultsScreen, MemoryScreen)
 EACH = [(screen, key) for screen in SCREENS for key in screen.KEYS]

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 from textual.pilot import Pilot
 
-from sim import events
-from sim.tui.app import FleetApp
-from sim.tui.glyphs import OTHER, to_ascii
+from sim.record import events
+from sim.tui.app import HIGH_CONTRAST, FleetApp
 from sim.tui.keys import asks
 from sim.tui.screens.live import LiveScreen
-from sim.tui.themes import HIGH_CONTRAST
+from sim.tui.terminal import OTHER, to_ascii
 from tests.tui.looking import seen, until
 
 if TYPE_CHECKING:

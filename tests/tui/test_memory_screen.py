@@ -11,9 +11,9 @@ import pytest
 
 from engine import events as engine_events
 from engine.errors import UserError
+from sim.record.view import View
 from sim.tui.app import FleetApp
 from sim.tui.twin import Twin
-from sim.view import View
 from tests.tui.conftest import RecordedDrill
 from tests.tui.looking import seen, until, until_seen
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine.events import Event
-from sim import events
-from sim.ledger import Entry
-from sim.stored_run import StoredRun
+from sim.record import events
+from sim.record.folder import StoredRun
+from sim.record.ledger import Entry
 from sim.tui.replay import ReplayApp
 from tests.tui.looking import seen
 

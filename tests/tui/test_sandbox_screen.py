@@ -12,8 +12,8 @@ import pytest
 from textual.pilot import Pilot
 
 from engine import events as engine_events
-from sim import events
-from sim.places import AtChunk
+from sim.files.faults import AtChunk
+from sim.record import events
 from sim.tui.app import FleetApp
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from engine import events as engine_events
-from sim import events
-from sim.drill import Drill
-from sim.scenario import load_text
-from sim.tui.stage.app import StageApp, summary
-from sim.tui.stage.beats import BEATS, Beat
-from sim.verdict import Verdict
-from sim.view import View
+from sim.files.scenario import load_text
+from sim.record import events
+from sim.record.verdict import Verdict
+from sim.record.view import View
+from sim.run.drill import Drill
+from sim.tui.stage_app import StageApp, summary
+from sim.tui.stage_beats import BEATS, Beat
 from tests.forked import forked_node
 from tests.tui.conftest import RecordedDrill
 from tests.tui.looking import seen, until
@@ -166,7 +166,7 @@ async def test_the_last_beat_has_no_next() -> None:
 
 
 async def test_what_goes_wrong_ends_the_talk_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sim.tui.stage.app.LONGEST_ACT", 0.0)
+    monkeypatch.setattr("sim.tui.stage_app.LONGEST_ACT", 0.0)
     app, drills = stage(autopilot=True)
     app.beat = next(beat for beat in BEATS if beat.name == "slow")
     monkeypatch.setattr(StagedDrill, "pause", RecordedDrill.pause)  # nothing comes of it

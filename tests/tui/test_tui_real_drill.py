@@ -9,13 +9,13 @@ from functools import partial
 
 import pytest
 
-from sim.drill import Drill
-from sim.runner import RunOptions
-from sim.scenario import load_text
+from sim.files.scenario import load_text
+from sim.record.view import View
+from sim.run.drill import Drill
+from sim.run.runner import RunOptions
 from sim.tui import twin_runs
 from sim.tui.app import FleetApp
 from sim.tui.twin import Twin
-from sim.view import View
 from tests.forked import forked_node
 from tests.tui.looking import until_seen
 

@@ -8,17 +8,15 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import BindingType
 
-from sim import events
-from sim.fault_catalogue import CRASH
-from sim.ledger import Entry
+from sim.files.faults import CRASH
+from sim.record import events
+from sim.record.ledger import Entry
 from sim.tui import fault_lines, headlines, requests
 from sim.tui.fault_lines import Aim
-from sim.tui.feed import Frame
+from sim.tui.frames import Frame, Live
 from sim.tui.keys import FAULTS, Key
-from sim.tui.live import Live
+from sim.tui.panes import EventLog, LinesWidget
 from sim.tui.screens.live import LiveScreen, bindings
-from sim.tui.widgets.event_log import EventLog
-from sim.tui.widgets.lines import LinesWidget
 
 TOLD = (
     events.FaultArmed,

@@ -8,16 +8,14 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 
 from flags.catalog import CATALOG
-from sim import events
-from sim.ledger import Entry
+from sim.record import events
+from sim.record.ledger import Entry
 from sim.tui import flag_lines, headlines, requests
-from sim.tui.feed import Frame
 from sim.tui.flag_lines import Draft
+from sim.tui.frames import Frame, Live
 from sim.tui.keys import FLAGS, Key
-from sim.tui.live import Live
+from sim.tui.panes import EventLog, LinesWidget
 from sim.tui.screens.live import LiveScreen, bindings
-from sim.tui.widgets.event_log import EventLog
-from sim.tui.widgets.lines import LinesWidget
 
 TOLD = (
     events.FlagSet,

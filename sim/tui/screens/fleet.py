@@ -9,16 +9,13 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.widgets import Input
 
-from sim import events
+from sim.record import events
+from sim.record.view import SandboxView
 from sim.tui import headlines, requests, rows
-from sim.tui.feed import Frame
+from sim.tui.frames import Frame, Live
 from sim.tui.keys import FLEET, Key
-from sim.tui.live import Live
+from sim.tui.panes import EventLog, FleetTable, LinesWidget, together
 from sim.tui.screens.live import LiveScreen, bindings
-from sim.tui.widgets.event_log import EventLog, together
-from sim.tui.widgets.fleet_table import FleetTable
-from sim.tui.widgets.lines import LinesWidget
-from sim.view import SandboxView
 
 
 class FleetScreen(LiveScreen):

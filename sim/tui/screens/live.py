@@ -8,10 +8,9 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from sim.tui import headlines
-from sim.tui.feed import Frame
+from sim.tui.frames import Frame, Live
 from sim.tui.keys import Key, key_line
-from sim.tui.live import Live
-from sim.tui.widgets.lines import Lines, LinesWidget
+from sim.tui.panes import Lines, LinesWidget
 
 
 def bindings(keys: tuple[Key, ...]) -> list[BindingType]:

@@ -8,13 +8,13 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import BindingType
 
-from sim.tui import headlines, memory_chart, requests, twin_lines, two_pauses
-from sim.tui.feed import Frame
+from sim.tui import charts, headlines, requests
+from sim.tui.frames import NO_RUN, Frame
 from sim.tui.keys import MEMORY, Key
-from sim.tui.live import NO_RUN
+from sim.tui.panes import LinesWidget
 from sim.tui.screens.live import LiveScreen, bindings
 from sim.tui.spans import Spans
-from sim.tui.widgets.lines import LinesWidget
+from sim.tui.twin import lines
 
 
 class MemoryScreen(LiveScreen):
@@ -35,7 +35,7 @@ class MemoryScreen(LiveScreen):
         view = frame.view
         self.draw_title()
         self.show("flags", lambda width, _: [headlines.flags_line(view, width), headlines.faults_line(view, width)])
-        self.show("chart", lambda width, height: memory_chart.lines(view, width, height))
+        self.show("chart", lambda width, height: charts.memory_lines(view, width, height))
         self.draw_status()
 
     def draw_status(self) -> None:
@@ -47,10 +47,10 @@ class MemoryScreen(LiveScreen):
         """The twin, once there is one."""
         twin = self.live.twin
         if twin is None:
-            return two_pauses.lines(self.live.view, width, height)
+            return charts.two_pause_lines(self.live.view, width, height)
         if twin.said is None and not twin.arms:
-            return two_pauses.lines(self.live.view, width, height, "T runs its twin")
-        return twin_lines.lines(twin.arms, twin.said, width, height)
+            return charts.two_pause_lines(self.live.view, width, height, "T runs its twin")
+        return lines(twin.arms, twin.said, width, height)
 
     def action_pause_all(self) -> None:
         self.live.ask(requests.pause(requests.in_state(self.live.view, "running")))

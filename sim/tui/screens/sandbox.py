@@ -8,16 +8,14 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import BindingType
 
-from sim import events
-from sim.ledger import Entry
-from sim.tui import headlines, page_map, requests, time_line
-from sim.tui.feed import Frame
+from sim.record import events
+from sim.record.ledger import Entry
+from sim.record.view import SandboxView
+from sim.tui import charts, headlines, page_map, requests
+from sim.tui.frames import Frame, Live
 from sim.tui.keys import SANDBOX, Key
-from sim.tui.live import Live
+from sim.tui.panes import EventLog, LinesWidget
 from sim.tui.screens.live import LiveScreen, bindings
-from sim.tui.widgets.event_log import EventLog
-from sim.tui.widgets.lines import LinesWidget
-from sim.view import SandboxView
 
 FOR_ALL = (events.FlagSet, events.FaultArmed, events.FaultsCleared, events.NodeStarted, events.NodeCrashed)
 """What happens to the whole run and is told of every sandbox."""
@@ -72,7 +70,7 @@ class SandboxScreen(LiveScreen):
         if sandbox is not None:
             self.show("who", lambda width, height: headlines.who(sandbox, width, height))
             self.show("pages", lambda width, height: page_map.lines(sandbox, width, height))
-            self.show("timeline", lambda width, height: time_line.lines(sandbox, width, height))
+            self.show("timeline", lambda width, height: charts.time_lines(sandbox, width, height))
             self.show("why", lambda width, height: headlines.why(sandbox, width, height))
         self.draw_status()
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from engine import linux
-from sim.bench.hugetlb import pool_of
-from sim.units import HUGE_PAGE
+from sim.files.units import HUGE_PAGE
+from sim.rollout.bench_host import pool_of
 from tests.integration.engine.rig import DEADLINE, MIB, SHM, Faults, Guest, Guests, Pauser, WaitForReaders, wait_until
 
 

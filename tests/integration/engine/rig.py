@@ -27,12 +27,10 @@ from engine.cache import Cache
 from engine.dirty import SharedBitmap, Tracker, WriteProtectScan
 from engine.effects import Effects
 from engine.events import Event, Planned
-from engine.incarnation import GuestProcess, Incarnation, start_time_of
-from engine.memfd import Memfd
+from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, start_time_of
+from engine.memfd import Memfd, ProcessMemory
 from engine.pause import Outcome, Pause, PauseRequest, PauseResult
-from engine.permit import CondemnedRecords
 from engine.plan import DedupOptions, PauseOptions
-from engine.process_memory import ProcessMemory
 from engine.snapshot import Build, Header, template
 
 MIB = 1 << 20

@@ -9,17 +9,9 @@ from engine import resume
 from engine.dirty import SharedBitmap
 from engine.effects import Effects
 from engine.errors import CondemnedError, CorruptBuildError, EngineError
-from engine.events import (
-    BuildFinished,
-    ChunkPublished,
-    ChunkPunched,
-    CleanPagesPunched,
-    Condemned,
-    Planned,
-    Scanned,
-)
+from engine.events import BuildFinished, ChunkPublished, ChunkPunched, CleanPagesPunched, Condemned, Planned, Scanned
+from engine.incarnation import CondemnedRecord, CondemnedRecords
 from engine.pause import Outcome, PauseResult
-from engine.permit import CondemnedRecord, CondemnedRecords
 from engine.snapshot import Build
 from tests.integration.engine.rig import BOTH, MIB, PAGE, PUNCH, Faults, Guest, Guests, Pauser, hold, is_settled
 

@@ -14,9 +14,9 @@ import pytest
 
 from engine import dirty, linux
 from engine.events import ChunkPublished, ChunkPunched, CopyFailed, Planned, Retried, Scanned
+from engine.memfd import ProcessMemory
 from engine.pause import Outcome
 from engine.plan import DedupOptions, PauseOptions
-from engine.process_memory import ProcessMemory
 from engine.ranges import Blocks, chunks
 from tests.integration.engine.rig import BOTH, CHUNKS, MIB, PAGE, Faults, Guest, Guests, Pauser
 

@@ -17,9 +17,9 @@ import pytest
 from engine import linux
 from engine.effects import Effects
 from engine.pause import Outcome, PauseResult
-from sim.cgroup import MemoryCgroup
-from sim.faults import ArmedFaults, Fault, FaultyEffects, Passage
-from sim.places import AtChunk, FaultPoint
+from sim.files.faults import AtChunk, FaultPoint
+from sim.node.armed_faults import ArmedFaults, Fault, FaultyEffects, Passage
+from sim.node.cgroup import MemoryCgroup
 from tests.integration.engine.rig import BOTH, MIB, Faults, Guest, Guests, Pauser, fill_up
 
 

@@ -11,7 +11,7 @@ import pytest
 from flags.inline import Rollout, flag_from
 from flags.relay import Relay, serve_file
 from sim.cli import main
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
 
 PUNCH = "memfd-punch-on-snapshot"
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from engine.errors import UserError
 from flags.inline import flag_from
 from flags.relay import Relay
-from sim.flag_commands.serve import obey, serve
+from sim.commands.flag.serve import obey, serve
 
 PUNCH = "memfd-punch-on-snapshot"
 

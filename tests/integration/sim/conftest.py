@@ -19,25 +19,26 @@ from typing import Any
 
 import pytest
 
-from engine.incarnation import start_time_of, state_of
-from engine.permit import CondemnedRecords
+from engine.incarnation import CondemnedRecords, start_time_of, state_of
 from flags.inline import flag_from
 from flags.memory import MemoryFlags
-from sim import events
-from sim.drill import Drill
-from sim.guest import GuestSpec
-from sim.guest_handle import Guest, GuestError, ZygoteLink, open_zygote
-from sim.known import known as told_of
-from sim.ledger import EVENTS_FILE, Entry, Follower, Ledger
-from sim.node import Node
-from sim.node_config import NodeConfig, SandboxConfig
-from sim.node_link import NodeStarter
-from sim.node_process import connect_zygote
-from sim.recovery import recover
-from sim.run_folder import RUN_FILE, end_leftovers, processes_of, read_record
-from sim.run_id import RUN_VARIABLE
-from sim.scenario import load_text
-from sim.view import Fold, View
+from sim.files.scenario import load_text
+from sim.node.config import NodeConfig, SandboxConfig
+from sim.node.guest import GuestSpec
+from sim.node.guest_link import Guest, GuestError, ZygoteLink, open_zygote
+from sim.node.node import Node
+from sim.node.process import connect_zygote
+from sim.node.recovery import recover
+from sim.record import events
+from sim.record.fold import Fold
+from sim.record.folder import RUN_FILE, read_record
+from sim.record.ledger import EVENTS_FILE, Entry, Follower, Ledger
+from sim.record.leftovers import end_leftovers, processes_of
+from sim.record.run_id import RUN_VARIABLE
+from sim.record.view import View
+from sim.run.drill import Drill
+from sim.run.node_link import NodeStarter
+from sim.run.restart import known as told_of
 from tests.forked import forked_node
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -293,7 +294,7 @@ class Zygote:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
             listener.bind(self.address)
             listener.listen(32)
-            command = [sys.executable, "-m", "sim.zygote", str(listener.fileno()), str(grace)]
+            command = [sys.executable, "-m", "sim.node.zygote", str(listener.fileno()), str(grace)]
             self.process = subprocess.Popen(
                 command, pass_fds=[listener.fileno()], cwd=ROOT, stderr=subprocess.PIPE, **options
             )

@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from engine import events as copying
-from sim import events
-from sim.ledger import Ledger
-from sim.verdict import ExitCode
+from sim.record import events
+from sim.record.ledger import Ledger
+from sim.record.verdict import ExitCode
 
 SCENARIOS = pathlib.Path(__file__).parents[3] / "scenarios"
 ELSEWHERE = """

@@ -7,9 +7,9 @@ import pathlib
 
 import pytest
 
+from sim.files.scenario import load, load_all
 from sim.report.failure import failure_block
-from sim.runner import RunOptions, RunResult, run_scenario
-from sim.scenario import load, load_all
+from sim.run.runner import RunOptions, RunResult, run_scenario
 from tests.forked import forked_node
 
 FLEET = """\

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sim import cli
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
 
 SHM = "/dev/shm"  # noqa: S108 - asked for because it is tmpfs
 KEYS = {

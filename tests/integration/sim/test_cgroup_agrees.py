@@ -7,9 +7,9 @@ import pathlib
 
 import pytest
 
-from sim.requirements import missing
-from sim.runner import RunOptions, run_scenario
-from sim.scenario import load_text
+from sim.files.scenario import load_text
+from sim.run.needs import missing
+from sim.run.runner import RunOptions, run_scenario
 
 SCENARIO = """
 name: account

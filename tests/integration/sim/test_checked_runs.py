@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from sim import cli
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
 
 CRASH = """
 name: crash

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from sim import run_folder
+from sim.record import folder, leftovers
 
 # A runner as far as its record goes: it starts a child that carries the run's id, and the child forks another.
 RUNNER = """
 import os, pathlib, subprocess, sys, time
 from engine.incarnation import start_time_of
-from sim.run_folder import RunRecord, write_record
+from sim.record.folder import RunRecord, write_record
 folder, run = pathlib.Path(sys.argv[1]), sys.argv[2]
 (folder / "cache").mkdir()
 child = "import os, time; os.setsid(); os.fork(); os.write(1, b'up\\\\n'); time.sleep(60)"
@@ -53,7 +53,7 @@ def started(tmp_path: pathlib.Path) -> Iterator[Dead]:
     runner.kill()
     runner.wait()
     runner.stdout.close()
-    for pid in run_folder.processes_of(run):
+    for pid in leftovers.processes_of(run):
         os.kill(pid, 9)
 
 
@@ -64,7 +64,7 @@ def clean(runs: pathlib.Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_processes_and_cache_of_a_killed_runner_are_gone(started: Dead) -> None:
-    left = run_folder.processes_of(started.run)
+    left = leftovers.processes_of(started.run)
     assert len(left) == 2
     started.runner.kill()
     started.runner.wait()
@@ -74,13 +74,13 @@ def test_processes_and_cache_of_a_killed_runner_are_gone(started: Dead) -> None:
         *(f"process {pid}" for pid in left),
         f"cache folder {started.folder / 'cache'}",
     ]
-    assert run_folder.processes_of(started.run) == []
-    assert run_folder.read_record(started.folder).ended
+    assert leftovers.processes_of(started.run) == []
+    assert folder.read_record(started.folder).ended
 
 
 def test_processes_of_a_living_runner_go_on(started: Dead) -> None:
-    left = run_folder.processes_of(started.run)
+    left = leftovers.processes_of(started.run)
     done = clean(started.runs)
     assert (done.returncode, done.stdout) == (0, f"nothing to clean in {started.runs}\n")
-    assert run_folder.processes_of(started.run) == left
+    assert leftovers.processes_of(started.run) == left
     assert (started.folder / "cache").is_dir()

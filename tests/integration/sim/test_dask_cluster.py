@@ -16,10 +16,13 @@ from typing import Any
 import pytest
 
 from engine.errors import UserError
-from sim.cluster import Pool, Unit, UnitResult, open_pool
-from sim.ledger import EVENTS_FILE
-from sim.run_folder import processes_of, read_record
-from sim.scenario import load_text
+from sim.files.scenario import load_text
+from sim.record.folder import read_record
+from sim.record.ledger import EVENTS_FILE
+from sim.record.leftovers import processes_of
+from sim.run.cases import Unit, UnitResult
+from sim.run.dask import open_pool
+from sim.run.pool import Pool
 
 pytestmark = [
     pytest.mark.skipif(
@@ -181,8 +184,9 @@ def test_a_killed_workers_unit_is_run_by_another_and_nothing_is_left(
 
 CLIENT = """
 import pathlib, signal, sys
-from sim.cluster import Unit, open_pool
-from sim.scenario import load
+from sim.run.cases import Unit
+from sim.run.dask import open_pool
+from sim.files.scenario import load
 signal.signal(signal.SIGINT, signal.default_int_handler)
 path, folder, address = sys.argv[1:]
 unit = Unit.of("u", load(pathlib.Path(path)), pathlib.Path(folder))
@@ -233,6 +237,6 @@ def test_an_interrupted_worker_gives_its_unit_back(runs: Any, by_hand: ByHand, w
 
 
 def test_an_address_where_nobody_answers_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sim.dask_cluster._CONNECT", 0.5)
+    monkeypatch.setattr("sim.run.dask._CONNECT", 0.5)
     with pytest.raises(UserError, match=r"--cluster tcp://127\.0\.0\.1:1: "), open_pool("tcp://127.0.0.1:1", 1, BUDGET):
         pass

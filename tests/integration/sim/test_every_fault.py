@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from sim import events
-from sim.fault_catalogue import CATALOGUE, CRASH, Kind, points_with
-from sim.node_link import NodeDiedError
-from sim.places import AtChunk, FaultPoint
-from sim.runner import RunOptions, RunResult, run_scenario
-from sim.scenario import load_text
+from sim.files.faults import CATALOGUE, CRASH, AtChunk, FaultPoint, Kind, points_with
+from sim.files.scenario import load_text
+from sim.record import events
+from sim.run.node_link import NodeDiedError
+from sim.run.runner import RunOptions, RunResult, run_scenario
 from tests.forked import forked_node
 
 BEFORE: frozenset[FaultPoint] = frozenset({"freeze", "scan", "cache.create", "reserve"})

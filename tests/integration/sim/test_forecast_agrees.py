@@ -6,8 +6,8 @@ import pathlib
 
 import pytest
 
-from sim.forecast.agreement import compare_with_real
-from sim.forecast.costs import Costs
+from sim.rollout.agreement import compare_with_real
+from sim.rollout.costs import Costs
 
 
 @pytest.mark.slow

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from sim.run_folder import processes_of
-from sim.run_id import PLACEHOLDER, RUN_VARIABLE
+from sim.record.leftovers import processes_of
+from sim.record.run_id import PLACEHOLDER, RUN_VARIABLE
 
 WaitUntil = Callable[..., Any]
 ROOT = pathlib.Path(__file__).parents[3]
 
 HOLDER = """
 import json, os, signal, sys, time
-from sim.fork_server import ForkError, ForkServer
-from sim.run_id import carry_run
+from sim.node.forked import ForkError, ForkServer
+from sim.record.run_id import carry_run
 
 def become(arguments, fds):
     carry_run(arguments["run"])

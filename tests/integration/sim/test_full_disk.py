@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from sim.cli import main
-from sim.run_id import RUN_VARIABLE
-from sim.verdict import ExitCode
+from sim.record.run_id import RUN_VARIABLE
+from sim.record.verdict import ExitCode
 
 DEADLINE = 20.0
 SIZE = 1024  # KiB

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from engine.incarnation import state_of
-from sim import events, guest_handle
-from sim.guest import GuestSpec
-from sim.guest_handle import Guest, ZygoteLink
+from sim.node import guest_link as guest_handle
+from sim.node.guest import GuestSpec
+from sim.node.guest_link import Guest, ZygoteLink
+from sim.record import events
 
 ROOT = pathlib.Path(__file__).parents[3]
 DEADLINE = 1.0
@@ -26,7 +27,7 @@ WaitUntil = Callable[..., Any]
 HOSTILE = """
 import json, os, signal, socket, sys, time
 from engine import linux
-from sim.oracle import PAGE
+from sim.record.oracle import PAGE
 behaviour, fd, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 linux.set_parent_death_signal(signal.SIGKILL)
 control = socket.socket(fileno=fd)

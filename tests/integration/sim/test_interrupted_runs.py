@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 
 from engine.errors import UserError
-from sim import events, node_link
-from sim.drill import Drill
-from sim.node_link import NodeDiedError, NodeLink, NodeProcess, execute_node
-from sim.run_folder import processes_of, read_record
-from sim.run_id import RUN_VARIABLE
-from sim.scenario import load_text
+from sim.files.scenario import load_text
+from sim.record import events
+from sim.record.folder import read_record
+from sim.record.leftovers import processes_of
+from sim.record.run_id import RUN_VARIABLE
+from sim.run import node_link
+from sim.run.drill import Drill
+from sim.run.node_link import NodeDiedError, NodeLink, NodeProcess, execute_node
 
 WaitUntil = Callable[..., Any]
 ROOT = pathlib.Path(__file__).parents[3]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from sim import events
-from sim.drill import Drill
-from sim.scenario import Outage, load_text
+from sim.files.scenario import load_text
+from sim.files.steps import Outage
+from sim.record import events
+from sim.run.drill import Drill
 
 PUNCH = "memfd-punch-on-snapshot"
 SCENARIO = f"""\

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from flags.streaming import SDK_KEY
-from sim import events
-from sim.cluster import LocalPool, Unit, UnitResult, Worker, scratch, start_worker
-from sim.ledger import EVENTS_FILE, read
-from sim.run_folder import processes_of, read_record
-from sim.runner import RunOptions, run_scenario
-from sim.scenario import Scenario, load_text
+from sim.files.scenario import Scenario, load_text
+from sim.record import events
+from sim.record.folder import read_record
+from sim.record.ledger import EVENTS_FILE, read
+from sim.record.leftovers import processes_of
+from sim.run.cases import Unit, UnitResult, scratch
+from sim.run.pool import LocalPool, Worker, start_worker
+from sim.run.runner import RunOptions, run_scenario
 
 WaitUntil = Callable[..., Any]
 BUDGET = 1 << 30
@@ -136,8 +138,9 @@ def test_a_killed_worker_costs_nothing_but_time(runs: Any, wait_until: WaitUntil
 
 POOL = """
 import dataclasses, pathlib, signal, sys
-from sim.cluster import LocalPool, Unit
-from sim.scenario import load
+from sim.run.cases import Unit
+from sim.run.pool import LocalPool
+from sim.files.scenario import load
 signal.signal(signal.SIGINT, signal.default_int_handler)
 path, folder = map(pathlib.Path, sys.argv[1:])
 unit = Unit.of("u", load(path), folder)

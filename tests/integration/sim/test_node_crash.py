@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from sim import events
-from sim.node_link import NodeDiedError
-from sim.places import AtChunk, FaultPoint
+from sim.files.faults import AtChunk, FaultPoint
+from sim.record import events
+from sim.run.node_link import NodeDiedError
 
 ROOT = pathlib.Path(__file__).parents[3]
 LAST = 3
@@ -36,10 +36,10 @@ BACKGROUND = [POINTS[2], POINTS[4], POINTS[6], POINTS[9]]
 RUNNER = """
 import asyncio, json, os, pathlib, signal, sys
 from engine.incarnation import state_of
-from sim.drill import Drill
-from sim.node_link import NodeDiedError
-from sim.places import AtChunk
-from sim.scenario import load
+from sim.run.drill import Drill
+from sim.run.node_link import NodeDiedError
+from sim.files.faults import AtChunk
+from sim.files.scenario import load
 
 async def main(path, runs):
     async with Drill(load(path), runs_dir=runs) as drill:

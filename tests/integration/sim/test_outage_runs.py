@@ -10,12 +10,13 @@ import pytest
 
 from engine.errors import UserError
 from flags.catalog import FLAGS
-from sim import events
-from sim.drill import Drill
-from sim.ledger import Entry
-from sim.node_link import NodeStarter, execute_node
-from sim.runner import RunOptions, RunResult, run_scenario
-from sim.scenario import Outage, load_text
+from sim.files.scenario import load_text
+from sim.files.steps import Outage
+from sim.record import events
+from sim.record.ledger import Entry
+from sim.run.drill import Drill
+from sim.run.node_link import NodeStarter, execute_node
+from sim.run.runner import RunOptions, RunResult, run_scenario
 from tests.forked import forked_node
 
 Told = TypeVar("Told")
@@ -155,8 +156,8 @@ async def test_a_service_that_is_down_at_start_means_safe_values_also_after_a_re
 
 
 async def test_what_never_reaches_the_node_is_a_violation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sim.flag_service._LASTING", frozenset())  # as if a frozen service could be waited for
-    monkeypatch.setattr("sim.flag_service.EFFECTIVE_SECONDS", 0.3)
+    monkeypatch.setattr("sim.run.flag_source._LASTING", frozenset())  # as if a frozen service could be waited for
+    monkeypatch.setattr("sim.run.flag_source.EFFECTIVE_SECONDS", 0.3)
     steps = f"steps:\n  - outage: {{fault: freeze}}\n  - flag: {{{PUNCH}: false}}\n"
     result = await run(tmp_path, f"flags: {{source: relay, {PUNCH}: true}}\n{steps}")
     assert result.view.ended is not None

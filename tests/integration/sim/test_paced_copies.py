@@ -6,9 +6,9 @@ import asyncio
 import pathlib
 from collections.abc import Callable
 
-from sim.drill import Drill
-from sim.scenario import load_text
-from sim.view import View
+from sim.files.scenario import load_text
+from sim.record.view import View
+from sim.run.drill import Drill
 from tests.forked import forked_node
 
 SCENARIO = """\

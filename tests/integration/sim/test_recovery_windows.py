@@ -14,17 +14,16 @@ import pytest
 
 from engine.effects import Effects
 from engine.events import Event
-from engine.incarnation import state_of
+from engine.incarnation import PunchPermit, state_of
 from engine.memfd import Memfd
 from engine.pause import Pause
-from engine.permit import PunchPermit
-from sim import events
-from sim.checkers.evidence import pieces
-from sim.faults import Fault
-from sim.guest_handle import Guest, GuestError
-from sim.node import Node
-from sim.oracle import generations, key_of, mismatches
-from sim.places import AtChunk
+from sim.files.faults import AtChunk
+from sim.node.armed_faults import Fault
+from sim.node.guest_link import Guest, GuestError
+from sim.node.node import Node
+from sim.record import events
+from sim.record.oracle import generations, key_of, mismatches
+from sim.rules.reality import pieces
 
 WaitUntil = Callable[..., Any]
 

@@ -10,7 +10,7 @@ import pytest
 from flags.inline import Rollout, flag_from
 from flags.relay import Relay
 from sim.cli import main
-from sim.rehearsal.follow import weight_of
+from sim.rollout.exposure import weight_of
 
 PUNCH = "memfd-punch-on-snapshot"
 PLAN = """\

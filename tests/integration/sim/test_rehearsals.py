@@ -11,10 +11,10 @@ import pytest
 from junitparser import JUnitXml
 
 from sim.cli import main
-from sim.cluster import open_pool
-from sim.mutants.catalogue import SWITCHES
-from sim.rehearsal.matrix import FAULTS, Matrix, run_matrix, table
-from sim.rehearsal.plan import load_plan
+from sim.files.plan import load_plan
+from sim.files.wrong_engines import SWITCHES
+from sim.rollout.matrix import FAULTS, Matrix, run_matrix, table
+from sim.run.dask import open_pool
 
 ROLLOUTS = Path(__file__).parents[3] / "scenarios" / "rollouts"
 

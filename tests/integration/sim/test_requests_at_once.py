@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from engine.errors import FreezeError
-from sim import events
-from sim.faults import Fault
-from sim.guest_handle import Guest
-from sim.node_config import SandboxConfig
-from sim.node_link import NodeDiedError
-from sim.places import AtChunk
+from sim.files.faults import AtChunk
+from sim.node.armed_faults import Fault
+from sim.node.config import SandboxConfig
+from sim.node.guest_link import Guest
+from sim.record import events
+from sim.run.node_link import NodeDiedError
 
 MIB = 1 << 20
 FAULTS = ("copy.read", "copy.write", "publish", "condemn", "punch")

@@ -12,16 +12,17 @@ from typing import Any
 import pytest
 
 from engine.errors import UserError
-from sim import events
-from sim.run_folder import leftovers, processes_of, read_record
+from sim.record import events
+from sim.record.folder import read_record
+from sim.record.leftovers import leftovers, processes_of
 
 WaitUntil = Callable[..., Any]
 
 # Starts a fleet and keeps it busy until it is killed.
 RUNNER = """
 import asyncio, pathlib, sys
-from sim import drill as drills
-from sim.scenario import load
+from sim.run import drill as drills
+from sim.files.scenario import load
 
 async def main(path, runs, work):
     async with drills.Drill(load(path), runs_dir=runs) as drill:
@@ -71,7 +72,7 @@ async def test_a_cache_is_told_of_before_anything_else_is_made(runs: Any, monkey
         told.append((pathlib.Path(record.cache_dir).is_dir(), leftovers(record, run_dir), record.ended))
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("sim.drill.tempfile.mkdtemp", look)
+    monkeypatch.setattr("sim.run.drill.tempfile.mkdtemp", look)
     with pytest.raises(UserError, match="cannot be set up"):
         async with runs.drill():
             pass

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from sim.yaml_positions import parse
+from sim.files.yaml import parse
 
 ROOT = pathlib.Path(__file__).parents[3]
 SWARM = ROOT / "scenarios" / "swarm" / "fleet.yaml"

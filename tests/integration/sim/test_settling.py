@@ -16,13 +16,12 @@ import pytest
 from engine.errors import FreezeError
 from engine.incarnation import GuestProcess
 from flags.inline import flag_from
-from sim import events
-from sim.failures import raise_failures
-from sim.faults import Fault
-from sim.guest_handle import Guest
-from sim.node_link import NodeFailedError
-from sim.places import AtChunk
-from sim.track import Pace
+from sim.files.faults import AtChunk
+from sim.node.armed_faults import Fault
+from sim.node.guest_link import Guest
+from sim.record import events
+from sim.record.stages import Pace
+from sim.run.node_link import NodeFailedError, raise_failures
 
 PTRACE_SEIZE, PTRACE_DETACH, PTRACE_O_TRACEEXIT = 0x4206, 17, 0x40
 

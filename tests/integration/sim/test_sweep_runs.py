@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from sim.cli import main
-from sim.fault_catalogue import KINDS
-from sim.runner import RunOptions, run_scenario
-from sim.scenario import load
-from sim.verdict import ExitCode
+from sim.files.faults import KINDS
+from sim.files.scenario import load
+from sim.record.verdict import ExitCode
+from sim.run.runner import RunOptions, run_scenario
 
 TINY = """\
 # One sandbox with two chunks, paused twice.

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sim import events
-from sim.places import AtChunk
+from sim.files.faults import AtChunk
+from sim.record import events
 
 
 @pytest.mark.parametrize("discarded", [False, True], ids=["finished", "discarded"])

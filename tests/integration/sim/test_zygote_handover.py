@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from engine.incarnation import state_of
-from sim import guest_handle
-from sim.guest_handle import Guest, GuestError, open_zygote
-from sim.units import HUGE_PAGE
-from sim.zygote import request
+from sim.files.units import HUGE_PAGE
+from sim.node import guest_link
+from sim.node import guest_link as guest_handle
+from sim.node.guest_link import Guest, GuestError, open_zygote
+from sim.node.zygote import request
 
 Zygotes = Callable[..., Any]
 WaitUntil = Callable[..., Any]
@@ -214,7 +215,7 @@ def test_a_node_short_of_descriptors_is_told_so_and_loses_none(zygotes: Zygotes)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def _spawn_without_descriptors(link: guest_handle.ZygoteLink) -> int:
+def _spawn_without_descriptors(link: guest_link.ZygoteLink) -> int:
     """0 where the error says what to do and no fd is left over."""
     before = os.listdir("/proc/self/fd")
     highest = max(map(int, before)) + 2  # room for one more

@@ -11,9 +11,8 @@ import pytest
 
 from engine import linux
 from engine.errors import NotAMemfdError, PunchRefusedError, TruncatedError
-from engine.incarnation import Incarnation
+from engine.incarnation import CondemnedRecords, Incarnation, PunchPermit
 from engine.memfd import Memfd
-from engine.permit import CondemnedRecords, PunchPermit
 
 MIB = 1 << 20
 PAGE = 4096

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from engine.cache import Cache
-from engine.incarnation import Incarnation
+from engine.incarnation import CondemnedRecords, Incarnation
 from engine.memfd import Memfd
 from engine.meter import PeakMeter, Sample
-from engine.permit import CondemnedRecords
 from engine.ranges import Blocks, chunks
 
 MIB = 1 << 20

@@ -10,9 +10,8 @@ import pytest
 
 from engine import linux
 from engine.errors import CondemnedError, PunchRefusedError
-from engine.incarnation import GuestProcess, Incarnation, start_time_of
+from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, PunchPermit, start_time_of
 from engine.memfd import Memfd
-from engine.permit import CondemnedRecords, PunchPermit
 
 INCARNATION = Incarnation("web-0", 4711, 123456, 42)
 

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import linux, process_memory
+from engine import linux, memfd
+from engine import memfd as process_memory
 from engine.errors import TruncatedError
-from engine.process_memory import ProcessMemory
+from engine.memfd import ProcessMemory
 from engine.ranges import Blocks, Chunk, chunks
 
 PAGE = 4096
@@ -131,10 +132,10 @@ def test_no_call_moves_more_bytes_than_a_call_may_unless_one_run_alone_is_more(
 
 def test_a_batch_is_below_two_gibibytes() -> None:
     half = 1 << 30
-    batch, left = process_memory._first_batch([(0, half), (half, half), (2 * half, PAGE)])
+    batch, left = memfd._first_batch([(0, half), (half, half), (2 * half, PAGE)])
     assert batch == [(0, half)]
     assert left == [(half, half), (2 * half, PAGE)]
-    assert process_memory._BATCH_BYTES < 1 << 31
+    assert memfd._BATCH_BYTES < 1 << 31
 
 
 @settings(max_examples=40, deadline=None)
@@ -158,7 +159,7 @@ def test_what_a_short_call_leaves_is_exactly_what_it_did_not_read(lengths: list[
     batch = [(sum(lengths[:n]) + 5 * n, length) for n, length in enumerate(lengths)]
     every = [at for offset, length in batch for at in range(offset, offset + length)]
     got = int(len(every) * share)
-    left = [at for offset, length in process_memory._after(batch, got) for at in range(offset, offset + length)]
+    left = [at for offset, length in memfd._after(batch, got) for at in range(offset, offset + length)]
     assert every[:got] + left == every
 
 

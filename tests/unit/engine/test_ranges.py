@@ -8,17 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import EngineError
-from engine.ranges import (
-    Blocks,
-    RangeError,
-    chunks,
-    from_indexes,
-    from_ranges,
-    indexes,
-    run_columns,
-    runs,
-    whole_pages,
-)
+from engine.ranges import Blocks, RangeError, chunks, from_indexes, from_ranges, indexes, run_columns, runs, whole_pages
 
 KIB4 = 4 << 10
 KIB16 = 16 << 10

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from engine.errors import UserError
-from flags.bucket import landing
 from flags.catalog import FLAGS
 from flags.cohort import Member, cohort, fleet_of, step
 from flags.context import SandboxAttributes, to_context
+from flags.explain import landing
 from flags.inline import Rollout, RolloutKind, flag_from
 from flags.launchdarkly import Evaluator, InProcessSource, make_context
 

@@ -7,7 +7,7 @@ import pytest
 
 from flags.inline import flag_from
 from flags.lease import HEARTBEAT, heartbeat_flag
-from flags.relay_content import Content
+from flags.relay import Content
 
 PUNCH = "memfd-punch-on-snapshot"
 ON, OFF = flag_from(PUNCH, True), flag_from(PUNCH, False)

@@ -14,7 +14,7 @@ import pytest
 
 import sim.commands
 from sim import cli
-from sim.verdict import ExitCode
+from sim.record.verdict import ExitCode
 
 MODULE = '''"""Do the thing, shown on one line
 and wrapped here.

@@ -6,12 +6,12 @@ import pathlib
 
 import pytest
 
-from sim import events
-from sim.ledger import Entry
-from sim.runner import RunOptions, RunResult
-from sim.scenario import Scenario
-from sim.verdict import Verdict
-from sim.view import Fold
+from sim.files.scenario import Scenario
+from sim.record import events
+from sim.record.fold import Fold
+from sim.record.ledger import Entry
+from sim.record.verdict import Verdict
+from sim.run.runner import RunOptions, RunResult
 
 pytest_plugins = ["pytester"]
 
@@ -45,7 +45,7 @@ async def pretend(scenario: Scenario, options: RunOptions) -> RunResult:
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A test-suite of somebody else, with scenarios in a folder of their own and one beside the tests."""
-    monkeypatch.setattr("sim.runner.run_scenario", pretend)
+    monkeypatch.setattr("sim.run.runner.run_scenario", pretend)
     pytester.makeini(INI)
     for folder in ("drills", "tests"):
         (pytester.path / folder).mkdir()
@@ -101,7 +101,7 @@ def test_what_failed_ends_with_the_failure_block_and_no_traceback(project: pytes
         ]
     )
     assert "Traceback" not in result.stdout.str()
-    assert "sim/runner.py" not in result.stdout.str()
+    assert "sim/run/runner.py" not in result.stdout.str()
     assert '<property name="seed" value="7"' in (project.path / "out.xml").read_text()
 
 
@@ -134,6 +134,6 @@ def test_run_folders_go_where_they_are_wanted_and_hold_the_reports(project: pyte
 def test_the_plugin_loads_nothing_heavy_into_other_peoples_runs(project: pytest.Pytester) -> None:
     (project.path / "tests" / "test_own.py").write_text(
         "import sys\ndef test_own():\n    assert 'sim.pytest_plugin' in sys.modules\n"
-        "    assert not {'pydantic', 'numpy', 'ldclient', 'sim.scenario'} & set(sys.modules)\n"
+        "    assert not {'pydantic', 'numpy', 'ldclient', 'sim.files.scenario'} & set(sys.modules)\n"
     )
     project.runpytest_subprocess("tests/test_own.py").assert_outcomes(passed=1)

@@ -9,8 +9,7 @@ import pytest
 from textual.drivers._writer_thread import WriterThread
 
 from engine.errors import UserError
-from sim.tui.cast import Cast
-from sim.tui.driver import terminal
+from sim.tui.terminal import Cast, terminal
 
 
 def test_a_cast_is_a_header_and_then_what_was_drawn_when(tmp_path: pathlib.Path) -> None:

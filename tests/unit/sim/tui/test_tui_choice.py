@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from sim.tui.choice import SORTS, Choice, choice_line, fits
+from sim.record.view import PauseView, SandboxView
+from sim.tui.rows import SORTS, Choice, choice_line, fits
 from sim.tui.spans import text
-from sim.view import PauseView, SandboxView
 
 MIB = 1 << 20
 WEB = SandboxView("web-0", 32 * MIB, 4096, 4096, "python", "acme", "local", state="running")

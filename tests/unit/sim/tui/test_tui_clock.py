@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim.tui.clock import SPEEDS, Clock
+from sim.tui.frames import SPEEDS, Clock
 
 
 def test_it_is_held_at_first() -> None:

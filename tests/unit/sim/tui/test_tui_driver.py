@@ -4,7 +4,7 @@ import io
 
 from textual.drivers._writer_thread import MAX_QUEUED_WRITES, WriterThread
 
-from sim.tui.driver import MortalTerminal
+from sim.tui.terminal import MortalTerminal
 
 
 def test_writing_to_a_terminal_that_is_gone_never_blocks() -> None:

@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from sim.tui.export import SHOWN, without_fonts
+from sim.tui.pictures import SHOWN, without_fonts
 
 ROOT = pathlib.Path(__file__).parents[4]
-PICTURES = ROOT / "sim" / "tui" / "pictures"
+PICTURES = ROOT / "docs" / "pictures"
 
 
 def test_a_picture_fetches_nothing() -> None:
@@ -21,4 +21,4 @@ def test_every_picture_is_there_and_the_readme_shows_it(name: str) -> None:
     svg = (PICTURES / f"{name}.svg").read_text()
     assert svg.startswith("<svg")
     assert re.findall(r"url\(http|<image", svg) == []
-    assert f"](sim/tui/pictures/{name}.svg)" in (ROOT / "README.md").read_text()
+    assert f"](docs/pictures/{name}.svg)" in (ROOT / "README.md").read_text()

@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from sim.fault_catalogue import CATALOGUE, CRASH, kind_of
-from sim.faults import Fault
-from sim.places import AtChunk
+from sim.files.faults import CATALOGUE, CRASH, AtChunk, kind_of
+from sim.node.armed_faults import Fault
+from sim.record.view import FaultView, View
 from sim.tui import fault_lines
 from sim.tui.fault_lines import ERRNOS, PLACES, POINTS, Aim
 from sim.tui.spans import text, width
-from sim.view import FaultView, View
 
 
 @pytest.mark.parametrize("point", POINTS)

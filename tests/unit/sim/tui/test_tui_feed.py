@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from sim import events
-from sim.ledger import Entry
-from sim.tui.feed import Feed
-from sim.view import LOG_LENGTH, Fold
+from sim.record import events
+from sim.record.fold import LOG_LENGTH, Fold
+from sim.record.ledger import Entry
+from sim.tui.frames import Feed
 
 CREATED = events.SandboxCreated(1 << 20, 4096, 4096, "python", "acme", "local")
 

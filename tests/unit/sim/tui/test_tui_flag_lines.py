@@ -6,13 +6,11 @@ from typing import Any
 import pytest
 
 from flags.catalog import CATALOG, PUNCH
-from sim import events
-from sim.flag_view import FlagChange, SourceView
+from sim.record import events
+from sim.record.view import FlagChange, PauseView, SandboxView, SourceView, View
 from sim.tui import flag_lines
-from sim.tui.cohorts import cohort_now
-from sim.tui.flag_lines import Draft
+from sim.tui.flag_lines import Draft, cohort_now
 from sim.tui.spans import text, width
-from sim.view import PauseView, SandboxView, View
 
 MIB = 1 << 20
 RUN = events.RunStarted(1, "0", "run", "demo", 42, [], "", 1024 * MIB, "disk", None, flag_source="relay")

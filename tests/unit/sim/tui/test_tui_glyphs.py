@@ -4,9 +4,9 @@ import pathlib
 
 import pytest
 
-from sim.tui.glyphs import to_ascii
-from sim.tui.replay_lines import GLYPHS
+from sim.tui.replay import GLYPHS
 from sim.tui.rows import STATES
+from sim.tui.terminal import to_ascii
 
 GOLDENS = sorted((pathlib.Path(__file__).parents[3] / "tui" / "goldens").glob("*.txt"))
 

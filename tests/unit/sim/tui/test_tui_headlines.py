@@ -5,12 +5,11 @@ from dataclasses import replace
 import pytest
 
 from flags.catalog import PUNCH
-from sim import events
-from sim.flag_view import FlagChange, SourceView
-from sim.track import Pace
+from sim.record import events
+from sim.record.stages import Pace
+from sim.record.view import FaultView, FlagChange, MemoryView, PauseView, SandboxView, SourceView, View
 from sim.tui import headlines, keys
 from sim.tui.spans import Span, text, width
-from sim.view import FaultView, MemoryView, PauseView, SandboxView, View
 
 MIB = 1 << 20
 RUN = events.RunStarted(1, "0", "run", "demo", 42, [], "", 1024 * MIB, "disk", None)

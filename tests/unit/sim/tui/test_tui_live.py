@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from sim import events
-from sim.ledger import Entry
-from sim.tui.live import CRASHED, NOBODY, Live
+from sim.record import events
+from sim.record.fold import Fold
+from sim.record.ledger import Entry
+from sim.record.view import View
+from sim.tui.frames import CRASHED, NOBODY, Live
 from sim.tui.requests import Request
-from sim.view import Fold, View
 
 WEB = events.SandboxCreated(1 << 20, 4096, 4096, "python", "acme", "local")
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from sim.track import NO_TRACK, Pace, Track
-from sim.tui import page_map, time_line
+from sim.record.stages import NO_TRACK, Pace, Track
+from sim.record.view import PauseView, SandboxView
+from sim.tui import charts, page_map
 from sim.tui.spans import Spans, text, width
-from sim.view import PauseView, SandboxView
 
 MIB = 1 << 20
 SANDBOX = SandboxView(
@@ -75,13 +75,13 @@ def test_pages_of_a_guest_that_is_gone_are_said_to_be() -> None:
 
 def test_the_stages_are_told_in_milliseconds_since_the_decision() -> None:
     stages = {"decided": 2.0, "frozen": 2.0004, "scanned": 2.0016, "condemned": 2.004, "finished": 2.02}
-    said = shown(time_line.lines(with_track(replace(SCANNED, stages=stages)), 140, 5))
+    said = shown(charts.time_lines(with_track(replace(SCANNED, stages=stages)), 140, 5))
     assert "frozen +0.4 ms  scanned +1.6 ms  ◆ condemned +4.0 ms  finished +20 ms" in said
 
 
 def test_the_axis_turns_where_the_guest_is_condemned() -> None:
     stages = {"decided": 2.0, "condemned": 2.01, "finished": 2.02}
-    axis = time_line.lines(with_track(replace(SCANNED, stages=stages)), 80, 5)[1]
+    axis = charts.time_lines(with_track(replace(SCANNED, stages=stages)), 80, 5)[1]
     bar = "".join(span.text for span in axis[1:-1])
     at = bar.index("◆")
     assert abs(at - len(bar) // 2) <= 1
@@ -91,17 +91,17 @@ def test_the_axis_turns_where_the_guest_is_condemned() -> None:
 
 def test_before_condemn_it_can_still_roll_back_and_after_it_cannot() -> None:
     before, after = with_track(SCANNED), with_track(SCANNED, replace(PAUSE, condemned_at=2.1))
-    assert "it can still roll back" in shown(time_line.lines(before, 80, 5))
-    assert "◆ no way back" in shown(time_line.lines(after, 80, 5))
-    assert "◆ past the point of no return" in shown(time_line.lines(after, 140, 5))
+    assert "it can still roll back" in shown(charts.time_lines(before, 80, 5))
+    assert "◆ no way back" in shown(charts.time_lines(after, 80, 5))
+    assert "◆ past the point of no return" in shown(charts.time_lines(after, 140, 5))
 
 
 def test_a_held_copy_says_before_what_and_that_it_is_in_no_figure() -> None:
     held = replace(SCANNED, paced=True, waits_for="chunk", under={3: (0, 1), 4: (1, 2)})
     sandbox = replace(with_track(held), pace=Pace(200.0, held=True))
-    said = shown(time_line.lines(sandbox, 140, 5))
+    said = shown(charts.time_lines(sandbox, 140, 5))
     assert "SLOWED x200" in said
     assert "HELD before chunks 3, 4" in said
     assert "in no figure" in said
     at_condemn = replace(with_track(replace(held, waits_for="condemn")), pace=Pace(held=True))
-    assert "HELD before condemn" in shown(time_line.lines(at_condemn, 80, 5))
+    assert "HELD before condemn" in shown(charts.time_lines(at_condemn, 80, 5))

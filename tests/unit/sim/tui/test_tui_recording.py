@@ -8,12 +8,12 @@ import pytest
 
 from engine import events as engine_events
 from engine.events import Event
-from sim import events
-from sim.ledger import Entry
-from sim.tui import replay_lines
-from sim.tui.recording import Mark, Playback, Recording, beside, marks
+from sim.record import events
+from sim.record.fold import Fold
+from sim.record.ledger import Entry
+from sim.tui import replay
+from sim.tui.replay import Mark, Playback, Recording, beside, marks
 from sim.tui.spans import Span, text, width
-from sim.view import Fold
 
 
 def entry(t: float, event: Event, sandbox: str | None = None) -> Entry:
@@ -91,7 +91,7 @@ def test_a_jump_leaves_where_one_is(t: float, direction: int, found: float | Non
 def test_the_foot_is_never_wider_than_the_screen(cells: int, said: Span | None) -> None:
     playback = Playback(4.0)
     playback.seek(1.2)
-    lines = replay_lines.foot(playback, marks(STORY), said, cells)
+    lines = replay.foot(playback, marks(STORY), said, cells)
     assert len(lines) == 3
     assert all(width(line) <= cells for line in (lines[0], lines[2]))
     assert text(lines[0]).count("┃") == 1
@@ -99,13 +99,15 @@ def test_the_foot_is_never_wider_than_the_screen(cells: int, said: Span | None) 
 
 def test_the_graver_of_two_marks_on_one_cell_is_drawn() -> None:
     playback = Playback(4.0)
-    line = text(replay_lines.time_line(playback, [Mark(2.0, "violation", "x"), Mark(2.0, "pause")], 42))
+    line = text(replay.time_line(playback, [Mark(2.0, "violation", "x"), Mark(2.0, "pause")], 42))
     assert "‼" in line
     assert "▴" not in line
 
 
 def test_a_recording_is_shown_where_there_are_none_of_linuxs_own_calls() -> None:
     """The engine's system calls are those of one kernel; what tells a recording needs none of them."""
-    code = "import sys; sys.modules['engine.linux'] = None; import sim.tui.replay, sim.stored_run, sim.commands.replay"
+    code = (
+        "import sys; sys.modules['engine.linux'] = None; import sim.tui.replay, sim.record.folder, sim.commands.replay"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")

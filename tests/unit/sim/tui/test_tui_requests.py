@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 from flags.catalog import BACKGROUND, PUNCH
-from sim.places import AtChunk
+from sim.files.faults import AtChunk
+from sim.record.view import SandboxView, View
 from sim.tui import requests
 from sim.tui.requests import Request
-from sim.view import SandboxView, View
 
 MIB = 1 << 20
 WEB = SandboxView("web-0", 32 * MIB, 4096, 4096, "python", "acme", "local", state="running")

@@ -8,11 +8,12 @@ import pytest
 from engine import events as engine_events
 from engine.events import Event
 from flags.catalog import PUNCH
-from sim import events
-from sim.ledger import Entry
+from sim.record import events
+from sim.record.fold import Fold
+from sim.record.ledger import Entry
+from sim.record.view import PauseView, SandboxView
 from sim.tui import rows
 from sim.tui.spans import Spans, text, width
-from sim.view import Fold, PauseView, SandboxView
 
 MIB = 1 << 20
 RUNNING = SandboxView(

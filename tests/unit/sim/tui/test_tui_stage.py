@@ -5,22 +5,22 @@ from typing import Any
 
 import pytest
 
-from sim import events
-from sim.scenario import load_text
+from sim.files.scenario import load_text
+from sim.record import events
+from sim.record.verdict import Verdict
+from sim.record.view import PauseView, SandboxView, View
+from sim.tui import stage_app
 from sim.tui.spans import Span, text, width
-from sim.tui.stage import size
-from sim.tui.stage.app import summary
-from sim.tui.stage.beats import BEATS, SEED, Beat
-from sim.tui.stage.lines import ROWS, Scene, highest_peak, lines
-from sim.verdict import Verdict
-from sim.view import PauseView, SandboxView, View
+from sim.tui.stage_app import summary
+from sim.tui.stage_beats import BEATS, SEED, Beat
+from sim.tui.stage_lines import ROWS, Scene, highest_peak, lines
 
 MIB = 1 << 20
 BY_NAME = {beat.name: beat for beat in BEATS}
 
 
 @pytest.mark.parametrize("beat", BEATS, ids=lambda each: each.name)
-@pytest.mark.parametrize("fleet", size.SIZES)
+@pytest.mark.parametrize("fleet", stage_app.SIZES)
 def test_a_beat_is_a_scenario_on_the_same_seed_that_touches_no_network(beat: Beat, fleet: tuple[int, int]) -> None:
     scenario = load_text(beat.scenario(*fleet), pathlib.Path("stage.yaml"))
     assert scenario.seed == SEED
@@ -43,9 +43,9 @@ def test_only_the_pull_request_may_violate_and_it_must() -> None:
     ("free", "fleet"), [(4096, (4, 32)), (384, (4, 32)), (383, (3, 32)), (200, (2, 16)), (10, (1, 16))]
 )
 def test_the_fleet_fits_into_free_memory_and_says_where_it_shrank(free: int, fleet: tuple[int, int]) -> None:
-    found = size.fleet(free * MIB)
+    found = stage_app.fleet(free * MIB)
     assert found == fleet
-    said = size.shrunk(found, free * MIB)
+    said = stage_app.shrunk(found, free * MIB)
     assert (said is None) == (fleet == (4, 32))
     assert said is None or f"{free} MiB are free" in said
 

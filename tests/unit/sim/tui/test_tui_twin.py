@@ -10,13 +10,13 @@ from dataclasses import replace
 import pytest
 
 from engine.errors import UserError
-from sim import events
-from sim.scenario import load_text
-from sim.track import Sample
-from sim.tui import stacked, twin_lines, twin_runs
+from sim.files.scenario import load_text
+from sim.record import events
+from sim.record.stages import Sample
+from sim.record.view import MemoryView, PauseView, View
+from sim.tui import charts, twin, twin_runs
 from sim.tui.spans import Span, text, width
 from sim.tui.twin import Twin
-from sim.view import MemoryView, PauseView, View
 
 MIB = 1 << 20
 RUN = events.RunStarted(1, "0", "run", "demo-twin", 42, [], "", 1024 * MIB, "disk", None)
@@ -116,13 +116,13 @@ def test_there_is_no_twin_where_both_fleets_do_not_fit(
     free: int, reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(twin_runs, "free_memory", lambda: free * MIB)
-    monkeypatch.setattr("sim.requirements.free_memory", lambda: free * MIB)
+    monkeypatch.setattr("sim.run.needs.free_memory", lambda: free * MIB)
     scenario = load_text(TEXT, pathlib.Path("small.yaml"))
     assert twin_runs.refusal(scenario, View(memory=MemoryView(guests=20 * MIB))) == reason
 
 
 def drawn(arms: dict[bool, View], said: Span | None = None, cells: int = 100, height: int = 12) -> list[str]:
-    lines = twin_lines.lines(arms, said, cells, height)
+    lines = twin.lines(arms, said, cells, height)
     assert len(lines) <= height
     assert all(width(line) <= cells for line in lines)
     return [text(line) for line in lines]
@@ -144,8 +144,8 @@ def test_the_arms_share_both_axes() -> None:
     labels = [(line[:8].strip(), line[51:59].strip()) for line in lines]
     assert ("2x 128", "2x 128") in labels
     assert ("1x 64", "1x 64") in labels
-    off = [line[stacked.LABEL : 49] for line in lines]
-    on = [line[51 + stacked.LABEL :] for line in lines]
+    off = [line[charts.LABEL : 49] for line in lines]
+    on = [line[51 + charts.LABEL :] for line in lines]
     assert max(row.rstrip("┄ ").rfind("█") for row in off) < max(row.rstrip("┄ ").rfind("█") for row in on)
 
 

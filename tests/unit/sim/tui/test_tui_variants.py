@@ -9,9 +9,9 @@ import pytest
 from engine.errors import UserError
 from flags.catalog import BACKGROUND, PUNCH
 from flags.inline import Rollout
-from sim.scenario import Scenario, load_text
-from sim.steps import FlagStep, Pause, Tick
-from sim.tui.variants import arm, on_relay
+from sim.files.scenario import Scenario, load_text
+from sim.files.steps import FlagStep, Pause, Tick
+from sim.tui.twin_runs import arm, on_relay
 
 FLEET = """
 name: brisk

@@ -1,0 +1,1 @@
+"""The commands of `snapdrill flags`, one file each."""

@@ -1,0 +1,117 @@
+"""Say who joins and who leaves when the flags go from file A to file B.
+
+Counts sandboxes, teams and, with --contexts-from, GiB of your own fleet: 1 % of the teams is not 1 % of the memory.
+The made-up fleet of --contexts has ten sandboxes a team, eight templates and four clusters. Files are evaluated as
+LaunchDarkly would, mistakes and all; `snapdrill flags lint` names those.
+
+Example: snapdrill flags cohort before.json after.json --superset
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sim.record.verdict import ExitCode
+
+if TYPE_CHECKING:
+    from flags.cohort import Member, Step
+
+SHOWN = 8
+"""How many of those who join or leave are named."""
+
+
+@click.command("cohort", help=inspect.cleandoc(__doc__))
+@click.argument("before", metavar="A", type=click.Path(path_type=Path))
+@click.argument("after", metavar="B", type=click.Path(path_type=Path))
+@click.option("--contexts", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, metavar="N",
+              help="The size of a made-up fleet.")  # fmt: skip
+@click.option("--contexts-from", "table", type=click.Path(path_type=Path), metavar="FILE",
+              help="Your fleet: CSV or JSON with sandbox, team, template; cluster and memory if known.")  # fmt: skip
+@click.option("--flag", "key", default="memfd-punch-on-snapshot", show_default=True, metavar="KEY")
+@click.option("--superset", is_flag=True, help="End with 1 where somebody leaves.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with every name.")
+def cohort(
+    before: Path, after: Path, contexts: int, table: Path | None, key: str, superset: bool, as_json: bool
+) -> ExitCode:
+    """Replaced by the module's docstring."""
+    from flags.cohort import fleet_of, step
+    from flags.file import read_as_served
+    from flags.launchdarkly import silence_sdk_logs
+    from sim.files.fleet_table import read_fleet
+
+    silence_sdk_logs()
+    fleet = read_fleet(table) if table else fleet_of(contexts)
+    change = step(read_as_served(before), read_as_served(after), key, fleet)
+    if as_json:
+        click.echo(json.dumps({"version": 1, "flag": key, **as_document(change, fleet)}, indent=2))
+    else:
+        click.echo("\n".join(report(key, str(before), str(after), change, fleet)))
+    return ExitCode.VIOLATED if superset and not change.is_superset else ExitCode.HELD
+
+
+def report(key: str, before: str, after: str, change: Step, fleet: Sequence[Member]) -> list[str]:
+    """A table of four lines, whether the step only adds, and some names."""
+    groups = {f"on in {before}": change.before, f"on in {after}": change.after}
+    groups |= {"joins": change.joins, "leaves": change.leaves}
+    width = max(map(len, groups))
+    lines = [f"{key}, {_plural(len(fleet), 'sandbox', 'sandboxes')} of {_teams(fleet)}"]
+    lines += [f"  {label:<{width}}  {share(members, fleet)}" for label, members in groups.items()]
+    leaves = _plural(len(change.leaves), "sandbox leaves", "sandboxes leave")
+    lines.append("superset: nobody leaves" if change.is_superset else f"not a superset: {leaves}")
+    return lines + [
+        f"{word}: {_names(members)}"
+        for word, members in (("joins", change.joins), ("leaves", change.leaves))
+        if members
+    ]
+
+
+def share(members: Sequence[Member], fleet: Sequence[Member]) -> str:
+    """`997 sandboxes (9.97 %), 12.4 GiB (11.08 %), 310 teams`; GiB where every sandbox's memory is known."""
+    parts = [f"{_plural(len(members), 'sandbox', 'sandboxes')} ({_percent(len(members), len(fleet))})"]
+    mine, whole = memory(members), memory(fleet)
+    if mine is not None and whole is not None:
+        parts.append(f"{mine / 2**30:.1f} GiB ({_percent(mine, whole)})")
+    return ", ".join([*parts, _teams(members)])
+
+
+def memory(members: Sequence[Member]) -> int | None:
+    """Bytes together, None where one is not known."""
+    sizes = [each.memory for each in members if each.memory is not None]
+    return sum(sizes) if len(sizes) == len(members) else None
+
+
+def as_document(change: Step, fleet: Sequence[Member]) -> dict[str, Any]:
+    """JSON-ready; memory in bytes."""
+    groups = {"before": change.before, "after": change.after, "joins": change.joins, "leaves": change.leaves}
+    return {
+        "fleet": {"sandboxes": len(fleet), "memory": memory(fleet)},
+        "superset": change.is_superset,
+        **{
+            name: {"memory": memory(members), "sandboxes": [each.attributes.sandbox for each in members]}
+            for name, members in groups.items()
+        },
+    }
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else "0 %"
+
+
+def _teams(members: Sequence[Member]) -> str:
+    return _plural(len({each.attributes.team for each in members}), "team", "teams")
+
+
+def _plural(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
+
+
+def _names(members: Sequence[Member]) -> str:
+    names = [each.attributes.sandbox for each in members]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,59 @@
+"""The `engine` key of a scenario: which wrong engine it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from flags.catalog import did_you_mean
+from sim.files.strict import Strict
+from sim.files.wrong_engines import MUTANTS, PR_2902, SWITCHES
+
+
+def _mutant(name: str) -> str:
+    if name not in MUTANTS:
+        raise ValueError(f'unknown mutant "{name}"; {did_you_mean(name, MUTANTS)}')
+    return name
+
+
+def _profile(name: str) -> str:
+    if name != PR_2902:
+        raise ValueError(f'unknown profile "{name}"; {did_you_mean(name, [PR_2902])}')
+    return name
+
+
+def _switch(name: str) -> str:
+    if name not in SWITCHES:
+        raise ValueError(f'unknown weakness "{name}"; {did_you_mean(name, SWITCHES)}')
+    return name
+
+
+Switches = Annotated[tuple[Annotated[str, AfterValidator(_switch)], ...], Field(strict=False)]
+
+
+class Engine(Strict):
+    """A wrong engine on purpose: the scenario must catch it.
+
+    `profile: pr-2902` is the pull request as written; `mended` takes some of its weaknesses away, `only` all others.
+    """
+
+    mutant: Annotated[str, AfterValidator(_mutant)] | None = None
+    profile: Annotated[str, AfterValidator(_profile)] | None = None
+    mended: Switches = ()
+    only: Switches = ()
+
+    @model_validator(mode="after")
+    def _is_one_engine(self) -> Self:
+        if self.mutant is not None and self.profile is not None:
+            raise ValueError("an engine is one mutant or one profile; remove mutant or profile")
+        if (self.mended or self.only) and self.profile is None:
+            raise ValueError(f"mended and only go with a profile; add profile: {PR_2902}")
+        if self.mended and self.only:
+            raise ValueError("mended names what is sound, only what is not; remove one of them")
+        return self
+
+    def choice(self) -> dict[str, Any]:
+        """As ledger and node take it: mutant, profile and the mended weaknesses."""
+        sound = [name for name in SWITCHES if name not in self.only] if self.only else list(self.mended)
+        return {"mutant": self.mutant, "profile": self.profile, "mended": sound}

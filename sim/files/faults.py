@@ -1,0 +1,217 @@
+"""Every fault point and every kind of fault, and where in a plan a fault waits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+FaultPoint = Literal[
+    "freeze",
+    "scan",
+    "cache.create",
+    "reserve",
+    "copy.read",
+    "copy.write",
+    "publish",
+    "condemn",
+    "punch",
+    "header.write",
+    "finish",
+    "teardown",
+    "close",
+    "guest.spawn",
+    "resume.read",
+]
+"""In the order of a pause, then of a resume; what each is: `sim.fault_catalogue`."""
+AtWord = Literal["first", "last", "after_condemn"]
+
+
+@dataclass(frozen=True, slots=True)
+class AtChunk:
+    """The 0-based chunk of a pause's plan."""
+
+    chunk: int
+
+
+Place = AtChunk | AtWord | float
+"""A chunk, a word, or a share of the plan in percent."""
+
+
+def chunk_index(place: Place, chunks: int) -> int:
+    """The 0-based chunk meant by `place` in a plan of `chunks` chunks; an index past the end never fires.
+
+    A share is of the plan: 50% of 16 chunks is chunk 8. The first chunk after condemn is chunk 1: rule 2 of the engine
+    publishes chunk 0 alone, then condemns.
+    """
+    match place:
+        case AtChunk():
+            return place.chunk
+        case "first":
+            return 0
+        case "last":
+            return chunks - 1
+        case "after_condemn":
+            return 1
+        case _:
+            return min(int(chunks * place / 100), chunks - 1)
+
+
+def to_json(place: Place) -> Any:
+    """As it travels to the node: a chunk as {"chunk": n}, a word or a share as it is."""
+    return {"chunk": place.chunk} if isinstance(place, AtChunk) else place
+
+
+def from_json(value: Any) -> Place:
+    """What `to_json` made."""
+    return AtChunk(value["chunk"]) if isinstance(value, dict) else value
+
+
+def in_words(place: Place) -> str:
+    """As a ledger tells it: `chunk 3`, `last`, `50%`."""
+    match place:
+        case AtChunk():
+            return f"chunk {place.chunk}"
+        case str():
+            return place
+        case _:
+            return f"{place:g}%"
+
+
+_DELAY = re.compile(r"delay ([0-9.]+) ms")
+_HANG = re.compile(r"hang ([0-9.]+) ms")
+
+
+def in_words_of_delay(seconds: float) -> str:
+    """A fault that only takes time, as its error is told: `delay 300 ms`."""
+    return f"delay {_milliseconds(seconds)} ms"
+
+
+def in_words_of_hang(seconds: float) -> str:
+    """A fault that takes time and then fails, as its error is told: `hang 2000 ms`."""
+    return f"hang {_milliseconds(seconds)} ms"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.12g}"  # never with an exponent: it is read back
+
+
+def delay_of(error: str) -> float | None:
+    """Seconds of a fault that `in_words_of_delay` described; None for any other."""
+    return _seconds(_DELAY, error)
+
+
+def hang_of(error: str) -> float | None:
+    """Seconds of a fault that `in_words_of_hang` described; None for any other."""
+    return _seconds(_HANG, error)
+
+
+def _seconds(pattern: re.Pattern[str], error: str) -> float | None:
+    found = pattern.fullmatch(error)
+    return float(found[1]) / 1e3 if found else None
+
+
+Kind = Literal["errno", "short", "delay", "corrupt", "hang", "cancel", "kill-guest", "kill-node"]
+CRASH = "SIGKILL of the node"
+"""The `error` of a fault that ends the node instead of failing a call."""
+KINDS: Mapping[Kind, str] = MappingProxyType(
+    {
+        "errno": "The act fails with an errno, and is not done.",
+        "short": "Half of the bytes are transferred, then it fails with EIO.",
+        "delay": "The act is held up, then done.",
+        "corrupt": "The act is done, and one byte of what it moved is flipped.",
+        "hang": "The act does not come back until a deadline, then fails with ETIMEDOUT, and is not done.",
+        "cancel": "The caller cancels the pause just before the act, which is done.",
+        "kill-guest": "The guest is killed (SIGKILL) just before the act, which is done.",
+        "kill-node": "The node is killed (SIGKILL) just before the act.",
+    }
+)
+_ALWAYS: tuple[Kind, ...] = ("errno", "delay", "hang", "kill-node")
+_PAUSE: tuple[Kind, ...] = ("errno", "delay", "hang", "cancel", "kill-guest", "kill-node")
+
+
+@dataclass(frozen=True, slots=True)
+class PointSpec:
+    """One fault point. `chunked`: passed once a chunk of a pause's plan, else once a pause, checkpoint or resume."""
+
+    point: FaultPoint
+    sentence: str
+    chunked: bool
+    kinds: tuple[Kind, ...]
+    by_kernel: bool = False
+    """True where the kernel itself can be made to return the errno."""
+
+    @property
+    def of_resume(self) -> bool:
+        """True where it is a resume that passes here, not a pause."""
+        return self.point in {"guest.spawn", "resume.read"}
+
+
+def _transfer(*more: Kind) -> tuple[Kind, ...]:
+    return ("errno", "short", *more, "delay", "hang", "cancel", "kill-guest", "kill-node")
+
+
+_SPECS = (
+    PointSpec("freeze", "The guest is stopped, and confirmed stopped.", chunked=False, kinds=_PAUSE),
+    PointSpec("scan", "The kernel is asked which blocks the guest wrote.", chunked=False, kinds=_PAUSE),
+    PointSpec("cache.create", "The build's unfinished folder and file are made.", chunked=False, kinds=_PAUSE),
+    PointSpec("reserve", "The space for the copy is made sure of.", chunked=False, kinds=_PAUSE),
+    PointSpec("copy.read", "A chunk is read from the guest's memory.", chunked=True, kinds=_transfer(), by_kernel=True),
+    PointSpec(
+        "copy.write",
+        "A chunk's dirty blocks are written to the cache.",
+        chunked=True,
+        kinds=_transfer("corrupt"),
+        by_kernel=True,
+    ),
+    PointSpec("publish", "A chunk becomes readable in the cache.", chunked=True, kinds=_PAUSE),
+    PointSpec("condemn", "The durable record is written: the point of no return.", chunked=False, kinds=_PAUSE),
+    PointSpec(
+        "punch", "A published chunk's pages are freed from the memfd.", chunked=True, kinds=_PAUSE, by_kernel=True
+    ),
+    PointSpec("header.write", "The header is written beside the cache.", chunked=False, kinds=_transfer("corrupt")),
+    PointSpec("finish", "The build gets its final name.", chunked=False, kinds=_PAUSE),
+    PointSpec("teardown", "The condemned guest is killed; then its record is retired.", chunked=False, kinds=_PAUSE),
+    PointSpec("close", "The memfd and the cache's file are closed.", chunked=False, kinds=_PAUSE),
+    PointSpec("guest.spawn", "The guest of a resume is forked.", chunked=False, kinds=_ALWAYS),
+    PointSpec(
+        "resume.read",
+        "A snapshot is read to fill the memory of a resume.",
+        chunked=False,
+        kinds=("errno", "short", "corrupt", "delay", "hang", "kill-guest", "kill-node"),
+    ),
+)
+CATALOGUE: Mapping[FaultPoint, PointSpec] = MappingProxyType({spec.point: spec for spec in _SPECS})
+
+
+def points_with(kind: Kind) -> tuple[FaultPoint, ...]:
+    """Where this kind makes sense, in order."""
+    return tuple(spec.point for spec in _SPECS if kind in spec.kinds)
+
+
+def points_by_kernel() -> tuple[FaultPoint, ...]:
+    """Where the kernel itself can return the errno."""
+    return tuple(spec.point for spec in _SPECS if spec.by_kernel)
+
+
+def kind_of(error: str) -> Kind:
+    """The kind of a fault by its `error` as ledger and node tell it: `ENOSPC`, `delay 300 ms`, `short`, ..."""
+    if error == CRASH:
+        return "kill-node"
+    if delay_of(error) is not None:
+        return "delay"
+    if hang_of(error) is not None:
+        return "hang"
+    return next((kind for kind in get_args(Kind) if kind == error), "errno")
+
+
+def in_words_of_place(point: FaultPoint, place: Place, nth: int | None) -> str:
+    """Where a fault waits, as a ledger tells it: `chunk 3`, `last of pause 2`, `every pause`, `incarnation 2`."""
+    spec = CATALOGUE[point]
+    time = "incarnation" if spec.of_resume else "pause"
+    passed = f"{time} {nth}" if nth is not None else "every resume" if spec.of_resume else "every pause"
+    if not spec.chunked:
+        return passed
+    return in_words(place) if nth is None else f"{in_words(place)} of {passed}"

@@ -1,0 +1,144 @@
+"""What `flags:` of a scenario may say: values, each of its flag's type, and what serves them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
+
+from flags.catalog import FLAGS, Flag, did_you_mean
+from flags.inline import InlineValue, Rollout, RolloutKind
+from sim.files.strict import Strict
+from sim.files.units import Duration, Percent, show
+
+
+class _RolloutForm(Strict):
+    rollout: Percent
+    by: RolloutKind = "sandbox"
+
+
+def _object_form(flag: Flag) -> type[Strict]:
+    """What a JSON flag's object may hold, as the catalogue says."""
+    kinds: dict[type, Any] = {bool: bool, int: Annotated[int, Field(ge=0)]}
+    fields: dict[str, Any] = {each.name: (kinds[type(each.default)], each.default) for each in flag.settings}
+    return create_model(f"{flag.key} object", __base__=Strict, **fields)
+
+
+def _object_rollout_form(key: str, form: type[Strict]) -> type[_RolloutForm]:
+    fields: dict[str, Any] = {"value": (form, None)}
+    return create_model(f"{key} rollout", __base__=_RolloutForm, **fields)
+
+
+_OBJECT_FORMS = {each.key: _object_form(each) for each in FLAGS.values() if each.type == "json"}
+_OBJECT_ROLLOUT_FORMS = {key: _object_rollout_form(key, form) for key, form in _OBJECT_FORMS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Keyed:
+    """A flag's value together with the key that says of which type it must be."""
+
+    key: str
+    value: Any
+
+
+def _with_keys(values: Any) -> Any:
+    return {key: _Keyed(key, value) for key, value in values.items()} if isinstance(values, Mapping) else values
+
+
+def _flag_value(given: Any, info: ValidationInfo) -> Any:
+    key, value = given.key, given.value
+    if isinstance(value, Rollout) or key not in FLAGS:
+        return value
+    form, rollout_form = _OBJECT_FORMS.get(key), _OBJECT_ROLLOUT_FORMS.get(key, _RolloutForm)
+    if form is None and isinstance(value, bool):
+        return value
+    if isinstance(value, Mapping) and (form is None or "rollout" in value):
+        return _rollout(rollout_form.model_validate(value, context=info.context))
+    if form is not None and isinstance(value, Mapping):
+        return form.model_validate(value, context=info.context).model_dump(exclude_unset=True)
+    forms = "true, false or {rollout: 50%, by: sandbox}" if form is None else "{enabled: true} or {rollout: 50%}"
+    raise ValueError(f"expected {forms}, got {show(value)}")
+
+
+def _rollout(form: Any) -> Rollout:
+    """Of either rollout form; only that of a JSON flag has a value."""
+    value = getattr(form, "value", None)
+    return Rollout(form.rollout, form.by, value.model_dump(exclude_unset=True) if value else None)
+
+
+def _flag_key(key: str) -> str:
+    if key not in FLAGS:
+        raise ValueError(f"unknown flag; {did_you_mean(key, FLAGS)}")
+    return key
+
+
+FlagKey = Annotated[str, AfterValidator(_flag_key)]
+_FLAG_FORMS = reduce(operator.or_, [*_OBJECT_FORMS.values(), *_OBJECT_ROLLOUT_FORMS.values()], bool | _RolloutForm)
+FlagValue = Annotated[InlineValue, PlainValidator(_flag_value, json_schema_input_type=_FLAG_FORMS)]
+FlagValues = Annotated[Mapping[FlagKey, FlagValue], BeforeValidator(_with_keys)]
+"""Flag values as a scenario writes them, each of its flag's type."""
+
+
+def _beside_values(schema: dict[str, Any]) -> None:
+    """In the file the values stand beside the settings, by flag key."""
+    schema["additionalProperties"] = schema["properties"].pop("values")["additionalProperties"]
+
+
+class ServedFlags(Strict):
+    """Flags that a flag service streams to the node: `relay` is one on this machine that an `outage` step can break.
+
+    With `lease` (seconds) a heartbeat flag must stay younger than that, else nothing punches. `start: down` is a
+    relay that is not there yet. LaunchDarkly's own flags are read with the key in LAUNCHDARKLY_SDK_KEY.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_beside_values)
+
+    source: Literal["inline", "relay", "launchdarkly"] = "inline"
+    lease: Duration | None = None
+    start: Literal["up", "down"] = "up"
+    values: FlagValues = Field(default_factory=dict)
+
+    @field_validator("lease")
+    @classmethod
+    def _has_a_heartbeat(cls, lease: float | None, info: ValidationInfo) -> float | None:
+        if info.data.get("source") == "inline":
+            raise ValueError("a lease needs a flag service whose heartbeat it watches; add source: relay")
+        return lease
+
+    @field_validator("start")
+    @classmethod
+    def _is_ours_to_start(cls, start: str, info: ValidationInfo) -> str:
+        if info.data.get("source", "relay") != "relay":
+            raise ValueError("only a relay can be down at the start; use source: relay")
+        return start
+
+    @field_validator("values")
+    @classmethod
+    def _are_ours_to_set(cls, values: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]:
+        if values and info.data.get("source") == "launchdarkly":
+            raise ValueError(f"LaunchDarkly serves its own flags; remove {', '.join(values)}, or use source: relay")
+        return values
+
+
+SETTINGS = frozenset(ServedFlags.model_fields) - {"values"}
+"""Keys of `flags:` that name no flag."""
+
+
+def served(written: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says, as the fields of ServedFlags."""
+    values = {key: value for key, value in written.items() if key not in SETTINGS}
+    settings = {key: value for key, value in written.items() if key in SETTINGS}
+    return settings | {"values": values}

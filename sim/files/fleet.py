@@ -1,0 +1,104 @@
+"""The fleet as a scenario describes it: groups of like sandboxes, their memory and their work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+
+from sim.files.strict import Strict
+from sim.files.units import Percent, Size, format_size, parse_size, show
+
+PAGE_SIZES = (4 << 10, 2 << 20)
+
+
+def _page_size(value: Any) -> Any:
+    known = [format_size(size) for size in PAGE_SIZES]
+    if value not in [*known, *PAGE_SIZES] or isinstance(value, float):
+        raise ValueError(f"expected {' or '.join(known)}, got {show(value)}")
+    return parse_size(value) if isinstance(value, str) else value
+
+
+def _slug(name: str) -> str:
+    """Names become file names and flag contexts' keys."""
+    if not name or len(name) > 60 or name.strip("-.") != name or not set(name) <= _SLUG_CHARACTERS:
+        raise ValueError(f'expected a short name of a-z, 0-9 and "-", got {show(name)}')
+    return name
+
+
+_SLUG_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.")
+Slug = Annotated[str, AfterValidator(_slug)]
+Pattern = Literal["scattered", "runs", "full", "hot", "zero", "same"]
+PageSize = Annotated[int, BeforeValidator(_page_size, json_schema_input_type=Literal["4KiB", "2MiB"])]
+
+
+class Node(Strict):
+    """One machine: its memory budget in bytes, and what holds the caches."""
+
+    memory: Size = 1 << 30
+    cache: Literal["disk", "tmpfs"] = "disk"
+
+
+class Workload(Strict):
+    """`dirty` percent of the blocks are a working set, drawn once by `pattern`; each tick rewrites all of it."""
+
+    dirty: Annotated[Percent, Field(gt=0)] = 40.0
+    pattern: Pattern = "scattered"
+
+
+class Group(Strict):
+    """`count` like sandboxes, `<name>-0` and on; sizes in bytes. `block_size` is the page size unless given."""
+
+    name: Slug
+    count: Annotated[int, Field(ge=1, le=10_000)] = 1
+    page_size: PageSize = PAGE_SIZES[0]
+    block_size: PageSize | None = None
+    memory: Size
+    template: str = "base"
+    team: str = "default"
+    cluster: str = "local"
+    workload: Workload = Workload()
+
+    @field_validator("memory")
+    @classmethod
+    def _whole_pages(cls, memory: int, info: ValidationInfo) -> int:
+        unit = max(info.data.get("page_size") or 1, info.data.get("block_size") or 1)
+        if memory == 0 or memory % unit:
+            raise ValueError(f"expected a multiple of {format_size(unit)}, got {format_size(memory)}")
+        return memory
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """One sandbox, as its group describes it; sizes in bytes."""
+
+    name: str
+    group: str
+    memory: int
+    page_size: int
+    block_size: int
+    template: str
+    team: str
+    cluster: str
+    workload: Workload
+
+
+def sandbox_specs(fleet: Iterable[Group]) -> list[SandboxSpec]:
+    """Every sandbox of the fleet, in the order of the groups."""
+    return [_spec(group, index) for group in fleet for index in range(group.count)]
+
+
+def _spec(group: Group, index: int) -> SandboxSpec:
+    return SandboxSpec(
+        name=f"{group.name}-{index}",
+        group=group.name,
+        memory=group.memory,
+        page_size=group.page_size,
+        block_size=group.block_size or group.page_size,
+        template=group.template,
+        team=group.team,
+        cluster=group.cluster,
+        workload=group.workload,
+    )

@@ -1,0 +1,317 @@
+"""The fleet file: production as it is."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from sim.files.figures import Figure
+from sim.files.fleet import PageSize, Slug
+from sim.files.propagation import Propagation
+from sim.files.sources import ScenarioError, read_text, refuse_another_kind
+from sim.files.strict import Finding, Strict, findings
+from sim.files.units import HUGE_PAGE, Duration, Percent, Size, format_size, show
+from sim.files.yaml import Document, parse
+
+MOST = 100_000_000
+PerHour = Annotated[float, Field(gt=0)]
+
+
+def _scale(value: Any) -> Any:
+    if isinstance(value, Fraction):
+        return value
+    found = re.fullmatch(r"1/([1-9][0-9]{0,5})", value) if isinstance(value, str) else None
+    if found is None and value != 1:
+        raise ValueError(f"expected a scale such as 1/64, or 1, got {show(value)}")
+    return Fraction(1, int(found[1])) if found else Fraction(1)
+
+
+Scale = Annotated[Fraction, BeforeValidator(_scale, json_schema_input_type=str), Field(strict=False)]
+
+
+class PausesPerHour(Strict):
+    """Pauses an hour of each sandbox that runs: at a day's median, and at its peak (twice that if it is not said)."""
+
+    median: PerHour = 1.0
+    peak: PerHour | None = None
+
+    @field_validator("peak")
+    @classmethod
+    def _is_no_less(cls, peak: float | None, info: ValidationInfo) -> float | None:
+        if peak is not None and peak < info.data.get("median", 0.0):
+            raise ValueError(f"expected at least the median, {info.data['median']:g}, got {peak:g}")
+        return peak
+
+    @property
+    def top(self) -> float:
+        """The rate at the peak of the day."""
+        return 2 * self.median if self.peak is None else self.peak
+
+
+class MassEviction(Strict):
+    """Once a day, `at` hours into it, everything on this share of the nodes is paused within so long (seconds)."""
+
+    nodes: Percent
+    within: Duration = 120.0
+    at: Duration = 12 * 3600.0
+
+
+class FleetGroup(Strict):
+    """`count` sandboxes of one kind; bytes and percent. `resident` is the share of memory that is there at a pause."""
+
+    name: Slug
+    count: Annotated[int, Field(ge=1, le=MOST)]
+    memory: Sizes
+    dirty: Shares = 40.0
+    resident: Percent = 100.0
+    page_size: PageSize = 4 << 10
+    template: str = "base"
+    team_size: Counts = 10
+    pauses_per_hour: PausesPerHour = PausesPerHour()
+
+    @field_validator("memory")
+    @classmethod
+    def _is_some(cls, memory: Any) -> Any:
+        if smallest(memory) <= 0:
+            raise ValueError("expected more than no memory")
+        return memory
+
+
+class FleetNode(Strict):
+    """One machine of many; bytes. `memory` is of 4 KiB pages: guests that have them, and what is being copied.
+
+    `hugetlb` is the pool of 2 MiB pages; `concurrency` is how many pauses it does at once.
+    """
+
+    memory: Size
+    hugetlb: Size = 0
+    cache: Literal["disk", "tmpfs"] = "disk"
+    sandboxes: Annotated[int, Field(ge=1, le=100_000)]
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+
+
+class Fleet(Strict):
+    """A whole fleet. `scale` is what one machine rehearses it at: sizes are divided by it."""
+
+    kind: Literal["fleet"]
+    version: Literal[1] = 1
+    name: Slug
+    scale: Scale = Fraction(1)
+    node: FleetNode
+    groups: Annotated[tuple[FleetGroup, ...], Field(strict=False, min_length=1)]
+    mass_eviction: MassEviction | None = None
+    paused_for: Duration = 600.0
+    propagation: Propagation = Propagation()
+    copy_failures: Percent | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Fleet:
+        names = [group.name for group in self.groups]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two groups are named {show(twice[0])}; give each a name of its own")
+        if self.node.hugetlb == 0 and any(group.page_size == HUGE_PAGE for group in self.groups):
+            raise ValueError("a group has page_size: 2MiB; give node.hugetlb the size of its pool")
+        return self
+
+    @property
+    def count(self) -> int:
+        """Sandboxes in all."""
+        return sum(group.count for group in self.groups)
+
+    @property
+    def nodes(self) -> int:
+        """Machines that they need, full but for the last."""
+        return -(-self.count // self.node.sandboxes)
+
+
+def smallest(distribution: Distribution) -> float:
+    """The least value that it can give."""
+    if isinstance(distribution, Percentiles):
+        return distribution.points()[0][1]
+    return min(each.value for each in distribution) if isinstance(distribution, tuple) else distribution
+
+
+def load(path: pathlib.Path) -> Fleet:
+    """Read and check a fleet file; ScenarioError, one line a mistake, with every mistake."""
+    return load_text(read_text(path), path)
+
+
+def load_text(text: str, path: pathlib.Path) -> Fleet:
+    """Check the text of one; `path` names it in messages."""
+    document = parse(text)
+    found = [Finding(*problem.position, "", problem.message) for problem in document.problems]
+    refuse_another_kind("fleet", document, path)
+    fleet, mistakes = _checked(document) if document.data is not None else (None, [])
+    if fleet is None or found:
+        raise ScenarioError("\n".join(f"{path}:{each}" for each in sorted({*found, *mistakes})))
+    return fleet
+
+
+def _checked(document: Document) -> tuple[Fleet | None, list[Finding]]:
+    try:
+        return Fleet.model_validate(document.data, context=document), []
+    except ValidationError as error:
+        return None, findings(error, document)
+
+
+def is_fleet(data: Any) -> bool:
+    """True for a document that says it is a fleet."""
+    return isinstance(data, Mapping) and data.get("kind") == "fleet"
+
+
+def assumptions(fleet: Fleet) -> list[Figure]:
+    """Everything that counts and that the file (or the plan) left out, with the value that stands for it."""
+    return [Figure(name, _with_unit(name, value), "", "assumed", "not said") for name, value in _unsaid(fleet)]
+
+
+_UNITS = {"dirty": "%", "resident": "%", "paused_for": "s", "within": "s", "at": "s"}
+
+
+def _with_unit(name: str, value: Any) -> str:
+    return f"{written(value)} {_UNITS.get(name.rpartition('.')[2], '')}".rstrip()
+
+
+_UNIMPORTANT = {"version", "template", "scale", "copy_failures"}
+
+
+def _unsaid(fleet: Fleet) -> Iterator[tuple[str, Any]]:
+    yield from _defaults("", fleet)
+    yield from _defaults("node.", fleet.node)
+    if fleet.propagation.origin == "assumed":
+        yield (
+            "propagation",
+            ", ".join(f"p{share * 100:g} {seconds:g} s" for share, seconds in fleet.propagation.points()),
+        )
+    if fleet.mass_eviction is not None:
+        yield from _defaults("mass_eviction.", fleet.mass_eviction)
+    for group in fleet.groups:
+        yield from _defaults(f"{group.name}.", group)
+        for name, value in _defaults(f"{group.name}.pauses_per_hour.", group.pauses_per_hour):
+            yield name, group.pauses_per_hour.top if name.endswith(".peak") else value
+
+
+def _defaults(prefix: str, model: BaseModel) -> Iterator[tuple[str, Any]]:
+    """Of one mapping: a mapping inside is told by its own members."""
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if name not in model.model_fields_set | _UNIMPORTANT and not isinstance(value, BaseModel):
+            yield prefix + name, value
+
+
+def written(value: Any) -> str:
+    """A value as a report names it."""
+    if isinstance(value, int) and value >= 4096 and value % 4096 == 0:
+        return format_size(value)
+    return f"{value:g}" if isinstance(value, int | float) else "none" if value is None else str(value)
+
+
+T = TypeVar("T", bound=float)
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+_PERCENTS = {"min": 0, "p10": 10, "p25": 25, "p50": 50, "p75": 75, "p90": 90, "p95": 95, "p99": 99, "max": 100}
+
+
+class Weighted(Strict, Generic[T]):
+    """One of several values; `weight` is its share among them all."""
+
+    value: T
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Percentiles(Strict, Generic[T]):
+    """Straight lines between the percentiles that are given, flat outside them."""
+
+    min: T | None = None
+    p10: T | None = None
+    p25: T | None = None
+    p50: T
+    p75: T | None = None
+    p90: T | None = None
+    p95: T | None = None
+    p99: T | None = None
+    max: T | None = None
+
+    @model_validator(mode="after")
+    def _rises(self) -> Percentiles[T]:
+        values = [value for _, value in self.points()]
+        if values != sorted(values):
+            raise ValueError("a percentile is smaller than one before it; give them in rising order")
+        return self
+
+    def points(self) -> list[tuple[float, float]]:
+        """(share of the sandboxes, value), rising."""
+        given = ((percent / 100, getattr(self, name)) for name, percent in _PERCENTS.items())
+        return [(place, float(value)) for place, value in given if value is not None]
+
+
+def _form(value: Any) -> str:
+    if isinstance(value, dict | Percentiles):
+        return "percentiles"
+    return "list" if isinstance(value, list | tuple) else "one"
+
+
+Listed = Field(strict=False, min_length=1)
+Count = Annotated[int, Field(ge=1)]
+Sizes = Annotated[
+    Annotated[Size, Tag("one")]
+    | Annotated[tuple[Weighted[Size], ...], Listed, Tag("list")]
+    | Annotated[Percentiles[Size], Tag("percentiles")],
+    Discriminator(_form),
+]
+"""Bytes."""
+Shares = Annotated[
+    Annotated[Percent, Tag("one")]
+    | Annotated[tuple[Weighted[Percent], ...], Listed, Tag("list")]
+    | Annotated[Percentiles[Percent], Tag("percentiles")],
+    Discriminator(_form),
+]
+"""Percent, 0 to 100."""
+Counts = Annotated[
+    Annotated[Count, Tag("one")]
+    | Annotated[tuple[Weighted[Count], ...], Listed, Tag("list")]
+    | Annotated[Percentiles[Count], Tag("percentiles")],
+    Discriminator(_form),
+]
+"""Whole numbers from 1."""
+Distribution = float | tuple[Weighted[Any], ...] | Percentiles[Any]
+
+
+def at(distribution: Distribution, shares: Floats) -> Floats:
+    """The values at these shares of the population (0 to 1), so that uniform draws give its distribution."""
+    if isinstance(distribution, Percentiles):
+        places, values = zip(*distribution.points(), strict=True)
+        between: Floats = np.interp(shares, places, values)
+        return between
+    if isinstance(distribution, tuple):
+        upto = np.cumsum([each.weight for each in distribution])
+        index = np.searchsorted(upto / upto[-1], shares, side="right")
+        values_of: Floats = np.array([float(each.value) for each in distribution])
+        return values_of[np.minimum(index, len(distribution) - 1)]
+    return np.full(len(shares), float(distribution))
+
+
+def evenly(distribution: Distribution, count: int) -> Floats:
+    """`count` values that stand for the whole distribution, ascending: one from the middle of each equal part."""
+    return np.sort(at(distribution, (np.arange(count) + 0.5) / count))
+
+
+def mean(distribution: Distribution) -> float:
+    """The mean; of percentiles, by the straight lines."""
+    return float(evenly(distribution, 1 if isinstance(distribution, int | float) else 10_000).mean())

@@ -1,0 +1,447 @@
+"""The steps of a scenario: one frozen model a kind, each with `kind` for the runner to switch on."""
+
+from __future__ import annotations
+
+import errno as errno_names
+import operator
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from flags.catalog import did_you_mean
+from sim.files.faults import (
+    CATALOGUE,
+    AtChunk,
+    AtWord,
+    FaultPoint,
+    Place,
+    PointSpec,
+    in_words_of_delay,
+    in_words_of_hang,
+    points_by_kernel,
+    points_with,
+)
+from sim.files.flag_values import FlagKey, FlagValues
+from sim.files.strict import Strict
+from sim.files.units import PERCENT, Duration, Percent, parse_percent, show
+
+State = Literal["running", "pausing", "paused", "checkpointing", "resuming", "discarded", "killed"]
+AtLeastOne = Annotated[int, Field(ge=1)]
+ChunkIndex = Annotated[int, Field(ge=0)]
+
+COMPARISONS = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`>=1`: what a count must satisfy."""
+
+    operator: str
+    number: int
+
+    def holds(self, count: int) -> bool:
+        return bool(COMPARISONS[self.operator](count, self.number))
+
+    def __str__(self) -> str:
+        return f"{self.operator}{self.number}"
+
+
+def _comparison(value: Any) -> Any:
+    if isinstance(value, Comparison):
+        return value
+    found = re.fullmatch(r"(>=|<=|==|!=|>|<|)\s*([0-9]{1,9})", str(value))
+    if found is None or isinstance(value, bool):
+        raise ValueError(f'expected a comparison such as ">=1", "3" or "<2", got {show(value)}')
+    return Comparison(found[1] or "==", int(found[2]))
+
+
+Count = Annotated[Comparison, BeforeValidator(_comparison, json_schema_input_type=str | int)]
+
+
+def _errno(name: str) -> str:
+    known = set(errno_names.errorcode.values())
+    if name not in known:
+        near = did_you_mean(name.upper(), known)
+        raise ValueError(f"unknown errno; {near if near.startswith('did') else 'use a name such as EIO or ENOSPC'}")
+    return name
+
+
+def _states(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Errno = Annotated[str, AfterValidator(_errno)]
+States = Annotated[
+    tuple[State, ...],
+    Field(strict=False, min_length=1),
+    BeforeValidator(_states, json_schema_input_type=State | list[State]),
+]
+
+
+class _AtChunkForm(Strict):
+    chunk: ChunkIndex
+
+
+def _at(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, AtChunk) or (isinstance(value, float) and info.context is None):
+        return value
+    if isinstance(value, Mapping):
+        return AtChunk(_AtChunkForm.model_validate(value, context=info.context).chunk)
+    if isinstance(value, str) and re.match(PERCENT, value):
+        return parse_percent(value)
+    if value not in get_args(AtWord):
+        raise ValueError(f"unknown place {show(value)}; use {{chunk: 3}}, first, last, 50% or after_condemn")
+    return value
+
+
+At = Annotated[Place, BeforeValidator(_at, json_schema_input_type=_AtChunkForm | str)]
+
+
+class Where(Strict):
+    """A filter by what the last pause of a sandbox did: whether it punched."""
+
+    punched: bool
+
+
+class Selection(Strict):
+    """Which sandboxes: those that match the glob, are in `state` and meet `where`; all three where given.
+
+    An empty selection makes the run inconclusive unless `allow_empty`.
+    """
+
+    sandboxes: str = "*"
+    state: State | None = None
+    where: Where | None = None
+    allow_empty: bool = False
+
+
+class Tick(Strict):
+    """Every running guest works for `ticks` ticks."""
+
+    kind: Literal["tick"] = "tick"
+    ticks: AtLeastOne
+
+
+class Pause(Selection):
+    """Pause the selected sandboxes, at most `concurrency` at a time; `deadline` in seconds, for the whole step.
+
+    `until: settled` ends when every copy ended; `returned` when every pause answered, and claims no digest.
+    """
+
+    kind: Literal["pause"] = "pause"
+    state: State | None = "running"
+    concurrency: AtLeastOne = 4
+    until: Literal["settled", "returned"] = "settled"
+    deadline: Duration = 60.0
+
+
+class Checkpoint(Selection):
+    """Export the memory of the selected sandboxes while the same guests go on; `deadline` in seconds."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    state: State | None = "running"
+    deadline: Duration = 60.0
+
+
+class Resume(Selection):
+    """Resume the selected sandboxes from their newest snapshot; `deadline` in seconds."""
+
+    kind: Literal["resume"] = "resume"
+    state: State | None = "paused"
+    deadline: Duration = 60.0
+
+
+class Kill(Selection):
+    """Kill the selected sandboxes, in whatever live state they are."""
+
+    kind: Literal["kill"] = "kill"
+
+
+class FlagStep(Strict):
+    """Change flags; ends when the change is effective, or at once in an outage that keeps it from the node."""
+
+    kind: Literal["flag"] = "flag"
+    values: Annotated[FlagValues, Field(min_length=1)]
+
+
+OutageFault = Literal["down", "drop", "freeze", "refuse", "slow", "malformed", "flap", "delete", "tear", "recover"]
+_FAULT_OF = {"status": "refuse", "flag": "delete", "delay": "slow", "every": "flap", "keep": "tear"}
+
+
+class Outage(Strict):
+    """Break the flag source until `fault: recover`, which ends when the node has every flag again.
+
+    A relay can be `down`, `drop` its streams, `freeze` (half-open), `refuse` with an HTTP `status`, be `slow` by
+    `delay` seconds, send a `malformed` patch, `flap` `every` so many seconds or `delete` a `flag`. A flag file can
+    `tear`: the node finds only the first `keep` percent of it.
+    """
+
+    kind: Literal["outage"] = "outage"
+    fault: OutageFault
+    status: Annotated[int, Field(ge=400, le=599)] = 503
+    flag: FlagKey | None = None
+    delay: Duration = 0.3
+    every: Duration = 0.3
+    keep: Percent = 40.0
+
+    @field_validator(*_FAULT_OF)
+    @classmethod
+    def _belongs_to_the_fault(cls, given: Any, info: ValidationInfo) -> Any:
+        fault, wanted = info.data.get("fault"), _FAULT_OF[info.field_name or ""]
+        if fault not in {None, wanted}:
+            raise ValueError(f"{info.field_name} goes with fault: {wanted}; remove it")
+        return given
+
+    @model_validator(mode="after")
+    def _says_what_to_delete(self) -> Self:
+        if self.fault == "delete" and self.flag is None:
+            raise ValueError("delete needs the key of a flag; add flag: memfd-punch-on-snapshot")
+        return self
+
+    @property
+    def detail(self) -> str:
+        """The setting that goes with the fault, as the file writes it; empty where there is none."""
+        said = {
+            "refuse": f"HTTP {self.status}",
+            "delete": self.flag or "",
+            "slow": in_words_of_delay(self.delay),
+            "flap": f"every {self.every:g} s",
+            "tear": f"{self.keep:g}% kept",
+        }
+        return said.get(self.fault, "")
+
+
+How = Literal["short", "corrupt", "cancel", "kill-guest"]
+"""What a fault does to an act, besides failing it or holding it up."""
+
+
+def _spec(info: ValidationInfo) -> PointSpec | None:
+    """Of the step's `fault`; None where that is mistaken itself."""
+    fault = info.data.get("fault")
+    return CATALOGUE[fault] if fault is not None else None
+
+
+def _written(spec: PointSpec) -> tuple[str, ...]:
+    """The kinds that an `inject` may ask for there."""
+    return tuple(kind for kind in spec.kinds if kind != "kill-node")
+
+
+def _later_incarnation(nth: int | None, spec: PointSpec | None) -> int | None:
+    if nth == 1 and spec is not None and spec.of_resume:
+        raise ValueError(f"no resume starts the first incarnation; {spec.point} takes 2 or more")
+    return nth
+
+
+class Inject(Strict):
+    """Arm a fault on every sandbox that matches, until `clear`, or until it fired `count` times on it.
+
+    It fails the act with `errno`; holds it up for `delay` seconds; lets it `hang` for as long, and fails it then
+    (ETIMEDOUT); or disturbs it as `how` says. `by: kernel` has the kernel return the errno to the copying thread. With
+    `nth`, only in the n-th pause or checkpoint of a sandbox; at a point of a resume, in its n-th incarnation.
+    """
+
+    kind: Literal["inject"] = "inject"
+    fault: FaultPoint
+    errno: Errno | None = None
+    delay: Duration | None = None
+    hang: Duration | None = None
+    how: How | None = None
+    by: Literal["kernel"] | None = None
+    at: At = "first"
+    sandboxes: str = "*"
+    count: AtLeastOne | None = None
+    nth: AtLeastOne | None = None
+
+    @field_validator("how")
+    @classmethod
+    def _is_known_at_the_point(cls, how: How | None, info: ValidationInfo) -> How | None:
+        spec = _spec(info)
+        if spec is not None and how is not None and how not in spec.kinds:
+            fitting = ", ".join(points_with(how))
+            raise ValueError(f"{spec.point} has no {how}; it has {', '.join(_written(spec))}; {how} is for {fitting}")
+        return how
+
+    @field_validator("by")
+    @classmethod
+    def _can_come_from_the_kernel(cls, by: str | None, info: ValidationInfo) -> str | None:
+        spec = _spec(info)
+        if by is None or spec is None:
+            return by
+        if not spec.by_kernel:
+            raise ValueError(f"by: kernel is for {', '.join(points_by_kernel())}; remove it at {spec.point}")
+        if found := [name for name in ("delay", "hang", "how") if info.data.get(name) is not None]:
+            raise ValueError(f"by: kernel returns an errno; remove {found[0]}")
+        if info.data.get("errno") == "EINTR":
+            raise ValueError("the call would be made again for ever after EINTR; use another errno, or remove by")
+        return by
+
+    @field_validator("at")
+    @classmethod
+    def _has_chunks(cls, at: Place, info: ValidationInfo) -> Place:
+        spec = _spec(info)
+        if spec is not None and not spec.chunked:
+            raise ValueError(f"{spec.point} has no chunks; remove at")
+        return at
+
+    @field_validator("count")
+    @classmethod
+    def _can_be_counted(cls, count: int | None, info: ValidationInfo) -> int | None:
+        if count is not None and info.data.get("by") and info.data.get("errno") in {"EAGAIN", "ENOMEM"}:
+            raise ValueError("the kernel returns it to every retry until the pause ends; remove count")
+        return count
+
+    @field_validator("nth")
+    @classmethod
+    def _comes_after_this_step(cls, nth: int | None, info: ValidationInfo) -> int | None:
+        return _later_incarnation(nth, _spec(info))
+
+    @model_validator(mode="after")
+    def _does_one_thing(self) -> Self:
+        found = [name for name in ("errno", "delay", "hang", "how") if getattr(self, name) is not None]
+        if len(found) > 1:
+            raise ValueError(f"a fault does one thing; remove {' or '.join(found)}")
+        return self
+
+    @property
+    def error(self) -> str:
+        """What the fault gives: an errno name (EIO unless given), `delay 300 ms`, `hang 2000 ms`, or how."""
+        if self.delay is not None:
+            return in_words_of_delay(self.delay)
+        if self.hang is not None:
+            return in_words_of_hang(self.hang)
+        return self.how or self.errno or "EIO"
+
+
+class Clear(Strict):
+    """Disarm every fault."""
+
+    kind: Literal["clear"] = "clear"
+
+
+class CrashPoint(Strict):
+    """The node dies at this act, just before it is done: at `chunk` (0 unless given) where the point has chunks.
+
+    With `nth`, only in the n-th pause or checkpoint of a sandbox; at a point of a resume, in its n-th incarnation.
+    """
+
+    fault: FaultPoint
+    chunk: ChunkIndex | None = None
+    nth: AtLeastOne | None = None
+
+    @field_validator("chunk")
+    @classmethod
+    def _has_chunks(cls, chunk: int | None, info: ValidationInfo) -> int | None:
+        spec = _spec(info)
+        if chunk is not None and spec is not None and not spec.chunked:
+            raise ValueError(f"{spec.point} has no chunks; remove chunk")
+        return chunk
+
+    @field_validator("nth")
+    @classmethod
+    def _comes_after_this_step(cls, nth: int | None, info: ValidationInfo) -> int | None:
+        return _later_incarnation(nth, _spec(info))
+
+    @property
+    def place(self) -> Place:
+        """Which chunk; no matter where the point has none."""
+        return AtChunk(self.chunk or 0)
+
+
+class Crash(Strict):
+    """SIGKILL the node, at once without `at`; the next `restart` recovers.
+
+    With `at`, the crash is armed here and fires in a later pause, checkpoint or resume of a sandbox that matches.
+    """
+
+    kind: Literal["crash"] = "crash"
+    at: CrashPoint | None = None
+    sandboxes: str = "*"
+
+    @model_validator(mode="after")
+    def _a_crash_at_once_has_no_target(self) -> Self:
+        if self.at is None and self.sandboxes != "*":
+            raise ValueError("a crash without `at` kills the node at once; remove `sandboxes`, or add `at`")
+        return self
+
+
+class Restart(Strict):
+    """Start the node again; it recovers what the crash left."""
+
+    kind: Literal["restart"] = "restart"
+
+
+class Wait(Strict):
+    """Let the clock run on, in seconds."""
+
+    kind: Literal["wait"] = "wait"
+    seconds: Duration
+
+
+class Eventually(Strict):
+    """It need not hold at once: up to `within` ticks pass, it is looked at after each, and holds when it first does."""
+
+    within: AtLeastOne
+
+
+class StateExpectation(Strict):
+    """Every sandbox that matches is in one of `state`; and `counts` says how many of them are in which state.
+
+    No match makes the run inconclusive unless `allow_empty`.
+    """
+
+    sandboxes: str = "*"
+    where: Where | None = None
+    state: States | None = None
+    counts: Annotated[Mapping[State, Count], Field(min_length=1)] | None = None
+    allow_empty: bool = False
+    eventually: Eventually | None = None
+
+    @model_validator(mode="after")
+    def _something_is_expected(self) -> Self:
+        if self.state is None and self.counts is None:
+            raise ValueError("nothing is expected; add state or counts")
+        return self
+
+
+class Expect(StateExpectation):
+    """Judge states at this point of the run."""
+
+    kind: Literal["expect"] = "expect"
+
+
+Step = Tick | Pause | Checkpoint | Resume | Kill | FlagStep | Outage | Inject | Clear | Crash | Restart | Wait | Expect
+STEPS: dict[str, type[Step]] = {model.model_fields["kind"].default: model for model in get_args(Step)}
+BODIES = {"tick": "ticks", "flag": "values", "wait": "seconds"}
+"""Steps that are written as one value, `tick: 10`, and the field that holds it."""
+
+
+def _from_one_key(value: Any) -> Any:
+    """`{pause: {...}}` as the fields of a Pause."""
+    if isinstance(value, get_args(Step)):
+        return value
+    if not isinstance(value, Mapping) or len(value) != 1:
+        found = ", ".join(value) if isinstance(value, Mapping) else show(value)
+        raise ValueError(f"a step is one key and its settings, such as `pause: {{concurrency: 3}}`; found {found}")
+    ((kind, body),) = value.items()
+    if kind not in STEPS:
+        raise ValueError(f'unknown step "{kind}"; {did_you_mean(kind, STEPS)}')
+    if kind in BODIES:
+        return {"kind": kind, BODIES[kind]: body}
+    if not isinstance(body, Mapping):
+        raise ValueError(f"{kind} takes settings; write `{kind}: {{}}` for the defaults")  # noqa: TRY004 - same
+    if "kind" in body:
+        raise ValueError(f'{kind} has no setting "kind"; remove it')
+    return {**body, "kind": kind}
+
+
+AnyStep = Annotated[Annotated[Step, Field(discriminator="kind")], BeforeValidator(_from_one_key)]

@@ -1,0 +1,244 @@
+"""YAML 1.2 with positions: read, and written one line an entry."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import yaml
+
+Path = tuple[str | int, ...]
+Position = tuple[int, int]
+"""1-based line and column, in characters."""
+
+
+class Origin(NamedTuple):
+    """Where a part was written: 1-based line and column; `file` is empty for the document's own."""
+
+    line: int
+    column: int
+    file: str = ""
+
+
+MAX_DEPTH = 40
+
+
+# The core schema of YAML 1.2.2, section 10.3.2.
+_NULL = re.compile(r"~|null|Null|NULL|")
+_BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_CORE_TAG = "tag:yaml.org,2002:"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding at a place in the text."""
+
+    position: Position
+    message: str
+
+
+@dataclass
+class Document:
+    """What one text holds: `data` from dict, list and scalars; where each path's key and value stand; what is wrong."""
+
+    data: Any = None
+    keys: dict[Path, Position | Origin] = field(default_factory=dict)
+    values: dict[Path, Position | Origin] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def where(self, path: Path, *, key: bool = False) -> Position:
+        """The position of the value at `path` (of its key with `key`); of its nearest parent when it is not there."""
+        origin = self.origin(path, key=key)
+        return origin.line, origin.column
+
+    def origin(self, path: Path, *, key: bool = False) -> Origin:
+        """The same with the file, for a document that was put together from several."""
+        while path and path not in self.values:
+            path, key = path[:-1], False
+        positions = self.keys if key and path in self.keys else self.values
+        return Origin(*positions.get(path, (1, 1)))
+
+
+class _UnreadableError(Exception):
+    """Reading cannot go on behind this problem."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+def parse(text: str) -> Document:
+    """Read one document. Syntax ends the reading; every other problem is collected, and the first of two equal keys
+    is kept. Anchors, aliases and merge keys (`<<`) are refused: each value stands where it is used."""
+    document = Document()
+    try:
+        _Reader(text, document).read()
+    except _UnreadableError as stop:
+        document.problems.append(stop.problem)
+    except yaml.YAMLError as error:
+        document.problems.append(_syntax_problem(text, error))
+    return document
+
+
+class _Reader:
+    def __init__(self, text: str, document: Document) -> None:
+        self.document = document
+        self.events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.CSafeLoader)
+
+    def read(self) -> None:
+        next(self.events)  # the stream starts
+        if isinstance(next(self.events), yaml.StreamEndEvent):
+            return self.note((1, 1), "the file is empty")
+        self.document.data = self.value(next(self.events), (), 0)
+        next(self.events)  # the document ends
+        event = next(self.events)
+        if not isinstance(event, yaml.StreamEndEvent):
+            self.note(_start(event), "a second document; write one document a file")
+        return None
+
+    def note(self, position: Position, message: str) -> None:
+        self.document.problems.append(Problem(position, message))
+
+    def value(self, event: yaml.Event, path: Path, depth: int) -> Any:
+        self.document.values[path] = _start(event)
+        if depth > MAX_DEPTH:
+            raise _UnreadableError(Problem(_start(event), f"nested more than {MAX_DEPTH} levels deep"))
+        self.refuse_anchor(event)
+        if isinstance(event, yaml.MappingStartEvent):
+            return self.mapping(path, depth)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self.sequence(path, depth)
+        return self.scalar(event)
+
+    def refuse_anchor(self, event: yaml.Event) -> None:
+        if getattr(event, "anchor", None) is not None:
+            self.note(_start(event), "anchors and aliases (&, *) are not supported; write the value out")
+
+    def mapping(self, path: Path, depth: int) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            key = self.key(event)
+            below = (*path, key)
+            if known := self.document.keys.get(below):
+                self.note(_start(event), f'duplicate key "{key}"; the first is in line {known[0]}')
+                below = (*path, key, "/duplicate")
+            self.document.keys[below] = _start(event)
+            value = self.value(next(self.events), below, depth + 1)
+            data.setdefault(key, value)
+        return data
+
+    def key(self, event: yaml.Event) -> str:
+        if not isinstance(event, yaml.ScalarEvent):
+            raise _UnreadableError(Problem(_start(event), "a key must be a plain word, not a list or a mapping"))
+        self.refuse_anchor(event)
+        if event.value == "<<":
+            self.note(_start(event), "merge keys (<<) are not supported; write the keys out")
+        elif not isinstance(self.scalar(event), str):
+            self.note(_start(event), f'a key must be a string; write "{event.value}" in quotes')
+        return str(event.value)
+
+    def sequence(self, path: Path, depth: int) -> list[Any]:
+        data: list[Any] = []
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            data.append(self.value(event, (*path, len(data)), depth + 1))
+        return data
+
+    def scalar(self, event: yaml.Event) -> Any:
+        if not isinstance(event, yaml.ScalarEvent):  # an alias, noted already
+            return None
+        if event.tag in {None, "!"}:
+            plain = event.implicit[0] and event.tag is None
+        elif event.tag == f"{_CORE_TAG}str":
+            plain = False
+        else:
+            self.note(_start(event), f"tags such as {_short(event.tag)} are not supported; remove it")
+            plain = True
+        return self.plain(event) if plain else event.value
+
+    def plain(self, event: yaml.ScalarEvent) -> Any:
+        try:
+            return core_scalar(event.value)
+        except ValueError:  # Python reads no integer of more than 4300 digits
+            self.note(_start(event), "a number with too many digits")
+            return None
+
+
+def core_scalar(text: str) -> str | int | float | bool | None:
+    """What an unquoted scalar means in YAML 1.2: `on`, `no`, `1:30` and `64MiB` are strings, `0o17` is 15."""
+    if _NULL.fullmatch(text):
+        return None
+    if _BOOL.fullmatch(text):
+        return text.lower() == "true"
+    if _INT.fullmatch(text):
+        return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    return text
+
+
+def _start(event: yaml.Event) -> Position:
+    mark = event.start_mark
+    return (mark.line + 1, mark.column + 1) if mark else (1, 1)
+
+
+def _short(tag: str) -> str:
+    return tag.replace(_CORE_TAG, "!!")
+
+
+def _syntax_problem(text: str, error: yaml.YAMLError) -> Problem:
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        message = " ".join(str(part) for part in (error.problem, error.context) if part)
+        if error.context and error.context_mark:
+            message += f" that starts in line {error.context_mark.line + 1}"
+        return Problem((mark.line + 1, mark.column + 1) if mark else (1, 1), message)
+    before = text[: getattr(error, "position", 0)]
+    position = before.count("\n") + 1, len(before) - before.rfind("\n")
+    return Problem(position, str(getattr(error, "reason", error)))
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.%/+-]*")
+_LISTS = ("fleet", "steps", "expect")
+
+
+def scenario_text(document: Mapping[str, Any], comment: str = "") -> str:
+    """The text of a scenario file; `comment` goes in front of it, each of its lines behind a `#`.
+
+    `document` is what such a file holds as dict, list and scalars, sizes and shares as written (`32MiB`, `40%`).
+    """
+    lines = [f"# {line}".rstrip() for line in comment.splitlines()]
+    for key, value in document.items():
+        if key in _LISTS and value and isinstance(value, list):
+            lines += [f"{key}:", *(f"  - {_entry(each)}" for each in value)]
+        else:
+            lines.append(f"{_scalar(key)}: {flow(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _entry(value: Any) -> str:
+    """A step without the braces that a mapping of one key does not need."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        ((key, body),) = value.items()
+        return f"{_scalar(key)}: {flow(body)}"
+    return flow(value)
+
+
+def flow(value: Any) -> str:
+    """A value on one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_scalar(key)}: {flow(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    """A string is quoted where a reader would take it for anything else; JSON's quotes are YAML's too."""
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and parse(value).data == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)

@@ -1,1 +1,0 @@
-"""The commands of `snapdrill flags`: one file a command."""

@@ -1,1 +1,0 @@
-"""Wrong engines: each breaks one rule on purpose, and a named checker must catch it. Never the default."""

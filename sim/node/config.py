@@ -1,0 +1,122 @@
+"""What a node process is told at its start, as a JSON file in the run folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flags.context import SandboxAttributes
+from sim.node.guest import GuestSpec
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxConfig:
+    """One sandbox of the fleet; sizes in bytes, `dirty` a share of 1."""
+
+    name: str
+    memory: int
+    page_size: int
+    block_size: int
+    template: str
+    team: str
+    cluster: str
+    dirty: float
+    pattern: str
+
+    def attributes(self) -> SandboxAttributes:
+        """What flags are evaluated for."""
+        return SandboxAttributes(sandbox=self.name, template=self.template, team=self.team, cluster=self.cluster)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPause:
+    """A pause that a crash cut off, as far as the ledger knows it."""
+
+    id: str
+    path: str | None
+    punch: bool
+    punch_reason: str | None
+    dirty_bytes: int | None
+    blocked_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the ledger says of a sandbox when a crashed node is started again."""
+
+    state: str
+    reason: str
+    build: str | None
+    incarnations: int
+    pauses: int
+    open_pause: OpenPause | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """`began` is CLOCK_MONOTONIC at the run's start.
+
+    `mutant`, or `profile` without its `mended` weaknesses, is a wrong engine; both are None for the sound one.
+    Flags come from one of `inline_flags` (LaunchDarkly's JSON by key), `flag_file` (a path), `relay` (a URI) and
+    LaunchDarkly itself; `lease` in seconds. With `trace` every fault point that is passed is told.
+    """
+
+    run: str
+    run_dir: str
+    builds: str
+    socket_dir: str
+    seed: int
+    began: float
+    budget: int
+    grace: float
+    cgroup: str | None
+    mutant: str | None
+    sandboxes: list[SandboxConfig]
+    inline_flags: dict[str, dict[str, Any]] | None = None
+    flag_file: str | None = None
+    relay: str | None = None
+    launchdarkly: bool = False
+    lease: float | None = None
+    tick: int = 0
+    trace: bool = False
+    profile: str | None = None
+    mended: list[str] = field(default_factory=list)
+    known: dict[str, Known] = field(default_factory=dict)
+
+    @property
+    def log(self) -> Path:
+        """What node, zygote and guests print."""
+        return Path(self.run_dir) / "node.log"
+
+    def write(self, path: Path) -> None:
+        """Put it where the node will read it."""
+        path.write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, path: Path) -> NodeConfig:
+        """The config that `write` wrote."""
+        content = json.loads(path.read_text())
+        sandboxes = [SandboxConfig(**each) for each in content.pop("sandboxes")]
+        known = {name: _known(each) for name, each in content.pop("known").items()}
+        return cls(**content, sandboxes=sandboxes, known=known)
+
+    def guest_spec(self, sandbox: SandboxConfig, incarnation: str) -> GuestSpec:
+        """What a new guest of this sandbox is told."""
+        return GuestSpec(
+            run=self.run,
+            sandbox=sandbox.name,
+            incarnation=incarnation,
+            seed=self.seed,
+            memory=sandbox.memory,
+            page_size=sandbox.page_size,
+            block_size=sandbox.block_size,
+            dirty=sandbox.dirty,
+            pattern=sandbox.pattern,
+        )
+
+
+def _known(content: dict[str, Any]) -> Known:
+    pause = content.pop("open_pause")
+    return Known(**content, open_pause=OpenPause(**pause) if pause else None)

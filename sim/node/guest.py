@@ -1,0 +1,154 @@
+"""The guest process: owns its memory, writes it by its workload, and keeps the oracle's generations.
+
+Runs in a fork of the zygote, so it imports little. It answers JSON commands on a SEQPACKET socket.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import random
+import signal
+import socket
+from typing import Any, TypedDict
+
+from engine import linux
+from sim.record.oracle import PAGE, ZEROED, content, key_of
+
+_GENERATION = 4  # bytes
+
+
+class GuestSpec(TypedDict):
+    """What a guest is told at its birth; sizes in bytes, `dirty` a share of 1."""
+
+    run: str
+    sandbox: str
+    incarnation: str
+    seed: int
+    memory: int
+    page_size: int
+    block_size: int
+    dirty: float
+    pattern: str
+
+
+def working_set(spec: GuestSpec) -> list[int]:
+    """Pages that each tick rewrites, ascending; drawn once from the sandbox's own stream."""
+    blocks = spec["memory"] // spec["block_size"]
+    share = min(blocks, round(blocks * spec["dirty"]))
+    draw = random.Random(f"{spec['seed']}:workload:{spec['sandbox']}")
+    chosen = _chosen_blocks(spec["pattern"], blocks, share, draw)
+    per_block = spec["block_size"] // PAGE
+    return [block * per_block + page for block in sorted(chosen) for page in range(per_block)]
+
+
+def _chosen_blocks(pattern: str, blocks: int, share: int, draw: random.Random) -> set[int]:
+    if pattern == "full":
+        return set(range(share))
+    if pattern == "runs":
+        chosen: set[int] = set()
+        length = max(1, min(64, share // 2))
+        while len(chosen) < share:
+            start = draw.randrange(blocks)
+            chosen.update(range(start, min(blocks, start + length, start + share - len(chosen))))
+        return chosen
+    return set(draw.sample(range(blocks), share))
+
+
+class _Guest:
+    """One incarnation's memory and workload."""
+
+    def __init__(self, spec: GuestSpec) -> None:
+        self.spec = spec
+        self.size = spec["memory"]
+        self.key = key_of(spec["seed"], spec["sandbox"])
+        self._pages: list[int] | None = None
+        self.fd = _memfd(f"snapdrill-{spec['run']}-{spec['incarnation']}", self.size, huge=spec["page_size"] > PAGE)
+        self.memory = mmap.mmap(self.fd, self.size)
+        count = self.size // PAGE
+        self.side_fd = _memfd(f"snapdrill-{spec['run']}-{spec['incarnation']}-side", count * (_GENERATION + 1))
+        self.side = mmap.mmap(self.side_fd, count * (_GENERATION + 1))
+        self.generations = memoryview(self.side)[: count * _GENERATION].cast("I")
+        self.written = memoryview(self.side)[count * _GENERATION :]
+        self.tracking_fd = -1
+
+    def arm(self) -> dict[str, Any]:
+        """Ask the kernel to note writes from here on; where it refuses, note them in the shared bitmap."""
+        try:
+            self.tracking_fd = linux.write_protect_tracking(linux.address_of(self.memory), self.size)
+        except OSError as error:
+            return {"tracker": "shared-bitmap", "why": f"userfaultfd: {error.strerror}"}
+        return {"tracker": "write-protect-scan"}
+
+    def tick(self, number: int) -> None:
+        """Rewrite the working set; `number` is its new generation. A hot guest fills all its memory once."""
+        if self._pages is None:
+            self._pages = working_set(self.spec)
+        pages: list[int] | range = self._pages
+        if self.spec["pattern"] == "hot" and not any(self.generations):
+            pages = range(self.size // PAGE)
+        for page in pages:
+            self._write(page, self._next_generation(page, number))
+
+    def _next_generation(self, page: int, number: int) -> int:
+        """`zero` writes zeros to every second page, `same` gives every second page the bytes that it has."""
+        pattern = self.spec["pattern"]
+        if pattern == "zero" and (page + number) % 2:
+            return number | ZEROED
+        if pattern == "same" and page % 2 and self.generations[page]:
+            return self.generations[page]
+        return number
+
+    def _write(self, page: int, generation: int) -> None:
+        if self.tracking_fd < 0:
+            self.written[page] = 1
+        self.memory[page * PAGE : (page + 1) * PAGE] = content(self.key, page, generation)
+        self.generations[page] = generation
+
+
+def _memfd(name: str, size: int, *, huge: bool = False) -> int:
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | (os.MFD_HUGETLB | os.MFD_HUGE_2MB if huge else 0)
+    fd = os.memfd_create(name, flags)
+    os.ftruncate(fd, size)
+    return fd
+
+
+def run(spec: GuestSpec, control: socket.socket, zygote_pid: int) -> None:
+    """The life of a guest: hand the memory over, or say why there is none; then obey until the socket closes."""
+    linux.set_parent_death_signal(signal.SIGKILL)
+    if os.getppid() != zygote_pid:  # the zygote died before the signal was set
+        os._exit(1)
+    try:
+        guest = _Guest(spec)
+    except OSError as error:
+        control.send(json.dumps({"id": 0, "refused": error.strerror}).encode())
+        raise
+    _hand_over(guest, control)
+    linux.set_process_name(f"guest {spec['sandbox']}")
+    while request := control.recv(65536):
+        command = json.loads(request)
+        reply: dict[str, Any] = {"id": command["id"]}
+        if "node" in command:  # where Yama hides processes from all but their ancestors
+            linux.allow_tracer(command["node"])
+        match command["op"]:
+            case "hand-over":
+                _hand_over(guest, control)
+                continue
+            case "arm":
+                reply |= guest.arm()
+            case "tick":
+                guest.tick(command["number"])
+        control.send(json.dumps(reply).encode())
+
+
+def _hand_over(guest: _Guest, control: socket.socket) -> None:
+    """Give memory and generations to the node; fd numbers are for those who look through /proc."""
+    hello = {
+        "id": 0,
+        "address": linux.address_of(guest.memory),
+        "memfd_fd": guest.fd,
+        "side_fd": guest.side_fd,
+        "tracker": "write-protect-scan" if guest.tracking_fd >= 0 else "shared-bitmap",
+    }
+    socket.send_fds(control, [json.dumps(hello).encode()], [guest.fd, guest.side_fd])

@@ -1,0 +1,363 @@
+"""A guest as its node holds it: process, control socket, adopted memory and tracker.
+
+Calls block; run them in threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine import linux
+from engine.dirty import Forgotten, SharedBitmap, Tracker, WriteProtectScan
+from engine.errors import FreezeError
+from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, start_time_of
+from engine.memfd import Memfd
+from sim.node.guest import GuestSpec
+from sim.node.zygote import MESSAGE, request
+from sim.record.oracle import PAGE
+
+_GENERATION = 4
+DEADLINE = 30.0
+_LEAST = 0.1
+ZYGOTE_SOCKET = "zygote"
+
+
+class GuestError(Exception):
+    """A guest or its zygote did not answer as it must."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """What a guest says with its two fds."""
+
+    address: int
+    memfd_fd: int
+    side_fd: int
+    tracker: str
+
+
+class Guest:
+    """One living incarnation. The memfd is closed by whoever consumes it, else by `close`."""
+
+    def __init__(self, spec: GuestSpec, pid: int, control: socket.socket, pidfd: int) -> None:
+        self.spec = spec
+        self.pid = pid
+        self._control = control
+        self._control.settimeout(DEADLINE)
+        self._pidfd = pidfd
+        self._request = time.monotonic_ns() & 0xFFFFFFFF  # a restarted node must not take an old answer for its own
+        self._asked_at = 0.0
+        self.start_time = start_time_of(pid) or 0
+        self.memfd: Memfd | None = None
+        self.process: GuestProcess | None = None
+        self.tracker: Tracker | None = None
+        self.hand_over: HandOver | None = None
+        self._side_fd = -1
+
+    @property
+    def name(self) -> str:
+        """The incarnation's name: `web-0.2`."""
+        return self.spec["incarnation"]
+
+    def receive(self) -> None:
+        """Take the memory that a newborn guest hands over, trusting nothing; raises GuestError, NotAMemfdError."""
+        message, fds = self._receive_fds()
+        memfd_fd, self._side_fd = fds
+        self.memfd = Memfd.adopt(memfd_fd, self.spec["memory"])
+        self.process = GuestProcess(Incarnation(self.name, self.pid, self.start_time, self.memfd.inode), self._pidfd)
+        self._seal_side()
+        self.hand_over = self._hello(message)
+
+    def _receive_fds(self) -> tuple[bytes, list[int]]:
+        end = time.monotonic() + DEADLINE
+        while True:
+            try:
+                message, fds, flags, _ = socket.recv_fds(self._until(end), MESSAGE, 2)
+            except OSError as error:
+                raise GuestError(f"{self.name} did not hand its memory over: {error}") from error
+            if len(fds) == 2:
+                return message, fds
+            for fd in fds:
+                os.close(fd)
+            if refused := self._refused(message):
+                from sim.files.units import format_size  # which loads more than all else that a node needs of sim
+
+                raise GuestError(f"{self.name} has no memory of {format_size(self.spec['memory'])}: {refused}")
+            if not message:
+                raise GuestError(f"{self.name} died before it handed its memory over")
+            if fds or flags & socket.MSG_CTRUNC:
+                raise GuestError(f"{self.name} handed over one fd, not two; or no more may be opened here: ulimit -n")
+
+    def _refused(self, message: bytes) -> str | None:
+        """Why a newborn guest has no memory to hand over: the pool of huge pages, a limit."""
+        return str(self._parsed(message).get("refused"))[:100] if b'"refused"' in message else None
+
+    def _until(self, end: float) -> socket.socket:
+        """The control socket, to wait on until `end` whatever a guest sends meanwhile; raises TimeoutError after it."""
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._control.settimeout(left)
+        return self._control
+
+    def _seal_side(self) -> None:
+        size = self.spec["memory"] // PAGE * (_GENERATION + 1)
+        try:
+            linux.add_seals(self._side_fd, linux.SEAL_SHRINK | linux.SEAL_GROW)
+        except OSError as error:
+            raise GuestError(f"{self.name}: the fd of its generations is no memfd: {error.strerror}") from error
+        if os.fstat(self._side_fd).st_size != size:
+            raise GuestError(f"{self.name}: its generations do not have {size} bytes")
+
+    def _hello(self, message: bytes) -> HandOver:
+        hello = self._parsed(message)
+        if any(type(hello.get(name)) is not int for name in ("address", "memfd_fd", "side_fd")):
+            raise GuestError(f"{self.name} said nonsense at its hand-over: {message[:60]!r}")
+        return HandOver(hello["address"], hello["memfd_fd"], hello["side_fd"], str(hello.get("tracker")))
+
+    def _parsed(self, message: bytes) -> dict[str, Any]:
+        try:
+            content = json.loads(message)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise GuestError(f"{self.name} does not speak JSON: {message[:60]!r}")
+        return content
+
+    def hand_over_again(self) -> None:
+        """Ask a guest of a crashed node for its memory once more; it must be running."""
+        self._send("hand-over", node=os.getpid())
+        self.receive()
+        self.use_tracker(self.known().tracker)
+
+    def arm(self) -> tuple[str, str | None]:
+        """Start tracking; gives the tracker's name and why a better one was refused."""
+        reply = self.ask("arm", node=os.getpid())
+        return self.use_tracker(str(reply.get("tracker"))), reply.get("why")
+
+    def use_tracker(self, name: str) -> str:
+        """Follow the guest's writes by the tracker that it has set up; gives the name of the one in use."""
+        memfd, hello = self.memory(), self.known()
+        pages, block = memfd.size // PAGE, self.spec["block_size"]
+        if name == WriteProtectScan.name:
+            self.tracker = WriteProtectScan(self.pid, hello.address, memfd, block)
+        else:
+            self.tracker = SharedBitmap(self._side_fd, pages * _GENERATION, pages, PAGE, block)
+        return self.tracker.name
+
+    def forget_parent(self) -> None:
+        """The build that its memory came from cannot be read: the next pause must keep everything."""
+        if self.tracker is not None:
+            self.tracker.close()
+        self.tracker = Forgotten()
+
+    def start_tick(self, number: int) -> int:
+        """Have the guest work; it answers when it is at the tick's end."""
+        return self._send("tick", number=number)
+
+    def ask(self, op: str, **arguments: Any) -> dict[str, Any]:
+        """Send one command and wait for its answer; raises GuestError where the guest is gone or silent."""
+        return self.answer(self._send(op, **arguments))
+
+    def _send(self, op: str, **arguments: Any) -> int:
+        self._request += 1
+        self._asked_at = time.monotonic()
+        try:
+            self._control.send(json.dumps({"id": self._request, "op": op, **arguments}).encode())
+        except OSError as error:
+            raise GuestError(f"{self.name} is gone: {error.strerror or error}") from error
+        return self._request
+
+    def answer(self, number: int) -> dict[str, Any]:
+        """The answer to request `number`; older ones are dropped. The deadline counts from the latest request."""
+        end = max(self._asked_at + DEADLINE, time.monotonic() + _LEAST)  # a neighbour may have used up the time
+        while True:
+            try:
+                message = self._until(end).recv(MESSAGE)
+            except TimeoutError:
+                raise GuestError(f"{self.name} did not answer within {DEADLINE:g} s") from None
+            except OSError as error:
+                raise GuestError(f"{self.name} is gone: {error.strerror}") from error
+            if not message:
+                raise GuestError(f"{self.name} died")
+            reply = self._parsed(message)
+            if reply.get("id") == number:
+                return reply
+
+    def generations(self) -> bytes:
+        """The oracle's generations as they are now; the guest must be frozen for them to mean a moment."""
+        return os.pread(self._side_fd, self.spec["memory"] // PAGE * _GENERATION, 0)
+
+    def restore_generations(self, data: bytes) -> None:
+        """Give a new guest the generations of the memory that it is filled with."""
+        os.pwrite(self._side_fd, data, 0)
+
+    def resident_bytes(self) -> int:
+        """What the kernel holds for this guest's memory; 0 once the memfd is closed."""
+        memfd = self.memfd
+        return memfd.resident_bytes() if memfd is not None and memfd.fd >= 0 else 0
+
+    def parts(self) -> tuple[GuestProcess, Memfd, Tracker]:
+        """Process, memory and tracker of a guest that is ready; raises FreezeError before that."""
+        if self.process is None or self.memfd is None or self.tracker is None:
+            raise FreezeError(f"{self.name} is not ready")
+        return self.process, self.memfd, self.tracker
+
+    def close(self) -> None:
+        """Give back every fd of this guest; the process itself is not touched."""
+        if self.tracker is not None:
+            self.tracker.close()
+            self.tracker = None
+        if self.memfd is not None:
+            self.memfd.close()
+        if self._side_fd >= 0:
+            os.close(self._side_fd)
+            self._side_fd = -1
+        if self.process is not None:
+            self.process.close()
+            self._pidfd = -1
+        elif self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        self._control.close()
+
+    def kill(self) -> None:
+        """End the process, whether it is ready or not; raises FreezeError where it does not die."""
+        self._any_process().kill()
+
+    def is_dead(self) -> bool:
+        """True once its pidfd says so."""
+        return self._any_process().is_dead()
+
+    def _any_process(self) -> GuestProcess:
+        return self.process or GuestProcess(Incarnation(self.name, self.pid, self.start_time, 0), self._pidfd)
+
+    def condemned_as(self, incarnation: Incarnation) -> GuestProcess:
+        """This process under the name of its condemned record; the pidfd stays this guest's own."""
+        return GuestProcess(incarnation, self._pidfd)
+
+    def continue_uncondemned(self, records: CondemnedRecords) -> None:
+        """Wake a guest of a crashed node, frozen or not; raises CondemnedError where it may never run again."""
+        self._any_process().thaw(records)
+
+    def memory(self) -> Memfd:
+        """Its adopted memfd; raises GuestError before it was handed over."""
+        if self.memfd is None:
+            raise GuestError(f"{self.name} has not handed its memory over")
+        return self.memfd
+
+    def known(self) -> HandOver:
+        """What it said at the hand-over; raises GuestError before that."""
+        if self.hand_over is None:
+            raise GuestError(f"{self.name} has not handed its memory over")
+        return self.hand_over
+
+
+def tick_all(guests: Sequence[Guest], number: int) -> list[tuple[Guest, str]]:
+    """Have guests work at the same time. Gives those that did not answer as they must, and why; they are killed."""
+    asked: list[tuple[Guest, int]] = []
+    lost: list[tuple[Guest, str]] = []
+    for guest in guests:
+        try:
+            asked.append((guest, guest.start_tick(number)))
+        except GuestError as error:
+            lost.append((guest, str(error)))
+    for guest, request_number in asked:
+        try:
+            guest.answer(request_number)
+        except GuestError as error:
+            lost.append((guest, str(error)))
+    for guest, _ in lost:
+        with contextlib.suppress(FreezeError):
+            guest.kill()
+    return lost
+
+
+def open_zygote(address: str) -> socket.socket:
+    """Connect to the zygote that listens at `address`; raises OSError where there is none."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.settimeout(DEADLINE)
+        connection.connect(address)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+class ZygoteLink:
+    """A node's connection to its zygote. Calls block, one at a time; `spawn` may be called from several threads."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._lock = threading.Lock()
+        self._connection = connection
+        self._connection.settimeout(DEADLINE)
+        try:
+            hello = connection.recv(MESSAGE)
+            if not hello:
+                raise ConnectionResetError("the zygote is ending")
+            self.zygote_pid = int(json.loads(hello)["pid"])
+            self._pidfd = os.pidfd_open(self.zygote_pid)  # now: later the pid may be somebody else's
+        except OSError:
+            connection.close()
+            raise
+
+    def spawn(self, spec: GuestSpec) -> Guest:
+        """Fork a guest; its memory is still to be received."""
+        with self._lock:
+            request(self._connection, op="spawn", spec=spec)
+            while (guest := self._next_guest()) is not None:
+                if guest.name == spec["incarnation"]:
+                    return guest
+                with contextlib.suppress(FreezeError):  # that is no fault of the one that is asked for
+                    guest.kill()  # a late answer to a request that nobody waits for any more
+                guest.close()
+        raise GuestError("the zygote did not fork a guest")
+
+    def living(self) -> list[Guest]:
+        """Every guest that is alive, for a node that comes after a crash."""
+        request(self._connection, op="list")
+        found = []
+        while (guest := self._next_guest()) is not None:
+            found.append(guest)
+        return found
+
+    def end(self) -> None:
+        """Kill every guest, and the zygote with them; returns when it is gone. Harmless when done already."""
+        pidfd, self._pidfd = self._pidfd, -1
+        if pidfd < 0:
+            return
+        with contextlib.suppress(OSError):  # it may have ended meanwhile
+            request(self._connection, op="end")
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(DEADLINE * 1000):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # its guests die with it: PR_SET_PDEATHSIG
+            poll.poll(DEADLINE * 1000)
+        os.close(pidfd)
+        self._connection.close()
+
+    def _next_guest(self) -> Guest | None:
+        try:
+            message, fds, _, _ = socket.recv_fds(self._connection, MESSAGE, 2)
+        except OSError as error:
+            raise GuestError(f"the zygote does not answer: {error}") from error
+        content = json.loads(message or b"{}")
+        if "pid" in content and len(fds) == 2:
+            return Guest(content["spec"], content["pid"], socket.socket(fileno=fds[0]), fds[1])
+        for fd in fds:
+            os.close(fd)
+        if content:
+            raise GuestError(content.get("error", "the zygote's guest has no fds here: raise ulimit -n"))
+        return None

@@ -1,0 +1,115 @@
+"""Its memory: measured, and granted."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from sim.record.events import MemorySampled
+
+_INTERVAL = 0.05  # seconds between samples that are no new peak
+_STEP = 1 << 20  # a new peak is told when it is this much higher
+
+
+class NodeMemory:
+    """Sums what is known of every guest and cache. Thread-safe: copiers update it."""
+
+    def __init__(self, tell: Callable[[MemorySampled], None], planned: Callable[[], int]) -> None:
+        self._tell = tell
+        self._planned = planned
+        self._guests: dict[str, int] = {}
+        self._hugetlb: dict[str, int] = {}
+        self._caches: dict[str, int] = {}
+        self._page_cache: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._peaks = (0, 0)  # as last told: without what is page cache of finished builds, and with it
+        self._last = (0, 0, 0, 0)
+        self._told_at = 0.0
+
+    def set(
+        self, *, guest: tuple[str, int] | None = None, cache: tuple[str, int] | None = None, huge: bool = False
+    ) -> None:
+        """New resident bytes of an incarnation's memory (`huge`: 2 MiB pages) or of a build's cache; 0 forgets it."""
+        with self._lock:
+            for table, change in ((self._hugetlb if huge else self._guests, guest), (self._caches, cache)):
+                if change is not None:
+                    table[change[0]] = change[1]
+            self._maybe_tell()
+
+    def finished(self, build: str) -> None:
+        """A build on disk is finished: what is cached of it is page cache, which the kernel may take back."""
+        with self._lock:
+            self._page_cache[build] = self._caches.pop(build, 0)
+            self._maybe_tell()
+
+    def tell_now(self) -> None:
+        """Write a sample whatever the interval, if anything changed."""
+        with self._lock:
+            self._maybe_tell(force=True)
+
+    def _maybe_tell(self, *, force: bool = False) -> None:
+        guests, caches = sum(self._guests.values()), sum(self._caches.values())
+        hugetlb, page_cache = sum(self._hugetlb.values()), sum(self._page_cache.values())
+        totals = (guests + caches + hugetlb, guests + caches + hugetlb + page_cache)
+        sums, now = (guests, caches, hugetlb, page_cache), time.monotonic()
+        is_peak = any(total >= peak + _STEP for total, peak in zip(totals, self._peaks, strict=True))
+        if sums == self._last or not (force or is_peak or now - self._told_at > _INTERVAL):
+            return
+        self._peaks = (max(totals[0], self._peaks[0]), max(totals[1], self._peaks[1]))
+        self._last, self._told_at = sums, now
+        self._tell(MemorySampled(guests, caches, self._planned(), hugetlb, page_cache))
+
+
+PUNCHED_PEAK = 8 << 20
+"""Bytes that a punching pause may need beyond its guest: two chunks in flight, with room."""
+
+
+class OverBudgetError(Exception):
+    """A request that could not fit even on an otherwise idle node; says how much it would need."""
+
+
+class Budget:
+    """Grants bytes up to `total`; a request waits until what went before it was given back."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.granted = 0
+        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def take(self, size: int, *, can_wait: bool) -> None:
+        """Wait for `size` bytes; OverBudgetError where they exceed the budget and nothing that can end holds any."""
+        if not self._queue and self.granted + size <= self.total:
+            self.granted += size
+            return
+        if not can_wait:
+            raise self._over(size)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append((size, turn))
+        await turn
+
+    def hold(self, size: int) -> None:
+        """Count bytes that are there already, without asking."""
+        self.granted += size
+
+    def give_back(self, size: int) -> None:
+        """Return granted bytes and admit whoever fits now, in order."""
+        self.granted -= size
+        while self._queue and self.granted + self._queue[0][0] <= self.total:
+            size, turn = self._queue.popleft()
+            if not turn.done():
+                self.granted += size
+                turn.set_result(None)
+
+    def refuse_waiting(self) -> None:
+        """Nothing that can end holds any more: who still waits would wait for ever, and gets OverBudgetError."""
+        while self._queue:
+            size, turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_exception(self._over(size))
+
+    def _over(self, size: int) -> OverBudgetError:
+        over = self.granted + size - self.total
+        return OverBudgetError(f"it needs {size} bytes more, {over} over the node's budget of {self.total}")

@@ -1,0 +1,348 @@
+"""One machine: its sandboxes, their guests, the memory budget, and what may be asked of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from engine.effects import Effects
+from engine.errors import BuildFailedError, EngineError, FreezeError
+from engine.incarnation import CondemnedRecords
+from engine.linux import TMPFS_MAGIC, filesystem_magic
+from engine.resume import fill
+from engine.snapshot import Build, Header
+from flags.catalog import USE_MEMFD
+from flags.client import FlagClient
+from sim.files.lifecycle import State, StopReason, refusal
+from sim.node.armed_faults import ArmedFaults, FaultyEffects, Passage
+from sim.node.config import NodeConfig
+from sim.node.guest import GuestSpec
+from sim.node.guest_link import Guest, GuestError, ZygoteLink, tick_all
+from sim.node.memory import Budget, NodeMemory, OverBudgetError
+from sim.node.pace import Paces
+from sim.node.pausing import Pausing
+from sim.node.sandbox import Machine, Sandbox
+from sim.record import events
+from sim.record.ledger import Ledger
+from sim.record.oracle import GENERATIONS, PAGE
+from sim.record.stages import Pace
+
+
+class Node:
+    """Everything that can be asked of one machine. Blocking work runs in threads; state changes on the loop."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        ledger: Ledger,
+        flags: FlagClient,
+        link: ZygoteLink,
+        records: CondemnedRecords,
+        make_pausing: Callable[[Machine], Pausing] = Pausing,
+    ) -> None:
+        self.config = config
+        self.ledger = ledger
+        self.records = records
+        self.link = link
+        self.armed = ArmedFaults()
+        self.paces = Paces(each.name for each in config.sandboxes)
+        self.builds = Path(config.builds)
+        self.budget = Budget(config.budget)
+        self.memory = NodeMemory(ledger.append, lambda: self.budget.granted)
+        self.sandboxes = {each.name: Sandbox(each, ledger) for each in config.sandboxes}
+        self.tick_number = config.tick
+        self.flags = flags
+        self.ticking = asyncio.Lock()
+        self.in_flight = 0
+        self.cache_on_tmpfs = on_tmpfs(self.builds)
+        self._pausing = make_pausing(self)
+        self.ending = False
+
+    # -- guests
+
+    async def create(self) -> None:
+        """Start the first incarnation of every sandbox."""
+        for sandbox in self.sandboxes.values():
+            each = sandbox.config
+            made = events.SandboxCreated(
+                each.memory, each.page_size, each.block_size, each.template, each.team, each.cluster
+            )
+            self.ledger.append(made, sandbox=each.name)
+        for sandbox in self.sandboxes.values():
+            self.budget.hold(sandbox.config.memory)
+            await self._spawn(sandbox, None)
+            sandbox.to(State.RUNNING, "created")
+
+    async def _spawn(self, sandbox: Sandbox, header: Header | None) -> int:
+        """A new incarnation, filled from `header` before it is tracked; gives the bytes that were filled."""
+        sandbox.incarnations += 1
+        spec = self.config.guest_spec(sandbox.config, f"{sandbox.config.name}.{sandbox.incarnations}")
+        begun = time.perf_counter()
+        sandbox.use_memfd = self.flags.decide(sandbox.config.attributes()).is_on(USE_MEMFD)
+        tracker, written = await asyncio.to_thread(self._bring_up, sandbox, spec, header)
+        self._tell_of_guest(sandbox, tracker, (time.perf_counter() - begun) * 1e3)
+        return written
+
+    def _bring_up(self, sandbox: Sandbox, spec: GuestSpec, header: Header | None) -> tuple[str, int]:
+        if header is None:
+            guest = sandbox.guest = self.link.spawn(spec)
+            guest.receive()
+            written = 0
+        else:
+            effects = self._resume_effects(sandbox)
+            guest = sandbox.guest = effects.spawn(lambda: self.link.spawn(spec))
+            guest.receive()
+            written = self._fill(sandbox, guest, header, effects)
+        tracker, _why = guest.arm()
+        return tracker, written
+
+    def _resume_effects(self, sandbox: Sandbox) -> FaultyEffects:
+        name = sandbox.config.name
+
+        def kill_guest() -> None:
+            if sandbox.guest is not None:
+                sandbox.guest.kill()
+
+        passage = Passage(
+            sandbox=name,
+            nth=sandbox.incarnations,
+            tell=partial(self.ledger.append, sandbox=name),
+            trace=self.config.trace,
+            kill_guest=kill_guest,
+        )
+        return FaultyEffects(Effects(), self.armed, passage)
+
+    def _fill(self, sandbox: Sandbox, guest: Guest, header: Header, effects: Effects) -> int:
+        """From finished builds, and from the one that is still being copied: its readers wait chunk by chunk."""
+        copying = sandbox.pause
+        if copying is not None and copying.cache is not None:
+            guest.restore_generations(sandbox.generations)
+            return fill(guest.memory(), self.builds, header, copying.cache, effects)
+        build = Build.open(self.builds, header.build)
+        try:
+            guest.restore_generations(build.attachment(GENERATIONS))
+        finally:
+            build.close()
+        return fill(guest.memory(), self.builds, header, effects=effects)
+
+    def _tell_of_guest(self, sandbox: Sandbox, tracker: str, spawn_ms: float) -> None:
+        guest = sandbox.guest
+        if guest is None:
+            return
+        hello = guest.known()
+        spawned = events.GuestSpawned(
+            incarnation=guest.name,
+            pid=guest.pid,
+            start_time=guest.start_time,
+            memfd_inode=guest.memory().inode,
+            memfd_fd=hello.memfd_fd,
+            side_fd=hello.side_fd,
+            tracker=tracker,
+            spawn_ms=round(spawn_ms, 3),
+            build=sandbox.header.build or None,
+            use_memfd=sandbox.use_memfd,
+        )
+        self.ledger.append(spawned, sandbox=sandbox.config.name)
+        self.measure(sandbox)
+
+    def measure(self, sandbox: Sandbox) -> None:
+        """Tell what the kernel holds for a sandbox's guest."""
+        resident = sandbox.guest.resident_bytes() if sandbox.guest else 0
+        self.ledger.append(events.GuestMeasured(resident), sandbox=sandbox.config.name)
+        if sandbox.guest is not None:
+            self.memory.set(guest=(sandbox.guest.name, resident), huge=sandbox.config.page_size > PAGE)
+
+    async def tick(self, count: int) -> None:
+        """Every running guest rewrites its working set `count` times."""
+        for _ in range(count):
+            async with self.ticking:
+                self.tick_number += 1
+                running = {s.guest: s for s in self.sandboxes.values() if s.state is State.RUNNING and s.guest}
+                lost = await asyncio.to_thread(tick_all, list(running), self.tick_number)
+                if self.ending:
+                    return
+                for guest, why in lost:
+                    if running[guest].state is State.RUNNING:  # else the pause that came meanwhile finds it dead
+                        self._lost(running[guest], why)
+            self.ledger.append(events.Ticked(self.tick_number))
+        for sandbox in self.sandboxes.values():
+            if sandbox.state is State.RUNNING:
+                self.measure(sandbox)
+        self.memory.tell_now()
+
+    def _lost(self, sandbox: Sandbox, why: str) -> None:
+        """A guest that nobody asked to die is gone, with everything since its last build."""
+        self.end_guest(sandbox, why)
+        sandbox.to(State.KILLED, why, StopReason.CRASHED)
+        self.budget.give_back(sandbox.config.memory)
+
+    def end_guest(self, sandbox: Sandbox, why: str) -> None:
+        """Forget a sandbox's guest."""
+        if sandbox.guest is not None:
+            self.forget(sandbox, sandbox.guest, why)
+            sandbox.guest = None
+
+    def forget(self, sandbox: Sandbox, guest: Guest, why: str) -> None:
+        """Give back what is held of a guest; that it ended is said only where its pidfd says so."""
+        if guest.is_dead():
+            self.ledger.append(events.GuestEnded(guest.name, why), sandbox=sandbox.config.name)
+        guest.close()
+        self.memory.set(guest=(guest.name, 0), huge=sandbox.config.page_size > PAGE)
+
+    async def roll_back(self, sandbox: Sandbox, guest: Guest, why: str) -> None:
+        """Nothing was lost: the guest runs on, unless it is dead."""
+        process, _, _ = guest.parts()
+        if process.is_dead():
+            self._lost(sandbox, f"its guest died: {why}")
+            return
+        process.thaw(self.records)
+        self.ledger.append(events.GuestThawed(guest.name), sandbox=sandbox.config.name)
+        sandbox.to(State.RUNNING, why)
+        self.measure(sandbox)
+
+    # -- requests: the same transition is joined, another waits for the end and is judged again
+
+    async def _request(self, name: str, kind: str, act: Callable[[Sandbox], Awaitable[None]]) -> None:
+        sandbox = self.sandboxes[name]
+        while sandbox.busy is not None:
+            current, task = sandbox.busy
+            await asyncio.wait([task])
+            if current == kind:
+                return
+        if self.ending:
+            return
+        if why := refusal(kind, sandbox.state, sandbox.reason):
+            self.ledger.append(events.RequestRefused(kind, why), sandbox=name)
+            return
+        task = asyncio.ensure_future(self._run(sandbox, act))
+        sandbox.busy = (kind, task)
+        await asyncio.shield(task)  # a caller that goes away changes nothing
+
+    @staticmethod
+    async def _run(sandbox: Sandbox, act: Callable[[Sandbox], Awaitable[None]]) -> None:
+        try:
+            await act(sandbox)
+        finally:
+            sandbox.busy = None
+
+    async def pause(self, names: Sequence[str], concurrency: int, *, settled: bool) -> None:
+        """Pause these sandboxes, at most `concurrency` at a time; return when all answered, or all settled."""
+        slots = asyncio.Semaphore(concurrency)
+
+        async def one(name: str) -> None:
+            async with slots:
+                await self._request(name, "pause", self._pausing.pause)
+                settling = self.sandboxes[name].settling
+                if settled and settling is not None:
+                    await asyncio.shield(settling)
+
+        await asyncio.gather(*(one(name) for name in names))
+        self.memory.tell_now()
+
+    async def resume(self, names: Sequence[str]) -> None:
+        """Resume these sandboxes from their newest build, finished or still being copied, one after the other."""
+        for name in names:
+            await self._request(name, "resume", self._resume)
+        self.memory.tell_now()
+
+    async def _resume(self, sandbox: Sandbox) -> None:
+        name, begun = sandbox.config.name, time.perf_counter()
+        sandbox.to(State.RESUMING, "a resume was requested")
+        try:
+            await self.budget.take(sandbox.config.memory, can_wait=self.in_flight > 0)
+        except OverBudgetError as error:
+            sandbox.to(State.PAUSED, f"the resume was refused: {error}")
+            return
+        header = sandbox.pause.header if sandbox.pause is not None else sandbox.header
+        header = header or sandbox.header
+        try:
+            written = await self._spawn(sandbox, header)
+        except (GuestError, EngineError, OSError) as error:
+            await self._resume_failed(sandbox, error)
+            return
+        if sandbox.header.build != header.build:  # what it stands on, though its copy was not told to have ended yet
+            sandbox.header = header
+        incarnation = sandbox.guest.name if sandbox.guest else ""
+        took = round((time.perf_counter() - begun) * 1e3, 3)
+        self.ledger.append(events.Resumed(incarnation, header.build, written, took), sandbox=name)
+        sandbox.to(State.RUNNING, f"resumed from build {header.build}")
+        self.measure(sandbox)
+
+    async def _resume_failed(self, sandbox: Sandbox, error: Exception) -> None:
+        """It costs nothing, unless what failed is the very build that the sandbox stands on."""
+        self.budget.give_back(sandbox.config.memory)
+        if sandbox.guest is not None:
+            with contextlib.suppress(FreezeError):  # it runs nothing any more: it was never told of as running
+                await asyncio.to_thread(sandbox.guest.kill)
+        self.end_guest(sandbox, "its resume failed")
+        if isinstance(error, BuildFailedError):
+            sandbox.to(State.DISCARDED, f"the build that it was resuming from failed: {error}")
+        else:
+            sandbox.to(State.PAUSED, f"the resume failed: {error}")
+
+    async def checkpoint(self, names: Sequence[str]) -> None:
+        """Export these sandboxes' memory one after the other; the same guests go on."""
+        for name in names:
+            await self._request(name, "checkpoint", self._pausing.checkpoint)
+        self.memory.tell_now()
+
+    def set_pace(self, names: Sequence[str], pace: Pace, steps: int = 0) -> None:
+        """Slow the copies of these sandboxes, hold them at boundaries, or let them go."""
+        for name in names:
+            if self.paces.of(name) != pace:
+                self.ledger.append(events.PaceSet(pace.factor, pace.held), sandbox=name)
+        self.paces.set(names, pace, steps)
+
+    async def kill(self, names: Sequence[str]) -> None:
+        """End these sandboxes, whatever they do; a copy that is held goes on first."""
+        self.set_pace(names, Pace())
+        for name in names:
+            await self._request(name, "kill", self._kill)
+        self.memory.tell_now()
+
+    async def _kill(self, sandbox: Sandbox) -> None:
+        if sandbox.settling is not None:
+            await asyncio.wait([sandbox.settling])
+        async with self.ticking:  # which may be waiting for this guest's answer
+            if why := refusal("kill", sandbox.state, sandbox.reason):
+                self.ledger.append(events.RequestRefused("kill", why), sandbox=sandbox.config.name)
+                return
+            try:
+                if sandbox.guest is not None:
+                    await asyncio.to_thread(sandbox.guest.kill)
+                    self.budget.give_back(sandbox.config.memory)
+            except FreezeError as error:  # it runs nothing any more and holds its memory: who looks for leaks finds it
+                sandbox.to(State.KILLED, f"killed on request, but {error}")
+                return
+            self.end_guest(sandbox, "killed")
+            sandbox.to(State.KILLED, "killed on request")
+
+    async def shut_down(self) -> None:
+        """Cancel what can be cancelled, let the rest end, then end every guest and the zygote."""
+        self.ending = True
+        self.paces.open_for_ever()
+        for sandbox in self.sandboxes.values():
+            if sandbox.pause is not None:
+                sandbox.pause.cancel()
+        tasks = [s.busy[1] for s in self.sandboxes.values() if s.busy]
+        tasks += [s.settling for s in self.sandboxes.values() if s.settling]
+        if tasks:
+            await asyncio.wait(tasks, timeout=30)
+        await asyncio.to_thread(self.link.end)
+        async with self.ticking:
+            for sandbox in self.sandboxes.values():
+                self.end_guest(sandbox, "the run ended")
+
+
+def on_tmpfs(folder: Path) -> bool:
+    """True where what is written below `folder` stays in memory."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return filesystem_magic(fd) == TMPFS_MAGIC
+    finally:
+        os.close(fd)

@@ -1,0 +1,390 @@
+"""One pause, decision to outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+from engine.dirty import Forgotten
+from engine.errors import EngineError, FreezeError
+from engine.events import ChunkPublished, CopyFailed, Event, Planned
+from engine.memfd import ProcessMemory
+from engine.pause import Outcome, Pause, PauseRequest, PauseResult
+from engine.plan import PauseOptions
+from engine.snapshot import template
+from flags.decision import Decision, options, otel_fields
+from sim.files.lifecycle import State, refusal
+from sim.node.armed_faults import FaultyEffects, Passage
+from sim.node.guest_link import Guest, GuestError
+from sim.node.memory import PUNCHED_PEAK, OverBudgetError
+from sim.node.pace import PacedEffects
+from sim.node.sandbox import Machine, Sandbox
+from sim.record import events
+from sim.record.oracle import GENERATIONS, PAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """One pause that was let in: its name, the pinned decision, the bytes it was granted, and its guest."""
+
+    id: str
+    decision: Decision
+    planned: int
+    guest: Guest
+    checkpoint: bool
+
+
+class Pausing:
+    """The pauses of one node. `make_effects` takes the engine's acts and what is armed for them."""
+
+    def __init__(self, node: Machine, make_effects: Callable[..., FaultyEffects] = FaultyEffects) -> None:
+        self._node = node
+        self._make_effects = make_effects
+        self._left: set[str] = set()  # pauses whose teardown failed
+
+    async def pause(self, sandbox: Sandbox) -> None:
+        """Export the memory and end the guest; returns when the pause has its answer."""
+        if await self._may_go_on(sandbox, "pause"):
+            await self._export(sandbox, State.PAUSING, checkpoint=False)
+
+    async def checkpoint(self, sandbox: Sandbox) -> None:
+        """Export the memory; the same guest goes on."""
+        if await self._may_go_on(sandbox, "checkpoint"):
+            await self._export(sandbox, State.CHECKPOINTING, checkpoint=True)
+
+    async def _may_go_on(self, sandbox: Sandbox, request: str) -> bool:
+        """A build may be a parent only when it is finished: wait for the one it stands on, then judge again."""
+        if sandbox.settling is None:
+            return True
+        await asyncio.shield(sandbox.settling)
+        why = refusal(request, sandbox.state, sandbox.reason)
+        if why is not None:
+            self._node.ledger.append(events.RequestRefused(request, why), sandbox=sandbox.config.name)
+        return why is None
+
+    async def _export(self, sandbox: Sandbox, state: State, *, checkpoint: bool) -> None:
+        admitted = await self._admit(sandbox, state, checkpoint=checkpoint)
+        if admitted is None:
+            return
+        name, guest = sandbox.config.name, admitted.guest
+        begun = time.perf_counter()
+        try:
+            process, _, _ = guest.parts()
+            effects = self._effects(sandbox, admitted)
+            async with self._node.ticking:  # a freeze waits for the tick's boundary
+                await in_own_thread(partial(effects.freeze, process), f"freeze-{admitted.id}")
+            frozen = events.GuestFrozen(guest.name, _ms_since(begun))
+            self._node.ledger.append(frozen, sandbox=name, pause=admitted.id)
+            pause = sandbox.pause = self._engine_pause(sandbox, admitted, effects)
+            if self._node.ending or effects.cancelled:
+                pause.cancel()
+            begun_pause = in_own_thread(pause.begin, f"pause-{admitted.id}")
+        except (EngineError, OSError) as error:
+            sandbox.pause = None
+            self._give_back(admitted)
+            why = f"it could not begin: {error}"
+            told = not_begun(admitted.id, "rolled-back", why, checkpoint=checkpoint)
+            self._node.ledger.append(told, sandbox=name, pause=admitted.id)
+            await self._node.roll_back(sandbox, guest, why)
+            return
+        answered = await begun_pause
+        blocked_ms = _ms_since(begun)
+        self._node.ledger.append(events.PauseReturned(blocked_ms, answered), sandbox=name, pause=admitted.id)
+        if answered:  # the guest is the copier's now: a resume may start a new one
+            sandbox.guest = None
+            sandbox.to(State.PAUSED, "the copy goes on in the background")
+        sandbox.settling = asyncio.ensure_future(self._settle(sandbox, pause, admitted, blocked_ms))
+        if not answered:
+            await asyncio.shield(sandbox.settling)
+
+    async def _admit(self, sandbox: Sandbox, state: State, *, checkpoint: bool) -> Admitted | None:
+        """Decide once, then wait for the bytes that the pause may need; None where it can never have them."""
+        node, name, guest = self._node, sandbox.config.name, sandbox.guest
+        if guest is None or sandbox.state is not State.RUNNING:
+            raise GuestError(f"{name} is {sandbox.state} without a guest")
+        sandbox.pauses += 1
+        pause_id = f"{name}.p{sandbox.pauses}"
+        sandbox.to(state, f"a {'checkpoint' if checkpoint else 'pause'} was requested")
+        decision = node.flags.decide(sandbox.config.attributes())
+        decided = events.Decided(decision.as_fields(), otel_fields(decision, name))
+        node.ledger.append(decided, sandbox=name, pause=pause_id)
+        planned = self._planned_bytes(sandbox, decision, checkpoint=checkpoint)
+        try:
+            await node.budget.take(planned, can_wait=node.in_flight > 0)
+        except OverBudgetError as error:
+            told = not_begun(pause_id, "refused", str(error), checkpoint=checkpoint)
+            node.ledger.append(told, sandbox=name, pause=pause_id)
+            sandbox.to(State.RUNNING, f"it was refused: {error}")
+            node.ledger.append(events.RequestRefused(state.value, str(error)), sandbox=name)
+            return None
+        node.in_flight += 1
+        return Admitted(pause_id, decision, planned, guest, checkpoint)
+
+    def _planned_bytes(self, sandbox: Sandbox, decision: Decision, *, checkpoint: bool) -> int:
+        """What the pause may need beyond its guest: planned, so that admission is the same in every run."""
+        if options(decision).punch and sandbox.use_memfd and not checkpoint:
+            return min(PUNCHED_PEAK, sandbox.config.memory)
+        hot = sandbox.config.pattern == "hot" and not sandbox.header.build
+        forgotten = sandbox.guest is not None and isinstance(sandbox.guest.tracker, Forgotten)
+        return int(sandbox.config.memory * (1.0 if hot or forgotten else min(1.0, sandbox.config.dirty)))
+
+    def _engine_pause(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Pause:
+        process, memfd, tracker = admitted.guest.parts()
+        sandbox.generations = admitted.guest.generations()
+        address = admitted.guest.known().address
+        request = PauseRequest(
+            guest=process,
+            memory=memfd
+            if sandbox.use_memfd
+            else ProcessMemory(process.incarnation.pid, address, memfd.size, memfd.page_size),
+            tracker=tracker,
+            block_size=sandbox.config.block_size,
+            parent=sandbox.header,
+            build=admitted.id,
+            builds=self._node.builds,
+            condemned=self._node.records,
+            options=self._options(sandbox, admitted),
+            attachments={GENERATIONS: sandbox.generations},
+            checkpoint=admitted.checkpoint,
+        )
+        return Pause(request, effects, self._emit(sandbox, admitted, effects))
+
+    def _options(self, sandbox: Sandbox, admitted: Admitted) -> PauseOptions:
+        return options(admitted.decision, use_memfd=sandbox.use_memfd)
+
+    def _effects(self, sandbox: Sandbox, admitted: Admitted) -> FaultyEffects:
+        node, name = self._node, sandbox.config.name
+        tell = partial(node.ledger.append, sandbox=name, pause=admitted.id)
+        passage = Passage(
+            sandbox=name,
+            nth=sandbox.pauses,
+            tell=tell,
+            trace=node.config.trace,
+            cancel=lambda: sandbox.pause is not None and sandbox.pause.cancel(),
+            kill_guest=admitted.guest.kill,
+        )
+        paced = PacedEffects(node.paces, name, admitted.id, sandbox.header.mapping, tell)
+        return self._make_effects(paced, node.armed, passage)
+
+    def _emit(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Callable[[Event], None]:
+        node, huge = self._node, sandbox.config.page_size > PAGE
+
+        def emit(event: Event) -> None:
+            node.ledger.append(event, sandbox=sandbox.config.name, pause=admitted.id)
+            if isinstance(event, Planned):
+                effects.planned(event.chunks)
+            elif isinstance(event, ChunkPublished):
+                guest = None if event.source_resident is None else (admitted.guest.name, event.source_resident)
+                node.memory.set(guest=guest, cache=(admitted.id, event.cache_resident), huge=huge)
+            elif isinstance(event, CopyFailed) and event.call == "teardown":
+                self._left.add(admitted.id)
+
+        return emit
+
+    async def _settle(self, sandbox: Sandbox, pause: Pause, admitted: Admitted, blocked_ms: float) -> None:
+        """Whatever fails here is told, the bytes are given back, and nobody waits in vain."""
+        tell = partial(self._node.ledger.append, sandbox=sandbox.config.name, pause=admitted.id)
+        try:
+            with contextlib.ExitStack() as granted:
+                granted.callback(self._give_back, admitted)
+                result = await _end_of(pause)
+                await self._end_what_is_left(admitted)
+                told = settled(pause, result, admitted.id, blocked_ms, checkpoint=admitted.checkpoint)
+                tell(replace(told, paced=admitted.id in self._node.paces.paced))
+            await self._take_result(sandbox, admitted, result)
+        except Exception as error:
+            with contextlib.suppress(OSError):  # it may be the ledger that fails
+                tell(events.SettlingFailed(f"{type(error).__name__}: {error}"))
+            raise
+        finally:
+            sandbox.settling = None
+            self._refuse_who_waits_in_vain()
+
+    async def _take_result(self, sandbox: Sandbox, admitted: Admitted, result: PauseResult) -> None:
+        match result.outcome:
+            case Outcome.ROLLED_BACK:
+                await self._rolled_back(sandbox, admitted, result)
+            case Outcome.DISCARDED:
+                self._node.memory.set(cache=(admitted.id, 0))
+                await self._discarded(sandbox, admitted, result)
+            case Outcome.FINISHED:
+                await self._finished(sandbox, admitted, result)
+
+    async def _rolled_back(self, sandbox: Sandbox, admitted: Admitted, result: PauseResult) -> None:
+        """On a damaged parent nothing more may stand: the next pause keeps all memory, and stands alone."""
+        self._node.memory.set(cache=(admitted.id, 0))
+        sandbox.pause = None
+        why = f"it was rolled back: {result.error}"
+        if result.parent_damaged:
+            admitted.guest.forget_parent()
+            sandbox.header = template(sandbox.config.memory, sandbox.config.block_size)
+            why += "; its next pause keeps all of its memory"
+        await self._node.roll_back(sandbox, admitted.guest, why)
+
+    def _refuse_who_waits_in_vain(self) -> None:
+        if self._node.in_flight == 0:  # nothing is left that could give memory back by itself
+            self._node.budget.refuse_waiting()
+
+    async def _end_what_is_left(self, admitted: Admitted) -> None:
+        """A condemned guest whose teardown failed holds all of its memory and never runs: try once more to end it."""
+        process, _, _ = admitted.guest.parts()
+        if admitted.id not in self._left or process.is_dead():
+            return
+        with contextlib.suppress(EngineError, OSError):  # its record stays, for whoever ends the run
+            await asyncio.to_thread(process.kill)
+            self._node.records.retire(process)
+
+    async def _finished(self, sandbox: Sandbox, admitted: Admitted, result: PauseResult) -> None:
+        node = self._node
+        if result.header is None:
+            raise GuestError(f"{admitted.id} finished without a header")
+        sandbox.header, sandbox.pause = result.header, None
+        if node.cache_on_tmpfs:
+            node.budget.hold(result.header.length)
+        else:
+            node.memory.finished(admitted.id)
+        if admitted.checkpoint:
+            await node.roll_back(sandbox, admitted.guest, f"checkpoint {admitted.id} is finished")
+            return
+        self._end_guest(sandbox, admitted, "paused")
+        if sandbox.state is State.PAUSING:
+            sandbox.to(State.PAUSED, "its memory is in a finished build")
+        elif sandbox.state is State.PAUSED:
+            sandbox.reason = "its memory is in a finished build"
+
+    async def _discarded(self, sandbox: Sandbox, admitted: Admitted, result: PauseResult) -> None:
+        """Whatever stands on the failed build goes with it: also a guest that was resumed from it meanwhile."""
+        node, why = self._node, result.error or "the pause failed after the point of no return"
+        sandbox.pause = None
+        self._end_guest(sandbox, admitted, "discarded")
+        if sandbox.busy is not None and sandbox.busy[0] == "resume":
+            self._refuse_who_waits_in_vain()  # that resume may be among them, and what is below would never come
+            await asyncio.wait([sandbox.busy[1]])
+        async with node.ticking:  # which may be waiting for its answer
+            if sandbox.guest is not None:
+                with contextlib.suppress(FreezeError):  # the kernel takes its time over it
+                    await asyncio.to_thread(sandbox.guest.kill)
+                node.end_guest(sandbox, "the build that it was resumed from failed")
+                node.budget.give_back(sandbox.config.memory)
+        if sandbox.state not in {State.DISCARDED, State.KILLED}:
+            sandbox.to(State.DISCARDED, why)
+
+    def _end_guest(self, sandbox: Sandbox, admitted: Admitted, why: str) -> None:
+        self._node.forget(sandbox, admitted.guest, why)
+        if sandbox.guest is admitted.guest:
+            sandbox.guest = None
+        self._node.budget.give_back(sandbox.config.memory)
+
+    def _give_back(self, admitted: Admitted) -> None:
+        self._node.in_flight -= 1
+        self._node.budget.give_back(admitted.planned)
+
+
+async def _end_of(pause: Pause) -> PauseResult:
+    """Its result, without a thread that waits: copies that are held may be more than the loop has threads."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits it any more
+            loop.call_soon_threadsafe(ended.set)
+
+    pause.when_settled(tell)
+    await ended.wait()
+    return pause.settle(0)
+
+
+def _ms_since(begun: float) -> float:
+    return round((time.perf_counter() - begun) * 1e3, 3)
+
+
+def not_begun(pause_id: str, outcome: str, why: str, *, checkpoint: bool) -> events.PauseSettled:
+    """A pause that the engine never had: nothing was copied or freed."""
+    return events.PauseSettled(
+        outcome=outcome,
+        path=None,
+        punch=False,
+        punch_reason=None,
+        dirty_bytes=None,
+        punched_bytes=0,
+        peak_over=None,
+        peak_ratio=None,
+        copy_ms=None,
+        blocked_ms=0.0,
+        condemned=False,
+        error=why,
+        failed_chunk=None,
+        condemn_error=None,
+        punch_error=None,
+        build=pause_id,
+        content_hash=None,
+        checkpoint=checkpoint,
+    )
+
+
+def settled(
+    pause: Pause, result: PauseResult, pause_id: str, blocked_ms: float, *, checkpoint: bool
+) -> events.PauseSettled:
+    """The engine's result in the ledger's words."""
+    plan = pause.plan
+    return events.PauseSettled(
+        outcome=result.outcome.value,
+        path=plan.path.value if plan else None,
+        punch=plan.punch if plan else False,
+        punch_reason=plan.punch_reason if plan else None,
+        dirty_bytes=plan.dirty_bytes if plan else None,
+        punched_bytes=result.punched_bytes,
+        peak_over=result.peak_over,
+        peak_ratio=round(result.peak_ratio, 4) if result.peak_ratio is not None else None,
+        copy_ms=round(result.copy_ms, 3) if result.copy_ms is not None else None,
+        blocked_ms=blocked_ms,
+        condemned=result.condemned,
+        error=result.error,
+        failed_chunk=result.failed_chunk,
+        condemn_error=result.condemn_error,
+        punch_error=result.punch_error,
+        build=pause_id,
+        content_hash=result.header.content_hash if result.header else None,
+        checkpoint=checkpoint,
+    )
+
+
+Result = TypeVar("Result")
+
+
+def in_own_thread(act: Callable[[], Result], name: str) -> asyncio.Future[Result]:
+    """Begin `act` in a thread of its own; gives what it will return or raise.
+
+    EngineError, with nothing begun, where no thread can be started. One of the loop's own is no way out: what `act`
+    does to its thread, a system call filter for one, it would do to everything that comes there after it.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def tell(result: Result | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = act()
+        except BaseException as raised:  # noqa: BLE001 - handed to whoever awaits it
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits it any more
+            loop.call_soon_threadsafe(tell, result, error)
+
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError as error:
+        raise EngineError(f"no thread could be started for {name}: {error}") from error
+    return future

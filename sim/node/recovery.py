@@ -1,0 +1,205 @@
+"""After a crash of the node: the condemned are killed, the uncondemned run on, nothing unfinished stays."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from engine.cache import MEMFILE, PARTIAL
+from engine.errors import CondemnedError, CorruptBuildError, EngineError, FreezeError
+from engine.events import Condemned
+from engine.incarnation import CondemnedRecord
+from engine.snapshot import Build, Header, delete_build, template
+from sim.files.lifecycle import FINAL, State, StopReason
+from sim.node.config import Known, OpenPause
+from sim.node.guest_link import Guest, GuestError
+from sim.node.node import Node
+from sim.node.sandbox import Sandbox
+from sim.record import events
+from sim.record.ledger import EVENTS_FILE, Entry, read
+
+_CRASHED = "the node crashed"
+_HAS_A_GUEST = frozenset({State.RUNNING, State.PAUSING, State.CHECKPOINTING})
+_MAY_STAND_ON_A_COPY = frozenset({State.PAUSED, State.RESUMING, State.RUNNING})
+
+
+async def recover(node: Node) -> None:
+    """Bring every sandbox of a restarted node to a state that is true; told to the ledger."""
+    past = read(Path(node.config.run_dir) / EVENTS_FILE)
+    for partial in node.builds.glob(f"*{PARTIAL}"):
+        shutil.rmtree(partial)
+    for name, known in node.config.known.items():
+        _restore(node, node.sandboxes[name], known, past)
+    living = {guest.name: guest for guest in await asyncio.to_thread(node.link.living)}
+    condemned = await _end_condemned(node, living, past)
+    for name, known in node.config.known.items():
+        sandbox = node.sandboxes[name]
+        guest = living.pop(f"{name}.{sandbox.incarnations}", None)
+        pause = known.open_pause
+        await _recover(node, sandbox, pause, guest, condemned=pause is not None and pause.id in condemned)
+    for guest in living.values():  # born, but never told of
+        await _end(node, guest, None)
+    if node.cache_on_tmpfs:
+        for folder in node.builds.iterdir():
+            node.budget.hold((folder / MEMFILE).stat().st_size)
+
+
+def _restore(node: Node, sandbox: Sandbox, known: Known, past: Sequence[Entry]) -> None:
+    sandbox.state = State(known.state)
+    sandbox.reason = known.reason
+    sandbox.incarnations = known.incarnations
+    sandbox.pauses = known.pauses
+    if known.build is not None:
+        sandbox.header = _header(node, sandbox, known.build)
+    for entry in past:
+        if entry.sandbox == sandbox.config.name and isinstance(entry.event, events.GuestSpawned):
+            sandbox.use_memfd = entry.event.use_memfd
+
+
+def _header(node: Node, sandbox: Sandbox, name: str) -> Header:
+    """Of a finished build; of a damaged one, which a resume will refuse by its name, the name alone."""
+    try:
+        build = Build.open(node.builds, name)
+    except CorruptBuildError:
+        return replace(template(sandbox.config.memory, sandbox.config.block_size), build=name)
+    build.close()
+    return build.header
+
+
+def _is_damaged(node: Node, name: str) -> bool:
+    try:
+        Build.open(node.builds, name).close()
+    except CorruptBuildError:
+        return True
+    return False
+
+
+async def _end_condemned(node: Node, living: dict[str, Guest], past: Sequence[Entry]) -> set[str]:
+    """First of all, whatever became of their sandboxes. Gives every pause that was condemned: a record may be retired
+    already where the outcome was not told yet."""
+    condemned = {each.pause for each in past if each.pause is not None and isinstance(each.event, Condemned)}
+    for record in node.records.records():
+        condemned.add(record.build)
+        name = record.incarnation.name
+        if await _end(node, living.pop(name, None), record):
+            node.ledger.append(events.GuestEnded(name, _CRASHED), sandbox=name.rpartition(".")[0])
+    return condemned
+
+
+async def _end(node: Node, guest: Guest | None, record: CondemnedRecord | None) -> bool:
+    """SIGKILL. False where the kernel takes its time over it: the guest runs nothing any more, its record stays."""
+    try:
+        if guest is not None:
+            await asyncio.to_thread(guest.kill)
+        if guest is not None and record is not None:
+            node.records.retire(guest.condemned_as(record.incarnation))
+        elif record is not None:
+            node.records.retire_gone(record)
+    except (FreezeError, CondemnedError):
+        return False
+    finally:
+        if guest is not None:
+            guest.close()
+    return True
+
+
+async def _recover(
+    node: Node, sandbox: Sandbox, pause: OpenPause | None, guest: Guest | None, *, condemned: bool
+) -> None:
+    """`pause` was not settled; `guest` is the sandbox's latest, and not condemned."""
+    name, why = sandbox.config.name, _CRASHED
+    if condemned and pause is not None and sandbox.state in _MAY_STAND_ON_A_COPY:
+        if not _settle(node, sandbox, pause, condemned=True):
+            await _lose(node, sandbox, guest, f"{_CRASHED} past the point of no return of {pause.id}")
+            return
+        pause = None
+    if guest is not None and sandbox.state in _HAS_A_GUEST:
+        failure = await _run_on(node, sandbox, pause, guest)
+        if failure is None:
+            return
+        why = f"{_CRASHED}, and its guest was not there for the next node: {failure}"
+    if guest is not None and await _end(node, guest, None):
+        node.ledger.append(events.GuestEnded(guest.name, why), sandbox=name)
+    _go_on_without(node, sandbox, pause, why, condemned=condemned)
+
+
+async def _lose(node: Node, sandbox: Sandbox, guest: Guest | None, why: str) -> None:
+    """The build that it stands on will never be, so neither will a guest that was resumed from it."""
+    if guest is not None and await _end(node, guest, None):
+        node.ledger.append(events.GuestEnded(guest.name, why), sandbox=sandbox.config.name)
+    sandbox.to(State.DISCARDED, why)
+
+
+async def _run_on(node: Node, sandbox: Sandbox, pause: OpenPause | None, guest: Guest) -> str | None:
+    """The guest was never condemned: thaw it where it was frozen. Gives why it cannot run on, if so.
+
+    A pause's build that nobody was told of is not one, once the guest is there: until then its memory may be nowhere
+    else. A checkpoint's is: the dirty set may begin after it.
+    """
+    try:
+        guest.continue_uncondemned(node.records)
+        await asyncio.to_thread(guest.hand_over_again)
+    except (GuestError, EngineError, OSError) as error:
+        return str(error)
+    if pause is not None and sandbox.state is State.PAUSING:
+        with contextlib.suppress(EngineError, OSError):  # mostly there is none
+            delete_build(node.builds, pause.id)
+    sandbox.guest = guest
+    node.budget.hold(sandbox.config.memory)
+    if sandbox.state is not State.RUNNING:
+        node.ledger.append(events.GuestThawed(guest.name), sandbox=sandbox.config.name)
+        finished = pause is not None and _settle(node, sandbox, pause, condemned=False)
+        sandbox.to(State.RUNNING, "its checkpoint is finished" if finished else f"it was rolled back: {_CRASHED}")
+    if sandbox.header.build and _is_damaged(node, sandbox.header.build):
+        guest.forget_parent()
+    node.measure(sandbox)
+    return None
+
+
+def _go_on_without(node: Node, sandbox: Sandbox, pause: OpenPause | None, why: str, *, condemned: bool) -> None:
+    """Its guest is dead; what was to be exported is safe only where its build is finished."""
+    finished = False
+    if pause is not None and sandbox.state in {State.PAUSING, State.CHECKPOINTING}:
+        finished = _settle(node, sandbox, pause, condemned=condemned)
+    if sandbox.state is State.PAUSING and finished:
+        sandbox.to(State.PAUSED, "its memory is in a finished build")
+    elif sandbox.state is State.PAUSING and condemned:
+        sandbox.to(State.DISCARDED, f"{why} past the point of no return")
+    elif sandbox.state is State.RESUMING:  # a failed resume costs nothing
+        sandbox.to(State.PAUSED, f"the resume failed: {why}")
+    elif sandbox.state not in FINAL | {State.PAUSED}:
+        sandbox.to(State.KILLED, f"{why}; its guest is dead", StopReason.CRASHED)
+
+
+def _settle(node: Node, sandbox: Sandbox, pause: OpenPause, *, condemned: bool) -> bool:
+    """Tell how a pause ended that a crash cut off; True where its build is finished, and the sandbox's newest."""
+    finished = (node.builds / pause.id).is_dir()
+    if finished:
+        sandbox.header = _header(node, sandbox, pause.id)
+    outcome = "finished" if finished else "discarded" if condemned else "rolled-back"
+    settled = events.PauseSettled(
+        outcome=outcome,
+        path=pause.path,
+        punch=pause.punch,
+        punch_reason=pause.punch_reason,
+        dirty_bytes=pause.dirty_bytes,
+        punched_bytes=0,
+        peak_over=None,
+        peak_ratio=None,
+        copy_ms=None,
+        blocked_ms=pause.blocked_ms or 0.0,
+        condemned=condemned,
+        error=None if finished else _CRASHED,
+        failed_chunk=None,
+        condemn_error=None,
+        punch_error=None,
+        build=pause.id,
+        content_hash=sandbox.header.content_hash if finished and not _is_damaged(node, pause.id) else None,
+        checkpoint=sandbox.state is State.CHECKPOINTING,
+    )
+    node.ledger.append(settled, sandbox=sandbox.config.name, pause=pause.id)
+    return finished

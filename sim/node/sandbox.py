@@ -1,0 +1,71 @@
+"""One sandbox on its node: where it is in its life, its guest and the newest finished build."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Protocol
+
+from engine.incarnation import CondemnedRecords
+from engine.pause import Pause
+from engine.snapshot import Header, template
+from flags.client import FlagClient
+from sim.files.lifecycle import STOP_REASONS, State, StopReason, check_transition
+from sim.node.armed_faults import ArmedFaults
+from sim.node.config import NodeConfig, SandboxConfig
+from sim.node.guest_link import Guest
+from sim.node.memory import Budget, NodeMemory
+from sim.node.pace import Paces
+from sim.record import events
+from sim.record.ledger import Ledger
+
+
+class Sandbox:
+    """One sandbox on its node: where it is in its life, its guest and the newest finished build."""
+
+    def __init__(self, config: SandboxConfig, ledger: Ledger) -> None:
+        self.config = config
+        self._ledger = ledger
+        self.state = State.CREATED
+        self.reason = ""
+        self.guest: Guest | None = None
+        self.header: Header = template(config.memory, config.block_size)
+        self.incarnations = 0
+        self.pauses = 0
+        self.busy: tuple[str, asyncio.Task[None]] | None = None
+        self.settling: asyncio.Task[None] | None = None
+        self.pause: Pause | None = None
+        self.generations = b""  # of the pause in flight
+        self.use_memfd = True  # latched when its guest was started
+
+    def to(self, new: State, reason: str, stop_reason: StopReason | None = None) -> None:
+        """A legal transition, told before anything follows from it; raises IllegalTransitionError."""
+        check_transition(self.state, new)
+        old, self.state, self.reason = self.state, new, reason
+        why = stop_reason or STOP_REASONS.get(new)
+        changed = events.StateChanged(old.value, new.value, reason, why.value if why else None)
+        self._ledger.append(changed, sandbox=self.config.name)
+
+
+class Machine(Protocol):
+    """What the pauses of a node need of it (node.Node)."""
+
+    config: NodeConfig
+    ledger: Ledger
+    records: CondemnedRecords
+    armed: ArmedFaults
+    paces: Paces
+    builds: Path
+    budget: Budget
+    memory: NodeMemory
+    flags: FlagClient
+    ticking: asyncio.Lock
+    in_flight: int
+    cache_on_tmpfs: bool
+    ending: bool
+
+    def end_guest(self, sandbox: Sandbox, why: str) -> None: ...
+
+    def forget(self, sandbox: Sandbox, guest: Guest, why: str) -> None: ...
+
+    async def roll_back(self, sandbox: Sandbox, guest: Guest, why: str) -> None: ...

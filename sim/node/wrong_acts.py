@@ -1,0 +1,236 @@
+"""Wrong engines whose fault lies in single acts of a pause; what they do not get wrong they do, faults included."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine import dirty, linux
+from engine import mapping as maps
+from engine.cache import Cache
+from engine.dirty import DirtySet, Tracker
+from engine.effects import Memory
+from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
+from engine.memfd import Memfd
+from engine.ranges import Blocks, Chunk, runs, whole_pages
+from engine.snapshot import Header
+from sim.node.armed_faults import FaultyEffects
+
+
+def forged_permit(guest: GuestProcess) -> PunchPermit:
+    """A permit that no record of this node stands behind."""
+    with tempfile.TemporaryDirectory(prefix="snapdrill-") as folder:
+        return CondemnedRecords(Path(folder)).condemn(guest.incarnation, "forged")
+
+
+class _KnowsOfFailure(FaultyEffects):
+    """A failed pause discards its cache first: that tells it from one that has finished."""
+
+    failed = False
+
+    def discard(self, cache: Cache, error: BaseException) -> None:
+        self.failed = True
+        super().discard(cache, error)
+
+
+class ResumeAfterPunch(_KnowsOfFailure):
+    """Wakes instead of killing; the record is left, it is not what is broken here."""
+
+    def kill(self, guest: GuestProcess) -> None:
+        if not self.failed:
+            super().kill(guest)
+            return
+        signal.pidfd_send_signal(guest.pidfd, signal.SIGCONT)
+
+    def retire(self, records: CondemnedRecords, guest: GuestProcess) -> None:
+        if not self.failed:
+            super().retire(records, guest)
+
+
+class DiscardSkipped(FaultyEffects):
+    """Deletes nothing and kills nobody; the record is left, it is not what is broken here."""
+
+    failed = False
+
+    def discard(self, cache: Cache, error: BaseException) -> None:
+        self.failed = True
+
+    def kill(self, guest: GuestProcess) -> None:
+        if not self.failed:
+            super().kill(guest)
+
+    def retire(self, records: CondemnedRecords, guest: GuestProcess) -> None:
+        if not self.failed:
+            super().retire(records, guest)
+
+
+class RecordAfterPunch(FaultyEffects):
+    """Punches by a permit without a record, and writes the record with the header."""
+
+    _owed: tuple[CondemnedRecords, GuestProcess, str] | None = None
+
+    def condemn(self, records: CondemnedRecords, guest: GuestProcess, build: str) -> PunchPermit:
+        self._owed = records, guest, build
+        return forged_permit(guest)
+
+    def write_header(self, header: Header, folder: Path) -> None:
+        if self._owed is not None:
+            super().condemn(*self._owed)
+        super().write_header(header, folder)
+
+
+class _SaidToBeDead(GuestProcess):
+    def is_dead(self) -> bool:
+        return True
+
+
+class RecordRetiredEarly(FaultyEffects):
+    """Retires when the partial cache is deleted; the guest is killed after that."""
+
+    _condemned: tuple[CondemnedRecords, GuestProcess] | None = None
+
+    def condemn(self, records: CondemnedRecords, guest: GuestProcess, build: str) -> PunchPermit:
+        self._condemned = records, guest
+        return super().condemn(records, guest, build)
+
+    def discard(self, cache: Cache, error: BaseException) -> None:
+        super().discard(cache, error)
+        if self._condemned is not None:
+            records, guest = self._condemned
+            records.retire(_SaidToBeDead(guest.incarnation, guest.pidfd))
+
+
+class PunchBeforePublish(FaultyEffects):
+    """Frees a chunk as soon as it is written, in a pause that has its permit."""
+
+    _memfd: Memfd | None = None
+    _permit: PunchPermit | None = None
+
+    def copy_read(self, memory: Memory, buffer: memoryview, offset: int, chunk: Chunk) -> None:
+        self._memfd = memory if isinstance(memory, Memfd) else None
+        super().copy_read(memory, buffer, offset, chunk)
+
+    def condemn(self, records: CondemnedRecords, guest: GuestProcess, build: str) -> PunchPermit:
+        self._permit = super().condemn(records, guest, build)
+        return self._permit
+
+    def copy_write(self, cache: Cache, data: memoryview, chunk: Chunk) -> None:
+        super().copy_write(cache, data, chunk)
+        if self._memfd is not None and self._permit is not None:
+            free(self._memfd, chunk.start, chunk.end, self._permit)
+
+
+class UnfinishedVisible(FaultyEffects):
+    """Writes the build in the folder that is to be its last."""
+
+    def create_cache(self, cache: Cache) -> None:
+        cache.folder = cache.final
+        super().create_cache(cache)
+
+
+class CleanBeforeFirstChunk(FaultyEffects):
+    """Frees the clean pages first of all, with a permit that nothing stands behind."""
+
+    _clean: tuple[Memfd, list[tuple[int, int]], PunchPermit] | None = None
+
+    def scan(self, tracker: Tracker, guest: GuestProcess, memory: Memory, block_size: int) -> DirtySet:
+        found = super().scan(tracker, guest, memory, block_size)
+        if isinstance(memory, Memfd):
+            clean = Blocks(range(memory.size // block_size)) - found.dirty
+            spans = [(first * block_size, (first + count) * block_size) for first, count in runs(clean)]
+            self._clean = memory, spans, forged_permit(guest)
+        return found
+
+    def copy_read(self, memory: Memory, buffer: memoryview, offset: int, chunk: Chunk) -> None:
+        if self._clean is not None and chunk.index == 0:
+            memfd, spans, permit = self._clean
+            for start, end in spans:
+                free(memfd, start, end, permit)
+        super().copy_read(memory, buffer, offset, chunk)
+
+
+class ScanRearms(FaultyEffects):
+    """Begins a new dirty set at the scan of a pause, which may yet be rolled back."""
+
+    def scan(self, tracker: Tracker, guest: GuestProcess, memory: Memory, block_size: int) -> DirtySet:
+        return dirty.scan(tracker, guest, memory, block_size, rearm=True)
+
+
+class SubPagePunch(FaultyEffects):
+    """Punches each page in two halves, past the check that refuses it."""
+
+    def punch(self, memfd: Memfd, offset: int, length: int, permit: PunchPermit, chunk: Chunk | None) -> None:
+        half = memfd.page_size // 2
+        for at in range(offset, offset + length, half):
+            linux.punch_hole(memfd.fd, at, half)
+
+
+class PunchesBehind(FaultyEffects):
+    """Frees, at each publishing, what was published before it, where `may_punch` says so, permit or not.
+
+    The latest of another worker is left alone: it may not have been told yet, and would look like one unpublished.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._published: dict[int, list[Chunk]] = {}  # by worker
+        self._lock = threading.Lock()
+        self._scanned: tuple[Memfd, GuestProcess] | None = None
+
+    def may_punch(self) -> bool:
+        """Asked each time."""
+        return True
+
+    def scan(self, tracker: Tracker, guest: GuestProcess, memory: Memory, block_size: int) -> DirtySet:
+        self._scanned = (memory, guest) if isinstance(memory, Memfd) else None
+        return super().scan(tracker, guest, memory, block_size)
+
+    def publish(self, cache: Cache, chunk: Chunk) -> None:
+        super().publish(cache, chunk)
+        me = threading.get_ident()
+        with self._lock:
+            behind = [each for worker, own in self._published.items() for each in (own if worker == me else own[:-1])]
+            self._published.setdefault(me, []).append(chunk)
+        if self._scanned is not None and behind and self.may_punch():
+            memfd, guest = self._scanned
+            permit = forged_permit(guest)
+            for each in behind:
+                free(memfd, each.start, each.end, permit)
+
+
+class PunchBorrowed(PunchesBehind):
+    """A pause's copy punches by its permit; a checkpoint has none, and punches all the same."""
+
+    _condemned = False
+
+    def condemn(self, records: CondemnedRecords, guest: GuestProcess, build: str) -> PunchPermit:
+        self._condemned = True
+        return super().condemn(records, guest, build)
+
+    def may_punch(self) -> bool:
+        return not self._condemned
+
+
+class CleanPageLost(FaultyEffects):
+    """Keeps of the header only what this build holds itself."""
+
+    def write_header(self, header: Header, folder: Path) -> None:
+        rows = header.mapping.extents
+        own = np.array([*(name == header.build for name in rows.builds), False])[rows.build]  # -1 is the last
+        build = np.where(own, rows.build, maps.NIL).astype(np.int32)
+        extents = dataclasses.replace(rows, build=build, storage=np.where(own, rows.storage, 0))
+        mapping = maps.normalise(dataclasses.replace(header.mapping, extents=extents))
+        super().write_header(dataclasses.replace(header, mapping=mapping), folder)
+
+
+def free(memfd: Memfd, start: int, end: int, permit: PunchPermit) -> None:
+    """Punch the whole pages of [start, end)."""
+    pages = whole_pages(start, end, memfd.page_size, memfd.size)
+    if pages:
+        memfd.punch(pages[0], pages[1] - pages[0], permit)

@@ -1,0 +1,188 @@
+"""The process that guests are forked from. It outlives a crashed node, and hands its guests to the next one.
+
+Started as `python -m sim.node.zygote LISTENER_FD GRACE_SECONDS [CGROUP]`. It speaks JSON on SEQPACKET: `spawn` forks a
+guest, `list` tells every living one, `end` kills them all. Without a node it waits for the grace, then ends itself and
+its guests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from engine import linux
+from sim.node import cgroup, guest
+
+MESSAGE = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """A living guest: what it was told, and the two fds that address it."""
+
+    spec: guest.GuestSpec
+    control: socket.socket
+    pidfd: int
+
+
+class _Zygote:
+    def __init__(self, listener: socket.socket, grace: float) -> None:
+        self._listener = listener
+        self._grace = grace
+        self._children: dict[int, _Child] = {}
+        self._connection: socket.socket | None = None
+        self._alone_since = time.monotonic()
+        self._wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        self._ended = False
+
+    def serve(self) -> None:
+        """Until told to end, or left alone for the grace."""
+        while not self._ended:
+            self._wait()
+            self._reap()
+            if self._connection is None and time.monotonic() - self._alone_since > self._grace:
+                self._end_all()
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._wakeup, select.POLLIN)
+        poll.register(self._connection or self._listener, select.POLLIN)
+        timeout = None if self._connection else max(0.0, self._alone_since + self._grace - time.monotonic())
+        for fd, _ in poll.poll(None if timeout is None else timeout * 1000 + 1):
+            if fd == self._wakeup:
+                if signal.SIGTERM in os.read(self._wakeup, 4096):
+                    self._end_all()
+            else:
+                self._talk()
+
+    def _talk(self) -> None:
+        """A node may die in the middle of anything: that ends the talk, and no guest."""
+        try:
+            if self._connection is None:
+                self._connection, _address = self._listener.accept()
+                self._connection.send(json.dumps({"pid": os.getpid()}).encode())
+            elif request := self._connection.recv(MESSAGE):
+                self._obey(json.loads(request), self._connection)
+            else:
+                self._hang_up()
+        except ConnectionError:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+        self._alone_since = time.monotonic()
+
+    def _obey(self, command: dict[str, Any], connection: socket.socket) -> None:
+        match command["op"]:
+            case "spawn":
+                try:
+                    pid, child = self._spawn(command["spec"])
+                except OSError as error:  # no process or fd to be had: the guests that there are live on
+                    connection.send(json.dumps({"error": f"the zygote cannot fork: {error.strerror}"}).encode())
+                else:
+                    self._tell(connection, pid, child)
+            case "list":
+                for pid, child in self._children.items():
+                    self._tell(connection, pid, child)
+                connection.send(b"{}")
+            case "end":
+                self._end_all()
+                connection.send(b"{}")
+
+    def _spawn(self, spec: guest.GuestSpec) -> tuple[int, _Child]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            zygote_pid = os.getpid()
+            try:
+                pid = os.fork()
+            except OSError:
+                ours.close()
+                raise
+            if pid == 0:
+                self._become_guest(spec, theirs, zygote_pid)
+        try:
+            self._children[pid] = child = _Child(spec, ours, os.pidfd_open(pid))
+        except OSError:
+            ours.close()
+            os.kill(pid, signal.SIGKILL)  # ours and not reaped yet, so the pid is nobody else's
+            os.waitpid(pid, 0)
+            raise
+        return pid, child
+
+    def _become_guest(self, spec: guest.GuestSpec, control: socket.socket, zygote_pid: int) -> None:
+        """Never returns. Keeps no fd of the zygote or of another guest."""
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            keep = control.fileno()
+            os.closerange(3, keep)
+            os.closerange(keep + 1, 1 << 20)
+            guest.run(spec, control, zygote_pid)
+            code = 0
+        except Exception:  # noqa: BLE001 - its death is all that a node sees; the node's log says why
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    @staticmethod
+    def _tell(connection: socket.socket, pid: int, child: _Child) -> None:
+        message = json.dumps({"pid": pid, "spec": child.spec}).encode()
+        socket.send_fds(connection, [message], [child.control.fileno(), child.pidfd])
+
+    def _reap(self, flags: int = os.WNOHANG) -> None:
+        while self._children:
+            pid, _ = os.waitpid(-1, flags)
+            if pid == 0:
+                return
+            child = self._children.pop(pid)
+            child.control.close()
+            os.close(child.pidfd)
+
+    def _end_all(self) -> None:
+        for child in self._children.values():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+        self._reap(flags=0)
+        self._ended = True
+
+
+def main(arguments: list[str]) -> int:
+    """Become a session of its own first: an orphaned group's stopped members are woken by the kernel."""
+    listener_fd, grace = int(arguments[0]), float(arguments[1])
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    linux.set_process_name("zygote")
+    for folder in arguments[2:]:
+        cgroup.join(folder)
+    os.set_inheritable(listener_fd, False)
+    gc.collect()
+    gc.freeze()
+    _Zygote(socket.socket(fileno=listener_fd), grace).serve()
+    return 0
+
+
+def request(connection: socket.socket, **command: Any) -> None:
+    """Send one command to a zygote."""
+    connection.send(json.dumps(command).encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,220 @@
+"""Where a run keeps everything: its folder is made, claimed, read back and removed here."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from engine.errors import UserError
+from engine.incarnation import start_time_of, state_of
+from sim.record.fold import Fold
+from sim.record.ledger import EVENTS_FILE, Entry, LedgerError, read
+from sim.record.view import View
+
+RUN_FILE = "run.json"
+LATEST = "latest"
+_ROOM = 16 << 10
+
+
+class RunFolderFullError(UserError):
+    """The disk under the run folder is full: the record cannot be kept, so there is no verdict."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"no space is left on the disk of {folder}: the run ended without a verdict; make room, or use --runs-dir"
+        )
+
+
+def names_full_disk(error: BaseException) -> bool:
+    """True for an error that comes of a full disk or a used-up quota, or that was met on the way out after one."""
+    if isinstance(error, RunFolderFullError) or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
+        return True
+    return any(names_full_disk(each) for each in (error.__cause__, error.__context__) if each is not None)
+
+
+def is_full(folder: Path) -> bool:
+    """True where its disk has not room for a few lines of a ledger."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < _ROOM
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """Who runs a run, and what is to be undone if they die. Start times: clock ticks since boot, /proc/PID/stat."""
+
+    run: str
+    runner_pid: int
+    runner_start_time: int
+    node_pid: int | None
+    node_start_time: int | None
+    zygote_pid: int | None
+    zygote_start_time: int | None
+    cache_dir: str
+    socket_dir: str
+    cgroup: str | None
+    ended: bool
+
+    @property
+    def runner_lives(self) -> bool:
+        """True while the very process that made this record runs (a zombie does not)."""
+        alive = start_time_of(self.runner_pid) == self.runner_start_time
+        return alive and state_of(self.runner_pid) not in {"Z", "X", None}
+
+
+_RECORD = TypeAdapter(RunRecord)
+
+
+def make(runs_dir: Path, name: str, seed: int, now: datetime) -> Path:
+    """Make `<runs_dir>/<name>/<UTC>-<seed>[-n]/`; `now` is aware."""
+    return _make_numbered(runs_dir / name, f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{seed}")
+
+
+def make_cache(parent: Path, run: str) -> Path:
+    """Make the folder of a run's cache, by whose name `end_leftovers` knows it; raises OSError."""
+    folder = parent / f"snapdrill-{run}-cache"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def claim(run_dir: Path, runs_dir: Path) -> Path:
+    """Move an ended run `.../<name>/<stamp>/` to `<runs_dir>/<name>/<stamp>[-n]/`; gives its new place."""
+    folder = _make_numbered(runs_dir / run_dir.parent.name, run_dir.name)
+    os.replace(run_dir, folder)  # over the empty folder that was made for it
+    point_latest_at(folder)
+    return folder
+
+
+def point_latest_at(folder: Path) -> None:
+    """Make a run the latest of its name. Readers see the old link or the new one, never none."""
+    aside = folder.parent / f".{LATEST}-{os.getpid()}-{folder.name}"
+    aside.symlink_to(folder.name)
+    os.replace(aside, folder.parent / LATEST)
+
+
+def remove(run_dir: Path) -> bool:
+    """Remove an ended run's folder; a link to it as the latest goes too, and the folder of runs when it is empty.
+
+    False, with nothing removed, where its record does not say that the run has ended: `snapdrill clean` needs it to
+    find what is left of it.
+    """
+    if not _has_ended(run_dir):
+        return False
+    shutil.rmtree(run_dir, ignore_errors=True)
+    latest = run_dir.parent / LATEST
+    if latest.is_symlink() and not latest.exists():
+        latest.unlink(missing_ok=True)
+    if not any(run_dir.parent.iterdir()):
+        run_dir.parent.rmdir()
+    return True
+
+
+def _has_ended(run_dir: Path) -> bool:
+    """A run without a record never had anything to end."""
+    try:
+        return not (run_dir / RUN_FILE).exists() or read_record(run_dir).ended
+    except UserError:
+        return False
+
+
+def write_record(run_dir: Path, record: RunRecord) -> None:
+    """Write run.json atomically."""
+    partial = run_dir / f".{RUN_FILE}.partial"
+    partial.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, run_dir / RUN_FILE)
+
+
+def read_record(run_dir: Path) -> RunRecord:
+    """The record of a run; UserError where there is none or it is not one."""
+    path = run_dir / RUN_FILE
+    try:
+        return _RECORD.validate_json(path.read_bytes(), strict=True, extra="forbid")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: not a run's record: {where + ': ' if where else ''}{first['msg']}") from None
+
+
+def _make_numbered(parent: Path, stamp: str) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    folder, n = parent / stamp, 1
+    while not _made(folder):
+        n += 1
+        folder = parent / f"{stamp}-{n}"
+    return folder
+
+
+def _made(folder: Path) -> bool:
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+SCENARIO_FILE = "scenario.yaml"
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """`path` is the ledger, `entries` all of it."""
+
+    path: Path
+    entries: Sequence[Entry]
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.path.parent
+
+    @property
+    def scenario_file(self) -> Path:
+        """The scenario as it was run, kept beside the ledger."""
+        return self.folder / SCENARIO_FILE
+
+    @cached_property
+    def view(self) -> View:
+        """The whole ledger, folded."""
+        return self.view_at(None)
+
+    def view_at(self, t: float | None) -> View:
+        """What was known `t` seconds after the run began; None for its end."""
+        fold = Fold()
+        fold.apply(entry for entry in self.entries if t is None or entry.t <= t)
+        return fold.view()
+
+
+def events_file(run: Path) -> Path:
+    """The ledger that RUN means: a run folder, a folder with a `latest` link, or the file; UserError where none is."""
+    try:
+        for path in (run, run / EVENTS_FILE, run / "latest" / EVENTS_FILE):
+            if path.is_file():
+                return path
+    except OSError as error:
+        raise UserError(f"{run}: cannot be read: {error.strerror}") from None
+    raise UserError(f"{run}: no {EVENTS_FILE} there; give a run folder such as runs/demo/latest")
+
+
+def open_run(run: Path) -> StoredRun:
+    """Read a run back; UserError naming what cannot be read."""
+    path = events_file(run)
+    try:
+        entries = read(path)
+    except LedgerError as error:
+        raise UserError(f"{path}: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    if not entries:
+        raise UserError(f"{path}: it is empty: that run did not begin; give one that did")
+    return StoredRun(path, entries)

@@ -1,0 +1,206 @@
+"""The append-only file, followed, parsed, streamed on."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import engine.events
+from engine.errors import UserError
+from engine.events import Event
+from sim.record import events as sim_events
+
+EVENTS_FILE = "events.jsonl"
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def _event_types() -> dict[str, type[Event]]:
+    found: dict[str, type[Event]] = {}
+    for module in (engine.events, sim_events):
+        for name, kind in inspect.getmembers(module, inspect.isclass):
+            if issubclass(kind, Event) and kind is not Event:
+                found[_snake(name)] = kind
+    return found
+
+
+EVENT_TYPES = _event_types()
+_NAMES = {kind: name for name, kind in EVENT_TYPES.items()}
+_FIELDS = {kind: tuple(each.name for each in fields(kind)) for kind in _NAMES}
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line: `t` seconds since the run began, the event, and what it belongs to."""
+
+    t: float
+    event: Event
+    sandbox: str | None
+    pause: str | None
+
+    @property
+    def name(self) -> str:
+        """The event's name in the file: `chunk_published`."""
+        return _NAMES[type(self.event)]
+
+
+class LedgerError(Exception):
+    """A ledger line that is not one of ours; says which line and why."""
+
+
+class Ledger:
+    """Appends events. `began` is CLOCK_MONOTONIC at the run's start, one clock for every process."""
+
+    def __init__(self, path: Path, began: float) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._began = began
+
+    def append(self, event: Event, *, sandbox: str | None = None, pause: str | None = None) -> None:
+        """Write one line; it is the kernel's when this returns, so it survives a SIGKILL of this process."""
+        line: dict[str, Any] = {"t": round(time.monotonic() - self._began, 6), "event": _NAMES[type(event)]}
+        if sandbox is not None:
+            line["sandbox"] = sandbox
+        if pause is not None:
+            line["pause"] = pause
+        for name in _FIELDS[type(event)]:
+            line[name] = getattr(event, name)
+        data = _encode(line).encode() + b"\n"
+        while data:  # a disk that is nearly full takes a part; what it does not take then raises
+            data = data[os.write(self._fd, data) :]
+
+    def close(self) -> None:
+        """Close the file; harmless when already closed."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def parse(line: bytes, number: int) -> Entry:
+    """One line of a ledger; raises LedgerError naming the line where it is not an event of ours."""
+    try:
+        content = json.loads(line.decode())  # of bytes it would guess the encoding first
+        kind = EVENT_TYPES[content.pop("event")]
+        t, sandbox, pause = content.pop("t"), content.pop("sandbox", None), content.pop("pause", None)
+        return Entry(t, kind(**content), sandbox, pause)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"not JSON: {error.msg}" if isinstance(error, json.JSONDecodeError) else error
+        raise LedgerError(f"line {number} is not an event of this version: {why}") from error
+
+
+class Follower:
+    """Reads a ledger from the start and then whatever was appended since the last call."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._line = 0
+
+    def new_entries(self) -> Iterator[Entry]:
+        """Whole lines that were appended since the last call; an unfinished line waits for the next."""
+        if not self._path.exists() or self._path.stat().st_size == self._offset:  # cheaper than to open it
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._offset += len(line)
+                self._line += 1
+                yield parse(line, self._line)
+
+
+def drop_torn_line(path: Path) -> None:
+    """SIGKILL may cut a write short; what it announced was never done, and the next line must begin a line."""
+    with path.open("r+b") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def read(path: Path) -> list[Entry]:
+    """Every entry of a finished ledger; raises LedgerError."""
+    return list(Follower(path).new_entries())
+
+
+POLL_SECONDS = 0.05
+STDOUT = Path("-")
+
+
+@contextlib.contextmanager
+def open_sink(path: Path | None) -> Iterator[BinaryIO | None]:
+    """The file that events go to, emptied, or standard output; None for None. UserError where it cannot be opened."""
+    if path is None or path == STDOUT:
+        yield None if path is None else sys.stdout.buffer
+        return
+    try:
+        file = path.open("wb")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def following(sink: BinaryIO | None) -> Iterator[Callable[[Path], None]]:
+    """Gives what starts to follow a ledger; leaving, every whole line has been handed on. None follows nothing.
+
+    A slow reader holds up the end of the `with`, never the run. Raises OSError there where the sink took no more.
+    """
+    stream = _Stream(sink) if sink is not None else None
+    try:
+        yield stream.follow if stream is not None else lambda _: None
+    finally:
+        if stream is not None:
+            stream.close()
+
+
+class _Stream:
+    """A thread of its own: the run's loop never waits for a pipe."""
+
+    def __init__(self, sink: BinaryIO) -> None:
+        self._sink = sink
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._error: OSError | None = None
+
+    def follow(self, ledger: Path) -> None:
+        self._thread = threading.Thread(target=self._hand_on, args=(ledger,), name="events", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _hand_on(self, ledger: Path) -> None:
+        try:
+            with ledger.open("rb") as file:
+                over = False
+                while not over:
+                    over = self._over.wait(POLL_SECONDS)  # asked before the look: what came until then is in it
+                    self._hand_on_lines(file)
+        except OSError as error:
+            self._error = error
+
+    def _hand_on_lines(self, file: BinaryIO) -> None:
+        """Whole lines only: a line that a crash tore is cut away by the runner."""
+        start = file.tell()
+        data = file.read()
+        whole = data.rfind(b"\n") + 1
+        file.seek(start + whole)
+        if whole:
+            self._sink.write(data[:whole])
+            self._sink.flush()

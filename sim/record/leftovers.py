@@ -1,0 +1,140 @@
+"""What is left of a run whose runner died: found by the run's id, ended, removed."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.errors import EngineError
+from sim.record.folder import RunRecord
+from sim.record.run_id import RUN_VARIABLE
+
+DEATH_SECONDS = 10.0
+RMDIR_SECONDS = 2.0
+
+
+class LeftoverError(EngineError):
+    """Something that a dead run left could not be ended or removed."""
+
+
+def processes_of(run_id: str) -> list[int]:
+    """Pids of all processes but this one whose environment says that they belong to the run.
+
+    /proc/PID/environ is what a process was started with; a forked one has its parent's. Processes of other users are
+    not readable and not seen.
+    """
+    mark = f"{RUN_VARIABLE}={run_id}".encode()
+    pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())
+    return sorted(pid for pid in pids if pid != os.getpid() and mark in _environment(pid))
+
+
+def leftovers(record: RunRecord, run_dir: Path | None = None) -> list[str]:
+    """What `end_leftovers` would end and remove now, one phrase each."""
+    found = [_process_phrase(pid) for pid in processes_of(record.run)]
+    return found + [f"{kind} {path}" for kind, path, _ in _belongings(record, run_dir)]
+
+
+def end_leftovers(record: RunRecord, run_dir: Path | None = None) -> list[str]:
+    """Kill every process of the run, wait for their death, remove its folders and cgroup; one phrase for each.
+
+    Processes are known by the run's id in their environment, never by name. Folders and cgroup are removed only where
+    their name begins with `snapdrill-<run id>`, or inside `run_dir`. Raises LeftoverError where something remains.
+    """
+    ended = _end_processes(record.run)
+    for kind, path, remove in _belongings(record, run_dir):
+        if not path.is_dir():  # it lay inside one that is gone
+            continue
+        try:
+            remove(path)
+        except OSError as error:
+            raise LeftoverError(f"{kind} {path} of run {record.run} remains: {error.strerror}") from error
+        ended.append(f"{kind} {path}")
+    return ended
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:  # gone, or another user's
+        return []
+
+
+def _process_phrase(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return f"process {pid} ({file.read().strip()})"
+    except OSError:
+        return f"process {pid}"
+
+
+def _end_processes(run_id: str) -> list[str]:
+    """Until none is found: one may have forked while it was looked for."""
+    ended: list[str] = []
+    end = time.monotonic() + DEATH_SECONDS
+    while pids := processes_of(run_id):
+        if time.monotonic() > end:
+            raise LeftoverError(f"processes of run {run_id} do not die: {', '.join(map(str, pids))}")
+        ended += [phrase for pid in pids if (phrase := _end_process(pid, run_id))]
+    return ended
+
+
+def _end_process(pid: int, run_id: str) -> str | None:
+    """The pidfd is opened before the environment is asked again, so the signal cannot reach a successor of the pid."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    try:
+        phrase = _process_phrase(pid)
+        if f"{RUN_VARIABLE}={run_id}".encode() not in _environment(pid):
+            return None
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(DEATH_SECONDS * 1000):
+            raise LeftoverError(f"{phrase} of run {run_id} does not die")
+    except ProcessLookupError:
+        return None
+    except PermissionError as error:
+        raise LeftoverError(f"{phrase} of run {run_id} may not be ended: it is another user's") from error
+    finally:
+        os.close(pidfd)
+    return phrase
+
+
+def _belongings(record: RunRecord, run_dir: Path | None) -> list[tuple[str, Path, Callable[[Path], None]]]:
+    """What exists of the run's own folders and cgroup: kind, path, and how it is removed."""
+    named: list[tuple[str, str | None, Callable[[Path], None]]] = [
+        ("cache folder", record.cache_dir, shutil.rmtree),
+        ("socket folder", record.socket_dir, shutil.rmtree),
+        ("cgroup", record.cgroup, _remove_cgroup),
+    ]
+    paths = [(kind, Path(path), remove) for kind, path, remove in named if path]
+    return [each for each in paths if _is_ours(each[1], record.run, run_dir) and each[1].is_dir()]
+
+
+def _is_ours(path: Path, run_id: str, run_dir: Path | None) -> bool:
+    if not run_id or not path.is_absolute() or path.is_symlink():
+        return False
+    whole = path.resolve()
+    inside = run_dir is not None and run_dir.resolve() in whole.parents
+    return inside or whole.name.startswith(f"snapdrill-{run_id}")
+
+
+def _remove_cgroup(path: Path) -> None:
+    """A cgroup is busy until the kernel has let go of its last dead process."""
+    end, pause = time.monotonic() + RMDIR_SECONDS, 1e-3
+    while True:
+        try:
+            return path.rmdir()
+        except OSError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(pause)
+        pause = min(pause * 2, 0.1)

@@ -1,0 +1,91 @@
+"""What every page must hold."""
+
+from __future__ import annotations
+
+import array
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+PAGE = 4096
+ZEROED = 1 << 31
+_ZEROS = bytes(PAGE)
+_HEAD = 64
+_PAD = random.Random("snapdrill page filler").randbytes((64 << 10) + PAGE)
+
+
+def key_of(seed: int, sandbox: str) -> bytes:
+    """The key that a sandbox's pages are derived from, through all its incarnations."""
+    return hashlib.blake2b(f"{seed}:{sandbox}".encode(), digest_size=16).digest()
+
+
+def content(key: bytes, page: int, generation: int) -> bytes:
+    """The 4096 bytes of page `page`: its own digest, then filler from a place that the digest chooses."""
+    if generation == 0 or generation & ZEROED:
+        return _ZEROS
+    head = hashlib.blake2b(b"%d:%d" % (page, generation), key=key, digest_size=_HEAD).digest()
+    start = int.from_bytes(head[:2], "little")
+    return head + _PAD[start : start + PAGE - _HEAD]
+
+
+def generations(data: bytes) -> array.array[int]:
+    """The u32 generations from the bytes of a side memfd or of an attachment."""
+    found = array.array("I")
+    found.frombytes(data)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A page that does not hold what it must; `found` says what is there instead."""
+
+    page: int
+    generation: int
+    expected: str
+    found: str
+
+
+def describe(data: bytes) -> str:
+    """A page in a few words: all zero, or how it begins."""
+    return "all zero" if not any(data) else f"begins {data[:8].hex()}"
+
+
+def _expected(key: bytes, first: int, pages: array.array[int]) -> bytes:
+    """What these pages must hold, `first` being the number of the first."""
+    return b"".join([content(key, page, each) if each else _ZEROS for page, each in enumerate(pages, first)])
+
+
+def mismatches(key: bytes, pages: array.array[int], memory: Iterator[bytes | int]) -> Iterator[Mismatch]:
+    """Compare memory with what its generations say.
+
+    It comes in order, as pieces of whole pages; a number is so many bytes of a hole, which holds zeros.
+    """
+    page = 0
+    for piece in memory:
+        size = piece if isinstance(piece, int) else len(piece)
+        here = pages[page : page + size // PAGE]
+        if len(here) * PAGE != size or not _holds(key, page, here, piece):
+            yield from _unlike(key, page, pages, bytes(piece))
+        page += -(-size // PAGE)
+    for lost in range(page, len(pages)):
+        yield Mismatch(lost, pages[lost], describe(content(key, lost, pages[lost])), "nothing: the memory ends before")
+
+
+def _holds(key: bytes, first: int, pages: array.array[int], piece: bytes | int) -> bool:
+    """`first` is the number of the first page."""
+    if not isinstance(piece, int):
+        return piece == _expected(key, first, pages)
+    return not any(pages) or all(each == 0 or each & ZEROED for each in pages)
+
+
+def _unlike(key: bytes, page: int, pages: array.array[int], piece: bytes) -> Iterator[Mismatch]:
+    """Page by page, from `page` on; bytes(n) of a hole are its zeros."""
+    for at in range(0, len(piece), PAGE):
+        expected = content(key, page, pages[page])
+        if piece[at : at + PAGE] != expected:
+            yield Mismatch(page, pages[page], describe(expected), describe(piece[at : at + PAGE]))
+        page += 1
+
+
+GENERATIONS = "generations"

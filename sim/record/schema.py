@@ -1,0 +1,266 @@
+"""The ledger as a published format; foreign ledgers read strictly."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from engine.errors import UserError
+from engine.events import Event
+from flags.catalog import did_you_mean
+from flags.document import Position, parse
+from sim.files.lifecycle import State
+from sim.files.schemas import DRAFT
+from sim.files.units import show
+from sim.record.ledger import EVENT_TYPES, Entry
+
+_LINE: dict[str, Any] = {
+    "t": {"type": "number", "description": "Seconds since the run began."},
+    "sandbox": {"type": "string", "description": "Whom it belongs to; left out where it is the run's or the node's."},
+    "pause": {"type": "string", "description": "The pause or checkpoint it belongs to; left out where there is none."},
+}
+PATHS = ("process", "memfd", "memfd-background", "dedup", "in-place")
+CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("planned", "path"): PATHS,
+    ("pause_settled", "path"): PATHS,
+    ("pause_settled", "outcome"): ("finished", "rolled-back", "discarded", "refused"),
+    ("state_changed", "old"): tuple(State),
+    ("state_changed", "new"): tuple(State),
+}
+"""Event and field: the only words that it may hold (beside null, where the field may be null)."""
+_ADAPTERS: dict[type[Event], TypeAdapter[Event]] = {}
+
+
+def adapter(kind: type[Event]) -> TypeAdapter[Event]:
+    """The reader and schema of one kind of event; made once each."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of one line of a ledger (`events.jsonl`): one of the events, told apart by `event`."""
+    return {
+        "$schema": DRAFT,
+        "title": "One line of a snapdrill ledger",
+        "description": "A ledger is JSON Lines: one object a line, in the order in which things happened. "
+        "Bytes and milliseconds, unless a name says otherwise.",
+        "oneOf": [{"$ref": f"#/$defs/{name}"} for name in sorted(EVENT_TYPES)],
+        "$defs": {name: _event(name, EVENT_TYPES[name]) for name in sorted(EVENT_TYPES)},
+        "x-trace-names": trace_names(),
+    }
+
+
+def _event(name: str, kind: type[Event]) -> dict[str, Any]:
+    own = adapter(kind).json_schema()
+    for (event, field), choices in CHOICES.items():
+        if event == name:
+            may_be_null = "anyOf" in own["properties"][field]
+            own["properties"][field] = {"enum": [*choices, *([None] if may_be_null else [])]}
+    return {
+        "type": "object",
+        "description": inspect.cleandoc(kind.__doc__ or ""),
+        "properties": {"event": {"const": name}, **_LINE, **own.get("properties", {})},
+        "required": ["event", "t", *own.get("required", [])],
+        "additionalProperties": False,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class TraceName:
+    """What the original calls something (`kind`: histogram, counter, gauge, span, attribute or log), and where a
+    ledger tells it: an event, its field (None: that it happened), and what to mind in translating."""
+
+    original: str
+    kind: str
+    event: str
+    field: str | None
+    note: str = ""
+
+
+TRACE_NAMES: Sequence[TraceName] = (
+    TraceName("orchestrator.sandbox.pause.duration", "histogram", "pause_returned", "blocked_ms", "until the answer"),
+    TraceName(
+        "orchestrator.sandbox.snapshot.process_memory.duration",
+        "histogram",
+        "build_finished",
+        "copy_ms",
+        "in_place=true is pause_settled with checkpoint; a background copy ends after the answer",
+    ),
+    TraceName("orchestrator.sandbox.snapshot.guest_freeze.duration", "histogram", "guest_frozen", "freeze_ms"),
+    TraceName("orchestrator.sandbox.snapshot.total.bytes", "histogram", "sandbox_created", "memory", "of the memfile"),
+    TraceName("orchestrator.sandbox.snapshot.diff.bytes", "histogram", "scanned", "dirty_bytes", "kind=dirty"),
+    TraceName("orchestrator.sandbox.snapshot.diff.bytes", "histogram", "scanned", "empty_bytes", "kind=empty"),
+    TraceName("orchestrator.sandbox.snapshot.diff.bytes", "histogram", "compared", "stored", "kind=dedup"),
+    TraceName("orchestrator.sandbox.create.duration", "histogram", "guest_spawned", "spawn_ms", "sandbox.resume=false"),
+    TraceName("orchestrator.sandbox.create.duration", "histogram", "resumed", "resume_ms", "sandbox.resume=true"),
+    TraceName(
+        "orchestrator.sandbox.execution.duration", "histogram", "guest_ended", None, "stop_reason=state_changed's"
+    ),
+    TraceName("orchestrator.sandbox.uffd.startup.bytes", "histogram", "resumed", "written"),
+    TraceName("orchestrator.sandbox.killed", "counter", "state_changed", "stop_reason", "kill_reason is `reason`"),
+    TraceName("orchestrator.sandbox.checkpoint", "counter", "pause_settled", "checkpoint", "success is `outcome`"),
+    TraceName("orchestrator.snapshot.upload.failed", "counter", "copy_failed", "condemned", "failed after success"),
+    TraceName("orchestrator.env.sandbox.running", "gauge", "state_changed", "new"),
+    TraceName("orchestrator.sandbox.memory.allocated", "gauge", "memory_sampled", "planned"),
+    TraceName("system.memory.linux.hugepages.usage", "gauge", "memory_sampled", "hugetlb"),
+    TraceName("sandbox-pause", "span", "pause_returned", "blocked_ms", "begins at the pause's first event"),
+    TraceName("pause-fc", "span", "guest_frozen", "freeze_ms"),
+    TraceName("process-memory", "span", "build_finished", "copy_ms"),
+    TraceName("export-memory-from-memfd", "span", "planned", "path", "async: memfd-background, keep_open: in-place"),
+    TraceName("export-memory-from-fc", "span", "planned", "path", "process"),
+    TraceName("dedup-pages", "span", "compared", "compare_ms"),
+    TraceName("resume-fc-in-place", "span", "guest_thawed", None),
+    TraceName("dedup.unique_pages", "attribute", "compared", "stored", "pages there, bytes here"),
+    TraceName("dedup.empty_pages", "attribute", "compared", "zero", "pages there, bytes here"),
+    TraceName("dedup.deduped_pages", "attribute", "compared", "equal", "pages there, bytes here"),
+    TraceName("dedup.compare_ms", "attribute", "compared", "compare_ms"),
+    TraceName("snapshot.diff.size", "attribute", "build_finished", "length"),
+    TraceName("snapshot.metadata.build_id", "attribute", "build_finished", "build"),
+    TraceName("sandbox_pause_initiated", "log", "decided", None, "with the flags' values"),
+    TraceName("sandbox_pause_result", "log", "pause_settled", "outcome", "success: finished; failure: any other"),
+)
+"""What an operator of the original has, as far as a ledger has a place for it. The original has no signal for
+chunk_published, chunk_punched, clean_pages_punched, punch_failed and condemned: a tracer must add those."""
+
+
+def trace_names() -> list[dict[str, Any]]:
+    """The mapping as JSON-ready rows."""
+    return [
+        {"original": each.original, "kind": each.kind, "event": each.event, "field": each.field, "note": each.note}
+        for each in TRACE_NAMES
+    ]
+
+
+_MOST_MISTAKES = 20
+_START = Position(1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceFile:
+    """What was read: events of this version, and how many of each unknown name were left out."""
+
+    entries: tuple[Entry, ...]
+    unknown: Mapping[str, int]
+
+
+class _MistakeError(Exception):
+    """What is wrong with one line, and at which column."""
+
+    def __init__(self, column: int, message: str) -> None:
+        super().__init__(message)
+        self.column = column
+
+
+def read_trace(path: Path) -> TraceFile:
+    """Every event of the file; UserError with a file:line:column for each bad line, of the first twenty."""
+    entries: list[Entry] = []
+    unknown: Counter[str] = Counter()
+    mistakes: list[str] = []
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            entry = _entry(line) if line.strip() else None
+        except _MistakeError as mistake:
+            mistakes.append(f"{path}:{number}:{mistake.column}: error: {mistake}")
+            continue
+        if isinstance(entry, Entry):
+            entries.append(entry)
+        elif entry is not None:
+            unknown[entry] += 1
+    if not mistakes and not entries:
+        what = "no event of this version" if unknown else "no event"
+        mistakes.append(f"{path}:1:1: error: {what}; `snapdrill schema events` says what a line holds")
+    if mistakes:
+        more = len(mistakes) - _MOST_MISTAKES
+        told = mistakes[:_MOST_MISTAKES] + ([f"{path}: and {more} more"] if more > 0 else [])
+        raise UserError("\n".join(told))
+    return TraceFile(tuple(entries), dict(unknown))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise UserError(f"{path}:1:1: error: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}:1:1: error: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+
+
+def _entry(line: str) -> Entry | str:
+    """The entry, or the name of an event that this version does not know."""
+    content = _object(line)
+    name = content.pop("event", None)
+    t, sandbox, pause = content.pop("t", None), content.pop("sandbox", None), content.pop("pause", None)
+    if not isinstance(name, str):
+        raise _MistakeError(_column(line, "event"), "event is missing; it is the event's name")
+    if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t < float("inf"):
+        raise _MistakeError(_column(line, "t"), "t is missing or no number; it is seconds since the run began")
+    for key, value in (("sandbox", sandbox), ("pause", pause)):
+        if value is not None and not isinstance(value, str):
+            raise _MistakeError(_column(line, key), f"{key} is {show(value)}; write a name")
+    if name not in EVENT_TYPES:
+        return name
+    return Entry(float(t), _read_event(name, content, line), sandbox, pause)
+
+
+def _object(line: str) -> dict[str, Any]:
+    """Where each part stands is looked for only when something is wrong: a ledger has many lines."""
+    try:
+        value = json.loads(line, object_pairs_hook=_once, parse_constant=_refused)
+    except (ValueError, RecursionError):
+        raise _what_is_wrong(line) from None
+    if not isinstance(value, dict):
+        raise _MistakeError(1, f"a line is one object, not {show(value)}")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a member is there twice")
+    return content
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is not a JSON value")
+
+
+def _what_is_wrong(line: str) -> _MistakeError:
+    try:
+        path, position = parse(line).duplicates[0]
+    except json.JSONDecodeError as error:
+        return _MistakeError(error.colno, f"not JSON: {error.msg}")
+    return _MistakeError(position.column, f'"{path[-1]}" is there twice; keep one')
+
+
+def _read_event(name: str, content: dict[str, Any], line: str) -> Event:
+    kind = EVENT_TYPES[name]
+    for (event, field), choices in CHOICES.items():
+        word = content.get(field)
+        if event == name and isinstance(word, str) and word not in choices:
+            raise _MistakeError(
+                _column(line, field), f'{name}: unknown {field} "{word}"; {did_you_mean(word, choices)}'
+            )
+    try:
+        return adapter(kind).validate_json(json.dumps(content), strict=True, extra="forbid")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = str(first["loc"][0]) if first["loc"] else ""
+        known = [each.name for each in fields(kind)]
+        message = f"{name}: {field}: {first['msg']}"
+        if first["type"] == "unexpected_keyword_argument":
+            message = f'{name} has no field "{field}"; {did_you_mean(field, known)}'
+        elif first["type"] == "missing":
+            message = f"{name}: {field} is missing"
+        raise _MistakeError(_column(line, field), message) from None
+
+
+def _column(line: str, field: str) -> int:
+    return parse(line).positions.get((field,), _START).column

@@ -1,0 +1,230 @@
+"""What is known of a run at one moment: the frozen view that the screen, the reports and the rules all read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sim.files.wrong_engines import wrong_engine
+from sim.record import events
+from sim.record.ledger import Entry
+from sim.record.stages import NO_TRACK, OWN_PACE, Pace, Sample, Track
+
+PUNCH = "memfd-punch-on-snapshot"
+BACKGROUND = "memfd-background-copy"
+"""As flags.catalog has them: a recording is folded without loading flags."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlagChange:
+    """When a flag was last set, by whom, and whether the node has heard of it."""
+
+    t: float
+    by: str
+    effective: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SourceView:
+    """The node's flag client, and what has been done to its source; `t` when it was last told of.
+
+    `outage` is what makes the source fail, None while it is sound. The lease is None where there is none.
+    """
+
+    state: str | None = None
+    error: str | None = None
+    t: float = 0.0
+    outage: str | None = None
+    lease: events.LeaseMeasured | None = None
+    lease_t: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """The punch flag was turned on for some or all, or off for everybody (the kill switch), at its source at `t`.
+
+    `took_ms` until the node had it; None where that was not awaited, as in an outage.
+    """
+
+    t: float
+    on: bool
+    took_ms: float | None = None
+
+
+def is_for_some(value: Any) -> bool:
+    """True for a flag value, as a scenario writes it, that is on for anybody."""
+    return bool(value) if not isinstance(value, dict) else value.get("rollout") != "0%"
+
+
+def next_source(source: SourceView, entry: Entry) -> SourceView:
+    """What the entry makes of it."""
+    match entry.event:
+        case events.FlagSourceChanged(state, error):
+            return replace(source, state=state, error=error, t=entry.t)
+        case events.OutageBegan(fault, detail):
+            return replace(source, outage=f"{fault} ({detail})" if detail else fault)
+        case events.OutageEnded():
+            return replace(source, outage=None)
+        case events.LeaseMeasured() as lease:
+            return replace(source, lease=lease, lease_t=entry.t)
+    return source
+
+
+@dataclass(frozen=True, slots=True)
+class PauseView:
+    """One pause of one sandbox, as far as it is known; bytes, milliseconds, `t` seconds since the run began.
+
+    `peak` is the most of memfd and cache that a chunk was told with; 0 where there is no memfd.
+    """
+
+    id: str
+    sandbox: str
+    began: float
+    incarnation: str = ""
+    decision: dict[str, dict[str, Any]] = field(default_factory=dict)
+    path: str | None = None
+    punch: bool = False
+    punch_reason: str | None = None
+    notes: tuple[str, ...] = ()
+    checkpoint: bool = False
+    chunks: int = 0
+    published: int = 0
+    published_bytes: int = 0
+    punched_chunks: int = 0
+    dirty_bytes: int | None = None
+    punched_bytes: int = 0
+    condemned_at: float | None = None
+    returned_at: float | None = None
+    settled_at: float | None = None
+    outcome: str | None = None
+    error: str | None = None
+    punch_error: str | None = None
+    condemn_error: str | None = None
+    peak: int = 0
+    peak_over: int | None = None
+    peak_ratio: float | None = None
+    copy_ms: float | None = None
+    blocked_ms: float | None = None
+    build: str | None = None
+    content_hash: str | None = None
+    track: Track = NO_TRACK
+
+    @property
+    def paced(self) -> bool:
+        """True where somebody slowed or held it: it is in no figure."""
+        return self.track.paced
+
+    @property
+    def condemned(self) -> bool:
+        """True past the point of no return."""
+        return self.condemned_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxView:
+    """One sandbox now. `resident` and `cached` are bytes; `pause` is the one in flight, else the last.
+
+    `peaks` are of the last few pauses that have ended, each in units of what the guest held at the freeze, the
+    latest at the end.
+    """
+
+    name: str
+    memory: int
+    page_size: int
+    block_size: int
+    template: str
+    team: str
+    cluster: str
+    state: str = "created"
+    reason: str = ""
+    stop_reason: str | None = None
+    incarnation: str | None = None
+    pid: int | None = None
+    tracker: str | None = None
+    build: str | None = None
+    resident: int = 0
+    cached: int = 0
+    punched: int = 0
+    peaks: tuple[float, ...] = ()
+    pause: PauseView | None = None
+    refusal: str | None = None
+    pace: Pace = OWN_PACE
+
+
+@dataclass(frozen=True, slots=True)
+class FaultView:
+    """An armed fault and how often it has fired."""
+
+    fault_id: int
+    fault: str
+    error: str
+    at: str
+    sandboxes: str
+    fired: int = 0
+    fired_on: dict[str, int] = field(default_factory=dict)
+    by_kernel: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryView:
+    """Node memory, bytes: guests plus caches now, the largest sum seen, what admission granted, and the budget.
+
+    `hugetlb` is the guests' other pool, and counts; `page_cache` is of finished builds on disk, and does not: the
+    kernel gives it up when it must.
+    """
+
+    guests: int = 0
+    caches: int = 0
+    peak: int = 0
+    planned: int = 0
+    budget: int = 0
+    hugetlb: int = 0
+    page_cache: int = 0
+    peak_with_page_cache: int = 0
+
+    @property
+    def now(self) -> int:
+        """Guests of both pools, and caches."""
+        return self.guests + self.hugetlb + self.caches
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The whole run, frozen. `log` holds the latest entries, oldest first."""
+
+    t: float = 0.0
+    run: events.RunStarted | None = None
+    ended: events.RunEnded | None = None
+    tick: int = 0
+    node: str = "starting"
+    node_pid: int | None = None
+    step: events.StepStarted | None = None
+    sandboxes: dict[str, SandboxView] = field(default_factory=dict)
+    pauses: tuple[PauseView, ...] = ()
+    flags: dict[str, Any] = field(default_factory=dict)
+    flag_changes: dict[str, FlagChange] = field(default_factory=dict)
+    source: SourceView = field(default_factory=SourceView)
+    switches: tuple[Switch, ...] = ()
+    faults: tuple[FaultView, ...] = ()
+    memory: MemoryView = MemoryView()
+    samples: tuple[Sample, ...] = ()
+    judged: tuple[events.Judged, ...] = ()
+    log: tuple[Entry, ...] = ()
+
+    @property
+    def measured(self) -> tuple[PauseView, ...]:
+        """The pauses that went at their own pace: those of which figures are made."""
+        return tuple(each for each in self.pauses if not each.paced)
+
+    @property
+    def wrong_engine(self) -> str | None:
+        """`resume-after-punch (wrong on purpose)`; None where the engine is the sound one."""
+        return wrong_engine(self.run.mutant, self.run.profile, self.run.mended) if self.run else None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Sandboxes by state."""
+        found: dict[str, int] = {}
+        for sandbox in self.sandboxes.values():
+            found[sandbox.state] = found.get(sandbox.state, 0) + 1
+        return found

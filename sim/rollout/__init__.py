@@ -1,0 +1,1 @@
+"""What a rollout of the flag would do: rehearsed, forecast, measured."""

@@ -1,0 +1,327 @@
+"""The rows and what each needs."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine import linux
+from engine.errors import UserError
+from sim.files.units import HUGE_PAGE, format_size
+from sim.record.oracle import PAGE
+from sim.record.verdict import ExitCode
+from sim.rollout import bench_calls, bench_guest, bench_ways
+from sim.rollout.bench_guest import has_parent
+from sim.rollout.bench_ways import GIB, Bench, Case, Taken
+from sim.run.host import host
+
+TMPFS, DISK = "tmpfs", "disk"
+DESTS = (TMPFS, DISK)
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One way of measuring applied to one case; taken once a round, however many rows need it."""
+
+    take: Callable[[Bench, Case], Taken]
+    case: Case
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A limit on the judged figure; it means something only for guests of `size` bytes and more."""
+
+    limit: float
+    at_least: bool = False
+    size: int = 0
+    floor: float | None = None
+
+    def is_met(self, value: float) -> bool:
+        return value >= self.limit if self.at_least else value <= self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`figures` makes a round's result of what `needs` gave, in that order; `judged` names the one that counts.
+
+    What is not `timed` is not disturbed by other processes either.
+    """
+
+    name: str
+    case: Case
+    needs: tuple[Measurement, ...]
+    figures: Callable[..., dict[str, float]]
+    judged: str = "value"
+    unit: str | None = None
+    goal: Goal | None = None
+    summary: Callable[[Sequence[float]], float] = statistics.median
+    timed: bool = True
+
+    @property
+    def label(self) -> str:
+        """`copy/full/4KiB/tmpfs/punch`: the name and what applies of the case."""
+        case = self.case
+        page = None if case.page_size is None else format_size(case.page_size)
+        punch = None if case.punch is None else "punch" if case.punch else "no-punch"
+        return "/".join(part for part in (self.name, case.layout, page, case.dest, punch) if part)
+
+    def is_selected(self, only: Sequence[str]) -> bool:
+        """True where `only` is empty, or one of it is this label, its beginning up to a `/`, or a glob for it."""
+        return not only or any(
+            self.label == each or self.label.startswith(f"{each}/") or fnmatch.fnmatchcase(self.label, each)
+            for each in only
+        )
+
+
+def rows() -> list[Row]:
+    """Every row, in the order in which it is told."""
+    return [
+        *_copies(),
+        *_source_free(),
+        *_peaks(),
+        *_answers(),
+        *_scans(),
+        *_compares(),
+        *_latencies(),
+        *_pools(),
+        *_screens(),
+    ]
+
+
+def _full() -> Iterator[Case]:
+    for page in (PAGE, HUGE_PAGE):
+        for dest in DESTS:
+            yield Case(bench_guest.FULL, page, dest, punch=True)
+            yield Case(bench_guest.FULL, page, dest, punch=False)
+
+
+def _others() -> Iterator[Case]:
+    for layout in bench_guest.COPIED:
+        if layout != bench_guest.FULL:
+            for dest in DESTS:
+                yield Case(layout, PAGE, dest, punch=True)
+
+
+_LIMIT = Measurement(bench_ways.memcpy, Case())
+_COPY_GOALS = {
+    TMPFS: Goal(2.5, at_least=True, size=GIB, floor=1.6),
+    DISK: Goal(2.3, at_least=True, size=GIB, floor=1.6),
+}
+
+
+def _ours(case: Case) -> Measurement:
+    return Measurement(bench_ways.pause_copy, case)
+
+
+def _copies() -> Iterator[Row]:
+    for case in (*_full(), *_others()):
+        needs = (_ours(case), Measurement(bench_ways.mmap_memmove, case), _LIMIT)
+        goal = _COPY_GOALS[case.dest] if case.punch and case.dest else None
+        yield Row("copy", case, needs, _copy, "ratio_to_mmap_memmove", "GiB/s", goal)
+
+
+def _copy(ours: Figures, theirs: Figures, limit: Figures) -> dict[str, float]:
+    return {
+        "gib_per_s": ours["gib_per_s"],
+        "value": ours["gib_per_s"],
+        "ratio_to_mmap_memmove": ours["gib_per_s"] / theirs["gib_per_s"],
+        "ratio_to_memcpy": ours["gib_per_s"] / limit["gib_per_s"],
+        "peak_over": ours["peak_over"],
+        "peak_ratio": ours["peak_ratio"],
+    }
+
+
+def _source_free() -> Iterator[Row]:
+    """Time until the guest's memory is free, with punching against without."""
+    for page in (PAGE, HUGE_PAGE):
+        for dest in DESTS:
+            needs = tuple(_ours(Case(bench_guest.FULL, page, dest, punch)) for punch in (True, False))
+            case = Case(bench_guest.FULL, page, dest)
+            yield Row("source-free", case, needs, _times_longer, unit="x not punching", goal=Goal(1.10, size=GIB))
+
+
+def _times_longer(punching: Figures, not_punching: Figures) -> dict[str, float]:
+    return {"value": punching["free_seconds"] / not_punching["free_seconds"]}
+
+
+def _peaks() -> Iterator[Row]:
+    for case in (*_full(), *_others()):
+        if case.punch:
+            yield Row("peak", case, (_ours(case),), _peak, unit="bytes", goal=Goal(8 << 20), summary=max, timed=False)
+
+
+def _peak(ours: Figures) -> dict[str, float]:
+    peak = {"peak_over": ours["peak_over"], "peak_ratio": ours["peak_ratio"]}
+    return {"value": ours["peak_over"], **peak}
+
+
+def _answers() -> Iterator[Row]:
+    for layout in (bench_guest.FULL, bench_guest.SCATTERED_50):
+        case = Case(layout, PAGE, TMPFS, punch=True)
+        needs = (Measurement(bench_ways.background_return, case),)
+        yield Row("background-return", case, needs, _answer, unit="ms", goal=Goal(20.0, size=GIB))
+        yield Row("first-chunk", case, needs, _reader, unit="x the copy", goal=Goal(0.05, size=GIB))
+
+
+def _answer(background: Figures) -> dict[str, float]:
+    return {"value": background["return_ms"]}
+
+
+def _reader(background: Figures) -> dict[str, float]:
+    """How much of the copy's time a reader of its last chunk waits, from the pause's start."""
+    wait = {"reader_ms": background["reader_ms"], "copy_ms": background["copy_ms"]}
+    return {"value": background["reader_ms"] / background["copy_ms"], **wait}
+
+
+def _scans() -> Iterator[Row]:
+    for layout in (bench_guest.FULL, bench_guest.SCATTERED_50):
+        case = Case(layout, PAGE)
+        yield Row("scan", case, (Measurement(bench_ways.dirty_scan, case),), _as_taken, unit="ms/GiB")
+
+
+def _compares() -> Iterator[Row]:
+    case = Case(bench_guest.FULL, PAGE, TMPFS)
+    needs = (Measurement(bench_ways.dedup_compare, case),)
+    yield Row("dedup-compare", case, needs, _as_taken, unit="GiB/s", goal=Goal(4.0, at_least=True, size=GIB))
+
+
+def _latencies() -> Iterator[Row]:
+    yield Row("spawn", Case(), (Measurement(bench_calls.spawn, Case()),), _as_taken, unit="ms", goal=Goal(3.0))
+    yield Row("decision", Case(), (Measurement(bench_calls.decision, Case()),), _p99, unit="us p99", goal=Goal(400.0))
+    needs = (Measurement(bench_calls.decision_among_others, Case()),)
+    yield Row(f"decision-of-{bench_calls.ENVIRONMENT}", Case(), needs, _p99, unit="us p99")
+
+
+def _pools() -> Iterator[Row]:
+    """A thousand cases a minute, on two CPUs."""
+    needs = (Measurement(bench_calls.runs, Case()),)
+    yield Row("pool-start", Case(), needs, _started, unit="ms", goal=Goal(300.0))
+    yield Row("sweep", Case(), needs, _swept, unit="runs/s", goal=Goal(1000 / 60, at_least=True))
+    yield Row("two-workers", Case(), needs, _side_by_side, unit="x one", goal=Goal(1.7, at_least=True))
+
+
+def _started(pooled: Figures) -> dict[str, float]:
+    """Until a first run has ended, less what a run takes."""
+    return {"value": pooled["first_ms"] - 1e3 / pooled["alone_per_s"]}
+
+
+def _swept(pooled: Figures) -> dict[str, float]:
+    return {"value": pooled["together_per_s"]}
+
+
+def _side_by_side(pooled: Figures) -> dict[str, float]:
+    return {"value": pooled["together_per_s"] / pooled["alone_per_s"]}
+
+
+def _screens() -> Iterator[Row]:
+    """1,000 rows at 4 Hz."""
+    needs = (Measurement(bench_calls.fleet_screen, Case()),)
+    yield Row("fleet-screen", Case(), needs, _as_taken, unit="% of a core", goal=Goal(15.0))
+
+
+def _as_taken(taken: Figures) -> dict[str, float]:
+    return dict(taken)
+
+
+def _p99(decisions: Figures) -> dict[str, float]:
+    return {"value": decisions["p99_us"], **decisions}
+
+
+SHM = "/dev/shm"  # noqa: S108 - asked for because it is tmpfs
+_SLACK = 256 << 20
+
+
+@contextlib.contextmanager
+def destinations(cache_dir: Path | None) -> Iterator[dict[str, Path]]:
+    """A folder on each kind of destination."""
+    disk = cache_dir or Path("runs" if Path("runs").is_dir() else ".")
+    made: dict[str, Path] = {}
+    try:
+        for dest, parent in ((DISK, disk), (TMPFS, Path(SHM))):
+            with contextlib.suppress(PermissionError, FileNotFoundError):
+                made[dest] = Path(tempfile.mkdtemp(prefix=f"snapdrill-bench-{os.getpid()}-", dir=parent))
+        yield made
+    finally:
+        for folder in made.values():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def reason_to_leave_out(row: Row, size: int, folders: dict[str, Path], no_huge_pages: str | None) -> str | None:
+    """Why this host cannot measure the row; None where it can."""
+    case = row.case
+    if any(need.take is bench_calls.fleet_screen for need in row.needs) and (
+        reason := bench_calls.reason_to_leave_out()
+    ):
+        return reason
+    if case.page_size == HUGE_PAGE and no_huge_pages:
+        return no_huge_pages
+    if case.page_size == HUGE_PAGE and size % HUGE_PAGE:
+        return f"{format_size(size)} is not a multiple of 2MiB"
+    if case.dest and (reason := _wrong_place(case.dest, size, folders)):
+        return reason
+    scans = any(need.take is bench_ways.dirty_scan for need in row.needs)
+    if (scans or has_parent(case.layout or "")) and not _can_scan():
+        return "the kernel does not tell what a guest wrote (write-protect scan)"
+    return None
+
+
+def _wrong_place(dest: str, size: int, folders: dict[str, Path]) -> str | None:
+    folder = folders.get(dest)
+    if folder is None:
+        return f"no folder can be made for {dest}"
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        is_tmpfs = linux.filesystem_magic(fd) == linux.TMPFS_MAGIC
+        status = os.fstatvfs(fd)
+    finally:
+        os.close(fd)
+    if is_tmpfs != (dest == TMPFS):
+        return f"{folder.parent} is {'a' if is_tmpfs else 'no'} tmpfs: give --cache-dir a folder on a disk"
+    free = status.f_bavail * status.f_frsize
+    return f"{folder.parent} has {free >> 20} MiB free" if status.f_blocks and free < size + _SLACK else None
+
+
+def _can_scan() -> bool:
+    return bool(host()["write_protect_scan"])
+
+
+def require_memory(size: int, rows: Sequence[Row]) -> None:
+    """Raises UserError unless source and destination fit together, beside a pool of 2 MiB pages where that is used."""
+    huge = any(row.case.page_size == HUGE_PAGE for row in rows)
+    needed = (3 if huge else 2) * size + _SLACK
+    available: int = host()["memory_available"]
+    if available < needed:
+        raise UserError(
+            f"--size {format_size(size)} needs {needed >> 20} MiB of memory, {available >> 20} MiB can be had: "
+            "give a smaller --size"
+        )
+
+
+@contextlib.contextmanager
+def interrupts_between() -> Iterator[Callable[[], None]]:
+    """Signals that end a bench are remembered; the yielded function raises for one, where nothing is half done."""
+    caught: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda caught_one, _frame: caught.append(caught_one)) for number in numbers}
+
+    def check() -> None:
+        if caught:
+            if caught[0] == signal.SIGINT:
+                raise KeyboardInterrupt
+            sys.exit(ExitCode.TERMINATED)
+
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

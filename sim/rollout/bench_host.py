@@ -1,0 +1,105 @@
+"""A quiet host with the pages it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from engine.errors import errno_name
+from sim.files.units import HUGE_PAGE
+
+POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
+
+
+@contextlib.contextmanager
+def pool_of(size: int, pool: Path = POOL) -> Iterator[str | None]:
+    """Have `size` bytes of free 2 MiB pages inside; yields None, or why there are not so many.
+
+    Whoever else changes the pool under the same lock (flock(2) on nr_hugepages) waits meanwhile.
+    """
+    try:
+        file = (pool / "nr_hugepages").open(encoding="ascii")
+    except OSError as error:
+        yield f"no pool of 2 MiB pages: {errno_name(error)}"
+        return
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        total, free, wanted = _read(pool, "nr_hugepages"), _read(pool, "free_hugepages"), -(-size // HUGE_PAGE)
+        if free >= wanted:
+            yield None
+            return
+        try:
+            yield _raise(pool, total + wanted - free, wanted)
+        finally:
+            with contextlib.suppress(OSError):  # it was never raised
+                (pool / "nr_hugepages").write_text(str(total))
+
+
+def _raise(pool: Path, total: int, wanted: int) -> str | None:
+    try:
+        (pool / "nr_hugepages").write_text(str(total))
+    except OSError as error:
+        return f"{wanted} pages of 2 MiB are not free, and the pool cannot be raised: {errno_name(error)}"
+    free = _read(pool, "free_hugepages")
+    return None if free >= wanted else f"the kernel found {free} of {wanted} pages of 2 MiB"
+
+
+def _read(pool: Path, name: str) -> int:
+    return int((pool / name).read_text())
+
+
+TOLERATED = 0.05
+"""Share of all CPUs that others may take; with 20 ms on top, because /proc/stat counts in 10 ms."""
+_GRANULARITY = 0.02
+
+
+def busy_seconds() -> float:
+    """CPU seconds that processes, interrupts and the hypervisor took since boot (/proc/stat)."""
+    with open("/proc/stat", encoding="ascii") as file:
+        user, nice, system, _idle, _iowait, irq, softirq, steal = (int(each) for each in file.readline().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def own_seconds() -> float:
+    """CPU seconds of this process and of its children that were waited for."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def cpu_seconds_of(pid: int) -> float:
+    """CPU seconds of a living process (the kernel's per-process clock, CPUCLOCK_SCHED)."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+class Watch:
+    """Around a measurement; `others` is then the CPU seconds that were not ours.
+
+    `guests` is what children that die inside had used before: it is no work of this measurement.
+    """
+
+    def __init__(self, guests: float = 0.0) -> None:
+        self._earlier = guests
+        self.others = 0.0
+        self.noisy = False
+
+    def __enter__(self) -> Self:
+        self._busy, self._own, self._begun = busy_seconds(), own_seconds(), time.perf_counter()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        wall = time.perf_counter() - self._begun
+        own = own_seconds() - self._own - self._earlier
+        self.others = max(0.0, busy_seconds() - self._busy - own)
+        self.noisy = is_noisy(self.others, wall, len(os.sched_getaffinity(0)))
+
+
+def is_noisy(others: float, wall: float, cpus: int) -> bool:
+    """True where others took more than a few percent of the CPUs; seconds."""
+    return others > TOLERATED * cpus * wall + _GRANULARITY

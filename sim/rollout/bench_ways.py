@@ -1,0 +1,354 @@
+"""The ways of copying a frozen guest."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyroaring import BitMap
+
+from engine import linux
+from engine import mapping as maps
+from engine.cache import MEMFILE
+from engine.dedup import PAGE, ParentReader, compare
+from engine.dirty import Tracker, WriteProtectScan
+from engine.errors import EngineError
+from engine.events import BuildFinished, Event
+from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, start_time_of
+from engine.memfd import Memfd
+from engine.pause import Outcome, Pause, PauseRequest, PauseResult
+from engine.plan import PauseOptions
+from engine.ranges import Blocks, chunks
+from engine.snapshot import Build, Header, template, write_header
+from sim.rollout.bench_guest import Runs, dirty_runs, has_parent
+from sim.rollout.bench_host import Watch, cpu_seconds_of
+
+GIB = 1 << 30
+_WARM_EXTRA = 64 << 20
+_WARM_BLOCK = 2 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is copied, where to and how; None where it does not apply. `dest` is disk or tmpfs, page size in bytes."""
+
+    layout: str | None = None
+    page_size: int | None = None
+    dest: str | None = None
+    punch: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The figures of one measurement, and whether other processes disturbed it."""
+
+    figures: Mapping[str, float]
+    noisy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all measurements share: guest memory in bytes, and a folder for each kind of destination."""
+
+    size: int
+    folders: Mapping[str, Path] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def folder(self, dest: str) -> Iterator[Path]:
+        """A folder there for one measurement."""
+        folder = Path(tempfile.mkdtemp(dir=self.folders[dest]))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def warm(folder: Path, size: int) -> None:
+    """Write `size` bytes to a file there and delete it, so that the copy finds warm free memory.
+
+    A virtual machine hands free pages back to its host, and the first touch of such a page is several times slower.
+    Written as a copy is: freed pages of a memfd are not those that a file's page cache takes next
+    (1 GiB to ext4 after a warm memfd: 0.6-1.2 s; after a file: 0.21-0.28 s).
+    """
+    block = bytes(_WARM_BLOCK)
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        for offset in range(0, size, len(block)):
+            os.pwrite(file.fileno(), block, offset)
+
+
+def pause_copy(bench: Bench, case: Case) -> Taken:
+    """Our way: a whole pause, with scan, digests, header and teardown.
+
+    `seconds` is to the finished build, `free_seconds` until guest and memfd are gone.
+    """
+    guest, dest, punch = _guest(bench, case), _known(case.dest), bool(case.punch)
+    with guest as frozen, bench.folder(dest) as folder:
+        finished: list[float] = []
+
+        def note(event: Event) -> None:
+            if isinstance(event, BuildFinished):
+                finished.append(time.perf_counter())
+
+        pause = frozen.pause(folder, punch=punch, emit=note)
+        warm(folder, frozen.dirty_bytes + _WARM_EXTRA)
+        with Watch(frozen.cpu_seconds) as watch:
+            begun = time.perf_counter()
+            pause.begin()
+            result = pause.settle()  # guest dead, memfd closed
+            freed = time.perf_counter()
+            frozen.end()
+        peaks = _judged(result, frozen.dirty_bytes, (folder / "builds" / "build" / "memfile").stat().st_size, punch)
+    seconds = finished[0] - begun
+    figures = {"seconds": seconds, "free_seconds": freed - begun, "gib_per_s": frozen.dirty_bytes / GIB / seconds}
+    return Taken({**figures, **peaks}, watch.noisy)
+
+
+def _judged(result: PauseResult, dirty: int, stored: int, punch: bool) -> dict[str, float]:
+    """The peaks; EngineError unless it did what it was measured for: a fast copy that is not one is no result."""
+    if result.outcome is not Outcome.FINISHED or result.punch_error or stored != dirty:
+        raise EngineError(f"the pause did not copy: {result.error or result.punch_error or f'{stored} of {dirty} B'}")
+    if punch and not result.punched_bytes:
+        raise EngineError("the pause was to punch and freed nothing")
+    return {"peak_over": float(result.peak_over or 0), "peak_ratio": result.peak_ratio or 0.0}
+
+
+def mmap_memmove(bench: Bench, case: Case) -> Taken:
+    """The original's way: one mapping of each file, memmove a whole dirty range, then punch it; one thread.
+
+    It is given the dirty ranges, and calls from Python add about 1 µs a range.
+    """
+    with _guest(bench, case) as frozen, bench.folder(_known(case.dest)) as folder:
+        page, runs = frozen.memfd.page_size, frozen.dirty
+        warm(folder, frozen.dirty_bytes + _WARM_EXTRA)
+        with Watch(frozen.cpu_seconds) as watch:
+            begun = time.perf_counter()
+            with _mapped(frozen, folder / "memfile") as (source, destination):
+                to, start = linux.address_of(destination), linux.address_of(source)
+                for first, count in runs:
+                    linux.copy_memory(to, start + first * page, count * page)
+                    if case.punch:
+                        source.madvise(mmap.MADV_REMOVE, first * page, count * page)
+                    to += count * page
+            seconds = time.perf_counter() - begun
+            left = frozen.memfd.resident_bytes()
+            frozen.end()
+    if case.punch and case.layout == "full" and left:
+        raise EngineError(f"mmap + memmove punched and left {left} bytes")
+    return Taken({"seconds": seconds, "gib_per_s": frozen.dirty_bytes / GIB / seconds}, watch.noisy)
+
+
+@contextlib.contextmanager
+def _mapped(frozen: FrozenGuest, path: Path) -> Iterator[tuple[mmap.mmap, mmap.mmap]]:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, frozen.dirty_bytes)
+        with mmap.mmap(frozen.memfd.fd, frozen.memfd.size) as source, mmap.mmap(fd, frozen.dirty_bytes) as destination:
+            yield source, destination
+    finally:
+        os.close(fd)
+
+
+def memcpy(bench: Bench, _case: Case) -> Taken:
+    """The limit: memmove, one thread, between mappings whose pages are all there."""
+    flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+    with mmap.mmap(-1, bench.size, flags=flags) as source, mmap.mmap(-1, bench.size, flags=flags) as destination:
+        to, start = linux.address_of(destination), linux.address_of(source)
+        with Watch() as watch:
+            begun = time.perf_counter()
+            linux.copy_memory(to, start, bench.size)
+            seconds = time.perf_counter() - begun
+    return Taken({"gib_per_s": bench.size / GIB / seconds}, watch.noisy)
+
+
+def background_return(bench: Bench, case: Case) -> Taken:
+    """A background pause: `return_ms` to its answer, then `reader_ms` until a reader has the last page of the cache.
+
+    `copy_ms` is the whole copy; all from the same start.
+    """
+    with _guest(bench, case) as frozen, bench.folder(_known(case.dest)) as folder:
+        pause = frozen.pause(folder, punch=bool(case.punch), background=True)
+        warm(folder, frozen.dirty_bytes + _WARM_EXTRA)
+        with Watch(frozen.cpu_seconds) as watch:
+            begun = time.perf_counter()
+            pause.begin()
+            answered = time.perf_counter()
+            if pause.cache is not None:
+                pause.cache.read(pause.cache.length - mmap.PAGESIZE, mmap.PAGESIZE)
+            read = time.perf_counter()
+            result = pause.settle()
+            frozen.end()
+    if result.outcome is not Outcome.FINISHED or result.copy_ms is None:
+        raise EngineError(f"the background pause did not finish: {result.error}")
+    figures = {"return_ms": (answered - begun) * 1e3, "reader_ms": (read - begun) * 1e3, "copy_ms": result.copy_ms}
+    return Taken(figures, watch.noisy)
+
+
+def dirty_scan(bench: Bench, case: Case) -> Taken:
+    """What it takes to ask the kernel for the dirty set, in ms a GiB of guest memory."""
+    with _guest(bench, case) as frozen:
+        with Watch() as watch:
+            begun = time.perf_counter()
+            written = frozen.tracker.written(rearm=False)
+            seconds = time.perf_counter() - begun
+        frozen.end()
+    if written is None or len(written) * frozen.memfd.page_size != frozen.dirty_bytes:
+        raise EngineError("the scan did not tell what the guest wrote")
+    return Taken({"value": seconds * 1e3 * GIB / bench.size}, watch.noisy)
+
+
+def dedup_compare(bench: Bench, case: Case) -> Taken:
+    """GiB of guest memory a second, compared with a parent build that holds the same: nothing can stop early."""
+    with bench.folder(_known(case.dest)) as folder:
+        with _guest(bench, case) as earlier:
+            pause = earlier.pause(folder, punch=True)
+            pause.begin()
+            pause.settle()
+            earlier.end()
+        with contextlib.closing(Build.open(folder / "builds", "build")) as build, _guest(bench, case) as frozen:
+            page = frozen.memfd.page_size
+            cut = chunks(BitMap(range(frozen.blocks)), bench.size, page, page)
+            parent = ParentReader(build.header.mapping, {"build": build})
+            with Watch() as watch:
+                begun = time.perf_counter()
+                found = compare(cut, page, frozen.memfd.read_span, parent.read_span)
+                seconds = time.perf_counter() - begun
+            frozen.end()
+    if len(found.equal) * PAGE != bench.size:
+        raise EngineError("memory like its parent's was not found equal to it")
+    return Taken({"value": bench.size / GIB / seconds}, watch.noisy)
+
+
+def _guest(bench: Bench, case: Case) -> contextlib.AbstractContextManager[FrozenGuest]:
+    return frozen_guest(_known(case.layout), bench.size, case.page_size or mmap.PAGESIZE)
+
+
+def _known(value: str | None) -> str:
+    if value is None:
+        raise EngineError("a case without a layout or a destination was measured")
+    return value
+
+
+_DEADLINE = 60.0
+_PARENT = "parent"
+
+
+class NoTracker:
+    """Stands where the kernel refuses write-protection: it cannot answer, so every resident block counts as dirty."""
+
+    name = "none"
+
+    def written(self, *, rearm: bool) -> Blocks | None:
+        return None
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenGuest:
+    """A stopped guest, ready to be paused or copied from."""
+
+    process: GuestProcess
+    memfd: Memfd
+    tracker: Tracker
+    layout: str
+    child: subprocess.Popen[bytes]
+    cpu_seconds: float  # spent before it was frozen
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks its memory has; a block is a page of the memfd."""
+        return self.memfd.size // self.memfd.page_size
+
+    @property
+    def dirty(self) -> Runs:
+        """(first block, count) of what it wrote since its parent."""
+        return dirty_runs(self.layout, self.blocks)
+
+    @property
+    def dirty_bytes(self) -> int:
+        """What a copy must store."""
+        return sum(count for _, count in self.dirty) * self.memfd.page_size
+
+    def pause(self, folder: Path, *, punch: bool, background: bool = False, **listening: Any) -> Pause:
+        """A pause of this guest into `folder`, not yet begun; `emit` may be given."""
+        request = PauseRequest(
+            guest=self.process,
+            memory=self.memfd,
+            tracker=self.tracker,
+            block_size=self.memfd.page_size,
+            parent=self._parent(folder / "builds"),
+            build="build",
+            builds=folder / "builds",
+            condemned=CondemnedRecords(folder / "condemned"),
+            options=PauseOptions(background_copy=background, punch=punch),
+        )
+        return Pause(request, **listening)
+
+    def _parent(self, builds: Path) -> Header:
+        """The zero template, or a finished build that holds every block (a hole: no pause reads what is clean)."""
+        size, block = self.memfd.size, self.memfd.page_size
+        if not has_parent(self.layout):
+            return template(size, block)
+        (builds / _PARENT).mkdir(parents=True)
+        with (builds / _PARENT / MEMFILE).open("wb") as memfile:
+            memfile.truncate(size)
+        every = maps.create(BitMap(range(self.blocks)), _PARENT, size, block)
+        parent = Header(_PARENT, _PARENT, 1, every, (size,), (bytes(16),))
+        write_header(parent, builds / _PARENT)
+        return parent
+
+    def end(self) -> None:
+        """Kill and reap it, and give its memory back."""
+        self.process.kill()
+        self.child.wait()
+        self.memfd.close()
+
+
+@contextlib.contextmanager
+def frozen_guest(layout: str, size: int, page_size: int) -> Iterator[FrozenGuest]:
+    """Start a guest, have it filled, freeze it; it is dead and reaped when the block is left."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    told = [theirs.fileno(), os.getpid(), size, page_size, layout]
+    command = [sys.executable, "-m", "sim.rollout.bench_guest", *map(str, told)]
+    with ours, contextlib.ExitStack() as stack:
+        with theirs:
+            # A session of its own: a terminal's Ctrl-C is for the bench alone, and a stopped guest stays stopped.
+            child = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        stack.callback(child.wait)
+        stack.callback(child.kill)
+        guest = _received(ours, child, layout, size)
+        stack.callback(guest.process.close)
+        stack.callback(guest.tracker.close)
+        stack.callback(guest.memfd.close)
+        yield guest
+
+
+def _received(control: socket.socket, child: subprocess.Popen[bytes], layout: str, size: int) -> FrozenGuest:
+    control.settimeout(_DEADLINE)
+    message, fds, _, _ = socket.recv_fds(control, 4096, 1)
+    if not fds:
+        raise EngineError("a bench guest died while it filled its memory")
+    hello = json.loads(message)
+    memfd = Memfd.adopt(fds[0], size)
+    incarnation = Incarnation("bench", child.pid, start_time_of(child.pid) or 0, memfd.inode)
+    process = GuestProcess(incarnation, os.pidfd_open(child.pid))
+    tracker: Tracker = NoTracker()
+    if hello["refusal"] is None:
+        tracker = WriteProtectScan(child.pid, hello["address"], memfd, memfd.page_size)
+    process.freeze()
+    return FrozenGuest(process, memfd, tracker, layout, child, cpu_seconds_of(child.pid))

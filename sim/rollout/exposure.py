@@ -1,0 +1,145 @@
+"""Who is exposed, planned or followed live."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.errors import UserError
+from flags.catalog import flag
+from flags.cohort import Member, cohort
+from flags.context import SandboxAttributes, to_context
+from flags.inline import Rollout, flag_from
+from flags.launchdarkly import Evaluator, InProcessSource, Items, make_context, silence_sdk_logs
+from flags.streaming import LaunchDarklyFlags
+from sim.files.plan import Plan, flag_file
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """Sandboxes that have the flag on at a weight, and how many randomization units they are of how many."""
+
+    weight: float
+    sandboxes: tuple[str, ...]
+    contexts: int
+    of_contexts: int
+    joins: tuple[str, ...]
+    leaves: tuple[str, ...]
+
+    @property
+    def is_superset(self) -> bool:
+        """True where everybody who had it at the weight before has it still."""
+        return not self.leaves
+
+
+def exposures(plan: Plan, weights: Sequence[float]) -> list[Exposure]:
+    """One a weight, in order; who joins and leaves is against the weight before."""
+    silence_sdk_logs()
+    members = {
+        each.name: SandboxAttributes(each.name, each.template, each.team, each.cluster) for each in plan.sandboxes()
+    }
+    found: list[Exposure] = []
+    before: tuple[str, ...] = ()
+    for weight in weights:
+        on = _on(plan, weight, members)
+        found.append(exposure_of(plan, weight, on, before))
+        before = on
+    return found
+
+
+def exposure_of(plan: Plan, weight: float, on: tuple[str, ...], before: tuple[str, ...]) -> Exposure:
+    """Of those who have the flag on now and those who had it before."""
+    units = {each.name: each.name if plan.by == "sandbox" else getattr(each, plan.by) for each in plan.sandboxes()}
+    joins = tuple(name for name in on if name not in before)
+    leaves = tuple(name for name in before if name not in on)
+    return Exposure(weight, on, len({units[name] for name in on}), len(set(units.values())), joins, leaves)
+
+
+def _on(plan: Plan, weight: float, members: dict[str, SandboxAttributes]) -> tuple[str, ...]:
+    known, (flags, segments) = flag(plan.flag), _served(plan)
+    flags = {**flags, plan.flag: flag_from(plan.flag, Rollout(weight, plan.by))}
+    evaluator = Evaluator(InProcessSource(flags, segments))
+    try:
+        return tuple(
+            name
+            for name, each in members.items()
+            if evaluator.evaluate(known, make_context(to_context(each))).value is True
+        )
+    finally:
+        evaluator.close()
+
+
+def _served(plan: Plan) -> tuple[Items, Items]:
+    """What a flag file serves beside the flag that is rolled out: its prerequisites, for instance."""
+    file = flag_file(plan)
+    document = json.loads(file.read_text()) if file is not None else {}
+    return dict(document.get("flags", {})), dict(document.get("segments", {}))
+
+
+def contexts_needed(contexts: int, weight: float) -> int:
+    """Randomization units a fleet must have so that a weight, in percent, exposes this many on average."""
+    return math.ceil(contexts * 100 / weight) if weight else 0
+
+
+READY_SECONDS = 20.0
+LOOK_SECONDS = 0.1
+_WHOLE = 100_000
+
+
+class Follower:
+    """One LaunchDarkly client of the runner's own; close it. `patience` seconds for each turn of the operator."""
+
+    def __init__(self, plan: Plan, *, patience: float, stream_uri: str | None = None) -> None:
+        """UserError where LaunchDarkly does not serve the plan's flag."""
+        self._plan = plan
+        self._patience = patience
+        self._flags = LaunchDarklyFlags(stream_uri=stream_uri)
+        if not self._flags.wait_ready(READY_SECONDS) or plan.flag not in self._served()[0]:
+            error = self._flags.status().error or f"it does not serve {plan.flag}"
+            self.close()
+            raise UserError(f"LaunchDarkly cannot be followed: {error}")
+
+    def _served(self) -> tuple[Items, Items]:
+        return self._flags.sections()
+
+    def weight(self) -> float | None:
+        """What the flag serves now, in percent; None where that is no plain weight, or the flag is gone."""
+        flag = self._served()[0].get(self._plan.flag)
+        return None if flag is None else weight_of(flag, safe=self._plan.safe)
+
+    async def until(self, weight: float) -> None:
+        """Wait until the operator has turned the flag to this weight; TimeoutError where that does not come."""
+        deadline = time.monotonic() + self._patience
+        while self.weight() != weight:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the flag was not turned to {weight:g} %; it is at {self.weight()} %")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def exposure(self, weight: float, before: tuple[str, ...]) -> Exposure:
+        """Who is exposed by the flag as it is served now, with its own salt and rules."""
+        members = [Member(SandboxAttributes(e.name, e.template, e.team, e.cluster)) for e in self._plan.sandboxes()]
+        on = cohort(self._served(), self._plan.flag, members)
+        return exposure_of(self._plan, weight, tuple(each.attributes.sandbox for each in on), before)
+
+    def close(self) -> None:
+        """In bounded time."""
+        self._flags.close()
+
+
+def weight_of(flag: Mapping[str, Any], *, safe: bool) -> float | None:
+    """Percent that a flag in LaunchDarkly's JSON form serves of the other variation, by its default rule."""
+    if not flag.get("on"):
+        return 0.0
+    served, variations = flag.get("fallthrough", {}), flag.get("variations", [])
+    if served.get("variation") is not None:
+        return 0.0 if variations[served["variation"]] is safe else 100.0
+    entries = (served.get("rollout") or {}).get("variations")
+    if not entries:
+        return None
+    exposed = sum(int(each["weight"]) for each in entries if variations[each["variation"]] is not safe)
+    return exposed * 100 / _WHOLE

@@ -1,0 +1,313 @@
+"""Where a plan looks at its run: each gate measures, judges its step, and says whether the rollout goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from sim.files.plan import Analysis, Assert, Metric, PlanStep, SetWeight, Wait
+from sim.files.plan import Drill as DrillStep
+from sim.files.propagation import percentile
+from sim.files.steps import Clear, FlagStep, Inject, Outage, Pause, Resume, Step, Tick
+from sim.files.units import format_duration
+from sim.record import events
+from sim.record.ledger import Entry
+from sim.record.view import View
+from sim.report import words
+from sim.rollout.analysis import Arms, Measurement, MetricResult, Outcome, concluded, measure, pairs, worst
+from sim.rollout.compiled import Compiled, Gate, Stage, Turns
+from sim.rollout.exposure import Exposure, Follower, contexts_needed
+from sim.rollout.results import StepResult
+from sim.rollout.stretch import Figures, Kill, PauseCost, Window, costs, figures
+from sim.run.drill import Drill
+
+Told = Callable[[StepResult], None]
+CORRUPTION = frozenset({"bytes_exact", "never_resumed", "no_unpublished"})
+
+
+@dataclass
+class Recorder:
+    """The flag-off arm: keeps what each gate saw, so that the other arm can be compared there.
+
+    With `turns` the arms go step by step, and this one stops where the other has.
+    """
+
+    compiled: Compiled
+    turns: Turns | None = None
+    seen: dict[tuple[int, str, int], Figures] = field(default_factory=dict)
+    costs: tuple[PauseCost, ...] = ()
+
+    async def gate(self, index: int, drill: Drill) -> Sequence[Step] | None:
+        """After a scenario step."""
+        for number, gate in enumerate(self.compiled.gates.get(index, ())):
+            stage = self.compiled.stage_of(gate.step)
+            window = Window(began(drill.entries, stage.first), drill.view().t + 1e-6)
+            self.seen[(index, gate.act, number)] = figures(self.compiled.plan.flag, drill.entries, drill.view(), window)
+        if self.turns is None:
+            return None
+        self.costs = tuple(costs(self.compiled.plan.flag, drill.view().pauses, drill.began))
+        await self.turns.took("off", index)
+        await self.turns.next("off", index)
+        return [] if self.turns.has_ended("on") else None
+
+
+def began(entries: Sequence[Entry], step: int) -> float:
+    """When a scenario step began, in seconds since the run did."""
+    return next((e.t for e in entries if isinstance(e.event, events.StepStarted) and e.event.index == step), 0.0)
+
+
+def corruptions(drill: Drill) -> int:
+    """Wrong bytes, and punched memory that lives, as the checkers have found up to now."""
+    return sum(len(each.violations) for each in drill.panel.checkers if each.name in CORRUPTION)
+
+
+@dataclass
+class Gates:
+    """The arm that the plan is about. `results` grows by one a step; what the view says is asked anew at each gate."""
+
+    compiled: Compiled
+    exposures: list[Exposure]
+    drawn: Sequence[float]
+    off: Recorder
+    told: Told = lambda _result: None
+    follower: Follower | None = None
+    results: list[StepResult] = field(default_factory=list)
+    arms: dict[int, Arms] = field(default_factory=dict)
+    kills: list[Kill] = field(default_factory=list)
+    clock: float = 0.0
+    _measured: dict[str, list[Measurement]] = field(default_factory=dict)
+    _corrupted_before: dict[int, int] = field(default_factory=dict)
+
+    async def gate(self, index: int, drill: Drill) -> Sequence[Step] | None:
+        """After a scenario step, which the other arm has taken too: look at it; a rollback where the plan aborts."""
+        turns = self.off.turns
+        if turns is not None:
+            await turns.took("on", index)
+            await turns.both_took("on", index)
+        instead = await self._look(index, drill)
+        if turns is not None and instead is not None:
+            await turns.end("on")
+        elif turns is not None:
+            await turns.next("on", index)
+        return instead
+
+    async def _look(self, index: int, drill: Drill) -> Sequence[Step] | None:
+        """Measure, or conclude a plan step."""
+        for number, gate in enumerate(self.compiled.gates.get(index, ())):
+            step = self.compiled.plan.steps[gate.step]
+            if gate.act == "measure":
+                self._measure(gate, step, self._arms(gate, (index, gate.act, number), drill))
+                continue
+            if self.follower is not None and isinstance(step, SetWeight):
+                try:
+                    await self._follow(self.follower, self.compiled.stage_of(gate.step))
+                except TimeoutError as error:
+                    self._give_up(gate.step, step, str(error))
+                    return []
+            result = self._conclude(gate.step, step, drill, self._arms(gate, (index, gate.act, number), drill))
+            self.results.append(result)
+            self.told(result)
+            if result.stopped is not None:
+                return self._instead(result)
+        return None
+
+    def _give_up(self, index: int, step: SetWeight, why: str) -> None:
+        """The operator has not turned the flag."""
+        unclear = StepResult(index, step.kind, label(step), step.weight, Outcome.INCONCLUSIVE, why, self.clock, 0.0)
+        self.results.append(replace(unclear, stopped="wait"))
+        self.told(self.results[-1])
+
+    async def _follow(self, follower: Follower, stage: Stage) -> None:
+        """Until the operator has turned the flag, whose own salt and rules then say who is exposed."""
+        await follower.until(stage.weight)
+        before = self.exposures[stage.number - 2].sandboxes if stage.number > 1 else ()
+        self.exposures[stage.number - 1] = follower.exposure(stage.weight, before)
+
+    def _instead(self, result: StepResult) -> list[Step]:
+        """Aborted: the safe variation for all, and one round that shows it; waiting: as it is."""
+        if result.stopped == "wait" or self.compiled.plan.flag_source == "launchdarkly":
+            return []
+        plan = self.compiled.plan
+        again = Pause(concurrency=plan.pacing.concurrency, allow_empty=True)
+        return [FlagStep(values={plan.flag: plan.safe}), Tick(ticks=1), again, Resume(allow_empty=True)]
+
+    def _arms(self, gate: Gate, key: tuple[int, str, int], drill: Drill) -> Arms:
+        stage, view = self.compiled.stage_of(gate.step), drill.view()
+        self._see_kills(drill.entries, view)
+        found = corruptions(drill)
+        before = self._corrupted_before.setdefault(stage.number, found)
+        window = Window(began(drill.entries, stage.first), view.t + 1e-6)
+        on = figures(self.compiled.plan.flag, drill.entries, view, window, self.kills, found - before)
+        plan = self.compiled.plan
+        compared = None
+        if self.off.turns is not None:
+            compared = tuple(pairs(costs(plan.flag, view.pauses, drill.began), self.off.costs))
+        arms = Arms(on, self.off.seen.get(key, Figures()), plan.node.memory, plan.pacing.concurrency, compared)
+        self.arms[stage.number] = arms
+        return arms
+
+    def _see_kills(self, entries: Sequence[Entry], view: View) -> None:
+        """Each kill switch, from its change at the source until the weight was set again."""
+        plan = self.compiled.plan
+        drills = [each.kill_switch.max_propagation for each in plan.steps if isinstance(each, DrillStep)]
+        allowed = [0.0] if plan.time == "virtual" or not drills else drills
+        self.kills = kills(plan.flag, plan.safe, entries, view.t + 1.0, allowed)
+
+    def _measure(self, gate: Gate, step: PlanStep, arms: Arms) -> None:
+        if isinstance(step, Analysis):
+            for metric in self._metrics(step):
+                self._measured.setdefault(f"{gate.step}:{metric.name}", []).append(measure(metric, arms))
+
+    def _metrics(self, step: Analysis) -> list[Metric]:
+        metrics = self.compiled.plan.metrics
+        return [each for each in metrics if step.metrics is None or each.name in step.metrics]
+
+    def _conclude(self, index: int, step: PlanStep, drill: Drill, arms: Arms) -> StepResult:
+        stage = self.compiled.stage_of(index)
+        took, at = self.compiled.virtual[index], self.clock
+        self.clock += took
+        blank = StepResult(index, step.kind, label(step), stage.weight, Outcome.SUCCESSFUL, "", at, took)
+        match step:
+            case SetWeight():
+                return self._weighed(blank, stage)
+            case Wait():
+                return self._waited(blank, step, stage, arms)
+            case Analysis():
+                return self._analysed(blank, step)
+            case DrillStep():
+                return self._drilled(blank, step, arms, drill.view())
+            case Assert():
+                return asserted(blank, step, drill)
+            case Outage(fault=fault):
+                return replace(blank, detail="the flag source is back" if fault == "recover" else "in force")
+            case Inject() | Clear():
+                return replace(blank, detail="armed" if isinstance(step, Inject) else "disarmed")
+
+    def _weighed(self, blank: StepResult, stage: Stage) -> StepResult:
+        exposure = self.exposures[stage.number - 1]
+        fleet = len(self.compiled.plan.sandboxes())
+        detail = f"{len(exposure.sandboxes)} of {words.plural(fleet, 'sandbox', 'sandboxes')} exposed"
+        before = self.exposures[stage.number - 2].weight if stage.number > 1 else 0.0
+        if stage.weight >= before and not exposure.is_superset:
+            gone = words.plural(len(exposure.leaves), "sandbox leaves", "sandboxes leave")
+            return replace(blank, outcome=Outcome.FAILED, detail=f"{detail}; no superset: {gone}", stopped="abort")
+        return replace(blank, detail=detail)
+
+    def _waited(self, blank: StepResult, step: Wait, stage: Stage, arms: Arms) -> StepResult:
+        exposure, asked = self.exposures[stage.number - 1], step.minimum_contexts
+        wanted = (1 if stage.weight else 0) if asked is None else asked
+        rounds = self.compiled.rounds[blank.index]
+        detail = f"{words.plural(arms.on.asked, 'pause')} in the stage, {words.plural(rounds, 'round')} of this wait"
+        if exposure.contexts >= wanted:
+            return replace(blank, detail=detail)
+        by, need = self.compiled.plan.by, contexts_needed(wanted, stage.weight)
+        lack = (
+            f"{exposure.contexts} of {exposure.of_contexts} {by} contexts exposed, {wanted} asked for: "
+            f"at {stage.weight:g} % that takes about {need} of them"
+        )
+        return replace(blank, outcome=Outcome.INCONCLUSIVE, detail=lack, stopped="wait")
+
+    def _analysed(self, blank: StepResult, step: Analysis) -> StepResult:
+        results = tuple(
+            concluded(each, self._measured.pop(f"{blank.index}:{each.name}", [])) for each in self._metrics(step)
+        )
+        counted = [each for each in results if each.counts]
+        bad = [each for each in counted if each.outcome is not Outcome.SUCCESSFUL]
+        detail = "; ".join(f"{each.metric.name} is {shown(each)}: {each.why}" for each in bad)
+        detail = detail or f"{words.plural(len(counted), 'metric')} successful"
+        outcome = worst([each.outcome for each in counted])
+        return replace(blank, outcome=outcome, detail=detail, metrics=results, stopped=_stop(bad))
+
+    def _drilled(self, blank: StepResult, step: DrillStep, arms: Arms, view: View) -> StepResult:
+        drill = step.kill_switch
+        if self.compiled.plan.flag_source == "launchdarkly":
+            return replace(blank, outcome=Outcome.INCONCLUSIVE, detail="not thrown: this flag is its operator's")
+        if arms.on.late:
+            detail = f"{words.plural(arms.on.late, 'pause')} punched after the kill switch had had its time: EXPOSED"
+            if self.compiled.plan.lease is None and self.compiled.plan.flag_source == "relay":
+                detail += "; a lease would stop them: --lease 1s"
+            return replace(blank, outcome=Outcome.FAILED, detail=detail, stopped="abort")
+        if self.compiled.plan.time == "real":
+            took = [each.took_ms for each in view.switches if not each.on][-1]
+            known = took is not None
+            detail = f"obeyed after {took:.1f} ms over loopback (measured)" if known else "not awaited in the outage"
+            return replace(blank, detail=f"{detail}; nobody punched after it")
+        seconds, limit = percentile(self.drawn, drill.percentile), drill.max_propagation
+        origin = self.compiled.plan.propagation.origin
+        detail = f"p{drill.percentile:g} of propagation {seconds:.3g} s ({origin}), {format_duration(limit)} allowed"
+        if seconds > limit:
+            return replace(blank, outcome=Outcome.FAILED, detail=detail, stopped="abort")
+        return replace(blank, detail=f"{detail}; nobody punched once it was obeyed")
+
+
+def _stop(bad: Sequence[MetricResult]) -> Literal["abort", "wait"] | None:
+    """The strongest of what the metrics ask for; an inconclusive one never aborts: it waits, as in Argo Rollouts."""
+    asked = {
+        "wait" if each.outcome is Outcome.INCONCLUSIVE and each.metric.on_failure == "abort" else each.metric.on_failure
+        for each in bad
+    }
+    return "abort" if "abort" in asked else "wait" if "wait" in asked else None
+
+
+def kills(flag: str, safe: bool, entries: Sequence[Entry], now: float, allowed: Sequence[float]) -> list[Kill]:
+    """Every time a flag was turned to its safe value for all; `allowed` seconds in order, the last for the rest."""
+    changes = [(each.t, each.event) for each in entries if isinstance(each.event, events.FlagSet)]
+    sets = [(t, change.value) for t, change in changes if change.flag == flag]
+    ends = [t for t, _ in sets[1:]] + [now]
+    thrown = [(t, end) for (t, value), end in zip(sets, ends, strict=False) if value is safe]
+    return [Kill(t, end, allowed[min(place, len(allowed) - 1)]) for place, (t, end) in enumerate(thrown)]
+
+
+def asserted(blank: StepResult, step: Assert, drill: Drill) -> StepResult:
+    """The invariant as its checker has seen it up to now."""
+    checker = next(each for each in drill.panel.checkers if each.name == step.invariant)
+    if checker.violations:
+        reason = checker.violations[0]
+        detail = f"{step.invariant} is violated: {reason['sandbox']}: {reason['reason']}"
+        return replace(blank, outcome=Outcome.FAILED, detail=detail, stopped="abort")
+    if not checker.checked:
+        detail = f"nothing exercised {step.invariant} yet; it is judged at the end"
+        return replace(blank, detail=detail)
+    return replace(blank, detail=f"{step.invariant} held, checked {words.times(checker.checked)}")
+
+
+def label(step: PlanStep) -> str:
+    """A step as the plan says it, in few words."""
+    match step:
+        case SetWeight(weight=weight):
+            return f"setWeight {weight:g} %"
+        case Wait(duration=seconds):
+            return f"wait {format_duration(seconds)}"
+        case Analysis(count=count):
+            return "analysis" if count == 1 else f"analysis, {count} times"
+        case DrillStep():
+            return "drill killSwitch"
+        case Assert(invariant=invariant):
+            return f"assert {invariant}"
+    return step.kind if step.kind == "clear" else f"{step.kind} {getattr(step, 'fault', '')}"
+
+
+def shown(result: MetricResult) -> str:
+    """A metric's last value with its unit, and its noise band where it has one."""
+    last = result.measurements[-1] if result.measurements else None
+    text = value_text(result.metric.name, result.value)
+    return text if last is None or last.low is None else f"{text} ({last.low:.2f}-{last.high:.2f})"
+
+
+def value_text(name: str, value: float | None) -> str:
+    """`99.2 %`, `1.3x`, `3`, `12.0 MiB`, `0.4 s`."""
+    from sim.files.metrics import MEASURES
+
+    if value is None:
+        return "unknown"
+    match MEASURES[name].unit:
+        case "share":
+            return f"{value * 100:.4g} %"
+        case "ratio":
+            return f"{value:.2f}x"
+        case "bytes":
+            return ("-" if value < 0 else "") + words.size(abs(int(value)))
+        case "seconds":
+            return f"{value:.3g} s"
+    return f"{value:g}"

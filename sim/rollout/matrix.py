@@ -1,0 +1,290 @@
+"""Each step of a plan x each fault of a chosen set: one small run a cell, each outcome in a table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from sim.files.plan import Analysis, Drill, Plan, SetWeight, Wait
+from sim.files.scenario import load_text
+from sim.files.units import format_duration
+from sim.files.yaml import scenario_text
+from sim.report import words
+from sim.rollout.compiled import engine_of, weight_value
+from sim.rollout.exposure import exposures
+from sim.rollout.gates import label
+from sim.run.cases import Unit, UnitResult
+from sim.run.pool import Pool
+
+CELL_SECONDS = 60.0
+_LEAST = 4
+_MOST = 24
+"""Sandboxes of a group in a cell."""
+
+Where = Literal["load", "source"]
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixFault:
+    """One column: what breaks, as a scenario's steps say it. `source` faults break the flag service."""
+
+    name: str
+    sentence: str
+    where: Where
+    steps: tuple[Mapping[str, Any], ...]
+
+
+def _inject(name: str, sentence: str, **settings: Any) -> MatrixFault:
+    return MatrixFault(name, sentence, "load", ({"inject": settings},))
+
+
+def _outage(name: str, sentence: str, **settings: Any) -> MatrixFault:
+    return MatrixFault(name, sentence, "source", ({"outage": {"fault": name, **settings}},))
+
+
+_DIES = {"at": {"fault": "finish"}}
+FAULTS: tuple[MatrixFault, ...] = (
+    _inject("first-chunk", "the first chunk cannot be written", fault="copy.write", errno="EIO", at="first"),
+    _inject("mid-copy", "a chunk past the point of no return cannot", fault="copy.write", at="after_condemn"),
+    _inject("no-space", "there is no room for the copy", fault="reserve", errno="ENOSPC"),
+    _inject("condemn", "the point of no return cannot be recorded", fault="condemn", errno="ENOSPC"),
+    _inject("punch", "the kernel refuses to free memory", fault="punch", errno="EPERM", at="first"),
+    _inject("finish", "the build cannot be finished", fault="finish", errno="EIO"),
+    _inject("guest-dies", "the guest dies while it is copied", fault="copy.read", how="kill-guest", at="first"),
+    MatrixFault("node-dies", "the node dies when a build is finished", "load", ({"crash": _DIES},)),
+    _outage("down", "the flag service is gone"),
+    _outage("freeze", "half-open: the connection stays, nothing comes"),
+    _outage("malformed", "a patch is cut off in the middle"),
+    _outage("refuse", "the flag service answers 503", status=503),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Plan step `step` (0-based) under this fault. `what` is the outcome in a word or two, `bad` a violation."""
+
+    step: int
+    fault: str
+    what: str
+    bad: bool
+    result: UnitResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Every cell of a plan; the steps that the load or the source has a part in, by index."""
+
+    plan: Plan
+    rows: tuple[int, ...]
+    cells: tuple[Cell, ...]
+    seconds: float
+
+    @property
+    def bad(self) -> tuple[Cell, ...]:
+        """Cells that violated an invariant, or broke."""
+        return tuple(each for each in self.cells if each.bad)
+
+
+def rows(plan: Plan) -> list[tuple[int, float]]:
+    """(step, weight) of the steps in which load runs or the weight changes."""
+    found, weight = [], 0.0
+    for index, step in enumerate(plan.steps):
+        weight = step.weight if isinstance(step, SetWeight) else weight
+        if isinstance(step, SetWeight | Wait | Analysis | Drill):
+            found.append((index, weight))
+    return found
+
+
+def cell_scenario(plan: Plan, index: int, weight: float, fault: MatrixFault, fleet: list[Any]) -> dict[str, Any]:
+    """The scenario of one cell: the fault, the step under it, the fault's end, and a round without it."""
+    data: dict[str, Any] = {"version": 1, "name": plan.name, "seed": plan.seed}
+    data |= {"node": plan.document.data["node"]} if "node" in plan.document.data else {}
+    data |= {"engine": engine} if (engine := engine_of(plan)) else {}
+    at_once = 1 if _crashes(fault) else plan.pacing.concurrency  # who else is condemned at a crash is a race
+    steps = [{"tick": 1}, *map(dict, fault.steps), *_change(plan, index, weight), {"tick": 1}, _pause(at_once)]
+    steps += [_end(fault), _RESUME, {"tick": 1}, _pause(plan.pacing.concurrency), _RESUME]
+    return data | {"fleet": fleet, "flags": _cell_flags(plan, index, weight, fault), "steps": steps}
+
+
+_RESUME: dict[str, Any] = {"resume": {"allow_empty": True}}
+
+
+def _pause(concurrency: int) -> dict[str, Any]:
+    return {"pause": {"concurrency": concurrency, "allow_empty": True}}
+
+
+def _crashes(fault: MatrixFault) -> bool:
+    return any("crash" in each for each in fault.steps)
+
+
+def _change(plan: Plan, index: int, weight: float) -> list[dict[str, Any]]:
+    """What the step itself does to the flag."""
+    match plan.steps[index]:
+        case SetWeight():
+            return [{"flag": {plan.flag: weight_value(plan, weight)}}]
+        case Drill():
+            return [{"flag": {plan.flag: plan.safe}}]
+    return []
+
+
+def _end(fault: MatrixFault) -> dict[str, Any]:
+    """A crash that never came leaves the node up: a restart is right in both cases."""
+    if _crashes(fault):
+        return {"restart": {}}
+    return {"outage": {"fault": "recover"}} if fault.where == "source" else {"clear": {}}
+
+
+def _cell_flags(plan: Plan, index: int, weight: float, fault: MatrixFault) -> dict[str, Any]:
+    start = _weight_before(plan, index) if isinstance(plan.steps[index], SetWeight) else weight
+    given = plan.document.data.get("flags") or {}
+    flags = {key: value for key, value in given.items() if key not in {"source", "start", "file"}}
+    flags[plan.flag] = weight_value(plan, start)
+    lease = {"lease": format_duration(plan.lease)} if plan.lease is not None else {}
+    return {"source": "relay", **lease, **flags} if fault.where == "source" else flags
+
+
+def _weight_before(plan: Plan, index: int) -> float:
+    weights = [each.weight for each in plan.steps[:index] if isinstance(each, SetWeight)]
+    return weights[-1] if weights else 0.0
+
+
+def sample(plan: Plan, weight: float) -> list[dict[str, Any]]:
+    """The fleet's groups, each as small as still has somebody exposed at this weight, if anybody is."""
+    exposed = set(exposures(plan, [weight])[0].sandboxes)
+    made = []
+    for group, raw in zip(plan.fleet, plan.document.data["fleet"], strict=True):
+        first = next((n for n in range(group.count) if f"{group.name}-{n}" in exposed), 0)
+        count = first + 1 if first < _MOST else _LEAST
+        made.append({**raw, "count": min(group.count, max(_LEAST, count))})
+    return made
+
+
+def run_matrix(
+    plan: Plan,
+    runs_dir: Path,
+    pool: Pool,
+    *,
+    seed: int | None = None,
+    faults: Sequence[MatrixFault] = FAULTS,
+    told: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Matrix:
+    """Every cell through the pool; cells that come to the same run share it. `seed` instead of the plan's."""
+    began = time.monotonic()
+    texts: dict[tuple[int, str], str] = {}
+    for index, weight in rows(plan):
+        fleet = sample(plan, weight)
+        for fault in faults:
+            document = cell_scenario(plan, index, weight, fault, fleet)
+            texts[index, fault.name] = scenario_text(document, f"{plan.name}, step {index + 1}: {fault.sentence}.")
+    results = _run(_units(plan, _shared(texts), runs_dir, seed), pool, told)
+    cells = [_cell(index, name, results[_bare(text)]) for (index, name), text in texts.items()]
+    return Matrix(plan, tuple(index for index, _ in rows(plan)), tuple(cells), time.monotonic() - began)
+
+
+def _bare(text: str) -> str:
+    """Without the comment at its head."""
+    return text.partition("\n")[2]
+
+
+def _shared(texts: Mapping[tuple[int, str], str]) -> dict[str, tuple[str, str]]:
+    """Name and text of each different run, by its bare text."""
+    made: dict[str, tuple[str, str]] = {}
+    for (index, name), text in texts.items():
+        made.setdefault(_bare(text), (f"step-{index + 1}-{name}", text))
+    return made
+
+
+def _units(
+    plan: Plan, shared: Mapping[str, tuple[str, str]], runs_dir: Path, seed: int | None
+) -> dict[str, tuple[str, Unit]]:
+    """Bare text and unit of each different run, by the unit's name."""
+    made = {}
+    for bare, (name, text) in shared.items():
+        unit = Unit.of(name, load_text(text, plan.path), runs_dir, seed=seed)
+        made[name] = (bare, replace(unit, text=text, time_limit=CELL_SECONDS))
+    return made
+
+
+def _run(units: Mapping[str, tuple[str, Unit]], pool: Pool, told: Callable[[int, int], None]) -> dict[str, UnitResult]:
+    """By bare text."""
+    results: dict[str, UnitResult] = {}
+    for result in pool.run(unit for _, unit in units.values()):
+        bare, _ = units[result.name]
+        results[bare] = result
+        told(len(results), len(units))
+    return results
+
+
+def _cell(step: int, fault: str, result: UnitResult) -> Cell:
+    what, bad = outcome(result)
+    return Cell(step, fault, what, bad, result)
+
+
+def outcome(result: UnitResult) -> tuple[str, bool]:
+    """A cell in a word or two, and whether it is bad: an invariant violated, or a run without a verdict."""
+    if result.error is not None:
+        return "BROKEN", True
+    violated = [each.subject.partition(":")[2] for each in result.not_held if each.verdict == "violated"]
+    if violated:
+        return f"VIOLATED {violated[0]}", True
+    if any(each.subject.startswith("fault:") for each in result.not_held):
+        return "not reached", False
+    counts = result.counts
+    lost = [f"{counts[state]} {state}" for state in ("discarded", "killed") if counts.get(state)]
+    if lost:
+        return ", ".join(lost), False
+    back = sum(each.outcome == "rolled-back" for each in result.pauses)
+    return (f"{back} rolled back", False) if back else ("held", False)
+
+
+_READING = """\
+  held: nobody was lost; rolled back: ran on; discarded, killed: lost, and nobody resumed what was punched;
+  not reached: the step does not come to where the fault is"""
+
+
+def table(matrix: Matrix) -> list[str]:
+    """A row a step, a column a fault."""
+    faults = list(dict.fromkeys(each.fault for each in matrix.cells))
+    cells = {(each.step, each.fault): each for each in matrix.cells}
+    widths = {name: max(len(name), *(len(cells[row, name].what) for row in matrix.rows)) for name in faults}
+    heads = [_row_name(matrix.plan, row) for row in matrix.rows]
+    width = max(map(len, heads))
+    lines = ["  ".join([" " * width, *(f"{name:<{widths[name]}}" for name in faults)]).rstrip()]
+    for row, head in zip(matrix.rows, heads, strict=True):
+        lines.append("  ".join([f"{head:<{width}}", *(f"{cells[row, n].what:<{widths[n]}}" for n in faults)]).rstrip())
+    return lines
+
+
+def _row_name(plan: Plan, index: int) -> str:
+    step = plan.steps[index]
+    at = "" if isinstance(step, SetWeight) else f" at {_weight_before(plan, index):g} %"
+    return f"{index + 1:>2} {label(step)}{at}"
+
+
+def text(matrix: Matrix) -> str:
+    """The table, what its columns mean, and every bad cell with where to look."""
+    different = len({id(each.result) for each in matrix.cells})
+    counted = f"{len(matrix.cells)} cells by {words.plural(different, 'run')} in {matrix.seconds:.1f} s"
+    lines = [f"{matrix.plan.name}: each step x each fault: {counted}; coverage, no rate", *table(matrix), ""]
+    lines += [f"  {each.name:<12} {each.sentence}" for each in FAULTS]
+    lines.append(_READING)
+    for cell in matrix.bad:
+        result = cell.result
+        folder = f"; see {result.run_dir}" if result is not None and result.run_dir else ""
+        error = f": {result.error.strip().splitlines()[-1]}" if result is not None and result.error else ""
+        lines.append(f"step {cell.step + 1}, {cell.fault}: {cell.what}{error}{folder}")
+    lines.append(f"{len(matrix.bad)} bad" if matrix.bad else "every invariant held in every cell")
+    return "\n".join(lines)
+
+
+def document(matrix: Matrix) -> dict[str, Any]:
+    """JSON-ready."""
+    return {
+        "plan": matrix.plan.name,
+        "seconds": round(matrix.seconds, 3),
+        "cells": [{"step": e.step, "fault": e.fault, "outcome": e.what, "bad": e.bad} for e in matrix.cells],
+        "bad": len(matrix.bad),
+    }

@@ -1,0 +1,380 @@
+"""JSON, JUnit, HTML and plot of a rehearsal."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from junitparser import Error, Failure, Skipped, TestCase, TestSuite
+
+from sim.files.figures import Figure
+from sim.files.metrics import MEASURES
+from sim.record import events
+from sim.record.ledger import Entry
+from sim.report.document import scenario_document
+from sim.report.html import WITHOUT_PLOTLY, page
+from sim.report.plot import as_html
+from sim.report.words import scrub
+from sim.rollout.analysis import Outcome
+from sim.rollout.compiled import Compiled, compiled
+from sim.rollout.first_page import first_page
+from sim.rollout.gates import label
+from sim.rollout.production import SHARES, Way, claims, production, ways
+from sim.rollout.rehearse import where
+from sim.rollout.results import Rehearsal, StageResult, StepResult
+from sim.rollout.sections import of_production
+from sim.rollout.stretch import Figures
+
+VERSION = 1
+
+
+def rehearsal_document(found: Rehearsal) -> dict[str, Any]:
+    """JSON-ready; `origins` tags every figure measured, given, derived or assumed."""
+    first = found.first_failing
+    run = found.on.view.run
+    return {
+        "version": VERSION,
+        "plan": {"name": found.plan.name, "file": str(found.plan.path), "flag": found.plan.flag, "by": found.plan.by},
+        "seed": run.seed if run else found.plan.seed,
+        "decision": found.decision,
+        "verdict": found.verdict.value,
+        "exit_code": int(found.verdict.exit_code),
+        "reasons": list(found.reasons),
+        "conditions": list(found.conditions),
+        "first_failing_step": None if first is None else first.index,
+        "arms": "in turns" if found.in_turns else "flag off first",
+        "time": {"kind": found.plan.time, "plan_seconds": found.virtual, "took_seconds": round(found.seconds, 3)},
+        "steps": [_step(each) for each in found.steps],
+        "not_taken": len(found.plan.steps) - len(found.steps),
+        "stages": [_stage(each) for each in found.stages],
+        "weaknesses": [str(each) for each in found.weaknesses],
+        "kill_switch": _kill_switch(found),
+        "claims": [{"status": status, "claim": sentence} for status, sentence in claims(found)],
+        "origins": origins(found),
+        "production": _production(found),
+        "runs": {"on": scenario_document(found.on.view), "off": scenario_document(found.off.view)},
+        "folders": {"on": str(found.on.run_dir), "off": str(found.off.run_dir)},
+    }
+
+
+def origins(found: Rehearsal) -> dict[str, str]:
+    """Where each kind of figure comes from."""
+    fleet = "given" if found.plan.production else "the rehearsed fleet"
+    return {
+        **{f"metrics.{name}": each.origin for name, each in MEASURES.items()},
+        "stages.exposed": "derived",
+        "stages.counts": "measured",
+        "stages.pools": "measured",
+        "stages.blast_radius": "derived",
+        "kill_switch.propagation": found.plan.propagation.origin,
+        "kill_switch.fleet": fleet,
+        "kill_switch.loopback_ms": "measured",
+        "time": "given",
+    }
+
+
+def _kill_switch(found: Rehearsal) -> dict[str, Any]:
+    drawn = found.drawn
+    return {
+        "propagation": {
+            "origin": found.plan.propagation.origin,
+            "draws": len(drawn),
+            "seconds": {name: drawn[int(share * (len(drawn) - 1))] for name, share in _SHARES.items()},
+        },
+        "ways": [_way(each) for each in ways(found)],
+        "loopback_ms": list(found.kill_switch_ms),
+    }
+
+
+def _way(way: Way) -> dict[str, Any]:
+    """Null seconds where OFF is never obeyed."""
+    names = [f"p{share:g}" if share < 100 else "max" for share in SHARES]
+    seconds = None if way.seconds is None else dict(zip(names, way.seconds, strict=True))
+    reached = None if way.reached is None else {"p50": way.reached[0], "p99": way.reached[1]}
+    return {"name": way.name, "seconds": seconds, "reached": reached, "known": way.known, "note": way.note}
+
+
+_SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
+
+
+def _step(step: StepResult) -> dict[str, Any]:
+    metrics = [
+        {
+            "name": each.metric.name,
+            "outcome": each.outcome.value,
+            "why": each.why,
+            "critical": each.metric.critical,
+            "dry_run": each.metric.dry_run,
+            "values": [m.value for m in each.measurements],
+            "bands": [[m.low, m.high] for m in each.measurements],
+            "unit": MEASURES[each.metric.name].unit,
+            "origin": MEASURES[each.metric.name].origin,
+        }
+        for each in step.metrics
+    ]
+    return asdict(replace(step, metrics=())) | {"metrics": metrics}
+
+
+def _stage(each: StageResult) -> dict[str, Any]:
+    exposure = each.exposure
+    return {
+        "number": each.stage.number,
+        "weight": each.stage.weight,
+        "complete": each.complete,
+        "exposed": {
+            "sandboxes": list(exposure.sandboxes),
+            "contexts": exposure.contexts,
+            "of_contexts": exposure.of_contexts,
+            "joins": len(exposure.joins),
+            "leaves": list(exposure.leaves),
+            "superset": exposure.is_superset,
+        },
+        "on": _figures(each.on),
+        "off": _figures(each.off),
+        "saved_at_peak": {
+            "hugetlb": each.off.pools.hugetlb - each.on.pools.hugetlb,
+            "pages": each.off.pools.pages - each.on.pools.pages,
+            "largest_pauses_at_once": each.saved,
+        },
+        "lost_because_of_the_flag": list(each.lost_by_flag),
+        "blast_radius": asdict(each.blast),
+        "bounds_95": {
+            "discarded": _bound(each.on.discarded, each.on.asked),
+            "lost_because_of_the_flag": _bound(len(each.lost_by_flag), each.on.punched_pauses),
+            "corrupted": _bound(each.on.corrupted, each.on.asked),
+        },
+    }
+
+
+def _figures(figures: Figures) -> dict[str, Any]:
+    """Without what single pauses took: `runs` has them."""
+    return {key: value for key, value in asdict(figures).items() if key != "costs"}
+
+
+def _production(found: Rehearsal) -> dict[str, Any] | None:
+    """In production's units, each figure with how it is known; None where the plan names no fleet file."""
+    made = production(found)
+    if made is None:
+        return None
+
+    def figures(some: Iterable[Figure]) -> dict[str, Any]:
+        return {each.label: each.document() for each in some}
+
+    stages = [{"weight": e.weight, "fleet": figures(e.fleet), "node": figures(e.node)} for e in made.stages]
+    return {"of": of_production(made), "stages": stages, "assumed": figures(made.assumed), "notes": list(made.notes)}
+
+
+def _bound(count: int, tries: int) -> float | None:
+    """What a count of none may be at 95 % confidence, as a share; None where something was counted or nothing tried."""
+    return None if count or not tries else min(1.0, 3 / tries)
+
+
+HTML_FILE = "rehearsal.html"
+WITHOUT_PLOT = "Tables only. snapdrill rehearse --html draws memory over the plan and propagation as well."
+DRAWN = "Memory of the node over the plan (measured), and how long a kill switch takes"
+_CLASSES = {"go": "held", "no-go": "violated", "inconclusive": "inconclusive"}
+_OUTCOMES = {"successful": "held", "failed": "violated", "error": "violated", "inconclusive": "inconclusive"}
+
+
+def rehearsal_page(found: Rehearsal, *, with_plot: bool = False) -> str:
+    """What the evidence's first page says, as a page; with a plot where it is asked for and plotly is installed."""
+    kind = _CLASSES[found.decision]
+    title = f"{found.decision.upper()}: {found.plan.name}"
+    body = [f'<h1><span class="{kind}">{escape(found.decision.upper())}</span> {escape(found.plan.name)}</h1>']
+    body += list(_sections(first_page(found)[1:]))
+    body += _drawing(found, with_plot=with_plot)
+    links = {"with the flag": found.on.run_dir, "with the flag off": found.off.run_dir}
+    runs = ", ".join(f'<a href="{escape(_link(found, run))}">{name}</a>' for name, run in links.items())
+    return page(title, [*body, f"<p>The runs themselves: {runs}.</p>"])
+
+
+def _drawing(found: Rehearsal, *, with_plot: bool) -> list[str]:
+    if not with_plot:
+        return [f'<p class="soft">{escape(WITHOUT_PLOT)}</p>']
+
+    drawn = plot(found)
+    return [f"<h2>{escape(DRAWN)}</h2>", drawn] if drawn else [f'<p class="soft">{escape(WITHOUT_PLOTLY)}</p>']
+
+
+def write_page(found: Rehearsal, *, with_plot: bool = False) -> None:
+    """Beside the other reports of the run with the flag on, atomically."""
+    path = found.folder / HTML_FILE
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(rehearsal_page(found, with_plot=with_plot), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _link(found: Rehearsal, run: Path) -> str:
+    return os.path.relpath(run / "report.html", found.folder)
+
+
+def _sections(lines: Sequence[str]) -> Iterator[str]:
+    """The first page's own Markdown: headings, lists, tables and one code block."""
+    rows: list[str] = []
+    items: list[str] = []
+    code = False
+    for line in [*lines, ""]:
+        if rows and not line.startswith("|"):
+            yield _table(rows)
+            rows = []
+        if items and not line.startswith("- "):
+            yield "<ul>" + "".join(f"<li>{_inline(each)}</li>" for each in items) + "</ul>"
+            items = []
+        if line == "```":
+            code = not code
+        elif code:
+            yield f"<pre>{_text(line)}</pre>"
+        elif line.startswith("## "):
+            yield f"<h2>{_inline(line[3:])}</h2>"
+        elif line.startswith("- "):
+            items.append(line[2:])
+        elif line.startswith("|"):
+            rows.append(line)
+
+
+def _table(rows: Sequence[str]) -> str:
+    head, _, *body = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+    top = "".join(f"<th>{_inline(each)}</th>" for each in head)
+    lines = "\n".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in body)
+    return f'<div class="scroll"><table>\n<tr>{top}</tr>\n{lines}\n</table></div>'
+
+
+def _cell(text: str) -> str:
+    kind = f' class="{_OUTCOMES[text]}"' if text in _OUTCOMES else ""
+    return f"<td{kind}>{_inline(text)}</td>"
+
+
+def _inline(text: str) -> str:
+    shown = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", _text(text.replace("\\|", "|")))
+    return re.sub(r"`(.+?)`", r"<code>\1</code>", shown)
+
+
+def _text(text: str) -> str:
+    return escape(scrub(text))
+
+
+def rehearsal_suite(found: Rehearsal) -> TestSuite:
+    """Failed steps are failures, errors and what is inconclusive errors; steps not taken are skipped."""
+    suite = TestSuite(f"rehearse {found.plan.name}")
+    run = found.on.view.run
+    suite.add_property("seed", str(run.seed if run else found.plan.seed))
+    suite.add_property("decision", found.decision)
+    cases = [_case(found, each) for each in found.steps]
+    for index in range(len(found.steps), len(found.plan.steps)):
+        case = TestCase(f"step {index + 1} {label(found.plan.steps[index])}", found.plan.name, 0.0)
+        case.result = [Skipped("not taken: the rollout had stopped")]
+        cases.append(case)
+    decision = TestCase("decision", found.plan.name, found.seconds)
+    said = scrub("; ".join(found.reasons))
+    if found.decision != "go":
+        decision.result = [Failure(said, "NoGo") if found.decision == "no-go" else Error(said, "Inconclusive")]
+    suite.add_testcases([*cases, decision])
+    suite.time = found.seconds
+    return suite
+
+
+def _case(found: Rehearsal, step: StepResult) -> TestCase:
+    case = TestCase(scrub(where(step)), found.plan.name, 0.0)
+    place = found.plan.place(("steps", step.index))
+    if step.outcome is Outcome.FAILED:
+        case.result = [Failure(scrub(f"{place}: {step.detail}"), "Failed")]
+    elif step.outcome is not Outcome.SUCCESSFUL:
+        case.result = [Error(scrub(f"{place}: {step.detail}"), step.outcome.value.capitalize())]
+    else:
+        case.system_out = scrub(step.detail)
+    return case
+
+
+_OFF, _ON, _LIMIT, _OTHERS = "#e9a23b", "#2a9d8f", "#d1495b", ("#4e79a7", "#d1495b", "#9c6ade", "#808080")
+_MIB = 1 << 20
+
+
+def plot(found: Rehearsal) -> str | None:
+    """HTML with its own script; None where plotly is not installed (extra `report`)."""
+    try:
+        from plotly import graph_objects as go  # type: ignore[import-untyped]
+        from plotly.subplots import make_subplots  # type: ignore[import-untyped]
+    except ImportError:
+        return None
+    figure = make_subplots(rows=2, cols=1, vertical_spacing=0.14, row_heights=[0.6, 0.4])
+    made = compiled(found.plan)
+    for trace in memory(found, len(made.scenario.steps)):
+        figure.add_trace(go.Scatter(**trace), row=1, col=1)
+    for trace in propagation(found):
+        figure.add_trace(go.Scatter(**trace), row=2, col=1)
+    figure.update_xaxes(**stage_ticks(made), row=1, col=1)
+    figure.update_yaxes(title="MiB", rangemode="tozero", row=1, col=1)
+    figure.update_xaxes(title="seconds from OFF at its source until it is obeyed", type="log", row=2, col=1)
+    figure.update_yaxes(title="of kill switches", tickformat=".0%", row=2, col=1)
+    return as_html(figure, 760)
+
+
+def stage_ticks(made: Compiled) -> dict[str, Any]:
+    """The stages on the axis of the scenario's steps."""
+    return {
+        "tickvals": [each.first for each in made.stages],
+        "ticktext": [f"{each.weight:g} %" for each in made.stages],
+        "title": "the plan, stage by stage",
+        "range": [0, len(made.scenario.steps)],
+    }
+
+
+def memory(found: Rehearsal, steps: int) -> list[dict[str, Any]]:
+    """A line an arm, by the steps that both take, and the node's budget."""
+    budget = found.plan.node.memory / _MIB
+    lines = [
+        _line(name, color, *zip(*points, strict=True), shape="hv")
+        for name, color, run in (("flag off", _OFF, found.off), ("flag on", _ON, found.on))
+        if (points := list(_by_step(run.entries)))
+    ]
+    limit = _line(f"budget {budget:g} MiB", _LIMIT, [0, steps], [budget, budget])
+    limit["line"]["dash"] = "dash"
+    in_sight = any(3 * max(line["y"], default=0) >= budget for line in lines)
+    return [*lines, limit | {"visible": True if in_sight else "legendonly"}]
+
+
+def _by_step(entries: Iterable[Entry]) -> Iterable[tuple[float, float]]:
+    """(steps taken, MiB of guests and caches) of each sample; within a step they are evenly spread."""
+    step = 0
+    inside: list[float] = []
+    for each in entries:
+        match each.event:
+            case events.StepStarted(index=index):
+                yield from _spread(step, inside)
+                step, inside = index, []
+            case events.MemorySampled() as sample:
+                inside.append((sample.guests + sample.caches + sample.hugetlb) / _MIB)
+    yield from _spread(step, inside)
+
+
+def _spread(step: int, samples: Sequence[float]) -> Iterable[tuple[float, float]]:
+    return ((step + place / len(samples), size) for place, size in enumerate(samples))
+
+
+def propagation(found: Rehearsal) -> list[dict[str, Any]]:
+    """The share of kill switches that is obeyed by then: of the draws as a curve, of other ways as points."""
+    drawn = found.drawn
+    shares = [(place + 1) / len(drawn) for place in range(len(drawn))]
+    lines = [_line(f"stream ({found.plan.propagation.origin})", _ON, drawn, shares, shape="hv")]
+    for way, color in zip(ways(found)[1:], _OTHERS, strict=False):
+        if way.seconds is None:
+            lines.append(_line(f"{way.name}: never", color, [max(1e-3, drawn[0]), drawn[-1]], [0, 0]))
+            continue
+        named = _line(f"{way.name} ({way.known})", color, way.seconds, [0.5, 0.95, 0.99, 1.0])
+        lines.append(named | {"mode": "lines+markers"})
+    return lines
+
+
+def _line(name: str, color: str, x: Iterable[float], y: Iterable[float], *, shape: str = "linear") -> dict[str, Any]:
+    return {
+        "name": escape(scrub(name)),
+        "x": list(x),
+        "y": list(y),
+        "mode": "lines",
+        "line": {"color": color, "shape": shape, "width": 1.5},
+    }

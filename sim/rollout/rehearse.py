@@ -1,0 +1,211 @@
+"""Rehearses a plan stage by stage beside the same plan with the flag off, and compares them; a go or no-go."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sim.files.plan import Plan
+from sim.files.propagation import blast_radius
+from sim.record.verdict import Verdict
+from sim.report import judgements, words
+from sim.rollout.analysis import Outcome
+from sim.rollout.compiled import Turns, beginners, compiled, has_room_for_two, side_by_side
+from sim.rollout.exposure import Follower, exposures
+from sim.rollout.gates import Gates, Recorder, Told
+from sim.rollout.results import Decision, Rehearsal, StageResult, StepResult
+from sim.rollout.stretch import saved
+from sim.run.judging import TIME_LIMIT
+from sim.run.runner import Progress, RunOptions, RunResult, run_scenario
+
+_VERDICTS = {"go": Verdict.HELD, "no-go": Verdict.VIOLATED, "inconclusive": Verdict.INCONCLUSIVE}
+
+
+async def rehearse(
+    plan: Plan, options: RunOptions, progress: Progress = lambda _: None, told: Told = lambda _: None
+) -> Rehearsal:
+    """Both arms on the same seed; `told` of each step when it is over.
+
+    In virtual time they take turns, step by step, if this host has room for both; else one comes after the other.
+    """
+    seed = plan.seed if options.seed is None else options.seed
+    on, off = compiled(plan), compiled(plan, "off")
+    exposed = exposures(plan, [each.weight for each in on.stages])
+    drawn = plan.propagation.draw(seed, plan.name)
+    turns = Turns(beginners(on.scenario.steps)) if plan.time == "virtual" and has_room_for_two(on.scenario) else None
+    gates = Gates(on, exposed, drawn, Recorder(off, turns), told)
+    began = time.monotonic()
+    if turns is None:
+        without, result = await _one_after_the_other(gates, options, progress)
+    else:
+        without, result = await _in_turns(turns, gates, options, progress)
+    found = Rehearsal(
+        plan=plan,
+        decision="go",
+        verdict=Verdict.HELD,
+        reasons=(),
+        steps=tuple(gates.results),
+        stages=tuple(_stages(gates, plan, drawn)),
+        drawn=tuple(drawn),
+        on=result,
+        off=without,
+        seconds=time.monotonic() - began,
+        virtual=gates.clock,
+        kill_switch_ms=_kill_switch_ms(result),
+        in_turns=turns is not None,
+    )
+    return decided(found)
+
+
+async def _in_turns(turns: Turns, gates: Gates, options: RunOptions, progress: Progress) -> tuple[RunResult, RunResult]:
+    """The arm with the flag on starts second: its run is the latest."""
+    off = gates.off
+
+    async def without() -> RunResult:
+        try:
+            return await run_scenario(off.compiled.scenario, options, gate=off.gate)
+        finally:
+            await turns.end("off")
+
+    async def result() -> RunResult:
+        try:
+            await turns.both_took("on", 0)
+            return await run_scenario(gates.compiled.scenario, options, progress, gates.gate)
+        finally:
+            await turns.end("on")
+
+    return await side_by_side(without(), result())
+
+
+async def _one_after_the_other(gates: Gates, options: RunOptions, progress: Progress) -> tuple[RunResult, RunResult]:
+    off = gates.off
+
+    def before(step: str) -> None:
+        progress(f"flag off {step}")
+
+    without = await run_scenario(off.compiled.scenario, options, before, off.gate)
+    with contextlib.ExitStack() as stack:
+        plan = gates.compiled.plan
+        if plan.flag_source == "launchdarkly":
+            gates.follower = stack.enter_context(contextlib.closing(Follower(plan, patience=options.time_limit / 2)))
+        return without, await run_scenario(gates.compiled.scenario, options, progress, gates.gate)
+
+
+def _kill_switch_ms(result: RunResult) -> tuple[float, ...]:
+    """Measured over loopback: what this machine does, no part of a blast radius."""
+    thrown = [each for each in result.view.switches[1:] if not each.on]  # the first is the start at 0 %
+    return tuple(sorted(each.took_ms for each in thrown if each.took_ms is not None))
+
+
+def _stages(gates: Gates, plan: Plan, drawn: Sequence[float]) -> list[StageResult]:
+    """Those that were reached."""
+    fleet = plan.production.sandboxes if plan.production else len(plan.sandboxes())
+    pace = (plan.production or plan.pacing).pauses_per_minute
+    done = {each.index for each in gates.results if each.stopped is None}
+    found = []
+    for stage, exposure in zip(gates.compiled.stages, gates.exposures, strict=True):
+        if stage.number not in gates.arms:
+            break
+        arms = gates.arms[stage.number]
+        lost = tuple(name for name in arms.on.lost if name not in arms.off.lost)
+        spared = saved(arms.off, arms.on, plan.pacing.concurrency)
+        blast = blast_radius(fleet, stage.weight, pace, drawn)
+        found.append(StageResult(stage, exposure, arms.on, arms.off, blast, lost, spared, set(stage.steps) <= done))
+    return found
+
+
+def decided(found: Rehearsal) -> Rehearsal:
+    """With its decision: no-go where a step stopped it, a critical metric failed or a checker was violated."""
+    against, open_questions = _against(found), _open(found)
+    decision: Decision = "no-go" if against else "inconclusive" if open_questions else "go"
+    reasons = against + open_questions if decision != "go" else _why_go(found)
+    conditions = tuple(_conditions(found))
+    return replace(found, decision=decision, verdict=_VERDICTS[decision], reasons=tuple(reasons), conditions=conditions)
+
+
+def _against(found: Rehearsal) -> list[str]:
+    reasons = []
+    for step in found.steps:
+        if step.stopped == "abort" or (step.stopped == "wait" and step.outcome is not Outcome.INCONCLUSIVE):
+            reasons.append(f"{where(step)}: {step.detail}")
+        else:
+            reasons += [f"{where(step)}: critical: {each}" for each in _critical(step)]
+    reasons += [f"weakness {each}" for each in found.weaknesses if each.shown]
+    if late := _after_rollback(found):
+        reasons.append(f"EXPOSED: {words.plural(late, 'pause')} punched after the rollback: it was not obeyed")
+    reasons += [
+        f"{each.name}: {judgements.message(each)}"
+        for each in judgements.failed(found.on.view)
+        if each.verdict == Verdict.VIOLATED
+    ]
+    return reasons
+
+
+def _after_rollback(found: Rehearsal) -> int:
+    """Pauses that punched although the rollout had been aborted before they were decided."""
+    switches = found.on.view.switches
+    if not found.steps or found.steps[-1].stopped != "abort" or not switches or switches[-1].on:
+        return 0
+    return sum(each.punched_bytes > 0 and each.began > switches[-1].t for each in found.on.view.pauses)
+
+
+def _critical(step: StepResult) -> list[str]:
+    return [
+        f"{each.metric.name}: {each.why}"
+        for each in step.metrics
+        if each.metric.critical and each.counts and each.outcome in {Outcome.FAILED, Outcome.ERROR}
+    ]
+
+
+def _open(found: Rehearsal) -> list[str]:
+    reasons = [
+        f"{where(step)}: {step.detail}"
+        for step in found.steps
+        if step.outcome is Outcome.INCONCLUSIVE and step.stopped == "wait"
+    ]
+    reasons += [
+        f"{each.name}: {judgements.message(each)}"
+        for each in judgements.failed(found.on.view)
+        if each.verdict == Verdict.INCONCLUSIVE
+    ]
+    cut_off = [each for each in judgements.failed(found.off.view) if each.name == TIME_LIMIT]
+    return reasons + [f"with the flag off: {each.name}: {judgements.message(each)}" for each in cut_off]
+
+
+def _why_go(found: Rehearsal) -> list[str]:
+    stages = words.plural(len(found.stages), "stage")
+    refused = max(found.stages, key=lambda each: each.off.refused - each.on.refused, default=None)
+    spared = refused is not None and refused.off.refused > refused.on.refused
+    punched = sum(each.on.punched_pauses for each in found.stages)
+    resumed = sum(each.checked for each in judgements.invariants(found.on.view) if each.name == "bytes_exact")
+    return [
+        f"{stages} passed, {words.plural(len(found.steps), 'step')} successful",
+        f"{words.plural(punched, 'pause')} punched, none of them lost a sandbox because of the flag",
+        f"{words.plural(resumed, 'snapshot')} and resumed guests compared byte by byte, none differs",
+        *([_fits(refused)] if refused is not None and spared else []),
+    ]
+
+
+def _fits(stage: StageResult) -> str:
+    off, on = stage.off, stage.on
+    without = f"with the flag off {off.refused} of {words.plural(off.asked, 'pause')} overran the node's budget"
+    return f"at {stage.stage.weight:g} % {without}; with it on {on.refused or 'none'} of {on.asked}"
+
+
+def _conditions(found: Rehearsal) -> list[str]:
+    """What a go rests on and this rehearsal does not close."""
+    told = []
+    for step in found.steps:
+        told += [
+            f"{each.metric.name} {each.outcome} in {where(step)} ({each.why})"
+            for each in step.metrics
+            if each.outcome is not Outcome.SUCCESSFUL and each.counts and step.stopped is None
+        ]
+    return told
+
+
+def where(step: StepResult) -> str:
+    """`step 7 (analysis at 10 %)`."""
+    return f"step {step.index + 1} ({step.label}" + (")" if step.kind == "setWeight" else f" at {step.weight:g} %)")

@@ -1,0 +1,135 @@
+"""One `snapdrill rehearse`: runs the plan interruptibly, tells how it goes, writes and prints what came of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sim.files.plan import Plan
+from sim.record.verdict import ExitCode
+from sim.report.document import scenario_document, write_document
+from sim.report.junit import suite, write_junit
+from sim.rollout.compiled import compiled
+from sim.rollout.exposure import exposures
+from sim.rollout.outputs import rehearsal_suite, write_page
+from sim.rollout.rehearse import decided, rehearse
+from sim.rollout.results import Rehearsal, StepResult, weaknesses
+from sim.run.batch import Outputs, run_interruptibly
+from sim.run.dask import open_pool
+from sim.run.flag_source import check_source
+from sim.run.needs import missing
+from sim.run.pool import default_jobs, default_memory
+from sim.run.runner import RunOptions
+
+REHEARSAL_FILE = "rehearsal.json"
+
+
+class Session:
+    """What was asked for, and what came of it: `rehearsal` is None until it has come to its end."""
+
+    def __init__(
+        self, plan: Plan, options: RunOptions, *, quiet: bool = False, export: Path | None = None, plot: bool = False
+    ) -> None:
+        self.plan = plan
+        self.rehearsal: Rehearsal | None = None
+        self._options = options
+        self._quiet = quiet
+        self._export = export
+        self._plot = plot
+
+    def outline(self) -> str:
+        """What the plan comes to, with who would be exposed; starts nothing."""
+        from sim.rollout.sections import outline
+
+        made = compiled(self.plan)
+        return outline(made, exposures(self.plan, [each.weight for each in made.stages]))
+
+    def run(self) -> ExitCode:
+        """To the end; the exit code of its decision."""
+        made = compiled(self.plan)
+        check_source(made.scenario)
+        if reason := missing(made.scenario):
+            click.echo(f"{self.plan.name}: cannot be run here: {reason}", err=True)
+            return ExitCode.UNSUPPORTED
+        progress = _progress(self.plan.name, quiet=self._quiet)
+        result, code = run_interruptibly(rehearse(self.plan, self._options, progress, self._tell))
+        progress("")
+        if result is None:
+            click.echo(f"{self.plan.name}: interrupted; everything it started was ended", err=True)
+            return code
+        self.rehearsal = self._with_weaknesses(result)
+        self._store()
+        if not self._quiet:
+            from sim.rollout.sections import report
+
+            click.echo(report(self.rehearsal))
+        return self.rehearsal.verdict.exit_code
+
+    def run_matrix(self, jobs: int | None, *, cluster: str | None = None, as_json: bool = False) -> ExitCode:
+        """Each step x each fault; violated where one of them is. `cluster` as open_pool has it."""
+        from sim.rollout import matrix
+
+        progress = _progress(self.plan.name, quiet=self._quiet)
+        with open_pool(cluster, jobs or default_jobs(), default_memory()) as pool:
+            if reason := pool.lacks(compiled(self.plan).scenario):
+                click.echo(f"{self.plan.name}: cannot be run: {reason}", err=True)
+                return ExitCode.UNSUPPORTED
+            made = matrix.run_matrix(
+                self.plan,
+                self._options.runs_dir.absolute(),
+                pool,
+                seed=self._options.seed,
+                told=lambda done, all_of_them: progress(f"{done}/{all_of_them} runs"),
+            )
+        progress("")
+        click.echo(json.dumps(matrix.document(made), indent=2) if as_json else matrix.text(made))
+        return ExitCode.VIOLATED if made.bad else ExitCode.HELD
+
+    def _with_weaknesses(self, found: Rehearsal) -> Rehearsal:
+        """A wrong engine answers for each of its weaknesses by itself."""
+        runs_dir = self._options.runs_dir.absolute()
+        shown = weaknesses(self.plan, runs_dir, jobs=default_jobs(), memory=default_memory())
+        return decided(replace(found, weaknesses=shown)) if shown else found
+
+    def document(self) -> dict[str, Any]:
+        """The `--json` document."""
+        from sim.rollout.outputs import rehearsal_document
+
+        if self.rehearsal is None:
+            raise RuntimeError("nothing was rehearsed")
+        return rehearsal_document(self.rehearsal)
+
+    def _store(self) -> None:
+        if self.rehearsal is None:
+            return
+        outputs = Outputs(plot=self._plot)
+        for run in (self.rehearsal.off, self.rehearsal.on):
+            outputs.add(run, self.plan.path, scenario_document(run.view))
+        found, folder = self.rehearsal, self.rehearsal.folder
+        write_document(folder / REHEARSAL_FILE, self.document())
+        suites = [rehearsal_suite(found), suite(found.on.view, folder, self.plan.path, found.on.entries)]
+        write_junit(folder / "junit.xml", suites)
+        write_page(found, with_plot=self._plot)
+        if self._export is not None:
+            from sim.rollout.export import export
+
+            export(found, self._export)
+
+    def _tell(self, result: StepResult) -> None:
+        """Each step as it ends, on a terminal's stderr."""
+        if not self._quiet and sys.stderr.isatty():
+            from sim.rollout.sections import step_line
+
+            click.echo("\r\x1b[K" + step_line(result), err=True)
+
+
+def _progress(name: str, *, quiet: bool) -> Callable[[str], None]:
+    if quiet or not sys.stderr.isatty():
+        return lambda _step: None
+    return lambda step: click.echo(f"\r\x1b[K{name}: {step}" if step else "\r\x1b[K", nl=False, err=True)

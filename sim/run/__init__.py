@@ -1,0 +1,1 @@
+"""Runs: one from its scenario to its verdict, and many at a time."""

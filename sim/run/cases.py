@@ -1,0 +1,358 @@
+"""One run as a unit of work: what it needs, how it is made here, and its result."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.errors import EngineError, UserError
+from flags.catalog import PUNCH
+from sim.files.scenario import Scenario, load_text
+from sim.files.steps import Inject
+from sim.files.units import HUGE_PAGE
+from sim.node.memory import PUNCHED_PEAK
+from sim.record import events
+from sim.record.folder import LATEST, RUN_FILE, claim, read_record
+from sim.record.ledger import Entry
+from sim.record.leftovers import end_leftovers
+from sim.run.node_link import NodeStarter, execute_node
+from sim.run.node_server import NodeServer
+from sim.run.runner import RunOptions, RunResult, run_scenario
+
+
+async def run_unit(unit: Unit, start_node: NodeStarter = execute_node) -> UnitResult:
+    """Run it; whatever goes wrong is in the result. Cancelled, the run is torn down and its folder removed."""
+    began = time.monotonic()
+    folder = scratch(unit.runs_dir, os.getpid())
+    options = RunOptions(
+        runs_dir=folder,
+        seed=unit.seed,
+        cache_dir=unit.cache_dir,
+        keep="never",  # the cache: guest memory, often on tmpfs
+        time_limit=unit.time_limit,
+        trace=unit.trace,
+        start_node=start_node,
+    )
+    try:
+        scenario = load_text(unit.text, unit.path)
+        run = await run_scenario(scenario, options)
+    except UserError as error:
+        return _failed(unit, began, str(error))
+    except Exception:  # noqa: BLE001 - a defect in one unit is no end of the others
+        return _failed(unit, began, traceback.format_exc())
+    else:
+        verdict = run.view.ended.verdict if run.view.ended else None
+        kept = _settle(run.run_dir, unit, keep=_is_kept(unit.keep, verdict))
+        return _result(unit, run, time.monotonic() - began, kept)
+    finally:
+        remove_leftovers(folder)
+
+
+def _failed(unit: Unit, began: float, error: str) -> UnitResult:
+    """Its folder, where one was made, is kept unless nothing is to be."""
+    made = [path for path in scratch(unit.runs_dir, os.getpid()).glob("*/*") if path.name != LATEST]
+    kept = _settle(made[0], unit, keep=unit.keep != "never") if made else {}
+    return UnitResult(unit.name, None, seconds=time.monotonic() - began, error=error, **kept)
+
+
+def _is_kept(keep: Keep, verdict: str | None) -> bool:
+    return keep == "always" or (keep == "failed" and verdict != "held")
+
+
+def _settle(run_dir: Path, unit: Unit, *, keep: bool) -> dict[str, Any]:
+    """Move a run that is kept to where runs are, or pack it; what the result says of it."""
+    if not keep:
+        return {}
+    return {"packed": pack(run_dir)} if unit.packed else {"run_dir": claim(run_dir, unit.runs_dir)}
+
+
+def _result(unit: Unit, run: RunResult, seconds: float, kept: dict[str, Any]) -> UnitResult:
+    view = run.view
+    return UnitResult(
+        name=unit.name,
+        verdict=view.ended.verdict if view.ended else None,
+        digest=view.ended.digest if view.ended else None,
+        judgements=tuple(Judgement(j.subject, j.verdict, j.checked, tuple(j.violations)) for j in view.judged),
+        states={name: each.state for name, each in view.sandboxes.items()},
+        pauses=tuple(
+            SettledPause(p.sandbox, p.id, p.outcome, p.checkpoint, p.punched_bytes, p.error)
+            for p in view.pauses
+            if p.outcome is not None
+        ),
+        firings=tuple(_firings(run.entries)),
+        points=tuple(_points(run.entries)) if unit.trace else (),
+        seconds=seconds,
+        **kept,
+    )
+
+
+def _firings(entries: Sequence[Entry]) -> list[Firing]:
+    return [
+        Firing(each.sandbox or "", each.pause, each.event.fault, each.event.error, each.event.chunk)
+        for each in entries
+        if isinstance(each.event, events.FaultFired)
+    ]
+
+
+def _points(entries: Sequence[Entry]) -> list[Point]:
+    found, step = [], 0
+    for each in entries:
+        if isinstance(each.event, events.StepStarted):
+            step = each.event.index
+        elif isinstance(each.event, events.PointReached):
+            reached = each.event
+            found.append(Point(each.sandbox or "", each.pause, step, reached.fault, reached.chunk, reached.nth))
+    return found
+
+
+def pack(run_dir: Path) -> bytes:
+    """The folder `.../<name>/<stamp>/` with these two names, compressed."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
+        archive.add(run_dir, f"{run_dir.parent.name}/{run_dir.name}")
+    return packed.getvalue()
+
+
+def unpack(packed: bytes, runs_dir: Path) -> Path:
+    """Make it a run of `runs_dir`; gives its folder. Raises tarfile.TarError where it would leave that folder."""
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=runs_dir))
+    try:
+        with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as archive:
+            archive.extractall(aside, filter="data")
+        (run_dir,) = aside.glob("*/*")
+        return claim(run_dir, runs_dir)
+    finally:
+        shutil.rmtree(aside)
+
+
+def serve(connection: Connection[UnitResult | None, Unit], nodes: NodeServer) -> int:
+    """Say that it can begin, then run what comes; the exit code."""
+    gc.collect()
+    gc.freeze()
+    try:
+        connection.send(None)
+    except BrokenPipeError:  # it was closed before anything was to be done
+        return 0
+    with asyncio.Runner() as runner:
+        while True:
+            try:
+                unit = connection.recv()
+            except (EOFError, ConnectionResetError):  # the latter where it was closed before our readiness was read
+                return 0
+            result = runner.run(_run(unit, connection, nodes.node))
+            if result is None:
+                return 0
+            connection.send(result)
+
+
+async def _run(
+    unit: Unit, connection: Connection[UnitResult | None, Unit], start_node: NodeStarter
+) -> UnitResult | None:
+    """None where the pool closed the connection, or died: then the run was torn down."""
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(run_unit(unit, start_node))
+
+    def cancel_once() -> None:  # nothing is sent meanwhile: what can be read is the end
+        loop.remove_reader(connection.fileno())
+        task.cancel()
+
+    loop.add_reader(connection.fileno(), cancel_once)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return None
+    finally:
+        loop.remove_reader(connection.fileno())
+
+
+Keep = Literal["never", "failed", "always"]
+RUN_OVERHEAD = 64 << 20
+"""Bytes of a run beyond its guests and caches: what node, zygote and guests do not share, and the checkers' buffers."""
+SCRATCH = ".unit-"
+_HUGE = "hugetlb_mib"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One run to be made. `path` is for messages and is where flag files are looked for; `need` bytes at most.
+
+    `keep` says which runs leave their folder in `runs_dir`, never with caches, or `packed` in the result;
+    `time_limit` is in seconds, `cache_dir` takes the place of what the scenario says. Every path must be absolute.
+    `host_needs` is what its host must have beside memory: names with amounts.
+    """
+
+    name: str
+    text: str
+    path: Path
+    runs_dir: Path
+    need: int
+    seed: int | None = None
+    time_limit: float = 120.0
+    trace: bool = False
+    keep: Keep = "failed"
+    cache_dir: Path | None = None
+    packed: bool = False
+    host_needs: tuple[tuple[str, int], ...] = ()
+    flag_file: Path | None = None
+
+    @classmethod
+    def of(cls, name: str, scenario: Scenario, runs_dir: Path, *, seed: int | None = None) -> Unit:
+        """A unit that runs this scenario, with its needs; for other settings use dataclasses.replace."""
+        path, file = scenario.path.absolute(), scenario.flag_file
+        return cls(
+            name,
+            scenario.source_text,
+            path,
+            runs_dir.absolute(),
+            memory_need(scenario),
+            seed,
+            host_needs=host_needs(scenario),
+            flag_file=None if file is None else file.absolute(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One subject that was judged (`invariant:no_leaks`, `state:*`); each reason has what a ledger's `judged` has."""
+
+    subject: str
+    verdict: str
+    checked: int
+    reasons: tuple[dict[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A fault point that was passed; `step` is the 0-based step then running, `nth` 1-based."""
+
+    sandbox: str
+    pause: str | None
+    step: int
+    fault: str
+    chunk: int | None
+    nth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """A fault that fired; `error` as the ledger tells it."""
+
+    sandbox: str
+    pause: str | None
+    fault: str
+    error: str
+    chunk: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SettledPause:
+    """A pause or checkpoint and what it came to."""
+
+    sandbox: str
+    id: str
+    outcome: str
+    checkpoint: bool
+    punched_bytes: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UnitResult:
+    """What came of a unit. `error` is why there is no verdict; `run_dir` is None where nothing was kept.
+
+    `states` is each sandbox's state at the end, before teardown; `packed` is the kept folder where that was asked for.
+    """
+
+    name: str
+    verdict: str | None
+    digest: str | None = None
+    judgements: tuple[Judgement, ...] = ()
+    states: dict[str, str] = field(default_factory=dict)
+    pauses: tuple[SettledPause, ...] = ()
+    firings: tuple[Firing, ...] = ()
+    points: tuple[Point, ...] = ()
+    seconds: float = 0.0
+    error: str | None = None
+    run_dir: Path | None = None
+    packed: bytes | None = field(default=None, repr=False)
+
+    @property
+    def not_held(self) -> tuple[Judgement, ...]:
+        """The judgements that did not hold."""
+        return tuple(each for each in self.judgements if each.verdict != "held")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Sandboxes by final state."""
+        states = list(self.states.values())
+        return {state: states.count(state) for state in dict.fromkeys(states)}
+
+
+def memory_need(scenario: Scenario) -> int:
+    """Bytes at most: the guests, what their copies take (twice the dirty memory where nothing is punched), a run's own.
+
+    The node's budget caps guests and copies. A `hot` guest writes all of its memory once.
+    """
+    punched = _always_punches(scenario)
+    sandboxes = scenario.sandboxes()
+    copies = 0
+    for each in sandboxes:
+        share = 1.0 if each.workload.pattern == "hot" else each.workload.dirty / 100
+        dirty = int(each.memory * share)
+        copies += min(PUNCHED_PEAK, dirty) if punched else 2 * dirty
+    guests = sum(each.memory for each in sandboxes)
+    largest = max(each.memory for each in sandboxes)  # a checker fills one snapshot at a time
+    return min(scenario.node.memory, guests + copies) + largest + RUN_OVERHEAD
+
+
+def host_needs(scenario: Scenario) -> tuple[tuple[str, int], ...]:
+    """What its host must have beside memory: what it requires, huge pages in MiB, a system call filter, a key."""
+    huge = sum(each.memory for each in scenario.sandboxes() if each.page_size == HUGE_PAGE)
+    needs = dict.fromkeys(map(str, scenario.requires), 1)
+    if huge:
+        needs[_HUGE] = huge >> 20
+    if any(isinstance(step, Inject) and step.by == "kernel" for step in scenario.steps):
+        needs["call_filter"] = 1
+    if scenario.flag_source == "launchdarkly":
+        needs["launchdarkly"] = 1
+    return tuple(needs.items())
+
+
+def _always_punches(scenario: Scenario) -> bool:
+    """True where no sandbox can be without punching, whatever the steps do."""
+    written = [scenario.flag_values.get(PUNCH)]
+    written += [step.values[PUNCH] for step in scenario.steps if step.kind == "flag" and PUNCH in step.values]
+    return scenario.flag_source == "inline" and all(value is True for value in written)
+
+
+def scratch(runs_dir: Path, worker_pid: int) -> Path:
+    """Where a worker makes its runs; one that is kept is moved out of it when it is over."""
+    return runs_dir / f"{SCRATCH}{worker_pid}"
+
+
+def remove_leftovers(folder: Path) -> None:
+    """What runs in a dead worker's folder have left: processes, caches, cgroups, and the folder itself.
+
+    Where something of a run remains its folder does too: `snapdrill clean` finds it by that.
+    """
+    for record in list(folder.glob(f"*/*/{RUN_FILE}")):
+        try:
+            if not (told := read_record(record.parent)).ended:
+                end_leftovers(told, record.parent)
+        except (UserError, EngineError):
+            continue
+        shutil.rmtree(record.parent, ignore_errors=True)
+    if not any(folder.glob(f"*/*/{RUN_FILE}")):
+        shutil.rmtree(folder, ignore_errors=True)

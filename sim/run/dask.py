@@ -1,0 +1,208 @@
+"""The same on other hosts."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from engine.errors import UserError
+from sim.files.scenario import Scenario
+from sim.run.cases import Unit, UnitResult, unpack
+from sim.run.pool import LocalPool, Pool
+
+if TYPE_CHECKING:
+    from distributed import Future
+from sim.run.dask_worker import MEMORY, VERSION, Order, end_units, load_distributed, plugin, resources, run_here
+
+_CONNECT = 10.0  # seconds for the scheduler to answer, and for a first worker to be there
+_ADDRESS = re.compile(r"([a-z]+://)?[^/\s]+:[0-9]{1,5}")
+_LOOK = 1.0  # seconds between looks at which workers there are
+_GRACE = 10.0  # seconds for which a unit waits once the last worker that could run it is gone
+Workers = Mapping[str, Mapping[str, Any]]
+
+
+def needs_of(unit: Unit) -> dict[str, float]:
+    """What its task takes of a worker's resources while it runs."""
+    amounts = {name: float(amount) for name, amount in unit.host_needs}
+    return {MEMORY: float(-(-unit.need >> 20)), VERSION: 1.0, **amounts}
+
+
+def unmet(needs: Mapping[str, float], workers: Workers) -> str | None:
+    """Why no worker can ever run a unit with these needs; None where one can."""
+    offers = [each["resources"] for each in workers.values()]
+    if not offers:
+        return "the cluster has no worker; start one with snapdrill worker"
+    lacking = [{name: amount for name, amount in needs.items() if offer.get(name, 0) < amount} for offer in offers]
+    if not all(lacking):
+        return None
+    told = ", ".join(name if amount == 1 else f"{name} {amount:.0f}" for name, amount in min(lacking, key=len).items())
+    return f"no worker of the cluster has what it needs: {told}"
+
+
+class DaskPool:
+    """Tasks of the cluster at `address`; for `local` one of this process, with `jobs` units at a time.
+
+    What runs when the block is left is ended on its worker before the exit returns.
+    """
+
+    def __init__(self, address: str, jobs: int, memory_budget: int) -> None:
+        if address != LOCAL and not _ADDRESS.fullmatch(address):
+            raise UserError(f"--cluster {address}: expected an address such as tcp://10.0.0.7:8786, or local")
+        load_distributed()
+        self._address = address
+        self._jobs = jobs
+        self._budget = memory_budget
+        self._seen: tuple[float, Workers] = (-_LOOK, {})
+        self._lacking: dict[Future[Any], float] = {}
+
+    def __enter__(self) -> Self:
+        import distributed
+
+        self._cluster = _local_cluster(self._jobs, self._budget) if self._address == LOCAL else None
+        try:
+            self._client: Any = distributed.Client(  # type: ignore[no-untyped-call]
+                self._cluster or self._address, timeout=_CONNECT, set_as_default=False
+            )
+            self._client.wait_for_workers(1, timeout=_CONNECT)
+        except (OSError, ValueError) as error:
+            self.__exit__(None, None, None)
+            what = "no worker is there; start one with snapdrill worker" if hasattr(self, "_client") else error
+            raise UserError(f"--cluster {self._address}: {what}") from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if hasattr(self, "_client"):
+            self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()
+
+    def lacks(self, scenario: Scenario) -> str | None:
+        """Why no worker can run it; None where one can."""
+        return unmet(needs_of(Unit.of("", scenario, Path())), self._workers())
+
+    def run(self, units: Iterable[Unit]) -> Iterator[UnitResult]:
+        """Results as they come. A unit whose needs no worker meets is reported, not waited for; one whose worker was
+        lost is run by another. To stop early close the iterator: what runs is ended. UserError where the scheduler is
+        gone.
+        """
+        coming = iter(units)
+        running: dict[Future[Any], Unit] = {}
+        ended: SimpleQueue[Future[Any]] = SimpleQueue()
+        try:
+            while True:
+                yield from self._submit(coming, running, ended)
+                if not running:
+                    return
+                with contextlib.suppress(Empty):
+                    future = ended.get(timeout=_LOOK)
+                    yield self._result(running.pop(future), future)
+                yield from self._given_up(running)
+        finally:
+            self._end(list(running))
+
+    def _submit(
+        self, coming: Iterator[Unit], running: dict[Future[Any], Unit], ended: SimpleQueue[Future[Any]]
+    ) -> Iterator[UnitResult]:
+        """As many as the workers have threads, and one for each to go on with; gives what none of them can run."""
+        while len(running) < self._room() and (unit := next(coming, None)) is not None:
+            if why := unmet(needs_of(unit), self._workers()):
+                yield UnitResult(unit.name, None, error=why)
+                continue
+            key = f"snapdrill_unit-{uuid.uuid4().hex}"
+            future: Future[Any] = self._client.submit(
+                run_here, _order(unit), key=key, resources=needs_of(unit), pure=False
+            )
+            running[future] = unit
+            future.add_done_callback(ended.put)  # type: ignore[no-untyped-call]
+
+    def _room(self) -> int:
+        return max(1, sum(int(each["nthreads"]) + 1 for each in self._workers().values()))
+
+    def _workers(self) -> Workers:
+        """Those that there are, asked for at most once a `_LOOK`."""
+        seen, workers = self._seen
+        if time.monotonic() - seen >= _LOOK:
+            try:
+                workers = self._client.scheduler_info(n_workers=-1)["workers"]
+            except OSError as error:
+                raise UserError(f"--cluster {self._address}: the scheduler is gone: {error}") from None
+            self._seen = (time.monotonic(), workers)
+        return workers
+
+    def _given_up(self, running: dict[Future[Any], Unit]) -> Iterator[UnitResult]:
+        """What has waited in vain for a worker like the one that is gone."""
+        now, workers = time.monotonic(), self._workers()
+        why = {future: told for future, unit in running.items() if (told := unmet(needs_of(unit), workers))}
+        self._lacking = {future: self._lacking.get(future, now) for future in why}
+        for future in [each for each, since in self._lacking.items() if now - since >= _GRACE]:
+            self._end([future])
+            yield UnitResult(running.pop(future).name, None, error=why[future])
+
+    def _result(self, unit: Unit, future: Future[Any]) -> UnitResult:
+        if future.status in {"cancelled", "lost"}:
+            raise UserError(f"--cluster {self._address}: the scheduler is gone, and {unit.name} with it")
+        try:
+            result: UnitResult = future.result(timeout=_CONNECT)
+        except Exception as error:  # noqa: BLE001 - its workers died again and again, or do not know what it is
+            return UnitResult(unit.name, None, error=f"{type(error).__name__}: {error}")
+        finally:
+            future.release()  # type: ignore[no-untyped-call]
+        if result.packed is None:
+            return result
+        return replace(result, run_dir=unpack(result.packed, unit.runs_dir), packed=None)
+
+    def _end(self, futures: list[Future[Any]]) -> None:
+        """Cancel them, and wait until no worker runs one."""
+        if futures and self._client.status == "running":
+            self._client.cancel(futures)
+            with contextlib.suppress(OSError):
+                self._client.run(end_units, [str(each.key) for each in futures], on_error="ignore")
+
+
+def _order(unit: Unit) -> Order:
+    return Order(unit, None if unit.flag_file is None else unit.flag_file.read_bytes())
+
+
+def _local_cluster(jobs: int, memory: int) -> Any:
+    """Its scheduler and its one worker are threads of this process; units have processes of their own anyway."""
+    from distributed import LocalCluster
+
+    return LocalCluster(  # type: ignore[no-untyped-call]
+        n_workers=1,
+        threads_per_worker=jobs,
+        processes=False,
+        resources=resources(jobs, memory),
+        plugins=(plugin(None, jobs),),
+        memory_limit=0,
+        dashboard_address=None,
+    )
+
+
+LOCAL = "local"
+"""In the place of a cluster's address: one that is started for the purpose."""
+
+
+def is_elsewhere(cluster: str | None) -> bool:
+    """True where the workers are others', who say themselves what they have."""
+    return cluster not in {None, LOCAL}
+
+
+def open_pool(cluster: str | None, jobs: int, memory_budget: int) -> Pool:
+    """This machine's processes for None; else the Dask cluster at an address, or for `local` one that is started here.
+
+    `jobs` and `memory_budget` (bytes) are of this machine. Raises UserError where Dask is not installed.
+    """
+    if cluster is None:
+        return LocalPool(jobs, memory_budget)
+
+    return DaskPool(cluster, jobs, memory_budget)

@@ -1,0 +1,264 @@
+"""A worker of a Dask cluster: what it offers of its host, and how it runs the units that come to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from engine.errors import UserError
+from flags.streaming import SDK_KEY
+from sim.files.yaml import parse, scenario_text
+from sim.record.verdict import ExitCode
+from sim.run import host
+from sim.run.cases import Unit, UnitResult
+from sim.run.pool import LocalPool, PoolError, StoppedError
+
+if TYPE_CHECKING:
+    from distributed import Worker, WorkerPlugin
+
+
+PLUGIN = "snapdrill"
+MEMORY, HUGE = "memory_mib", "hugetlb_mib"
+VERSION = f"snapdrill {version('snapdrill')}"
+"""A resource: only workers of one version come to the same digests."""
+_NO_BUDGET = 1 << 62  # the scheduler admits
+_SETTINGS = {  # nothing on stderr, and no profiler, whose samples take more of a core than the units' traffic
+    "logging": {"distributed": "critical", "distributed.client": "critical"},
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.scheduler.work-stealing-interval": "100ms",
+}
+_SCHEDULER_SECONDS = 10.0  # seconds for the scheduler to answer
+
+
+def load_distributed() -> None:
+    """Import it with our settings: it sets up its logging while it is imported. UserError where it is not there."""
+    try:
+        import dask
+
+        dask.config.set(_SETTINGS)
+        import distributed  # noqa: F401 - loaded for those who import from it
+    except ImportError:
+        raise UserError("this needs Dask: pip install 'snapdrill[cluster]'") from None
+
+
+def resources(jobs: int, memory: int) -> dict[str, float]:
+    """What this host offers to `jobs` units at a time, under `memory` bytes, by trying it as `doctor` does.
+
+    Of what is there or is not, each of the `jobs` may have one.
+    """
+    offered = host.host()
+    there = [name for name, value in offered.items() if value is True]
+    there += ["root"] * (os.geteuid() == 0) + ["launchdarkly"] * bool(os.environ.get(SDK_KEY))
+    amounts: dict[str, float] = dict.fromkeys([VERSION, *there], float(jobs))
+    return {MEMORY: float(memory >> 20), HUGE: float(offered["hugetlb_free"] >> 20), **amounts}
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A unit as it travels, with the flag file that it reads."""
+
+    unit: Unit
+    flags: bytes | None
+
+
+def run_here(order: Order) -> UnitResult:
+    """What a task does, in a thread of the worker."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    return cast("UnitRunner", worker.plugins[PLUGIN]).run(str(worker.get_current_task()), order)
+
+
+class UnitRunner:
+    """The processes of one worker, one a thread. They make their runs in `runs_dir`, where none remains; where that is
+    None, in the unit's own: its client is on this host.
+    """
+
+    name = PLUGIN
+
+    def __init__(self, runs_dir: Path | None, jobs: int) -> None:
+        self._runs_dir = runs_dir
+        self._jobs = jobs
+        self._free: list[tuple[LocalPool, int]] = []
+        self._running: dict[str, int] = {}  # a task's key: the eventfd that stops it
+        self._ended: set[str] = set()
+        self._closing = False
+        self._lock = threading.Lock()
+
+    def setup(self, worker: Worker) -> None:
+        """Start the processes."""
+        for _ in range(self._jobs):
+            stop = os.eventfd(0)
+            self._free.append((LocalPool(1, _NO_BUDGET, stop=stop).__enter__(), stop))
+
+    async def teardown(self, worker: Worker) -> None:
+        """End what runs, which others will be given, and the processes."""
+        self._closing = True
+        await self.end(list(self._running))
+        await asyncio.gather(*(asyncio.to_thread(pool.__exit__, None, None, None) for pool, _ in self._free))
+        for _, stop in self._free:
+            os.close(stop)
+        self._free.clear()
+
+    def transition(self, key: object, start: str, finish: str, **_more: Any) -> None:
+        """Nobody waits for a task any more that is released while it runs: its client cancelled it, or died."""
+        if (start, finish) == ("executing", "released"):
+            self._stop([str(key)])
+
+    async def end(self, keys: Iterable[str]) -> None:
+        """End those of these tasks that run, begin none of them, and wait until none runs."""
+        keys = set(keys)
+        self._stop(keys)
+        while keys & self._running.keys():  # noqa: ASYNC110 - they end in threads
+            await asyncio.sleep(0.01)
+
+    def run(self, key: str, order: Order) -> UnitResult:
+        """In a thread; raises Dask's Reschedule for what was ended."""
+        from distributed import Reschedule
+
+        with self._lock:
+            if key in self._ended or self._closing:
+                raise Reschedule
+            pool, stop = self._free.pop()
+            self._running[key] = stop
+        try:
+            with _at_home(order, self._runs_dir) as unit:
+                return next(iter(list(pool.run([unit]))))
+        except StoppedError:
+            raise Reschedule from None
+        except PoolError as error:
+            return UnitResult(order.unit.name, None, error=str(error))
+        finally:
+            with self._lock:
+                del self._running[key]
+                _drain(stop)
+                self._free.append((pool, stop))
+
+    def _stop(self, keys: Iterable[str]) -> None:
+        with self._lock:
+            for key in keys:
+                self._ended.add(key)
+                if key in self._running:
+                    os.eventfd_write(self._running[key], 1)
+
+
+async def end_units(keys: list[str], dask_worker: Worker) -> None:
+    """What a client has every worker do (Client.run)."""
+    if PLUGIN in dask_worker.plugins:
+        await cast("UnitRunner", dask_worker.plugins[PLUGIN]).end(keys)
+
+
+def _drain(stop: int) -> None:
+    os.set_blocking(stop, False)
+    with contextlib.suppress(BlockingIOError):
+        os.eventfd_read(stop)
+
+
+@contextlib.contextmanager
+def _at_home(order: Order, runs_dir: Path | None) -> Iterator[Unit]:
+    """The unit as it runs on this host: where its flag file is not there, or is another, it reads a copy."""
+    unit = order.unit
+    if runs_dir is not None:
+        unit = replace(unit, runs_dir=runs_dir.absolute(), packed=True)
+    if order.flags is None or _same(unit.flag_file, order.flags):
+        yield unit
+        return
+    with tempfile.NamedTemporaryFile(prefix="snapdrill-flags-", suffix=".json") as copy:
+        copy.write(order.flags)
+        copy.flush()
+        data = parse(unit.text).data
+        data["flags"]["file"] = copy.name
+        yield replace(unit, text=scenario_text(data, f"{unit.name}, with a copy of its flag file."))
+
+
+def _same(file: Path | None, content: bytes) -> bool:
+    try:
+        return file is not None and file.read_bytes() == content
+    except OSError:
+        return False
+
+
+def plugin(runs_dir: Path | None, jobs: int) -> WorkerPlugin:
+    """A UnitRunner as Dask wants it."""
+    from distributed import WorkerPlugin
+
+    class Plugin(UnitRunner, WorkerPlugin):
+        """The same."""
+
+    return Plugin(runs_dir, jobs)
+
+
+async def serve(
+    address: str, runs_dir: Path, jobs: int, memory: int, *, scheduler: bool, told: Callable[[str], None]
+) -> ExitCode:
+    """Work until a signal comes or the scheduler ends. With `scheduler` there is one at this address, in this process.
+
+    UserError where no scheduler answers, or none can listen there.
+    """
+    import distributed
+
+    offered = resources(jobs, memory)
+    ended: asyncio.Future[ExitCode] = asyncio.get_running_loop().create_future()
+    _on_signals(ended)
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            if scheduler:
+                address = await _listen(address, stack)
+            worker: Any = distributed.Worker(
+                address,
+                nthreads=jobs,
+                resources=offered,
+                plugins=(plugin(runs_dir, jobs),),
+                memory_limit=0,
+                dashboard=False,
+                death_timeout=_SCHEDULER_SECONDS,
+            )
+            await stack.enter_async_context(worker)
+        except (OSError, ValueError, TimeoutError, RuntimeError) as error:
+            raise UserError(f"{address}: {_cause(error)}") from None
+        told(f"{worker.address} works for {address}: {_offer(offered, jobs)}")
+        closed = asyncio.ensure_future(worker.finished())
+        await asyncio.wait([closed, ended], return_when=asyncio.FIRST_COMPLETED)
+        closed.cancel()
+    return ended.result() if ended.done() else ExitCode.HELD
+
+
+async def _listen(address: str, stack: contextlib.AsyncExitStack) -> str:
+    from distributed import Scheduler
+    from distributed.comm.addressing import parse_host_port, unparse_host_port
+
+    host, port = parse_host_port(address.rpartition("://")[2], 8786)
+    scheme = address.partition("://")[0] if "://" in address else "tcp"
+    scheduler = Scheduler(host=f"{scheme}://{unparse_host_port(host, port)}", dashboard_address=f"{host}:0")
+    return str((await stack.enter_async_context(scheduler)).address)
+
+
+def _on_signals(ended: asyncio.Future[ExitCode]) -> None:
+    def end(code: ExitCode) -> None:
+        if not ended.done():
+            ended.set_result(code)
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, end, ExitCode.INTERRUPTED)
+    loop.add_signal_handler(signal.SIGTERM, end, ExitCode.TERMINATED)
+
+
+def _cause(error: BaseException) -> str:
+    """Its first line; a connection that was tried until its time was over says nothing."""
+    return str(error.__cause__ or error).partition("\n")[0] or "no scheduler answers there"
+
+
+def _offer(offered: dict[str, float], jobs: int) -> str:
+    there = [name for name in offered if name not in {MEMORY, HUGE, VERSION}]
+    sizes = f"{jobs} at a time, {offered[MEMORY]:.0f} MiB, {offered[HUGE]:.0f} MiB of huge pages"
+    return ", ".join([sizes, *there])

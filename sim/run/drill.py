@@ -1,0 +1,446 @@
+"""One run: folder, ledger, node, flags."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from engine.errors import UserError
+from engine.events import Event
+from engine.incarnation import start_time_of
+from flags.inline import InlineValue, as_written
+from sim.files.faults import CRASH, FaultPoint, Place, in_words_of_place, to_json
+from sim.files.flag_values import ServedFlags
+from sim.files.scenario import Scenario
+from sim.files.steps import Outage
+from sim.node.cgroup import OVERHEAD, MemoryCgroup
+from sim.node.config import Known, NodeConfig, SandboxConfig
+from sim.node.guest_link import ZYGOTE_SOCKET
+from sim.record import events
+from sim.record.digest import digest
+from sim.record.fold import Fold
+from sim.record.folder import RunRecord, make, make_cache, point_latest_at, remove, write_record
+from sim.record.ledger import EVENTS_FILE, Entry, Follower, Ledger, drop_torn_line
+from sim.record.scenario_copy import chosen, store
+from sim.record.verdict import Verdict
+from sim.record.view import View
+from sim.rules import Panel
+from sim.rules.reality import Evidence
+from sim.run.flag_source import FlagService, check_source, open_service
+from sim.run.host import host, snapdrill_version
+from sim.run.judging import conclude, in_file, judge_invariants
+from sim.run.needs import check_limits
+from sim.run.node_link import (
+    NodeDiedError,
+    NodeLink,
+    NodeStarter,
+    end_zygote,
+    execute_node,
+    outlived,
+    raise_failures,
+    retire_ended,
+    to_its_end,
+)
+from sim.run.restart import known
+
+GRACE = 30.0
+"""Seconds that a zygote waits for a node after a crash."""
+SCENARIO_FILE = "scenario.yaml"
+
+
+class Drill:
+    """One run of a scenario's fleet, from start to teardown; teardown always runs, last made first ended.
+
+    Facts come from the ledger alone: a request's outcome is in the view, never in what a method returns.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        *,
+        runs_dir: Path,
+        seed: int | None = None,
+        only: tuple[str, ...] = (),
+        cache_dir: Path | None = None,
+        keep_cache: Callable[[str], bool] = lambda _verdict: False,
+        trace: bool = False,
+        start_node: NodeStarter = execute_node,
+    ) -> None:
+        self.scenario = scenario
+        self.seed = scenario.seed if seed is None else seed
+        self.run = secrets.token_hex(4)
+        self.only = only
+        self._runs_dir = runs_dir
+        self._cache_parent = cache_dir
+        self._keep_cache = keep_cache
+        self._trace = trace
+        self._start_node_process = start_node
+        self._fleet = contextlib.AsyncExitStack()
+        self._kept = False
+        self._fold = Fold()
+        self._fault_ids = 0
+        self._node: NodeLink | None = None
+        self._node_expected = False
+        self.entries: list[Entry] = []
+        self.panel = Panel()
+        self.run_dir = Path()
+        self._cgroup_base: int | None = None
+        self._ledger: Ledger | None = None
+
+    # -- making and ending a run
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException as error:
+            await self.tear_down()
+            if isinstance(error, OSError):
+                what = f"{error.filename}: {error.strerror}" if error.filename else error
+                raise UserError(f"the run cannot be set up: {what}") from error
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.tear_down()
+
+    async def _start(self) -> None:
+        check_source(self.scenario)
+        self.run_dir = make(self._runs_dir, self.scenario.name, self.seed, datetime.now(UTC)).absolute()
+        store(self.scenario, self.run_dir / SCENARIO_FILE)
+        self.began = time.monotonic()
+        self._ledger = Ledger(self.run_dir / EVENTS_FILE, self.began)
+        self.socket_dir = Path()
+        self.cgroup: MemoryCgroup | None = None
+        self._follower = Follower(self.run_dir / EVENTS_FILE)
+        try:
+            self.cache_dir = self._make_cache_dir()
+        except OSError:
+            remove(self.run_dir)  # nothing has begun
+            raise
+        point_latest_at(self.run_dir)
+        self._fleet.callback(self._write_last_record)
+        self._fleet.callback(self._remove_cache)
+        self._write_record(ended=False)  # by which `clean` finds it, whenever this process is killed
+        self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
+        self._fleet.callback(shutil.rmtree, self.socket_dir, ignore_errors=True)
+        check_limits(len(self._sandboxes()), self.socket_dir / ZYGOTE_SOCKET)
+        self.cgroup = MemoryCgroup.make(self.run, self.scenario.node.memory + OVERHEAD)
+        if self.cgroup is not None:
+            self._fleet.callback(self.cgroup.remove)
+        self._write_record(ended=False)
+        self.note(self._run_started())
+        self._open_flags()
+        self._fleet.push_async_callback(self._end_node)
+        await self._start_node({})
+        await self._ask("create")
+        self._cgroup_base = self.cgroup.usage() if self.cgroup else None
+        self._write_record(ended=False)
+
+    def _make_cache_dir(self) -> Path:
+        asked = Path("/dev/shm") if self.scenario.node.cache == "tmpfs" else self.run_dir  # noqa: S108 - tmpfs by name
+        return make_cache((self._cache_parent or asked).absolute(), self.run)
+
+    def _run_started(self) -> events.RunStarted:
+        fleet = [each.model_dump(mode="json") for each in self.scenario.fleet]
+        return events.RunStarted(
+            version=1,
+            snapdrill=snapdrill_version(),
+            run=self.run,
+            name=self.scenario.title,
+            seed=self.seed,
+            only=list(self.only),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            budget=self.scenario.node.memory,
+            cache=self.scenario.node.cache,
+            **self.scenario.engine.choice(),
+            drawn={"fleet": fleet} | chosen(self.scenario),
+            host={**host(), "python": platform.python_version(), "cgroup": self.cgroup is not None},
+            flag_source=self.scenario.flag_source,
+        )
+
+    def _open_flags(self) -> None:
+        self._flags: FlagService = open_service(self.scenario, self.run_dir)
+        self._fleet.callback(self._flags.close)
+        for key, value in self.scenario.flag_values.items():
+            self.note(events.FlagSet(key, as_written(value)))
+        if isinstance(self.scenario.flags, ServedFlags) and self.scenario.flags.start == "down":
+            self.note(events.OutageBegan("down", "from the start"))
+
+    def _sandboxes(self) -> list[SandboxConfig]:
+        return [
+            SandboxConfig(
+                name=each.name,
+                memory=each.memory,
+                page_size=each.page_size,
+                block_size=each.block_size,
+                template=each.template,
+                team=each.team,
+                cluster=each.cluster,
+                dirty=each.workload.dirty / 100,
+                pattern=each.workload.pattern,
+            )
+            for each in self.scenario.sandboxes()
+            if not self.only or each.name in self.only
+        ]
+
+    async def _start_node(self, sandboxes: dict[str, Known]) -> None:
+        config = NodeConfig(
+            run=self.run,
+            run_dir=str(self.run_dir),
+            builds=str(self.cache_dir),
+            socket_dir=str(self.socket_dir),
+            seed=self.seed,
+            began=self.began,
+            budget=self.scenario.node.memory,
+            grace=GRACE,
+            cgroup=str(self.cgroup.folder) if self.cgroup else None,
+            **self.scenario.engine.choice(),
+            sandboxes=self._sandboxes(),
+            tick=self.view().tick,
+            trace=self._trace,
+            known=sandboxes,
+            **self._flags.node_settings(),
+        )
+        self._node = await NodeLink.start(config, self.run_dir / "node.json", self._start_node_process)
+        self._node_expected = True
+
+    def _write_record(self, *, ended: bool) -> None:
+        started = [e.event for e in self.entries if isinstance(e.event, events.NodeStarted)]
+        last = started[-1] if started else None
+        pid = os.getpid()
+        record = RunRecord(
+            run=self.run,
+            runner_pid=pid,
+            runner_start_time=start_time_of(pid) or 0,
+            node_pid=last.pid if last else None,
+            node_start_time=last.start_time if last else None,
+            zygote_pid=last.zygote_pid if last else None,
+            zygote_start_time=last.zygote_start_time if last else None,
+            cache_dir=str(self.cache_dir),
+            socket_dir=str(self.socket_dir),
+            cgroup=str(self.cgroup.folder) if self.cgroup else None,
+            ended=ended,
+        )
+        write_record(self.run_dir, record)
+
+    def _write_last_record(self) -> None:
+        """Where a process is left the run has not ended: `snapdrill clean` may end it once this one is gone."""
+        self._write_record(ended=not outlived(self.run))
+
+    async def _end_node(self) -> None:
+        """The node ends its guests and zygote when we close; after a crash the zygote obeys us directly."""
+        try:
+            if self._node is not None:
+                await self._node.reap()
+        finally:
+            await asyncio.to_thread(end_zygote, self.socket_dir)
+            retire_ended(self.evidence().condemned)
+
+    async def tear_down(self) -> None:
+        """End every process and remove what was made; harmless when done already.
+
+        A cancellation meanwhile takes effect when it is done.
+        """
+        await to_its_end(self._fleet.aclose())
+        if self._ledger is not None:
+            self._ledger.close()
+
+    async def finish(self, expectations: Callable[[View], list[events.Judged]] = lambda _view: []) -> View:
+        """Judge everything, with the fleet alive and then after teardown, and write the verdict; the final view."""
+        if not self.is_down():
+            await self.observe()
+        whole = not self.only
+        expected = expectations(self.view())
+        so_far, _ = conclude(
+            self.scenario,
+            [*judge_invariants(self.scenario, self.panel, whole_fleet=whole), *expected],
+            whole_fleet=whole,
+        )
+        self._kept = self._keep_cache(so_far)
+        cgroup_peak = self.cgroup.peak() if self.cgroup else None
+        await to_its_end(self._fleet.aclose())
+        await asyncio.to_thread(self.panel.conclude, self.evidence())
+        raise_failures(self.entries)
+        everything = [*judge_invariants(self.scenario, self.panel, whole_fleet=whole), *expected]
+        verdict, canaries = conclude(self.scenario, everything, whole_fleet=whole)
+        for each in [*everything, *canaries]:
+            self.note(each)
+        view = self.view()
+        ended = events.RunEnded(
+            verdict=verdict,
+            exit_code=Verdict(verdict).exit_code,
+            counts=view.counts,
+            digest=digest(self.entries) if self.scenario.claims_digest else None,
+            peak_memory=view.memory.peak,
+            cgroup_peak=cgroup_peak,
+            cgroup_base=self._cgroup_base,
+            peak_with_page_cache=view.memory.peak_with_page_cache,
+        )
+        self.note(ended)
+        await self.tear_down()
+        return self.view()
+
+    def _remove_cache(self) -> None:
+        if not self._kept:
+            shutil.rmtree(self.cache_dir, ignore_errors=True)
+
+    def is_down(self) -> bool:
+        """True between a crash of the node and its restart."""
+        return not self._node_expected
+
+    # -- what is known
+
+    def view(self) -> View:
+        """Everything the ledger says up to now, folded."""
+        new = list(self._follower.new_entries())
+        self.entries += new
+        self._fold.apply(new)
+        return self._fold.view()
+
+    def evidence(self) -> Evidence:
+        """What the checkers look at."""
+        view = self.view()
+        return Evidence(
+            self.run, self.seed, self.run_dir, self.cache_dir, self.socket_dir, self.entries, view, self._kept
+        )
+
+    async def observe(self) -> None:
+        """Have every checker look at reality now, while the fleet lives; what it finds gets this step's place."""
+        evidence = self.evidence()
+        await asyncio.to_thread(self.panel.observe, evidence)
+        if evidence.view.step is not None:
+            for found in self.panel.violations():
+                for key, value in in_file(evidence.view.step).items():
+                    found.setdefault(key, value)
+
+    # -- what may be asked
+
+    async def _ask(self, op: str, *, within: float | None = None, **args: Any) -> None:
+        if self._node is None:
+            raise NodeDiedError("the node is down")
+        try:
+            async with asyncio.timeout(within):
+                await self._node.ask(op, **args)
+        except NodeDiedError:
+            self._tell_of_crash()
+            raise
+        finally:
+            self.view()
+
+    async def tick(self, count: int = 1) -> None:
+        """Every running guest works."""
+        await self._ask("tick", count=count)
+
+    async def pause(
+        self, names: Sequence[str], *, concurrency: int = 4, until: str = "settled", deadline: float = 60.0
+    ) -> None:
+        """Pause; raises TimeoutError after `deadline` seconds, NodeDiedError where an armed crash fired."""
+        how = {"concurrency": concurrency, "settled": until == "settled"}
+        await self._observed(self._ask("pause", within=deadline, names=list(names), **how))
+
+    async def checkpoint(self, names: Sequence[str], *, deadline: float = 60.0) -> None:
+        """Checkpoint; the same guests go on."""
+        await self._observed(self._ask("checkpoint", within=deadline, names=list(names)))
+
+    async def resume(self, names: Sequence[str], *, deadline: float = 60.0) -> None:
+        """Resume; a refusal is in the view."""
+        await self._observed(self._ask("resume", within=deadline, names=list(names)))
+
+    async def kill(self, names: Sequence[str]) -> None:
+        """End sandboxes for good."""
+        await self._observed(self._ask("kill", names=list(names)))
+
+    async def _observed(self, act: Awaitable[None]) -> None:
+        await act
+        await self.observe()
+
+    async def set_flag(self, key: str, value: InlineValue, *, by: str = "scenario") -> None:
+        """Returns when the change is effective, or at once in an outage; raises TimeoutError where it never is."""
+        began = time.monotonic()
+        try:
+            effective = await self._flags.set(key, value, self._ask)
+        except TimeoutError:
+            self.note(events.FlagSet(key, as_written(value), effective=False, by=by))
+            raise
+        took_ms = round((time.monotonic() - began) * 1e3, 3) if effective else None
+        self.note(events.FlagSet(key, as_written(value), effective, took_ms, by))
+
+    async def outage(self, outage: Outage) -> None:
+        """Break the flag source, or end what breaks it; raises TimeoutError where the node does not recover."""
+        if outage.fault == "recover":
+            await self._flags.recover(self._ask)
+            self.note(events.OutageEnded())
+            return
+        self.note(events.OutageBegan(outage.fault, outage.detail))
+        await self._flags.fail(outage, self._ask)
+
+    async def inject(
+        self,
+        fault: FaultPoint,
+        error: str | None,
+        at: Place,
+        sandboxes: str,
+        count: int | None = None,
+        *,
+        nth: int | None = None,
+        by_kernel: bool = False,
+    ) -> int:
+        """Arm a fault, `error` as `Fault.error`, or None for SIGKILL of the node. Gives its id."""
+        self._fault_ids += 1
+        number, error = self._fault_ids, error or CRASH
+        self.note(events.FaultArmed(number, fault, error, in_words_of_place(fault, at, nth), sandboxes, by_kernel))
+        what = {"fault_id": number, "point": fault, "error": error, "at": to_json(at), "sandboxes": sandboxes}
+        await self._ask("arm", **what, count=count, nth=nth, by_kernel=by_kernel)
+        return number
+
+    async def clear(self) -> None:
+        """Disarm every fault."""
+        await self._ask("clear")
+        self.note(events.FaultsCleared())
+
+    async def pace(self, sandboxes: str, *, factor: float = 1.0, held: bool = False, steps: int = 0) -> None:
+        """Slow copies down, hold them at chunk boundaries, let `steps` pass; a name or a glob."""
+        await self._ask("pace", sandboxes=sandboxes, factor=factor, held=held, steps=steps)
+
+    async def crash(self) -> None:
+        """SIGKILL the node now."""
+        if self._node is not None:
+            await self._node.kill()
+            self._tell_of_crash()
+
+    def _tell_of_crash(self) -> None:
+        if self._node_expected and self._node is not None:
+            self._node_expected = False
+            drop_torn_line(self.run_dir / EVENTS_FILE)
+            self.note(events.NodeCrashed(self._node.process.pid))
+            self.view()
+
+    async def restart(self) -> None:
+        """Start the node again; it recovers what the crash left."""
+        if self._node is not None:
+            await self._node.kill()
+            self._tell_of_crash()
+        if self.view().faults:
+            self.note(events.FaultsCleared())
+        await self._start_node({name: known(each, self.entries) for name, each in self.view().sandboxes.items()})
+        await self._ask("recover")
+        self._write_record(ended=False)
+        await self.observe()
+
+    def note(self, event: Event) -> None:
+        """Append a fact of the runner's own."""
+        if self._ledger is not None:
+            self._ledger.append(event)

@@ -1,0 +1,192 @@
+"""The runner's side of a run's flags: it holds what the node's client is fed from, changes it, and makes it fail."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from engine.errors import UserError
+from flags.inline import InlineValue, flag_from
+from sim.files.flag_values import ServedFlags
+from sim.files.scenario import Scenario
+from sim.files.steps import Outage
+
+if TYPE_CHECKING:  # it imports the LaunchDarkly SDK, which takes a while
+    from flags.relay import Relay
+
+FLAG_FILE = "flags.json"
+EFFECTIVE_SECONDS = 35.0
+"""How long a change may take to reach the node: after an outage of a minute the SDK waits up to 30 s to reconnect."""
+_BEATS_PER_LEASE = 8
+_LASTING = frozenset({"down", "freeze", "refuse", "flap"})
+"""Outages in which a change cannot be waited for."""
+
+
+class Ask(Protocol):
+    """Has the node do something, and returns when it is done."""
+
+    def __call__(self, op: str, **args: Any) -> Awaitable[None]: ...
+
+
+class FlagService(Protocol):
+    """What serves the flags of one run."""
+
+    def node_settings(self) -> dict[str, Any]:
+        """Where a node that starts now has its flags from: fields of a NodeConfig."""
+
+    async def set(self, key: str, value: InlineValue, ask: Ask) -> bool:
+        """Change a flag; False where the change is kept from the node. TimeoutError where it does not come."""
+
+    async def fail(self, outage: Outage, ask: Ask) -> None: ...
+    async def recover(self, ask: Ask) -> None:
+        """End every fault, and wait until the node has every flag."""
+
+    def close(self) -> None: ...
+
+
+def check_source(scenario: Scenario) -> None:
+    """UserError where the scenario's flags cannot be had at all: nothing needs to be started to know."""
+    if scenario.flag_source == "launchdarkly":
+        from flags.streaming import SDK_KEY
+
+        if not os.environ.get(SDK_KEY, "").strip():
+            raise UserError(f"{scenario.path}: error: source: launchdarkly needs an SDK key; set {SDK_KEY}")
+
+
+def open_service(scenario: Scenario, run_dir: Path) -> FlagService:
+    """Start what the scenario's `flags` name."""
+    check_source(scenario)
+    if scenario.flag_file is not None:
+        return _FileService(scenario.flag_file, run_dir / FLAG_FILE)
+    if isinstance(scenario.flags, ServedFlags) and scenario.flags.source == "relay":
+        return _RelayService(scenario.flags)
+    lease = scenario.flags.lease if isinstance(scenario.flags, ServedFlags) else None
+    return _NodeService(scenario, lease)
+
+
+class _NodeService:
+    """Inline values, which the node itself holds, or LaunchDarkly's own flags, which are not ours to break."""
+
+    def __init__(self, scenario: Scenario, lease: float | None) -> None:
+        self._launchdarkly = scenario.flag_source == "launchdarkly"
+        self._lease = lease
+        self._flags = {key: flag_from(key, value) for key, value in scenario.flag_values.items()}
+
+    def node_settings(self) -> dict[str, Any]:
+        return {"inline_flags": self._flags, "launchdarkly": self._launchdarkly, "lease": self._lease}
+
+    async def set(self, key: str, value: InlineValue, ask: Ask) -> bool:
+        flag = flag_from(key, value)
+        if self._launchdarkly:
+            raise UserError("LaunchDarkly's own flags are not changed from here; use source: relay")
+        await ask("flag", flag=flag)
+        self._flags[key] = flag
+        return True
+
+    async def fail(self, outage: Outage, ask: Ask) -> None:
+        raise UserError(f"inline flags cannot {outage.fault}; use source: relay")
+
+    async def recover(self, ask: Ask) -> None:
+        raise UserError("inline flags have no outage; use source: relay")
+
+    def close(self) -> None:
+        """There is nothing here to end."""
+
+
+class _FileService:
+    """A copy of the flag file, in the run folder; a torn one is what a write in place leaves when it is cut off."""
+
+    def __init__(self, given: Path, copy: Path) -> None:
+        self._copy = copy
+        self._whole: bytes | None = None
+        shutil.copyfile(given, copy)
+
+    def node_settings(self) -> dict[str, Any]:
+        return {"flag_file": str(self._copy)}
+
+    async def set(self, key: str, value: InlineValue, ask: Ask) -> bool:
+        if self._whole is not None:
+            raise UserError("the flag file is torn; put `outage: {fault: recover}` before this change")
+        await ask("flag", flag=flag_from(key, value))
+        return True
+
+    async def fail(self, outage: Outage, ask: Ask) -> None:
+        whole = self._whole or self._copy.read_bytes()
+        self._whole = whole
+        self._copy.write_bytes(whole[: int(len(whole) * outage.keep / 100)])
+        await ask("refresh_flags")
+
+    async def recover(self, ask: Ask) -> None:
+        if self._whole is not None:
+            whole, self._whole = self._whole, None
+            self._copy.write_bytes(whole)
+        await ask("refresh_flags")
+
+    def close(self) -> None:
+        """It stays in the run folder."""
+
+
+class _RelayService:
+    """A flag service on this machine that outlives the node; it can be broken in every way that `Outage` names."""
+
+    def __init__(self, flags: ServedFlags) -> None:
+        from flags.relay import Relay, beat
+
+        self._lease = flags.lease
+        self._relay = Relay({})
+        if flags.start == "down":
+            self._relay.down()
+        self._lasting = flags.start == "down"
+        self._versions: dict[str, int | None] = {
+            key: self._relay.set(flag_from(key, value)) for key, value in flags.values.items()
+        }
+        if flags.lease is not None:
+            beat(self._relay, flags.lease / _BEATS_PER_LEASE)
+
+    def node_settings(self) -> dict[str, Any]:
+        return {"relay": self._relay.uri, "lease": self._lease}
+
+    async def set(self, key: str, value: InlineValue, ask: Ask) -> bool:
+        self._versions[key] = self._relay.set(flag_from(key, value))
+        return await self._reached([key], ask)
+
+    async def fail(self, outage: Outage, ask: Ask) -> None:
+        self._lasting = self._lasting or outage.fault in _LASTING
+        await asyncio.to_thread(_break, self._relay, outage)
+        if outage.flag is not None:
+            self._versions[outage.flag] = None
+            await self._reached([outage.flag], ask)
+
+    async def recover(self, ask: Ask) -> None:
+        await asyncio.to_thread(self._relay.recover)
+        self._lasting = False
+        await self._reached(list(self._versions), ask)
+
+    async def _reached(self, keys: list[str], ask: Ask) -> bool:
+        if self._lasting:
+            return False
+        versions = {key: self._versions[key] for key in keys}
+        async with asyncio.timeout(EFFECTIVE_SECONDS):
+            await ask("await_flags", versions=versions, seconds=EFFECTIVE_SECONDS)
+        return True
+
+    def close(self) -> None:
+        self._relay.stop()
+
+
+def _break(relay: Relay, outage: Outage) -> None:
+    acts: Mapping[str, Callable[[], object]] = {
+        "down": relay.down,
+        "drop": relay.drop,
+        "freeze": relay.freeze,
+        "refuse": lambda: relay.refuse(outage.status),
+        "slow": lambda: relay.slow(outage.delay),
+        "malformed": relay.malformed,
+        "flap": lambda: relay.flap(outage.every),
+        "delete": lambda: relay.delete(outage.flag or ""),
+    }
+    acts[outage.fault]()

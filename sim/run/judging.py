@@ -1,0 +1,266 @@
+"""What a scenario expects, judged on the folded view; and the verdict that follows from everything judged."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flags.catalog import PUNCH
+from flags.inline import Rollout
+from sim.files.expectations import IN_BYTES, InvariantExpectation, MetricExpectation, PauseFilter, ViolationExpectation
+from sim.files.lifecycle import State
+from sim.files.scenario import Scenario
+from sim.files.steps import FlagStep, StateExpectation, Where
+from sim.files.units import format_size
+from sim.files.yaml import Origin
+from sim.record import events
+from sim.record.ledger import Entry
+from sim.record.verdict import Verdict
+from sim.record.view import PauseView, SandboxView, View
+from sim.rules import Panel
+
+HELD, VIOLATED, INCONCLUSIVE = Verdict.HELD.value, Verdict.VIOLATED.value, Verdict.INCONCLUSIVE.value
+Place = Origin | tuple[int, int]
+TIME_LIMIT = "time-limit"
+
+
+def judged(subject: str, verdict: str, checked: int, place: Place, reasons: Iterable[dict[str, Any]]) -> events.Judged:
+    """One judgement whose violations carry the place in the scenario file, or in one that it extends."""
+    where = in_file(Origin(*place))
+    return events.Judged(subject, verdict, checked, [{**where, **each} for each in reasons])
+
+
+def in_file(place: Origin | events.StepStarted) -> dict[str, Any]:
+    """A place as a violation carries it."""
+    return {"line": place.line, "column": place.column} | ({"file": place.file} if place.file else {})
+
+
+def judge_state(expected: StateExpectation, view: View, place: Place, *, whole_fleet: bool) -> events.Judged:
+    """Every match in one of the states, and as many in each as `counts` says (where the whole fleet was run)."""
+    matching = [s for s in view.sandboxes.values() if _matches(s, expected.sandboxes, expected.where)]
+    subject = f"state:{expected.sandboxes}{_filter(expected.where)}"
+    if not matching:
+        if expected.allow_empty or not whole_fleet:
+            return judged(subject, HELD, 0, place, [])
+        reason = {"sandbox": expected.sandboxes, "reason": f"no sandbox matches{_filter(expected.where)}"}
+        return judged(subject, INCONCLUSIVE, 0, place, [reason])
+    wrong = [
+        {"sandbox": s.name, "reason": f"it is {s.state}, not {' or '.join(expected.state)}: {s.reason}"}
+        for s in matching
+        if expected.state is not None and s.state not in expected.state
+    ]
+    for state, comparison in (expected.counts or {}).items():
+        count = sum(s.state == state for s in matching)
+        if whole_fleet and not comparison.holds(count):
+            wrong.append({"sandbox": expected.sandboxes, "reason": f"{count} are {state}, expected {comparison}"})
+    return judged(subject, VIOLATED if wrong else HELD, len(matching), place, wrong)
+
+
+def _matches(sandbox: SandboxView, glob: str, where: Where | None) -> bool:
+    punched = bool(sandbox.pause and sandbox.pause.punched_bytes)
+    return fnmatch.fnmatchcase(sandbox.name, glob) and (where is None or where.punched is punched)
+
+
+def _filter(where: Where | None) -> str:
+    return "" if where is None else f" that {'punched' if where.punched else 'did not punch'}"
+
+
+def judge_metric(expected: MetricExpectation, view: View, place: Place, *, whole_fleet: bool) -> events.Judged:
+    """The metric of every pause that passes the filter lies within the bounds."""
+    counted = view.pauses if expected.metric == "pauses" else view.measured
+    pauses = [each for each in counted if each.settled_at is not None and _passes(each, expected.where)]
+    subject = f"metric:{expected.metric}"
+    if expected.metric == "pauses":
+        if not whole_fleet:
+            return judged(subject, HELD, 0, place, [])
+        wrong = _outside(expected, len(pauses), "*", None)
+        return judged(subject, VIOLATED if wrong else HELD, 1, place, wrong)
+    if expected.metric == "punched_after_kill":
+        return judge_kill_switch(expected, pauses, view, place, whole_fleet=whole_fleet)
+    measured = [(each, getattr(each, expected.metric)) for each in pauses]
+    known = [(each, value) for each, value in measured if value is not None]
+    if not known:
+        empty = expected.allow_empty or not whole_fleet
+        reason = {"sandbox": expected.where.sandboxes, "reason": f"no pause with a {expected.metric} passes the filter"}
+        return judged(subject, HELD if empty else INCONCLUSIVE, 0, place, [] if empty else [reason])
+    wrong = [found for each, value in known for found in _outside(expected, value, each.sandbox, each.id)]
+    return judged(subject, VIOLATED if wrong else HELD, len(known), place, wrong)
+
+
+def judge_kill_switch(
+    expected: MetricExpectation, pauses: Sequence[PauseView], view: View, place: Place, *, whole_fleet: bool
+) -> events.Judged:
+    """How many of these pauses punched although they were decided after the kill switch had had its time."""
+    late = [(each, age) for each in pauses if (age := _since_kill(each, view)) is not None and age > expected.within]
+    subject = f"metric:{expected.metric}"
+    if not late:
+        empty = expected.allow_empty or not whole_fleet
+        killed = any(not each.on for each in view.switches)
+        why = f"no pause was decided later than {expected.within:g} s after the kill switch"
+        reason = {"sandbox": expected.where.sandboxes, "reason": why if killed else "no kill switch was thrown"}
+        return judged(subject, HELD if empty else INCONCLUSIVE, 0, place, [] if empty else [reason])
+    punched = [(each, age) for each, age in late if each.punch and each.punched_bytes]
+    wrong = _outside(expected, len(punched), "*", None)
+    if expected.max is not None and len(punched) > expected.max:
+        wrong = [
+            {
+                "sandbox": each.sandbox,
+                "pause": each.id,
+                "reason": f"it punched, decided {age:.3f} s after the kill switch; {expected.within:g} s are allowed",
+            }
+            for each, age in punched
+        ]
+    return judged(subject, VIOLATED if wrong else HELD, len(late), place, wrong)
+
+
+def _since_kill(pause: PauseView, view: View) -> float | None:
+    """Seconds from the kill switch that was in force when this pause was decided; None where none was."""
+    before = [each for each in view.switches if each.t <= pause.began]
+    return pause.began - before[-1].t if before and not before[-1].on else None
+
+
+def _passes(pause: PauseView, where: PauseFilter) -> bool:
+    return (
+        fnmatch.fnmatchcase(pause.sandbox, where.sandboxes)
+        and where.punch in {None, pause.punch}
+        and where.path in {None, pause.path}
+        and where.outcome in {None, pause.outcome}
+    )
+
+
+def _outside(expected: MetricExpectation, value: float, sandbox: str, pause: str | None) -> list[dict[str, Any]]:
+    found: dict[str, Any] = {"sandbox": sandbox} | ({"pause": pause} if pause else {})
+    if expected.min is not None and value < expected.min:
+        return [found | {"reason": f"{_figure(expected, value)}, less than {_words(expected, expected.min)}"}]
+    if expected.max is not None and value > expected.max:
+        return [found | {"reason": f"{_figure(expected, value)}, more than {_words(expected, expected.max)}"}]
+    return []
+
+
+def _figure(expected: MetricExpectation, value: float) -> str:
+    return f"{expected.metric} is {_words(expected, value)}"
+
+
+def _words(expected: MetricExpectation, value: float) -> str:
+    return format_size(int(value)) if expected.metric in IN_BYTES else f"{value:g}"
+
+
+def judge_expectations(
+    scenario: Scenario, view: View, *, whole_fleet: bool, settled: Mapping[int, events.Judged] | None = None
+) -> list[events.Judged]:
+    """The scenario's `expect` list but for invariants and canaries; `settled` has what is judged already, by index."""
+    found = []
+    for index, expected in enumerate(scenario.expect):
+        place = scenario.origin(("expect", index))
+        if not isinstance(expected, MetricExpectation | StateExpectation):
+            continue
+        if settled and index in settled:
+            found.append(settled[index])
+        elif isinstance(expected, MetricExpectation):
+            found.append(judge_metric(expected, view, place, whole_fleet=whole_fleet))
+        else:
+            found.append(judge_state(expected, view, place, whole_fleet=whole_fleet))
+    return found
+
+
+def cut_short(found: events.Judged) -> events.Judged:
+    """What a run that was cut off did not come to is no violation; a bound that one pause has broken is."""
+    if found.verdict != VIOLATED or any("pause" in each for each in found.violations):
+        return found
+    reasons = [{**each, "reason": f"{each['reason']}; the run was cut off before its end"} for each in found.violations]
+    return events.Judged(found.subject, INCONCLUSIVE, found.checked, reasons)
+
+
+def judge_invariants(scenario: Scenario, panel: Panel, *, whole_fleet: bool = True) -> list[events.Judged]:
+    """Every invariant; one that is listed by name must have been exercised (where the whole fleet was run)."""
+    listed = {
+        expected.invariant: scenario.origin(("expect", index))
+        for index, expected in enumerate(scenario.expect)
+        if isinstance(expected, InvariantExpectation)
+    }
+    found = []
+    for checker in panel.checkers:
+        verdict = VIOLATED if checker.violations else HELD
+        violations = list(checker.violations)
+        if whole_fleet and checker.name in listed and checker.checked == 0 and not violations:
+            verdict = INCONCLUSIVE
+            violations = [{"sandbox": "*", "reason": "nothing exercised it", **in_file(listed[checker.name])}]
+        found.append(events.Judged(f"invariant:{checker.name}", verdict, checker.checked, violations))
+    return found
+
+
+def unfired_faults(view: View, places: dict[int, Place]) -> list[events.Judged]:
+    """An armed fault that never fired proves nothing."""
+    return [
+        judged(
+            f"fault:{fault.fault}",
+            INCONCLUSIVE,
+            0,
+            places[fault.fault_id],
+            [{"sandbox": fault.sandboxes, "reason": f"armed at {fault.at}, it never fired"}],
+        )
+        for fault in view.faults
+        if fault.fired == 0 and fault.fault_id in places
+    ]
+
+
+def rollouts_without_effect(scenario: Scenario, entries: Iterable[Entry], view: View) -> list[events.Judged]:
+    """A weight above 0 that punched nobody proves nothing."""
+    weights = [
+        each.event.value for each in entries if isinstance(each.event, events.FlagSet) and each.event.flag == PUNCH
+    ]
+    weighted = any(isinstance(value, dict) and value.get("rollout") not in {None, "0%"} for value in weights)
+    if not weighted or not view.pauses or any(each.punch for each in view.pauses):
+        return []
+    reason = {"sandbox": "*", "reason": "a rollout above 0% chose no sandbox that was paused: nobody was punched"}
+    return [judged(f"rollout:{PUNCH}", INCONCLUSIVE, 0, _first_weight(scenario), [reason])]
+
+
+def _first_weight(scenario: Scenario) -> Origin:
+    """Where the first rollout above 0 % is written."""
+    written = [(("flags", PUNCH), scenario.flag_values.get(PUNCH))] + [
+        (("steps", index, "flag", PUNCH), step.values.get(PUNCH))
+        for index, step in enumerate(scenario.steps)
+        if isinstance(step, FlagStep)
+    ]
+    places = [path for path, value in written if isinstance(value, Rollout) and value.percent > 0]
+    return scenario.origin(places[0] if places else ("flags",))
+
+
+def conclude(
+    scenario: Scenario, everything: Sequence[events.Judged], *, whole_fleet: bool = True
+) -> tuple[str, list[events.Judged]]:
+    """The verdict, and a judgement for each canary: a violation that was expected must have been caught.
+
+    Of a part of the fleet, or of a run that was cut off, it may not have been: what was not caught is inconclusive.
+    """
+    whole = whole_fleet and all(each.subject != TIME_LIMIT for each in everything)
+    caught: set[str] = set()
+    canaries = []
+    for index, expected in enumerate(scenario.expect):
+        if not isinstance(expected, ViolationExpectation):
+            continue
+        subject = expected.subject
+        sang = any(each.subject == subject and each.verdict == VIOLATED for each in everything)
+        caught |= {subject} if sang else set()
+        reasons = [] if sang else [{"sandbox": "*", "reason": f"{subject} was expected to be violated and was not"}]
+        place = scenario.origin(("expect", index))
+        silent = VIOLATED if whole else INCONCLUSIVE
+        canaries.append(judged(f"verdict:violated:{subject}", HELD if sang else silent, 1, place, reasons))
+    verdicts = {
+        each.verdict for each in [*everything, *canaries] if each.verdict != VIOLATED or each.subject not in caught
+    }
+    worst = next((each for each in (VIOLATED, INCONCLUSIVE) if each in verdicts), HELD)
+    return worst, canaries
+
+
+def selected(view: View, sandboxes: str, state: str | None, punched: bool | None) -> list[str]:
+    """Names that a selection means, in the fleet's order."""
+    return [
+        each.name
+        for each in view.sandboxes.values()
+        if fnmatch.fnmatchcase(each.name, sandboxes)
+        and (each.state == state if state is not None else each.state not in {State.DISCARDED, State.KILLED})
+        and (punched is None or bool(each.pause and each.pause.punched_bytes) is punched)
+    ]

@@ -1,0 +1,83 @@
+"""What a scenario needs of its host, known before anything starts."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+from engine.errors import UserError
+from engine.ranges import SPAN
+from sim.files.scenario import Scenario
+from sim.files.steps import Inject
+from sim.files.units import HUGE_PAGE, format_size
+from sim.report.words import plural
+
+_FDS, _FDS_PER_GUEST = 64, 6  # of a node: its own, and a guest's while it is paused
+_LONGEST_SOCKET = 107  # bytes, unix(7)
+_HUGE_FREE = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
+
+
+def needed_memory(scenario: Scenario) -> int:
+    """Bytes at most: every guest, and every copy that may be in memory beside them; the node's budget caps it."""
+    guests = sum(each.memory for each in scenario.sandboxes())
+    return min(scenario.node.memory, 2 * guests)
+
+
+def planned_work(scenario: Scenario) -> str:
+    """Sandboxes, chunks and memory, in words."""
+    sandboxes = scenario.sandboxes()
+    chunks = sum(-(-each.memory // max(SPAN, each.page_size, each.block_size)) for each in sandboxes)
+    guests = format_size(sum(each.memory for each in sandboxes))
+    most = format_size(needed_memory(scenario))
+    fleet, work = plural(len(sandboxes), "sandbox", "sandboxes"), plural(chunks, "chunk")
+    return f"{fleet}, {guests} of guest memory in up to {work}; at most {most} in all"
+
+
+def missing(scenario: Scenario) -> str | None:
+    """Why this host cannot run it; None where it can."""
+    need, free = needed_memory(scenario), free_memory()
+    if need > free:
+        return f"it needs {format_size(need)} of memory and {free >> 20} MiB are available"
+    huge = sum(each.memory // HUGE_PAGE for each in scenario.sandboxes() if each.page_size == HUGE_PAGE)
+    if huge > _free_huge_pages():
+        return f"it needs {huge} free huge pages of 2 MiB and the pool has {_free_huge_pages()}; see snapdrill doctor"
+    if "root" in scenario.requires and os.geteuid() != 0:
+        return "it requires root"
+    return _unmet(scenario)
+
+
+def _unmet(scenario: Scenario) -> str | None:
+    from sim.run.host import host
+
+    wanted = [each for each in scenario.requires if each != "root"]
+    offered = host() if wanted or _by_kernel(scenario) else {}
+    if _by_kernel(scenario) and not offered["call_filter"]:
+        return "its faults by: kernel need a seccomp filter on one thread; see snapdrill doctor"
+    unmet = [each for each in wanted if not offered.get(each)]
+    return f"it requires {', '.join(unmet)}; see snapdrill doctor" if unmet else None
+
+
+def _by_kernel(scenario: Scenario) -> bool:
+    return any(isinstance(step, Inject) and step.by == "kernel" for step in scenario.steps)
+
+
+def _free_huge_pages() -> int:
+    return int(_HUGE_FREE.read_text()) if _HUGE_FREE.exists() else 0
+
+
+def free_memory() -> int:
+    """Bytes that the host has to spare."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+def check_limits(sandboxes: int, socket: Path) -> None:
+    """Raise UserError for what would stop a node that has begun already."""
+    need, (_, limit) = _FDS + _FDS_PER_GUEST * sandboxes, resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < need:
+        raise UserError(f"{sandboxes} guests need {need} open files and the hard limit is {limit}: raise ulimit -Hn")
+    if len(os.fsencode(socket)) > _LONGEST_SOCKET:
+        raise UserError(f"{socket} is too long a name for a socket: set TMPDIR to a shorter folder")

@@ -1,0 +1,220 @@
+"""The runner's connection to its node process: start it, ask it, notice its death, end what outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Any
+
+from engine.errors import CondemnedError
+from engine.incarnation import CondemnedRecords
+from sim.node.config import NodeConfig
+from sim.node.guest_link import ZYGOTE_SOCKET, ZygoteLink, open_zygote
+from sim.record import events
+from sim.record.ledger import Entry
+from sim.record.leftovers import processes_of
+from sim.record.run_id import RUN_VARIABLE
+
+_LONGEST_LINE = 4 << 20
+_DYING = 2.0  # seconds that a killed process may take to go
+
+
+class NodeDiedError(Exception):
+    """The node's connection closed while something was asked of it."""
+
+
+class NodeFailedError(Exception):
+    """The node could not do what was asked: a defect; its traceback is in the run folder's node.log."""
+
+
+class NodeProcess:
+    """A node's process. Its pidfd is closed with the object's `close`, and is what says that it died."""
+
+    def __init__(self, pid: int, pidfd: int, reap: Callable[[], object] = lambda: None) -> None:
+        """`reap` is called once it is dead, where that is ours to do."""
+        self.pid = pid
+        self._pidfd = pidfd
+        self._reap = reap
+
+    def kill(self) -> None:
+        """SIGKILL; harmless when it is dead."""
+        with contextlib.suppress(ProcessLookupError):
+            if self._pidfd >= 0:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    async def wait(self, deadline: float | None = None) -> bool:
+        """True when it is dead, False where it still lives after `deadline` seconds. Harmless when it is closed."""
+        if self._pidfd < 0:
+            return True
+        died, loop = asyncio.Event(), asyncio.get_running_loop()
+        loop.add_reader(self._pidfd, died.set)
+        try:
+            async with asyncio.timeout(deadline):
+                await died.wait()
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(self._pidfd)
+        self._reap()
+        os.close(self._pidfd)
+        self._pidfd = -1
+        return True
+
+
+NodeStarter = Callable[[NodeConfig, Path, int], NodeProcess]
+"""Starts a node on a config that is in a file, and gives it a copy of the fd that it obeys; raises OSError."""
+
+
+def execute_node(config: NodeConfig, config_file: Path, fd: int) -> NodeProcess:
+    """A node in an interpreter of its own (NodeStarter).
+
+    In a session of its own: what a terminal sends (interrupt, hang-up, stop) is the runner's to handle.
+    """
+    with config.log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sim.node.process", str(fd), str(config_file)],
+            pass_fds=[fd],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, RUN_VARIABLE: config.run},
+            start_new_session=True,
+        )
+    return NodeProcess(process.pid, os.pidfd_open(process.pid), process.wait)
+
+
+class NodeLink:
+    """One node process and the requests in flight to it."""
+
+    def __init__(
+        self, process: NodeProcess, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, log: Path
+    ) -> None:
+        self.process = process
+        self._log = log
+        self._reader = reader
+        self._writer = writer
+        self._pending: dict[int, asyncio.Future[None]] = {}
+        self._next = 0
+        self.died = asyncio.Event()
+        self._reading = asyncio.ensure_future(self._read())
+
+    @classmethod
+    async def start(cls, config: NodeConfig, config_file: Path, start: NodeStarter = execute_node) -> NodeLink:
+        """Start a node on `config`; everything it prints goes to node.log in the run folder."""
+        config.write(config_file)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_LONGEST_LINE)
+            try:
+                process = start(config, config_file, theirs.fileno())
+            except OSError:
+                writer.transport.abort()
+                raise
+        # Nothing was awaited since the process began: none is ever forgotten.
+        return cls(process, reader, writer, config.log)
+
+    async def ask(self, op: str, **args: Any) -> None:
+        """Have the node do something and wait for it; raises NodeDiedError, NodeFailedError."""
+        if self.died.is_set():
+            raise self._death()
+        self._next += 1
+        number = self._next
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pending[number] = future
+        try:
+            self._writer.write(json.dumps({"id": number, "op": op, "args": args}).encode() + b"\n")
+            await future
+        finally:
+            self._pending.pop(number, None)
+
+    async def _read(self) -> None:
+        try:
+            while line := await self._reader.readline():
+                self._settle(json.loads(line))
+        except ConnectionError:
+            pass  # it died with something unread
+        finally:
+            self.died.set()
+            for future in self._pending.values():
+                if not future.done():
+                    future.set_exception(self._death())
+
+    def _death(self) -> NodeDiedError:
+        return NodeDiedError(f"the node died; what it said, if anything, is in {self._log}")
+
+    def _settle(self, reply: dict[str, Any]) -> None:
+        future = self._pending.get(reply["id"])
+        if future is None or future.done():
+            return
+        if "error" in reply:
+            future.set_exception(NodeFailedError(reply["error"]))
+        else:
+            future.set_result(None)
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait until it is reaped."""
+        self.process.kill()
+        await self.reap()
+
+    async def reap(self, deadline: float = 40.0) -> None:
+        """Close our end, which tells a living node to end, and wait for it; it is killed at the deadline."""
+        self._writer.transport.abort()  # to close would wait for a node that reads no more
+        if not await self.process.wait(deadline):
+            self.process.kill()
+            await self.process.wait()
+        await asyncio.wait([self._reading])
+        self.died.set()
+
+
+def end_zygote(socket_dir: Path) -> None:
+    """End a zygote that no node holds any more; nothing to do where there is none."""
+    with contextlib.suppress(OSError):
+        ZygoteLink(open_zygote(str(socket_dir / ZYGOTE_SOCKET))).end()
+
+
+def outlived(run: str) -> bool:
+    """True where a process of the run is left; one that was killed is given a moment to go."""
+    end = time.monotonic() + _DYING
+    while left := bool(processes_of(run)):
+        if time.monotonic() > end:
+            break
+        time.sleep(0.01)
+    return left
+
+
+def retire_ended(folder: Path) -> None:
+    """Forget the records of guests that ended where no node was there to see it."""
+    records = CondemnedRecords(folder)
+    for record in list(records.records()):
+        with contextlib.suppress(CondemnedError):
+            records.retire_gone(record)
+
+
+def raise_failures(entries: Iterable[Entry]) -> None:
+    """NodeFailedError for the first pause whose end the node could not carry out: nobody may have asked for it."""
+    for each in entries:
+        if isinstance(each.event, events.SettlingFailed):
+            raise NodeFailedError(f"what {each.pause} came to could not be carried out: {each.event.error}")
+
+
+async def to_its_end(act: Coroutine[Any, Any, None]) -> None:
+    """Cancelled any number of times, it goes on; the cancellation is raised when it is over."""
+    task = asyncio.ensure_future(act)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled

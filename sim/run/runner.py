@@ -1,0 +1,374 @@
+"""Its steps, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from engine.errors import UserError
+from sim.files.expectations import InvariantExpectation, MetricExpectation
+from sim.files.scenario import Scenario
+from sim.files.steps import (
+    Checkpoint,
+    Clear,
+    Crash,
+    Expect,
+    FlagStep,
+    Inject,
+    Kill,
+    Outage,
+    Pause,
+    Restart,
+    Resume,
+    Selection,
+    StateExpectation,
+    Step,
+    Tick,
+    Wait,
+)
+from sim.record import events
+from sim.record.folder import RunFolderFullError, is_full, names_full_disk
+from sim.record.ledger import EVENTS_FILE, Entry, LedgerError, following
+from sim.record.view import View
+from sim.report.words import plural
+from sim.rules import Panel
+from sim.run.drill import Drill
+from sim.run.judging import (
+    HELD,
+    INCONCLUSIVE,
+    TIME_LIMIT,
+    VIOLATED,
+    Place,
+    cut_short,
+    judge_expectations,
+    judge_invariants,
+    judge_metric,
+    judge_state,
+    judged,
+    rollouts_without_effect,
+    selected,
+    unfired_faults,
+)
+from sim.run.node_link import NodeDiedError, NodeFailedError, NodeStarter, execute_node
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a scenario is run; `time_limit` in seconds; `trace` tells every fault point that is passed."""
+
+    runs_dir: Path
+    seed: int | None = None
+    cache_dir: Path | None = None
+    only: tuple[str, ...] = ()
+    keep: str = "never"
+    time_limit: float = 120.0
+    events: BinaryIO | None = None
+    trace: bool = False
+    start_node: NodeStarter = execute_node
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """The final view of a run, every entry of its ledger, and where it is stored."""
+
+    view: View
+    entries: list[Entry]
+    run_dir: Path
+
+
+Progress = Callable[[str], None]
+Gate = Callable[[int, Drill], Awaitable[Sequence[Step] | None]]
+"""Asked after each step, by its 0-based index: what to do instead of all the steps that are left; None to go on."""
+
+
+async def run_scenario(
+    scenario: Scenario, options: RunOptions, progress: Progress = lambda _: None, gate: Gate | None = None
+) -> RunResult:
+    """Run it to its verdict; teardown runs whatever happens. Raises UserError for a step that cannot be taken."""
+    drill = Drill(
+        scenario,
+        runs_dir=options.runs_dir,
+        seed=options.seed,
+        only=options.only,
+        cache_dir=options.cache_dir,
+        trace=options.trace,
+        start_node=options.start_node,
+        keep_cache=lambda verdict: options.keep == "always" or (options.keep == "failed" and verdict != HELD),
+    )
+    try:
+        with following(options.events) as follow:  # outside the drill: a slow reader holds no fleet up
+            return await _run(_Runner(drill, progress, gate), follow, options.time_limit)
+    except (OSError, UserError, LedgerError) as error:
+        if names_full_disk(error):
+            raise RunFolderFullError(options.runs_dir) from error
+        raise
+
+
+async def _run(runner: _Runner, follow: Callable[[Path], None], time_limit: float) -> RunResult:
+    drill = runner.drill
+    async with drill:
+        follow(drill.run_dir / EVENTS_FILE)
+        try:
+            await runner.take_steps(time_limit)
+            view = await drill.finish(runner.conclusions)
+        except (NodeDiedError, NodeFailedError, LedgerError) as error:
+            if is_full(drill.run_dir):  # what the node wrote to the ledger is not there, or not whole
+                raise RunFolderFullError(drill.run_dir) from error
+            raise
+        return RunResult(view, drill.entries, drill.run_dir)
+
+
+@dataclass
+class _Runner:
+    """Takes the steps of one scenario and keeps what they showed."""
+
+    drill: Drill
+    progress: Progress
+    gate: Gate | None = None
+    found: list[events.Judged] = field(default_factory=list)
+    places: dict[int, Place] = field(default_factory=dict)
+    awaited: str = "the start"
+    awaited_at: Place = (1, 1)
+    settled: dict[int, events.Judged] = field(default_factory=dict)
+    cut_off: bool = False
+    crash_armed: bool = False
+
+    @property
+    def whole_fleet(self) -> bool:
+        return not self.drill.only
+
+    async def take_steps(self, time_limit: float) -> None:
+        """Every step in turn; past the time limit the run is inconclusive and says what it waited for."""
+        try:
+            async with asyncio.timeout(time_limit) as limit:
+                for index, step in enumerate(self.drill.scenario.steps):
+                    await self._take(index, step)
+                    instead = await self.gate(index, self.drill) if self.gate else None
+                    if instead is not None:
+                        for each in instead:
+                            await self._take(index, each)
+                        break
+                await self._await_expectations()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self.cut_off = True
+            reason = {
+                "sandbox": "*",
+                "reason": f"the time limit of {time_limit:g} s ended the run while it awaited {self.awaited}",
+            }
+            self.found.append(judged(TIME_LIMIT, INCONCLUSIVE, 0, self.awaited_at, [reason]))
+
+    async def _take(self, index: int, step: Step) -> None:
+        place = self.drill.scenario.origin(("steps", index))
+        self.awaited, self.awaited_at = f"step {index + 1} ({step.kind})", place
+        self.progress(f"{index + 1}/{len(self.drill.scenario.steps)} {step.kind}")
+        self.drill.note(events.StepStarted(index, step.kind, *place))
+        if self.drill.is_down() and not isinstance(step, Restart | Expect | Wait | Crash):
+            where = f"{place.file or self.drill.scenario.path}:{place.line}:{place.column}"
+            raise UserError(f"{where}: error: the node is down after a crash; put a restart step before {step.kind}")
+        try:
+            await self._do(step, place)
+        except NodeDiedError:
+            if not self.crash_armed:
+                raise
+            self.crash_armed = False
+        self.drill.note(events.StepEnded(index))
+
+    async def _do(self, step: Step, place: Place) -> None:
+        match step:
+            case Tick(ticks=ticks):
+                await self.drill.tick(ticks)
+            case Pause() | Checkpoint() | Resume() | Kill():
+                await self._act_on(step, place)
+            case FlagStep(values=values):
+                await self._reach_the_node(step, place, (self.drill.set_flag(*each) for each in values.items()))
+            case Outage():
+                await self._reach_the_node(step, place, [self.drill.outage(step)])
+            case Wait(seconds=seconds):
+                await asyncio.sleep(seconds)
+            case Expect():
+                self.found.append(await self._expect(step, place))
+            case _:
+                await self._break(step, place)
+
+    async def _expect(self, step: Expect, place: Place) -> events.Judged:
+        def look() -> events.Judged:
+            return judge_state(step, self.drill.view(), place, whole_fleet=self.whole_fleet)
+
+        within = step.eventually.within if step.eventually else 0
+        return (await await_all({0: Awaited(look, within)}, self._tick))[0]
+
+    async def _await_expectations(self) -> None:
+        """Those of the final list that may take a while."""
+        scenario = self.drill.scenario
+        awaited = awaited_at_the_end(scenario, self.drill.panel, self.drill.view, whole_fleet=self.whole_fleet)
+        if not awaited:
+            return
+        self.awaited, self.awaited_at = "its expectations", scenario.origin(("expect",))
+        self.progress("the last expectations")
+        if not self.drill.is_down():
+            await self.drill.observe()
+        self.settled = await await_all(awaited, self._tick)
+
+    async def _tick(self) -> bool:
+        """False while the node is down: nothing ticks then."""
+        if self.drill.is_down():
+            return False
+        await self.drill.tick()
+        await self.drill.observe()
+        return True
+
+    async def _reach_the_node(self, step: FlagStep | Outage, place: Place, acts: Iterable[Awaitable[None]]) -> None:
+        try:
+            for act in acts:
+                await act
+        except TimeoutError:
+            reason = "the flags as they are at their source did not reach the node in time"
+            self.found.append(judged(f"deadline:{step.kind}", VIOLATED, 1, place, [{"sandbox": "*", "reason": reason}]))
+
+    async def _break(self, step: Inject | Clear | Crash | Restart, place: Place) -> None:
+        """Faults and crashes: what is armed is judged where it is forgotten."""
+        match step:
+            case Inject():
+                by_kernel = step.by == "kernel"
+                number = await self.drill.inject(
+                    step.fault, step.error, step.at, step.sandboxes, step.count, nth=step.nth, by_kernel=by_kernel
+                )
+                self.places[number] = place
+            case Clear():
+                self._judge_faults()
+                self.crash_armed = False
+                await self.drill.clear()
+            case Crash():
+                await self._crash(step, place)
+            case Restart():
+                self._judge_faults()
+                self.crash_armed = False
+                await self.drill.restart()
+
+    async def _act_on(self, step: Pause | Checkpoint | Resume | Kill, place: Place) -> None:
+        names = self._selected(step, place)
+        if not names:
+            return
+        try:
+            match step:
+                case Pause():
+                    await self.drill.pause(
+                        names, concurrency=step.concurrency, until=step.until, deadline=step.deadline
+                    )
+                case Checkpoint():
+                    await self.drill.checkpoint(names, deadline=step.deadline)
+                case Resume():
+                    await self.drill.resume(names, deadline=step.deadline)
+                case Kill():
+                    await self.drill.kill(names)
+        except TimeoutError:
+            waiting = [
+                n
+                for n in names
+                if self.drill.view().sandboxes[n].state in {"pausing", "checkpointing", "resuming", "paused"}
+            ]
+            reason = f"the step's deadline passed while {', '.join(waiting) or 'its copies'} had not settled"
+            self.found.append(judged(f"deadline:{step.kind}", VIOLATED, 1, place, [{"sandbox": "*", "reason": reason}]))
+
+    def _selected(self, step: Selection, place: Place) -> list[str]:
+        punched = step.where.punched if step.where else None
+        names = selected(self.drill.view(), step.sandboxes, step.state, punched)
+        if not names and not step.allow_empty and self.whole_fleet:
+            reason = f"the selection {step.sandboxes!r} in state {step.state or 'any'} matched nothing"
+            found = judged("selection", INCONCLUSIVE, 0, place, [{"sandbox": step.sandboxes, "reason": reason}])
+            self.found.append(found)
+        return names
+
+    async def _crash(self, step: Crash, place: Place) -> None:
+        if step.at is None:
+            await self.drill.crash()
+            return
+        point = step.at
+        number = await self.drill.inject(point.fault, None, point.place, step.sandboxes, 1, nth=point.nth)
+        self.places[number] = place
+        self.crash_armed = True
+
+    def _judge_faults(self) -> None:
+        """Called where armed faults are forgotten; under --only most are armed on others."""
+        if self.whole_fleet:
+            self.found += unfired_faults(self.drill.view(), self.places)
+
+    def conclusions(self, view: View) -> list[events.Judged]:
+        """Everything the scenario expects, judged at the end."""
+        self._judge_faults()
+        if self.whole_fleet:
+            self.found += rollouts_without_effect(self.drill.scenario, self.drill.entries, view)
+        scenario, settled = self.drill.scenario, self.settled
+        expected = judge_expectations(scenario, view, whole_fleet=self.whole_fleet, settled=settled)
+        return [*self.found, *(map(cut_short, expected) if self.cut_off else expected)]
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """Something that must hold once within so many ticks."""
+
+    look: Callable[[], events.Judged]
+    within: int
+
+
+async def await_all(awaited: Mapping[int, Awaited], tick: Callable[[], Awaitable[bool]]) -> dict[int, events.Judged]:
+    """How each was judged: as it held first, or as it stood after its last tick. Nothing ticks for what holds at once.
+
+    `tick` lets one tick pass; it gives False where none can, and then all are judged as they stand.
+    """
+    left, found, ticks, ticking = dict(awaited), dict[int, events.Judged](), 0, True
+    while left:
+        for key, each in list(left.items()):
+            looked = each.look()
+            if looked.verdict == HELD or ticks >= each.within or not ticking:
+                found[key] = looked if looked.verdict == HELD else _after(looked, ticks)
+                del left[key]
+        if left:
+            ticking = await tick()
+            ticks += ticking
+    return found
+
+
+def _after(found: events.Judged, ticks: int) -> events.Judged:
+    reasons = [{**each, "reason": f"{each['reason']} (after {plural(ticks, 'tick')})"} for each in found.violations]
+    return dataclasses.replace(found, violations=reasons)
+
+
+def awaited_at_the_end(
+    scenario: Scenario, panel: Panel, view: Callable[[], View], *, whole_fleet: bool
+) -> dict[int, Awaited]:
+    """The expectations of the scenario's list that say `eventually`, by index.
+
+    An invariant is awaited until it was exercised, a canary until it was caught; both are judged at the end all the
+    same.
+    """
+    look = partial(_look, scenario, panel, view, whole_fleet=whole_fleet)
+    return {
+        index: Awaited(partial(look, index), expected.eventually.within)
+        for index, expected in enumerate(scenario.expect)
+        if expected.eventually is not None
+    }
+
+
+def _look(
+    scenario: Scenario, panel: Panel, view: Callable[[], View], index: int, *, whole_fleet: bool
+) -> events.Judged:
+    expected, place = scenario.expect[index], scenario.origin(("expect", index))
+    if isinstance(expected, StateExpectation):
+        return judge_state(expected, view(), place, whole_fleet=whole_fleet)
+    if isinstance(expected, MetricExpectation):
+        return judge_metric(expected, view(), place, whole_fleet=whole_fleet)
+    everything = judge_invariants(scenario, panel, whole_fleet=whole_fleet)
+    if isinstance(expected, InvariantExpectation):
+        return next(each for each in everything if each.subject == f"invariant:{expected.invariant}")
+    everything += judge_expectations(scenario, view(), whole_fleet=whole_fleet)
+    caught = any(each.subject == expected.subject and each.verdict == VIOLATED for each in everything)
+    reason = {"sandbox": "*", "reason": f"{expected.subject} was not violated yet"}
+    return judged(expected.subject, HELD if caught else INCONCLUSIVE, 1, place, [] if caught else [reason])

@@ -1,0 +1,328 @@
+"""One scenario, many seeds."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from engine.errors import UserError
+from sim.files.expectations import Invariant
+from sim.files.faults import CATALOGUE, KINDS, kind_of
+from sim.files.scenario import Scenario
+from sim.files.steps import Crash, Inject
+from sim.files.swarm import largest_fleet
+from sim.record.folder import remove
+from sim.record.verdict import ExitCode, Verdict, worst
+from sim.report.judgements import NOT_EXERCISED
+from sim.report.words import plural
+from sim.run.cases import Judgement, Unit, UnitResult
+from sim.run.draw import draw
+from sim.run.pool import Pool
+
+MOST = 1_000_000
+ERROR = "error"
+_INVARIANT = "invariant:"
+_TIME_LIMIT = "time-limit"
+_PART = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`1-200` or `5,9,20-30` as seeds, each once, in the order written. UserError for anything else."""
+    found: dict[int, None] = {}
+    for part in text.split(","):
+        match = _PART.fullmatch(part.strip())
+        if match is None:
+            raise UserError(f'--seeds: expected seeds such as 1-200 or 5,9,20-30, got "{part.strip()}"')
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise UserError(f"--seeds: the range {part.strip()} is empty; write the smaller seed first")
+        if last - first + 1 + len(found) > MOST:
+            raise UserError(f"--seeds: more than {MOST:,} seeds; give fewer")
+        found.update(dict.fromkeys(range(first, last + 1)))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class SeedOptions:
+    """What is run; `time_limit` in seconds a seed."""
+
+    seeds: tuple[int, ...]
+    runs_dir: Path
+    jobs: int
+    time_limit: float = 120.0
+    cache_dir: Path | None = None
+    fail_fast: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """One seed's end: a verdict or `error`, and why where it did not hold. Its run folder is kept where it did not."""
+
+    seed: int
+    outcome: str
+    why: str = ""
+    subject: str | None = None
+    sandbox: str | None = None
+    run_dir: Path | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return ExitCode.INTERNAL if self.outcome == ERROR else Verdict(self.outcome).exit_code
+
+
+@dataclass
+class Seeds:
+    """A scenario's seeds and what came of those that have run."""
+
+    scenario: Scenario
+    wanted: int
+    done: list[Seed] = field(default_factory=list)
+    exercised: Counter[str] = field(default_factory=Counter)
+    fired: Counter[tuple[str, str]] = field(default_factory=Counter)
+    armed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    pauses: int = 0
+    sandboxes: int = 0
+    seconds: float = 0.0
+    _unjudged: Counter[tuple[Any, ...]] = field(default_factory=Counter)
+    _reasons: dict[tuple[Any, ...], str] = field(default_factory=dict)
+
+    def add(self, seed: int, run: Scenario, result: UnitResult) -> Seed:
+        """Count a result in. Its folder is removed where it has nothing to show, and the run has ended."""
+        found = self._outcome(seed, result)
+        if found.run_dir is None and result.run_dir is not None and not remove(result.run_dir):
+            found = replace(found, run_dir=result.run_dir)
+        self.done.append(found)
+        self.pauses += len(result.pauses)
+        self.sandboxes += len(result.states)
+        self.armed.update(_armed(run))
+        self.fired.update((each.fault, kind_of(each.error)) for each in result.firings)
+        for each in result.judgements:
+            if each.subject.startswith(_INVARIANT):
+                self.exercised[each.subject.removeprefix(_INVARIANT)] += each.checked
+            if each.verdict == Verdict.INCONCLUSIVE:
+                self._count_unjudged(each)
+        return found
+
+    def _outcome(self, seed: int, result: UnitResult) -> Seed:
+        if result.error is not None or result.verdict is None:
+            why = (result.error or "it came to no verdict").strip().splitlines()[-1]
+            return Seed(seed, ERROR, why, run_dir=result.run_dir)
+        if result.verdict == Verdict.VIOLATED:
+            return _told(seed, _first(result, Verdict.VIOLATED), result)
+        if cut := [each for each in result.judgements if each.subject == _TIME_LIMIT]:
+            return _told(seed, cut[0], result)
+        return Seed(seed, Verdict.HELD)
+
+    def _count_unjudged(self, judgement: Judgement) -> None:
+        first = judgement.reasons[0] if judgement.reasons else {}
+        key = (judgement.subject, *(first.get(each) for each in ("file", "line", "column")))
+        self._unjudged[key] += 1
+        self._reasons.setdefault(key, str(first.get("reason", "nothing exercised it")))
+
+    @property
+    def failing(self) -> list[Seed]:
+        """The seeds that did not hold, in their order."""
+        return sorted((each for each in self.done if each.outcome != Verdict.HELD), key=lambda each: each.seed)
+
+    @property
+    def unexercised(self) -> list[tuple[str, str]]:
+        """What no seed showed, and why: (subject, reason).
+
+        Where seeds draw their scenarios: invariants that nothing exercised; else what every seed left inconclusive.
+        """
+        judged = [each for each in self.done if each.outcome != ERROR]
+        if not judged:
+            return []
+        if self.scenario.swarm is not None:
+            idle = [name for name, count in self.exercised.items() if count == 0]
+            return [(_INVARIANT + name, "no seed exercised it") for name in idle]
+        everywhere = [key for key, count in self._unjudged.items() if count == len(judged) and key[0] != _TIME_LIMIT]
+        return [(key[0], self._reasons[key]) for key in everywhere]
+
+    @property
+    def never_fired(self) -> list[tuple[str, str]]:
+        """Faults, as (point, kind), that seeds armed and that never fired: told, no verdict."""
+        return [each for each in self.armed if not self.fired[each]]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The worst of its seeds, and of what none of them showed."""
+        codes = [each.exit_code for each in self.done]
+        if self.unexercised:
+            codes.append(ExitCode.INCONCLUSIVE)
+        return worst(codes)
+
+
+def seed_runs(scenario: Scenario, seeds: Sequence[int], jobs: int) -> Iterator[tuple[int, Scenario]]:
+    """Each seed with the scenario that it means: the drawn one where there is `swarm`, else the same one."""
+    huge_pages = _huge_pages(scenario, jobs) if scenario.swarm is not None else False
+    for seed in seeds:
+        yield seed, scenario if scenario.swarm is None else draw(scenario, seed, huge_pages=huge_pages)
+
+
+def as_run(scenario: Scenario, seed: int | None) -> Scenario:
+    """What a single run of it runs: with `swarm`, what its seed (the file's unless given) draws."""
+    if scenario.swarm is None:
+        return scenario
+    ((_, run),) = seed_runs(scenario, [scenario.seed if seed is None else seed], 1)
+    return run
+
+
+def run_seeds(seeds: Seeds, options: SeedOptions, pool: Pool, told: Callable[[Seed], None]) -> None:
+    """Run them into `seeds`, which is true after an interrupt too; `told` hears of each as it ends."""
+    runs: dict[str, tuple[int, Scenario]] = {}
+
+    def units() -> Iterator[Unit]:
+        for seed, run in seed_runs(seeds.scenario, options.seeds, options.jobs):
+            runs[str(seed)] = (seed, run)
+            yield _unit(run, seed, options)
+
+    began = time.monotonic()
+    try:
+        for result in pool.run(units()):
+            found = seeds.add(*runs.pop(result.name), result)
+            told(found)
+            if options.fail_fast and found.outcome != Verdict.HELD:
+                break
+    finally:
+        seeds.seconds += time.monotonic() - began
+
+
+def _unit(run: Scenario, seed: int, options: SeedOptions) -> Unit:
+    unit = Unit.of(str(seed), run, options.runs_dir, seed=seed)
+    return replace(unit, time_limit=options.time_limit, keep="failed", cache_dir=options.cache_dir)
+
+
+def _told(seed: int, judgement: Judgement, result: UnitResult) -> Seed:
+    first = judgement.reasons[0] if judgement.reasons else {}
+    sandbox = str(first["sandbox"]) if first.get("sandbox", "*") != "*" else None
+    reason = str(first.get("reason", judgement.verdict))
+    return Seed(seed, judgement.verdict, reason, judgement.subject, sandbox, result.run_dir)
+
+
+def _first(result: UnitResult, verdict: str) -> Judgement:
+    return next(each for each in result.judgements if each.verdict == verdict)
+
+
+def _armed(run: Scenario) -> Iterator[tuple[str, str]]:
+    for step in run.steps:
+        if isinstance(step, Inject):
+            yield step.fault, kind_of(step.error)
+        elif isinstance(step, Crash) and step.at is not None:
+            yield step.at.fault, "kill-node"
+
+
+def _huge_pages(scenario: Scenario, jobs: int) -> bool:
+    """Whether the pool of huge pages has room for the largest fleets that may be drawn, `jobs` at a time."""
+    from sim.run.host import host
+
+    if scenario.swarm is None or (2 << 20) not in (scenario.swarm.fleet.page_sizes or ()):
+        return any(each.page_size == 2 << 20 for each in scenario.fleet)
+    return bool(int(host()["hugetlb_free"]) >= jobs * largest_fleet(scenario.swarm, scenario.fleet))
+
+
+VERSION = 1
+_WORDS = {Verdict.HELD: "HELD", Verdict.VIOLATED: "VIOLATED", Verdict.INCONCLUSIVE: "INCONCLUSIVE"}
+
+
+def seed_line(seed: Seed) -> str:
+    """One failing seed: what, who, why, and where its run and the scenario that it drew are."""
+    parts = [f"seed {seed.seed}", seed.outcome.upper(), seed.subject or "", seed.sandbox or ""]
+    line = "  ".join(part for part in parts if part) + (f": {seed.why}" if seed.why else "")
+    return line + (f"\n  {shlex.quote(str(seed.run_dir))}" if seed.run_dir else "")
+
+
+def summary(seeds: Seeds) -> str:
+    """The verdict over all seeds, what exercised it, and the faults that fired; no newline at the end."""
+    sections = [_head(seeds), _invariants(seeds), _faults(seeds), _unexercised(seeds), _next(seeds.failing)]
+    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+
+
+def _head(seeds: Seeds) -> list[str]:
+    code = seeds.exit_code.name.replace("_", " ")
+    counts = {outcome: sum(each.outcome == outcome for each in seeds.done) for outcome in (*Verdict, ERROR)}
+    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count or outcome == "held")
+    left = seeds.wanted - len(seeds.done)
+    lines = [f"{seeds.scenario.name}   {plural(len(seeds.done), 'seed')}   {code}"]
+    lines.append(
+        f"{told}{f', {left} not run' if left else ''}; {plural(seeds.sandboxes, 'sandbox', 'sandboxes')}, "
+        f"{plural(seeds.pauses, 'pause')} in {seeds.seconds:.1f} s"
+    )
+    return lines
+
+
+def _invariants(seeds: Seeds) -> list[str]:
+    broken = {each.subject for each in seeds.failing if each.outcome == Verdict.VIOLATED}
+    lines = ["invariants, over all seeds"]
+    for name in get_args(Invariant):
+        count = seeds.exercised[name]
+        word = Verdict.VIOLATED if f"invariant:{name}" in broken else Verdict.HELD if count else NOT_EXERCISED
+        lines.append(f"  {word:<13}  {name:<21}" + (f"  checked {plural(count, 'time')}" if count else ""))
+    return [line.rstrip() for line in lines]
+
+
+def _faults(seeds: Seeds) -> list[str]:
+    """How often each fault fired, point by kind; a dash where the catalogue has none."""
+    if not seeds.armed and not seeds.fired:
+        return []
+    kinds = list(KINDS)
+    widths = [max(len(kind), 6) for kind in kinds]  # as many fit into 80 columns
+    lines = ["faults that fired", f"  {'':<12}" + "".join(f"{k:>{w + 1}}" for k, w in zip(kinds, widths, strict=True))]
+    for point, spec in CATALOGUE.items():
+        cells = [str(seeds.fired[point, kind]) if kind in spec.kinds else "-" for kind in kinds]
+        lines.append(f"  {point:<12}" + "".join(f"{c:>{w + 1}}" for c, w in zip(cells, widths, strict=True)))
+    if idle := seeds.never_fired:
+        lines.append("armed, but never fired: " + ", ".join(f"{point} ({kind})" for point, kind in idle))
+    return lines
+
+
+def _unexercised(seeds: Seeds) -> list[str]:
+    return [f"INCONCLUSIVE {subject}: {reason}" for subject, reason in seeds.unexercised]
+
+
+def _next(failing: Sequence[Seed]) -> list[str]:
+    """What to do about the first failure."""
+    run = next((each.run_dir for each in failing if each.run_dir is not None), None)
+    if run is None:
+        return []
+    folder = shlex.quote(str(run))
+    return [
+        f"run again  snapdrill run {folder}/scenario.yaml",
+        f"look at it snapdrill replay {folder}",
+        f"shrink it  snapdrill shrink {folder}",
+    ]
+
+
+def document(seeds: Seeds) -> dict[str, Any]:
+    """JSON-ready values."""
+    fired = {point: {k: n for (p, k), n in seeds.fired.items() if p == point} for point in CATALOGUE}
+    return {
+        "name": seeds.scenario.name,
+        "seeds": seeds.wanted,
+        "run": len(seeds.done),
+        "held": sum(each.outcome == Verdict.HELD for each in seeds.done),
+        "exit_code": int(seeds.exit_code),
+        "seconds": round(seeds.seconds, 3),
+        "failing": [_failing(each) for each in seeds.failing],
+        "not_exercised": [{"subject": subject, "reason": reason} for subject, reason in seeds.unexercised],
+        "invariants": {name: seeds.exercised[name] for name in get_args(Invariant)},
+        "fired": {point: kinds for point, kinds in fired.items() if kinds},
+        "never_fired": [list(each) for each in seeds.never_fired],
+    }
+
+
+def _failing(seed: Seed) -> dict[str, Any]:
+    return {
+        "seed": seed.seed,
+        "outcome": str(seed.outcome),
+        "subject": seed.subject,
+        "sandbox": seed.sandbox,
+        "reason": seed.why,
+        "run_dir": str(seed.run_dir) if seed.run_dir else None,
+    }

@@ -1,0 +1,202 @@
+"""The self-test: a checker must catch every wrong engine in its scenario, and the sound engine must hold there."""
+
+from __future__ import annotations
+
+import fnmatch
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.errors import UserError
+from flags.catalog import did_you_mean
+from sim.files.expectations import ViolationExpectation
+from sim.files.scenario import Scenario, load
+from sim.files.shipped import scenario_folder
+from sim.files.wrong_engines import MUTANTS, PR_2902, SWITCHES, WHOLE, Wrong
+from sim.files.yaml import parse, scenario_text
+from sim.record.verdict import ExitCode, worst
+from sim.report.words import plural
+from sim.run.cases import Unit, UnitResult
+from sim.run.needs import missing
+from sim.run.pool import LocalPool
+
+FOLDER = "self-test"
+Outcome = Literal["CAUGHT", "SURVIVED", "UNSOUND", "FAILED", "SKIPPED"]
+_CODES: dict[Outcome, ExitCode] = {
+    "CAUGHT": ExitCode.HELD,
+    "SURVIVED": ExitCode.VIOLATED,
+    "UNSOUND": ExitCode.VIOLATED,
+    "FAILED": ExitCode.INTERNAL,
+    "SKIPPED": ExitCode.UNSUPPORTED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One wrong engine and the scenario to run it in; `skipped` says why this host cannot, if so."""
+
+    name: str
+    wrong: Wrong
+    scenario: Scenario
+    skipped: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What came of a trial; `seconds` of the run with the wrong engine, `why` in words where it was not caught.
+
+    UNSOUND: the scenario does not hold with the sound engine either, so it proves nothing.
+    """
+
+    trial: Trial
+    outcome: Outcome
+    seconds: float = 0.0
+    why: str = ""
+    run_dir: Path | None = None
+
+
+def names() -> dict[str, Wrong]:
+    """Every wrong engine by its name here: mutants, each weakness of a profile as `pr-2902:NAME`, and the profile."""
+    switches = {f"{PR_2902}:{name}": each for name, each in SWITCHES.items()}
+    return {**MUTANTS, **switches, WHOLE.name: WHOLE}
+
+
+def trials(only: Sequence[str] = ()) -> list[Trial]:
+    """Those that are asked for by name or glob, all by default; UserError for one that means nothing."""
+    known = names()
+    for pattern in only:
+        if not fnmatch.filter(known, pattern):
+            raise UserError(f'no wrong engine is called "{pattern}"; {did_you_mean(pattern, known)}')
+    return [
+        _trial(name, wrong)
+        for name, wrong in known.items()
+        if not only or any(fnmatch.fnmatchcase(name, pattern) for pattern in only)
+    ]
+
+
+def _trial(name: str, wrong: Wrong) -> Trial:
+    """The first of its scenarios that this host can run, else the first."""
+    scenarios = [load(scenario_folder(FOLDER) / file) for file in wrong.scenarios]
+    reasons = [missing(each) for each in scenarios]
+    able = next((index for index, reason in enumerate(reasons) if reason is None), 0)
+    return Trial(name, wrong, scenarios[able], reasons[able])
+
+
+def sound(trial: Trial) -> str:
+    """The scenario's text with the sound engine: nothing is to be violated, and what must catch the wrong one has work.
+
+    A metric that must catch it is expected in the scenario already, beside its canary.
+    """
+    document: dict[str, Any] = dict(parse(trial.scenario.source_text).data)
+    del document["engine"]
+    kept = [each for each in document["expect"] if "verdict" not in each]
+    kind, _, subject = trial.wrong.caught_by.partition(":")
+    document["expect"] = [*kept, {"invariant": subject}] if kind == "invariant" else kept
+    return scenario_text(document)
+
+
+def run(
+    chosen: Iterable[Trial], pool: LocalPool, runs_dir: Path, told: Callable[[str], None] = lambda _: None
+) -> list[Finding]:
+    """Each trial twice, with the wrong engine and with the sound one; findings in the trials' order."""
+    able = {each.name: each for each in chosen if each.skipped is None}
+    results: dict[str, UnitResult] = {}
+    for result in pool.run(unit for each in able.values() for unit in _units(each, runs_dir)):
+        results[result.name] = result
+        told(result.name)
+    return [
+        _finding(each, results[each.name], results[_sound_name(each.name)])
+        if each.name in able
+        else Finding(each, "SKIPPED", why=each.skipped or "")
+        for each in chosen
+    ]
+
+
+def _sound_name(name: str) -> str:
+    return f"{name}, mended"
+
+
+def _units(trial: Trial, runs_dir: Path) -> tuple[Unit, Unit]:
+    wrong = Unit.of(trial.name, trial.scenario, runs_dir)
+    return wrong, replace(wrong, name=_sound_name(trial.name), text=sound(trial))
+
+
+def _finding(trial: Trial, wrong: UnitResult, mended: UnitResult) -> Finding:
+    for result in (wrong, mended):
+        if result.error is not None:
+            why = f"{result.name}: {result.error.strip().splitlines()[-1]}"
+            return Finding(trial, "FAILED", wrong.seconds, why, result.run_dir)
+    if mended.verdict != "held":
+        why = f"with the sound engine it is {mended.verdict}: {_first_reason(mended, set())}"
+        return Finding(trial, "UNSOUND", wrong.seconds, why, mended.run_dir)
+    caught = any(each.subject == trial.wrong.caught_by and each.verdict == "violated" for each in wrong.judgements)
+    if caught and wrong.verdict == "held":  # as the scenario expects, and nothing else was broken
+        return Finding(trial, "CAUGHT", wrong.seconds)
+    reason = _first_reason(wrong, _expected_violations(trial.scenario))
+    why = f"not as the scenario expects: {reason}" if caught else "its checker saw nothing wrong"
+    return Finding(trial, "SURVIVED", wrong.seconds, why, wrong.run_dir)
+
+
+def _expected_violations(scenario: Scenario) -> set[str]:
+    canaries = [each for each in scenario.expect if isinstance(each, ViolationExpectation)]
+    return {f"invariant:{each.invariant}" if each.invariant else f"metric:{each.metric}" for each in canaries}
+
+
+def _first_reason(result: UnitResult, expected: set[str]) -> str:
+    """Of what did not hold and was not expected so."""
+    for each in (judged for judged in result.not_held if judged.subject not in expected):
+        reason = each.reasons[0]["reason"] if each.reasons else "no reason"
+        return f"{each.subject.partition(':')[2]}: {reason}"
+    return "nothing says why"
+
+
+def exit_code(findings: Iterable[Finding]) -> ExitCode:
+    """A survivor fails; a skip decides only where nothing else was run."""
+    return worst(_CODES[each.outcome] for each in findings)
+
+
+def table(findings: Sequence[Finding]) -> str:
+    """Two lines each: what became of it, and what it does wrong; then the count."""
+    lines = [line for each in findings for line in _row(each)]
+    counted = [f"{count} {outcome}" for outcome in _CODES if (count := sum(f.outcome == outcome for f in findings))]
+    return "\n".join([*lines, "", f"{plural(len(findings), 'wrong engine')}: {', '.join(counted)}"])
+
+
+def _row(finding: Finding) -> list[str]:
+    trial, by = finding.trial, finding.trial.wrong.caught_by.partition(":")[2]
+    where = f"in {trial.scenario.path.name}"
+    said = {
+        "CAUGHT": f"CAUGHT by {by} after {finding.seconds:.1f} s",
+        "SKIPPED": f"SKIPPED {where}: {finding.why}; must be caught by {by}",
+    }.get(finding.outcome, f"{finding.outcome} {where}: {finding.why}; must be caught by {by}")
+    rows = [f"{trial.name:<30}  {said}", below(trial.wrong.sentence)]
+    return [*rows, f"    look at it: snapdrill replay {finding.run_dir}"] if finding.run_dir else rows
+
+
+def below(sentence: str) -> str:
+    """As it stands under a name, in lines of 80."""
+    return textwrap.fill(sentence, 80, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+
+
+def document(findings: Sequence[Finding]) -> dict[str, Any]:
+    """The `--json` document; `seconds` of the run with the wrong engine."""
+    return {
+        "version": 1,
+        "exit_code": int(exit_code(findings)),
+        "survivors": [each.trial.name for each in findings if _CODES[each.outcome] == ExitCode.VIOLATED],
+        "engines": [
+            {
+                "name": each.trial.name,
+                "sentence": each.trial.wrong.sentence,
+                "caught_by": each.trial.wrong.caught_by,
+                "scenario": each.trial.scenario.path.name,
+                "outcome": each.outcome.lower(),
+                "seconds": round(each.seconds, 3),
+                "why": each.why or None,
+                "run_dir": str(each.run_dir) if each.run_dir else None,
+            }
+            for each in findings
+        ],
+    }

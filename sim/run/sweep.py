@@ -1,0 +1,411 @@
+"""Every fault at every point."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+from engine.errors import UserError
+from sim.files.faults import CATALOGUE, KINDS, FaultPoint, Kind, kind_of
+from sim.files.scenario import Scenario
+from sim.files.units import format_size
+from sim.files.yaml import parse, scenario_text
+from sim.record.folder import remove
+from sim.record.verdict import ExitCode, Verdict, worst
+from sim.run import cases
+from sim.run.cases import Judgement, Unit, UnitResult
+from sim.run.pool import Pool
+
+_POINTS = {point: place for place, point in enumerate(CATALOGUE)}
+_KINDS = {kind: place for place, kind in enumerate(KINDS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A fault point as a run passed it: whose, which, at which chunk, the n-th time; `step` is 0-based."""
+
+    sandbox: str
+    fault: FaultPoint
+    chunk: int | None
+    nth: int
+    step: int
+
+    @property
+    def of_resume(self) -> bool:
+        """True where it is passed in the sandbox's n-th incarnation; else it is in its n-th pause or checkpoint."""
+        return CATALOGUE[self.fault].of_resume
+
+    @property
+    def occasion(self) -> str:
+        """`web-0.p1`, its first pause or checkpoint; `web-0.i2`, its second incarnation."""
+        return f"{self.sandbox}.{'i' if self.of_resume else 'p'}{self.nth}"
+
+    def __str__(self) -> str:
+        return "/".join([self.occasion, self.fault, *([] if self.chunk is None else [str(self.chunk)])])
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One kind of fault at one point."""
+
+    point: Point
+    kind: Kind
+
+    @property
+    def name(self) -> str:
+        """`web-0.p1/copy.write/3/errno`, unique in a sweep."""
+        return f"{self.point}/{self.kind}"
+
+
+def points_of(passed: Iterable[cases.Point], steps: int) -> tuple[Point, ...]:
+    """What a traced run passed in its first `steps` steps, each point once, in the order of its ledger.
+
+    The start of a first incarnation is left out: it comes before any step could arm a fault.
+    """
+    found: dict[str, Point] = {}
+    for each in passed:
+        point = Point(each.sandbox, cast("FaultPoint", each.fault), each.chunk, each.nth, each.step)
+        if point.step < steps and not (point.of_resume and point.nth == 1):
+            found.setdefault(str(point), point)
+    return tuple(found.values())
+
+
+def cases_of(points: Iterable[Point]) -> list[Case]:
+    """Every kind that the catalogue allows at each point, what a short budget should cover first: in each round one
+    case of every point and kind, the first chunks before the later ones."""
+    cases = [Case(point, kind) for point in points for kind in CATALOGUE[point.fault].kinds]
+    cases.sort(key=lambda each: (each.point.chunk or 0, each.point.nth, each.point.sandbox))
+    seen: Counter[tuple[str, str]] = Counter()
+    ranked = []
+    for case in cases:
+        group = (case.point.fault, case.kind)
+        ranked.append((seen[group], _POINTS[case.point.fault], _KINDS[case.kind], case))
+        seen[group] += 1
+    return [case for *_, case in sorted(ranked, key=lambda each: each[:3])]
+
+
+def only(cases: Iterable[Case], globs: Sequence[str]) -> list[Case]:
+    """Those whose name, or its end from any `/` on, matches one of the globs; all where there is none."""
+    if not globs:
+        return list(cases)
+    patterns = [pattern for glob in globs for pattern in (glob, f"*/{glob}")]
+    return [each for each in cases if any(fnmatch.fnmatchcase(each.name, pattern) for pattern in patterns)]
+
+
+def shard(cases: Sequence[Case], index: int, count: int) -> list[Case]:
+    """The part `index` (from 1) of `count`, in order. The parts share no case, and together they are all; each is a
+    mixture, because the cases are dealt by a hash of their names."""
+    dealt = sorted(cases, key=lambda each: hashlib.sha256(each.name.encode()).digest())
+    mine = {each.name for each in dealt[index - 1 :: count]}
+    return [each for each in cases if each.name in mine]
+
+
+Data = dict[str, Any]
+HOLDUP = "10ms"
+DEADLINE = "30s"
+FINAL = ("running", "discarded", "killed")
+_SELECTING = frozenset({"pause", "checkpoint", "resume", "kill"})
+_AWAITED = _SELECTING - {"kill"}
+_FORGETTING = frozenset({"clear", "restart"})
+_STAYS_CORRUPT = frozenset({"copy.write", "header.write"})
+_LONGEST_NAME = 60
+
+
+class Swept:
+    """A scenario as its sweep runs it: judged on invariants alone, since its own counts hold without other faults."""
+
+    def __init__(self, scenario: Scenario, seed: int) -> None:
+        data: Data = parse(scenario.source_text).data
+        self.sandboxes = [each.name for each in scenario.sandboxes()]
+        self.name = scenario.name
+        self.steps = [_tolerant(each) for each in data["steps"] if "expect" not in each]
+        self._rest = {key: value for key, value in data.items() if key not in {"steps", "expect", "swarm"}}
+        self._rest["seed"] = seed
+        if scenario.flag_file is not None:  # a case is a file elsewhere
+            self._rest["flags"] = {**data["flags"], "file": str(scenario.flag_file.absolute())}
+
+    def clean(self) -> str:
+        """The scenario with no fault but its own, and the epilogue."""
+        comment = f"{self.name} as its sweep runs it: with no fault but its own, and an epilogue that shows liveness."
+        return self._text(f"{self.name}-clean", [*self.steps, *self._epilogue([])], comment)
+
+    def case(self, case: Case) -> str:
+        """The scenario with the fault of one case."""
+        point = case.point
+        armed, stuck = _armed(self.steps, point.step), []
+        steps = list(self.steps)
+        if case.kind == "kill-node":
+            steps.insert(point.step + 1, {"restart": {}})
+        if case.kind == "corrupt" and point.fault in _STAYS_CORRUPT:
+            stuck = [point.sandbox]  # what was stored wrong is refused for ever: it stays paused
+        steps.insert(armed, _fault(case))
+        comment = f"{self.name}, with {case.kind} at {point.fault}, as its sweep runs it: {case.name}"
+        return self._text(f"{self.name}-{case.name.replace('/', '-')}", [*steps, *self._epilogue(stuck)], comment)
+
+    def _text(self, name: str, steps: Sequence[Data], comment: str) -> str:
+        return scenario_text({**self._rest, "name": _short(name), "steps": list(steps)}, comment)
+
+    def _epilogue(self, stuck: Sequence[str]) -> list[Data]:
+        """Faults off: every sandbox works, is paused once more, and runs again or has come to its end."""
+        resume = {"resume": {"allow_empty": True, "deadline": DEADLINE}}
+        pause = {"pause": {"allow_empty": True, "deadline": DEADLINE}}
+        restart: list[Data] = [{"restart": {}}] if _ends_down(self.steps) else []
+        return [*restart, {"clear": {}}, resume, {"tick": 1}, pause, resume, *self._liveness(stuck)]
+
+    def _liveness(self, stuck: Sequence[str]) -> list[Data]:
+        if not stuck:
+            return [{"expect": {"sandboxes": "*", "state": list(FINAL), "allow_empty": True}}]
+        states = {name: [*FINAL, "paused"] if name in stuck else list(FINAL) for name in self.sandboxes}
+        return [{"expect": {"sandboxes": name, "state": state}} for name, state in states.items()]
+
+
+def _tolerant(step: Mapping[str, Any]) -> Data:
+    """A selection that the fault left empty is no verdict of a case; what never ends is one before the time limit."""
+    ((kind, body),) = step.items()
+    if kind not in _SELECTING:
+        return dict(step)
+    return {kind: {**({"deadline": DEADLINE} if kind in _AWAITED else {}), **body, "allow_empty": True}}
+
+
+def _armed(steps: Sequence[Data], reached: int) -> int:
+    """Where the fault is armed: as early as nothing forgets it again before the step in which its point was passed."""
+    return max((index + 1 for index, step in enumerate(steps[:reached]) if step.keys() & _FORGETTING), default=0)
+
+
+def _ends_down(steps: Sequence[Data]) -> bool:
+    last = [key for step in steps for key in step if key in {"crash", "restart"}]
+    return last[-1:] == ["crash"]
+
+
+def _fault(case: Case) -> Data:
+    point, kind = case.point, case.kind
+    if kind == "kill-node":
+        at = {"fault": point.fault, **_chunk(point), "nth": point.nth}
+        return {"crash": {"at": at, "sandboxes": point.sandbox}}
+    how: Data = {"how": kind}
+    if kind == "errno":
+        how = {}
+    elif kind in {"delay", "hang"}:
+        how = {kind: HOLDUP}
+    at = {} if point.chunk is None else {"at": _chunk(point)}
+    return {"inject": {"fault": point.fault, **how, **at, "sandboxes": point.sandbox, "count": 1, "nth": point.nth}}
+
+
+def _chunk(point: Point) -> Data:
+    return {} if point.chunk is None else {"chunk": point.chunk}
+
+
+def _short(name: str) -> str:
+    """A name that a scenario may have: at most 60 characters, still one of a kind."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: _LONGEST_NAME - len(mark) - 1].rstrip('-.')}-{mark}"
+
+
+VIOLATED, ERROR, INCONCLUSIVE, NOT_REACHED = "violated", "error", "inconclusive", "not reached"
+OUTCOMES = (
+    "finished", "rolled back", "discarded", "refused", "running", "paused", "killed", "recovered",
+    NOT_REACHED, INCONCLUSIVE, ERROR, VIOLATED,
+)  # fmt: skip
+"""In the order of a table. `running` and `paused` are where a sandbox was after a fault in its resume; `recovered` is
+after a crash in which no pause was under way."""
+_CODES = {VIOLATED: ExitCode.VIOLATED, ERROR: ExitCode.INTERNAL, INCONCLUSIVE: ExitCode.INCONCLUSIVE}
+_CODES[NOT_REACHED] = ExitCode.INCONCLUSIVE
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """One case that was run. `broken` are its violations; `run_dir` is kept where it did not hold."""
+
+    case: Case
+    outcome: str
+    seconds: float
+    broken: tuple[Judgement, ...] = ()
+    why: str | None = None
+    run_dir: Path | None = None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return _CODES.get(self.outcome, ExitCode.HELD)
+
+
+def result_of(case: Case, result: UnitResult) -> CaseResult:
+    """Judged on invariants and liveness alone: whatever else is inconclusive in a case is no verdict of it."""
+    broken = violations(result)
+    if broken:
+        reason = first_reason(broken[0]).get("reason")
+        return CaseResult(case, VIOLATED, result.seconds, broken, str(reason), result.run_dir)
+    if result.error is not None:
+        return CaseResult(case, ERROR, result.seconds, (), result.error, result.run_dir)
+    if (cut_off := out_of_time(result)) is not None:
+        return CaseResult(case, INCONCLUSIVE, result.seconds, (), cut_off, result.run_dir)
+    return CaseResult(case, _came_of(case, result) if _fired(case, result) else NOT_REACHED, result.seconds)
+
+
+def violations(result: UnitResult) -> tuple[Judgement, ...]:
+    """What was judged violated."""
+    return tuple(each for each in result.judgements if each.verdict == Verdict.VIOLATED)
+
+
+def out_of_time(result: UnitResult) -> str | None:
+    """Why a run was cut off; None where it took every step."""
+    cut = [each for each in result.judgements if each.subject == "time-limit"]
+    return str(first_reason(cut[0]).get("reason")) if cut else None
+
+
+def first_reason(judgement: Judgement) -> dict[str, Any]:
+    """The first violation in full, as a ledger tells it."""
+    return judgement.reasons[0] if judgement.reasons else {"reason": f"{judgement.subject} is {judgement.verdict}"}
+
+
+def _fired(case: Case, result: UnitResult) -> bool:
+    point, pauses = case.point, {None, case.point.occasion}
+    return any(
+        (each.sandbox, each.fault, each.chunk) == (point.sandbox, point.fault, point.chunk)
+        and kind_of(each.error) == case.kind
+        and each.pause in pauses
+        for each in result.firings
+    )
+
+
+def _came_of(case: Case, result: UnitResult) -> str:
+    """The outcome of the pause that was hit; the final state where that says more, or where there was no pause."""
+    point = case.point
+    state = result.states.get(point.sandbox, "gone")
+    if case.kind in {"kill-guest", "kill-node"} and state == "killed":
+        return state
+    for pause in result.pauses:
+        if pause.id == point.occasion:
+            return pause.outcome.replace("-", " ")
+    if case.kind == "kill-node":
+        return "recovered"
+    return state if point.of_resume else NOT_REACHED
+
+
+_KEPT = frozenset({VIOLATED, INCONCLUSIVE, ERROR})
+
+
+@dataclass(frozen=True, slots=True)
+class SweepOptions:
+    """What is swept, and how. `memory` in bytes for all cases at a time, `time_limit` in seconds a case.
+
+    `shard` is (index from 1, count).
+    """
+
+    runs_dir: Path
+    jobs: int
+    memory: int
+    seed: int | None = None
+    time_limit: float = 60.0
+    only: tuple[str, ...] = ()
+    shard: tuple[int, int] = (1, 1)
+    fail_fast: bool = False
+
+
+@dataclass
+class Sweep:
+    """One scenario's sweep: what its clean run showed, the cases chosen from it, and what came of those that ran."""
+
+    scenario: Scenario
+    swept: Swept
+    seed: int
+    clean: UnitResult
+    found: int = 0
+    cases: list[Case] = field(default_factory=list)
+    results: list[CaseResult] = field(default_factory=list)
+    seconds: float = 0.0
+    stopped: str | None = None
+    """Why cases that were chosen were not run."""
+
+    @property
+    def unclean(self) -> str | None:
+        """Why nothing could be swept: the clean run did not hold."""
+        broken = violations(self.clean)
+        told = f"{broken[0].subject}: {broken[0].reasons[0].get('reason')}" if broken and broken[0].reasons else None
+        return told or self.clean.error or out_of_time(self.clean)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The worst of its cases; of a sweep without any, what its clean run says."""
+        if self.unclean is not None:
+            if violations(self.clean):
+                return ExitCode.VIOLATED
+            return ExitCode.INTERNAL if self.clean.error else ExitCode.INCONCLUSIVE
+        if self.cases and not self.results:
+            return ExitCode.INCONCLUSIVE
+        return worst([each.exit_code for each in self.results])
+
+
+def choose(scenario: Scenario, options: SweepOptions, pool: Pool) -> Sweep:
+    """Run it once clean, traced; gives the sweep with every case that was chosen, and no result yet.
+
+    UserError where one run needs more memory than there is for all.
+    """
+    seed = scenario.seed if options.seed is None else options.seed
+    swept = Swept(scenario, seed)
+    unit = replace(_unit(scenario, options, "clean", swept.clean()), trace=True)
+    if unit.need > options.memory:
+        need, memory = format_size(unit.need), format_size(options.memory)
+        raise UserError(f"{scenario.path}: a run of {scenario.name} needs {need}, and --memory is {memory}")
+    (clean,) = pool.run([unit])
+    sweep = Sweep(scenario, swept, seed, clean)
+    if sweep.unclean is None:
+        if clean.run_dir is not None:
+            remove(clean.run_dir)
+        every = cases_of(points_of(clean.points, len(swept.steps)))
+        sweep.found = len(every)
+        sweep.cases = shard(only(every, options.only), *options.shard)
+    return sweep
+
+
+def run(
+    sweep: Sweep,
+    options: SweepOptions,
+    pool: Pool,
+    told: Callable[[CaseResult], None] = lambda _: None,
+    deadline: float | None = None,
+) -> None:
+    """Run its cases; by `deadline`, in seconds of the monotonic clock, none is begun that would end after it.
+
+    Whatever ends it early, an interrupt too, what was run until then is in the sweep.
+    """
+    began, by_name = time.monotonic(), {each.name: each for each in sweep.cases}
+    results = cast("Generator[UnitResult]", pool.run(_units(sweep, options, deadline)))
+    try:
+        with contextlib.closing(results):
+            for result in results:
+                done = result_of(by_name[result.name], result)
+                if done.outcome not in _KEPT and result.run_dir is not None and not remove(result.run_dir):
+                    done = replace(done, run_dir=result.run_dir)  # it has not ended: `snapdrill clean` needs it
+                sweep.results.append(done)
+                told(done)
+                if options.fail_fast and done.outcome == VIOLATED:
+                    sweep.stopped = "--fail-fast"
+                    break
+    except KeyboardInterrupt:
+        sweep.stopped = "an interrupt"
+        raise
+    finally:
+        sweep.seconds = time.monotonic() - began
+
+
+def _units(sweep: Sweep, options: SweepOptions, deadline: float | None) -> Iterator[Unit]:
+    for case in sweep.cases:
+        mean = sum(each.seconds for each in sweep.results) / max(1, len(sweep.results))
+        if deadline is not None and time.monotonic() + mean > deadline:
+            sweep.stopped = "--budget"
+            return
+        yield _unit(sweep.scenario, options, case.name, sweep.swept.case(case))
+
+
+def _unit(scenario: Scenario, options: SweepOptions, name: str, text: str) -> Unit:
+    unit = Unit.of(name, scenario, options.runs_dir)
+    return replace(unit, text=text, time_limit=options.time_limit)

@@ -1,0 +1,350 @@
+"""What a sweep says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import click
+from junitparser import Error, Failure, Skipped, TestCase, TestSuite
+
+from sim.files.faults import CATALOGUE, KINDS
+from sim.record.verdict import ExitCode
+from sim.report import github
+from sim.report.junit import write_junit
+from sim.report.words import plural, scrub
+from sim.run.drill import SCENARIO_FILE
+from sim.run.sweep import (
+    ERROR,
+    INCONCLUSIVE,
+    NOT_REACHED,
+    OUTCOMES,
+    VIOLATED,
+    CaseResult,
+    Sweep,
+    first_reason,
+    violations,
+)
+
+Counts = Mapping[str, Mapping[str, Mapping[str, int]]]
+"""Point -> kind -> outcome -> number of cases."""
+SHORT = {
+    "finished": "done",
+    "rolled back": "back",
+    "discarded": "disc",
+    "refused": "refu",
+    "running": "run",
+    "paused": "paus",
+    "killed": "kill",
+    "recovered": "rec",
+    NOT_REACHED: "miss",
+    INCONCLUSIVE: "open",
+    ERROR: "ERR",
+    VIOLATED: "VIOL",
+}
+"""An outcome as a cell writes it."""
+WIDTH = 80
+_GAP = "  "
+
+
+def counts(results: Iterable[CaseResult]) -> dict[str, dict[str, dict[str, int]]]:
+    """Points and kinds in the catalogue's order, outcomes in theirs; only what there is."""
+    found = Counter((each.case.point.fault, each.case.kind, each.outcome) for each in results)
+    table: dict[str, dict[str, dict[str, int]]] = {}
+    for point in CATALOGUE:
+        for kind in KINDS:
+            for outcome in OUTCOMES:
+                if number := found[point, kind, outcome]:
+                    table.setdefault(point, {}).setdefault(kind, {})[outcome] = number
+    return table
+
+
+def table(counted: Counts, width: int = WIDTH) -> str:
+    """Points down, kinds across, each cell a line an outcome; kinds that do not fit into `width` come below."""
+    kinds = [kind for kind in KINDS if any(kind in cells for cells in counted.values())]
+    columns: dict[str, dict[str, list[str]]] = {
+        kind: {point: _cell(cells.get(kind, {})) for point, cells in counted.items()} for kind in kinds
+    }
+    first = max(map(len, counted), default=0)
+    blocks, block, used = list[list[str]](), list[str](), first
+    for kind in kinds:
+        taken = len(_GAP) + _width(kind, columns[kind])
+        if block and used + taken > width:
+            blocks.append(block)
+            block, used = [], first
+        block.append(kind)
+        used += taken
+    blocks += [block] if block else []
+    drawn = [_drawn(counted, {kind: columns[kind] for kind in each}, first) for each in blocks]
+    return "\n\n".join([*drawn, legend(counted, width)]) if drawn else ""
+
+
+def legend(counted: Counts, width: int = WIDTH) -> str:
+    """What the short words mean that the table uses, in lines of at most `width`."""
+    used = {outcome for cells in counted.values() for cell in cells.values() for outcome in cell}
+    lines, line = [], ""
+    for part in (f"{SHORT[outcome]} {outcome}" for outcome in OUTCOMES if outcome in used):
+        if line and len(line) + 3 + len(part) > width:
+            lines.append(line)
+            line = ""
+        line = f"{line} · {part}" if line else part
+    return "\n".join([*lines, line])
+
+
+def _cell(outcomes: Mapping[str, int]) -> list[str]:
+    digits = max((len(str(number)) for number in outcomes.values()), default=1)
+    return [f"{number:>{digits}} {SHORT[outcome]}" for outcome, number in outcomes.items()]
+
+
+def _width(kind: str, column: Mapping[str, Sequence[str]]) -> int:
+    return max(len(kind), *(len(line) for cell in column.values() for line in cell))
+
+
+def _drawn(points: Iterable[str], columns: Mapping[str, Mapping[str, Sequence[str]]], first: int) -> str:
+    widths = [first, *(_width(kind, column) for kind, column in columns.items())]
+    lines = [_line(["", *columns], widths)]
+    for point in points:
+        cells = [column[point] for column in columns.values()]
+        if any(cells):
+            lines += [_line(row, widths) for row in zip_longest([point], *cells, fillvalue="")]
+    return "\n".join(lines)
+
+
+def _line(cells: Iterable[str], widths: Sequence[int]) -> str:
+    return _GAP.join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+BLOCKS = 5
+"""Violations that are told in full; the others are counted, and all are in the JSON document."""
+_NAMED = 5
+_WORDS = {ExitCode.HELD: "HELD", ExitCode.VIOLATED: "VIOLATED", ExitCode.INCONCLUSIVE: "INCONCLUSIVE"}
+
+
+def summary(sweep: Sweep, width: int = WIDTH) -> str:
+    """The table, then the sum, what was not covered and what proves nothing; no newline at the end."""
+    word = _WORDS.get(sweep.exit_code, "NOT SWEPT" if sweep.unclean else sweep.exit_code.name.replace("_", " "))
+    if sweep.stopped is not None and sweep.exit_code == ExitCode.HELD:
+        word += " as far as it went"
+    head = f"sweep of {sweep.scenario.name}   seed {sweep.seed}   {word}"
+    if sweep.unclean is not None:
+        return f"{head}\nits clean run did not hold, so there is nothing to compare with: {sweep.unclean}"
+    parts = [head, table(counts(sweep.results), width), *_sums(sweep)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _sums(sweep: Sweep) -> list[str]:
+    tally = Counter(each.outcome for each in sweep.results)
+    rate = f" in {sweep.seconds:.1f} s ({len(sweep.results) / sweep.seconds:.1f} a second)" if sweep.seconds else ""
+    lines = [f"{plural(len(sweep.results), 'case')}{rate}, {plural(tally[VIOLATED], 'violation')}"]
+    if len(sweep.results) < len(sweep.cases):
+        lines.append(_covered(sweep))
+    if len(sweep.cases) < sweep.found:
+        lines.append(chosen(sweep))
+    if not sweep.found:
+        seeds = f"; seeds draw them: snapdrill run {sweep.scenario.path} --seeds 1-200" if sweep.scenario.swarm else ""
+        lines.append(f"its clean run has no pause and no resume, so nothing can fail in it{seeds}")
+    for outcome, why in (
+        (NOT_REACHED, "the fault never fired"),
+        (INCONCLUSIVE, "out of time"),
+        (ERROR, "the run broke"),
+    ):
+        if cases := [each for each in sweep.results if each.outcome == outcome]:
+            lines.append(f"{outcome}: {plural(len(cases), 'case')}, {why}: {names(cases)}")
+            lines += [f"  {each.case.name}: {each.why}" for each in cases[:_NAMED] if each.why]
+    return ["\n".join(lines)]
+
+
+def chosen(sweep: Sweep) -> str:
+    """How many cases --only and --shard have left."""
+    hint = "" if sweep.cases else "\n--list without --only prints their names"
+    return f"chosen: {len(sweep.cases)} of the {sweep.found} cases that the clean run showed{hint}"
+
+
+def _covered(sweep: Sweep) -> str:
+    """What an early end left out."""
+    groups = {(each.point.fault, each.kind) for each in sweep.cases}
+    met = {(each.case.point.fault, each.case.kind) for each in sweep.results}
+    return (
+        f"stopped by {sweep.stopped}: covered {len(sweep.results)} of {len(sweep.cases)} cases, "
+        f"{len(met)} of {len(groups)} pairs of point and kind"
+    )
+
+
+def names(cases: Sequence[CaseResult]) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(cases) - _NAMED} more" if len(cases) > _NAMED else ""
+    return ", ".join(each.case.name for each in cases[:_NAMED]) + more
+
+
+def findings(sweep: Sweep) -> list[dict[str, Any]]:
+    """Every violation: the case, what was violated and why, and where and how to look at it."""
+    broken = [(each.case.name, each.broken, each.run_dir) for each in sweep.results if each.outcome == VIOLATED]
+    if judged := violations(sweep.clean):
+        broken.insert(0, ("clean", judged, sweep.clean.run_dir))
+    return [
+        {
+            "scenario": sweep.scenario.name,
+            "case": case,
+            "subject": judged[0].subject,
+            "also": [each.subject for each in judged[1:]],
+            **{key: value for key, value in first_reason(judged[0]).items() if key not in {"line", "column"}},
+            **_ways_on(run_dir),
+        }
+        for case, judged, run_dir in broken
+    ]
+
+
+def _ways_on(run_dir: Path | None) -> dict[str, str]:
+    if run_dir is None:
+        return {}
+    return {
+        "run_dir": str(run_dir),
+        "run_again": shlex.join(["snapdrill", "run", str(run_dir / SCENARIO_FILE)]),
+        "replay": shlex.join(["snapdrill", "replay", str(run_dir)]),
+    }
+
+
+def blocks(sweep: Sweep) -> str:
+    """The first violations with the commands to go on with, the others by name; "" where there is none."""
+    found = findings(sweep)
+    told = [_block(each) for each in found[:BLOCKS]]
+    if rest := found[BLOCKS:]:
+        told.append(f"and {plural(len(rest), 'more violation')}:")
+        told[-1] += "".join(f"\n  {each['case']}: {each['subject']}" for each in rest)
+    return "\n\n".join(told)
+
+
+def _block(found: dict[str, Any]) -> str:
+    rows = [
+        ("also", ", ".join(found["also"])),
+        ("sandbox", found.get("sandbox")),
+        ("page", found.get("page")),
+        ("reason", found.get("reason")),
+        ("run folder", found.get("run_dir")),
+        ("run again", found.get("run_again")),
+        ("look at it", found.get("replay")),
+    ]
+    lines = [f"VIOLATED {found['subject']} in {found['scenario']} {found['case']}"]
+    return "\n".join([*lines, *(f"  {label:<10} {text}" for label, text in rows if text not in {None, ""})])
+
+
+def document(sweeps: Sequence[Sweep], code: int, skipped: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
+    """The `--json` document: the sums over all scenarios, then each scenario."""
+    every = [each for sweep in sweeps for each in sweep.results]
+    return {
+        "version": 1,
+        "exit_code": int(code),
+        "cases": len(every),
+        "violations": [each for sweep in sweeps for each in findings(sweep)],
+        "by_point": counts(every),
+        "scenarios": [_of_scenario(each) for each in sweeps],
+        "skipped": list(skipped),
+    }
+
+
+def _of_scenario(sweep: Sweep) -> dict[str, Any]:
+    return {
+        "name": sweep.scenario.name,
+        "file": str(sweep.scenario.path),
+        "seed": sweep.seed,
+        "cases": len(sweep.results),
+        "chosen": len(sweep.cases),
+        "found": sweep.found,
+        "seconds": round(sweep.seconds, 3),
+        "stopped": sweep.stopped,
+        "unclean": sweep.unclean,
+        "by_point": counts(sweep.results),
+        "proves_nothing": [
+            {"case": each.case.name, "outcome": each.outcome, "why": each.why}
+            for each in sweep.results
+            if each.outcome in {NOT_REACHED, INCONCLUSIVE, ERROR}
+        ],
+    }
+
+
+def points() -> str:
+    """The catalogue: each point, what is done there, and the kinds of fault that it can have; then the kinds."""
+    rows: list[tuple[str, str]] = []
+    for point, spec in CATALOGUE.items():
+        rows.append((point, f"{spec.sentence}{' (once a chunk)' if spec.chunked else ''}"))
+        rows.append(("", ", ".join(spec.kinds)))
+    return "\n".join(map(_row, [*rows, *KINDS.items()]))
+
+
+def _row(row: tuple[str, str]) -> str:
+    first, text = row
+    return textwrap.fill(text, WIDTH, initial_indent=f"{first:<14}", subsequent_indent=" " * 14)
+
+
+def write_suites(path: Path, sweeps: Sequence[Sweep]) -> None:
+    """Write the JUnit file."""
+    write_junit(path, [junit(each) for each in sweeps])
+
+
+def tell_github(sweeps: Sequence[Sweep]) -> None:
+    """An annotation for each violation on standard error, and each sweep's end in the step's summary; nothing where
+    no step of GitHub Actions runs this."""
+    if not github.is_on():
+        return
+    for line in github.commands(each for sweep in sweeps for each in annotate(sweep)):
+        click.echo(line, err=True)
+    github.append_summary([_section(each) for each in sweeps])
+
+
+def annotate(sweep: Sweep) -> list[github.Annotation]:
+    """One error for each violation."""
+    file = str(sweep.scenario.path)
+    return [
+        github.Annotation(
+            "error",
+            f"{each['scenario']}: {each['subject']} violated",
+            f"{each['case']}: {each.get('reason')}\nrun again: {each.get('run_again')}",
+            file,
+        )
+        for each in findings(sweep)
+    ]
+
+
+def _section(sweep: Sweep) -> str:
+    text = "\n\n".join(filter(None, [summary(sweep), blocks(sweep)]))
+    mark = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{mark}text\n{scrub(text)}\n{mark}\n"
+
+
+def junit(sweep: Sweep) -> TestSuite:
+    """One suite a scenario, one test case a point and kind."""
+    suite = TestSuite(scrub(f"sweep of {sweep.scenario.name}"))
+    suite.add_property("seed", str(sweep.seed))
+    suite.add_property("scenario", scrub(str(sweep.scenario.path)))
+    groups: dict[tuple[str, str], list[CaseResult]] = {}
+    for each in sweep.results:
+        groups.setdefault((each.case.point.fault, each.case.kind), []).append(each)
+    for (point, kind), cases in groups.items():
+        suite.add_testcase(_testcase(point, kind, cases))
+    if sweep.unclean is not None:
+        clean = TestCase("clean run", suite.name)
+        clean.result = [Failure(scrub(sweep.unclean), "Violated" if violations(sweep.clean) else "Error")]
+        suite.add_testcase(clean)
+    suite.time = sweep.seconds
+    return suite
+
+
+def _testcase(point: str, kind: str, cases: Sequence[CaseResult]) -> TestCase:
+    made = TestCase(kind, f"sweep.{point}", sum(each.seconds for each in cases))
+    tally = Counter(each.outcome for each in cases)
+    made.system_out = ", ".join(f"{number} {outcome}" for outcome, number in tally.items())
+    for outcome, result in ((VIOLATED, Failure), (ERROR, Error), (INCONCLUSIVE, Error)):
+        if bad := [each for each in cases if each.outcome == outcome]:
+            made.result = [result(scrub(f"{plural(len(bad), 'case')}: {names(bad)}"), outcome.capitalize())]
+            made.result[0].text = scrub("\n".join(f"{each.case.name}: {each.why} ({each.run_dir})" for each in bad))
+            break
+    else:
+        if set(tally) == {NOT_REACHED}:
+            made.result = [Skipped("the fault never fired")]
+    return made

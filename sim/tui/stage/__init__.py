@@ -1,1 +1,0 @@
-"""The talk: a few beats on twelve rows, each a run of a small fleet that plays by itself."""

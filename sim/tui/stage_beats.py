@@ -1,0 +1,186 @@
+"""The beats of the talk as data: what is said, the run that shows it, and what is asked of that run. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from sim.files.faults import AtChunk
+from sim.files.lifecycle import State
+from sim.record.view import PauseView, View
+from sim.tui import requests
+from sim.tui.requests import Drive, Request
+
+SEED = 42
+FULL = "{dirty: 100%, pattern: full}"
+SCATTERED = "{dirty: 60%, pattern: scattered}"
+SLOW = 100.0
+FIRST = "web-0"
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One thing that happens: what is said of it, the request, and whether its end is awaited.
+
+    `until`: what is seen before the next act begins; `read`: seconds that it is left to be read.
+    """
+
+    says: str
+    ask: Callable[[View], Request | None] | None = None
+    waits: bool = True
+    until: Callable[[View], bool] | None = None
+    read: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """One beat; `shows`: what the middle rows are of; `bar`: the row that it leaves behind, off or on."""
+
+    name: str
+    title: str
+    sentence: str
+    acts: tuple[Act, ...]
+    shows: Literal["bars", "slow", "evidence"] = "bars"
+    bar: Literal["off", "on"] | None = None
+    punch: bool = True
+    workload: str = FULL
+    profile: str | None = None
+    verdict: Literal["held", "violated"] = "held"
+
+    def scenario(self, count: int, memory: int) -> str:
+        """Its fleet and flags as a scenario: `count` sandboxes of `memory` MiB."""
+        engine = f"engine: {{profile: {self.profile}}}\n" if self.profile else ""
+        return (
+            f"name: stage-{self.name}\nseed: {SEED}\n{engine}"
+            f"fleet:\n  - {{name: web, count: {count}, memory: {memory}MiB, block_size: {self._blocks}, "
+            f"workload: {self.workload}}}\n"
+            f"flags: {{memfd-punch-on-snapshot: {str(self.punch).lower()}, memfd-background-copy: false}}\n"
+            "steps:\n  - tick: 1\n  - pause: {}\n"
+        )
+
+    @property
+    def _blocks(self) -> str:
+        """As large as the chunks where they are scattered: the pull request refuses to punch anything smaller."""
+        return "2MiB" if self.workload == SCATTERED else "4KiB"
+
+
+def _pause(view: View) -> PauseView | None:
+    sandbox = view.sandboxes.get(FIRST)
+    return sandbox.pause if sandbox else None
+
+
+def _waits_before(boundary: str) -> Callable[[View], bool]:
+    return lambda view: (pause := _pause(view)) is not None and pause.track.waits_for == boundary
+
+
+def _condemned(view: View) -> bool:
+    return (pause := _pause(view)) is not None and pause.condemned
+
+
+def _settled(view: View) -> bool:
+    return (pause := _pause(view)) is not None and pause.settled_at is not None
+
+
+def _pace(factor: float, *, held: bool, steps: int = 0) -> Callable[[View], Request]:
+    async def ask(drive: Drive) -> None:
+        await drive.pace(FIRST, factor=factor, held=held, steps=steps)
+
+    return lambda _view: Request("setting the pace", ask, at_once=True)
+
+
+def _pause_everybody(view: View) -> Request | None:
+    return requests.pause(requests.in_state(view, State.RUNNING))
+
+
+def _fail(_view: View) -> Request | None:
+    return requests.inject("copy.write", "ENOSPC", AtChunk(3), [FIRST])
+
+
+_TICK = Act("the guests write all of their memory", lambda _view: requests.tick(), read=1.0)
+_FAILURE = (
+    Act("the guests write some of their memory", lambda _view: requests.tick(), read=1.0),
+    Act(f"a full disk is armed for {FIRST}: its copy will fail at chunk 3", _fail),
+)
+
+BEATS = (
+    Beat(
+        "off",
+        "FLAG OFF",
+        "A pause copies a guest's memory to a file. Until it ends, both are there.",
+        (_TICK, Act("pause everybody: every guest's memory is there twice", _pause_everybody, read=7.0)),
+        bar="off",
+        punch=False,
+    ),
+    Beat(
+        "on",
+        "FLAG ON",
+        "The same fleet, the same seed: what is in the file is freed at once.",
+        (_TICK, Act("pause everybody: what is copied is freed at once", _pause_everybody, read=8.0)),
+        bar="on",
+    ),
+    Beat(
+        "slow",
+        "SLOW MOTION",
+        "What is freed is gone for ever: first comes the point of no return.",
+        (
+            _TICK,
+            Act(f"pause {FIRST}, held at every step", _pace(SLOW, held=True), read=0.0),
+            Act(
+                "the first chunk is about to be copied; the guest could still run on",
+                lambda _view: requests.pause([FIRST]),
+                waits=False,
+                until=_waits_before("chunk"),
+                read=3.0,
+            ),
+            Act(
+                "one chunk is copied, nothing is freed; the guest could still run on",
+                _pace(SLOW, held=True, steps=1),
+                waits=False,
+                until=_waits_before("condemn"),
+                read=4.0,
+            ),
+            Act(
+                "condemned, and written down where no crash can lose it",
+                _pace(SLOW, held=True, steps=1),
+                waits=False,
+                until=_condemned,
+                read=4.0,
+            ),
+            Act("only now memory is freed, chunk by chunk", _pace(SLOW, held=False), waits=False, until=_settled),
+        ),
+        shows="slow",
+    ),
+    Beat(
+        "failure",
+        "A COPY FAILS",
+        "Past the point of no return a failed copy can end in one way: discarded.",
+        (
+            *_FAILURE,
+            Act(f"pause everybody: {FIRST} fails half-way and is discarded", _pause_everybody, read=6.0),
+            Act(f"may {FIRST} run again? it is asked", lambda _view: requests.resume([FIRST]), read=6.0),
+        ),
+        workload=SCATTERED,
+    ),
+    Beat(
+        "wrong",
+        "THE SAME FAILURE, ENGINE OF PR-2902",
+        "There the clean-up after a failed pause wakes the guest up again.",
+        (*_FAILURE, Act("pause everybody: the same copy fails at the same chunk", _pause_everybody, read=8.0)),
+        shows="evidence",
+        workload=SCATTERED,
+        profile="pr-2902",
+        verdict="violated",
+    ),
+    Beat(
+        "kill-switch",
+        "KILL SWITCH",
+        "One flag, one key: from the next pause on nobody is punched.",
+        (
+            _TICK,
+            Act(f"pause {FIRST}: punched", lambda _view: requests.pause([FIRST]), read=3.0),
+            Act("the kill switch", lambda _view: requests.kill_switch(), read=2.0),
+            Act("pause everybody else: nothing is freed, nothing can be lost", _pause_everybody, read=6.0),
+        ),
+    ),
+)

@@ -1,1 +1,0 @@
-"""Widgets that draw values; none of them reads anything by itself."""

@@ -1,0 +1,62 @@
+"""`snapdrill flags lint`."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+
+from sim.cli import main
+from sim.record.verdict import ExitCode
+
+FILES = pathlib.Path(__file__).parent / "flag_files"
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("planted", ExitCode.VIOLATED), ("combined", ExitCode.VIOLATED), ("clean", ExitCode.HELD)],
+)
+def test_every_planted_mistake_is_told_and_a_clean_file_has_none(
+    name: str, code: ExitCode, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(FILES)
+    assert main(["flags", "lint", f"{name}.json"]) == code
+    assert capsys.readouterr().out == (FILES / f"{name}.txt").read_text()
+
+
+def test_every_finding_says_what_happens_in_production_and_how_to_fix_it(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["flags", "lint", "--json", str(FILES / "planted.json")])
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert len(findings) == 20
+    assert all(each["production"] and each["fix"] and each["line"] and each["column"] for each in findings)
+
+
+def test_warnings_alone_end_with_0(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "f.json").write_text('{"flags": {"checkout": {"key": "checkout"}}}')
+    assert main(["flags", "lint", str(tmp_path / "f.json")]) == ExitCode.HELD
+
+
+def test_what_only_the_sdk_refuses_is_found_too(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flag = {"key": "use-memfd", "on": True, "variations": [True], "offVariation": 0, "fallthrough": {"variation": 0}}
+    (tmp_path / "f.json").write_text(json.dumps({"flags": {"use-memfd": {**flag, "rules": 3}}}))
+    assert main(["flags", "lint", str(tmp_path / "f.json")]) == ExitCode.VIOLATED
+    assert 'LaunchDarkly refuses "use-memfd"' in capsys.readouterr().out
+
+
+def test_what_is_not_json_is_an_error_with_its_place(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "f.json").write_text('{"flags": {},}')
+    assert main(["flags", "lint", str(tmp_path / "f.json")]) == ExitCode.VIOLATED
+    assert "f.json:1:14: error: not JSON" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [None, b'{"flags": "\xff"}'])
+def test_what_cannot_be_read_ends_with_2(
+    content: bytes | None, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content:
+        (tmp_path / "f.json").write_bytes(content)
+    assert main(["flags", "lint", str(tmp_path / "f.json")]) == ExitCode.USAGE
+    assert "f.json" in capsys.readouterr().err

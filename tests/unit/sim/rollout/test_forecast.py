@@ -1,0 +1,186 @@
+"""What a forecast answers, and that the same question has the same answer."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from engine.errors import UserError
+from flags.catalog import PUNCH
+from flags.context import SandboxAttributes, to_context
+from flags.explain import landing
+from flags.inline import Rollout, flag_from
+from sim.files.fleet_file import Fleet, load, load_text
+from sim.files.plan import load_plan
+from sim.rollout.agreement import Agreement, Row, failures
+from sim.rollout.costs import Costs
+from sim.rollout.forecast import Answer, Asked, Forecast, Source, forecast, source
+from sim.rollout.simulation import DAY, rate
+from sim.rollout.virtual_fleet import virtual_fleet
+
+SHIPPED = pathlib.Path(__file__).parents[4] / "scenarios"
+EXAMPLE = load(SHIPPED / "fleets" / "example.yaml")
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+ASKED = Asked(sandboxes=800, weights=(0, 10, 50, 100), hours=6, failure_rate=1e-3)
+SMALL = """kind: fleet
+name: small
+node: {memory: 1GiB, sandboxes: 10}
+groups:
+  - {name: web, count: 400, memory: 64MiB, dirty: 100%, pauses_per_hour: {median: 4}}
+"""
+
+
+def small(change: tuple[str, str] = ("", "")) -> Fleet:
+    return load_text(SMALL.replace(*change), pathlib.Path("f.yaml"))
+
+
+def asked(fleet: Fleet = EXAMPLE, question: Asked = ASKED) -> Forecast:
+    return forecast(Source(fleet), Costs(), question, NOW)
+
+
+def by_weight(found: Forecast) -> dict[float, Answer]:
+    return {each.weight: each for each in found.answers}
+
+
+def test_the_same_seed_gives_the_same_forecast_and_another_another() -> None:
+    first, again, other = (asked(question=replace(ASKED, seed=seed)).document() for seed in (1, 1, 2))
+    assert first == again
+    assert first["weights"] != other["weights"]
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 33.3, 50.0, 99.0, 100.0])
+def test_the_flag_is_on_for_whom_launchdarkly_serves_it(weight: float) -> None:
+    fleet = virtual_fleet(small(), 400, 1)
+    flag = flag_from(PUNCH, Rollout(weight, "sandbox"))
+    rollout = flag["fallthrough"]["rollout"]
+    contexts = {n: to_context(SandboxAttributes(f"web-{n}", "base", "t")) for n in range(400)}
+    served = {n for n, context in contexts.items() if landing(flag, rollout, context).entry == 1}
+    on = fleet.is_on((weight,), np.arange(400))[0]
+    # Entries lie by their nodes: the bucket says who is who.
+    named = {landing(flag, rollout, context).bucket: n for n, context in contexts.items()}
+    assert {named[bucket] for bucket in fleet.bucket[on]} == served
+
+
+def test_by_team_whole_teams_have_the_flag() -> None:
+    fleet = virtual_fleet(small(("64MiB,", "64MiB, team_size: 8,")), 400, 1, "team")
+    _, sizes = np.unique(fleet.bucket, return_counts=True)
+    assert set(sizes.tolist()) == {8}
+
+
+def test_no_sandbox_is_lost_with_the_flag_off_and_all_that_fail_later_with_it_on() -> None:
+    found = by_weight(asked())
+    assert (found[0].lost, found[0].punched_pauses) == (0, 0)
+    failures = {round(each.lost + each.rolled_back, 6) for each in found.values()}
+    assert len(failures) == 1
+    assert found[10].lost < found[50].lost < found[100].lost
+    assert 0 < found[100].rolled_back < 0.01 * found[100].lost  # the first of many chunks
+
+
+def test_in_the_background_a_copy_that_fails_is_lost_whatever_the_flag_says() -> None:
+    found = by_weight(asked(question=replace(ASKED, background=True)))
+    assert found[0].lost == found[100].lost > 0
+
+
+def test_the_more_punch_the_less_memory_nodes_need() -> None:
+    found = asked().answers
+    assert [each.saved for each in found] == sorted(each.saved for each in found)
+    assert found[0].saved == 0 < found[-1].saved
+    assert [each.fit for each in found] == sorted(each.fit for each in found)
+
+
+def test_a_pause_alone_takes_its_dirty_memory_once_more_or_a_few_chunks() -> None:
+    found = by_weight(asked(small(("median: 4", "median: 0.01")), replace(ASKED, sandboxes=400)))
+    assert found[0].peak.max == (10 * 64 + 64) << 20
+    assert found[100].peak.max == (10 * 64 + 4) << 20
+
+
+def test_memory_that_is_too_small_is_passed_with_the_flag_off_only() -> None:
+    tight = small(("1GiB", "690MiB")).model_copy(update={"paused_for": 1.0})
+    found = by_weight(asked(tight, replace(ASKED, sandboxes=400)))
+    assert found[0].over_memory > 0.9
+    assert found[100].over_memory == 0
+
+
+def test_punching_huge_pages_saves_nothing_where_copies_go() -> None:
+    text = SMALL.replace("64MiB,", "64MiB, page_size: 2MiB,").replace("1GiB,", "1GiB, hugetlb: 600MiB,")
+    huge = load_text(text, pathlib.Path("f.yaml"))
+    found = asked(huge, replace(ASKED, sandboxes=400))
+    assert [each.saved for each in found.answers] == [0, 0, 0, 0]
+    assert by_weight(found)[100].freed_early > 0
+    assert {each.label: each.value for each in found.totals}["nodes short of 2 MiB pages"] == "100.00%"
+
+
+def test_a_late_kill_switch_reaches_as_far_as_weight_rate_and_time_say() -> None:
+    found = by_weight(asked())[100]
+    pauses = found.punched_pauses / (ASKED.hours * 3600)
+    assert [each.seconds for each in found.blast] == [0.5, 3, 300]
+    assert [each.sandboxes for each in found.blast] == pytest.approx([pauses * s for s in (0.5, 3, 300)])
+    assert all(each.worst_sandboxes >= each.sandboxes for each in found.blast)
+
+
+def test_half_of_the_day_is_above_the_median_and_its_top_is_the_peak() -> None:
+    (group,) = virtual_fleet(small(), 400, 1).groups
+    rates = [rate(group, t) for t in np.linspace(0, DAY, 1441)[:-1]]
+    assert np.median(rates) == pytest.approx(4, rel=0.01)
+    assert max(rates) == pytest.approx(8)
+
+
+def test_an_eviction_pauses_everybody_on_its_nodes() -> None:
+    calm = small(("median: 4", "median: 0.0001"))
+    evicted = small(("kind:", "mass_eviction: {nodes: 25%, within: 2m, at: 1h}\nkind:"))
+    evicted = calm.model_copy(update={"mass_eviction": evicted.mass_eviction})
+    question = replace(ASKED, sandboxes=400)
+    assert by_weight(asked(calm, question))[100].punched_pauses < 10
+    assert 95 <= by_weight(asked(evicted, question))[100].punched_pauses < 110
+
+
+def test_every_input_says_how_it_is_known() -> None:
+    known = {each.label: each.known for each in asked().inputs}
+    assert (known["costs"], known["copies that fail"], known["kill switch takes"]) == ("assumed", "given", "given")
+    assert {each.known for each in asked(small()).inputs} == {"assumed", "given"}
+
+
+def test_the_document_is_json_and_the_text_has_every_weight() -> None:
+    found = asked()
+    assert json.loads(json.dumps(found.document()))["version"] == 1
+    text = "\n".join(found.lines())
+    assert all(f"\n{weight} %" in text for weight in (0, 10, 50, 100))
+
+
+def test_a_plan_gives_its_stages_and_its_fleet() -> None:
+    start = source(SHIPPED / "rollouts" / "punch.yaml")
+    assert start.stages_given
+    assert start.weights[-1] == 100
+    production = load_plan(SHIPPED / "rollouts" / "punch.yaml").production
+    assert production is not None
+    assert start.fleet.count == production.sandboxes
+    found = forecast(start, Costs(), Asked(start.fleet.count, start.weights, hours=1, by=start.by), NOW)
+    assert [each.weight for each in found.answers] == [0, *(each for each in start.weights if each)]
+
+
+def test_a_file_that_is_neither_fleet_nor_plan_is_refused(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("kind: scenario\n")
+    with pytest.raises(UserError, match='expected "fleet" or "plan"'):
+        source(path)
+
+
+def test_a_forecast_that_is_off_by_more_than_is_stated_does_not_agree() -> None:
+    stated = Row(50, "peak", "bytes", forecast=100, real=90, short=1, over=10)
+    assert Agreement(10, 1, [stated], ["held"]).holds
+    assert not Agreement(10, 1, [stated], ["violated"]).holds
+    assert not replace(stated, real=89).holds
+    assert not replace(stated, real=102).holds
+    assert not Row(50, "discarded", "sandboxes", forecast=1, real=0).holds
+    assert "DIFFERS" in "\n".join(Agreement(10, 1, [replace(stated, real=80)], ["held"]).lines())
+
+
+def test_one_of_ten_real_copies_is_made_to_fail_the_same_for_the_same_seed() -> None:
+    assert failures(50, 3) == failures(50, 3) != failures(50, 4)
+    assert len(failures(50, 3)) == 5
+    assert set(failures(1000, 1).values()) == {0, 1, 2, 3}

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import pathlib
+
+from sim.files.plan import changed, load_plan, load_plan_text
+from sim.files.scenario import discover, load_text
+from sim.files.steps import FlagStep, Inject, Outage
+from sim.files.yaml import scenario_text
+from sim.rollout.compiled import compiled, rounds
+from sim.rollout.exposure import contexts_needed, exposures
+from sim.rollout.matrix import FAULTS, cell_scenario, rows, sample
+
+ROLLOUTS = pathlib.Path(__file__).parents[4] / "scenarios" / "rollouts"
+TEXT = """\
+kind: plan
+name: small
+pacing: {pausesPerMinute: 10, mostRounds: 3}
+fleet:
+  - {name: code, count: 24, memory: 1MiB}
+metrics:
+  - {name: discards, failureCondition: result > 0}
+steps:
+  - setWeight: 0
+  - wait: {for: 4m}
+  - setWeight: 10
+  - inject: {fault: copy.write, at: first}
+  - analysis: {count: 2, interval: 1h}
+  - setWeight: 100
+  - drill: {killSwitch: {}}
+"""
+
+
+def plan_of(text: str = TEXT):  # type: ignore[no-untyped-def] # noqa: ANN201
+    return load_plan_text(text, pathlib.Path("plan.yaml"))
+
+
+def kinds(steps: object) -> list[str]:
+    return [each.kind for each in steps]  # type: ignore[attr-defined]
+
+
+def test_a_plan_comes_to_steps_of_a_scenario() -> None:
+    made = compiled(plan_of())
+    assert kinds(made.scenario.steps) == [
+        *("tick", "flag"),
+        *("tick", "pause", "resume", "tick", "pause", "resume"),  # 40 pauses of 24 sandboxes: two rounds
+        *("flag", "inject"),
+        *("tick", "pause", "resume") * 3,  # an hour asks for 25 rounds; three are rehearsed
+        *("clear", "flag"),
+        *("flag", "tick", "pause", "resume", "flag"),
+    ]
+    assert made.virtual == (0.0, 240.0, 0.0, 0.0, 3600.0, 0.0, 5.0)
+
+
+def test_with_the_flag_off_only_the_weights_differ() -> None:
+    on, off = compiled(plan_of()), compiled(plan_of(), "off")
+    assert kinds(on.scenario.steps) == kinds(off.scenario.steps)
+    values = [step.values for step in off.scenario.steps if isinstance(step, FlagStep)]
+    assert {getattr(each["memfd-punch-on-snapshot"], "percent", 0.0) for each in values} == {0.0}
+    assert on.gates == off.gates
+
+
+def test_every_step_stands_where_the_plan_has_it() -> None:
+    made = compiled(plan_of())
+    index = next(i for i, each in enumerate(made.scenario.steps) if isinstance(each, Inject))
+    assert made.scenario.where(("steps", index)) == (12, 5)
+
+
+def test_the_text_of_what_a_plan_came_to_is_a_sound_scenario() -> None:
+    made = compiled(load_plan(ROLLOUTS / "punch-under-outage.yaml"))
+    again = load_text(made.scenario.source_text, ROLLOUTS / "x.yaml")
+    assert again.steps == made.scenario.steps
+    assert any(isinstance(each, Outage) for each in again.steps)
+
+
+def test_a_stretch_of_time_is_at_least_one_round() -> None:
+    assert (rounds(plan_of(), 1.0), rounds(plan_of(), 240.0), rounds(plan_of(), 1e6)) == (1, 2, 3)
+
+
+def test_stages_begin_at_each_weight() -> None:
+    made = compiled(plan_of())
+    assert [(each.weight, list(each.steps)) for each in made.stages] == [(0, [0, 1]), (10, [2, 3, 4]), (100, [5, 6])]
+    assert made.stage_of(4).number == 2
+
+
+def test_cohorts_are_those_of_launchdarklys_own_bucketing() -> None:
+    found = exposures(plan_of(), [0.0, 1.0, 10.0, 100.0])
+    assert [each.sandboxes for each in found[:3]] == [(), ("code-0",), ("code-0", "code-21", "code-22")]
+    assert len(found[3].sandboxes) == 24
+    assert all(each.is_superset for each in found)
+
+
+def test_going_back_is_no_superset() -> None:
+    assert exposures(plan_of(), [10.0, 1.0])[1].leaves == ("code-21", "code-22")
+
+
+def test_a_team_is_exposed_whole() -> None:
+    found = exposures(plan_of(TEXT.replace("name: small", "name: small\nby: team")), [50.0])[0]
+    assert found.of_contexts == 1
+    assert len(found.sandboxes) in {0, 24}
+
+
+def test_how_many_contexts_a_stage_needs() -> None:
+    assert (contexts_needed(1, 1.0), contexts_needed(3, 10.0), contexts_needed(3, 0.0)) == (100, 30, 0)
+
+
+def test_every_cell_of_the_matrix_is_a_sound_scenario() -> None:
+    plan = load_plan(ROLLOUTS / "punch.yaml")
+    for index, weight in rows(plan):
+        for fault in FAULTS:
+            made = cell_scenario(plan, index, weight, fault, sample(plan, weight))
+            assert load_text(scenario_text(made), plan.path).name == "punch"
+
+
+def test_a_cell_runs_the_plans_engine_with_what_was_mended() -> None:
+    plan = changed(load_plan(ROLLOUTS / "pr-2902-as-written.yaml"), mend=["not-gated"])
+    made = cell_scenario(plan, 0, 0.0, FAULTS[0], sample(plan, 0.0))
+    assert made["engine"] == {"profile": "pr-2902", "mended": ["not-gated"]}
+    assert "engine" not in cell_scenario(plan_of(), 0, 0.0, FAULTS[0], sample(plan_of(), 0.0))
+
+
+def test_a_folder_of_plans_holds_no_scenario() -> None:
+    assert discover([ROLLOUTS]) == []

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from engine.events import Event
+from sim.files.plan import load_plan_text
+from sim.record import events
+from sim.record.ledger import Entry
+from sim.report.html import WITHOUT_PLOTLY
+from sim.rollout import outputs
+from sim.rollout import outputs as plot
+from sim.rollout.outputs import WITHOUT_PLOT, rehearsal_page
+from sim.rollout.results import Rehearsal
+from sim.run.runner import RunResult
+
+Made = Callable[..., Rehearsal]
+MIB = 1 << 20
+TEXT = """\
+kind: plan
+name: small
+node: {memory: 16MiB}
+fleet: [{name: web, count: 4, memory: 1MiB}]
+steps:
+  - setWeight: 0
+  - setWeight: 50
+"""
+
+
+@pytest.fixture
+def found(rehearsed: Made) -> Rehearsal:
+    made = rehearsed(load_plan_text(TEXT, pathlib.Path("plan.yaml")), reasons=("<b>why</b>",))
+    on, off = ledger(4, 6, 5), ledger(4, 12)
+    return replace(made, on=RunResult(made.on.view, on, made.folder), off=RunResult(made.off.view, off, made.folder))
+
+
+def ledger(first: int, *second: int) -> list[Entry]:
+    """Memory in MiB as sampled in the first step, and in the second."""
+    told: list[Event] = [events.StepStarted(0, "tick", 1, 1), sample(first), events.StepStarted(1, "flag", 1, 1)]
+    return [Entry(float(n), each, None, None) for n, each in enumerate([*told, *map(sample, second)])]
+
+
+def sample(mib: int) -> events.MemorySampled:
+    return events.MemorySampled((mib - 1) * MIB, MIB, 0, 0, 0)
+
+
+def test_both_arms_are_drawn_over_the_steps_that_both_take(found: Rehearsal) -> None:
+    off, on, budget = outputs.memory(found, 2)
+    assert (off["x"], off["y"]) == ([0.0, 1.0], [4.0, 12.0])
+    assert (on["x"], on["y"]) == ([0.0, 1.0, 1.5], [4.0, 6.0, 5.0])
+    assert (budget["y"], budget["visible"]) == ([16.0, 16.0], True)
+
+
+def test_a_way_on_which_off_is_never_obeyed_stays_at_none(found: Rehearsal) -> None:
+    lines = {each["name"]: each for each in outputs.propagation(found)}
+    assert lines["half-open: never"]["y"] == [0, 0]
+    stream = lines["stream (assumed)"]
+    assert (stream["y"][-1], stream["x"]) == (1.0, sorted(stream["x"]))
+
+
+def test_the_page_without_a_plot_says_how_to_get_one(found: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert WITHOUT_PLOT in rehearsal_page(found)
+    monkeypatch.setattr(plot, "plot", lambda _found: None)
+    assert WITHOUT_PLOTLY.partition("'")[0] in rehearsal_page(found, with_plot=True)
+
+
+def test_what_a_plan_says_is_no_markup_of_the_page(found: Rehearsal) -> None:
+    page = rehearsal_page(found)
+    assert "&lt;b&gt;why&lt;/b&gt;" in page
+    assert "<b>why</b>" not in page
+
+
+@pytest.mark.skipif(importlib.util.find_spec("plotly") is None, reason="needs the extra: snapdrill[report]")
+def test_the_page_with_a_plot_loads_nothing(found: Rehearsal) -> None:
+    page = rehearsal_page(found, with_plot=True)
+    assert 'id="plot"' in page
+    assert "<script src" not in page

@@ -1,0 +1,132 @@
+"""What the self-test makes of two runs: caught, survived, unsound, broken; its table, document and exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import click.testing
+import pytest
+
+from engine.errors import UserError
+from sim.commands.self_test import command
+from sim.run import self_test
+from sim.run.cases import Judgement, Unit, UnitResult
+from sim.run.pool import LocalPool
+from sim.run.self_test import Finding, Trial
+
+VIOLATED = Judgement("invariant:no_unpublished", "violated", 1, ({"reason": "freed too early"},))
+OTHER = Judgement("invariant:no_leaks", "violated", 1, ({"reason": "a process is left"},))
+SUNG = Judgement("verdict:violated:invariant:no_unpublished", "held", 1)
+NAME = "punch-before-publish"
+
+
+class Told(LocalPool):
+    """A pool that runs nothing: results are told to it, by the unit's name."""
+
+    def __init__(self, **results: UnitResult) -> None:
+        super().__init__(1, 1)
+        self.wrong = results.get("wrong", UnitResult("", "held", judgements=(VIOLATED, SUNG), seconds=0.25))
+        self.mended = results.get("mended", UnitResult("", "held"))
+        self.units: list[Unit] = []
+
+    def run(self, units: Iterable[Unit]) -> Iterator[UnitResult]:
+        for unit in units:
+            self.units.append(unit)
+            result = self.mended if "mended" in unit.name else self.wrong
+            yield UnitResult(
+                unit.name, **{f: getattr(result, f) for f in ("verdict", "judgements", "seconds", "error")}
+            )
+
+
+def trial() -> Trial:
+    return self_test.trials([NAME])[0]
+
+
+def finding(tmp_path: Path, **results: UnitResult) -> Finding:
+    (found,) = self_test.run([trial()], Told(**results), tmp_path)
+    return found
+
+
+def test_a_mutant_whose_checker_sees_it_is_caught(tmp_path: Path) -> None:
+    found = finding(tmp_path)
+    assert (found.outcome, found.why, found.seconds) == ("CAUGHT", "", 0.25)
+    assert self_test.exit_code([found]) == 0
+
+
+def test_each_trial_runs_with_the_wrong_engine_and_with_the_sound_one(tmp_path: Path) -> None:
+    pool = Told()
+    self_test.run([trial()], pool, tmp_path)
+    wrong, mended = pool.units
+    assert "engine: {mutant: punch-before-publish}" in wrong.text
+    assert "engine" not in mended.text
+    assert "invariant: no_unpublished" in mended.text
+
+
+def test_a_mutant_that_no_checker_sees_survives(tmp_path: Path) -> None:
+    found = finding(tmp_path, wrong=UnitResult("", "violated"))
+    assert (found.outcome, found.why) == ("SURVIVED", "its checker saw nothing wrong")
+    assert self_test.exit_code([found]) == 1
+
+
+def test_a_mutant_that_only_another_checker_sees_survives(tmp_path: Path) -> None:
+    assert finding(tmp_path, wrong=UnitResult("", "violated", judgements=(OTHER,))).outcome == "SURVIVED"
+
+
+def test_a_mutant_that_breaks_more_than_its_scenario_expects_is_no_proof(tmp_path: Path) -> None:
+    found = finding(tmp_path, wrong=UnitResult("", "violated", judgements=(VIOLATED, SUNG, OTHER)))
+    assert (found.outcome, found.why) == ("SURVIVED", "not as the scenario expects: no_leaks: a process is left")
+
+
+def test_a_scenario_that_the_sound_engine_violates_proves_nothing(tmp_path: Path) -> None:
+    found = finding(tmp_path, mended=UnitResult("", "violated", judgements=(OTHER,)))
+    assert found.outcome == "UNSOUND"
+    assert found.why == "with the sound engine it is violated: no_leaks: a process is left"
+    assert self_test.exit_code([found]) == 1
+
+
+def test_a_run_that_broke_is_no_verdict(tmp_path: Path) -> None:
+    found = finding(tmp_path, wrong=UnitResult("", None, error="Traceback\n  ...\nValueError: broken\n"))
+    assert (found.outcome, found.why) == ("FAILED", f"{NAME}: ValueError: broken")
+    assert self_test.exit_code([found]) == 70
+
+
+def test_what_the_host_cannot_run_is_skipped_by_name_and_not_run(tmp_path: Path) -> None:
+    pool, able = Told(), trial()
+    unable = Trial(able.name, able.wrong, able.scenario, "it requires root")
+    (found,) = self_test.run([unable], pool, tmp_path)
+    assert (found.outcome, found.why, pool.units) == ("SKIPPED", "it requires root", [])
+    assert self_test.exit_code([found]) == 4
+    assert self_test.exit_code([found, Finding(able, "CAUGHT")]) == 0
+    assert self_test.exit_code([Finding(able, "CAUGHT"), Finding(able, "SURVIVED")]) == 1
+
+
+def test_the_table_tells_each_sentence_and_counts(tmp_path: Path) -> None:
+    text = self_test.table([finding(tmp_path), Finding(trial(), "SURVIVED", 1.0, "nobody looked", Path("runs/x"))])
+    assert f"{NAME}            CAUGHT by no_unpublished after 0.2 s" in text
+    assert "    a chunk is freed from the memfd before its readers may have it from the\n    cache" in text
+    assert f"SURVIVED in {NAME}.yaml: nobody looked; must be caught by no_unpublished" in text
+    assert "    look at it: snapdrill replay runs/x" in text
+    assert text.endswith("2 wrong engines: 1 CAUGHT, 1 SURVIVED")
+
+
+def test_the_document_names_the_survivors(tmp_path: Path) -> None:
+    document = self_test.document([finding(tmp_path, wrong=UnitResult("", "held"))])
+    assert json.loads(json.dumps(document)) == document
+    assert (document["exit_code"], document["survivors"]) == (1, [NAME])
+    assert document["engines"][0]["caught_by"] == "invariant:no_unpublished"
+
+
+def test_globs_choose_and_unknown_names_are_refused() -> None:
+    assert [each.name for each in self_test.trials(["record-*"])] == ["record-after-punch", "record-retired-early"]
+    assert {each.name.partition(":")[0] for each in self_test.trials(["pr-2902:*"])} == {"pr-2902"}
+    with pytest.raises(UserError, match='no wrong engine is called "scan-rearm"; did you mean "scan-rearms"'):
+        self_test.trials(["scan-rearm"])
+
+
+def test_the_command_lists_every_wrong_engine() -> None:
+    result = click.testing.CliRunner().invoke(command, ["--list"])
+    lines = result.output.splitlines()
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == list(self_test.names())
+    assert max(map(len, lines)) <= 80
