@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from flags.document import DocumentError
 from flags.inline import Rollout
 from sim.files.scenario import load_text
 from sim.files.schemas import json_schema
-from sim.files.sources import ScenarioError
 from sim.files.steps import FlagStep
 
 SCENARIO = """name: values
@@ -84,7 +84,7 @@ def test_a_value_of_the_flags_type_is_taken(written: str, value: object) -> None
     ],
 )
 def test_a_value_of_another_type_is_refused_at_its_place(written: str, column: int, mistake: str) -> None:
-    with pytest.raises(ScenarioError) as error:
+    with pytest.raises(DocumentError) as error:
         parsed(written)
     assert str(error.value).splitlines() == [
         f"s.yaml:5:{3 + column}: error: flags.{mistake}",
@@ -93,7 +93,7 @@ def test_a_value_of_another_type_is_refused_at_its_place(written: str, column: i
 
 
 def test_an_object_for_a_boolean_flag_is_refused() -> None:
-    with pytest.raises(ScenarioError, match=r"flags.use-memfd.enabled: unknown key; use one of: by, rollout"):
+    with pytest.raises(DocumentError, match=r"flags.use-memfd.enabled: unknown key; use one of: by, rollout"):
         parsed("use-memfd: {enabled: true}")
 
 

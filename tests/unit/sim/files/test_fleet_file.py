@@ -8,10 +8,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from flags.document import DocumentError
 from sim.files import fleet_file
 from sim.files.fleet_file import Fleet, assumptions, load, load_text
 from sim.files.scenario import discover
-from sim.files.sources import ScenarioError
 
 EXAMPLE = pathlib.Path(__file__).parents[4] / "scenarios" / "fleets" / "example.yaml"
 SMALLEST = """kind: fleet
@@ -37,7 +37,7 @@ def fleet(text: str = SMALLEST) -> Fleet:
 
 
 def mistakes(text: str) -> list[str]:
-    with pytest.raises(ScenarioError) as caught:
+    with pytest.raises(DocumentError) as caught:
         fleet(text)
     return str(caught.value).splitlines()
 
@@ -88,6 +88,10 @@ def test_every_mistake_is_told_at_once_with_its_place() -> None:
 def test_what_does_not_fit_together_is_refused(change: tuple[str, str], told: str) -> None:
     (line,) = mistakes(SMALLEST.replace(*change))
     assert told in line
+
+
+def test_a_file_that_holds_nothing_is_refused_with_a_reason() -> None:
+    assert mistakes("~") == ["f.yaml:1:1: error: expected a mapping, got nothing"]
 
 
 def test_what_is_left_out_is_assumed_and_what_is_written_is_not() -> None:

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from engine.errors import UserError
+from flags.document import DocumentError
 from flags.inline import Rollout
 from sim.files.expectations import MetricExpectation
 from sim.files.faults import AtChunk, chunk_index
+from sim.files.flag_values import FlagFile
 from sim.files.fleet import Group
-from sim.files.scenario import FlagFile, Scenario, discover, is_scenario, load, load_all, load_text
+from sim.files.scenario import Scenario, discover, is_scenario, load, load_all, load_text
 from sim.files.schemas import json_schema
-from sim.files.sources import ScenarioError
 from sim.files.steps import Comparison, CrashPoint, FlagStep, Inject, Pause, Resume, StateExpectation, Step, Tick, Wait
 
 SHIPPED = sorted(filter(is_scenario, (pathlib.Path(__file__).parents[4] / "scenarios").rglob("*.yaml")))
@@ -177,7 +178,7 @@ def test_a_flag_file_is_found_beside_the_scenario(tmp_path: pathlib.Path) -> Non
 
 
 def test_a_mistaken_flag_file_is_refused_at_its_own_place(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ScenarioError) as refused:
+    with pytest.raises(DocumentError) as refused:
         load(flag_file(tmp_path, '{"flags": {},\n "flagValues": {}}'))
     assert str(refused.value).startswith(f'{tmp_path}/flags.json:2:2: error: unknown key "flagValues"')
 

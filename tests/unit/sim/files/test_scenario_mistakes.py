@@ -8,15 +8,15 @@ import textwrap
 
 import pytest
 
+from flags.document import DocumentError
 from sim.files.scenario import load, load_text
-from sim.files.sources import ScenarioError
 
 
 def mistakes(text: str) -> list[str]:
     """`line:column: path: message` of each; an empty list for a valid file."""
     try:
         load_text(textwrap.dedent(text), pathlib.Path("s.yaml"))
-    except ScenarioError as refused:
+    except DocumentError as refused:
         return [line.removeprefix("s.yaml:").replace(" error:", "", 1) for line in str(refused).splitlines()]
     return []
 
@@ -132,7 +132,7 @@ s.yaml:45:5: error: expect[8]: expected a mapping, got 3
 
 
 def test_every_mistake_of_a_file_is_told_at_once_with_its_place() -> None:
-    with pytest.raises(ScenarioError) as refused:
+    with pytest.raises(DocumentError) as refused:
         load_text(MANY, pathlib.Path("s.yaml"))
     assert f"{refused.value}\n" == GOLDEN
 
@@ -233,9 +233,9 @@ def test_the_smallest_wrong_files_say_what_is_missing() -> None:
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: pathlib.Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
-    with pytest.raises(ScenarioError, match="not UTF-8 at byte 9; save it as UTF-8"):
+    with pytest.raises(DocumentError, match="not UTF-8 at byte 9; save it as UTF-8"):
         load(tmp_path / "latin.yaml")
-    with pytest.raises(ScenarioError, match=":1:1: error: cannot be read: Is a directory"):
+    with pytest.raises(DocumentError, match=":1:1: error: cannot be read: Is a directory"):
         load(tmp_path)
 
 

@@ -6,8 +6,8 @@ import pathlib
 
 import pytest
 
+from flags.document import DocumentError
 from sim.files.scenario import Scenario, load, load_text
-from sim.files.sources import ScenarioError
 from sim.files.yaml import Origin
 from sim.record.scenario_copy import GIVEN_FLAGS, store
 
@@ -49,7 +49,7 @@ def child(folder: pathlib.Path, text: str = "") -> Scenario:
 
 
 def mistakes(path: pathlib.Path) -> list[str]:
-    with pytest.raises(ScenarioError) as refused:
+    with pytest.raises(DocumentError) as refused:
         load(path)
     return str(refused.value).splitlines()
 

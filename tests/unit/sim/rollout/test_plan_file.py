@@ -5,9 +5,9 @@ import pathlib
 import pytest
 
 from engine.errors import UserError
+from flags.document import DocumentError
 from sim.files.plan import changed, load_plan, load_plan_text
 from sim.files.scenario import load_text
-from sim.files.sources import ScenarioError
 
 ROLLOUTS = pathlib.Path(__file__).parents[4] / "scenarios" / "rollouts"
 
@@ -52,7 +52,7 @@ steps:
 
 
 def mistakes(text: str) -> list[str]:
-    with pytest.raises(ScenarioError) as caught:
+    with pytest.raises(DocumentError) as caught:
         load_plan_text(text, pathlib.Path("plan.yaml"))
     return str(caught.value).splitlines()
 
@@ -144,5 +144,5 @@ def test_a_weakness_is_mended_by_its_name_alone() -> None:
 
 
 def test_a_plan_that_is_run_as_a_scenario_is_named_as_what_it_is() -> None:
-    with pytest.raises(ScenarioError, match=r"kind: a rollout plan is no scenario; use: snapdrill rehearse"):
+    with pytest.raises(DocumentError, match=r"kind: a rollout plan is no scenario; use: snapdrill rehearse"):
         load_text(SMALL, pathlib.Path("plan.yaml"))
