@@ -90,10 +90,6 @@ def test_what_does_not_fit_together_is_refused(change: tuple[str, str], told: st
     assert told in line
 
 
-def test_a_file_that_holds_nothing_is_refused_with_a_reason() -> None:
-    assert mistakes("~") == ["f.yaml:1:1: error: expected a mapping, got nothing"]
-
-
 def test_what_is_left_out_is_assumed_and_what_is_written_is_not() -> None:
     assumed = {each.label: each.value for each in assumptions(fleet(SMALLEST.replace("64MiB}", "64MiB, dirty: 5%}")))}
     assert {"web.page_size", "web.resident", "node.concurrency", "paused_for", "mass_eviction", "propagation"} <= set(

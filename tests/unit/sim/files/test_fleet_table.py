@@ -184,11 +184,6 @@ def test_what_is_wrong_with_the_whole_table_is_reported_once(
     assert mistakes(table, text, of=of) == found
 
 
-def test_a_table_that_is_not_there_is_refused(table: pathlib.Path) -> None:
-    with pytest.raises(UserError, match="cannot be read"):
-        read_fleet(table)
-
-
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=6).map(str.strip)
 
 
