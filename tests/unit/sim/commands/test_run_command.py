@@ -75,7 +75,7 @@ class Folder:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
     made = Folder(tmp_path)
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
-    monkeypatch.setattr("sim.run.batch.run_scenario", made.run)
+    monkeypatch.setattr("sim.run.one_by_one.run_scenario", made.run)
     return made
 
 
@@ -460,7 +460,7 @@ def test_a_report_that_a_full_disk_cannot_take_is_told_beside_the_verdict(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("sim.run.batch.Outputs.add", full)
+    monkeypatch.setattr("sim.run.one_by_one.Outputs.add", full)
     folder.verdicts = {"a": verdict}
     assert folder.snapdrill(folder.write("a")) == code
     told = capsys.readouterr()
