@@ -17,8 +17,6 @@ import click
 
 from sim.record.verdict import ExitCode
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-
 
 @click.command("rehearse")
 @click.argument("path", metavar="PLAN", type=click.Path(path_type=Path, dir_okay=False))

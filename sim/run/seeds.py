@@ -227,7 +227,6 @@ def _armed(run: Scenario) -> Iterator[tuple[str, str]]:
 
 
 VERSION = 1
-_WORDS = {Verdict.HELD: "HELD", Verdict.VIOLATED: "VIOLATED", Verdict.INCONCLUSIVE: "INCONCLUSIVE"}
 
 
 def seed_line(seed: Seed) -> str:
