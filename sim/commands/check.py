@@ -46,6 +46,7 @@ def _judge(path: Path, entries: Sequence[Entry], unknown: Mapping[str, int], *, 
     from sim import rules
     from sim.record import events
     from sim.report import rejudged
+    from sim.report.table import text
 
     found = rules.rejudge(entries)
     complete = any(isinstance(entry.event, events.RunEnded) for entry in entries)
@@ -60,5 +61,5 @@ def _judge(path: Path, entries: Sequence[Entry], unknown: Mapping[str, int], *, 
         click.echo(f"left out, not known to this version: {told}")
     if not complete:
         click.echo("the ledger does not tell the run's end: what is not in it may have happened")
-    click.echo("\n" + "\n".join(rejudged.lines(found)))
+    click.echo("\n" + text(rejudged.sections(found)))
     return verdict.exit_code

@@ -17,7 +17,7 @@ from sim.report.document import scenario_document, write_document
 from sim.report.junit import suite, write_junit
 from sim.rollout.compiled import compiled
 from sim.rollout.exposure import exposures
-from sim.rollout.outputs import rehearsal_suite, write_page
+from sim.rollout.outputs import rehearsal_suite, write_rehearsal_page
 from sim.rollout.rehearse import decided, rehearse
 from sim.rollout.results import Rehearsal, StepResult, weaknesses
 from sim.run.batch import Outputs, run_interruptibly
@@ -73,6 +73,7 @@ class Session:
 
     def run_matrix(self, jobs: int | None, *, cluster: str | None = None, as_json: bool = False) -> ExitCode:
         """Each step x each fault; violated where one of them is. `cluster` as open_pool has it."""
+        from sim.report.table import text
         from sim.rollout import matrix
 
         progress = _progress(self.plan.name, quiet=self._quiet)
@@ -88,7 +89,7 @@ class Session:
                 told=lambda done, all_of_them: progress(f"{done}/{all_of_them} runs"),
             )
         progress("")
-        click.echo(json.dumps(matrix.document(made), indent=2) if as_json else matrix.text(made))
+        click.echo(json.dumps(matrix.document(made), indent=2) if as_json else text(matrix.sections(made)))
         return ExitCode.VIOLATED if made.bad else ExitCode.HELD
 
     def _with_weaknesses(self, found: Rehearsal) -> Rehearsal:
@@ -115,7 +116,7 @@ class Session:
         write_document(folder / REHEARSAL_FILE, self.document())
         suites = [rehearsal_suite(found), suite(found.on.view, folder, self.plan.path, found.on.entries)]
         write_junit(folder / "junit.xml", suites)
-        write_page(found, with_plot=self._plot)
+        write_rehearsal_page(found, with_plot=self._plot)
         if self._export is not None:
             from sim.rollout.export import export
 

@@ -9,6 +9,7 @@ import pytest
 from sim.record import events
 from sim.record.verdict import Verdict
 from sim.report import rejudged as told
+from sim.report.table import markdown
 from sim.rules import JUDGES, Rejudged, rejudge, verdict_of
 
 if TYPE_CHECKING:
@@ -58,9 +59,9 @@ def test_a_violation_that_only_reality_showed_counts_and_is_a_difference(story: 
     story.end(judged=(*everything_held("never_resumed"), saw("never_resumed", "violated")))
     assert verdict(story) is Verdict.VIOLATED
     assert of(story, "never_resumed").differs
-    lines = "\n".join(told.lines(rejudge(story.entries)))
-    assert "never_resumed violated, by the run\n  web-0 (web-0.p1): page 3 is not what it was" in lines
-    assert "never_resumed: the run saw a violation in reality that its ledger does not show" in lines
+    said = markdown(told.sections(rejudge(story.entries)))
+    assert "never_resumed violated, by the run\n\n- web-0 (web-0.p1): page 3 is not what it was" in said
+    assert "never_resumed: the run saw a violation in reality that its ledger does not show" in said
 
 
 def test_a_violation_that_only_the_ledger_shows_counts_and_is_a_difference(story: Story) -> None:
@@ -68,9 +69,9 @@ def test_a_violation_that_only_the_ledger_shows_counts_and_is_a_difference(story
     story.tell(events.GuestThawed("web-0.1"))
     story.end(judged=everything_held())
     assert verdict(story) is Verdict.VIOLATED
-    lines = "\n".join(told.lines(rejudge(story.entries)))
-    assert "never_resumed violated, by the ledger alone\n  web-0 (web-0.p1): a condemned guest was thawed" in lines
-    assert "never_resumed: its own ledger contradicts it, though the run saw nothing wrong" in lines
+    said = markdown(told.sections(rejudge(story.entries)))
+    assert "never_resumed violated, by the ledger alone\n\n- web-0 (web-0.p1): a condemned guest was thawed" in said
+    assert "never_resumed: its own ledger contradicts it, though the run saw nothing wrong" in said
 
 
 def test_a_canary_that_was_caught_is_no_violation_of_the_run(story: Story) -> None:
@@ -79,7 +80,9 @@ def test_a_canary_that_was_caught_is_no_violation_of_the_run(story: Story) -> No
     canary = events.Judged("verdict:violated:invariant:never_resumed", "held", 1)
     story.end(judged=(*everything_held("never_resumed"), saw("never_resumed", "violated"), canary))
     assert verdict(story) is Verdict.HELD
-    assert "never_resumed violated, by the run, as the scenario expects" in told.lines(rejudge(story.entries))
+    assert "never_resumed violated, by the run, as the scenario expects" in markdown(
+        told.sections(rejudge(story.entries))
+    )
 
 
 def test_a_ledger_without_an_end_is_at_best_inconclusive(judged: Story) -> None:
