@@ -1,4 +1,4 @@
-"""What no single field can know, of scenarios and plans."""
+"""Checks of scenarios and plans that need more than one field."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from pydantic import Field, TypeAdapter
 from flags.catalog import FLAGS, did_you_mean
 from flags.document import Mistake, Path
 from sim.files.flag_values import FlagSource
-from sim.files.fleet import Group, Node, sandbox_specs
+from sim.files.fleet import Group, NodeSpec, sandbox_specs
 from sim.files.metrics import MEASURES
 from sim.files.strict import part
 from sim.files.units import format_size
 from sim.files.yaml import Document
 
 _FLEET: TypeAdapter[tuple[Group, ...]] = TypeAdapter(Annotated[tuple[Group, ...], Field(strict=False)])
-_NODE = TypeAdapter(Node)
+_NODE = TypeAdapter(NodeSpec)
 
 
 def cross_checks(document: Document) -> list[Mistake]:
-    """Mistakes in outages against their source, and of the rest against the fleet where that is not mistaken."""
+    """Mistakes that no single field shows: outages that the flag source cannot have, steps that do not fit the
+    fleet."""
     if not isinstance(document.data, dict):
         return []
     checks = (_unserved_steps, _steps_of_a_dead_node, _canaries_without_bound)
@@ -49,7 +50,7 @@ def _repeated_names(document: Document, fleet: tuple[Group, ...]) -> Iterator[Mi
         seen[group.name] += 1
 
 
-def _too_much_memory(document: Document, fleet: tuple[Group, ...], node: Node) -> Iterator[Mistake]:
+def _too_much_memory(document: Document, fleet: tuple[Group, ...], node: NodeSpec) -> Iterator[Mistake]:
     total = sum(group.count * group.memory for group in fleet)
     if total > node.memory:
         message = (
@@ -69,7 +70,7 @@ def _globs_without_match(document: Document, fleet: tuple[Group, ...]) -> Iterat
 
 
 def _unserved_steps(document: Document) -> Iterator[Mistake]:
-    """Outages of a source that this scenario has not, and changes of flags that are not its own."""
+    """Outages that the scenario's flag source cannot have, and changes of flags that are not the scenario's own."""
     source = _source(document)
     for index, step in enumerate(_list(document, "steps")):
         outage = step.get("outage") if isinstance(step, dict) else None
@@ -77,12 +78,12 @@ def _unserved_steps(document: Document) -> Iterator[Mistake]:
         if fault is not None and source is not None and (hint := _source_missed(fault, source)):
             yield document.mistake(("steps", index, "outage", "fault"), hint)
         if isinstance(step, dict) and "flag" in step and source == "launchdarkly":
-            message = "LaunchDarkly's own flags are not changed from here; use source: relay"
+            message = "a scenario cannot change LaunchDarkly's own flags; use source: relay"
             yield document.mistake(("steps", index, "flag"), message, key=True)
 
 
 def _steps_of_a_dead_node(document: Document) -> Iterator[Mistake]:
-    """Steps between a crash at once and the next restart that need a node."""
+    """Steps that need a node, between a crash that is not armed and the next restart."""
     down = False
     for index, step in enumerate(_list(document, "steps")):
         kind = next(iter(step)) if isinstance(step, dict) and len(step) == 1 else None
@@ -95,7 +96,7 @@ def _steps_of_a_dead_node(document: Document) -> Iterator[Mistake]:
 
 
 def _canaries_without_bound(document: Document) -> Iterator[Mistake]:
-    """A metric is violated by a bound: a canary needs one beside it."""
+    """A canary on a metric needs an expectation that bounds the metric."""
     expected = [each for each in _list(document, "expect") if isinstance(each, dict)]
     bound = [each.get("metric") for each in expected if "verdict" not in each]
     for index, each in enumerate(_list(document, "expect")):
@@ -111,7 +112,7 @@ def _list(document: Document, key: str) -> list[Any]:
 
 
 def _source(document: Document) -> str | None:
-    """`inline`, `file`, `relay` or `launchdarkly`; None where that is mistaken itself."""
+    """`inline`, `file`, `relay` or `launchdarkly`; None if the file is wrong about it."""
     flags = document.data.get("flags")
     if not isinstance(flags, dict):
         return "inline"
@@ -180,7 +181,7 @@ def _drills_of_nothing(document: Document) -> Iterator[Mistake]:
 
 
 def _rises(document: Document) -> Iterator[Mistake]:
-    """The same weight again is most often a slip; going down is a rehearsed rollback."""
+    """Repeating a weight is usually a slip; lowering it is a rehearsed rollback."""
     last: float | None = None
     for index, kind, settings in _steps(document):
         if kind == "setWeight":
@@ -212,21 +213,21 @@ def _metrics(document: Document) -> Iterator[Mistake]:
 
 
 def _ratios(document: Document) -> Iterator[Mistake]:
-    """In real time the arms cannot take turns: a ratio of times that counts would stop every rollout."""
+    """In real time the arms do not alternate, so a metric that compares their times would stop every rollout."""
     metrics = document.data.get("metrics")
     if document.data.get("time") != "real" or not isinstance(metrics, list):
         return
     for index, each in enumerate(metrics):
         name = each.get("name") if isinstance(each, dict) else None
         if isinstance(name, str) and name in MEASURES and MEASURES[name].unit == "ratio" and not each.get("dryRun"):
-            hint = "in real time the arms take no turns, so times do not compare; use time: virtual, or dryRun: true"
+            hint = "in real time the arms do not alternate, so times do not compare; use time: virtual, or dryRun: true"
             yield document.mistake(("metrics", index, "name"), hint)
 
 
 def _time_and_source(document: Document) -> Iterator[Mistake]:
     source, time = _source(document), document.data.get("time", "virtual")
     if source in {"relay", "launchdarkly"} and time == "virtual":
-        hint = f"{source} has sockets, which know no virtual time; use time: real, with short waits"
+        hint = f"{source} uses sockets, which do not follow virtual time; use time: real, with short waits"
         yield document.mistake(("flags", "source"), hint)
     if time == "real" and source == "inline":
         yield document.mistake(("time",), "inline flags have no sockets to wait for; use flags: {source: relay}")
@@ -235,7 +236,7 @@ def _time_and_source(document: Document) -> Iterator[Mistake]:
 def _lease(document: Document) -> Iterator[Mistake]:
     flags = document.data.get("flags")
     if isinstance(flags, dict) and "lease" in flags:
-        yield document.mistake(("flags", "lease"), "the lease of a plan stands at its top level; move it", key=True)
+        yield document.mistake(("flags", "lease"), "a plan's lease goes at its top level; move it there", key=True)
     lease = document.data.get("lease", "none")
     if lease not in {"none", None} and _source(document) in {"inline", "file"}:
         hint = "a lease needs a flag service whose heartbeat it watches; add flags: {source: relay}"
@@ -248,10 +249,10 @@ def _flag(document: Document) -> Iterator[Mistake]:
     if known is None:
         return
     if known.type != "boolean":
-        yield document.mistake(("flag",), f"{key} is no boolean flag; a plan rolls out true or false")
+        yield document.mistake(("flag",), f"{key} is not a boolean flag; a plan rolls out true or false")
     elif (safe := document.data.get("safe", known.safe)) is not known.safe and isinstance(safe, bool):
         word = str(known.safe).lower()
-        yield document.mistake(("safe",), f"the safe variation of {key} is {word}; a rollback to the other destroys")
+        yield document.mistake(("safe",), f"rolling {key} back to the other value destroys memory; write safe: {word}")
     flags = document.data.get("flags")
     if isinstance(flags, dict) and key in flags:
-        yield document.mistake(("flags", key), "the steps set the weight of this flag; remove it here", key=True)
+        yield document.mistake(("flags", key), "the plan's steps set this flag's weight; remove it here", key=True)

@@ -33,9 +33,9 @@ Switches = Annotated[tuple[Annotated[str, AfterValidator(_switch)], ...], Field(
 
 
 class Engine(Strict):
-    """A wrong engine on purpose: the scenario must catch it.
+    """An engine that is wrong on purpose; the scenario must catch it.
 
-    `profile: pr-2902` is the pull request as written; `mended` takes some of its weaknesses away, `only` all others.
+    `profile: pr-2902` is the pull request as written; `mended` fixes the named weaknesses, `only` fixes all others.
     """
 
     mutant: Annotated[str, AfterValidator(_mutant)] | None = None
@@ -50,10 +50,10 @@ class Engine(Strict):
         if (self.mended or self.only) and self.profile is None:
             raise ValueError(f"mended and only go with a profile; add profile: {PR_2902}")
         if self.mended and self.only:
-            raise ValueError("mended names what is sound, only what is not; remove one of them")
+            raise ValueError("mended names the fixed weaknesses, only the ones that stay; remove one of the two")
         return self
 
     def choice(self) -> dict[str, Any]:
-        """As ledger and node take it: mutant, profile and the mended weaknesses."""
+        """For the ledger and the node: mutant, profile and the mended weaknesses."""
         sound = [name for name in SWITCHES if name not in self.only] if self.only else list(self.mended)
         return {"mutant": self.mutant, "profile": self.profile, "mended": sound}

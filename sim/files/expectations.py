@@ -30,14 +30,14 @@ IN_BYTES = frozenset({"peak_over", "dirty_bytes", "punched_bytes"})
 
 
 class InvariantExpectation(Strict):
-    """This invariant holds, and the run exercised it; `eventually` gives it ticks in which it may be exercised."""
+    """The invariant holds and the run exercised it. `eventually` allows further ticks for the run to exercise it."""
 
     invariant: Invariant
     eventually: Eventually | None = None
 
 
 class PauseFilter(Strict):
-    """Which pauses a metric is taken over: those that meet everything that is given."""
+    """Selects the pauses that a metric covers: those that match every field given."""
 
     punch: bool | None = None
     path: Literal["process", "memfd", "memfd-background", "dedup", "in-place"] | None = None
@@ -46,12 +46,12 @@ class PauseFilter(Strict):
 
 
 class MetricExpectation(Strict):
-    """The metric of every pause that passes the filter lies in [min, max]; `pauses` is the number of them.
+    """The metric lies in [min, max] for every pause that passes the filter; `pauses` is the number of such pauses.
 
-    `punched_after_kill` is how many of them punched although they were decided later than the kill switch was thrown
-    at its source, plus `within` seconds that it may take to propagate; the kill switch is the punch flag turned off
-    for everybody. Bytes for sizes, milliseconds for times. No such pause, or none that came late enough after a kill
-    switch, makes the run inconclusive unless `allow_empty`.
+    `punched_after_kill` is how many of them punched although they were decided more than `within` seconds after the
+    kill switch was thrown at its source; the kill switch is the punch flag turned off for every sandbox. Sizes are in
+    bytes, times in milliseconds. The run is inconclusive if no pause passes, or none was decided late enough after a
+    kill switch, unless `allow_empty` is true.
     """
 
     metric: Metric
@@ -83,12 +83,12 @@ class MetricExpectation(Strict):
         if self.min is None and self.max is None:
             raise ValueError("a metric without a bound expects nothing; add min or max")
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError("min is more than max: no value can hold")
+            raise ValueError("min is greater than max, so no value can match; lower min or raise max")
         return self
 
 
 class ViolationExpectation(Strict):
-    """A canary: the run must be caught violating this, or it has failed; `eventually` gives it ticks for that."""
+    """A canary: the run passes only if it is caught violating this. `eventually` allows further ticks for that."""
 
     verdict: Literal["violated"]
     invariant: Invariant | None = None
@@ -103,7 +103,7 @@ class ViolationExpectation(Strict):
 
     @property
     def subject(self) -> str:
-        """What must be violated, as judgements name it."""
+        """The subject that must be violated, as judgements name it."""
         return f"invariant:{self.invariant}" if self.invariant else f"metric:{self.metric}"
 
 

@@ -60,17 +60,17 @@ def chunk_index(place: Place, chunks: int) -> int:
 
 
 def to_json(place: Place) -> Any:
-    """As it travels to the node: a chunk as {"chunk": n}, a word or a share as it is."""
+    """For the node's config: a chunk as {"chunk": n}, a word or a share as it is."""
     return {"chunk": place.chunk} if isinstance(place, AtChunk) else place
 
 
 def from_json(value: Any) -> Place:
-    """What `to_json` made."""
+    """The place that `to_json` wrote."""
     return AtChunk(value["chunk"]) if isinstance(value, dict) else value
 
 
 def in_words(place: Place) -> str:
-    """As a ledger tells it: `chunk 3`, `last`, `50%`."""
+    """As a ledger writes it: `chunk 3`, `last`, `50%`."""
     match place:
         case AtChunk():
             return f"chunk {place.chunk}"
@@ -85,12 +85,12 @@ _HANG = re.compile(r"hang ([0-9.]+) ms")
 
 
 def in_words_of_delay(seconds: float) -> str:
-    """A fault that only takes time, as its error is told: `delay 300 ms`."""
+    """The `error` of a fault that only takes time: `delay 300 ms`."""
     return f"delay {_milliseconds(seconds)} ms"
 
 
 def in_words_of_hang(seconds: float) -> str:
-    """A fault that takes time and then fails, as its error is told: `hang 2000 ms`."""
+    """The `error` of a fault that takes time and then fails: `hang 2000 ms`."""
     return f"hang {_milliseconds(seconds)} ms"
 
 
@@ -120,9 +120,9 @@ KINDS: Mapping[Kind, str] = MappingProxyType(
     {
         "errno": "The act fails with an errno, and is not done.",
         "short": "Half of the bytes are transferred, then it fails with EIO.",
-        "delay": "The act is held up, then done.",
+        "delay": "The act is delayed, then done.",
         "corrupt": "The act is done, and one byte of what it moved is flipped.",
-        "hang": "The act does not come back until a deadline, then fails with ETIMEDOUT, and is not done.",
+        "hang": "The act hangs until a deadline, then fails with ETIMEDOUT, and is not done.",
         "cancel": "The caller cancels the pause just before the act, which is done.",
         "kill-guest": "The guest is killed (SIGKILL) just before the act, which is done.",
         "kill-node": "The node is killed (SIGKILL) just before the act.",
@@ -134,7 +134,7 @@ _PAUSE: tuple[Kind, ...] = ("errno", "delay", "hang", "cancel", "kill-guest", "k
 
 @dataclass(frozen=True, slots=True)
 class PointSpec:
-    """One fault point. `chunked`: passed once a chunk of a pause's plan, else once a pause, checkpoint or resume."""
+    """One fault point. `chunked`: passed once for each chunk, else once for each pause, checkpoint or resume."""
 
     point: FaultPoint
     sentence: str
@@ -145,7 +145,7 @@ class PointSpec:
 
     @property
     def of_resume(self) -> bool:
-        """True where it is a resume that passes here, not a pause."""
+        """True if a resume passes this point, not a pause."""
         return self.point in {"guest.spawn", "resume.read"}
 
 
@@ -157,7 +157,7 @@ _SPECS = (
     PointSpec("freeze", "The guest is stopped, and confirmed stopped.", chunked=False, kinds=_PAUSE),
     PointSpec("scan", "The kernel is asked which blocks the guest wrote.", chunked=False, kinds=_PAUSE),
     PointSpec("cache.create", "The build's unfinished folder and file are made.", chunked=False, kinds=_PAUSE),
-    PointSpec("reserve", "The space for the copy is made sure of.", chunked=False, kinds=_PAUSE),
+    PointSpec("reserve", "Disk space for the copy is reserved.", chunked=False, kinds=_PAUSE),
     PointSpec("copy.read", "A chunk is read from the guest's memory.", chunked=True, kinds=_transfer(), by_kernel=True),
     PointSpec(
         "copy.write",
@@ -197,7 +197,7 @@ def points_by_kernel() -> tuple[FaultPoint, ...]:
 
 
 def kind_of(error: str) -> Kind:
-    """The kind of a fault by its `error` as ledger and node tell it: `ENOSPC`, `delay 300 ms`, `short`, ..."""
+    """The kind of a fault by its `error` as ledger and node write it: `ENOSPC`, `delay 300 ms`, `short`, ..."""
     if error == CRASH:
         return "kill-node"
     if delay_of(error) is not None:
@@ -208,7 +208,7 @@ def kind_of(error: str) -> Kind:
 
 
 def in_words_of_place(point: FaultPoint, place: Place, nth: int | None) -> str:
-    """Where a fault waits, as a ledger tells it: `chunk 3`, `last of pause 2`, `every pause`, `incarnation 2`."""
+    """Where a fault waits, as a ledger writes it: `chunk 3`, `last of pause 2`, `every pause`, `incarnation 2`."""
     spec = CATALOGUE[point]
     time = "incarnation" if spec.of_resume else "pause"
     passed = f"{time} {nth}" if nth is not None else "every resume" if spec.of_resume else "every pause"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Known = Literal["measured", "given", "derived", "assumed"]
-"""Measured by a run; given by a document or an option; derived from others; assumed for want of anything better."""
+"""Measured by a run; given by a document or an option; derived from others; assumed if nothing better is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Figure:
 
 
 def shown(figure: Figure) -> str:
-    """Bytes as GiB or MiB, all else as it is."""
+    """Bytes as GiB or MiB, anything else as it is."""
     value = figure.value
     if value is None:
         return "-"

@@ -100,10 +100,11 @@ def _beside_values(schema: dict[str, Any]) -> None:
 
 
 class ServedFlags(Strict):
-    """Flags that a flag service streams to the node: `relay` is one on this machine that an `outage` step can break.
+    """Flags that a flag service streams to the node.
 
-    With `lease` (seconds) a heartbeat flag must stay younger than that, else nothing punches. `start: down` is a
-    relay that is not there yet. LaunchDarkly's own flags are read with the key in LAUNCHDARKLY_SDK_KEY.
+    `relay` is a service on this machine that an `outage` step can break; `launchdarkly` serves your own flags, read
+    with the key in LAUNCHDARKLY_SDK_KEY. With `lease` (seconds) nothing punches unless the last heartbeat is younger
+    than that. With `start: down` the relay is not running when the node starts.
     """
 
     model_config = ConfigDict(json_schema_extra=_beside_values)
@@ -140,7 +141,7 @@ SETTINGS = frozenset(ServedFlags.model_fields) - {"values"}
 
 
 def served(written: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file says, as the fields of ServedFlags."""
+    """A file's `flags:` as the fields of ServedFlags."""
     values = {key: value for key, value in written.items() if key not in SETTINGS}
     settings = {key: value for key, value in written.items() if key in SETTINGS}
     return settings | {"values": values}
@@ -180,7 +181,7 @@ FlagSource = Literal["file", "inline", "relay", "launchdarkly"]
 
 
 def source_of(flags: AnyFlags) -> FlagSource:
-    """Where a node has such flags from."""
+    """Where a node gets these flags."""
     if isinstance(flags, FlagFile):
         return "file"
     return flags.source if isinstance(flags, ServedFlags) else "inline"

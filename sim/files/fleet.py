@@ -1,4 +1,4 @@
-"""The fleet as a scenario describes it: groups of like sandboxes, their memory and their work."""
+"""The fleet as a scenario describes it: groups of identical sandboxes, their memory and their work."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Pattern = Literal["scattered", "runs", "full", "hot", "zero", "same"]
 PageSize = Annotated[int, BeforeValidator(_page_size, json_schema_input_type=Literal["4KiB", "2MiB"])]
 
 
-class Node(Strict):
+class NodeSpec(Strict):
     """One machine: its memory budget in bytes, and what holds the caches."""
 
     memory: Size = 1 << 30
@@ -49,7 +49,8 @@ class Workload(Strict):
 
 
 class Group(Strict):
-    """`count` like sandboxes, `<name>-0` and on; sizes in bytes. `block_size` is the page size unless given."""
+    """`count` identical sandboxes `<name>-0`, `<name>-1`, ...; sizes in bytes. `block_size` is the page size by
+    default."""
 
     name: Slug
     count: Annotated[int, Field(ge=1, le=10_000)] = 1

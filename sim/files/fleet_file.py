@@ -44,7 +44,7 @@ Scale = Annotated[Fraction, BeforeValidator(_scale, json_schema_input_type=str),
 
 
 class PausesPerHour(Strict):
-    """Pauses an hour of each sandbox that runs: at a day's median, and at its peak (twice that if it is not said)."""
+    """Pauses per hour of each running sandbox: the day's median, and its peak (twice the median unless given)."""
 
     median: PerHour = 1.0
     peak: PerHour | None = None
@@ -63,7 +63,7 @@ class PausesPerHour(Strict):
 
 
 class MassEviction(Strict):
-    """Once a day, `at` hours into it, everything on this share of the nodes is paused within so long (seconds)."""
+    """Once a day, at the time `at`, every sandbox on this share of the nodes is paused within `within`; seconds."""
 
     nodes: Percent
     within: Duration = 120.0
@@ -71,7 +71,8 @@ class MassEviction(Strict):
 
 
 class FleetGroup(Strict):
-    """`count` sandboxes of one kind; bytes and percent. `resident` is the share of memory that is there at a pause."""
+    """`count` sandboxes of one kind; bytes and percent. `resident` is the share of memory that is resident at a
+    pause."""
 
     name: Slug
     count: Annotated[int, Field(ge=1, le=MOST)]
@@ -87,14 +88,14 @@ class FleetGroup(Strict):
     @classmethod
     def _is_some(cls, memory: Any) -> Any:
         if smallest(memory) <= 0:
-            raise ValueError("expected more than no memory")
+            raise ValueError("expected more than 0 bytes of memory")
         return memory
 
 
 class FleetNode(Strict):
-    """One machine of many; bytes. `memory` is of 4 KiB pages: guests that have them, and what is being copied.
+    """One of many equal machines; bytes. `memory` is for guests with 4 KiB pages and for the copies being made.
 
-    `hugetlb` is the pool of 2 MiB pages; `concurrency` is how many pauses it does at once.
+    `hugetlb` is the pool of 2 MiB pages; `concurrency` is how many pauses run at once.
     """
 
     memory: Size
@@ -105,7 +106,7 @@ class FleetNode(Strict):
 
 
 class Fleet(Written):
-    """A whole fleet. `scale` is what one machine rehearses it at: sizes are divided by it."""
+    """A whole fleet. `scale: 1/64` means that a rehearsal on one machine uses 1/64 of every size."""
 
     kind: Literal["fleet"]
     version: Literal[1] = 1
@@ -122,7 +123,7 @@ class Fleet(Written):
     def _fits_together(self) -> Fleet:
         names = [group.name for group in self.groups]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two groups are named {show(twice[0])}; give each a name of its own")
+            raise ValueError(f"two groups are named {show(twice[0])}; give each its own name")
         if self.node.hugetlb == 0 and any(group.page_size == HUGE_PAGE for group in self.groups):
             raise ValueError("a group has page_size: 2MiB; give node.hugetlb the size of its pool")
         return self
@@ -134,7 +135,7 @@ class Fleet(Written):
 
     @property
     def nodes(self) -> int:
-        """Machines that they need, full but for the last."""
+        """Machines that they need; all but the last are full."""
         return -(-self.count // self.node.sandboxes)
 
 
@@ -146,8 +147,8 @@ def smallest(distribution: Distribution) -> float:
 
 
 def assumptions(fleet: Fleet) -> list[Figure]:
-    """Everything that counts and that the file (or the plan) left out, with the value that stands for it."""
-    return [Figure(name, _with_unit(name, value), "", "assumed", "not said") for name, value in _unsaid(fleet)]
+    """Every figure that the file (or the plan) left out, with the value that is assumed for it."""
+    return [Figure(name, _with_unit(name, value), "", "assumed", "not given") for name, value in _unsaid(fleet)]
 
 
 _UNITS = {"dirty": "%", "resident": "%", "paused_for": "s", "within": "s", "at": "s"}
@@ -177,7 +178,7 @@ def _unsaid(fleet: Fleet) -> Iterator[tuple[str, Any]]:
 
 
 def _defaults(prefix: str, model: BaseModel) -> Iterator[tuple[str, Any]]:
-    """Of one mapping: a mapping inside is told by its own members."""
+    """Of one mapping; a nested mapping is listed by its own members."""
     for name in type(model).model_fields:
         value = getattr(model, name)
         if name not in model.model_fields_set | _UNIMPORTANT and not isinstance(value, BaseModel):
@@ -205,7 +206,7 @@ class Weighted(Strict, Generic[T]):
 
 
 class Percentiles(Strict, Generic[T]):
-    """Straight lines between the percentiles that are given, flat outside them."""
+    """Straight lines between the given percentiles, flat outside them."""
 
     min: T | None = None
     p10: T | None = None

@@ -11,7 +11,7 @@ import numpy as np
 
 from sim.files import fleet_file
 from sim.files.figures import Figure, Known
-from sim.files.fleet import Group, Node, Workload
+from sim.files.fleet import Group, NodeSpec, Workload
 from sim.files.fleet_file import Fleet, FleetGroup
 
 CHUNK = 2 << 20
@@ -28,7 +28,7 @@ class ScaledFleet:
 
     fleet: Fleet
     groups: tuple[Group, ...]
-    node: Node
+    node: NodeSpec
     notes: tuple[str, ...] = ()
 
     @property
@@ -58,7 +58,7 @@ def at_scale(fleet: Fleet, sandboxes: int | None = None) -> ScaledFleet:
     count = sandboxes or min(fleet.node.sandboxes, fleet.count)
     groups = tuple(made for group, share in shares(fleet, count) for made in _scaled(group, share, fleet.scale))
     whole = (fleet.node.memory + fleet.node.hugetlb) * fleet.scale * count / fleet.node.sandboxes
-    node = Node(memory=int(whole), cache=fleet.node.cache)
+    node = NodeSpec(memory=int(whole), cache=fleet.node.cache)
     return ScaledFleet(fleet, groups, node, tuple(_notes(fleet, groups, count)))
 
 
@@ -73,7 +73,7 @@ def shares(fleet: Fleet, count: int) -> list[tuple[FleetGroup, int]]:
 
 
 def _scaled(group: FleetGroup, count: int, scale: Fraction) -> Iterator[Group]:
-    """Neighbours that came out alike make one group of the scenario."""
+    """Adjacent sandboxes of the same sizes become one group of the scenario."""
     dealt = list(zip(_sizes(group, count, scale), _dirty(group, count), _teams(group, count), strict=True))
     for number, (like, same) in enumerate(groupby(dealt)):
         memory, dirty, team = like
@@ -108,7 +108,7 @@ def _teams(group: FleetGroup, count: int) -> list[int]:
 
 
 def _spread(count: int) -> fleet_file.Floats:
-    """Shares that cover 0 to 1 evenly however many are taken, in no order of size."""
+    """Shares that cover 0 to 1 evenly, however many are taken; not sorted."""
     shares: fleet_file.Floats = (np.arange(count, dtype=np.float64) + 0.5) * _GOLDEN % 1
     return shares
 
@@ -124,7 +124,7 @@ def _notes(fleet: Fleet, groups: tuple[Group, ...], count: int) -> Iterator[str]
         )
     missing = [group.name for group, share in shares(fleet, count) if share == 0]
     if missing:
-        yield f"{count} sandboxes are too few for every group: none of {', '.join(missing)}"
+        yield f"{count} sandboxes are too few to include every group: none of {', '.join(missing)}"
 
 
 def _text(scale: Fraction) -> str:

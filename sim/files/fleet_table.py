@@ -1,4 +1,4 @@
-"""A fleet exported as CSV or JSON, one sandbox a row: one reader, and what is made of the rows."""
+"""A fleet exported as CSV or JSON, one sandbox a row: the reader, and the fleet file made from the rows."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ Readers = Mapping[str, Callable[[Any], Any]]
 """The columns that a table may have, and what makes a value of a cell; ValueError where it cannot."""
 
 
-class Cell(NamedTuple):
-    """What a cell says, in CSV a string without quotes and outer blanks; and where it stands."""
+class InputCell(NamedTuple):
+    """A cell's value (in CSV a string without quotes and outer blanks) and its place in the text."""
 
     value: Any
     position: Position
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """The cells of one sandbox that say anything, by column."""
+class InputRow:
+    """The cells of one sandbox that are not empty, by column."""
 
     position: Position
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, InputCell]
 
 
 def table(text: str, path: Path, readers: Readers, required: Sequence[str]) -> list[dict[str, Any]]:
-    """What every row says, by column; DocumentError with every mistake.
+    """The cells of every row, by column; DocumentError with every mistake.
 
-    CSV with a header, or JSON, a list of objects (or one). An empty cell of CSV and a null of JSON say nothing.
+    CSV with a header, or JSON, a list of objects (or one). An empty cell of CSV and a null of JSON are left out.
     """
     is_json = text.lstrip().startswith(("[", "{"))
     found = _json_rows(text, path, readers, required) if is_json else _csv_rows(text, readers, required)
@@ -67,7 +67,7 @@ def table(text: str, path: Path, readers: Readers, required: Sequence[str]) -> l
     return read
 
 
-def _json_rows(text: str, path: Path, readers: Readers, required: Sequence[str]) -> Iterator[Row | Mistake]:
+def _json_rows(text: str, path: Path, readers: Readers, required: Sequence[str]) -> Iterator[InputRow | Mistake]:
     try:
         document = parse(text)
     except json.JSONDecodeError as error:
@@ -80,16 +80,16 @@ def _json_rows(text: str, path: Path, readers: Readers, required: Sequence[str])
         position = at.get(where, Position())
         if isinstance(said, dict):
             yield from (_unknown(name, at[(*where, name)], readers) for name in said if name not in readers)
-            cells = {name: Cell(value, at[(*where, name)]) for name, value in said.items() if value is not None}
-            row = Row(position, cells)
+            cells = {name: InputCell(value, at[(*where, name)]) for name, value in said.items() if value is not None}
+            row = InputRow(position, cells)
             yield from _missing(row, required)
             yield row
         else:
             yield Mistake(position, "", f"expected a row, an object with {_names(required)}; got {show(said)}")
 
 
-def _csv_rows(text: str, readers: Readers, required: Sequence[str]) -> Iterator[Row | Mistake]:
-    """What is wrong with the header is said once, however many rows it has."""
+def _csv_rows(text: str, readers: Readers, required: Sequence[str]) -> Iterator[InputRow | Mistake]:
+    """A mistake in the header is reported once, however many rows there are."""
     cells = cells_of(text)
     head = next(cells, [])
     names = [str(cell.value) for cell in head]
@@ -99,8 +99,8 @@ def _csv_rows(text: str, readers: Readers, required: Sequence[str]) -> Iterator[
     needed = f"every row needs {_names(required)}"
     yield from (Mistake(head[0].position, "", f"no column {name}; {needed}") for name in absent)
     for said in cells:
-        row = Row(said[0].position, {name: cell for name, cell in zip(names, said, strict=False) if cell.value})
-        extra = f"a cell more than the {len(head)} of the header"
+        row = InputRow(said[0].position, {name: cell for name, cell in zip(names, said, strict=False) if cell.value})
+        extra = f"more cells than the {len(head)} of the header"
         yield from (Mistake(cell.position, "", extra) for cell in said[len(head) :])
         yield from _missing(row, required, absent)
         yield row
@@ -115,11 +115,11 @@ def _unknown(name: str, position: Position, readers: Readers) -> Mistake:
 
 
 def _second(name: str, position: Position) -> Mistake:
-    return Mistake(position, "", f"a second column {name}", "keep one")
+    return Mistake(position, "", f"duplicate column {name}", "keep one")
 
 
-def _missing(row: Row, required: Sequence[str], absent: Sequence[str] = ()) -> list[Mistake]:
-    """Without the columns that are `absent` from the header: that is said once."""
+def _missing(row: InputRow, required: Sequence[str], absent: Sequence[str] = ()) -> list[Mistake]:
+    """Required columns without a cell; columns `absent` from the header are reported once, for the header."""
     return [
         Mistake(row.position, "", f"no {name} in this row; every row needs {_names(required)}")
         for name in required
@@ -127,7 +127,7 @@ def _missing(row: Row, required: Sequence[str], absent: Sequence[str] = ()) -> l
     ]
 
 
-def _values(row: Row, readers: Readers) -> tuple[dict[str, Any], list[Mistake]]:
+def _values(row: InputRow, readers: Readers) -> tuple[dict[str, Any], list[Mistake]]:
     values, wrong = {}, []
     for name, cell in row.cells.items():
         if name in readers:
@@ -138,23 +138,23 @@ def _values(row: Row, readers: Readers) -> tuple[dict[str, Any], list[Mistake]]:
     return values, wrong
 
 
-def _repeated(row: Row, lines: dict[str, int]) -> Iterator[Mistake]:
-    """`lines` is where each sandbox was met first."""
+def _repeated(row: InputRow, lines: dict[str, int]) -> Iterator[Mistake]:
+    """`lines` is the line in which each sandbox first appears."""
     cell = row.cells.get("sandbox")
     if cell is not None and isinstance(cell.value, str):
         if cell.value in lines:
-            what = f'sandbox "{cell.value}" is there twice; the first is in line {lines[cell.value]}'
+            what = f'duplicate sandbox "{cell.value}"; the first is in line {lines[cell.value]}'
             yield Mistake(cell.position, "", what, "keep one")
         lines.setdefault(cell.value, cell.position.line)
 
 
-def cells_of(text: str) -> Iterator[list[Cell]]:
+def cells_of(text: str) -> Iterator[list[InputCell]]:
     """Every row of CSV that is not blank. A quote that is never closed runs to the end of the text."""
-    row: list[Cell] = []
+    row: list[InputCell] = []
     at, line, begin = 0, 1, 0
     while at <= len(text):
         cell, after, lines = _cell(text, at)
-        row.append(Cell(cell.strip(), Position(line, at - begin + 1)))
+        row.append(InputCell(cell.strip(), Position(line, at - begin + 1)))
         ended = after >= len(text) or text[after] == "\n"
         line += lines
         at = after + 1
@@ -199,12 +199,12 @@ def _bytes(value: Any) -> int:
 
 
 ATTRIBUTES = {each.name.replace("_", "-"): each.name for each in fields(SandboxAttributes)}
-"""What a sandbox may be described by, as people write it, and the attribute it is."""
+"""The columns that describe a sandbox to the flags, and the attribute that each becomes."""
 REQUIRED = ("sandbox", "team", "template")
 
 
 def read_fleet(path: Path) -> list[Member]:
-    """The sandboxes of a table as flags see them; memory in bytes, None where the table does not say it."""
+    """The sandboxes of a table as flags see them; memory in bytes, None where the table does not give it."""
     readers = {**dict.fromkeys(ATTRIBUTES, _name), "memory": _bytes}
     return [_member(row) for row in table(read_text(path), path, readers, REQUIRED)]
 
@@ -227,7 +227,7 @@ def _size(value: Any) -> int:
     text = _written(value)
     size = int(text) if text.isascii() and text.isdecimal() else parse_size(text)
     if size <= 0:
-        raise ValueError("expected more than no memory")
+        raise ValueError("expected more than 0 bytes of memory")
     return size
 
 
@@ -267,15 +267,15 @@ COLUMNS: Readers = {
     "peak_pauses_per_hour": _rate,
     "sandbox": _name,
 }
-"""What a table may say of a sandbox to be imported; only memory is required."""
+"""The columns of a table to import; only memory is required."""
 _FEW = 4
 _NEVER = 1e-6  # pauses an hour: once in a century
 _SHARES = (10, 50, 90, 99)
 
 
 @dataclass(frozen=True, slots=True)
-class Sandbox:
-    """One row; bytes, percent and pauses an hour. None where the table does not say it."""
+class SandboxRow:
+    """One row; bytes, percent and pauses an hour. None where the table does not give it."""
 
     memory: int
     dirty: float | None = None
@@ -289,16 +289,16 @@ class Sandbox:
     sandbox: str | None = None
 
 
-def read_sandboxes(path: Path) -> list[Sandbox]:
+def read_sandboxes(path: Path) -> list[SandboxRow]:
     """The sandboxes of a table, to make a fleet file of."""
-    return [Sandbox(**row) for row in table(read_text(path), path, COLUMNS, ("memory",))]
+    return [SandboxRow(**row) for row in table(read_text(path), path, COLUMNS, ("memory",))]
 
 
 def fleet_text(
-    sandboxes: Sequence[Sandbox], *, name: str, node_memory: int, hugetlb: int, scale: str, origin: str
+    sandboxes: Sequence[SandboxRow], *, name: str, node_memory: int, hugetlb: int, scale: str, origin: str
 ) -> str:
-    """A fleet file: a group for each template and page size. What the table does not tell is left out: assumed."""
-    kinds: dict[tuple[str, int], list[Sandbox]] = {}
+    """A fleet file: a group for each template and page size. What the table does not give is left out, so assumed."""
+    kinds: dict[tuple[str, int], list[SandboxRow]] = {}
     for each in sandboxes:
         kinds.setdefault((each.template or "base", each.page_size or PAGE_SIZES[0]), []).append(each)
     silent = [column for column in COLUMNS if all(getattr(each, column) is None for each in sandboxes)]
@@ -309,8 +309,8 @@ def fleet_text(
         node["hugetlb"] = format_size(hugetlb)
     assumed = ", ".join(silent) or "nothing"
     head = [
-        f"# {len(sandboxes):,} sandboxes of {origin}. Not in the table, so assumed by whatever reads this: {assumed}.",
-        *([] if on_nodes else [f"# The table names no nodes: {per_node} sandboxes on each is a guess."]),
+        f"# {len(sandboxes):,} sandboxes from {origin}. Not in the table, so defaults are assumed: {assumed}.",
+        *([] if on_nodes else [f"# The table names no nodes: {per_node} sandboxes per node is a guess."]),
         "kind: fleet",
         "version: 1",
         f"name: {flow(name)}",
@@ -322,7 +322,7 @@ def fleet_text(
     return "\n".join([*head, *(f"  - {flow(group)}" for group in groups)]) + "\n"
 
 
-def _group(key: tuple[str, int], members: Sequence[Sandbox], number: int) -> dict[str, Any]:
+def _group(key: tuple[str, int], members: Sequence[SandboxRow], number: int) -> dict[str, Any]:
     template, page_size = key
     slug = re.sub(r"[^a-z0-9-]+", "-", template.lower()).strip("-")[:40] or "group"
     group: dict[str, Any] = {
@@ -341,7 +341,7 @@ def _group(key: tuple[str, int], members: Sequence[Sandbox], number: int) -> dic
     return group | _pauses(members)
 
 
-def _pauses(members: Sequence[Sandbox]) -> dict[str, Any]:
+def _pauses(members: Sequence[SandboxRow]) -> dict[str, Any]:
     """Rates of single sandboxes add up: their mean is the group's."""
     rates = [each.pauses_per_hour for each in members if each.pauses_per_hour is not None]
     peaks = [each.peak_pauses_per_hour for each in members if each.peak_pauses_per_hour is not None]

@@ -48,7 +48,7 @@ STOP_REASONS: dict[State, StopReason] = {
 
 
 class IllegalTransitionError(Exception):
-    """A transition that the lifecycle does not know: a defect of the caller."""
+    """A transition that the lifecycle does not allow: a defect of the caller."""
 
 
 def check_transition(old: State, new: State) -> None:
@@ -58,7 +58,7 @@ def check_transition(old: State, new: State) -> None:
 
 
 def refusal(request: str, state: State, reason: str) -> str | None:
-    """Why a request on a sandbox in `state` is refused, in words; None where it may go ahead."""
+    """Why a request on a sandbox in `state` is refused, in words; None if it is allowed."""
     allowed = {
         "pause": {State.RUNNING},
         "checkpoint": {State.RUNNING},
@@ -71,4 +71,4 @@ def refusal(request: str, state: State, reason: str) -> str | None:
         return f"it was discarded and can never run again: {reason}"
     if state is State.KILLED:
         return f"it was killed: {reason}"
-    return f"it is {state}; a {request} takes one that is {' or '.join(sorted(allowed))}"
+    return f"it is {state}; a {request} needs one that is {' or '.join(sorted(allowed))}"

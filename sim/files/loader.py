@@ -20,7 +20,7 @@ from sim.files.yaml import Document, Origin, parse
 
 
 class Written(Strict):
-    """What a file says, with that file and the place of every part in it."""
+    """The contents of a file, with the file and the place of every part in it."""
 
     _source: Source = PrivateAttr(default_factory=Source)
 
@@ -30,12 +30,12 @@ class Written(Strict):
 
     @property
     def path(self) -> pathlib.Path:
-        """The file it was read from; `-` for one made in code."""
+        """The file it was read from; `-` if it was made in code."""
         return self._source.path
 
     @property
     def source_text(self) -> str:
-        """The file's text; where it extends, has a matrix or refers to anything, the text that results from it."""
+        """The file's text; if it extends a file, has a matrix or references, the text with all of these applied."""
         return self._source.text
 
     @property
@@ -48,7 +48,7 @@ class Written(Strict):
         return self.document.where(path)
 
     def origin(self, path: Path) -> Origin:
-        """The same with the file that says it, where that is one which this file extends."""
+        """The same, with the file that the part is written in if that is one which this file extends."""
         return self.document.origin(path)
 
     def place(self, path: Path) -> str:
@@ -71,12 +71,12 @@ class Drilled(Written):
 
     @property
     def flag_source(self) -> FlagSource:
-        """Where the node has its flags from."""
+        """Where the node gets its flags."""
         return source_of(self.flags)
 
     @property
     def flag_values(self) -> Mapping[str, InlineValue]:
-        """The values that the file itself gives."""
+        """The flag values that the file itself gives."""
         if isinstance(self.flags, FlagFile):
             return {}
         return self.flags.values if isinstance(self.flags, ServedFlags) else self.flags
@@ -106,8 +106,8 @@ def _nothing(_document: Document) -> Sequence[Mistake]:
 class Form(Generic[Model]):
     """How files of one kind become models.
 
-    `read` parses the text and merges in what the file extends; `expand` makes the sources of one or more models of it,
-    with the command line's values for variables; `check` finds what no single field can know.
+    `read` parses the text and merges in what the file extends; `expand` makes the sources of one or more models from
+    it, with the command line's values for variables; `check` finds the mistakes that no single field shows.
     """
 
     kind: Kind
@@ -124,8 +124,8 @@ class Form(Generic[Model]):
         """Check the text of one model; `path` names it in messages, and names in it start at its folder."""
         made = self.load_all_text(text, path, {})
         if len(made) > 1:
-            what = f"it stands for {len(made)} scenarios, here can be only one; run it, and take one's scenario.yaml"
-            at = Mistake(made[0].where(("matrix",)), "matrix", f"{what} from its run folder")
+            what = f"its matrix makes {len(made)} scenarios, here can be only one; run it, and use the scenario.yaml"
+            at = Mistake(made[0].where(("matrix",)), "matrix", f"{what} of one of its run folders")
             raise DocumentError(path, [at])
         return made[0]
 

@@ -26,7 +26,7 @@ from sim.files.checks import plan_checks
 from sim.files.engine_key import Engine
 from sim.files.expectations import Invariant
 from sim.files.flag_values import FlagKey, Flags, ServedFlags
-from sim.files.fleet import Group, Node, Slug
+from sim.files.fleet import Group, NodeSpec, Slug
 from sim.files.fleet_scale import ScaledFleet, at_scale
 from sim.files.loader import Drilled, Expanded, Form
 from sim.files.metrics import MEASURES, WrittenCondition
@@ -204,7 +204,7 @@ class Plan(Camel, Drilled):
     propagation: Propagation = Propagation()
     pacing: Pacing = Pacing()
     production: Production | None = None
-    node: Node = Node()
+    node: NodeSpec = NodeSpec()
     engine: Engine = Engine()
     fleet: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)]
     flags: Flags = Field(default_factory=dict)

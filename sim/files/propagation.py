@@ -1,4 +1,4 @@
-"""How long a kill switch takes to be obeyed, as a distribution, and what cannot be undone meanwhile. Pure."""
+"""How long a kill switch takes to be obeyed, as a distribution, and what cannot be undone until then. Pure."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ DRAWS = 1000
 
 
 class Propagation(Strict):
-    """Seconds from OFF at its source to a node that obeys: percentiles, or a list of what was measured out there.
+    """Seconds from OFF at its source to a node that obeys it: percentiles, or a list of measured times.
 
-    Between percentiles it is drawn on a straight line. What is given nowhere is assumed: p50 200ms, p95 1s, p99 5s,
-    30s at most. What this machine measures over loopback is never in it: the way to LaunchDarkly is longer.
+    Between percentiles it is interpolated on a straight line. Percentiles that are not given are assumed: p50 200ms,
+    p95 1s, p99 5s, 30s at most. Times that this machine measures over loopback are never used: the way to LaunchDarkly
+    is longer.
     """
 
     p50: Duration | None = None
@@ -32,7 +33,7 @@ class Propagation(Strict):
     @model_validator(mode="after")
     def _rises(self) -> Self:
         if self.measured is not None and self._given():
-            raise ValueError("percentiles and what was measured say the same; remove one of them")
+            raise ValueError("give either percentiles or measured times; remove one of them")
         known = [each for _, each in self.points()]
         if known != sorted(known):
             raise ValueError("a higher percentile is less than a lower one")
@@ -43,7 +44,7 @@ class Propagation(Strict):
 
     @property
     def origin(self) -> Literal["measured", "given", "assumed"]:
-        """What the figures that follow from it rest on."""
+        """How the times are known, and so the figures derived from them."""
         if self.measured is not None:
             return "measured"
         return "given" if self._given() else "assumed"
@@ -88,7 +89,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 class BlastRadius:
     """Sandboxes whose memory is freed before the kill switch is obeyed, at the median and the 99th percentile.
 
-    Turning the flag off undoes none of them: what was punched is gone.
+    Turning the flag off restores none of them: punched memory is gone.
     """
 
     sandboxes: int

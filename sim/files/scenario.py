@@ -14,7 +14,7 @@ from sim.files.checks import cross_checks
 from sim.files.engine_key import Engine
 from sim.files.expectations import AnyExpectation
 from sim.files.flag_values import Flags
-from sim.files.fleet import Group, Node, Slug
+from sim.files.fleet import Group, NodeSpec, Slug
 from sim.files.loader import Drilled, Expanded, Form
 from sim.files.sources import Source, kind_of, read_scenario
 from sim.files.steps import AnyStep, Pause
@@ -29,7 +29,7 @@ Requirement = Literal["hugetlb", "cgroup", "write_protect_scan", "root"]
 class Scenario(Drilled):
     """One scenario. Only name, fleet and steps are required.
 
-    `extends`, `vars` and `matrix` are as the file has them; all else is as they make it for this one scenario.
+    `extends`, `vars` and `matrix` are kept as written; every other field has their values applied.
     """
 
     version: Literal[1] = 1
@@ -38,7 +38,7 @@ class Scenario(Drilled):
     vars: Variables = Field(default_factory=dict)
     matrix: Matrix = Matrix()
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
-    node: Node = Node()
+    node: NodeSpec = NodeSpec()
     engine: Engine = Engine()
     requires: Annotated[tuple[Requirement, ...], Listed] = ()
     fleet: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)]
@@ -71,12 +71,12 @@ class Scenario(Drilled):
 
     @property
     def claims_digest(self) -> bool:
-        """False where a pause is not waited for: it races with what follows, so the order of events is not promised."""
+        """False if a step does not wait for its pauses: they race with later steps, so event order may differ."""
         return all(each.until == "settled" for each in self.steps if isinstance(each, Pause))
 
 
 def from_document(document: Document, text: str, path: pathlib.Path) -> Scenario:
-    """The scenario that a sound document of known positions stands for; ValidationError where it is not sound.
+    """The scenario of a document with known positions; ValidationError if the document has a mistake.
 
     `text` says the same; names in it start at the folder of `path`.
     """
@@ -114,7 +114,7 @@ def _explicit_text(draft: Draft, path: pathlib.Path) -> str:
     explicit = {key: data[key] for key in [*Scenario.model_fields, *data] if key in data and key not in UNRESOLVED}
     used = {name: each.value for name, each in draft.values.items() if name in draft.resolved.used}
     made = ", ".join(f"{name.partition('.')[2]} = {value}" for name, value in used.items())
-    return scenario_text(explicit, f"What {path.name} came to" + (f" with {made}." if made else "."))
+    return scenario_text(explicit, f"{path.name} expanded" + (f" with {made}." if made else "."))
 
 
 SCENARIO = Form("scenario", Scenario, read_scenario, _expand, cross_checks)
@@ -135,7 +135,7 @@ def discover(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
 
 
 def is_there(path: pathlib.Path) -> bool:
-    """Whether the path exists; UserError where that is not known: an unsearchable folder, a name that is too long."""
+    """Whether the path exists; UserError if that cannot be found out: an unsearchable folder, too long a name."""
     try:
         return path.exists()
     except OSError as error:
@@ -148,9 +148,9 @@ def _scenarios_in(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def is_scenario(path: pathlib.Path) -> bool:
-    """False for a file that says it is something else: `kind: plan`, `kind: fleet`."""
+    """False for a file of another kind: `kind: plan`, `kind: fleet`."""
     try:
         document = parse(path.read_text(encoding="utf-8-sig", errors="replace"))
     except OSError:
-        return True  # loading it says why it cannot be read
+        return True  # loading it reports why it cannot be read
     return kind_of(document) not in {"plan", "fleet"}

@@ -33,7 +33,7 @@ def fleet_schema() -> dict[str, Any]:
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the file, for editors; sizes, shares and durations are strings with a pattern.
 
-    What a file does not say itself it may extend, and a reference may stand for any value.
+    A key that is missing may come from the file that it extends, and a reference may stand for any value.
     """
     schema = Scenario.model_json_schema()
     forms = [_step_form(kind, step, BODIES.get(kind), schema["$defs"]) for kind, step in STEPS.items()]
@@ -44,7 +44,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _step_form(kind: str, step: type[BaseModel], body_of: str | None, definitions: dict[str, Any]) -> dict[str, Any]:
-    """A step as it is written: one key and its settings, or what its field `body_of` holds."""
+    """A step as it is written: one key and its settings, or the value of its field `body_of`."""
     name = step.__name__
     definitions[name]["properties"].pop("kind")
     body = {"$ref": f"#/$defs/{name}"}

@@ -13,7 +13,7 @@ from sim.files.yaml import Document, Origin, parse
 
 Kind = Literal["scenario", "plan", "fleet"]
 NOT_INHERITED = ("name", "extends")
-"""What each file says for itself alone."""
+"""Keys that a file does not take from the file that it extends."""
 _KINDS: dict[str, tuple[str, str]] = {
     "scenario": ("a scenario", "run"),
     "plan": ("a rollout plan", "rehearse"),
@@ -24,10 +24,10 @@ _KINDS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a scenario, plan or fleet is made from; the model keeps it. Without one it was made in code.
+    """The text that a scenario, plan or fleet was read from. A model without a source was made in code.
 
-    `title`, `chosen` and `variables` are of the matrix and the variables of a scenario, and `slug` is its name there.
-    `broken` are places whose mistake is known already: what else is wrong there follows from it.
+    `title`, `slug`, `chosen` and `variables` say what a scenario's matrix and variables made of it. `broken` are places
+    whose mistake is known already: further mistakes there only follow from it.
     """
 
     path: pathlib.Path = pathlib.Path("-")
@@ -53,13 +53,13 @@ def read_text(path: pathlib.Path) -> str:
 
 
 def kind_of(document: Document) -> str | None:
-    """What the document says that it is; None where it does not say so."""
+    """The document's `kind`; None if it has none."""
     kind = document.data.get("kind") if isinstance(document.data, dict) else None
     return kind if isinstance(kind, str) else None
 
 
 def refuse_another_kind(wanted: Kind, document: Document, path: pathlib.Path) -> None:
-    """DocumentError, with the command that takes it, for a document that is known to be no `wanted`."""
+    """DocumentError, naming the command for its kind, if the document is clearly not a `wanted`."""
     data = document.data
     if not isinstance(data, dict):
         return
@@ -68,14 +68,14 @@ def refuse_another_kind(wanted: Kind, document: Document, path: pathlib.Path) ->
     kind = str(data.get("kind", "plan" if weighs else "scenario" if steps else ""))
     what, command = _KINDS.get(kind, ("", ""))
     if what and kind != wanted:
-        text = f"{what} is no {wanted}; use: snapdrill {command} {path}"
+        text = f"this is {what}, not a {wanted}; use: snapdrill {command} {path}"
         raise DocumentError(path, [document.mistake(("kind",), text)])
 
 
 def read_scenario(text: str, path: pathlib.Path) -> Document:
     """The document of a file's text and of every file that it extends; relative names start at the file's folder.
 
-    Maps are merged key by key, all else is replaced; `name` is not inherited. It is not readable where any of the
+    Maps are merged key by key, anything else is replaced; `name` is not inherited. It is not readable if any of the
     files is not.
     """
     return _read(text, path, (path.resolve(),))
@@ -86,7 +86,7 @@ def _read(text: str, path: pathlib.Path, chain: tuple[pathlib.Path, ...]) -> Doc
     if not document.is_readable:
         return Document(mistakes=[_with_hint(each, text) for each in document.mistakes])
     extends = document.data.get("extends") if isinstance(document.data, dict) else None
-    if not isinstance(extends, str):  # where it is anything else the schema says so
+    if not isinstance(extends, str):  # the schema reports any other type
         return document
     base = _base(document, path, extends, chain)
     found = document.mistakes + base.mistakes
@@ -102,7 +102,7 @@ def _with_hint(mistake: Mistake, text: str) -> Mistake:
 
 
 def _base(document: Document, path: pathlib.Path, extends: str, chain: tuple[pathlib.Path, ...]) -> Document:
-    """What `path` extends, with origins that name its file; not readable where it cannot be extended."""
+    """The file that `path` extends, with origins that name it; not readable if it cannot be extended."""
 
     def refused(text: str) -> Document:
         return Document(mistakes=[document.mistake(("extends",), text)])
@@ -111,7 +111,7 @@ def _base(document: Document, path: pathlib.Path, extends: str, chain: tuple[pat
     whole = base_path.resolve()
     if whole in chain:
         names = " -> ".join(each.name for each in (*chain[chain.index(whole) :], whole))
-        return refused(f"a scenario that extends itself ({names}); remove one of these")
+        return refused(f"this scenario extends itself ({names}); remove one of these")
     try:
         text = read_text(base_path)
     except DocumentError as error:

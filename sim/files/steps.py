@@ -114,9 +114,9 @@ class Where(Strict):
 
 
 class Selection(Strict):
-    """Which sandboxes: those that match the glob, are in `state` and meet `where`; all three where given.
+    """Selects the sandboxes that match the glob, are in `state` and meet `where`, as far as these are given.
 
-    An empty selection makes the run inconclusive unless `allow_empty`.
+    If none is selected, the run is inconclusive unless `allow_empty` is true.
     """
 
     sandboxes: str = "*"
@@ -126,7 +126,7 @@ class Selection(Strict):
 
 
 class Tick(Strict):
-    """Every running guest works for `ticks` ticks."""
+    """Every running guest rewrites its working set, `ticks` times."""
 
     kind: Literal["tick"] = "tick"
     ticks: AtLeastOne
@@ -135,7 +135,8 @@ class Tick(Strict):
 class Pause(Selection):
     """Pause the selected sandboxes, at most `concurrency` at a time; `deadline` in seconds, for the whole step.
 
-    `until: settled` ends when every copy ended; `returned` when every pause answered, and claims no digest.
+    `until: settled` waits until every copy has ended; `returned` only until every pause has answered, and the run has
+    no digest then.
     """
 
     kind: Literal["pause"] = "pause"
@@ -162,13 +163,13 @@ class Resume(Selection):
 
 
 class Kill(Selection):
-    """Kill the selected sandboxes, in whatever live state they are."""
+    """Kill the selected sandboxes, in whichever live state they are."""
 
     kind: Literal["kill"] = "kill"
 
 
 class FlagStep(Strict):
-    """Change flags; ends when the change is effective, or at once in an outage that keeps it from the node."""
+    """Change flags, and wait until the node has the change; in an outage that keeps it from the node, do not wait."""
 
     kind: Literal["flag"] = "flag"
     values: Annotated[FlagValues, Field(min_length=1)]
@@ -179,7 +180,7 @@ _FAULT_OF = {"status": "refuse", "flag": "delete", "delay": "slow", "every": "fl
 
 
 class Outage(Strict):
-    """Break the flag source until `fault: recover`, which ends when the node has every flag again.
+    """Break the flag source until `fault: recover`, which waits until the node has every flag again.
 
     A relay can be `down`, `drop` its streams, `freeze` (half-open), `refuse` with an HTTP `status`, be `slow` by
     `delay` seconds, send a `malformed` patch, `flap` `every` so many seconds or `delete` a `flag`. A flag file can
@@ -222,11 +223,11 @@ class Outage(Strict):
 
 
 How = Literal["short", "corrupt", "cancel", "kill-guest"]
-"""What a fault does to an act, besides failing it or holding it up."""
+"""What a fault does to an act, besides failing or delaying it."""
 
 
 def _spec(info: ValidationInfo) -> PointSpec | None:
-    """Of the step's `fault`; None where that is mistaken itself."""
+    """Of the step's `fault`; None if that is itself a mistake."""
     fault = info.data.get("fault")
     return CATALOGUE[fault] if fault is not None else None
 
@@ -238,16 +239,17 @@ def _written(spec: PointSpec) -> tuple[str, ...]:
 
 def _later_incarnation(nth: int | None, spec: PointSpec | None) -> int | None:
     if nth == 1 and spec is not None and spec.of_resume:
-        raise ValueError(f"no resume starts the first incarnation; {spec.point} takes 2 or more")
+        raise ValueError(f"no resume starts incarnation 1; {spec.point} takes nth: 2 or more")
     return nth
 
 
 class Inject(Strict):
-    """Arm a fault on every sandbox that matches, until `clear`, or until it fired `count` times on it.
+    """Arm a fault on every matching sandbox, until `clear`, or until it has fired `count` times on that sandbox.
 
-    It fails the act with `errno`; holds it up for `delay` seconds; lets it `hang` for as long, and fails it then
-    (ETIMEDOUT); or disturbs it as `how` says. `by: kernel` has the kernel return the errno to the copying thread. With
-    `nth`, only in the n-th pause or checkpoint of a sandbox; at a point of a resume, in its n-th incarnation.
+    The act at the fault point fails with `errno`; or is delayed by `delay` seconds; or hangs for `hang` seconds and
+    then fails with ETIMEDOUT; or is disturbed as `how` says. With `by: kernel` the kernel itself returns the errno to
+    the copying thread. `nth` limits the fault to a sandbox's n-th pause or checkpoint; at a point of a resume, to its
+    n-th incarnation.
     """
 
     kind: Literal["inject"] = "inject"
@@ -329,9 +331,9 @@ class Clear(Strict):
 
 
 class CrashPoint(Strict):
-    """The node dies at this act, just before it is done: at `chunk` (0 unless given) where the point has chunks.
+    """The node dies just before this act is done: at `chunk` (0 unless given) if the point has chunks.
 
-    With `nth`, only in the n-th pause or checkpoint of a sandbox; at a point of a resume, in its n-th incarnation.
+    `nth` limits it to a sandbox's n-th pause or checkpoint; at a point of a resume, to its n-th incarnation.
     """
 
     fault: FaultPoint
@@ -353,14 +355,15 @@ class CrashPoint(Strict):
 
     @property
     def place(self) -> Place:
-        """Which chunk; no matter where the point has none."""
+        """The chunk; meaningless if the point has none."""
         return AtChunk(self.chunk or 0)
 
 
 class Crash(Strict):
-    """SIGKILL the node, at once without `at`; the next `restart` recovers.
+    """SIGKILL the node; the next `restart` recovers.
 
-    With `at`, the crash is armed here and fires in a later pause, checkpoint or resume of a sandbox that matches.
+    Without `at` it dies at once. With `at` the crash is armed, and fires in a later pause, checkpoint or resume of a
+    matching sandbox.
     """
 
     kind: Literal["crash"] = "crash"
@@ -381,22 +384,22 @@ class Restart(Strict):
 
 
 class Wait(Strict):
-    """Let the clock run on, in seconds."""
+    """Wait for this long, in seconds."""
 
     kind: Literal["wait"] = "wait"
     seconds: Duration
 
 
 class Eventually(Strict):
-    """It need not hold at once: up to `within` ticks pass, it is looked at after each, and holds when it first does."""
+    """Allows up to `within` ticks; passes at the first tick after which it holds."""
 
     within: AtLeastOne
 
 
 class StateExpectation(Strict):
-    """Every sandbox that matches is in one of `state`; and `counts` says how many of them are in which state.
+    """Every matching sandbox is in one of `state`, and `counts` says how many of them are in which state.
 
-    No match makes the run inconclusive unless `allow_empty`.
+    If none matches, the run is inconclusive unless `allow_empty` is true.
     """
 
     sandboxes: str = "*"

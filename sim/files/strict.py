@@ -115,7 +115,7 @@ def _message(line: ErrorDetails) -> str:
 
 
 def part(adapter: TypeAdapter[Any], data: Any) -> Any:
-    """What the adapter makes of a part of a document; None where that part is mistaken itself."""
+    """A part of a document, validated by the adapter; None if that part has a mistake."""
     try:
         return adapter.validate_python(data, context={})
     except ValidationError:

@@ -12,13 +12,13 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from flags.catalog import FLAGS
 from sim.files.faults import FaultPoint, Kind
 from sim.files.flag_values import FlagKey
-from sim.files.fleet import Group, Node, PageSize, Pattern
+from sim.files.fleet import Group, NodeSpec, PageSize, Pattern
 from sim.files.strict import Strict
 from sim.files.units import format_size, parse_percent, parse_size, show
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class DrawRange:
     """From `low` to `high`, both included."""
 
     low: int
@@ -27,7 +27,7 @@ class Span:
 
 def _span(one: Callable[[str], int], example: str) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
-        if isinstance(value, Span):
+        if isinstance(value, DrawRange):
             return value
         parts = str(value).split("-") if isinstance(value, int | str) and not isinstance(value, bool) else []
         if len(parts) not in {1, 2}:
@@ -35,7 +35,7 @@ def _span(one: Callable[[str], int], example: str) -> Callable[[Any], Any]:
         low, high = one(parts[0].strip()), one(parts[-1].strip())
         if low > high:
             raise ValueError(f"the range {show(value)} is empty; write the smaller end first")
-        return Span(low, high)
+        return DrawRange(low, high)
 
     return read
 
@@ -53,22 +53,22 @@ def _share(text: str) -> int:
     return int(percent)
 
 
-def _positive(span: Span) -> Span:
+def _positive(span: DrawRange) -> DrawRange:
     if span.low < 1:
         raise ValueError(f"expected at least 1, got {span.low}")
     return span
 
 
-Whole = Annotated[Span, BeforeValidator(_span(_whole, "1-6"), json_schema_input_type=str | int)]
+Whole = Annotated[DrawRange, BeforeValidator(_span(_whole, "1-6"), json_schema_input_type=str | int)]
 Positive = Annotated[Whole, AfterValidator(_positive)]
 Size = Annotated[
-    Span, BeforeValidator(_span(parse_size, "2MiB-8MiB"), json_schema_input_type=str), AfterValidator(_positive)
+    DrawRange, BeforeValidator(_span(parse_size, "2MiB-8MiB"), json_schema_input_type=str), AfterValidator(_positive)
 ]
-Share = Annotated[Span, BeforeValidator(_span(_share, "10%-100%"), json_schema_input_type=str)]
+Share = Annotated[DrawRange, BeforeValidator(_span(_share, "10%-100%"), json_schema_input_type=str)]
 Listed = Field(strict=False, min_length=1)
 
 ACTS = Literal["pause", "checkpoint", "resume", "kill", "flag", "crash"]
-"""What a seed may do beside `tick`."""
+"""The acts that a seed may draw besides `tick`."""
 
 EFFECTIVE = tuple(key for key, each in FLAGS.items() if each.effect)
 
@@ -81,21 +81,21 @@ class SwarmFleet(Strict):
     """
 
     count: Positive | None = None
-    groups: Positive = Span(1, 3)
+    groups: Positive = DrawRange(1, 3)
     memory: Size | None = None
     page_sizes: Annotated[tuple[PageSize, ...], Listed] | None = None
     block_sizes: Annotated[tuple[PageSize, ...], Listed] | None = None
-    dirty: Share = Span(1, 100)
+    dirty: Share = DrawRange(1, 100)
     patterns: Annotated[tuple[Pattern, ...], Listed] = get_args(Pattern)
-    teams: Positive = Span(1, 2)
+    teams: Positive = DrawRange(1, 2)
 
 
 class SwarmSteps(Strict):
-    """`count` acts of `acts`, with ticks of `ticks` between them; `returned` allows pauses that are not waited for."""
+    """`count` acts out of `acts`, with `ticks` ticks between them; `returned` allows pauses that no step waits for."""
 
-    count: Whole = Span(3, 10)
+    count: Whole = DrawRange(3, 10)
     acts: Annotated[tuple[ACTS, ...], Listed] = get_args(ACTS)
-    ticks: Positive = Span(1, 2)
+    ticks: Positive = DrawRange(1, 2)
     returned: bool = True
 
 
@@ -103,13 +103,13 @@ class SwarmFlags(Strict):
     """Which flags a seed may set (those that have an effect, unless given), and how often a `flag` step changes one."""
 
     keys: Annotated[tuple[FlagKey, ...], Listed] = EFFECTIVE
-    flips: Whole = Span(0, 3)
+    flips: Whole = DrawRange(0, 3)
 
 
 class SwarmFaults(Strict):
-    """How many faults, at which points and of which kinds; what the catalogue does not have together is never drawn."""
+    """How many faults, at which points and of which kinds; only pairs that the catalogue has are drawn."""
 
-    count: Whole = Span(0, 4)
+    count: Whole = DrawRange(0, 4)
     points: Annotated[tuple[FaultPoint, ...], Listed] = get_args(FaultPoint)
     kinds: Annotated[tuple[Kind, ...], Listed] = get_args(Kind)
 
@@ -130,7 +130,7 @@ def largest_fleet(swarm: Swarm, fleet: Sequence[Group]) -> int:
     return count * memory
 
 
-def check_memory(swarm: Swarm, fleet: Sequence[Group], node: Node) -> None:
+def check_memory(swarm: Swarm, fleet: Sequence[Group], node: NodeSpec) -> None:
     """Raise ValueError where the node has no memory for the largest fleet."""
     need = largest_fleet(swarm, fleet)
     if need > node.memory:

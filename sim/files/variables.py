@@ -18,7 +18,7 @@ from sim.files.yaml import Document, Origin, core_scalar
 
 MOST_COMBINATIONS = 256
 UNRESOLVED = frozenset({"extends", "vars", "matrix"})
-"""Keys that are done with once the references are resolved; in them there are none."""
+"""Keys that are dropped once references are resolved; they cannot contain references themselves."""
 
 _LITERAL = UNRESOLVED | {"Matrix", "name"}
 _LONGEST_SLUG = 60
@@ -49,9 +49,9 @@ Variables = Mapping[Name, _Written]
 
 
 class Matrix(BaseModel):
-    """Names, each with a list of values: the file stands for one scenario a combination, but for what `exclude` meets.
+    """Names, each with a list of values: the file makes one scenario for each combination, except the excluded ones.
 
-    An entry of `exclude` gives some names a value; a combination that has them all is left out.
+    Each entry of `exclude` gives some names a value, and leaves out every combination that has all of these values.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
@@ -61,7 +61,7 @@ class Matrix(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What a name stands for; `origin` is None for a value of the command line."""
+    """The value of a name; `origin` is None for a value of the command line."""
 
     value: Scalar
     origin: Origin | None
@@ -73,9 +73,9 @@ Values = Mapping[str, Value]
 
 @dataclass
 class Resolved:
-    """A document without references; `used` are those that it had, `broken` where one stands that means nothing.
+    """A document without references; `used` are those that it had, `broken` the places of those that name nothing.
 
-    `unknown` are sections that are mistaken themselves.
+    `unknown` are sections that have a mistake themselves.
     """
 
     document: Document
@@ -86,7 +86,7 @@ class Resolved:
 
 
 def _variables(document: Document, given: Mapping[str, str]) -> dict[str, Value] | None:
-    """The declared names, with what the command line gives; None where `vars` is mistaken itself."""
+    """The declared names, with the command line's values; None if `vars` has a mistake."""
     declared = part(TypeAdapter(Variables), document.data.get("vars", {}))
     if declared is None:
         return None
@@ -99,7 +99,7 @@ def _variables(document: Document, given: Mapping[str, str]) -> dict[str, Value]
 
 
 def _scalar(text: str) -> Scalar:
-    """As it would be read in the file, but that nothing is an empty string."""
+    """Read as the file would be, except that no text is an empty string."""
     value = core_scalar(text)
     return text if value is None else value
 
@@ -137,7 +137,7 @@ def expand(document: Document, given: Mapping[str, str]) -> tuple[list[Draft], l
 def _combinations(document: Document) -> tuple[list[dict[str, Value]], list[Mistake]] | None:
     """Every combination of the matrix, in the file's order, one without a value where there is no matrix; mistakes.
 
-    None where the schema will refuse it.
+    None if the schema will refuse it.
     """
     matrix = part(TypeAdapter(Matrix), document.data.get("matrix", {}))
     if matrix is None:
@@ -191,12 +191,12 @@ def _meets(combination: Values, entry: Mapping[str, Scalar]) -> bool:
 
 
 def _same(one: Scalar, other: Scalar) -> bool:
-    """`true` is not `1`."""
+    """Equal and of the same type: `true` is not `1`."""
     return type(one) is type(other) and one == other
 
 
 def _unused(document: Document, used: set[str]) -> list[Mistake]:
-    """Names of the file itself that nothing refers to; what a file extends may declare more than is left in use."""
+    """Names of the file itself that nothing refers to; a file that it extends may declare unused ones."""
     found = []
     for section in ("matrix", "vars"):
         names = document.data.get(section)
@@ -209,9 +209,9 @@ def _unused(document: Document, used: set[str]) -> list[Mistake]:
 
 
 def _resolved(document: Document, values: Values, unknown: frozenset[str]) -> Resolved:
-    """Every reference replaced by what it stands for, which keeps its type where the reference stands alone.
+    """Every reference replaced by its value, which keeps its type if the reference stands alone.
 
-    Nothing is known of what the `unknown` sections declare: they are mistaken.
+    The `unknown` sections have mistakes, so references to them are not checked.
     """
     made = Document(None, document.keys, dict(document.values), document.mistakes)
     resolved = Resolved(made, unknown=unknown)
@@ -278,7 +278,7 @@ def _slugs(name: str, made: Sequence[Values]) -> list[str]:
 
 
 def with_references(schema: dict[str, Any]) -> dict[str, Any]:
-    """The JSON Schema of a document in whose values references may stand, but for those of `vars` and `matrix`."""
+    """The JSON Schema of a document whose values may be references, except inside `vars` and `matrix`."""
     reference = {"type": "string", "pattern": _REFERENCE.pattern, "description": f"A reference: {_FORM}."}
     parts = {
         name: {key: each if key in _LITERAL else _or_reference(each) for key, each in schema[name].items()}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Wrong:
     """One rule broken. `caught_by` is a judged subject (`invariant:X`, `metric:M`).
 
-    `scenarios` are files of scenarios/self-test/, the most telling first: the first that the host can run is run.
+    `scenarios` are files of scenarios/self-test/, the clearest first: the first that the host can run is run.
     """
 
     name: str
@@ -41,7 +41,7 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
     _wrong(
         "record-after-punch",
         "invariant:never_resumed",
-        "the condemned record is written only when everything is punched: a crash before that forgets who was punched",
+        "the condemned record is written after all punching: a crash before that forgets which guests were punched",
     ),
     _wrong(
         "record-retired-early",
@@ -88,7 +88,7 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
     _wrong(
         "background-failure-swallowed",
         "invariant:failed_copy_discards",
-        "a background copy that fails after its pause has answered is told to nobody: the sandbox stays paused",
+        "a background copy that fails after its pause has answered is not reported: the sandbox stays paused",
     ),
     _wrong(
         "background-rolled-back",

@@ -34,7 +34,7 @@ _CORE_TAG = "tag:yaml.org,2002:"
 
 @dataclass
 class Document:
-    """What one text holds: `data` from dict, list and scalars; where each path's key and value stand; what is wrong."""
+    """One parsed text: `data` of dict, list and scalars; the place of each path's key and value; the mistakes."""
 
     data: Any = None
     keys: dict[Path, Origin] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Document:
 
     @property
     def is_readable(self) -> bool:
-        """False where its syntax is broken: nothing is known of what it says."""
+        """False if its syntax is broken, so that nothing else about it is known."""
         return self.data is not None or not self.mistakes
 
     def where(self, path: Path, *, key: bool = False) -> Position:

@@ -20,7 +20,7 @@ from sim.files.faults import CATALOGUE, FaultPoint, Kind
 from sim.files.fleet import Group
 from sim.files.scenario import Scenario, load_text
 from sim.files.steps import Expect, Selection, StateExpectation
-from sim.files.swarm import Span, Swarm, largest_fleet
+from sim.files.swarm import DrawRange, Swarm, largest_fleet
 from sim.files.units import HUGE_PAGE, format_size
 from sim.files.yaml import parse, scenario_text
 
@@ -89,7 +89,7 @@ def draw(scenario: Scenario, seed: int, *, huge_pages: bool) -> Scenario:
 def _fleet(scenario: Scenario, swarm: Swarm, streams: Callable[[str], Draw], *, huge_pages: bool) -> list[Step]:
     rng = streams("fleet")
     own = scenario.fleet
-    total = _within(rng, swarm.fleet.count or Span(1, sum(each.count for each in own)))
+    total = _within(rng, swarm.fleet.count or DrawRange(1, sum(each.count for each in own)))
     sizes = _split(rng, total, _within(rng, swarm.fleet.groups))
     teams = [f"team-{index}" for index in range(_within(rng, swarm.fleet.teams))]
     return [
@@ -114,7 +114,7 @@ def _group(
     block = rng.choice(bounds.block_sizes or (like.block_size or page,))
     unit = max(page, block)
     largest = max(each.memory for each in own)
-    memory = bounds.memory or Span(min(HUGE_PAGE, largest), largest)
+    memory = bounds.memory or DrawRange(min(HUGE_PAGE, largest), largest)
     group = {"name": f"{like.name}-{chr(ord('a') + index)}", "count": count, "memory": _memory(rng, memory, unit)}
     if page != 4096:
         group["page_size"] = format_size(page)
@@ -125,7 +125,7 @@ def _group(
     return group | {"template": like.template, "team": team, "workload": workload}
 
 
-def _memory(rng: Draw, span: Span, unit: int) -> str:
+def _memory(rng: Draw, span: DrawRange, unit: int) -> str:
     """Mostly whole chunks, sometimes what leaves an odd last one."""
     step = HUGE_PAGE if rng.random() < 0.7 else unit
     step = step if span.low <= span.high // step * step and step % unit == 0 else unit
@@ -317,7 +317,7 @@ def _expected(scenario: Scenario, written: Step) -> list[Step]:
     return found
 
 
-def _within(rng: Draw, span: Span) -> int:
+def _within(rng: Draw, span: DrawRange) -> int:
     return rng.randint(span.low, span.high)
 
 

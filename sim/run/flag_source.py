@@ -82,7 +82,7 @@ class _NodeService:
     async def set(self, key: str, value: InlineValue, ask: Ask) -> bool:
         flag = flag_from(key, value)
         if self._launchdarkly:
-            raise UserError("LaunchDarkly's own flags are not changed from here; use source: relay")
+            raise UserError("a scenario cannot change LaunchDarkly's own flags; use source: relay")
         await ask("flag", flag=flag)
         self._flags[key] = flag
         return True

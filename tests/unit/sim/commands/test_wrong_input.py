@@ -62,10 +62,22 @@ def test_a_folder_without_files_is_named(command: str, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["run", "fleet.yaml"], "fleet.yaml:1:7: error: kind: a fleet is no scenario; use: snapdrill forecast "),
-        (["rehearse", "scenario.yaml"], "scenario.yaml:1:1: error: kind: a scenario is no plan; use: snapdrill run "),
-        (["rehearse", "fleet.yaml"], "fleet.yaml:1:7: error: kind: a fleet is no plan; use: snapdrill forecast "),
-        (["forecast", "scenario.yaml"], "scenario.yaml:1:1: error: kind: a scenario is no fleet; use: snapdrill run "),
+        (
+            ["run", "fleet.yaml"],
+            "fleet.yaml:1:7: error: kind: this is a fleet, not a scenario; use: snapdrill forecast ",
+        ),
+        (
+            ["rehearse", "scenario.yaml"],
+            "scenario.yaml:1:1: error: kind: this is a scenario, not a plan; use: snapdrill run ",
+        ),
+        (
+            ["rehearse", "fleet.yaml"],
+            "fleet.yaml:1:7: error: kind: this is a fleet, not a plan; use: snapdrill forecast ",
+        ),
+        (
+            ["forecast", "scenario.yaml"],
+            "scenario.yaml:1:1: error: kind: this is a scenario, not a fleet; use: snapdrill run ",
+        ),
     ],
 )
 def test_a_file_of_another_kind_is_told_with_its_command(

@@ -38,7 +38,7 @@ def test_only_mends_all_the_others() -> None:
         ({"mutant": "scan-rearms", "profile": "pr-2902"}, "one mutant or one profile"),
         ({"mended": ["not-gated"]}, "add profile: pr-2902"),
         ({"mutant": "scan-rearms", "only": ["not-gated"]}, "add profile: pr-2902"),
-        ({"profile": "pr-2902", "mended": ["not-gated"], "only": ["range-granular"]}, "remove one of them"),
+        ({"profile": "pr-2902", "mended": ["not-gated"], "only": ["range-granular"]}, "remove one of the two"),
     ],
 )
 def test_what_is_no_engine_is_refused_with_what_to_do(engine: dict[str, object], message: str) -> None:

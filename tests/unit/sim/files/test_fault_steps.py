@@ -88,7 +88,7 @@ def test_a_kind_that_a_point_has_not_is_refused_with_what_there_is(kind: Any) ->
         ("fault: condemn, at: {chunk: 1}", "at: condemn has no chunks; remove at"),
         ("fault: freeze, at: first", "at: freeze has no chunks; remove at"),
         ("fault: punch, errno: ENOMEM, by: kernel, count: 1", "count: the kernel returns it to every retry"),
-        ("fault: resume.read, nth: 1", "nth: no resume starts the first incarnation; resume.read takes 2 or more"),
+        ("fault: resume.read, nth: 1", "nth: no resume starts incarnation 1; resume.read takes nth: 2 or more"),
     ],
 )
 def test_a_wrong_combination_is_told_at_its_place(written: str, said: str) -> None:
@@ -99,7 +99,7 @@ def test_a_wrong_combination_is_told_at_its_place(written: str, said: str) -> No
     ("written", "said"),
     [
         ("{fault: reserve, chunk: 0}", "chunk: reserve has no chunks; remove chunk"),
-        ("{fault: guest.spawn, nth: 1}", "nth: no resume starts the first incarnation; guest.spawn takes 2 or more"),
+        ("{fault: guest.spawn, nth: 1}", "nth: no resume starts incarnation 1; guest.spawn takes nth: 2 or more"),
         ("{chunk: 1}", "crash.at.fault: missing"),
     ],
 )

@@ -81,7 +81,7 @@ def test_every_mistake_is_told_at_once_with_its_place() -> None:
     ("change", "told"),
     [
         (("memory: 64MiB}", "memory: 64MiB, page_size: 2MiB}"), "give node.hugetlb the size of its pool"),
-        (("memory: 64MiB}", "memory: 0MiB}"), "expected more than no memory"),
+        (("memory: 64MiB}", "memory: 0MiB}"), "expected more than 0 bytes of memory"),
         (("memory: 64MiB}", "memory: 64MiB}\n  - {name: web, count: 1, memory: 1MiB}"), 'two groups are named "web"'),
     ],
 )

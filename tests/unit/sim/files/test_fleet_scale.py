@@ -61,5 +61,5 @@ def test_at_full_scale_bytes_are_what_was_measured() -> None:
 
 def test_what_the_scale_cannot_show_is_said() -> None:
     assert "chunks do not scale" in at_scale(EXAMPLE).notes[0]
-    assert at_scale(EXAMPLE, 2).notes[-1] == "2 sandboxes are too few for every group: none of huge"
+    assert at_scale(EXAMPLE, 2).notes[-1] == "2 sandboxes are too few to include every group: none of huge"
     assert at_scale(scaled_to(Fraction(1))).notes == ()

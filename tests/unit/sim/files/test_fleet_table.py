@@ -129,10 +129,10 @@ def test_every_cell_that_cannot_be_read_is_reported_at_once(table: pathlib.Path)
         '2:10: pauses_per_hour: expected a number of pauses an hour, got "x"',
         "3:1: no memory in this row; every row needs memory",
         '4:5: dirty: expected a share of at most 100%, got "200%"',
-        '5:1: sandbox "a" is there twice; the first is in line 2; keep one',
+        '5:1: duplicate sandbox "a"; the first is in line 2; keep one',
         '5:8: dirty: expected a share such as 40% or 0.4, got "3"',
-        "5:12: a cell more than the 4 of the header",
-        "5:14: a cell more than the 4 of the header",
+        "5:12: more cells than the 4 of the header",
+        "5:14: more cells than the 4 of the header",
     ]
 
 
@@ -147,11 +147,11 @@ def test_every_member_of_json_that_cannot_be_read_is_reported_at_once(table: pat
     assert mistakes(table, text, of="cohort") == [
         "1:3: sandbox: expected a name, got 3",
         '1:30: template: expected a name, got ""',
-        "2:32: a second column team; keep one",
+        "2:32: duplicate column team; keep one",
         "2:62: memory: expected a size such as 32MiB, got -1",
         f"3:2: no team in this row; {needed}",
         f"3:2: no template in this row; {needed}",
-        '3:3: sandbox "a" is there twice; the first is in line 2; keep one',
+        '3:3: duplicate sandbox "a"; the first is in line 2; keep one',
         '3:19: unknown column "taem"; did you mean "team"?',
         "4:2: expected a row, an object with sandbox, team, template; got 7",
     ]
@@ -168,7 +168,7 @@ def test_one_object_of_json_is_one_row_with_its_places(table: pathlib.Path) -> N
         ("import", "dirty\n30%\n40%\n", ["1:1: no column memory; every row needs memory"]),
         ("import", "", ["1:1: no sandbox; write a row for each, below a header with memory"]),
         ("import", "[]", ["1:1: no sandbox; write an object for each, with memory"]),
-        ("import", "memory,memory\n", ["1:8: a second column memory; keep one"]),
+        ("import", "memory,memory\n", ["1:8: duplicate column memory; keep one"]),
         ("cohort", "sandbox,team,template,memroy\na,a,b,1\nb,a,b,1\n",
          ['1:23: unknown column "memroy"; did you mean "memory"?']),
         ("cohort", "\n\nsandbox,team\na,a\nb,a\n",

@@ -15,9 +15,12 @@ from sim.files.scenario import SCENARIO
 
 FORMS = pytest.mark.parametrize("form", [SCENARIO, PLAN, FLEET], ids=lambda form: form.kind)
 OTHERS = {
-    "scenario": ("steps: [{tick: 1}]", "1:1: error: kind: a scenario is no {}; use: snapdrill run f.yaml"),
-    "plan": ("steps: [{setWeight: 0}]", "1:1: error: kind: a rollout plan is no {}; use: snapdrill rehearse f.yaml"),
-    "fleet": ("kind: fleet", "1:7: error: kind: a fleet is no {}; use: snapdrill forecast f.yaml"),
+    "scenario": ("steps: [{tick: 1}]", "1:1: error: kind: this is a scenario, not a {}; use: snapdrill run f.yaml"),
+    "plan": (
+        "steps: [{setWeight: 0}]",
+        "1:1: error: kind: this is a rollout plan, not a {}; use: snapdrill rehearse f.yaml",
+    ),
+    "fleet": ("kind: fleet", "1:7: error: kind: this is a fleet, not a {}; use: snapdrill forecast f.yaml"),
 }
 
 

@@ -113,7 +113,7 @@ def test_a_recovery_needs_something_to_recover() -> None:
 
 def test_a_flag_of_launchdarkly_s_own_cannot_be_set() -> None:
     (found,) = mistakes(f"flags: {{source: launchdarkly}}\nsteps:\n  - flag: {{{PUNCH}: true}}\n")
-    assert found == "6:5: steps[0].flag: LaunchDarkly's own flags are not changed from here; use source: relay"
+    assert found == "6:5: steps[0].flag: a scenario cannot change LaunchDarkly's own flags; use source: relay"
 
 
 def test_outages_are_checked_although_the_fleet_is_mistaken() -> None:

@@ -29,7 +29,7 @@ def test_only_a_running_sandbox_is_paused_only_a_paused_one_resumed_and_any_live
 
 
 def test_a_refusal_says_what_the_sandbox_is_and_what_it_must_be() -> None:
-    assert refusal("resume", State.PAUSING, "") == "it is pausing; a resume takes one that is paused"
+    assert refusal("resume", State.PAUSING, "") == "it is pausing; a resume needs one that is paused"
 
 
 def test_every_state_that_is_entered_by_a_stop_has_its_reason() -> None:

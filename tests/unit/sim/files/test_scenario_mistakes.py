@@ -122,7 +122,7 @@ s.yaml:38:31: error: expect[1].max: expected a number, got "8MiB"
 s.yaml:38:42: error: expect[1].min: expected a finite number, got inf
 s.yaml:39:40: error: expect[2].where.punch: expected true or false, got "yes"
 s.yaml:39:45: error: expect[2].where.paht: unknown key; did you mean "path"?
-s.yaml:40:5: error: expect[3]: min is more than max: no value can hold
+s.yaml:40:5: error: expect[3]: min is greater than max, so no value can match; lower min or raise max
 s.yaml:41:5: error: expect[4]: a metric without a bound expects nothing; add min or max
 s.yaml:42:5: error: expect[5]: a canary names what must be violated; add either invariant or metric
 s.yaml:43:15: error: expect[6].verdict: unknown value "held"; use one of: violated

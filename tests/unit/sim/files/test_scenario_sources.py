@@ -152,7 +152,7 @@ def test_a_duplicate_key_in_what_is_extended_is_told_there(base: pathlib.Path) -
     [
         ("nope.yaml", "extends: cannot be read: No such file or directory"),
         (".", "extends: cannot be read: Is a directory"),
-        ("child.yaml", "extends: a scenario that extends itself (child.yaml -> child.yaml)"),
+        ("child.yaml", "extends: this scenario extends itself (child.yaml -> child.yaml)"),
     ],
 )
 def test_what_cannot_be_extended_is_told_where_it_is_named(base: pathlib.Path, extends: str, told: str) -> None:
@@ -166,7 +166,7 @@ def test_a_cycle_of_several_files_is_refused_and_shown(tmp_path: pathlib.Path) -
     for name, other in (("a", "b"), ("b", "c"), ("c", "b")):
         (tmp_path / f"{name}.yaml").write_text(f"name: {name}\nextends: {other}.yaml\n")
     (found,) = mistakes(tmp_path / "a.yaml")
-    told = "extends: a scenario that extends itself (b.yaml -> c.yaml -> b.yaml)"
+    told = "extends: this scenario extends itself (b.yaml -> c.yaml -> b.yaml)"
     assert found.startswith(f"{tmp_path}/c.yaml:2:10: error: {told}")
 
 
@@ -180,7 +180,7 @@ def test_the_stored_scenario_runs_on_its_own_and_means_the_same(base: pathlib.Pa
     again = load(tmp_path / "scenario.yaml")
     assert again.model_dump(exclude={"extends"}) == loaded.model_dump(exclude={"extends"})
     assert "extends" not in text
-    assert text.startswith("# What child.yaml came to.\n")
+    assert text.startswith("# child.yaml expanded.\n")
 
 
 def test_a_file_that_says_everything_itself_is_stored_as_it_is(tmp_path: pathlib.Path) -> None:

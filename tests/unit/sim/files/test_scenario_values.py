@@ -123,7 +123,7 @@ def test_an_extending_file_adds_to_the_variables_and_the_matrix(path: pathlib.Pa
 
 
 def test_where_one_scenario_is_asked_for_a_matrix_is_refused(path: pathlib.Path) -> None:
-    with pytest.raises(DocumentError, match=r"m.yaml:3:3: error: matrix: it stands for 4 scenarios"):
+    with pytest.raises(DocumentError, match=r"m.yaml:3:3: error: matrix: its matrix makes 4 scenarios"):
         load_text(MATRIX, path)
 
 

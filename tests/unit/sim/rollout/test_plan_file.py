@@ -71,7 +71,7 @@ def test_a_plan_with_every_mistake_lists_them_all_with_line_and_column() -> None
         "plan.yaml:5:8: error: lease: a lease needs a flag service",
         "plan.yaml:6:14: error: propagation: a higher percentile is less",
         "plan.yaml:8:35: error: fleet[0].memory: expected a size",
-        "plan.yaml:9:9: error: flags.memfd-punch-on-snapshot: the steps set the weight",
+        "plan.yaml:9:9: error: flags.memfd-punch-on-snapshot: the plan's steps set this flag's weight",
         'plan.yaml:11:12: error: metrics[0].name: unknown metric "discard"; did you mean "discards"?',
         "plan.yaml:11:39: error: metrics[0].successCondition: expected a comparison",
         "plan.yaml:12:5: error: metrics[1]: nothing is asked of it",
@@ -93,10 +93,10 @@ def test_a_plan_with_every_mistake_lists_them_all_with_line_and_column() -> None
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("flag: memfile-diff-dedup", "is no boolean flag"),
-        ("safe: true", "the safe variation of memfd-punch-on-snapshot is false"),
+        ("flag: memfile-diff-dedup", "is not a boolean flag"),
+        ("safe: true", "rolling memfd-punch-on-snapshot back to the other value destroys memory; write safe: false"),
         ("time: real", "inline flags have no sockets"),
-        ("flags: {source: relay}", "know no virtual time"),
+        ("flags: {source: relay}", "do not follow virtual time"),
         ("node: {memory: 2MiB}", "the fleet needs 4MiB, the node has 2MiB"),
     ],
 )
@@ -114,7 +114,7 @@ def test_a_ratio_of_times_counts_in_virtual_time_alone() -> None:
     text = text.replace("[discards]", "[copy_p50_ratio]")
     assert load_plan_text(text, pathlib.Path("plan.yaml")).metrics[0].name == "copy_p50_ratio"
     real = f"time: real\nflags: {{source: relay}}\n{text}"
-    assert any("the arms take no turns" in each for each in mistakes(real))
+    assert any("the arms do not alternate" in each for each in mistakes(real))
     assert load_plan_text(real.replace("<= 2}", "<= 2, dryRun: true}"), pathlib.Path("plan.yaml")).time == "real"
 
 
