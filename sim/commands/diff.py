@@ -19,7 +19,7 @@ import click
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
-    from sim.report.comparison import Comparison
+    from sim.report.comparison import RunComparison
     from sim.report.table import Section
 
 _VERSION = 1
@@ -45,7 +45,7 @@ def command(run_a: Path, run_b: Path, as_json: bool) -> int:
     return ExitCode.HELD if found.same else ExitCode.VIOLATED
 
 
-def _sections(found: Comparison, folders: tuple[str, str]) -> list[Section]:
+def _sections(found: RunComparison, folders: tuple[str, str]) -> list[Section]:
     from sim.report.table import Paragraph, Section, Table, facts
 
     rows = []

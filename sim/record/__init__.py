@@ -1,1 +1,1 @@
-"""What happened: events, the ledger that holds them, the fold, the view, and the folder of a run."""
+"""What happened in a run: events, the ledger that holds them, the fold, the view, and the run folder."""

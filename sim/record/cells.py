@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from engine.mapping import NIL, Mapping
 from engine.ranges import Blocks, indexes
 
-if TYPE_CHECKING:  # a recording is read where Linux's own calls are missing
+if TYPE_CHECKING:  # a recording is also read on machines that lack Linux's own calls
     from engine.dirty import DirtySet
 
 MOST_CELLS = 1024
 
 
 def cells_of(found: DirtySet, block_size: int, parent: Mapping) -> str:
-    """The runs of MemoryMapped: `12d 4c 100z 3m`. Zero is what is known to be, and what the parent holds as zeros."""
+    """The runs of MemoryMapped: `12d 4c 100z 3m`. Zero is memory known to be zero, and memory that the parent holds as
+    zeros."""
     blocks = parent.size // block_size
     per_cell = cell_size(parent.size, block_size) // block_size
     count = -(-blocks // per_cell)
@@ -41,7 +42,7 @@ def _counts(blocks: Blocks, per_cell: int, count: int) -> NDArray[np.int64]:
 
 
 def _stored(parent: Mapping, cell: int, count: int) -> NDArray[np.bool_]:
-    """Which cells the parent holds anything of but zeros."""
+    """Which cells the parent holds anything in except zeros."""
     rows = parent.extents
     kept = (rows.build != NIL) & (rows.length > 0)
     edges = np.zeros(count + 1, dtype=np.int64)

@@ -1,6 +1,6 @@
-"""Codes for ledgers from before events carried any: what their sentences meant, in closed tables.
+"""Codes for ledgers written before events carried any: what their sentences meant, in closed tables.
 
-A sentence that is in no table has no code: it is missing evidence, and nobody reads it for a meaning.
+A sentence that is in no table has no code: it counts as missing evidence and is never interpreted.
 """
 
 from __future__ import annotations
@@ -22,5 +22,5 @@ _PUNCH_CODES: Mapping[str, str] = MappingProxyType(
 
 
 def punch_code(code: str | None, reason: str | None) -> str | None:
-    """An event's own code, else what its reason meant before there were codes; None where that is not known."""
+    """An event's own code, else the code of a reason from before there were codes; None if it is not known."""
     return code if code is not None or reason is None else _PUNCH_CODES.get(reason)

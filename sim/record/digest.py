@@ -1,4 +1,4 @@
-"""The digest of a run: what must be the same whenever scenario and seed are.
+"""The digest of a run: it covers what must be equal in any two runs of the same scenario and seed.
 
 Per sandbox: transitions, decision values, fault firings, outcomes and snapshot contents, in order. Not in it: pids,
 times, sampled sizes, retries, flag versions, chunk events.
@@ -23,7 +23,7 @@ def digest(entries: Iterable[Entry]) -> str:
 
 
 def facts(entries: Iterable[Entry]) -> tuple[dict[str, list[Any]], list[tuple[str, str, str, str]]]:
-    """What the digest is of: each sandbox's facts in order, and the firings (sandbox, pause, fault, error), sorted."""
+    """What the digest covers: each sandbox's facts in order, and the firings (sandbox, pause, fault, error), sorted."""
     sequences: dict[str, list[Any]] = {}
     firings: set[tuple[str, str, str, str]] = set()
     for entry in entries:

@@ -25,7 +25,7 @@ class RunStarted(Event):
     drawn: dict[str, Any] = field(default_factory=dict)
     host: dict[str, Any] = field(default_factory=dict)
     flag_source: str = "inline"  # inline | file | relay | launchdarkly
-    profile: str | None = None  # a wrong engine of several weaknesses, but for those that are mended
+    profile: str | None = None  # a wrong engine with several weaknesses, except the mended ones
     mended: list[str] = field(default_factory=list)
 
 
@@ -61,7 +61,7 @@ class NodeCrashed(Event):
 
 @dataclass(frozen=True, slots=True)
 class GuestSpawned(Event):
-    """A new incarnation; `memfd_fd` and `side_fd` are fd numbers in the guest, for those who look for themselves."""
+    """A new incarnation; `memfd_fd` and `side_fd` are fd numbers in the guest, for a look at /proc/PID/fd."""
 
     incarnation: str
     pid: int
@@ -84,7 +84,7 @@ class Ticked(Event):
 
 @dataclass(frozen=True, slots=True)
 class StateChanged(Event):
-    """A legal transition of the lifecycle; `stop_reason` on the way to a state without a guest."""
+    """A legal transition of the lifecycle; `stop_reason` if the new state has no guest."""
 
     old: str
     new: str
@@ -96,8 +96,8 @@ class StateChanged(Event):
 class Decided(Event):
     """The flag evaluations of one pause, pinned: flag key -> value, reason, variation, version, rule, source_state.
 
-    `evaluations` are the same as OpenTelemetry names them, for its tools: the attributes of one
-    `feature_flag.evaluation` event a flag. Rule and source state have no name there.
+    `evaluations` are the same under OpenTelemetry's names, for its tools: for each flag the attributes of one
+    `feature_flag.evaluation` event. Rule and source state have no name there.
     """
 
     flags: dict[str, dict[str, Any]]
@@ -106,7 +106,7 @@ class Decided(Event):
 
 @dataclass(frozen=True, slots=True)
 class GuestFrozen(Event):
-    """Stopped, and confirmed stopped."""
+    """The guest is stopped, and confirmed stopped."""
 
     incarnation: str
     freeze_ms: float
@@ -114,7 +114,7 @@ class GuestFrozen(Event):
 
 @dataclass(frozen=True, slots=True)
 class MemoryMapped(Event):
-    """Where in memory the scan found what, in at most 1,024 cells of the same size, run by run: `12d 4c 100z 3m`.
+    """What the scan found in memory, as at most 1,024 cells of equal size, in runs: `12d 4c 100z 3m`.
 
     d: dirty, all of it. m: in part. c: clean, as in the parent build. z: zero.
     """
@@ -124,7 +124,7 @@ class MemoryMapped(Event):
 
 @dataclass(frozen=True, slots=True)
 class BoundaryReached(Event):
-    """A copy that is slowed or held came to a boundary: its times are left out of every figure.
+    """A slowed or held copy reached a boundary; its times are left out of every figure.
 
     `before`: chunk (which one, `length` bytes of memory from `start`), the point of no return, or the finish.
     """
@@ -145,7 +145,7 @@ class PaceSet(Event):
 
 @dataclass(frozen=True, slots=True)
 class GuestThawed(Event):
-    """An incarnation that was never condemned runs on."""
+    """An incarnation that was never condemned continues to run."""
 
     incarnation: str
 
@@ -160,7 +160,7 @@ class GuestEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class PauseReturned(Event):
-    """The caller has its answer; in the background the copy goes on."""
+    """The caller has its answer; a background copy goes on after it."""
 
     blocked_ms: float
     condemned: bool
@@ -168,7 +168,7 @@ class PauseReturned(Event):
 
 @dataclass(frozen=True, slots=True)
 class PauseSettled(Event):
-    """Nothing more will happen in this pause. None where a figure does not apply."""
+    """The pause is over, its copy included. A figure that does not apply is None."""
 
     outcome: str
     build: str
@@ -188,7 +188,7 @@ class PauseSettled(Event):
     punch_error: str | None = None
     content_hash: str | None = None
     checkpoint: bool = False
-    paced: bool = False  # slowed or held by somebody: its times are in no figure
+    paced: bool = False  # slowed or held from the screen: its times are in no figure
     punch_code: str | None = None  # engine.plan.PunchCode
 
 
@@ -212,10 +212,10 @@ class RequestRefused(Event):
 
 @dataclass(frozen=True, slots=True)
 class FlagSet(Event):
-    """A flag has a new value, `value` as in a scenario file; not `effective`: it has not reached the node.
+    """A flag has a new value, written as in a scenario file; if not `effective`, it has not reached the node.
 
-    `took_ms` is from the change at the source until it was effective, None where that was not awaited. `by` is who
-    set it: the scenario or the screen.
+    `took_ms` is from the change at the source until the node had it, None if that was not awaited. `by`: scenario or
+    screen.
     """
 
     flag: str
@@ -227,7 +227,7 @@ class FlagSet(Event):
 
 @dataclass(frozen=True, slots=True)
 class OutageBegan(Event):
-    """The flag source is made to fail, as an `outage` step says; `detail` is the fault's setting, or empty."""
+    """The flag source starts to fail, as an `outage` step says; `detail` is the fault's setting, or empty."""
 
     fault: str
     detail: str
@@ -235,12 +235,12 @@ class OutageBegan(Event):
 
 @dataclass(frozen=True, slots=True)
 class OutageEnded(Event):
-    """The flag source is sound again, and the node has every flag of it."""
+    """The flag source works again, and the node has all of its flags."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlagSourceChanged(Event):
-    """The node's flag client is in another state: INITIALIZING, VALID, INTERRUPTED or OFF; `error` says why."""
+    """The node's flag client changed its state: INITIALIZING, VALID, INTERRUPTED or OFF; `error` says why."""
 
     state: str
     error: str | None
@@ -257,7 +257,7 @@ class LeaseMeasured(Event):
 
 @dataclass(frozen=True, slots=True)
 class FaultArmed(Event):
-    """A fault waits at a named point; `at` as in a scenario file."""
+    """A fault is armed at a named point; `at` as in a scenario file."""
 
     fault_id: int
     fault: str
@@ -269,7 +269,7 @@ class FaultArmed(Event):
 
 @dataclass(frozen=True, slots=True)
 class FaultFired(Event):
-    """An armed fault hit; `chunk` is None where the point has none."""
+    """An armed fault fired; `chunk` is None if the point has none."""
 
     fault_id: int
     fault: str
@@ -279,12 +279,13 @@ class FaultFired(Event):
 
 @dataclass(frozen=True, slots=True)
 class FaultsCleared(Event):
-    """Nothing is armed any more."""
+    """All faults are disarmed."""
 
 
 @dataclass(frozen=True, slots=True)
 class PointReached(Event):
-    """A fault point is about to be passed; told where a run is traced. `nth` pause or checkpoint, or incarnation."""
+    """A fault point is about to be passed; recorded in traced runs. `nth`: of pauses and checkpoints, or
+    incarnations."""
 
     fault: str
     chunk: int | None
@@ -293,10 +294,10 @@ class PointReached(Event):
 
 @dataclass(frozen=True, slots=True)
 class MemorySampled(Event):
-    """Memory of the node as the kernel counts it; `planned` is what admission has granted.
+    """Memory of the node as the kernel counts it; `planned` is the amount that admission has granted.
 
-    `guests` are their 4 KiB pages, `hugetlb` their 2 MiB pages (a pool of its own); `caches` are being written or lie
-    on tmpfs; `page_cache` is what is still cached of finished builds on disk, which the kernel may take back.
+    `guests` are the guests' 4 KiB pages, `hugetlb` their 2 MiB pages (a separate pool); `caches` are those being
+    written or on tmpfs; `page_cache` is the cached part of finished builds on disk, which the kernel may take back.
     """
 
     guests: int
@@ -308,7 +309,7 @@ class MemorySampled(Event):
 
 @dataclass(frozen=True, slots=True)
 class SettlingFailed(Event):
-    """The node could not carry out what a pause came to: a defect, or a ledger that could not be written meanwhile."""
+    """The node could not carry out a pause's outcome: a defect, or the ledger could not be written at that moment."""
 
     error: str
 
@@ -322,7 +323,8 @@ class GuestMeasured(Event):
 
 @dataclass(frozen=True, slots=True)
 class StepStarted(Event):
-    """A step of the scenario begins; line and column, from 1, in its file, or in `file`, which that one extends."""
+    """A step of the scenario begins; line and column, from 1, in the scenario's file, or in `file`, which it
+    extends."""
 
     index: int
     step: str
@@ -333,7 +335,7 @@ class StepStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class StepEnded(Event):
-    """A step is over: it was a barrier."""
+    """A step is over; a step is a barrier."""
 
     index: int
 
@@ -352,14 +354,14 @@ class Judged(Event):
 class RunEnded(Event):
     """The last line of a ledger; its absence says that the run was cut off.
 
-    `peak_memory` is of guests and caches, `peak_with_page_cache` adds what stays cached of finished builds on disk.
-    `cgroup_peak` is the memory cgroup's own, `cgroup_base` its use by the processes before any guest had written.
+    `peak_memory` covers guests and caches; `peak_with_page_cache` adds the cached part of finished builds on disk.
+    `cgroup_peak` is the memory cgroup's own peak, `cgroup_base` its use before any guest had written.
     """
 
     verdict: str
     exit_code: int
     counts: dict[str, int]
-    digest: str | None  # None where no other run promises the same: a pause was not waited for
+    digest: str | None  # None if another run may differ: a pause was not waited for
     peak_memory: int
     cgroup_peak: int | None = None
     cgroup_base: int | None = None

@@ -32,7 +32,7 @@ MOST_SAMPLES = 1000
 
 
 class Fold:
-    """Applies entries one by one; `view` freezes what is known so far."""
+    """Applies entries one by one; `view` is a frozen copy of the result so far."""
 
     def __init__(self) -> None:
         self._view = View()
@@ -124,13 +124,13 @@ class Fold:
                 self._view = _next_run(self._view, entry)
 
     def _at_own_pace(self) -> None:
-        """Another node knows of no pace."""
+        """A restarted node does not know the paces that were set before."""
         for name, sandbox in self._sandboxes.items():
             if sandbox.pace.set:
                 self._sandboxes[name] = replace(sandbox, pace=OWN_PACE)
 
     def _switch(self, switch: Switch) -> None:
-        """Each change once; what is off before the first step was never turned off."""
+        """Each change once; a flag that is off before the first step was never turned off."""
         known = self._switches[-1].on if self._switches else self._view.step is not None and not switch.on
         if known != switch.on:
             self._switches.append(switch)
@@ -184,7 +184,9 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
             gone = new in {"paused", "discarded", "killed"}
             pid = None if gone else sandbox.pid
             resident = 0 if gone and sandbox.pause and sandbox.pause.settled_at else sandbox.resident
-            cached = 0 if new == "discarded" else sandbox.cached  # a recovery deletes without a word what a crash left
+            cached = (
+                0 if new == "discarded" else sandbox.cached
+            )  # a recovery deletes what a crash left and records no event for it
             found = replace(sandbox, pid=pid, resident=resident, cached=cached)
             return replace(found, state=new, reason=reason, stop_reason=stop_reason, refusal=None)
         case events.GuestSpawned() as made:
@@ -203,7 +205,7 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
         case engine_events.ChunkPublished() as published:
             return _copied_on(sandbox, published)
         case engine_events.ChunkPunched(freed=freed) | engine_events.CleanPagesPunched(freed=freed):
-            return replace(sandbox, punched=max(sandbox.punched, freed))  # two workers may tell it out of order
+            return replace(sandbox, punched=max(sandbox.punched, freed))  # two workers may report it out of order
         case events.GuestEnded():
             return replace(sandbox, resident=0)
         case engine_events.CacheDeleted():
@@ -216,9 +218,9 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
 
 
 def _copied_on(sandbox: SandboxView, published: engine_events.ChunkPublished) -> SandboxView:
-    """Two workers may tell out of order; in a frozen guest's pause memory only falls and the cache only grows."""
+    """Two workers may report out of order; while a guest is frozen its memory only falls and the cache only grows."""
     if sandbox.pause is not None and sandbox.pause.incarnation not in {"", sandbox.incarnation}:
-        return sandbox  # it was resumed meanwhile: that memory is its predecessor's
+        return sandbox  # it was resumed since: that memory is its predecessor's
     source = published.source_resident
     resident = sandbox.resident if source is None else min(sandbox.resident, source)
     cached = max(sandbox.cached, published.cache_resident)

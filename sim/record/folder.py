@@ -1,4 +1,4 @@
-"""Where a run keeps everything: its folder is made, claimed, read back and removed here."""
+"""The folder of a run: made, claimed, read back and removed here."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ class RunFolderFullError(UserError):
 
 
 def names_full_disk(error: BaseException) -> bool:
-    """True for an error that comes of a full disk or a used-up quota, or that was met on the way out after one."""
+    """True if the error, or one in its cause chain, is ENOSPC or EDQUOT."""
     if isinstance(error, RunFolderFullError) or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
         return True
     return any(names_full_disk(each) for each in (error.__cause__, error.__context__) if each is not None)
 
 
 def is_full(folder: Path) -> bool:
-    """True where its disk has not room for a few lines of a ledger."""
+    """True if its disk has no room for a few lines of a ledger."""
     disk = os.statvfs(folder)
     return disk.f_bavail * disk.f_frsize < _ROOM
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """Who runs a run, and what is to be undone if they die. Start times: clock ticks since boot, /proc/PID/stat."""
+    """The runner of a run, and what to clean up if it dies. Start times: clock ticks since boot, /proc/PID/stat."""
 
     run: str
     runner_pid: int
@@ -80,7 +80,7 @@ def make(runs_dir: Path, name: str, seed: int, now: datetime) -> Path:
 
 
 def make_cache(parent: Path, run: str) -> Path:
-    """Make the folder of a run's cache, by whose name `end_leftovers` knows it; raises OSError."""
+    """Make the folder of a run's cache; `end_leftovers` recognises it by its name. Raises OSError."""
     folder = parent / f"snapdrill-{run}-cache"
     folder.mkdir(mode=0o700)
     return folder
@@ -104,8 +104,7 @@ def point_latest_at(folder: Path) -> None:
 def remove(run_dir: Path) -> bool:
     """Remove an ended run's folder; a link to it as the latest goes too, and the folder of runs when it is empty.
 
-    False, with nothing removed, where its record does not say that the run has ended: `snapdrill clean` needs it to
-    find what is left of it.
+    False, with nothing removed, if its record does not say that the run has ended: `snapdrill clean` needs it then.
     """
     if not _has_ended(run_dir):
         return False
@@ -119,7 +118,7 @@ def remove(run_dir: Path) -> bool:
 
 
 def _has_ended(run_dir: Path) -> bool:
-    """A run without a record never had anything to end."""
+    """A run without a record never started anything."""
     try:
         return not (run_dir / RUN_FILE).exists() or read_record(run_dir).ended
     except UserError:
@@ -134,7 +133,7 @@ def write_record(run_dir: Path, record: RunRecord) -> None:
 
 
 def read_record(run_dir: Path) -> RunRecord:
-    """The record of a run; UserError where there is none or it is not one."""
+    """The record of a run; UserError if it is missing or invalid."""
     path = run_dir / RUN_FILE
     try:
         return _RECORD.validate_json(path.read_bytes(), strict=True, extra="forbid")
@@ -189,21 +188,21 @@ class StoredRun:
         return self.view_at(None)
 
     def view_at(self, t: float | None) -> View:
-        """What was known `t` seconds after the run began; None for its end."""
+        """The view `t` seconds after the run began; None for its end."""
         fold = Fold()
         fold.apply(entry for entry in self.entries if t is None or entry.t <= t)
         return fold.view()
 
 
 def events_file(run: Path) -> Path:
-    """The ledger that RUN means: a run folder, a folder with a `latest` link, or the file; UserError where none is."""
+    """The ledger of RUN: a run folder, a folder with a `latest` link, or the file; UserError if there is none."""
     try:
         for path in (run, run / EVENTS_FILE, run / "latest" / EVENTS_FILE):
             if path.is_file():
                 return path
     except OSError as error:
         raise UserError(f"{run}: cannot be read: {error.strerror}") from None
-    raise UserError(f"{run}: no {EVENTS_FILE} there; give a run folder such as runs/demo/latest")
+    raise UserError(f"{run}: there is no {EVENTS_FILE}; give a run folder such as runs/demo/latest")
 
 
 def open_run(run: Path) -> StoredRun:
@@ -216,5 +215,5 @@ def open_run(run: Path) -> StoredRun:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     if not entries:
-        raise UserError(f"{path}: it is empty: that run did not begin; give one that did")
+        raise UserError(f"{path}: it is empty: that run never began; give another run")
     return StoredRun(path, entries)

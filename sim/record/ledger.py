@@ -44,7 +44,7 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line: `t` seconds since the run began, the event, and what it belongs to."""
+    """One line: `t` seconds since the run began, the event, and the sandbox and pause that it belongs to."""
 
     t: float
     event: Event
@@ -69,7 +69,7 @@ class Ledger:
         self._began = began
 
     def append(self, event: Event, *, sandbox: str | None = None, pause: str | None = None) -> None:
-        """Write one line; it is the kernel's when this returns, so it survives a SIGKILL of this process."""
+        """Write one line; when this returns the kernel has it, so it survives a SIGKILL of this process."""
         line: dict[str, Any] = {"t": round(time.monotonic() - self._began, 6), "event": _NAMES[type(event)]}
         if sandbox is not None:
             line["sandbox"] = sandbox
@@ -78,7 +78,7 @@ class Ledger:
         for name in _FIELDS[type(event)]:
             line[name] = getattr(event, name)
         data = _encode(line).encode() + b"\n"
-        while data:  # a disk that is nearly full takes a part; what it does not take then raises
+        while data:  # a nearly full disk takes a part; writing the rest then raises
             data = data[os.write(self._fd, data) :]
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class Follower:
 
 
 def drop_torn_line(path: Path) -> None:
-    """SIGKILL may cut a write short; what it announced was never done, and the next line must begin a line."""
+    """SIGKILL may cut a write short; the announced act was never done, and the next entry must start a line."""
     with path.open("r+b") as file:
         file.truncate(file.read().rfind(b"\n") + 1)
 
@@ -153,9 +153,9 @@ def open_sink(path: Path | None) -> Iterator[BinaryIO | None]:
 
 @contextlib.contextmanager
 def following(sink: BinaryIO | None) -> Iterator[Callable[[Path], None]]:
-    """Gives what starts to follow a ledger; leaving, every whole line has been handed on. None follows nothing.
+    """Gives a function that starts to follow a ledger; on exit every whole line has been passed on. None: no sink.
 
-    A slow reader holds up the end of the `with`, never the run. Raises OSError there where the sink took no more.
+    A slow reader holds up the end of the `with`, never the run. Raises OSError on exit if the sink failed.
     """
     stream = _Stream(sink) if sink is not None else None
     try:
@@ -190,7 +190,9 @@ class _Stream:
             with ledger.open("rb") as file:
                 over = False
                 while not over:
-                    over = self._over.wait(POLL_SECONDS)  # asked before the look: what came until then is in it
+                    over = self._over.wait(
+                        POLL_SECONDS
+                    )  # checked before reading, so everything written until then is read
                     self._hand_on_lines(file)
         except OSError as error:
             self._error = error

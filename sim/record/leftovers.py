@@ -1,4 +1,4 @@
-"""What is left of a run whose runner died: found by the run's id, ended, removed."""
+"""What a run has left whose runner died: found by the run's id, ended, removed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def end_leftovers(record: RunRecord, run_dir: Path | None = None) -> list[str]:
     """
     ended = _end_processes(record.run)
     for kind, path, remove in _belongings(record, run_dir):
-        if not path.is_dir():  # it lay inside one that is gone
+        if not path.is_dir():  # it was inside a folder that is removed already
             continue
         try:
             remove(path)
@@ -74,18 +74,18 @@ def _process_phrase(pid: int) -> str:
 
 
 def _end_processes(run_id: str) -> list[str]:
-    """Until none is found: one may have forked while it was looked for."""
+    """Repeats until none is found: one may have forked during the search."""
     ended: list[str] = []
     end = time.monotonic() + DEATH_SECONDS
     while pids := processes_of(run_id):
         if time.monotonic() > end:
-            raise LeftoverError(f"processes of run {run_id} do not die: {', '.join(map(str, pids))}")
+            raise LeftoverError(f"processes of run {run_id} do not die after SIGKILL: {', '.join(map(str, pids))}")
         ended += [phrase for pid in pids if (phrase := _end_process(pid, run_id))]
     return ended
 
 
 def _end_process(pid: int, run_id: str) -> str | None:
-    """The pidfd is opened before the environment is asked again, so the signal cannot reach a successor of the pid."""
+    """The pidfd is opened before the environment is read again, so the signal cannot reach a reused pid."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -98,11 +98,11 @@ def _end_process(pid: int, run_id: str) -> str | None:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         if not poll.poll(DEATH_SECONDS * 1000):
-            raise LeftoverError(f"{phrase} of run {run_id} does not die")
+            raise LeftoverError(f"{phrase} of run {run_id} does not die after SIGKILL")
     except ProcessLookupError:
         return None
     except PermissionError as error:
-        raise LeftoverError(f"{phrase} of run {run_id} may not be ended: it is another user's") from error
+        raise LeftoverError(f"{phrase} of run {run_id} cannot be ended: it belongs to another user") from error
     finally:
         os.close(pidfd)
     return phrase

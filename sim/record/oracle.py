@@ -1,4 +1,4 @@
-"""What every page must hold."""
+"""The content that every page must hold."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def generations(data: bytes) -> array.array[int]:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A page that does not hold what it must; `found` says what is there instead."""
+    """A page with wrong content; `found` says what is there instead."""
 
     page: int
     generation: int
@@ -52,14 +52,14 @@ def describe(data: bytes) -> str:
 
 
 def _expected(key: bytes, first: int, pages: array.array[int]) -> bytes:
-    """What these pages must hold, `first` being the number of the first."""
+    """The content that these pages must hold; `first` is the number of the first."""
     return b"".join([content(key, page, each) if each else _ZEROS for page, each in enumerate(pages, first)])
 
 
 def mismatches(key: bytes, pages: array.array[int], memory: Iterator[bytes | int]) -> Iterator[Mismatch]:
-    """Compare memory with what its generations say.
+    """Compare memory with the content that its generations demand.
 
-    It comes in order, as pieces of whole pages; a number is so many bytes of a hole, which holds zeros.
+    Pieces are in order and of whole pages; a number is the length of a hole in bytes, which holds zeros.
     """
     page = 0
     for piece in memory:

@@ -11,7 +11,7 @@ from engine import linux
 RUN_VARIABLE = "SNAPDRILL_RUN"
 """Environment variable whose value, the run's id, every process of a run carries."""
 PLACEHOLDER = "-" * 8
-"""In the place of an id, and as long: such a process belongs to no run, what is forked from it will."""
+"""Stands in for an id, and is as long: the process belongs to no run yet, its forks will."""
 _ENV_START = 50 - 3  # proc_pid_stat(5), counted from the state, which is the third field
 
 

@@ -10,7 +10,7 @@ from sim.files.scenario import Scenario
 from sim.files.yaml import parse, scenario_text
 
 GIVEN_FLAGS = "given-flags.json"
-"""The flag file as it was before the run; the node has a copy of its own, which the run changes."""
+"""The flag file as it was before the run; the node has a separate copy, which the run changes."""
 
 
 def store(scenario: Scenario, path: Path) -> None:
@@ -25,6 +25,6 @@ def store(scenario: Scenario, path: Path) -> None:
 
 
 def chosen(scenario: Scenario) -> dict[str, Any]:
-    """What made this scenario out of its file, for the first line of the ledger; empty where the file was explicit."""
+    """What was drawn for this scenario, for the first line of the ledger; empty if its file says everything."""
     found = {"matrix": dict(scenario.chosen), "vars": dict(scenario.variables)}
     return {name: values for name, values in found.items() if values}

@@ -23,8 +23,11 @@ from sim.record.ledger import EVENT_TYPES, Entry
 
 _LINE: dict[str, Any] = {
     "t": {"type": "number", "description": "Seconds since the run began."},
-    "sandbox": {"type": "string", "description": "Whom it belongs to; left out where it is the run's or the node's."},
-    "pause": {"type": "string", "description": "The pause or checkpoint it belongs to; left out where there is none."},
+    "sandbox": {
+        "type": "string",
+        "description": "The sandbox it belongs to; left out for events of the run or the node.",
+    },
+    "pause": {"type": "string", "description": "The pause or checkpoint it belongs to; left out if there is none."},
 }
 PATHS = ("process", "memfd", "memfd-background", "dedup", "in-place")
 CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
@@ -34,7 +37,7 @@ CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("state_changed", "old"): tuple(State),
     ("state_changed", "new"): tuple(State),
 }
-"""Event and field: the only words that it may hold (beside null, where the field may be null)."""
+"""Event and field: the only words that it may hold (besides null, if the field may be null)."""
 _ADAPTERS: dict[type[Event], TypeAdapter[Event]] = {}
 
 
@@ -46,7 +49,7 @@ def adapter(kind: type[Event]) -> TypeAdapter[Event]:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of one line of a ledger (`events.jsonl`): one of the events, told apart by `event`."""
+    """JSON Schema of one line of a ledger (`events.jsonl`): one of the events, selected by `event`."""
     return {
         "$schema": DRAFT,
         "title": "One line of a snapdrill ledger",
@@ -75,8 +78,8 @@ def _event(name: str, kind: type[Event]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class TraceName:
-    """What the original calls something (`kind`: histogram, counter, gauge, span, attribute or log), and where a
-    ledger tells it: an event, its field (None: that it happened), and what to mind in translating."""
+    """The original's name of a signal (`kind`: histogram, counter, gauge, span, attribute or log), and where a ledger
+    has it: an event, its field (None: that it happened), and a note on how the two differ."""
 
     original: str
     kind: str
@@ -127,7 +130,7 @@ TRACE_NAMES: Sequence[TraceName] = (
     TraceName("sandbox_pause_initiated", "log", "decided", None, "with the flags' values"),
     TraceName("sandbox_pause_result", "log", "pause_settled", "outcome", "success: finished; failure: any other"),
 )
-"""What an operator of the original has, as far as a ledger has a place for it. The original has no signal for
+"""The signals that an operator of the original has, as far as a ledger has them. The original has no signal for
 chunk_published, chunk_punched, clean_pages_punched, punch_failed and condemned: a tracer must add those."""
 
 
@@ -145,7 +148,7 @@ _START = Position(1, 1)
 
 @dataclass(frozen=True, slots=True)
 class TraceFile:
-    """What was read: events of this version, and how many of each unknown name were left out."""
+    """The events of this version, and how many events of each unknown name were left out."""
 
     entries: tuple[Entry, ...]
     unknown: Mapping[str, int]
@@ -160,7 +163,7 @@ class _MistakeError(Exception):
 
 
 def read_trace(path: Path) -> TraceFile:
-    """Every event of the file; UserError with a file:line:column for each bad line, of the first twenty."""
+    """Every event of the file; UserError with file:line:column of each bad line, twenty at most."""
     entries: list[Entry] = []
     unknown: Counter[str] = Counter()
     mistakes: list[str] = []
@@ -176,7 +179,7 @@ def read_trace(path: Path) -> TraceFile:
             unknown[entry] += 1
     if not mistakes and not entries:
         what = "no event of this version" if unknown else "no event"
-        mistakes.append(f"{path}:1:1: error: {what}; `snapdrill schema events` says what a line holds")
+        mistakes.append(f"{path}:1:1: error: {what}; `snapdrill schema events` prints the format of a line")
     if mistakes:
         more = len(mistakes) - _MOST_MISTAKES
         told = mistakes[:_MOST_MISTAKES] + ([f"{path}: and {more} more"] if more > 0 else [])
@@ -199,9 +202,9 @@ def _entry(line: str) -> Entry | str:
     name = content.pop("event", None)
     t, sandbox, pause = content.pop("t", None), content.pop("sandbox", None), content.pop("pause", None)
     if not isinstance(name, str):
-        raise _MistakeError(_column(line, "event"), "event is missing; it is the event's name")
+        raise _MistakeError(_column(line, "event"), "event is missing; write the event's name")
     if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t < float("inf"):
-        raise _MistakeError(_column(line, "t"), "t is missing or no number; it is seconds since the run began")
+        raise _MistakeError(_column(line, "t"), "t is missing or not a number; write the seconds since the run began")
     for key, value in (("sandbox", sandbox), ("pause", pause)):
         if value is not None and not isinstance(value, str):
             raise _MistakeError(_column(line, key), f"{key} is {show(value)}; write a name")
@@ -211,7 +214,7 @@ def _entry(line: str) -> Entry | str:
 
 
 def _object(line: str) -> dict[str, Any]:
-    """Where each part stands is looked for only when something is wrong: a ledger has many lines."""
+    """Columns are computed only for a line with a mistake: a ledger has many lines."""
     try:
         value = json.loads(line, object_pairs_hook=_once, parse_constant=_refused)
     except (ValueError, RecursionError):
@@ -224,7 +227,7 @@ def _object(line: str) -> dict[str, Any]:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        raise ValueError("a member is there twice")
+        raise ValueError("duplicate member")
     return content
 
 
@@ -237,7 +240,7 @@ def _what_is_wrong(line: str) -> _MistakeError:
         path, position = parse(line).duplicates[0]
     except json.JSONDecodeError as error:
         return _MistakeError(error.colno, f"not JSON: {error.msg}")
-    return _MistakeError(position.column, f'"{path[-1]}" is there twice; keep one')
+    return _MistakeError(position.column, f'duplicate member "{path[-1]}"; keep one')
 
 
 def _read_event(name: str, content: dict[str, Any], line: str) -> Event:

@@ -1,4 +1,4 @@
-"""A pause as the sandbox screen draws it: where in memory it is, when each stage was reached, at what pace."""
+"""A pause as the sandbox screen draws it: its place in memory, when it reached each stage, and its pace."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ STAGES: dict[type, str] = {
     events.GuestThawed: "thawed",
     events.PauseSettled: "settled",
 }
-"""What the first event of a kind is called as a stage."""
+"""The stage that the first event of a kind begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What was asked of a sandbox's copies: `factor` times as slow; held at chunk boundaries."""
+    """The pace set for a sandbox's copies: `factor` times as slow; held at chunk boundaries."""
 
     factor: float = 1.0
     held: bool = False
 
     @property
     def set(self) -> bool:
-        """True where its copies do not run as they are."""
+        """True if its copies are slowed or held."""
         return self.held or self.factor > 1
 
 
@@ -63,8 +63,8 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """`stages`: seconds since the run began. `runs`: the scan's cells (MemoryMapped). `under`: spans by chunk that a
-    paced copier is at. `paced`: it was slowed or held, so that its times say nothing."""
+    """`stages`: seconds since the run began. `runs`: the scan's cells (MemoryMapped). `under`: by chunk, the span that
+    a paced copier is at. `paced`: it was slowed or held, so its times are no measurement."""
 
     stages: dict[str, float] = field(default_factory=dict)
     runs: str = ""
@@ -82,7 +82,7 @@ NO_TRACK = Track()
 
 
 def next_track(track: Track, entry: Entry) -> Track:
-    """With what this entry tells; the same object where that is nothing."""
+    """This track with the entry applied; the same object if the entry changes nothing."""
     stage = STAGES.get(type(entry.event))
     if stage is not None and stage not in track.stages:
         track = replace(track, stages={**track.stages, stage: entry.t})
@@ -119,7 +119,7 @@ def _published(track: Track, published: engine_events.ChunkPublished, t: float) 
 
 
 def _last(samples: tuple[Sample, ...], outcome: str, t: float) -> tuple[Sample, ...]:
-    """What is left when all is over: the guest of a roll-back, the cache of a finished pause, nothing otherwise."""
+    """What remains after the pause: the guest of a roll-back, the cache of a finished pause, else nothing."""
     if not samples:
         return ()
     source, cache = samples[-1].source, samples[-1].cache

@@ -1,4 +1,4 @@
-"""What a run concludes, and the exit code that says so."""
+"""The verdict of a run, and its exit code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 INVARIANT = "invariant:"
 """How the subject of a judged invariant begins; its name follows."""
 TIME_LIMIT = "time-limit"
-"""The subject that is judged, inconclusive, where the time limit ended a run."""
+"""The subject that is judged inconclusive if the time limit ended a run."""
 
 
 class Verdict(StrEnum):
@@ -24,7 +24,7 @@ class Verdict(StrEnum):
 
 
 class ExitCode(IntEnum):
-    """Every code that `snapdrill` ends with; 130 and 143 are 128 + the signal's number, as shells count."""
+    """Every exit code of `snapdrill`; 130 and 143 are 128 + the signal's number, as in shells."""
 
     HELD = 0
     VIOLATED = 1

@@ -17,7 +17,7 @@ BACKGROUND = "memfd-background-copy"
 
 @dataclass(frozen=True, slots=True)
 class FlagChange:
-    """When a flag was last set, by whom, and whether the node has heard of it."""
+    """When a flag was last set, by what (scenario or screen), and whether the change reached the node."""
 
     t: float
     by: str
@@ -26,9 +26,9 @@ class FlagChange:
 
 @dataclass(frozen=True, slots=True)
 class SourceView:
-    """The node's flag client, and what has been done to its source; `t` when it was last told of.
+    """The node's flag client and its source; `t` is when the client's state was last reported.
 
-    `outage` is what makes the source fail, None while it is sound. The lease is None where there is none.
+    `outage` is the fault of the source, None while the source works. The lease is None if there is none.
     """
 
     state: str | None = None
@@ -41,9 +41,9 @@ class SourceView:
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """The punch flag was turned on for some or all, or off for everybody (the kill switch), at its source at `t`.
+    """The punch flag was turned on for some or all, or off for every sandbox (the kill switch), at its source at `t`.
 
-    `took_ms` until the node had it; None where that was not awaited, as in an outage.
+    `took_ms` until the node had it; None if that was not awaited, as in an outage.
     """
 
     t: float
@@ -52,12 +52,12 @@ class Switch:
 
 
 def is_for_some(value: Any) -> bool:
-    """True for a flag value, as a scenario writes it, that is on for anybody."""
+    """True for a flag value, as a scenario writes it, that is on for at least one sandbox."""
     return bool(value) if not isinstance(value, dict) else value.get("rollout") != "0%"
 
 
 def next_source(source: SourceView, entry: Entry) -> SourceView:
-    """What the entry makes of it."""
+    """The source after the entry."""
     match entry.event:
         case events.FlagSourceChanged(state, error):
             return replace(source, state=state, error=error, t=entry.t)
@@ -72,9 +72,9 @@ def next_source(source: SourceView, entry: Entry) -> SourceView:
 
 @dataclass(frozen=True, slots=True)
 class PauseView:
-    """One pause of one sandbox, as far as it is known; bytes, milliseconds, `t` seconds since the run began.
+    """One pause of one sandbox so far; bytes, milliseconds, `t` seconds since the run began.
 
-    `peak` is the most of memfd and cache that a chunk was told with; 0 where there is no memfd.
+    `peak` is the largest sum of memfd and cache that an event of a chunk reported; 0 if there is no memfd.
     """
 
     id: str
@@ -112,7 +112,7 @@ class PauseView:
 
     @property
     def paced(self) -> bool:
-        """True where somebody slowed or held it: it is in no figure."""
+        """True if it was slowed or held from the screen: it is in no figure."""
         return self.track.paced
 
     @property
@@ -168,7 +168,7 @@ class FaultView:
 
 @dataclass(frozen=True, slots=True)
 class MemoryView:
-    """Node memory, bytes: guests plus caches now, the largest sum seen, what admission granted, and the budget.
+    """Node memory, bytes: guests plus caches now, the largest sum seen, the amount granted, and the budget.
 
     `hugetlb` is the guests' other pool, and counts; `page_cache` is of finished builds on disk, and does not: the
     kernel gives it up when it must.
@@ -214,11 +214,11 @@ class View:
 
     @property
     def measured(self) -> tuple[PauseView, ...]:
-        """The pauses that went at their own pace: those of which figures are made."""
+        """The pauses that were not slowed or held: figures are made from these."""
         return tuple(each for each in self.pauses if not each.paced)
 
     def after_kill(self, pause: PauseView) -> float | None:
-        """Seconds from the kill switch in force at its source when this pause was decided; None where none was."""
+        """Seconds from the kill switch to this pause's decision; None if no kill switch was in force at the source."""
         before = [each for each in self.switches if each.t <= pause.began]
         return pause.began - before[-1].t if before and not before[-1].on else None
 

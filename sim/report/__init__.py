@@ -1,1 +1,1 @@
-"""What a run says when it is over: text, JSON, JUnit and HTML, all from the same view."""
+"""The reports of a finished run: text, JSON, JUnit and HTML, all from the same view."""

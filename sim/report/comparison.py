@@ -1,4 +1,4 @@
-"""Two runs beside each other: the first fact in which each sandbox differs, and the figures of both. Pure."""
+"""Two runs compared: the first fact in which each sandbox differs, and the figures of both. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DIGEST_LENGTH = 12  # as reports show it
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first fact, the `number`-th from 1, that two runs do not share for a sandbox; None: there it has no more."""
+    """The first fact, the `number`-th from 1, in which a sandbox differs; None if that run has no such fact."""
 
     sandbox: str
     number: int
@@ -28,8 +28,8 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """One figure of both runs, as it is told; None where it does not apply."""
+class FigurePair:
+    """One figure of both runs, as text; None where it does not apply."""
 
     name: str
     first: str | None
@@ -37,19 +37,19 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """What the digest covers is the same in both runs where there is no difference; figures may always differ."""
+class RunComparison:
+    """No difference: everything that the digest covers is the same in both runs. Figures may always differ."""
 
     differences: tuple[Difference, ...]
-    figures: tuple[Figure, ...]
+    figures: tuple[FigurePair, ...]
 
     @property
     def same(self) -> bool:
-        """True where both would have the same digest."""
+        """True if both would have the same digest."""
         return not self.differences
 
 
-def compare(first: Sequence[Entry], second: Sequence[Entry], views: tuple[View, View]) -> Comparison:
+def compare(first: Sequence[Entry], second: Sequence[Entry], views: tuple[View, View]) -> RunComparison:
     """The two ledgers by the facts of their digests, and the two views by their figures."""
     (ours, our_firings), (theirs, their_firings) = facts(first), facts(second)
     found = [
@@ -60,7 +60,7 @@ def compare(first: Sequence[Entry], second: Sequence[Entry], views: tuple[View, 
     found += _firings(our_firings, their_firings)
     rows = [_figures(view) for view in views]
     names = dict.fromkeys([*rows[0], *rows[1]])
-    return Comparison(tuple(found), tuple(Figure(name, rows[0].get(name), rows[1].get(name)) for name in names))
+    return RunComparison(tuple(found), tuple(FigurePair(name, rows[0].get(name), rows[1].get(name)) for name in names))
 
 
 def _first_difference(sandbox: str, ours: Sequence[Any], theirs: Sequence[Any]) -> Difference | None:
@@ -81,7 +81,7 @@ def _firings(
 
 
 def _in_words(one: Any, other: Any) -> tuple[str | None, str | None]:
-    """Of two decisions only what is not the same is told."""
+    """Of two decisions only the flags that differ are listed."""
     if one and other and one[0] == other[0] == "decided":
         differing = {flag for flag in one[1].keys() | other[1].keys() if one[1].get(flag) != other[1].get(flag)}
         one, other = (["decided", {flag: each[1].get(flag) for flag in sorted(differing)}] for each in (one, other))

@@ -54,8 +54,8 @@ def scenario_document(view: View) -> dict[str, Any]:
 def run_document(scenarios: Sequence[dict[str, Any]], exit_code: int | None = None) -> dict[str, Any]:
     """The whole `run --json` document.
 
-    `exit_code` overrides what the verdicts say, for an end they cannot know: a skip, an interrupt. `verdict` is None
-    where the exit code is not one of a verdict.
+    `exit_code` overrides the code of the verdicts, for an end they do not know of: a skip, an interrupt. `verdict` is
+    None if the exit code stands for no verdict.
     """
     code = worst(Verdict(each["verdict"]).exit_code for each in scenarios) if exit_code is None else ExitCode(exit_code)
     verdict = code.name.lower()

@@ -1,4 +1,4 @@
-"""The block that a failing run ends with: what broke, where, what led to it, and the commands to go on with."""
+"""The block that a failing run ends with: what failed, where, the last events, and the commands to try next."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SHARED = (
 def failure_block(view: View, run_dir: Path, scenario_file: Path, entries: Sequence[Entry] | None = None) -> str:
     """One block for each violated or inconclusive judgement, "" where nothing failed. No newline at the end.
 
-    `entries` is the whole ledger, where there is one at hand: the view keeps only the latest of it.
+    `entries` is the whole ledger, if available: the view keeps only its latest entries.
     """
     return "\n\n".join(judgement_block(view, each, run_dir, scenario_file, entries) for each in failed(view))
 
@@ -69,7 +69,7 @@ def judgement_block(
 def run_command(view: View, run_dir: Path, scenario_file: Path, sandbox: str | None = None) -> str:
     """The command that runs it again, with the same seed and where it failed.
 
-    What a matrix or variables have made of the scenario's file is in the run folder.
+    A scenario with a matrix or variables is run from the run folder, which holds it with their values applied.
     """
     made = view.run is not None and (view.run.drawn.get("matrix") or view.run.drawn.get("vars"))
     parts = ["snapdrill", "run", str(run_dir / "scenario.yaml" if made else scenario_file)]
@@ -139,7 +139,7 @@ def _others(judgement: Judgement) -> str | None:
 
 
 def _last_events(log: Iterable[Entry], sandbox: str | None) -> list[str]:
-    """What happened to this sandbox last, and to everybody meanwhile."""
+    """The last events of this sandbox, and of the whole run among them."""
     told = [
         entry
         for entry in log

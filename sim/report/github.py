@@ -1,4 +1,4 @@
-"""What a run says to GitHub Actions: annotations at lines of the scenario, and a summary of the step.
+"""A run's output for GitHub Actions: annotations at lines of the scenario, and a summary of the step.
 
 An annotation is a workflow command on a line of its own; GitHub takes them from standard output and standard error.
 """
@@ -19,12 +19,12 @@ from sim.report.table import Code, Paragraph, Section, Table, markdown, toned
 from sim.report.words import scrub
 
 MOST = 10
-"""Annotations of one level that GitHub shows of a step; what is beyond is dropped without a word."""
+"""Annotations of one level that GitHub shows for a step; it drops the others silently."""
 SUMMARY_LIMIT = 1 << 20
-"""Bytes of a step's summary; GitHub refuses the whole of a longer one."""
+"""Bytes of a step's summary; GitHub refuses a longer one as a whole."""
 MISTAKE = re.compile(r"(?P<file>.+?):(?P<line>\d+):(?P<column>\d+): error: (?P<what>.*)")
-"""A mistake at a place of a file, as every command tells it."""
-_ROOM = 4 << 10  # for the sentence that says what was left out
+"""A mistake at a place of a file, as every command prints it."""
+_ROOM = 4 << 10  # for the sentence about what was left out
 
 Level = Literal["error", "warning", "notice"]
 
@@ -74,12 +74,12 @@ def annotate(
 
 
 def skipped(name: str, reason: str, scenario_file: Path) -> Annotation:
-    """A scenario that this runner cannot run: said, so that nobody takes it for one that held."""
+    """A warning for a scenario that this runner cannot run, so that it is not mistaken for one that held."""
     return Annotation("notice", f"{name}: skipped", reason, _in_repository(str(scenario_file)))
 
 
 def mistakes(text: str) -> list[str]:
-    """The workflow commands for those lines of a text that are a MISTAKE; none outside a step of GitHub Actions."""
+    """The workflow commands for those lines of a text that match MISTAKE; none outside a step of GitHub Actions."""
     if not is_on():
         return []
     found = []
@@ -90,7 +90,7 @@ def mistakes(text: str) -> list[str]:
 
 
 def commands(found: Iterable[Annotation]) -> list[str]:
-    """The workflow commands, at most MOST of a level: where there are more, the last says how many."""
+    """The workflow commands, at most MOST of a level; the last one says how many more there are."""
     lines: list[str] = []
     by_level: dict[str, list[Annotation]] = {}
     for each in found:
@@ -131,7 +131,7 @@ def section(view: View, run_dir: Path, scenario_file: Path, entries: Sequence[En
 
 
 def append_summary(sections: Sequence[str], environ: Mapping[str, str] = os.environ) -> None:
-    """Append Markdown to the step's summary; what would make it too long is left out, and that is said."""
+    """Append Markdown to the step's summary; parts that would make it too long are left out, with a note."""
     path = environ.get("GITHUB_STEP_SUMMARY")
     if not path or not sections:
         return
@@ -141,7 +141,7 @@ def append_summary(sections: Sequence[str], environ: Mapping[str, str] = os.envi
         used += len(each.encode()) + 1
         if used > SUMMARY_LIMIT - _ROOM:
             left = words.plural(len(sections) - index, "scenario")
-            written.append(f"{left} more: the summary of a step has no room; see the log\n")
+            written.append(f"{left} more: a step's summary has no room for them; see the log\n")
             break
         written.append(each)
     with open(path, "a", encoding="utf-8") as file:
@@ -149,7 +149,7 @@ def append_summary(sections: Sequence[str], environ: Mapping[str, str] = os.envi
 
 
 def _in_repository(file: str) -> str:
-    """As GitHub knows it: relative to the checkout, where it lies in there."""
+    """As GitHub knows it: relative to the checkout if it is inside."""
     root = os.environ.get("GITHUB_WORKSPACE")
     path = os.path.abspath(file)
     return os.path.relpath(path, root) if root and os.path.commonpath([root, path]) == root.rstrip("/") else file

@@ -28,7 +28,7 @@ WITHOUT_PLOTLY = "Tables only: the plot needs plotly, which is not installed her
 def report(
     entries: Sequence[Entry], view: View, run_dir: Path, *, with_plot: bool = False, scenario_file: Path | None = None
 ) -> str:
-    """The whole page. `scenario_file` is what the commands name; the copy in the run folder unless given."""
+    """The whole page. `scenario_file` is the file in the commands; by default the copy in the run folder."""
     file = scenario_file or run_dir / "scenario.yaml"
     verdict = judgements.verdict_of(view)
     return page(
@@ -54,7 +54,7 @@ def report(
 
 
 def page(template: str, verdict: str, tone: Tone, name: str, **values: Any) -> str:
-    """A whole page that loads nothing, of one of the templates beside this module; every value is escaped there."""
+    """A whole page that loads nothing, from one of the templates beside this module; they escape every value."""
     return _templates().get_template(template).render(verdict=verdict, tone=tone, name=name, **values)
 
 
@@ -114,7 +114,7 @@ def host_words(host: Mapping[str, Any]) -> str:
 
 
 def _of_host(value: Any) -> str:
-    """What is known of the host, for people: numbers this large are bytes."""
+    """A value of the host as text: numbers this large are bytes."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return words.size(value) if isinstance(value, int) and value > 1 << 20 else str(value)
@@ -193,7 +193,7 @@ def _pause(pause: PauseView) -> tuple[str, ...]:
 
 
 def _faults(entries: Iterable[Entry]) -> Section:
-    """Every fault that was ever armed, and which sandboxes it hit: the view knows only those that are still armed."""
+    """Every fault that was ever armed, and the sandboxes it fired on: the view has only those still armed."""
     armed: dict[int, events.FaultArmed] = {}
     hit: dict[int, list[str]] = {}
     for each in entries:

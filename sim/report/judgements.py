@@ -1,4 +1,4 @@
-"""What was judged, and the kill switch, as every report says it."""
+"""The judgements and the kill switch, in the words of every report."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def invariants(view: View) -> list[Judgement]:
 
 
 def expectations(view: View) -> list[Judgement]:
-    """Everything else that was judged: `metric:...`, `state:...`, `verdict:...`."""
+    """Every other judgement: `metric:...`, `state:...`, `verdict:...`."""
     return [_judgement(view, each) for each in view.judged if not each.subject.startswith(INVARIANT)]
 
 
 def failed(view: View) -> list[Judgement]:
-    """What was violated (and not by a canary that was caught) or could not be judged."""
+    """The judgements that are violated (except a caught canary) or inconclusive."""
     bad = (Verdict.VIOLATED, Verdict.INCONCLUSIVE)
     return [each for each in [*invariants(view), *expectations(view)] if each.verdict in bad and not each.expected]
 
 
 def message(judgement: Judgement) -> str:
-    """Why, in one sentence: the first reason that its violations give."""
+    """The reason in one sentence: that of its first violation."""
     reasons = [str(each["reason"]) for each in judgement.violations if each.get("reason")]
     return reasons[0] if reasons else f"{judgement.name} is {judgement.verdict}"
 
@@ -84,7 +84,7 @@ def _judgement(view: View, judged: Judged) -> Judgement:
 
 
 SOURCES = {"inline": "request", "file": "file", "relay": "stream", "launchdarkly": "LaunchDarkly"}
-"""Ways to the node: told by the runner, looked for in a file, or streamed to the SDK (relay: over loopback)."""
+"""Ways to the node: sent by the runner, read from a file, or streamed to the SDK (relay: over loopback)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +99,11 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True)
-class Propagation:
-    """Kill switches of one run: `took_ms` of those that were waited for, and what came of those that were not.
+class KillSwitchTimes:
+    """Kill switches of one run: `took_ms` of those that were waited for, and how many were not.
 
-    `unawaited` were thrown in an outage, which kept them from the node. `latest_punch_ms` is how long after its kill
-    switch a pause was still decided to punch, at the latest; None where none was.
+    `unawaited` were thrown in an outage, which kept them from the node. `latest_punch_ms` is the longest time after a
+    kill switch at which a pause was still decided to punch; None if there was none.
     """
 
     source: str
@@ -121,13 +121,13 @@ def distribution(times: Sequence[float]) -> Distribution | None:
     return Distribution(len(known), known[0], median(known), known[rank - 1], known[-1])
 
 
-def propagation(view: View) -> Propagation | None:
-    """None where no kill switch was thrown: the punch flag turned off for everybody."""
+def propagation(view: View) -> KillSwitchTimes | None:
+    """None if no kill switch was thrown: the punch flag turned off for every sandbox."""
     thrown = [each for each in view.switches if not each.on]
     if not thrown:
         return None
     late = [age for each in view.pauses if each.punch and (age := view.after_kill(each)) is not None]
-    return Propagation(
+    return KillSwitchTimes(
         source=view.run.flag_source if view.run else "inline",
         took_ms=distribution([each.took_ms for each in thrown if each.took_ms is not None]),
         unawaited=sum(each.took_ms is None for each in thrown),
@@ -135,7 +135,7 @@ def propagation(view: View) -> Propagation | None:
     )
 
 
-def sentence(found: Propagation) -> str:
+def sentence(found: KillSwitchTimes) -> str:
     """On one line: `at the node after 1.1 ms by stream (median of 20, from 0.8 to 2.0, p95 1.9; measured)`."""
     parts = []
     if found.took_ms is not None:
@@ -143,7 +143,7 @@ def sentence(found: Propagation) -> str:
     if found.unawaited:
         parts.append(f"{words.times(found.unawaited)} not awaited in the outage")
     if found.latest_punch_ms is not None:
-        parts.append(f"a pause that was decided {found.latest_punch_ms:.1f} ms after it still punched")
+        parts.append(f"a pause decided {found.latest_punch_ms:.1f} ms after it still punched")
     return "; ".join(parts)
 
 

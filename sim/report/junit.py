@@ -60,7 +60,7 @@ def _name(view: View, scenario_file: Path) -> str:
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    """Two expectations of one metric are two cases: consumers take cases of one name for one."""
+    """Two expectations of one metric are two cases; consumers would merge cases of one name."""
     seen: Counter[str] = Counter()
     found = []
     for name in names:
@@ -92,7 +92,7 @@ def _case(
         case.line = line
     match judgement.verdict:
         case judgements.NOT_EXERCISED:
-            case.result = [Skipped("not exercised: nothing in this run put it to the test")]
+            case.result = [Skipped("not exercised: nothing that this run did is checked by it")]
         case Verdict.VIOLATED if judgement.expected:
             case.system_out = "violated, as the scenario expects"
         case Verdict.VIOLATED:

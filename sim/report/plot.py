@@ -34,7 +34,7 @@ _KINDS = {
     "not settled": _INK,
 }
 _BUDGET_IN_SIGHT = 3
-"""A budget higher than this many times the peak is drawn only when its name is clicked, or it flattens the rest."""
+"""A budget higher than this many times the peak is only drawn when its name is clicked: it would flatten the rest."""
 
 
 def plot(entries: Sequence[Entry], view: View) -> str | None:

@@ -1,7 +1,7 @@
 """A Prometheus text file of finished runs, for node_exporter's textfile collector.
 
 Names that begin with orchestrator_ are those of the original's telemetry as its exporter writes them (dots become
-underscores, the unit is appended), so that its operators recognise them; what it lacks begins with snapdrill_.
+underscores, the unit is appended), so that its operators recognise them; metrics that it lacks begin with snapdrill_.
 """
 
 from __future__ import annotations

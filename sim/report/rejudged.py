@@ -27,7 +27,7 @@ class Rejudged(NamedTuple):
 
     @property
     def verdict(self) -> Verdict:
-        """Violated where either saw it; inconclusive where the ledger lacks evidence that the run does not give."""
+        """Violated if either saw a violation; inconclusive if the ledger lacks evidence that the run does not give."""
         if Verdict.VIOLATED in self._verdicts:
             return Verdict.VIOLATED
         if self.run is not None and self.run.checked and self.run.verdict == Verdict.HELD:
@@ -36,12 +36,12 @@ class Rejudged(NamedTuple):
 
     @property
     def checked(self) -> int:
-        """How often it was exercised, by whichever saw more of it."""
+        """How often it was exercised; the larger of the two counts."""
         return max(self.ledger.checked, self.run.checked if self.run else 0)
 
     @property
     def differs(self) -> bool:
-        """True where one saw a violation and the other says that it held."""
+        """True if one saw a violation and the other held."""
         return self.run is not None and {Verdict.HELD, Verdict.VIOLATED} <= self._verdicts and bool(self.checked)
 
     @property
@@ -80,7 +80,7 @@ def sections(rejudged: Sequence[Rejudged]) -> list[Section]:
     ]
     differences = [_difference(each) for each in rejudged if each.differs]
     return [
-        Section("", (Table(("invariant", "the ledger alone", "the run, of reality"), rows),)),
+        Section("", (Table(("invariant", "the ledger alone", "the run itself"), rows),)),
         *_reasons(rejudged),
         *_lacking(rejudged),
         Section("differences", (Bullets(differences),)),
@@ -118,8 +118,8 @@ def _lacking(rejudged: Sequence[Rejudged]) -> Iterator[Section]:
 
 def _difference(each: Rejudged) -> str:
     if each.ledger.verdict == Verdict.VIOLATED:
-        return f"{each.name}: its own ledger contradicts it, though the run saw nothing wrong"
-    return f"{each.name}: the run saw a violation in reality that its ledger does not show"
+        return f"{each.name}: the ledger shows a violation that the run itself did not see"
+    return f"{each.name}: the run itself saw a violation that its ledger does not show"
 
 
 def _notes(notes: Sequence[Mapping[str, Any]]) -> Bullets:

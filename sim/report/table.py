@@ -1,4 +1,4 @@
-"""What a report says, as values: sections of tables, bullets, paragraphs and code; rendered as text and as Markdown.
+"""Reports as values: sections of tables, bullets, paragraphs and code; rendered as text and as Markdown.
 
 The HTML of the same values is made by the templates of sim/report/html.py. Every renderer escapes; no value is markup.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 WIDTH = 80
-"""Columns of text where no terminal says how many it has."""
+"""Columns of text if there is no terminal to take the width from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ Words = str | Span | tuple[str | Span, ...]
 class Table:
     """Rows of cells under a head; an empty head is for rows of label and value.
 
-    `align` has a character a column, the last for all that follow: `<` left, `>` right, `~` prose, which may be
-    wrapped. In text a table that is too wide comes in blocks below each other; the first `keys` columns are in each.
+    `align` has one character per column, the last for all further ones: `<` left, `>` right, `~` prose, which may wrap.
+    In text a table that is too wide comes in blocks below each other; the first `keys` columns are in each.
     """
 
     head: Sequence[Words]
@@ -80,7 +80,7 @@ Part = Table | Bullets | Paragraph | Code
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Parts under a title, if it has one; `note` says how its figures are known. Without content it is left out."""
+    """Parts under an optional title; `note` says how its figures are known. A section without content is left out."""
 
     title: Words
     parts: tuple[Part, ...]
@@ -88,12 +88,12 @@ class Section:
 
     @property
     def content(self) -> tuple[Part, ...]:
-        """The parts that say something."""
+        """The parts that are not empty."""
         return tuple(each for each in self.parts if _is_said(each))
 
 
 def facts(rows: Iterable[tuple[str, Words | None]]) -> Table:
-    """Labels and values; a value that is empty is left out."""
+    """Labels and values; empty values are left out."""
     return Table((), [(label, value) for label, value in rows if value], "<~")
 
 
@@ -109,7 +109,7 @@ def toned(text: str, tone: Tone) -> Span:
 
 
 def code(text: str) -> Span:
-    """Words that are to be typed or found as they stand."""
+    """Words to be typed or found exactly as written."""
     return Span(text, code=True)
 
 

@@ -48,7 +48,7 @@ def _title(view: View) -> Section:
     lines: list[Words] = [
         toned(f"ENGINE: {view.wrong_engine}" if view.wrong_engine else "", "bad"),
         (f"{name}   seed {seed}   ", shown, "" if view.ended else " (the record was cut off)"),
-        f"{fleet}; dirty blocks from {', '.join(trackers) or 'nobody'}",
+        f"{fleet}; dirty blocks from {', '.join(trackers) or 'no tracker'}",
         f"{words.plural(paced, 'pause')} slowed or held on screen: in no figure" if paced else "",
     ]
     return Section("", tuple(Paragraph(each) for each in lines))
@@ -74,7 +74,7 @@ def _flag_table(flag: str, pauses: Sequence[PauseView]) -> Section:
         group = [each for each in pauses if flag in each.decision and _is_on(each.decision[flag].get("value")) is value]
         if group:
             rows.append((label, str(len(group)), *_peaks(group), *_freed(group)))
-    head = ("", "pauses", "peak", "over, a sandbox at most", "punched", "freed")
+    head = ("", "pauses", "peak", "largest peak over", "punched", "freed")
     return Section(flag, (Table(head, rows, "<>"),))
 
 
@@ -106,7 +106,7 @@ def _is_checkpoint(pause: PauseView) -> bool:
 
 
 def _without_effect(view: View) -> Section:
-    """Flags that were set and did nothing, once each, with how many pauses that was so for."""
+    """Flags that were set without effect, once each, with the number of such pauses."""
     counted = Counter(note for pause in view.pauses for note in pause.notes)
     return Section(
         "flags without effect", (Bullets([f"{e} ({words.plural(n, 'pause')})" for e, n in counted.items()]),)
@@ -134,7 +134,7 @@ def _checks(judgement: Judgement) -> str:
 
 
 def figures(view: View) -> list[tuple[str, str]]:
-    """What was measured of the whole run, each a label and a sentence that says how it is known."""
+    """The figures of the whole run, each a label and a sentence that says how it is known."""
     rows = (
         ("measured", _MEASURED if view.pauses else None),
         ("memory", _node_memory(view)),
@@ -156,11 +156,11 @@ def _digest(view: View) -> str | None:
     if view.ended is None:
         return None
     if view.ended.digest is None:
-        return "none claimed: a pause was not waited for, so another run may order events otherwise"
+        return "none: a pause used `until: returned`, so event order may differ between runs"
     told = view.ended.digest[:_DIGEST_LENGTH]
     if view.run is None or view.run.flag_source not in _OVER_SOCKETS:
         return told
-    return f"{told}; the flags came over sockets, so another run promises equal outcomes, not an equal digest"
+    return f"{told}; the flags came over sockets, so another run has equal outcomes but may have another digest"
 
 
 def _node_memory(view: View) -> str | None:
@@ -178,16 +178,16 @@ def _cgroup_memory(view: View) -> str | None:
 
 
 def _beyond_processes(view: View) -> str | None:
-    """What the kernel and we count of the same."""
+    """The same memory by the kernel's count and by ours."""
     ended = view.ended
     if ended is None or not ended.cgroup_peak or ended.cgroup_base is None or not ended.peak_with_page_cache:
         return None
     beyond, ours = words.size(ended.cgroup_peak - ended.cgroup_base), words.size(ended.peak_with_page_cache)
-    return f"{beyond} without the processes; by our count {ours}, page cache included"
+    return f"{beyond} without the processes; by snapdrill's own count {ours}, page cache included"
 
 
 def _stand_in(page_sizes: Iterable[int]) -> str | None:
-    """How much of the claim this run carries: production guests have 2 MiB hugetlb pages."""
+    """Whether the run used production's 2 MiB hugetlb pages or a stand-in."""
     claims = {
         "SHOWN on 2 MiB hugetlb" if size == HUGE_PAGE else "SHOWN ON A STAND-IN (4 KiB shmem for 2 MiB hugetlb)"
         for size in page_sizes
@@ -202,7 +202,7 @@ def fleet_table(view: View, sandbox: str | None = None) -> Table:
 
 
 def moment(view: View) -> str:
-    """What is not any sandbox's: node, tick, step, memory, armed faults."""
+    """The state of the run as a whole: node, tick, step, memory, armed faults."""
     memory = view.memory
     said = [f"node {view.node}, tick {view.tick}"]
     if view.step is not None:

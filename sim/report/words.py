@@ -1,4 +1,4 @@
-"""Events as sentences; sizes, times, decisions as people say them."""
+"""Events as sentences; sizes, times and decisions in words."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from sim.record.ledger import Entry
 from sim.record.view import BACKGROUND, PUNCH
 
 SAMPLES = (events.MemorySampled, events.GuestMeasured)
-"""Events that measure and tell no story."""
+"""Events that only carry measurements."""
 Tone = Literal["plain", "muted", "good", "calm", "busy", "warn", "bad"]
 """What a sentence means; a screen's theme decides how that looks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """What happened, to whom (sandboxes; empty for the run as a whole), and when: seconds since the run began.
+    """What happened, to which sandboxes (none: to the run as a whole), and when: seconds since the run began.
 
-    What is `fine` is for those who want to know all; `detail` too.
+    `fine` sentences and `detail` are only shown when every detail is wanted.
     """
 
     t: float
@@ -37,7 +37,7 @@ class Sentence:
 
     @property
     def text(self) -> str:
-        """`web-3 condemned: point of no return`; many subjects are counted, the ends of the list named."""
+        """`web-3 condemned: point of no return`; many subjects are counted, with the first ones and the last named."""
         if not self.subjects:
             return self.words
         return f"{_names(self.subjects)} {self.words}"
@@ -48,7 +48,7 @@ class Sentence:
         return f"{self.text} ({self.detail})" if self.detail else self.text
 
     def joined(self, later: Sentence) -> Sentence | None:
-        """One sentence for two that say the same of different sandboxes; None where they do not."""
+        """One sentence for two that differ only in their sandboxes; None if they differ otherwise."""
         if not self.subjects or not later.subjects or (self.words, self.tone) != (later.words, later.tone):
             return None
         return Sentence(later.t, self.subjects + later.subjects, self.words, self.tone)
@@ -66,7 +66,7 @@ def sentence(entry: Entry) -> str:
 
 
 def tell(entry: Entry) -> Sentence:
-    """What the entry says."""
+    """The entry as a sentence."""
     said = None
     for group in (_of_run, _of_setting, _of_faults, _of_sandbox, _of_guest, _of_copy, _of_its_end):
         said = said or group(entry.event)
@@ -113,13 +113,13 @@ def _of_run(event: Event) -> Sentence | None:
 def _of_setting(event: Event) -> Sentence | None:
     match event:
         case events.FlagSet(flag, value, effective=False):
-            return _say(f"flag {flag} is now {flag_value(value)}, and the node does not hear of it", "warn")
+            return _say(f"flag {flag} is now {flag_value(value)}, but the change does not reach the node", "warn")
         case events.FlagSet(flag, value, took_ms=took):
             return _say(f"flag {flag} is now {flag_value(value)}", "busy", f"after {ms(took)}" if took else "")
         case events.OutageBegan(outage, detail):
             return _say(f"flag source fails: {outage}{f' ({detail})' if detail else ''}", "bad")
         case events.OutageEnded():
-            return _say("flag source is sound again, and the node has every flag", "good")
+            return _say("flag source works again, and the node has every flag", "good")
         case events.FlagSourceChanged(state, error):
             tone: Tone = "good" if state == "VALID" else "warn"
             return _say(f"flag client is {state}{f': {error}' if error else ''}", tone)
@@ -164,7 +164,7 @@ def _of_sandbox(event: Event) -> Sentence | None:
         case events.PauseSettled() as settled:
             return _settled(settled)
         case events.SettlingFailed(error):
-            return _say(f"what its pause came to could not be carried out: {error}", "bad")
+            return _say(f"the node could not carry out the pause's outcome: {error}", "bad")
         case events.Resumed(incarnation=incarnation, build=build, written=written, resume_ms=resume_ms):
             words = f"resumed as a new guest from build {build} in {ms(resume_ms)}"
             return _say(words, "good", f"{incarnation}, {size(written)} filled")
@@ -223,7 +223,7 @@ def _of_copy(event: Event) -> Sentence | None:
         case copying.ChunkPunched(chunk=chunk, freed=freed):
             return _fine(f"chunk {chunk} is punched; {size(freed)} of the memfd freed so far")
         case copying.CleanPagesPunched(length=length, freed=freed):
-            return _fine(f"punched {size(length)} that no snapshot is owed; {size(freed)} freed so far")
+            return _fine(f"punched {size(length)} that no snapshot needs; {size(freed)} freed so far")
         case copying.Retried(call, error, attempt):
             return _say(f"{call} is tried again (attempt {attempt}): {error}", "muted")
     return None
@@ -240,7 +240,7 @@ def _of_its_end(event: Event) -> Sentence | None:
             return _say(f"punch{of} failed, punching ends, the bytes are safe: {error}", "warn")
         case copying.CopyFailed(_, "teardown", error):
             return _say(f"teardown failed: {error}", "bad")
-        case copying.CopyFailed(chunk, call, error, condemned):  # its new state tells of it too
+        case copying.CopyFailed(chunk, call, error, condemned):  # its new state shows it too
             then = "after condemn: it is discarded" if condemned else "before condemn: nothing is lost"
             return _fine(f"pause failed in {call}{_at_chunk(chunk)} ({error}), {then}", tone="warn")
         case copying.BuildFinished(build=build, length=length, copy_ms=took):
@@ -287,7 +287,7 @@ def _settled(settled: events.PauseSettled) -> Sentence:
 
 
 def judgement(judged: events.Judged) -> str:
-    """`never_resumed violated: web-0 ran again (and 2 more)`; what held says how much was checked."""
+    """`never_resumed violated: web-0 ran again (and 2 more)`; for a held rule, how often it was checked."""
     subject = judged.subject.removeprefix("invariant:")
     if not judged.violations:
         return f"{subject} {judged.verdict}: {judged.checked} checked"
@@ -297,7 +297,7 @@ def judgement(judged: events.Judged) -> str:
 
 
 def verdict_tone(verdict: str) -> Tone:
-    """Held is good, violated is bad, all else is not known."""
+    """Held is good, violated is bad, anything else is a warning."""
     tones: dict[str, Tone] = {"held": "good", "violated": "bad"}
     return tones.get(verdict, "warn")
 
@@ -321,7 +321,7 @@ def decision(flags: Mapping[str, Mapping[str, Any]]) -> str:
     served = {key: each for key, each in flags.items() if each.get("reason") != _NOT_SERVED}
     parts = [f"{key} {flag_value(each.get('value'))} ({each.get('reason')})" for key, each in served.items()]
     if flags and len(served) < len(flags):
-        parts.append("the rest as by default")
+        parts.append("the others at their defaults")
     return ", ".join(parts) or "none"
 
 
@@ -329,7 +329,7 @@ def decision_words(flags: Mapping[str, Mapping[str, Any]]) -> str:
     """`pausing, decided: punch on (fallthrough), background copy off (off)`."""
     names = {PUNCH: "punch", BACKGROUND: "background copy"}
     said = [f"{names[key]} {on_off(flags[key]['value'])} ({reason(flags[key])})" for key in names if key in flags]
-    return f"pausing, decided: {', '.join(said) or 'as by default'}"
+    return f"pausing, decided: {', '.join(said) or 'every flag at its default'}"
 
 
 def reason(evaluation: Mapping[str, Any]) -> str:
@@ -338,7 +338,7 @@ def reason(evaluation: Mapping[str, Any]) -> str:
 
 
 def on_off(value: object) -> str:
-    """What a switch says."""
+    """`on` or `off`."""
     return "on" if value else "off"
 
 
@@ -394,11 +394,11 @@ def plural(count: int, one: str, many: str = "") -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error, or its kind where it says nothing."""
+    """The first line of an error, or its class if it has no text."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-# What XML 1.0 has no way to write, and what a terminal or a page would obey instead of showing.
+# Characters that XML 1.0 cannot write, or that a terminal or a page would obey instead of showing.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 

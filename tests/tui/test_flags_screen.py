@@ -118,7 +118,7 @@ async def test_an_outage_is_seen_until_it_is_over(drill: RecordedDrill) -> None:
         await pilot.press("2", "z")
         await until_seen(pilot, "source relay ‼ frozen", "flag source fails: freeze")
         await pilot.press("u")
-        await until_seen(pilot, "source relay ✓ VALID", "flag source is sound again")
+        await until_seen(pilot, "source relay ✓ VALID", "flag source works again")
 
 
 async def test_escape_forgets_the_draft_and_then_goes_back(drill: RecordedDrill) -> None:

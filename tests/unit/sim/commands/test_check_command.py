@@ -73,7 +73,7 @@ def test_what_the_run_saw_and_its_ledger_does_not_tell_is_a_difference(
     end(run, "violated", never_resumed=events.Judged("invariant:never_resumed", "violated", 1, [LOST]))
     text = printed(capsys, ExitCode.VIOLATED, "check", run)
     assert "never_resumed violated, by the run\n  - web-0: a guest runs although its memory was freed" in text
-    assert "differences - never_resumed: the run saw a violation in reality that its ledger does not show" in " ".join(
+    assert "differences - never_resumed: the run itself saw a violation that its ledger does not show" in " ".join(
         text.split()
     )
 
@@ -132,4 +132,4 @@ def test_a_folder_without_a_run_is_one_line(
 ) -> None:
     assert cli.main([command, str(tmp_path)]) == ExitCode.USAGE
     (line,) = capsys.readouterr().err.splitlines()
-    assert "no events.jsonl there; give a run folder" in line
+    assert "there is no events.jsonl; give a run folder" in line

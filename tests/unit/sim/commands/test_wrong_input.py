@@ -107,7 +107,7 @@ def test_jobs_without_seeds_are_refused(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize("command", ["replay", "check", "report", "shrink"])
 def test_a_folder_that_is_no_run_is_told(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "empty"]) == ExitCode.USAGE
-    wanted = "empty: no events.jsonl there; give a run folder such as runs/demo/latest"
+    wanted = "empty: there is no events.jsonl; give a run folder such as runs/demo/latest"
     assert capsys.readouterr().err == f"snapdrill: {wanted}\n"
 
 
@@ -119,7 +119,7 @@ def test_a_time_before_the_run_is_refused(capsys: pytest.CaptureFixture[str]) ->
 def test_a_ledger_without_a_line_is_no_run(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (elsewhere / "events.jsonl").touch()
     assert main(["diff", ".", "."]) == ExitCode.USAGE
-    assert capsys.readouterr().err.startswith("snapdrill: events.jsonl: it is empty: that run did not begin")
+    assert capsys.readouterr().err.startswith("snapdrill: events.jsonl: it is empty: that run never began")
     with pytest.raises(Exception, match="it is empty"):
         open_run(elsewhere)
 

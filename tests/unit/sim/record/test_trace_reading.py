@@ -49,9 +49,12 @@ def test_events_of_no_known_name_are_counted_and_left_out(tmp_path: Path) -> Non
         ('{"t": 1 "event": "ticked"}', "2:9: error: not JSON: Expecting ',' delimiter"),
         ('{"t": NaN, "event": "ticked", "tick": 1}', "2:7: error: not JSON: NaN is not a JSON value"),
         ("[1]", "2:1: error: a line is one object, not a list"),
-        ('{"t": 1}', "2:1: error: event is missing; it is the event's name"),
-        ('{"event": "ticked", "tick": 1}', "2:1: error: t is missing or no number; it is seconds since the run began"),
-        ('{"event": "ticked", "tick": 1, "t": -1}', "2:32: error: t is missing or no number"),
+        ('{"t": 1}', "2:1: error: event is missing; write the event's name"),
+        (
+            '{"event": "ticked", "tick": 1}',
+            "2:1: error: t is missing or not a number; write the seconds since the run began",
+        ),
+        ('{"event": "ticked", "tick": 1, "t": -1}', "2:32: error: t is missing or not a number"),
         ('{"t": 1, "event": "ticked", "sandbox": 3, "tick": 1}', "2:29: error: sandbox is 3; write a name"),
         ('{"t": 1, "event": "ticked", "tick": "x"}', "2:29: error: ticked: tick: Input should be a valid integer"),
         ('{"t": 1, "event": "ticked", "tick": 1.0}', "2:29: error: ticked: tick: Input should be a valid integer"),
@@ -60,7 +63,7 @@ def test_events_of_no_known_name_are_counted_and_left_out(tmp_path: Path) -> Non
             '{"t": 1, "event": "ticked", "tik": 1, "tick": 1}',
             '2:29: error: ticked has no field "tik"; did you mean "tick"?',
         ),
-        ('{"t": 1, "event": "ticked", "tick": 1, "tick": 2}', '2:40: error: "tick" is there twice; keep one'),
+        ('{"t": 1, "event": "ticked", "tick": 1, "tick": 2}', '2:40: error: duplicate member "tick"; keep one'),
         (
             '{"t": 1, "event": "state_changed", "old": "paused", "new": "runing", "reason": ""}',
             '2:53: error: state_changed: unknown new "runing"; did you mean "running"?',
@@ -81,7 +84,7 @@ def test_every_bad_line_is_named_up_to_twenty(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "\n", '{"t": 1, "event": "balloon_inflated"}\n'])
 def test_a_file_without_an_event_of_ours_is_a_mistake(tmp_path: Path, content: str) -> None:
     (found,) = mistakes(tmp_path / "trace.jsonl", content)
-    assert "`snapdrill schema events` says what a line holds" in found
+    assert "`snapdrill schema events` prints the format of a line" in found
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:

@@ -124,4 +124,4 @@ def test_the_document_holds_differences_and_figures(tmp_path: pathlib.Path, caps
 
 def test_a_folder_without_a_run_is_named(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["diff", str(run(tmp_path / "a")), str(tmp_path)]) == ExitCode.USAGE
-    assert "no events.jsonl there" in capsys.readouterr().err
+    assert "there is no events.jsonl" in capsys.readouterr().err

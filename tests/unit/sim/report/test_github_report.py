@@ -116,7 +116,7 @@ def test_a_summary_that_would_be_too_long_leaves_out_and_says_so(tmp_path: pathl
     github.append_summary(sections, {"GITHUB_STEP_SUMMARY": str(path)})
     text = path.read_text()
     assert len(text.encode()) <= github.SUMMARY_LIMIT
-    assert text.endswith("2 scenarios more: the summary of a step has no room; see the log\n")
+    assert text.endswith("2 scenarios more: a step's summary has no room for them; see the log\n")
 
 
 def test_nothing_is_appended_where_github_gives_no_file() -> None:

@@ -9,7 +9,7 @@ from sim.record import events
 from sim.record.fold import Fold
 from sim.record.ledger import Entry
 from sim.record.view import View
-from sim.report.judgements import Distribution, Propagation, distribution, propagation, sentence
+from sim.report.judgements import Distribution, KillSwitchTimes, distribution, propagation, sentence
 
 PUNCH = "memfd-punch-on-snapshot"
 
@@ -44,7 +44,7 @@ def test_a_run_without_a_kill_switch_has_none() -> None:
 
 def test_only_turning_off_for_everybody_counts() -> None:
     found = propagation(view_of(*flips(3.0, 1.0, 2.0)))
-    assert found == Propagation("relay", Distribution(3, 1.0, 2.0, 3.0, 3.0), 0, None)
+    assert found == KillSwitchTimes("relay", Distribution(3, 1.0, 2.0, 3.0, 3.0), 0, None)
 
 
 def test_what_an_outage_kept_from_the_node_is_counted_apart() -> None:
@@ -60,7 +60,7 @@ def test_a_pause_that_was_decided_to_punch_after_it_is_told_with_how_late_it_was
     found = propagation(view_of(off, planned, punching))
     assert found is not None
     assert found.latest_punch_ms == pytest.approx(1500.0)
-    assert "a pause that was decided 1500.0 ms after it still punched" in sentence(found)
+    assert "a pause decided 1500.0 ms after it still punched" in sentence(found)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_a_violation_that_only_reality_showed_counts_and_is_a_difference(story: 
     assert of(story, "never_resumed").differs
     said = markdown(told.sections(rejudged(story)))
     assert "never_resumed violated, by the run\n\n- web-0 (web-0.p1): page 3 is not what it was" in said
-    assert "never_resumed: the run saw a violation in reality that its ledger does not show" in said
+    assert "never_resumed: the run itself saw a violation that its ledger does not show" in said
 
 
 def test_a_violation_that_only_the_ledger_shows_counts_and_is_a_difference(story: Story) -> None:
@@ -76,7 +76,7 @@ def test_a_violation_that_only_the_ledger_shows_counts_and_is_a_difference(story
     assert verdict(story) is Verdict.VIOLATED
     said = markdown(told.sections(rejudged(story)))
     assert "never_resumed violated, by the ledger alone\n\n- web-0 (web-0.p1): a condemned guest was thawed" in said
-    assert "never_resumed: its own ledger contradicts it, though the run saw nothing wrong" in said
+    assert "never_resumed: the ledger shows a violation that the run itself did not see" in said
 
 
 def test_a_canary_that_was_caught_is_no_violation_of_the_run(story: Story) -> None:

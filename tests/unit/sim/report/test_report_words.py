@@ -70,7 +70,7 @@ def test_a_flag_that_does_not_reach_the_node_says_so() -> None:
     set_off = events.FlagSet("memfd-punch-on-snapshot", False)
     assert said(set_off, None) == "flag memfd-punch-on-snapshot is now off"
     unheard = dataclasses.replace(set_off, effective=False)
-    assert said(unheard, None) == "flag memfd-punch-on-snapshot is now off, and the node does not hear of it"
+    assert said(unheard, None) == "flag memfd-punch-on-snapshot is now off, but the change does not reach the node"
     assert said(events.OutageBegan("freeze", ""), None) == "flag source fails: freeze"
 
 

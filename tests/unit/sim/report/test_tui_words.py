@@ -55,9 +55,9 @@ def test_an_outage_of_the_flags_is_said_from_its_begin_to_its_end() -> None:
     ]
     assert [said(each, sandbox=None) for each in told] == [
         "flag source fails: refuse (HTTP 503)",
-        "flag memfd-punch-on-snapshot is now off, and the node does not hear of it",
+        "flag memfd-punch-on-snapshot is now off, but the change does not reach the node",
         "flag client is INTERRUPTED: HTTP 503 from LaunchDarkly",
-        "flag source is sound again, and the node has every flag",
+        "flag source works again, and the node has every flag",
         "flag client is VALID",
     ]
 
