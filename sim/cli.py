@@ -1,4 +1,4 @@
-"""The command line: finds the commands, imports only the one asked for, turns its end into an exit code."""
+"""The command line: finds the commands, imports only the one called, turns its end into an exit code."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ class _CommandFolder(click.Group):
 def snapdrill() -> None:
     """Rehearse a destructive feature flag on real memory before production meets it.
 
-    Begin with `snapdrill doctor`, `snapdrill run scenarios/demo.yaml` and `snapdrill tui`. `snapdrill COMMAND --help`
-    has an example of each.
+    Start with `snapdrill doctor`, `snapdrill run scenarios/demo.yaml` and `snapdrill tui`. `snapdrill COMMAND --help`
+    shows an example of each command.
     """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line (default: this process's) to its exit code; raises only a command's SystemExit."""
+    """Run one command line (default: this process's); its exit code. Raises only a command's SystemExit."""
     try:
         return int(_invoke(sys.argv[1:] if argv is None else argv))
     except click.exceptions.Exit as finished:
@@ -84,12 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refused(str(mistake))
     except (KeyboardInterrupt, click.Abort):
         return ExitCode.INTERRUPTED
-    except Exception as failure:  # noqa: BLE001 - the last stop: whatever is left is a defect of ours, shown whole
+    except Exception as failure:  # noqa: BLE001 - the last stop: any other error is a defect of snapdrill, shown in full
         return _internal(failure)
 
 
 def _invoke(argv: Sequence[str]) -> int:
-    """What the command returned, None being HELD; raises too when what it printed has no reader."""
+    """The command's return value, None being HELD; raises if the reader of its output is gone."""
     with snapdrill.make_context("snapdrill", list(argv)) as context:
         code = snapdrill.invoke(context)
         sys.stdout.flush()
@@ -97,7 +97,7 @@ def _invoke(argv: Sequence[str]) -> int:
 
 
 def _refused(mistake: str) -> ExitCode:
-    """What is wrong at a place of a file begins with the place: editors and CI look for it there."""
+    """A mistake in a file begins with its place: editors and CI look for it there."""
     from sim.report import github
 
     click.echo(mistake if github.MISTAKE.match(mistake) else f"snapdrill: {mistake}", err=True)
@@ -107,7 +107,7 @@ def _refused(mistake: str) -> ExitCode:
 
 
 def _internal(failure: Exception) -> ExitCode:
-    """A reader that went away (`snapdrill ... | head`) interrupts a run; all else is an internal error."""
+    """A reader that is gone (`snapdrill ... | head`) counts as an interrupt; any other error is internal."""
     if isinstance(failure, OSError) and failure.errno == errno.EPIPE and _stdout_reader_is_gone():
         # The flush at exit must not fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

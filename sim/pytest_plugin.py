@@ -1,7 +1,7 @@
 """Scenario files as pytest items, each with its failure block: `pytest scenarios/`, or `pytest --snapdrill`.
 
-Without that option (or `snapdrill = true` in the ini file) only those files are looked at that the command line names,
-or that lie in a folder which it names.
+Without that option (or `snapdrill = true` in the ini file) only files that the command line names, or that are in a
+folder it names, are collected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SCENARIO = re.compile(rb"^(fleet|extends|steps):", re.MULTILINE)
 _NO_SCENARIO = re.compile(rb"^kind:[ ]*(plan|fleet)\b", re.MULTILINE)
-"""What tells a scenario from other YAML, without reading it as such."""
+"""Distinguishes a scenario from other YAML, without loading it as one."""
 
 
 class ScenarioFailedError(Exception):
@@ -30,13 +30,15 @@ class ScenarioFailedError(Exception):
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--snapdrill`, `--snapdrill-runs-dir` and the ini setting `snapdrill`."""
     group = parser.getgroup("snapdrill", "snapdrill scenarios")
-    group.addoption("--snapdrill", action="store_true", help="collect every scenario file, also where none is named")
+    group.addoption(
+        "--snapdrill", action="store_true", help="collect every scenario file, even if the command line names none"
+    )
     group.addoption("--snapdrill-runs-dir", metavar="DIR", help="where run folders go (default: runs)")
     parser.addini("snapdrill", "collect every scenario file, as --snapdrill does", type="bool", default=False)
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioFile | None:
-    """A file of scenarios, where it was asked for."""
+    """A file of scenarios, if it is to be collected."""
     if file_path.suffix != ".yaml" or not _is_asked_for(file_path, parent.config):
         return None
     content = file_path.read_bytes()
@@ -57,7 +59,7 @@ def _is_asked_for(file: Path, config: pytest.Config) -> bool:
 
 
 class ScenarioFile(pytest.File):
-    """One item a scenario; a matrix makes several. A file with mistakes is a collection error that tells them all."""
+    """One item per scenario; a matrix makes several. A file with mistakes is a collection error that lists them all."""
 
     def collect(self) -> Iterator[ScenarioItem]:
         from engine.errors import UserError
@@ -72,7 +74,7 @@ class ScenarioFile(pytest.File):
 
 
 def _as_written(path: Path, config: pytest.Config) -> Path:
-    """Relative to where pytest was called, where it lies below: so messages and commands are short."""
+    """Relative to pytest's working directory if it is below, to keep messages and commands short."""
     here = config.invocation_params.dir
     return path.relative_to(here) if here == Path.cwd() and path.is_relative_to(here) else path
 
@@ -99,7 +101,7 @@ class ScenarioItem(pytest.Item):
             raise ScenarioFailedError(block or f"{verdict_of(result.view)}: {why(result.view)}")
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """The block alone: a traceback of snapdrill's own would tell nothing of the scenario."""
+        """The block alone: a traceback through snapdrill would say nothing about the scenario."""
         from engine.errors import UserError
 
         if isinstance(excinfo.value, ScenarioFailedError | UserError):

@@ -1,1 +1,1 @@
-"""One file a command: the module exposes `command`, and its docstring is the command's help."""
+"""One file per command: the module exposes `command`, and its docstring is the command's help."""

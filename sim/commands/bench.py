@@ -1,11 +1,11 @@
 """Measure the engine against the goals for its speed.
 
-Copies real guests' memory by whole pauses, and beside it by mmap + memmove (the original's way) and by a prefaulted
-memcpy (the limit), all interleaved in every round, and prints medians of per-round ratios. Rounds in which other
-processes took more than a few percent of the CPUs are dropped and counted. The exit code does not judge: 0, or 5 where
---only matched nothing, 4 where nothing could be measured here.
+Each round copies real guests' memory in whole pauses and, interleaved with them, by mmap + memmove (the original's way)
+and by a prefaulted memcpy (the limit). Prints medians of the per-round ratios. Rounds in which other processes took
+more than a few percent of the CPUs are dropped and counted. Exit codes, whatever the speed: 0 measured, 4 nothing could
+be measured on this host, 5 --only matched nothing.
 
---calibrate FILE writes what a pause costs here, for `snapdrill forecast`: full copies of --size and of 4MiB.
+--calibrate FILE writes the costs of a pause on this host, for `snapdrill forecast`: full copies of --size and of 4MiB.
 
 Example: snapdrill bench --only decision --rounds 3
 """
@@ -33,25 +33,33 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="How often each is measured.",
+    help="Measure each row this many times.",
 )
-@click.option("--size", default="1GiB", show_default=True, metavar="SIZE", help="Guest memory; goals are for 1GiB.")
-@click.option("--only", multiple=True, metavar="NAME", help="A row's name, copy or copy/full/4KiB, or a glob; repeat.")
+@click.option("--size", default="1GiB", show_default=True, metavar="SIZE", help="Guest memory; the goals are for 1GiB.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="NAME",
+    help="Only rows with this name or glob, such as copy/full/4KiB; may be repeated.",
+)
 @click.option(
     "--seed",
     metavar="N",
     type=click.IntRange(min=0),
     default=1,
     show_default=True,
-    help="Draws the order in each round.",
+    help="Seed for the order within each round.",
 )
 @click.option(
     "--cache-dir",
     type=click.Path(path_type=Path, exists=True, file_okay=False, writable=True),
-    help="Where on a disk to copy to; by default below runs/, else the current folder.",
+    help="Folder on a disk to copy to; by default below runs/, else the current folder.",
 )
 @click.option(
-    "--calibrate", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write costs to FILE."
+    "--calibrate",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the costs of a pause to FILE, for forecast.",
 )
 def command(
     as_json: bool,
@@ -82,7 +90,7 @@ def command(
 
 
 def _write_calibration(path: Path, chosen: list[Row], report: Report, cache_dir: Path | None) -> None:
-    """Beside what was measured, the same of small guests tells the fixed part of a pause."""
+    """Small guests are measured too: they show the fixed part of a pause."""
     from datetime import UTC, datetime
 
     from sim.rollout.bench_report import SMALL, calibration, write
@@ -105,7 +113,7 @@ def _size(text: str) -> int:
 
 
 def _measure(chosen: list[Row], *, rounds: int, size: int, seed: int, cache_dir: Path | None) -> Report:
-    """Everything is put back when this returns or raises: folders, guests, the pool of 2 MiB pages."""
+    """Folders, guests and the pool of 2 MiB pages are restored when this returns or raises."""
     from sim.files.units import HUGE_PAGE
     from sim.rollout import bench, bench_host
     from sim.rollout import bench_report as taking

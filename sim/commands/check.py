@@ -1,9 +1,9 @@
-"""Judge a recorded run again, by its ledger alone, beside what the run itself saw of reality.
+"""Judge a recorded run again from its ledger alone, and compare with the run's own judgements.
 
 RUN is a run folder, the `latest` link beside it, or the folder of a scenario's runs. `--trace FILE` judges a ledger
-that something else made: JSON Lines as `snapdrill schema events` says; events that this version does not know are
-counted and left out. Nothing is run: any machine can judge a recording from any other. Exit codes: 0 held, 1 violated,
-2 a line that is no event, 3 inconclusive: the ledger does not tell enough.
+made by another program, as JSON Lines in the format of `snapdrill schema events`; events that this version does not
+know are counted and left out. Nothing is run, so any machine can judge a recording from any other. Exit codes: 0 held,
+1 violated, 2 a line is not a valid event, 3 inconclusive: the ledger lacks evidence.
 
 Example: snapdrill check runs/demo/latest
 """
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 
 @click.command("check")
 @click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.option("--trace", "trace_file", metavar="FILE", type=click.Path(path_type=Path), help="A ledger made elsewhere.")
+@click.option(
+    "--trace", "trace_file", metavar="FILE", type=click.Path(path_type=Path), help="A ledger made by another program."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 def command(run: Path | None, trace_file: Path | None, as_json: bool) -> ExitCode:
-    """Judge one of the two; UserError where it cannot be read."""
+    """Judge one of the two; UserError if it cannot be read."""
     if (run is None) == (trace_file is None):
-        raise click.UsageError("give one of the two: RUN, or --trace FILE")
+        raise click.UsageError("give either RUN or --trace FILE")
     if trace_file is not None:
         from sim.record.schema import read_trace
 
@@ -57,9 +59,9 @@ def _judge(path: Path, entries: Sequence[Entry], unknown: Mapping[str, int], *, 
         return verdict.exit_code
     click.echo(f"{path}   {len(entries)} events   {verdict.upper()}")
     if unknown:
-        told = ", ".join(f"{name} ({count})" for name, count in unknown.items())
-        click.echo(f"left out, not known to this version: {told}")
+        named = ", ".join(f"{name} ({count})" for name, count in unknown.items())
+        click.echo(f"left out, because this version does not know them: {named}")
     if not evidence.complete:
-        click.echo("the ledger has no end of the run: what is not in it may have happened")
+        click.echo("the ledger has no end of the run: more may have happened than it shows")
     click.echo("\n" + text(rejudged.sections(found)))
     return verdict.exit_code

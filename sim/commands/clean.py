@@ -1,7 +1,7 @@
-"""End what runs have left whose runner died.
+"""End the processes and remove the files that dead runs have left.
 
-Looks at every run below --runs-dir that has not ended. Where its runner is dead, processes that carry the run's id are
-killed, and its cache, sockets and cgroup are removed. A run whose runner lives is never touched.
+Looks at every run below --runs-dir that has not ended. If its runner is dead, processes with the run's id are killed,
+and its cache, sockets and cgroup are removed. A run whose runner lives is never touched.
 
 Example: snapdrill clean --dry-run
 """
@@ -20,9 +20,9 @@ from sim.record.verdict import ExitCode
 @click.command("clean")
 @click.option("--runs-dir", default="runs", show_default=True, type=click.Path(path_type=Path, file_okay=False),
               help="Where the run folders are.")  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Only say what would be ended and removed.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be ended and removed.")
 def command(runs_dir: Path, dry_run: bool) -> ExitCode:
-    """HELD where nothing is left, USAGE where something could not be read, ended or removed."""
+    """HELD if nothing is left, USAGE if something could not be read, ended or removed."""
     found, failed = 0, 0
     for run_dir in _run_dirs(runs_dir):
         try:
@@ -40,7 +40,7 @@ def command(runs_dir: Path, dry_run: bool) -> ExitCode:
 
 
 def _run_dirs(runs_dir: Path) -> Iterator[Path]:
-    """`<name>/<stamp>-<seed>` each, also in a pool worker's own folder; `latest` leads to what is there anyway."""
+    """Each `<name>/<stamp>-<seed>`, also in a pool worker's folder; `latest` is skipped: it links to one of them."""
     from sim.record.folder import RUN_FILE
     from sim.run.cases import SCRATCH
 
@@ -52,7 +52,7 @@ def _run_dirs(runs_dir: Path) -> Iterator[Path]:
 
 
 def _clean(run_dir: Path, dry_run: bool) -> list[str]:
-    """One line for each thing ended, and one for a run that left nothing but its record open."""
+    """One line for each thing ended, and one for a run that left only its record open."""
     import dataclasses
     import shutil
 
@@ -69,6 +69,6 @@ def _clean(run_dir: Path, dry_run: bool) -> list[str]:
         ]
     ended = leftovers.end_leftovers(record, run_dir)
     folder.write_record(run_dir, dataclasses.replace(record, ended=True))
-    if (worker := run_dir.parents[1]).name.startswith(cases.SCRATCH):  # it keeps nothing
+    if (worker := run_dir.parents[1]).name.startswith(cases.SCRATCH):  # a worker's folder keeps no run
         shutil.rmtree(worker)
     return [f"{run_dir}: ended {each}" for each in ended or ["the record: nothing else was left"]]

@@ -1,8 +1,8 @@
-"""Compare two recorded runs: what each sandbox did, decision by decision, and the figures beside each other.
+"""Compare two recorded runs: what each sandbox did, decision by decision, and the figures side by side.
 
-RUN_A and RUN_B are run folders (or `latest` links, or folders of a scenario's runs). What is compared is what the
-digest covers: transitions, decisions, outcomes, contents, fault firings; of each sandbox the first difference is told.
-Times and sizes that were measured differ between any two runs and decide nothing. Exit codes: 0 the same, 1 different.
+RUN_A and RUN_B are run folders (or `latest` links, or folders of a scenario's runs). Compares the facts that the digest
+covers: transitions, decisions, outcomes, contents, fired faults; shows the first difference of each sandbox. Measured
+times and sizes differ between any two runs and do not count. Exit codes: 0 the same, 1 different.
 
 Example: snapdrill diff runs-before/demo runs-after/demo
 """
@@ -30,7 +30,7 @@ _VERSION = 1
 @click.argument("run_b", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 def command(run_a: Path, run_b: Path, as_json: bool) -> int:
-    """Compare; UserError where one cannot be read."""
+    """Compare; UserError if one cannot be read."""
     from sim.record.folder import open_run
     from sim.report.comparison import compare
     from sim.report.table import text
@@ -53,7 +53,11 @@ def _sections(found: RunComparison, folders: tuple[str, str]) -> list[Section]:
         fact = str(each.number) if each.number else "a fault"
         rows += [(each.sandbox, fact, "A", each.first or "nothing"), ("", "", "B", each.second or "nothing")]
     figures = [(figure.name, figure.first or "-", figure.second or "-") for figure in found.figures]
-    said = "the same decisions, outcomes and contents" if found.same else "different; of each sandbox the first fact:"
+    said = (
+        "the same decisions, outcomes and contents"
+        if found.same
+        else "different; the first difference of each sandbox:"
+    )
     return [
         Section("", (facts([("A", folders[0]), ("B", folders[1])]),)),
         Section("", (Paragraph(said), Table(("sandbox", "fact", "run", "what happened"), rows, "<><~"))),

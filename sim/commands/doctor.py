@@ -1,7 +1,7 @@
-"""Say what this host offers, by trying it.
+"""Check what this host offers, by trying it.
 
-Names everything that a run can use, what its absence costs and what would allow it. Ends with 0, or with 4 where
-something that no run can do without is missing.
+Lists every feature that a run can use; for a missing one, what its absence costs and how to get it. Exit codes: 0, or 4
+if a feature that every run needs is missing.
 
 Example: snapdrill doctor --json
 """
@@ -18,16 +18,16 @@ from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
     from sim.report.words import Tone
-    from sim.run.host import Finding
+    from sim.run.host import Capability
 
 
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(as_json: bool) -> ExitCode:
-    """HELD, or UNSUPPORTED where a required thing is missing."""
+    """HELD, or UNSUPPORTED if a required feature is missing."""
     from sim.run import host
 
-    found = host.findings()
+    found = host.capabilities()
     if as_json:
         click.echo(json.dumps({"version": 1, "probes": [dataclasses.asdict(each) for each in found]}, indent=2))
     else:
@@ -36,7 +36,7 @@ def command(as_json: bool) -> ExitCode:
     return ExitCode.UNSUPPORTED if missing else ExitCode.HELD
 
 
-def report(found: list[Finding]) -> str:
+def report(found: list[Capability]) -> str:
     """One line each, two more for what is missing or limited, and a last line that says whether runs are possible."""
     from sim.report.table import Paragraph, Table, Words, text, toned
 

@@ -24,7 +24,7 @@ _MODULES = {
 
 
 class _FlagCommands(click.Group):
-    """Imports only the command that is asked for."""
+    """Imports only the command that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_MODULES)
@@ -37,7 +37,7 @@ class _FlagCommands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The whole first sentence of each, where click would cut it."""
+        """The whole first sentence of each; click would cut it."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, self._sentence(ctx, name)) for name in self.list_commands(ctx)])
 

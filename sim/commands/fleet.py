@@ -1,6 +1,6 @@
-"""Describe the fleet that production runs: make its file of a table, and say what it comes to.
+"""Describe the fleet that production runs: make a fleet file from a table, and show its totals.
 
-A fleet file is what `snapdrill forecast` and a rehearsal start from; scenarios/fleets/example.yaml is one.
+`snapdrill forecast` and a rehearsal start from a fleet file; scenarios/fleets/example.yaml is one.
 
 Example: snapdrill fleet show scenarios/fleets/example.yaml
 """
@@ -31,12 +31,14 @@ def _bytes(_context: click.Context, _option: click.Parameter, text: str | None) 
 
 @command.command("import")
 @click.argument("table", metavar="TABLE", type=click.Path(path_type=Path))
-@click.option("--node-memory", required=True, callback=_bytes, metavar="SIZE", help="A node's memory of 4 KiB pages.")
+@click.option(
+    "--node-memory", required=True, callback=_bytes, metavar="SIZE", help="A node's memory for guests with 4 KiB pages."
+)
 @click.option("--hugetlb", callback=_bytes, metavar="SIZE", help="A node's pool of 2 MiB pages.")
-@click.option("--scale", default="1/64", show_default=True, help="What a rehearsal divides sizes by.")
+@click.option("--scale", default="1/64", show_default=True, help="Scale of a rehearsal, such as 1/64.")
 @click.option("--name", default="imported", show_default=True)
 def import_table(table: Path, node_memory: int, hugetlb: int, scale: str, name: str) -> ExitCode:
-    """Print a fleet file of a table with one sandbox a row.
+    """Print a fleet file made from a table with one sandbox per row.
 
     The table is CSV with a header, or JSON, a list of objects. Columns: memory (required), dirty, resident, page_size,
     team, template, node, pauses_per_hour, peak_pauses_per_hour, sandbox.
@@ -48,7 +50,7 @@ def import_table(table: Path, node_memory: int, hugetlb: int, scale: str, name: 
 
     sandboxes = read_sandboxes(table)
     text = fleet_text(sandboxes, name=name, node_memory=node_memory, hugetlb=hugetlb, scale=scale, origin=table.name)
-    load_text(text, Path("fleet.yaml"))  # what is printed can be read
+    load_text(text, Path("fleet.yaml"))  # the printed file is valid
     click.echo(text, nl=False)
     return ExitCode.HELD
 
@@ -57,9 +59,9 @@ def import_table(table: Path, node_memory: int, hugetlb: int, scale: str, name: 
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def show(file: Path, as_json: bool) -> ExitCode:
-    """Say what a fleet file comes to.
+    """Show the totals of a fleet file.
 
-    Totals, one node, and what a rehearsal at its scale has.
+    The whole fleet, one node, and a rehearsal at the file's scale.
 
     Example: snapdrill fleet show scenarios/fleets/example.yaml --json
     """

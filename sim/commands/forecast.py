@@ -1,9 +1,9 @@
-"""Forecast what the flag would do to a fleet that no machine holds: memory, losses, and what cannot be undone.
+"""Forecast the flag's effect on a fleet too large for one machine: memory, losses, and what cannot be undone.
 
-PLAN_OR_FLEET is a fleet file, or a rollout plan with its stages. Every sandbox is an entry of an array, its rollout is
-LaunchDarkly's, and what a pause costs comes from --calibration (written by `snapdrill bench --calibrate`). With
---against-real N it also pauses N real sandboxes and compares them with their forecast: exit code 1 where they differ by
-more than is stated.
+PLAN_OR_FLEET is a fleet file, or a rollout plan with its stages. Sandboxes are simulated as entries of an array,
+exposed by LaunchDarkly's rollout rules; the costs of a pause come from --calibration (written by `snapdrill bench
+--calibrate`). With --against-real N it also pauses N real sandboxes and compares them with their forecast: exit code 1
+if they differ by more than the stated error.
 
 Example: snapdrill forecast scenarios/fleets/example.yaml --sandboxes 9999
 """
@@ -50,25 +50,48 @@ def _weights(_context: click.Context, _option: click.Parameter, text: str | None
 
 @click.command("forecast")
 @click.argument("path", metavar="PLAN_OR_FLEET", type=click.Path(path_type=Path))
-@click.option("--sandboxes", callback=_whole, metavar="N", help="How many; as many as the file says by default.")
-@click.option("--weights", callback=_weights, metavar="LIST", help="Percents, such as 0,1,10,50,100; else the plan's.")
+@click.option(
+    "--sandboxes", callback=_whole, metavar="N", help="How many sandboxes; by default as many as the file says."
+)
+@click.option(
+    "--weights",
+    callback=_weights,
+    metavar="LIST",
+    help="Weights in percent, such as 0,1,10,50,100; by default the plan's.",
+)
 @click.option(
     "--hours",
     metavar="H",
     type=click.FloatRange(min=0.02, max=720),
     default=24.0,
     show_default=True,
-    help="Virtual time.",
+    help="Virtual time to simulate.",
 )
-@click.option("--seed", metavar="N", type=click.IntRange(min=0), default=1, show_default=True, help="Draws the fleet.")
+@click.option(
+    "--seed", metavar="N", type=click.IntRange(min=0), default=1, show_default=True, help="Seed for drawing the fleet."
+)
 @click.option("--by", metavar="KIND", type=click.Choice(["sandbox", "team", "template", "cluster"]),
-              help="What the rollout goes by: sandbox, team, template or cluster.")  # fmt: skip
-@click.option("--failure-rate", type=click.FloatRange(0, 1), metavar="SHARE", help="Of pauses, whose copy fails: 1e-5.")
-@click.option("--background-copy", "background", is_flag=True, help="Copies go on after the pause has answered.")
-@click.option("--calibration", type=click.Path(path_type=Path), metavar="FILE", help="Costs; assumed ones without it.")
-@click.option("--against-real", type=click.IntRange(1, 1000), metavar="N", help="Compare with N real sandboxes too.")
+              help="Unit of the rollout: sandbox, team, template or cluster.")  # fmt: skip
+@click.option(
+    "--failure-rate",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Share of pauses whose copy fails, such as 1e-5.",
+)
+@click.option(
+    "--background-copy", "background", is_flag=True, help="Copy in the background, after the pause has answered."
+)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Costs from `bench --calibrate`; assumed ones without it.",
+)
+@click.option(
+    "--against-real", type=click.IntRange(1, 1000), metavar="N", help="Also pause N real sandboxes and compare."
+)
 @click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
-              help="Where --against-real runs.")  # fmt: skip
+              help="Where run folders of --against-real go.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
     path: Path,
@@ -115,7 +138,7 @@ def _require_room(sandboxes: int) -> None:
     from engine.errors import UserError
 
     if sandboxes > _MOST:
-        raise UserError(f"{sandboxes:,} sandboxes are more than {_MOST:,}: give --sandboxes fewer of them")
+        raise UserError(f"{sandboxes:,} sandboxes are more than {_MOST:,}; give a smaller number to --sandboxes")
 
 
 def _costs(path: Path | None) -> Costs:

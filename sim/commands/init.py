@@ -1,7 +1,7 @@
 """Write a first scenario, its flag file and a CI workflow into a folder.
 
-The three files are yours to change: drill.yaml, flags.json and .github/workflows/snapdrill.yml, which GitHub looks for
-at the top of a repository. Nothing is ever overwritten: where one of them exists, none is written.
+The three files are yours to change: drill.yaml, flags.json and .github/workflows/snapdrill.yml; GitHub looks for the
+latter at the top of a repository. Nothing is ever overwritten: if one of them exists, none is written.
 
 Example: snapdrill init drills
 """
@@ -19,7 +19,7 @@ import click
 from engine.errors import UserError
 
 _DRILL = """\
-# A rollout to half of the sandboxes meets a full disk: whoever had punched is discarded, everybody else runs on.
+# The disk fills up at a rollout to half of the sandboxes: those that punched are discarded, all others run on.
 # Run it with `snapdrill run drill.yaml`; change the rollout in flags.json and run it again.
 version: 1
 name: drill
@@ -78,11 +78,11 @@ jobs:
 @click.command("init")
 @click.argument("folder", default=".", type=click.Path(path_type=pathlib.Path, file_okay=False))
 def command(folder: pathlib.Path) -> None:
-    """Write the files, or UserError naming those that are there already."""
+    """Write the files, or UserError naming those that exist already."""
     files = {"drill.yaml": _DRILL, "flags.json": _flag_file(), ".github/workflows/snapdrill.yml": _WORKFLOW}
     there = [str(folder / name) for name in files if os.path.lexists(folder / name)]
     if there:
-        raise UserError(f"{', '.join(there)}: there already; nothing was written")
+        raise UserError(f"{', '.join(there)}: already there, so nothing was written; choose another folder")
     for name, text in files.items():
         _write(folder / name, text)
         click.echo(f"wrote {folder / name}")

@@ -2,8 +2,8 @@
 
 PLAN is a file of `kind: plan`. The plan runs twice on real memory with the same seed: as it is written, and with the
 flag off throughout, and each stage is compared with the same stage with the flag off. In virtual time (default) hours
-become rounds of pauses, and both take them in turns; in real time one comes after the other. Exit codes: 0 go,
-1 no-go, 2 invalid plan (nothing was started), 3 inconclusive, 4 this host cannot run it, 130 interrupted.
+become rounds of pauses, and the two runs alternate; in real time the second run follows the first. Exit codes: 0 go, 1
+no-go, 2 invalid plan (nothing was started), 3 inconclusive, 4 this host cannot run it, 130 interrupted.
 
 Example: snapdrill rehearse scenarios/rollouts/punch.yaml --dry-run
 """
@@ -28,31 +28,33 @@ from sim.record.verdict import ExitCode
     type=click.FloatRange(min=0, min_open=True),
     default=900.0,
     show_default=True,
-    help="Seconds that each of the two runs may take.",
+    help="Time limit of each of the two runs, in seconds.",
 )
 @click.option(
     "--source",
     type=click.Choice(["launchdarkly"]),
-    help="Follow the real flag as its operator turns it, "
+    help="Follow the real flag while its operator changes it, "
     "read-only, in real time; the SDK key is in LAUNCHDARKLY_SDK_KEY.",
 )
-@click.option("--lease", metavar="TIME", help="This lease instead of the plan's: none, or a duration such as 1s.")
-@click.option("--mend", multiple=True, metavar="WEAKNESS", help="Of a plan with a wrong engine; may be repeated.")
-@click.option("--matrix", is_flag=True, help="Run each step under each fault of a set instead; a table.")
-@click.option("--jobs", type=click.IntRange(min=1), help="With --matrix: runs at a time.  [default: one a CPU]")
+@click.option("--lease", metavar="TIME", help="Use this lease instead of the plan's: none, or a duration such as 1s.")
+@click.option(
+    "--mend", multiple=True, metavar="WEAKNESS", help="Mend this weakness of the plan's wrong engine; may be repeated."
+)
+@click.option("--matrix", is_flag=True, help="Instead run each step under each fault of a set, and print a table.")
+@click.option("--jobs", type=click.IntRange(min=1), help="With --matrix: runs at a time.  [default: one per CPU]")
 @click.option(
     "--cluster",
     metavar="ADDRESS",
-    help="With --matrix: on the Dask cluster there, or on one of this process: local.",
+    help="With --matrix: run on this Dask cluster; `local` starts one in this process.",
 )
 @click.option("--html", "plot", is_flag=True, help="Draw memory and propagation in rehearsal.html (5 MB).")
 @click.option(
     "--export",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write the evidence, and for a go the LaunchDarkly patches of each stage, into a new folder.",
+    help="Write the evidence, and for a go each stage's LaunchDarkly patches, into a new folder.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what the plan comes to; start nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what the plan would do; start nothing.")
 def command(
     path: Path,
     seed: int | None,
@@ -83,7 +85,7 @@ def command(
         return ExitCode.HELD
     if matrix:
         if is_elsewhere(cluster) and jobs is not None:
-            raise click.UsageError("--jobs is of this machine; the workers of a cluster say their own")
+            raise click.UsageError("--jobs is for this machine; give it to the workers of the cluster instead")
         return session.run_matrix(jobs, cluster=cluster)
     if jobs is not None or cluster is not None:
         raise click.UsageError(f"{'--jobs' if cluster is None else '--cluster'} goes with --matrix")

@@ -1,10 +1,10 @@
-"""Tell a recorded run again: its events as sentences, the state they led to, and the summary.
+"""Print a recorded run: its events as sentences, the state at the end, and the summary.
 
 RUN is a run folder, the `latest` link beside it, the folder of a scenario's runs (its latest is taken), or an
-events.jsonl. With `--at T` only what was known T seconds after the run began. Nothing is run: any machine can tell a
+events.jsonl. With `--at T` it stops T seconds after the run began. Nothing is run, so any machine can replay a
 recording from any other.
 
-`--tui` shows it on screen instead, as a live run is shown: space plays and holds, `[` and `]` go a second back or on,
+`--tui` shows it on screen instead, like a live run: space plays and pauses, `[` and `]` go a second back or forward,
 `n` goes to the next violation or fault.
 
 Example: snapdrill replay runs/demo/latest --sandbox web-0 --last 20
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 @click.command("replay")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--sandbox", metavar="NAME", help="Only what happened to this sandbox.")
+@click.option("--sandbox", metavar="NAME", help="Only events of this sandbox.")
 @click.option("--at", "until", metavar="T", type=click.FloatRange(min=0), help="Stop T seconds after the run began.")
 @click.option("--last", metavar="N", type=click.IntRange(min=0), help="Only the last N of these events.")
 @click.option("--event", "kinds", metavar="EVENT", multiple=True, help="Only events of this name; may be repeated.")
-@click.option("--tui", "on_screen", is_flag=True, help="Watch it on screen: play, hold, scrub.")
+@click.option("--tui", "on_screen", is_flag=True, help="Watch it on screen: play, pause, scrub.")
 def command(
     run: Path, sandbox: str | None, until: float | None, last: int | None, kinds: tuple[str, ...], on_screen: bool
 ) -> None:
-    """Print it, or UserError naming what cannot be read."""
+    """Print it, or UserError naming the file that cannot be read."""
     from sim.record.folder import open_run
     from sim.report.table import Paragraph, Section, text
     from sim.report.text import fleet_table, moment, summary
@@ -55,7 +55,7 @@ def command(
         click.echo(line)
     title = f"state at {view.t if until is None else until:.3f} s"
     click.echo("\n" + text(Section(title, (Paragraph(moment(view)), fleet_table(view, sandbox)))))
-    if len(known_then) == len(stored.entries):  # before its end a run has nothing to sum up
+    if len(known_then) == len(stored.entries):  # the summary is for a whole run
         click.echo(f"\n{summary(view, stored.folder)}")
 
 

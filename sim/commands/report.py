@@ -1,7 +1,7 @@
-"""Print the report of a recorded run once more, from its ledger.
+"""Print the report of a recorded run again, from its ledger.
 
 RUN is a run folder, the `latest` link beside it, the folder of a scenario's runs (its latest is taken), or an
-events.jsonl. Nothing is run and nothing is judged: `snapdrill check` judges.
+events.jsonl. Nothing is run or judged again; `snapdrill check` judges.
 
 Example: snapdrill report runs/demo/latest --html report.html
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     help="Write it as one HTML file, with memory over time where the extra `report` is installed.",
 )
 def command(run: Path, as_json: bool, html: Path | None) -> None:
-    """Print it, or UserError naming what cannot be read."""
+    """Print it, or UserError naming the file that cannot be read."""
     from sim.record.folder import open_run
     from sim.report.document import scenario_document
     from sim.report.failure import failure_block

@@ -28,18 +28,18 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--seed", metavar="N", type=click.IntRange(0, (1 << 63) - 1), help="Use this seed instead of the file's.")
 @click.option("--seeds", metavar="SEEDS", help="Run each of these seeds and judge them together: 1-200, or 5,9,20-30.")
 @click.option(
-    "--jobs", metavar="N", type=click.IntRange(min=1), help="With --seeds: runs at a time.  [default: one a CPU]"
+    "--jobs", metavar="N", type=click.IntRange(min=1), help="With --seeds: runs at a time.  [default: one per CPU]"
 )
 @click.option("--cluster", metavar="ADDRESS",
-              help="With --seeds: run them on the Dask cluster there, or on one of this process: local.")  # fmt: skip
-@click.option("--only", multiple=True, metavar="SANDBOX", help="Run with this sandbox alone; may be repeated.")
+              help="With --seeds: run on this Dask cluster; `local` starts one in this process.")  # fmt: skip
+@click.option("--only", multiple=True, metavar="SANDBOX", help="Run only this sandbox; may be repeated.")
 @click.option("--var", "variables", multiple=True, metavar="KEY=VALUE",
               help="A value for a variable that a scenario declares under vars; may be repeated.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.option(
     "--cache-dir",
     type=click.Path(path_type=Path, exists=True, file_okay=False, writable=True),
-    help="Where caches go, on disk or tmpfs, instead of what the scenario says.",
+    help="Put caches into this folder, on disk or tmpfs, instead of the scenario's choice.",
 )
 @click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
               help="Where run folders go: DIR/NAME/TIME-SEED/.")  # fmt: skip
@@ -48,17 +48,19 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     type=click.Choice(["never", "failed", "always"]),
     default="never",
     show_default=True,
-    help="Keep the caches (guest memory) of which runs.",
+    help="Which runs keep their caches (guest memory).",
 )
 @click.option("--time-limit", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), default=120.0,
-              show_default=True, help="What a scenario may take.")  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Say what would run and what it needs; start nothing.")
-@click.option("--strict", is_flag=True, help="Exit 4 where a scenario was skipped.")
+              show_default=True, help="Time limit of a scenario, in seconds.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Show what would run and what it needs; start nothing.")
+@click.option("--strict", is_flag=True, help="Exit with 4 if a scenario was skipped.")
 @click.option("--fail-fast/--keep-going", default=False,
-              help="Run nothing after the first scenario that did not hold, or all (default).")  # fmt: skip
+              help="Stop after the first scenario that did not hold, or run all (default).")  # fmt: skip
 @click.option("--html", "plot", is_flag=True, help="Draw memory over time in report.html: 5 MB a run, extra `report`.")
 @click.option("--prometheus", type=_FILE, metavar="FILE", help="Write metrics of all runs as a Prometheus text file.")
-@click.option("--events", type=_FILE, metavar="FILE", help="Stream the ledger, JSON lines, as it comes; - is stdout.")
+@click.option(
+    "--events", type=_FILE, metavar="FILE", help="Stream the ledger as JSON lines while running; - is standard output."
+)
 def command(
     paths: tuple[Path, ...],
     seed: int | None,
@@ -87,7 +89,7 @@ def command(
     from sim.run.runner import RunOptions
 
     if as_json and events == STDOUT:
-        raise click.UsageError("--json and --events - both want standard output; use --events FILE")
+        raise click.UsageError("--json and --events - both write to standard output; use --events FILE")
     options = RunOptions(runs_dir=runs_dir, seed=seed, cache_dir=cache_dir, only=only, keep=keep, time_limit=time_limit)
     chosen = OneByOne.load(paths, options, variables)
     if not chosen.scenarios:
@@ -104,14 +106,14 @@ def command(
         one_run = {"--seed": seed, "--only": only, "--html": plot, "--prometheus": prometheus, "--events": events}
         _refuse_beside_seeds(one_run)
         if is_elsewhere(cluster) and jobs is not None:
-            raise click.UsageError("--jobs is of this machine; the workers of a cluster say their own")
+            raise click.UsageError("--jobs is for this machine; give it to the workers of the cluster instead")
         code, document = run_scenarios(chosen.scenarios, SeedOptions.of(seeds, options, jobs), batch, cluster)
         if as_json:
             click.echo(json.dumps(document, indent=2))
         return code
     if cluster is not None or jobs is not None:
         raise click.UsageError(
-            f"{'--jobs' if cluster is None else '--cluster'} goes with --seeds; a single run is made here"
+            f"{'--jobs' if cluster is None else '--cluster'} goes with --seeds; remove it, or add --seeds"
         )
     with open_sink(events) as sink:
         chosen.options = replace(options, events=sink)
@@ -122,6 +124,6 @@ def command(
 
 
 def _refuse_beside_seeds(options: Mapping[str, Any]) -> None:
-    """What is of one run, or picks from it."""
+    """Options for a single run, which do not go with --seeds."""
     if given := [name for name, value in options.items() if value not in {None, (), False}]:
         raise click.UsageError(f"{given[0]} does not go with --seeds; remove one of them")

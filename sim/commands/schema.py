@@ -1,7 +1,7 @@
 """Print the formats that snapdrill reads and writes, as JSON.
 
 WHAT is `events` (JSON Schema of one line of a ledger, for `snapdrill check --trace`), `scenario`, `plan` or `fleet`
-(JSON Schema of such a file, for editors), or `trace-names` (what the original's telemetry is called in a ledger).
+(JSON Schema of such a file, for editors), or `trace-names` (where a ledger has the original's telemetry).
 
 Example: snapdrill schema scenario > scenario.schema.json
 """
@@ -16,7 +16,7 @@ import click
 @click.command("schema")
 @click.argument("what", type=click.Choice(["events", "scenario", "trace-names", "plan", "fleet"]))
 def command(what: str) -> None:
-    """Print one of them."""
+    """Print one of the formats."""
     from sim.files import schemas
     from sim.record import schema
 

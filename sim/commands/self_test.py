@@ -1,7 +1,7 @@
-"""Run every wrong engine there is, and show that each is caught.
+"""Run every known wrong engine, and show that each is caught.
 
-Each breaks one rule on purpose and runs in a scenario of its own (scenarios/self-test), where a named checker must
-catch it; the same scenario must hold with the sound engine, or it proves nothing. `pr-2902` is the pull request as
+Each wrong engine breaks one rule on purpose and runs in its scenario of scenarios/self-test, where a named rule must
+catch it; the same scenario must hold with the correct engine, or it proves nothing. `pr-2902` is the pull request as
 written: each of its weaknesses alone, and all at once. Exit codes: 0 all caught, 1 one survived, 4 this host can run
 none of them, 70 a run broke, 130 interrupted.
 
@@ -19,9 +19,14 @@ from sim.record.verdict import ExitCode
 
 
 @click.command("self-test")
-@click.option("--only", multiple=True, metavar="NAME", help="A wrong engine, or a glob such as 'pr-2902:*'; repeat.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="NAME",
+    help="Only this wrong engine, or a glob such as 'pr-2902:*'; may be repeated.",
+)
 @click.option("--list", "as_list", is_flag=True, help="Print the names and what each does wrong; run nothing.")
-@click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Runs at a time.  [default: one a CPU]")
+@click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Runs at a time.  [default: one per CPU]")
 @click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
               help="Where the runs of survivors are kept.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")

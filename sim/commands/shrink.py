@@ -1,8 +1,8 @@
-"""Shrink a violation to the smallest scenario file that still fails in the same way.
+"""Reduce a failing run to the smallest scenario file that still fails in the same way.
 
-RUN is the folder of a run that was violated, or a scenario file that is. Steps, groups, flags, settings and memory are
-taken away as long as the same invariant is violated for the same reason; a last run confirms the result. Exit codes:
-0 shrunk, 2 there is nothing to shrink, 3 it does not fail any more, 130 interrupted.
+RUN is the folder of a violated run, or a scenario file that is violated when run. Steps, groups, flags, settings and
+memory are removed as long as the same invariant is violated for the same reason; a last run confirms the result. Exit
+codes: 0 shrunk, 2 there is nothing to shrink, 3 it does not fail any more, 130 interrupted.
 
 Example: snapdrill shrink runs/demo/latest --out smallest.yaml
 """
@@ -40,11 +40,11 @@ SMALLEST = "smallest.yaml"
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="Smaller scenarios to try at most.",
+    help="Try at most this many smaller scenarios.",
 )
 @click.option("--time-limit", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), default=600.0,
-              show_default=True, help="How long to try.")  # fmt: skip
-@click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Runs at a time.  [default: one a CPU]")
+              show_default=True, help="Stop trying after this many seconds.")  # fmt: skip
+@click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Runs at a time.  [default: one per CPU]")
 def command(run: Path, seed: int | None, out: Path | None, tries: int, time_limit: float, jobs: int | None) -> int:
     """Replaced by the module's docstring."""
     from sim.run.batch import Batch, Item, check_writable
@@ -65,7 +65,7 @@ def command(run: Path, seed: int | None, out: Path | None, tries: int, time_limi
         trials = Trials(pool, subject.path, Path(folder))
 
         def smallest() -> ExitCode:
-            found = shrink(subject, trials, tries=tries, seconds=time_limit, at_a_time=jobs, told=show)
+            found = shrink(subject, trials, tries=tries, seconds=time_limit, at_a_time=jobs, progress=show)
             batch.show("")
             return _report(found, run, subject, trials, out)
 
@@ -94,9 +94,11 @@ def _report(found: Shrunk | None, run: Path, subject: Subject, trials: Trials, o
     click.echo(f"{out}: {before} steps shrunk to {after} in {trials.runs} runs")
     click.echo(f"  violates   {found.failure}")
     if found.exhausted:
-        click.echo("  the budget ended it: a smaller one may be left; give more --tries or --time-limit")
+        click.echo("  the budget ended it, so a smaller one may exist; raise --tries or --time-limit")
     click.echo(f"  run it     {_command(out)}")
     if not found.confirmed:
-        click.echo(f"{out}: its last run did not fail in the same way: the failure comes and goes", err=True)
+        click.echo(
+            f"{out}: its last run did not fail in the same way: the failure is not reproducible every time", err=True
+        )
         return ExitCode.INCONCLUSIVE
     return ExitCode.HELD

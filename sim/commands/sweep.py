@@ -1,10 +1,10 @@
-"""Run scenarios once for every fault at every point, and judge every invariant each time.
+"""Run scenarios once for every kind of fault at every fault point, and judge every invariant each time.
 
-Each SCENARIO (a file, or a folder of them) is run once clean, which shows the fault points that it passes; then once
-more for each of them and each kind of fault, SIGKILL of the node included. A case drops what the scenario expects and
-adds an epilogue without faults: in the end every sandbox runs, or was discarded or killed. A case that fails leaves a
-run folder whose scenario.yaml can be run by itself. Exit codes: 0 held, 1 violated, 3 a fault never fired or a case
-ran out of time, 4 this host cannot run it, 5 nothing selected, 70 a run broke, 130 interrupted.
+Each SCENARIO (a file, or a folder of them) is first run clean, to find the fault points that it passes; then once for
+each of these points and each kind of fault, SIGKILL of the node included. Such a case drops the scenario's own
+expectations and adds an epilogue without faults: in the end every sandbox must run, or have been discarded or killed. A
+failing case leaves a run folder whose scenario.yaml runs on its own. Exit codes: 0 held, 1 violated, 3 a fault never
+fired or a case ran out of time, 4 this host cannot run it, 5 nothing selected, 70 a run broke, 130 interrupted.
 
 Example: snapdrill sweep scenarios/sweep/small.yaml --only 'copy.write/*'
 """
@@ -26,7 +26,7 @@ def _shard(_context: click.Context, _option: click.Parameter, text: str | None) 
     index, slash, count = (text or "1/1").partition("/")
     if slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count):
         return int(index), int(count)
-    raise click.BadParameter(f'expected the i-th of n parts, such as 2/4, got "{text}"')
+    raise click.BadParameter(f'expected part i of n, such as 2/4, got "{text}"')
 
 
 def _unit(parse: str) -> Callable[[click.Context, click.Parameter, str | None], Any]:
@@ -45,20 +45,30 @@ def _unit(parse: str) -> Callable[[click.Context, click.Parameter, str | None], 
 
 @click.command("sweep")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="SCENARIO...")
-@click.option("--points", is_flag=True, help="Print the fault points and kinds there are; run nothing.")
-@click.option("--list", "as_list", is_flag=True, help="Print the names of the cases, after the clean run; run none.")
-@click.option("--only", multiple=True, metavar="GLOB", help="Cases by name, or by its end: 'copy.write/*'; repeat.")
-@click.option("--shard", callback=_shard, metavar="I/N", help="Run the I-th of N parts that together are all.")
-@click.option("--budget", callback=_unit("parse_duration"), metavar="TIME", help="Begin no case that would end later.")
-@click.option("--fail-fast", is_flag=True, help="Stop at the first violation.")
-@click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Cases at a time.  [default: one a CPU]")
-@click.option("--memory", callback=_unit("parse_size"), metavar="SIZE", help="For all of them.  [default: 3/4 of free]")
+@click.option("--points", is_flag=True, help="Print all fault points and kinds of fault; run nothing.")
+@click.option("--list", "as_list", is_flag=True, help="After the clean run, print the names of the cases; run none.")
 @click.option(
-    "--cluster", metavar="ADDRESS", help="Run them on the Dask cluster there, or on one of this process: local."
+    "--only",
+    multiple=True,
+    metavar="GLOB",
+    help="Only cases with this name, or end of a name, such as 'copy.write/*'; may be repeated.",
 )
+@click.option("--shard", callback=_shard, metavar="I/N", help="Run only the I-th of N parts of the cases.")
+@click.option(
+    "--budget", callback=_unit("parse_duration"), metavar="TIME", help="Start no case that would end after this time."
+)
+@click.option("--fail-fast", is_flag=True, help="Stop at the first violation.")
+@click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Cases at a time.  [default: one per CPU]")
+@click.option(
+    "--memory",
+    callback=_unit("parse_size"),
+    metavar="SIZE",
+    help="Memory for all cases at a time.  [default: 3/4 of the available memory]",
+)
+@click.option("--cluster", metavar="ADDRESS", help="Run on this Dask cluster; `local` starts one in this process.")
 @click.option("--seed", metavar="N", type=click.IntRange(0, (1 << 63) - 1), help="Use this seed instead of the file's.")
 @click.option("--time-limit", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), default=60.0,
-              show_default=True, help="What a case may take.")  # fmt: skip
+              show_default=True, help="Time limit of a case, in seconds.")  # fmt: skip
 @click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
               help="Where the runs of cases that fail are kept.")  # fmt: skip
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a JUnit file.")
@@ -94,7 +104,9 @@ def command(
     if not paths:
         raise click.UsageError("Missing argument 'SCENARIO...'.")
     if is_elsewhere(cluster) and (jobs or memory):
-        raise click.UsageError("--jobs and --memory are of this machine; the workers of a cluster say their own")
+        raise click.UsageError(
+            "--jobs and --memory are for this machine; give them to the workers of the cluster instead"
+        )
     swept = SweepOptions(
         runs_dir=runs_dir.absolute(),
         jobs=jobs or default_jobs(),
@@ -117,5 +129,5 @@ def command(
         click.echo(json.dumps(sweep_report.document(sweeping.sweeps, code, batch.skipped), indent=2))
     if junit is not None:
         sweep_report.write_suites(junit, sweeping.sweeps)
-    sweep_report.tell_github(sweeping.sweeps)
+    sweep_report.annotate_github(sweeping.sweeps)
     return code

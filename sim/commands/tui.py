@@ -1,13 +1,14 @@
 """Drive a live fleet on screen: pause, resume, flip the flag, break a copy, and watch memory.
 
-SCENARIO gives fleet and flags, its steps are left to you; without one it is the demo. Leaving (q) judges every
-invariant, tears everything down and ends with the verdict. Where there is no terminal the scenario is run instead.
+SCENARIO gives the fleet and its flags; you take the steps yourself. Without SCENARIO it is the demo. Leaving (q) judges
+every invariant, tears everything down and exits with the verdict. Without a terminal the scenario is run instead.
 
-`--relay` serves the scenario's flags over a stream, as LaunchDarkly does: on the flags screen (2) keys drop it, freeze
-it, take it down and restore it. With `--lease 2s` no fresh heartbeat for two seconds means no punching.
+`--relay` serves the scenario's flags over a stream, as LaunchDarkly does: keys on the flags screen (2) drop it, freeze
+it, take it down and restore it. With `--lease 2s` nothing punches once the last heartbeat is two seconds old.
 
-`--stage` is a talk of 90 seconds on twelve rows: the arrow keys go from beat to beat, `--autopilot` needs no keys and
-ends with 0 where each beat came to what it should. `--record` keeps what was drawn for `asciinema play`.
+`--stage` is a demonstration of 90 seconds on twelve rows, for a talk: the arrow keys go from beat to beat;
+`--autopilot` needs no keys and exits with 0 if each beat ended as it should. `--record` keeps the screen for `asciinema
+play`.
 
 Example: snapdrill tui scenarios/demo.yaml --seed 7
 """
@@ -36,16 +37,24 @@ from sim.tui.available import is_terminal, is_unicode
 
 @click.command("tui")
 @click.argument("scenario", required=False, type=click.Path(path_type=pathlib.Path))
-@click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Instead of the scenario's own.")
+@click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Use this seed instead of the scenario's.")
 @click.option("--runs-dir", default="runs", type=click.Path(path_type=pathlib.Path, file_okay=False), show_default=True)
-@click.option("--stage", is_flag=True, help="The talk, on twelve rows.")
-@click.option("--autopilot", is_flag=True, help="The talk plays by itself.")
-@click.option("--record", type=click.Path(path_type=pathlib.Path, dir_okay=False), help="Keep an asciinema recording.")
-@click.option("--relay", is_flag=True, help="Serve the flags over a stream that keys can break: outages.")
-@click.option("--lease", metavar="TIME", help="With --relay: no fresh heartbeat for so long, such as 2s, no punching.")
-@click.option("--read-only", is_flag=True, help="The clock may tick; whatever else is asked of the fleet is refused.")
-@click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII alone; so it is where there is no UTF-8.")
-@click.option("--theme", metavar="NAME", help="A theme of textual's, or high-contrast; ctrl+p changes it.")
+@click.option("--stage", is_flag=True, help="Play the demonstration for a talk, on twelve rows.")
+@click.option("--autopilot", is_flag=True, help="Play the demonstration without keys.")
+@click.option(
+    "--record",
+    type=click.Path(path_type=pathlib.Path, dir_okay=False),
+    help="Write an asciinema recording of the screen.",
+)
+@click.option("--relay", is_flag=True, help="Serve the flags over a stream; keys break it.")
+@click.option(
+    "--lease",
+    metavar="TIME",
+    help="With --relay: nothing punches once the last heartbeat is older than this, such as 2s.",
+)
+@click.option("--read-only", is_flag=True, help="Let only the clock tick; refuse every other request to the fleet.")
+@click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII only; the default without UTF-8.")
+@click.option("--theme", metavar="NAME", help="A textual theme, or high-contrast; ctrl+p changes it.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -64,14 +73,12 @@ def command(
     """Run the screen; the exit code is the verdict's, or 128 + the signal's number."""
     stage = stage or autopilot
     if stage and (scenario is not None or seed is not None or relay):
-        raise UserError("the stage brings its own fleets and seed; leave SCENARIO, --seed and --relay away, or --stage")
+        raise UserError("--stage has its own fleets and seed; remove SCENARIO, --seed and --relay, or remove --stage")
     if lease is not None:
         _check_lease(lease, relay=relay)
     if not is_terminal():
         if relay:
-            raise UserError(
-                "no terminal for the keys that break a relay; without one: snapdrill run scenarios/outages/"
-            )
+            raise UserError("--relay needs a terminal for its keys; without one use: snapdrill run scenarios/outages/")
         return _without_screen(context, scenario, seed, runs_dir, stage=stage)
 
     from sim.tui.terminal import terminal
@@ -97,9 +104,9 @@ def _without_screen(
     from sim.commands.run import command as run
 
     if stage:
-        raise UserError("no terminal for the stage; without one there is: snapdrill run scenarios/demo.yaml")
+        raise UserError("--stage needs a terminal; without one use: snapdrill run scenarios/demo.yaml")
     path = _path(scenario)
-    click.echo(f"snapdrill: no terminal for the screen; this is: snapdrill run {path}", err=True)
+    click.echo(f"snapdrill: no terminal, so no screen; this runs instead: snapdrill run {path}", err=True)
     code: int = context.invoke(run, paths=(path,), seed=seed, runs_dir=runs_dir)
     return code
 
@@ -122,7 +129,7 @@ def _check_lease(lease: str, *, relay: bool) -> None:
     from sim.files.units import parse_duration
 
     if not relay:
-        raise UserError("a lease needs a flag service whose heartbeat it watches; add --relay")
+        raise UserError("--lease needs a flag service whose heartbeat it watches; add --relay")
     try:
         parse_duration(lease)
     except ValueError as error:
@@ -154,11 +161,11 @@ def _set(app: FleetApp, theme: str | None, *, read_only: bool) -> None:
     if theme is not None and theme not in app.available_themes:
         raise UserError(f"no theme is called {theme}; there are: {', '.join(sorted(app.available_themes))}")
     app.theme = theme or app.theme
-    app.live.refusing = "read-only: the fleet can be watched, not asked" if read_only else None
+    app.live.refusing = "read-only: you can watch the fleet, not change it" if read_only else None
 
 
 def _on_stage(runs: list[Drill], runs_dir: pathlib.Path, drawn_on: type[MortalTerminal], *, autopilot: bool) -> int:
-    """The verdict of the talk: 0 where each beat that was played came to what it should."""
+    """The exit code of the talk: 0 if each beat that was played ended as it should."""
     from sim.files.scenario import load_text
     from sim.run.drill import Drill
     from sim.run.host import host
@@ -182,7 +189,7 @@ def _on_stage(runs: list[Drill], runs_dir: pathlib.Path, drawn_on: type[MortalTe
 
 
 def _drive(app: FleetApp, runs: list[Drill]) -> None:
-    """To its end. Where it ended by a failure, say how to see what happened up to then."""
+    """Run it to its end. After a failure, print how to see what happened until then."""
     from sim.tui.app import drive
 
     try:
@@ -195,7 +202,7 @@ def _drive(app: FleetApp, runs: list[Drill]) -> None:
 
 
 def _told(last: View | None) -> int:
-    """The verdict on one line, what did not hold on one each; the exit code."""
+    """Print the verdict on one line, and each judgement that did not hold on another; the exit code."""
     from sim.report.words import judgement
 
     if last is None or last.run is None or last.ended is None:

@@ -1,8 +1,8 @@
 """Check scenario files, rollout plans and fleet files without running them.
 
-Prints `ok` for each file that is right, with the number of its scenarios where a matrix makes it several, and every
-mistake of every other one as file:line:column, in whichever of the files it extends it is written; ends with 0 or 2.
-A folder stands for its scenarios, plans and fleets; variables have their defaults.
+Prints `ok` for each valid file, with the number of scenarios if its matrix makes several. Prints every mistake of the
+other files as file:line:column; a mistake in a file that it extends is shown in that file. A folder stands for its
+scenarios, plans and fleets; variables have their defaults. Exit codes: 0 all valid, 2 mistakes.
 
 Example: snapdrill validate scenarios/ drill.yaml
 """
@@ -21,7 +21,7 @@ from sim.record.verdict import ExitCode
 @click.command("validate")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=pathlib.Path))
 def command(files: tuple[pathlib.Path, ...]) -> ExitCode:
-    """Check each file; HELD only where all are right."""
+    """Check each file; HELD only if all are valid."""
     from flags.document import DocumentError
     from sim.report import github
 
@@ -45,7 +45,7 @@ def command(files: tuple[pathlib.Path, ...]) -> ExitCode:
 
 
 def _documents(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
-    """Files as they are, there or not, folders by their `*.yaml`."""
+    """Files as they are, existing or not, folders by their `*.yaml`."""
     found: dict[pathlib.Path, None] = {}
     for path in paths:
         inside = sorted(each for each in path.glob("[!.]*.yaml") if each.is_file()) if os.path.isdir(path) else [path]

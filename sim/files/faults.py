@@ -207,7 +207,7 @@ def kind_of(error: str) -> Kind:
     return next((kind for kind in get_args(Kind) if kind == error), "errno")
 
 
-def in_words_of_place(point: FaultPoint, place: Place, nth: int | None) -> str:
+def describe_place(point: FaultPoint, place: Place, nth: int | None) -> str:
     """Where a fault waits, as a ledger writes it: `chunk 3`, `last of pause 2`, `every pause`, `incarnation 2`."""
     spec = CATALOGUE[point]
     time = "incarnation" if spec.of_resume else "pause"

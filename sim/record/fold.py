@@ -22,8 +22,8 @@ from sim.record.view import (
     SourceView,
     Switch,
     View,
-    is_for_some,
     next_source,
+    on_for_some,
 )
 
 LOG_LENGTH = 500
@@ -106,7 +106,7 @@ class Fold:
                 self._flags[flag] = value
                 self._flag_changes[flag] = FlagChange(entry.t, changed.by, changed.effective)
                 if flag == PUNCH:
-                    self._switch(Switch(entry.t - (changed.took_ms or 0.0) / 1e3, is_for_some(value), changed.took_ms))
+                    self._switch(Switch(entry.t - (changed.took_ms or 0.0) / 1e3, on_for_some(value), changed.took_ms))
             case events.OutageEnded():
                 self._flag_changes = {key: replace(each, effective=True) for key, each in self._flag_changes.items()}
                 self._view = _next_run(self._view, entry)

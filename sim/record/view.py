@@ -51,7 +51,7 @@ class Switch:
     took_ms: float | None = None
 
 
-def is_for_some(value: Any) -> bool:
+def on_for_some(value: Any) -> bool:
     """True for a flag value, as a scenario writes it, that is on for at least one sandbox."""
     return bool(value) if not isinstance(value, dict) else value.get("rollout") != "0%"
 

@@ -1,1 +1,1 @@
-"""Runs: one from its scenario to its verdict, and many at a time."""
+"""Running scenarios: one from its scenario to its verdict, and many at a time."""

@@ -1,4 +1,4 @@
-"""Many runs for one command: what is read first, what is left out, progress, interrupts, and the one exit code."""
+"""Many runs for one command: reading files, skips, progress, interrupts, and the one exit code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sim.run.pool import Pool
 
 NOT_HELD = frozenset({ExitCode.USAGE, ExitCode.INTERNAL, ExitCode.VIOLATED, ExitCode.INCONCLUSIVE})
-"""Exit codes behind which --fail-fast begins nothing more."""
+"""Exit codes after which --fail-fast starts nothing more."""
 NEVER = frozenset[ExitCode]()
 """With --keep-going."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -38,7 +38,7 @@ Key = TypeVar("Key")
 
 
 def read_all(paths: Sequence[Path], variables: Mapping[str, str] | None = None) -> tuple[list[Scenario], list[str]]:
-    """Every scenario of these files and folders, and every mistake that is in them."""
+    """Every scenario of these files and folders, and every mistake in them."""
     scenarios: list[Scenario] = []
     mistakes: list[str] = []
     for path in discover(paths):
@@ -53,7 +53,7 @@ def read_all(paths: Sequence[Path], variables: Mapping[str, str] | None = None) 
 
 
 def refuse(mistakes: Sequence[str]) -> None:
-    """Raise UserError with each mistake once, where there is one: several files may extend one that is wrong."""
+    """Raise UserError if there are mistakes, each once: several files may extend one that is wrong."""
     if mistakes:
         raise UserError("\n".join(dict.fromkeys(mistakes)))
 
@@ -64,15 +64,15 @@ def nothing_in(paths: Iterable[Path]) -> str:
 
 
 def check_writable(path: Path) -> None:
-    """Before anything runs: it must not end in a file that cannot be written; UserError."""
+    """Before anything runs: UserError if the file cannot be written at the end."""
     if not os.access(path.parent, os.W_OK) or path.is_dir():
-        raise UserError(f"{path}: cannot be written: give a file in a folder that is there and may be written")
+        raise UserError(f"{path}: cannot be written: give a file in an existing folder that you may write to")
 
 
 def rewrite(line: str) -> None:
-    """Show a line on a terminal's standard error in place of the one before; "" removes it. Else do nothing."""
+    """If standard error is a terminal, replace its last line by this one; "" removes it."""
     if sys.stderr.isatty():
-        width = shutil.get_terminal_size().columns - 1  # one that wraps could not be replaced
+        width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be replaced
         click.echo(f"\r\x1b[K{line[:width]}", nl=False, err=True)
 
 
@@ -85,10 +85,10 @@ class InterruptError(KeyboardInterrupt):
 
 
 class Interrupts:
-    """SIGINT, SIGTERM and SIGHUP while this is entered: the first one ends what runs, later ones do not disturb its
+    """SIGINT, SIGTERM and SIGHUP while this is entered: the first one ends the runs, later ones do not disturb
     teardown.
 
-    What was ignored at the start stays so: SIGHUP under nohup, SIGINT in a script's background.
+    A signal that was ignored at the start stays ignored: SIGHUP under nohup, SIGINT in a script's background.
     """
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ class Interrupts:
     def run(self, work: Coroutine[Any, Any, Ended]) -> Ended:
         """Run it in an event loop; a signal cancels it, and InterruptError is raised once it has torn down.
 
-        A signal that comes too late to cancel anything raises too: it ends what would come next.
+        A signal that is too late to cancel anything raises too, so that nothing more starts.
         """
 
         async def main() -> Ended:
@@ -147,7 +147,7 @@ class Interrupts:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One of a batch: `run` gives its exit code; `lacks` says why it cannot be run here, None where it can."""
+    """One of a batch: `run` gives its exit code; `lacks` says why it cannot be run here, None if it can."""
 
     name: str
     run: Callable[[], ExitCode]
@@ -158,8 +158,8 @@ class Item:
 class Batch:
     """Items one after the other, each a run or many of them in a pool.
 
-    `quiet`: standard output is one document, so nothing shows progress; `on_stderr`: it is other data. `strict`: a skip
-    decides over what held. `stops_at`: the exit codes behind which nothing more is begun.
+    `quiet`: standard output is one document, so show no progress; `on_stderr`: standard output is other data. `strict`:
+    a skip outweighs verdicts that held. `stops_at`: the exit codes after which nothing more is started.
     """
 
     quiet: bool = False
@@ -172,9 +172,9 @@ class Batch:
     interrupts: Interrupts = field(default_factory=Interrupts)
 
     def run(self, items: Iterable[Item], pool: contextlib.AbstractContextManager[object] | None = None) -> ExitCode:
-        """Take all of them, in the pool's block where there is one; the worst exit code.
+        """Run all of them, inside the pool's block if there is one; the worst exit code.
 
-        An interrupt ends what runs, in order, and nothing comes after it.
+        An interrupt ends the runs in order, and nothing is started after it.
         """
         running = "snapdrill"
         with self.interrupts:
@@ -209,10 +209,10 @@ class Batch:
         count: int,
         take: Callable[[Key, UnitResult], tuple[ExitCode, str]],
     ) -> bool:
-        """Run units, giving `take` each result as it comes with what its unit was made for; `take` gives the exit code
-        of it and what progress says beside `name` and the number that is done.
+        """Run units, passing each result and the subject of its unit to `take` as it arrives; `take` gives the result's
+        exit code and the note that progress shows beside `name` and the number done.
 
-        False where one of `stops_at` ended it; what runs is then ended.
+        False if one of `stops_at` ended it; runs still going are then ended.
         """
         began, done, stopped = time.monotonic(), 0, False
         with contextlib.closing(_results(pool, units)) as results:
@@ -237,7 +237,7 @@ class Batch:
         click.echo(line, err=self.quiet or self.on_stderr)
 
     def left_out(self) -> dict[str, Any]:
-        """What a JSON document has of skips and of what --fail-fast left; {} where nothing was left out."""
+        """The part of a JSON document about skips and what --fail-fast left out; {} if nothing was left out."""
         found = {"skipped": self.skipped, "not_run": self.not_run}
         return {name: each for name, each in found.items() if each}
 

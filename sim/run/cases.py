@@ -1,4 +1,4 @@
-"""One run as a unit of work: what it needs, how it is made here, and its result."""
+"""One run as a unit of work: its needs, its execution, and its result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ E = TypeVar("E", bound=Event)
 
 
 async def run_unit(unit: Unit, start_node: NodeStarter = execute_node) -> UnitResult:
-    """Run it; whatever goes wrong is in the result. Cancelled, the run is torn down and its folder removed."""
+    """Run it; the result reports any failure. When cancelled, the run is torn down and its folder removed."""
     began = time.monotonic()
     folder = scratch(unit.runs_dir, os.getpid())
     options = RunOptions(
@@ -55,7 +55,7 @@ async def run_unit(unit: Unit, start_node: NodeStarter = execute_node) -> UnitRe
         run = await run_scenario(scenario, options)
     except UserError as error:
         return _failed(unit, began, str(error))
-    except Exception:  # noqa: BLE001 - a defect in one unit is no end of the others
+    except Exception:  # noqa: BLE001 - a defect in one unit must not end the others
         return _failed(unit, began, traceback.format_exc())
     else:
         verdict = run.view.ended.verdict if run.view.ended else None
@@ -66,7 +66,7 @@ async def run_unit(unit: Unit, start_node: NodeStarter = execute_node) -> UnitRe
 
 
 def _failed(unit: Unit, began: float, error: str) -> UnitResult:
-    """Its folder, where one was made, is kept unless nothing is to be."""
+    """Its folder, if one was made, is kept unless `keep` is never."""
     made = [path for path in scratch(unit.runs_dir, os.getpid()).glob("*/*") if path.name != LATEST]
     kept = _settle(made[0], unit, keep=unit.keep != "never") if made else {}
     return UnitResult(unit.name, None, seconds=time.monotonic() - began, error=error, **kept)
@@ -77,7 +77,7 @@ def _is_kept(keep: Keep, verdict: str | None) -> bool:
 
 
 def _settle(run_dir: Path, unit: Unit, *, keep: bool) -> dict[str, Any]:
-    """Move a run that is kept to where runs are, or pack it; what the result says of it."""
+    """Move a kept run to the folder of runs, or pack it; the fields of its result."""
     if not keep:
         return {}
     return {"packed": pack(run_dir)} if unit.packed else {"run_dir": claim(run_dir, unit.runs_dir)}
@@ -105,7 +105,7 @@ def pack(run_dir: Path) -> bytes:
 
 
 def unpack(packed: bytes, runs_dir: Path) -> Path:
-    """Make it a run of `runs_dir`; gives its folder. Raises tarfile.TarError where it would leave that folder."""
+    """Make it a run of `runs_dir`; gives its folder. Raises tarfile.TarError if a path would be outside."""
     runs_dir.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=runs_dir))
     try:
@@ -118,18 +118,18 @@ def unpack(packed: bytes, runs_dir: Path) -> Path:
 
 
 def serve(connection: Connection[UnitResult | None, Unit], nodes: NodeServer) -> int:
-    """Say that it can begin, then run what comes; the exit code."""
+    """Report that it is ready, then run what the pool sends; the exit code."""
     gc.collect()
     gc.freeze()
     try:
         connection.send(None)
-    except BrokenPipeError:  # it was closed before anything was to be done
+    except BrokenPipeError:  # it was closed before any unit was sent
         return 0
     with asyncio.Runner() as runner:
         while True:
             try:
                 unit = connection.recv()
-            except (EOFError, ConnectionResetError):  # the latter where it was closed before our readiness was read
+            except (EOFError, ConnectionResetError):  # the latter if it was closed before our readiness was read
                 return 0
             result = runner.run(_run(unit, connection, nodes.node))
             if result is None:
@@ -140,10 +140,10 @@ def serve(connection: Connection[UnitResult | None, Unit], nodes: NodeServer) ->
 async def _run(
     unit: Unit, connection: Connection[UnitResult | None, Unit], start_node: NodeStarter
 ) -> UnitResult | None:
-    """None where the pool closed the connection, or died: then the run was torn down."""
+    """None if the pool closed the connection or died: then the run was torn down."""
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(run_unit(unit, start_node))
 
-    def cancel_once() -> None:  # nothing is sent meanwhile: what can be read is the end
+    def cancel_once() -> None:  # the pool sends nothing during a run, so readable means closed
         loop.remove_reader(connection.fileno())
         task.cancel()
 
@@ -158,18 +158,18 @@ async def _run(
 
 Keep = Literal["never", "failed", "always"]
 RUN_OVERHEAD = 64 << 20
-"""Bytes of a run beyond its guests and caches: what node, zygote and guests do not share, and the checkers' buffers."""
+"""Bytes of a run beyond its guests and caches: unshared memory of node, zygote and guests, and the rules' buffers."""
 SCRATCH = ".unit-"
 _HUGE = "hugetlb_mib"
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One run to be made. `path` is for messages and is where flag files are looked for; `need` bytes at most.
+    """One run to make. `path` is for messages, and flag files are looked up beside it; it needs `need` bytes at most.
 
-    `keep` says which runs leave their folder in `runs_dir`, never with caches, or `packed` in the result;
-    `time_limit` is in seconds, `cache_dir` takes the place of what the scenario says. Every path must be absolute.
-    `host_needs` is what its host must have beside memory: names with amounts.
+    `keep` says which runs leave their folder (without caches) in `runs_dir`, or `packed` in the result; `time_limit` is
+    in seconds, `cache_dir` replaces the scenario's setting. Every path must be absolute. `host_needs` are the resources
+    besides memory that its host must have: names with amounts.
     """
 
     name: str
@@ -208,11 +208,11 @@ _TRACED = (events.StepStarted, events.PointReached)
 
 @dataclass(frozen=True, slots=True)
 class UnitResult:
-    """How a unit ended. `error` is why there is no verdict; `run_dir` is None where nothing was kept.
+    """How a unit ended. `error` is why there is no verdict; `run_dir` is None if nothing was kept.
 
-    `entries` are those of its ledger that say what was judged, how each pause ended and which faults fired; of a traced
-    run its steps and fault points too. `states` is each sandbox's state at the end, before teardown; `packed` is the
-    kept folder where that was asked for.
+    `entries` are the ledger's entries about judgements, ends of pauses and fired faults; for a traced run also its
+    steps and fault points. `states` is each sandbox's state at the end, before teardown; `packed` is the kept folder if
+    it was to be packed.
     """
 
     name: str
@@ -241,17 +241,17 @@ class UnitResult:
 
     @property
     def violated(self) -> tuple[events.Judged, ...]:
-        """What was violated, expected or not."""
+        """The violated judgements, expected or not."""
         return tuple(each for each in self.judged if each.verdict == Verdict.VIOLATED)
 
     @property
     def cut_off(self) -> events.Judged | None:
-        """The judgement that its time limit ended it; None where every step was taken."""
+        """The judgement that its time limit ended it; None if every step was taken."""
         return next((each for each in self.judged if each.subject == TIME_LIMIT), None)
 
     @property
     def why_broken(self) -> str | None:
-        """The last line of `error`, or that it has no verdict; None where it has one."""
+        """The last line of `error`, or that it has no verdict; None if it has one."""
         if self.error is None and self.verdict is not None:
             return None
         return (self.error or "it ended without a verdict").strip().splitlines()[-1]
@@ -263,7 +263,7 @@ class UnitResult:
 
 
 def first_reason(judged: events.Judged) -> dict[str, Any]:
-    """Its first violation; where it gives none, a reason that says so."""
+    """Its first violation; if it has none, a reason that says so."""
     return judged.violations[0] if judged.violations else {"reason": f"{judged.subject} is {judged.verdict}"}
 
 
@@ -273,7 +273,7 @@ def why(judged: events.Judged) -> str:
 
 
 def memory_need(scenario: Scenario) -> int:
-    """Bytes at most: the guests, what their copies take (twice the dirty memory where nothing is punched), a run's own.
+    """Bytes at most: the guests, their copies (twice the dirty memory if nothing is punched), and the run's processes.
 
     The node's budget caps guests and copies. A `hot` guest writes all of its memory once.
     """
@@ -285,12 +285,12 @@ def memory_need(scenario: Scenario) -> int:
         dirty = int(each.memory * share)
         copies += min(PUNCHED_PEAK, dirty) if punched else 2 * dirty
     guests = sum(each.memory for each in sandboxes)
-    largest = max(each.memory for each in sandboxes)  # a checker fills one snapshot at a time
+    largest = max(each.memory for each in sandboxes)  # a rule reads one snapshot at a time
     return min(scenario.node.memory, guests + copies) + largest + RUN_OVERHEAD
 
 
 def host_needs(scenario: Scenario) -> tuple[tuple[str, int], ...]:
-    """What its host must have beside memory: what it requires, huge pages in MiB, a system call filter, a key."""
+    """What its host must have besides memory: its requirements, huge pages in MiB, a system call filter, a key."""
     huge = sum(each.memory for each in scenario.sandboxes() if each.page_size == HUGE_PAGE)
     needs = dict.fromkeys(map(str, scenario.requires), 1)
     if huge:
@@ -303,28 +303,28 @@ def host_needs(scenario: Scenario) -> tuple[tuple[str, int], ...]:
 
 
 def _always_punches(scenario: Scenario) -> bool:
-    """True where no sandbox can be without punching, whatever the steps do."""
+    """True if every sandbox always has punching on, whatever the steps do."""
     written = [scenario.flag_values.get(PUNCH)]
     written += [step.values[PUNCH] for step in scenario.steps if step.kind == "flag" and PUNCH in step.values]
     return scenario.flag_source == "inline" and all(value is True for value in written)
 
 
 def scratch(runs_dir: Path, worker_pid: int) -> Path:
-    """Where a worker makes its runs; one that is kept is moved out of it when it is over."""
+    """The folder in which a worker makes its runs; a kept run is moved out when it is over."""
     return runs_dir / f"{SCRATCH}{worker_pid}"
 
 
 def remove_leftovers(folder: Path) -> None:
-    """What runs in a dead worker's folder have left: processes, caches, cgroups, and the folder itself.
+    """End and remove what the runs of a dead worker have left: processes, caches, cgroups, and the folder itself.
 
-    Where something of a run remains its folder does too: `snapdrill clean` finds it by that.
+    If something of a run remains, so does its folder, for `snapdrill clean` to find it.
     """
-    for record in list(folder.glob(f"*/*/{RUN_FILE}")):
+    for file in list(folder.glob(f"*/*/{RUN_FILE}")):
         try:
-            if not (told := read_record(record.parent)).ended:
-                end_leftovers(told, record.parent)
+            if not (record := read_record(file.parent)).ended:
+                end_leftovers(record, file.parent)
         except (UserError, EngineError):
             continue
-        shutil.rmtree(record.parent, ignore_errors=True)
+        shutil.rmtree(file.parent, ignore_errors=True)
     if not any(folder.glob(f"*/*/{RUN_FILE}")):
         shutil.rmtree(folder, ignore_errors=True)

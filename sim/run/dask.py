@@ -1,4 +1,4 @@
-"""The same on other hosts."""
+"""A pool on other hosts: units as tasks of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -24,33 +24,35 @@ from sim.run.dask_worker import MEMORY, VERSION, Order, end_units, load_distribu
 
 _CONNECT = 10.0  # seconds for the scheduler to answer, and for a first worker to be there
 _ADDRESS = re.compile(r"([a-z]+://)?[^/\s]+:[0-9]{1,5}")
-_LOOK = 1.0  # seconds between looks at which workers there are
+_LOOK = 1.0  # seconds between two queries of the workers
 _GRACE = 10.0  # seconds for which a unit waits once the last worker that could run it is gone
 Workers = Mapping[str, Mapping[str, Any]]
 
 
 def needs_of(unit: Unit) -> dict[str, float]:
-    """What its task takes of a worker's resources while it runs."""
+    """The resources of a worker that its task takes while it runs."""
     amounts = {name: float(amount) for name, amount in unit.host_needs}
     return {MEMORY: float(-(-unit.need >> 20)), VERSION: 1.0, **amounts}
 
 
 def unmet(needs: Mapping[str, float], workers: Workers) -> str | None:
-    """Why no worker can ever run a unit with these needs; None where one can."""
+    """Why no worker can ever run a unit with these needs; None if one can."""
     offers = [each["resources"] for each in workers.values()]
     if not offers:
         return "the cluster has no worker; start one with snapdrill worker"
     lacking = [{name: amount for name, amount in needs.items() if offer.get(name, 0) < amount} for offer in offers]
     if not all(lacking):
         return None
-    told = ", ".join(name if amount == 1 else f"{name} {amount:.0f}" for name, amount in min(lacking, key=len).items())
-    return f"no worker of the cluster has what it needs: {told}"
+    missing = ", ".join(
+        name if amount == 1 else f"{name} {amount:.0f}" for name, amount in min(lacking, key=len).items()
+    )
+    return f"no worker of the cluster offers what it needs: {missing}"
 
 
 class DaskPool:
     """Tasks of the cluster at `address`; for `local` one of this process, with `jobs` units at a time.
 
-    What runs when the block is left is ended on its worker before the exit returns.
+    Tasks that still run when the block ends are ended on their workers before the exit returns.
     """
 
     def __init__(self, address: str, jobs: int, memory_budget: int) -> None:
@@ -87,12 +89,12 @@ class DaskPool:
             self._cluster.close()
 
     def lacks(self, scenario: Scenario) -> str | None:
-        """Why no worker can run it; None where one can."""
+        """Why no worker can run it; None if one can."""
         return unmet(needs_of(Unit.of("", scenario, Path())), self._workers())
 
     def run(self, units: Iterable[Unit]) -> Iterator[UnitResult]:
-        """Results as they come. A unit whose needs no worker meets is reported, not waited for; one whose worker was
-        lost is run by another. To stop early close the iterator: what runs is ended. UserError where the scheduler is
+        """Results as they arrive. A unit whose needs no worker meets is reported, not waited for; one whose worker was
+        lost is run by another. To stop early close the iterator: that ends running tasks. UserError if the scheduler is
         gone.
         """
         coming = iter(units)
@@ -113,7 +115,7 @@ class DaskPool:
     def _submit(
         self, coming: Iterator[Unit], running: dict[Future[Any], Unit], ended: SimpleQueue[Future[Any]]
     ) -> Iterator[UnitResult]:
-        """As many as the workers have threads, and one for each to go on with; gives what none of them can run."""
+        """Submit one task per thread, and one more per worker to go on with; gives units that no worker can run."""
         while len(running) < self._room() and (unit := next(coming, None)) is not None:
             if why := unmet(needs_of(unit), self._workers()):
                 yield UnitResult(unit.name, None, error=why)
@@ -129,7 +131,7 @@ class DaskPool:
         return max(1, sum(int(each["nthreads"]) + 1 for each in self._workers().values()))
 
     def _workers(self) -> Workers:
-        """Those that there are, asked for at most once a `_LOOK`."""
+        """The present workers, queried at most once per `_LOOK`."""
         seen, workers = self._seen
         if time.monotonic() - seen >= _LOOK:
             try:
@@ -140,9 +142,9 @@ class DaskPool:
         return workers
 
     def _given_up(self, running: dict[Future[Any], Unit]) -> Iterator[UnitResult]:
-        """What has waited in vain for a worker like the one that is gone."""
+        """The results of units that waited `_GRACE` for a worker and found none that can run them."""
         now, workers = time.monotonic(), self._workers()
-        why = {future: told for future, unit in running.items() if (told := unmet(needs_of(unit), workers))}
+        why = {future: reason for future, unit in running.items() if (reason := unmet(needs_of(unit), workers))}
         self._lacking = {future: self._lacking.get(future, now) for future in why}
         for future in [each for each, since in self._lacking.items() if now - since >= _GRACE]:
             self._end([future])
@@ -153,7 +155,7 @@ class DaskPool:
             raise UserError(f"--cluster {self._address}: the scheduler is gone, and {unit.name} with it")
         try:
             result: UnitResult = future.result(timeout=_CONNECT)
-        except Exception as error:  # noqa: BLE001 - its workers died again and again, or do not know what it is
+        except Exception as error:  # noqa: BLE001 - its workers died repeatedly, or cannot load it
             return UnitResult(unit.name, None, error=f"{type(error).__name__}: {error}")
         finally:
             future.release()  # type: ignore[no-untyped-call]
@@ -174,7 +176,7 @@ def _order(unit: Unit) -> Order:
 
 
 def _local_cluster(jobs: int, memory: int) -> Any:
-    """Its scheduler and its one worker are threads of this process; units have processes of their own anyway."""
+    """Its scheduler and its one worker are threads of this process; each unit runs in a separate process anyway."""
     from distributed import LocalCluster
 
     return LocalCluster(  # type: ignore[no-untyped-call]
@@ -189,18 +191,19 @@ def _local_cluster(jobs: int, memory: int) -> Any:
 
 
 LOCAL = "local"
-"""In the place of a cluster's address: one that is started for the purpose."""
+"""Instead of a cluster's address: a cluster that is started for this batch."""
 
 
 def is_elsewhere(cluster: str | None) -> bool:
-    """True where the workers are others', who say themselves what they have."""
+    """True if the workers were started elsewhere, with their own options."""
     return cluster not in {None, LOCAL}
 
 
 def open_pool(cluster: str | None, jobs: int, memory_budget: int) -> Pool:
-    """This machine's processes for None; else the Dask cluster at an address, or for `local` one that is started here.
+    """Without `cluster` this machine's processes; else the Dask cluster at the address, or for `local` one started
+    here.
 
-    `jobs` and `memory_budget` (bytes) are of this machine. Raises UserError where Dask is not installed.
+    `jobs` and `memory_budget` (bytes) are for this machine. Raises UserError if Dask is not installed.
     """
     if cluster is None:
         return LocalPool(jobs, memory_budget)

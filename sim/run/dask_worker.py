@@ -1,4 +1,4 @@
-"""A worker of a Dask cluster: what it offers of its host, and how it runs the units that come to it."""
+"""A worker of a Dask cluster: the resources it offers, and how it runs the units it receives."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 PLUGIN = "snapdrill"
 MEMORY, HUGE = "memory_mib", "hugetlb_mib"
 VERSION = f"snapdrill {version('snapdrill')}"
-"""A resource: only workers of one version come to the same digests."""
+"""A resource: only workers of the same version give the same digests."""
 _NO_BUDGET = 1 << 62  # the scheduler admits
-_SETTINGS = {  # nothing on stderr, and no profiler, whose samples take more of a core than the units' traffic
+_SETTINGS = {  # nothing on stderr, and no profiler: its samples cost more CPU than the units' traffic
     "logging": {"distributed": "critical", "distributed.client": "critical"},
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
@@ -41,20 +41,20 @@ _SCHEDULER_SECONDS = 10.0  # seconds for the scheduler to answer
 
 
 def load_distributed() -> None:
-    """Import it with our settings: it sets up its logging while it is imported. UserError where it is not there."""
+    """Import it with our settings: it sets up its logging during import. UserError if it is not installed."""
     try:
         import dask
 
         dask.config.set(_SETTINGS)
-        import distributed  # noqa: F401 - loaded for those who import from it
+        import distributed  # noqa: F401 - loaded for modules that import from it
     except ImportError:
         raise UserError("this needs Dask: pip install 'snapdrill[cluster]'") from None
 
 
 def resources(jobs: int, memory: int) -> dict[str, float]:
-    """What this host offers to `jobs` units at a time, under `memory` bytes, by trying it as `doctor` does.
+    """The resources of this host for `jobs` units at a time, under `memory` bytes, tried as `doctor` does.
 
-    Of what is there or is not, each of the `jobs` may have one.
+    A resource that is only present or absent is offered once for each of the `jobs`.
     """
     offered = host.host()
     there = [name for name, value in offered.items() if value is True]
@@ -65,7 +65,7 @@ def resources(jobs: int, memory: int) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A unit as it travels, with the flag file that it reads."""
+    """A unit as it is sent, with the flag file that it reads."""
 
     unit: Unit
     flags: bytes | None
@@ -80,8 +80,8 @@ def run_here(order: Order) -> UnitResult:
 
 
 class UnitRunner:
-    """The processes of one worker, one a thread. They make their runs in `runs_dir`, where none remains; where that is
-    None, in the unit's own: its client is on this host.
+    """The processes of one worker, one per thread. They make their runs in `runs_dir` and leave none there; if that is
+    None, in the unit's own folder, because its client is on this host.
     """
 
     name = PLUGIN
@@ -102,7 +102,7 @@ class UnitRunner:
             self._free.append((LocalPool(1, _NO_BUDGET, stop=stop).__enter__(), stop))
 
     async def teardown(self, worker: Worker) -> None:
-        """End what runs, which others will be given, and the processes."""
+        """End the running units, which other workers then get, and the processes."""
         self._closing = True
         await self.end(list(self._running))
         await asyncio.gather(*(asyncio.to_thread(pool.__exit__, None, None, None) for pool, _ in self._free))
@@ -111,7 +111,7 @@ class UnitRunner:
         self._free.clear()
 
     def transition(self, key: object, start: str, finish: str, **_more: Any) -> None:
-        """Nobody waits for a task any more that is released while it runs: its client cancelled it, or died."""
+        """A task released while it runs was cancelled by its client, or its client died: end it."""
         if (start, finish) == ("executing", "released"):
             self._stop([str(key)])
 
@@ -123,7 +123,7 @@ class UnitRunner:
             await asyncio.sleep(0.01)
 
     def run(self, key: str, order: Order) -> UnitResult:
-        """In a thread; raises Dask's Reschedule for what was ended."""
+        """In a thread; raises Dask's Reschedule for a unit that was ended."""
         from distributed import Reschedule
 
         with self._lock:
@@ -153,7 +153,7 @@ class UnitRunner:
 
 
 async def end_units(keys: list[str], dask_worker: Worker) -> None:
-    """What a client has every worker do (Client.run)."""
+    """Run on every worker by a client (Client.run)."""
     if PLUGIN in dask_worker.plugins:
         await cast("UnitRunner", dask_worker.plugins[PLUGIN]).end(keys)
 
@@ -166,7 +166,7 @@ def _drain(stop: int) -> None:
 
 @contextlib.contextmanager
 def _at_home(order: Order, runs_dir: Path | None) -> Iterator[Unit]:
-    """The unit as it runs on this host: where its flag file is not there, or is another, it reads a copy."""
+    """The unit as it runs on this host: if its flag file is missing or different here, it reads a copy."""
     unit = order.unit
     if runs_dir is not None:
         unit = replace(unit, runs_dir=runs_dir.absolute(), packed=True)
@@ -199,11 +199,12 @@ def plugin(runs_dir: Path | None, jobs: int) -> WorkerPlugin:
 
 
 async def serve(
-    address: str, runs_dir: Path, jobs: int, memory: int, *, scheduler: bool, told: Callable[[str], None]
+    address: str, runs_dir: Path, jobs: int, memory: int, *, scheduler: bool, echo: Callable[[str], None]
 ) -> ExitCode:
-    """Work until a signal comes or the scheduler ends. With `scheduler` there is one at this address, in this process.
+    """Work until a signal arrives or the scheduler ends. With `scheduler` this process is the scheduler at the address
+    too.
 
-    UserError where no scheduler answers, or none can listen there.
+    UserError if no scheduler answers, or none can listen there.
     """
     import distributed
 
@@ -226,7 +227,7 @@ async def serve(
             await stack.enter_async_context(worker)
         except (OSError, ValueError, TimeoutError, RuntimeError) as error:
             raise UserError(f"{address}: {_cause(error)}") from None
-        told(f"{worker.address} works for {address}: {_offer(offered, jobs)}")
+        echo(f"{worker.address} works for {address}: {_offer(offered, jobs)}")
         closed = asyncio.ensure_future(worker.finished())
         await asyncio.wait([closed, ended], return_when=asyncio.FIRST_COMPLETED)
         closed.cancel()
@@ -254,7 +255,7 @@ def _on_signals(ended: asyncio.Future[ExitCode]) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """Its first line; a connection that was tried until its time was over says nothing."""
+    """Its first line; a connection attempt that timed out has no text."""
     return str(error.__cause__ or error).partition("\n")[0] or "no scheduler answers there"
 
 

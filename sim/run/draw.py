@@ -1,7 +1,7 @@
-"""What one seed draws within a scenario's `swarm:` bounds: an ordinary scenario document that anybody can run.
+"""What one seed draws within a scenario's `swarm:` bounds: an ordinary scenario document that runs on its own.
 
-Swarm testing (Groce et al., ISSTA 2012): a seed also draws which features it has at all, so that what one feature would
-hide another seed shows.
+Swarm testing (Groce et al., ISSTA 2012): a seed also draws which features it has at all, so that a defect which one
+feature hides shows with another seed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sim.files.units import HUGE_PAGE, format_size
 from sim.files.yaml import parse, scenario_text
 
 SETTLED = ["running", "discarded", "killed"]
-"""What every sandbox comes to once nothing fails any more."""
+"""The states that a sandbox may end in once nothing fails any more."""
 
 _KEPT = ("version", "name", "node", "engine", "requires")
 _ERRNOS = ("EIO", "ENOSPC", "EPERM", "ENOMEM", "EINTR")
@@ -39,19 +39,19 @@ Step = dict[str, Any]
 
 
 def stream(seed: int, purpose: str) -> Draw:
-    """The random stream of this seed for one purpose; no purpose disturbs another's."""
+    """The random stream of this seed for one purpose; the streams of different purposes are independent."""
     return random.Random(hashlib.blake2b(f"swarm:{seed}:{purpose}".encode(), digest_size=16).digest())
 
 
 def seed_runs(scenario: Scenario, seeds: Sequence[int], jobs: int) -> Iterator[tuple[int, Scenario]]:
-    """Each seed with the scenario that it means: the drawn one where there is `swarm`, else the same one."""
+    """Each seed with its scenario: the drawn one if there is `swarm`, else the same one for all."""
     huge_pages = _huge_pages(scenario, jobs) if scenario.swarm is not None else False
     for seed in seeds:
         yield seed, scenario if scenario.swarm is None else draw(scenario, seed, huge_pages=huge_pages)
 
 
 def as_run(scenario: Scenario, seed: int | None) -> Scenario:
-    """What a single run of it runs: with `swarm`, what its seed (the file's unless given) draws."""
+    """The scenario of a single run: with `swarm`, the one that its seed (the file's unless given) draws."""
     if scenario.swarm is None:
         return scenario
     ((_, run),) = seed_runs(scenario, [scenario.seed if seed is None else seed], 1)
@@ -61,8 +61,8 @@ def as_run(scenario: Scenario, seed: int | None) -> Scenario:
 def draw(scenario: Scenario, seed: int, *, huge_pages: bool) -> Scenario:
     """The scenario of this seed, without `swarm`; the same for the same seed and host.
 
-    With `huge_pages` False, 2 MiB pages are drawn as 4 KiB ones. Raises DocumentError where bounds and scenario do
-    not go together, such as a fleet that the node has no memory for.
+    With `huge_pages` False, 2 MiB pages are drawn as 4 KiB ones. Raises DocumentError if bounds and scenario do not
+    fit, such as a fleet that the node has no memory for.
     """
     swarm = scenario.swarm or Swarm()
     written: dict[str, Any] = dict(parse(scenario.source_text).data)
@@ -126,7 +126,7 @@ def _group(
 
 
 def _memory(rng: Draw, span: DrawRange, unit: int) -> str:
-    """Mostly whole chunks, sometimes what leaves an odd last one."""
+    """Mostly whole chunks, sometimes a size that leaves an odd last one."""
     step = HUGE_PAGE if rng.random() < 0.7 else unit
     step = step if span.low <= span.high // step * step and step % unit == 0 else unit
     low, high = -(-span.low // step), span.high // step
@@ -137,7 +137,7 @@ def _memory(rng: Draw, span: DrawRange, unit: int) -> str:
 
 
 def _flags(swarm: Swarm, rng: Draw) -> Step:
-    """Of the flags that may be set about half, the punch flag nearly always: it is what is rehearsed."""
+    """About half of the flags that may be set, and nearly always the punch flag, which is rehearsed."""
     chosen = [key for key in swarm.flags.keys if rng.random() < (0.9 if key == PUNCH else 0.5)]
     return {key: _value(rng, key) for key in chosen}
 
@@ -219,7 +219,7 @@ class _Program:
         return steps
 
     def _with_fault(self, steps: list[Step], rng: Draw, point: FaultPoint, kind: Kind) -> list[Step]:
-        """Before an act that passes the point; where there is none, with a pause (and a resume) of its own."""
+        """Before an act that passes the point; if there is none, with an added pause (and resume)."""
         of_resume = CATALOGUE[point].of_resume
         meeting = {"resume"} if of_resume else {"pause", "checkpoint"}
         places = [at for at, step in enumerate(steps) if meeting & step.keys() and _has_effect(steps, at)]
@@ -237,13 +237,13 @@ class _Program:
 
 
 def _has_effect(steps: Sequence[Step], at: int) -> bool:
-    """False where all was paused before a pause, or nothing before a resume; and where a restart follows already."""
+    """False for a pause if all is paused already, a resume if nothing is, and if a restart follows already."""
     if at + 1 < len(steps) and "restart" in steps[at + 1]:
         return False
     before: Step = next((each for each in reversed(steps[:at]) if each.keys() & {"pause", "resume"}), {"resume": {}})
     if "resume" in steps[at]:
         return "pause" in before
-    return "sandboxes" in before.get("pause", {"sandboxes": "nobody"})
+    return "sandboxes" in before.get("pause", {"sandboxes": "none"})
 
 
 def _inserted(steps: Sequence[Step], at: int, step: Step) -> list[Step]:
@@ -277,7 +277,7 @@ def _fault(rng: Draw, point: FaultPoint, kind: Kind, sandboxes: str) -> Step:
 
 
 def _liveness(steps: Sequence[Step]) -> list[Step]:
-    """Nothing fails any more: whatever is left works again, and is whole. A corrupt snapshot is never resumed."""
+    """Nothing fails any more: every remaining sandbox works again, intact. A corrupt snapshot is never resumed."""
     corrupt = any(each.get("inject", {}).get("how") == "corrupt" for each in steps)
     return [
         {"clear": {}},
@@ -294,7 +294,7 @@ def _liveness(steps: Sequence[Step]) -> list[Step]:
 
 
 def _own_steps(scenario: Scenario, written: Step, names: Sequence[str]) -> list[Step]:
-    """But for those that mean no sandbox of this seed, and judgements of states that it need not have."""
+    """Except those that match no sandbox of this seed, and judgements of states that it need not have."""
     from fnmatch import filter as matching
 
     found = []
@@ -307,7 +307,7 @@ def _own_steps(scenario: Scenario, written: Step, names: Sequence[str]) -> list[
 
 
 def _expected(scenario: Scenario, written: Step) -> list[Step]:
-    """Bounds on metrics, which hold for whatever this seed has of them; invariants are judged over all seeds."""
+    """Bounds on metrics, which apply to the pauses that this seed has; invariants are judged over all seeds."""
     found = []
     for each, text in zip(scenario.expect, written.get("expect", []), strict=True):
         if isinstance(each, MetricExpectation) and each.metric != "pauses":
@@ -322,7 +322,7 @@ def _within(rng: Draw, span: DrawRange) -> int:
 
 
 def _huge_pages(scenario: Scenario, jobs: int) -> bool:
-    """Whether the pool of huge pages has room for the largest fleets that may be drawn, `jobs` at a time."""
+    """Whether the pool of huge pages has room for `jobs` of the largest fleets that may be drawn."""
     from sim.run.host import host
 
     if scenario.swarm is None or HUGE_PAGE not in (scenario.swarm.fleet.page_sizes or ()):

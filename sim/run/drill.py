@@ -21,7 +21,7 @@ from engine.events import Event
 from engine.incarnation import start_time_of
 from flags.inline import InlineValue, as_written
 from sim import rules
-from sim.files.faults import CRASH, FaultPoint, Place, in_words_of_place, to_json
+from sim.files.faults import CRASH, FaultPoint, Place, describe_place, to_json
 from sim.files.flag_values import ServedFlags
 from sim.files.scenario import Scenario
 from sim.files.steps import Outage
@@ -52,7 +52,7 @@ from sim.run.node_link import (
     outlived,
     raise_failures,
     retire_ended,
-    to_its_end,
+    shielded,
 )
 from sim.run.restart import known
 
@@ -63,7 +63,7 @@ GRACE = 30.0
 class Drill:
     """One run of a scenario's fleet, from start to teardown; teardown always runs, last made first ended.
 
-    Facts come from the ledger alone: a request's outcome is in the view, never in what a method returns.
+    Facts are in the ledger alone: a request's outcome is in the view, never in a method's return value.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Drill:
         self._node_expected = False
         self.entries: list[Entry] = []
         self.findings = {name: Finding() for name in rules.RULES}
-        """What the rules said at the last barrier."""
+        """The rules' findings at the last barrier."""
         self.run_dir = Path()
         self._cgroup_base: int | None = None
         self._ledger: Ledger | None = None
@@ -135,7 +135,7 @@ class Drill:
         point_latest_at(self.run_dir)
         self._fleet.callback(self._write_last_record)
         self._fleet.callback(self._remove_cache)
-        self._write_record(ended=False)  # by which `clean` finds it, whenever this process is killed
+        self._write_record(ended=False)  # so that `clean` finds it if this process is killed
         self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
         self._fleet.callback(shutil.rmtree, self.socket_dir, ignore_errors=True)
         self.reality = Reality(self.run, self.seed, self.run_dir, self.cache_dir, self.socket_dir)
@@ -240,7 +240,7 @@ class Drill:
         write_record(self.run_dir, record)
 
     def _write_last_record(self) -> None:
-        """Where a process is left the run has not ended: `snapdrill clean` may end it once this one is gone."""
+        """If a process is left the run has not ended: `snapdrill clean` may end it once this process is gone."""
         self._write_record(ended=not outlived(self.run))
 
     async def _end_node(self) -> None:
@@ -253,11 +253,11 @@ class Drill:
             retire_ended(self.reality.condemned)
 
     async def tear_down(self) -> None:
-        """End every process and remove what was made; harmless when done already.
+        """End every process and remove everything that was made; harmless when done already.
 
-        A cancellation meanwhile takes effect when it is done.
+        A cancellation takes effect after it is done.
         """
-        await to_its_end(self._fleet.aclose())
+        await shielded(self._fleet.aclose())
         if self._ledger is not None:
             self._ledger.close()
 
@@ -274,7 +274,7 @@ class Drill:
         )
         self.reality.cache_kept = self._kept = self._keep_cache(so_far)
         cgroup_peak = self.cgroup.peak() if self.cgroup else None
-        await to_its_end(self._fleet.aclose())
+        await shielded(self._fleet.aclose())
         self.reality.torn_down = True
         await self.observe()
         raise_failures(self.entries)
@@ -308,14 +308,14 @@ class Drill:
     # -- what is known
 
     def view(self) -> View:
-        """Everything the ledger says up to now, folded."""
+        """The ledger up to now, folded."""
         new = list(self._follower.new_entries())
         self.entries += new
         self._fold.apply(new)
         return self._fold.view()
 
     def evidence(self) -> Evidence:
-        """What the rules judge: the ledger up to now, and this fleet."""
+        """The evidence for the rules: the ledger up to now, and this fleet."""
         view = self.view()
         return Evidence(list(self.entries), view, self.reality)
 
@@ -324,10 +324,10 @@ class Drill:
         self.findings = await asyncio.to_thread(rules.judge, self.evidence())
 
     def violations(self) -> list[dict[str, Any]]:
-        """What did not hold, as far as the rules have seen."""
+        """The violations that the rules have found so far."""
         return [each for finding in self.findings.values() for each in finding.violations]
 
-    # -- what may be asked
+    # -- requests
 
     async def _ask(self, op: str, *, within: float | None = None, **args: Any) -> None:
         if self._node is None:
@@ -336,7 +336,7 @@ class Drill:
             async with asyncio.timeout(within):
                 await self._node.ask(op, **args)
         except NodeDiedError:
-            self._tell_of_crash()
+            self._record_crash()
             raise
         finally:
             self.view()
@@ -348,7 +348,7 @@ class Drill:
     async def pause(
         self, names: Sequence[str], *, concurrency: int = 4, until: str = "settled", deadline: float = 60.0
     ) -> None:
-        """Pause; raises TimeoutError after `deadline` seconds, NodeDiedError where an armed crash fired."""
+        """Pause; raises TimeoutError after `deadline` seconds, NodeDiedError if an armed crash fired."""
         how = {"concurrency": concurrency, "settled": until == "settled"}
         await self._observed(self._ask("pause", within=deadline, names=list(names), **how))
 
@@ -369,7 +369,7 @@ class Drill:
         await self.observe()
 
     async def set_flag(self, key: str, value: InlineValue, *, by: str = "scenario") -> None:
-        """Returns when the change is effective, or at once in an outage; raises TimeoutError where it never is."""
+        """Returns when the change is effective, or at once in an outage; raises TimeoutError if it never is."""
         began = time.monotonic()
         try:
             effective = await self._flags.set(key, value, self._ask)
@@ -380,7 +380,7 @@ class Drill:
         self.note(events.FlagSet(key, as_written(value), effective, took_ms, by))
 
     async def outage(self, outage: Outage) -> None:
-        """Break the flag source, or end what breaks it; raises TimeoutError where the node does not recover."""
+        """Break the flag source, or repair it; raises TimeoutError if the node does not recover."""
         if outage.fault == "recover":
             await self._flags.recover(self._ask)
             self.note(events.OutageEnded())
@@ -402,7 +402,7 @@ class Drill:
         """Arm a fault, `error` as `Fault.error`, or None for SIGKILL of the node. Gives its id."""
         self._fault_ids += 1
         number, error = self._fault_ids, error or CRASH
-        self.note(events.FaultArmed(number, fault, error, in_words_of_place(fault, at, nth), sandboxes, by_kernel))
+        self.note(events.FaultArmed(number, fault, error, describe_place(fault, at, nth), sandboxes, by_kernel))
         what = {"fault_id": number, "point": fault, "error": error, "at": to_json(at), "sandboxes": sandboxes}
         await self._ask("arm", **what, count=count, nth=nth, by_kernel=by_kernel)
         return number
@@ -420,9 +420,9 @@ class Drill:
         """SIGKILL the node now."""
         if self._node is not None:
             await self._node.kill()
-            self._tell_of_crash()
+            self._record_crash()
 
-    def _tell_of_crash(self) -> None:
+    def _record_crash(self) -> None:
         if self._node_expected and self._node is not None:
             self._node_expected = False
             drop_torn_line(self.run_dir / EVENTS_FILE)
@@ -433,7 +433,7 @@ class Drill:
         """Start the node again; it recovers what the crash left."""
         if self._node is not None:
             await self._node.kill()
-            self._tell_of_crash()
+            self._record_crash()
         if self.view().faults:
             self.note(events.FaultsCleared())
         await self._start_node({name: known(each, self.entries) for name, each in self.view().sandboxes.items()})
@@ -442,6 +442,6 @@ class Drill:
         await self.observe()
 
     def note(self, event: Event) -> None:
-        """Append a fact of the runner's own."""
+        """Append an event of the runner itself."""
         if self._ledger is not None:
             self._ledger.append(event)

@@ -1,4 +1,4 @@
-"""The runner's side of a run's flags: it holds what the node's client is fed from, changes it, and makes it fail."""
+"""The runner's side of a run's flags: it holds the source that the node's client reads, changes it, and breaks it."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ if TYPE_CHECKING:  # it imports the LaunchDarkly SDK, which takes a while
 
 FLAG_FILE = "flags.json"
 EFFECTIVE_SECONDS = 35.0
-"""How long a change may take to reach the node: after an outage of a minute the SDK waits up to 30 s to reconnect."""
+"""Seconds for a change to reach the node: after a minute's outage the SDK waits up to 30 s to reconnect."""
 _BEATS_PER_LEASE = 8
 _LASTING = frozenset({"down", "freeze", "refuse", "flap"})
 """Outages in which a change cannot be waited for."""
 
 
 class Ask(Protocol):
-    """Has the node do something, and returns when it is done."""
+    """Sends the node a request, and returns when it is done."""
 
     def __call__(self, op: str, **args: Any) -> Awaitable[None]: ...
 
 
 class FlagService(Protocol):
-    """What serves the flags of one run."""
+    """The source of one run's flags."""
 
     def node_settings(self) -> dict[str, Any]:
-        """Where a node that starts now has its flags from: fields of a NodeConfig."""
+        """Where a node that starts now gets its flags: fields of a NodeConfig."""
 
     async def set(self, key: str, value: InlineValue, ask: Ask) -> bool:
-        """Change a flag; False where the change is kept from the node. TimeoutError where it does not come."""
+        """Change a flag; False if an outage keeps the change from the node. TimeoutError if it does not arrive."""
 
     async def fail(self, outage: Outage, ask: Ask) -> None: ...
     async def recover(self, ask: Ask) -> None:
@@ -49,7 +49,7 @@ class FlagService(Protocol):
 
 
 def check_source(scenario: Scenario) -> None:
-    """UserError where the scenario's flags cannot be had at all: nothing needs to be started to know."""
+    """UserError if the scenario's flags cannot be served at all; checked before anything starts."""
     if scenario.flag_source == "launchdarkly":
         from flags.streaming import SDK_KEY
 
@@ -69,7 +69,7 @@ def open_service(scenario: Scenario, run_dir: Path) -> FlagService:
 
 
 class _NodeService:
-    """Inline values, which the node itself holds, or LaunchDarkly's own flags, which are not ours to break."""
+    """Inline values, which the node itself holds, or LaunchDarkly's own flags, which a scenario cannot break."""
 
     def __init__(self, scenario: Scenario, lease: float | None) -> None:
         self._launchdarkly = scenario.flag_source == "launchdarkly"
@@ -94,11 +94,11 @@ class _NodeService:
         raise UserError("inline flags have no outage; use source: relay")
 
     def close(self) -> None:
-        """There is nothing here to end."""
+        """Nothing to end."""
 
 
 class _FileService:
-    """A copy of the flag file, in the run folder; a torn one is what a write in place leaves when it is cut off."""
+    """A copy of the flag file, in the run folder; a torn one is like a write in place that was cut off."""
 
     def __init__(self, given: Path, copy: Path) -> None:
         self._copy = copy
@@ -127,7 +127,7 @@ class _FileService:
         await ask("refresh_flags")
 
     def close(self) -> None:
-        """It stays in the run folder."""
+        """The copy stays in the run folder."""
 
 
 class _RelayService:

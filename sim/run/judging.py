@@ -1,4 +1,4 @@
-"""What a scenario expects, judged on the folded view; and the verdict that follows from everything judged."""
+"""A scenario's expectations judged on the folded view, and the verdict from all judgements."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def judged(subject: str, verdict: str, checked: int, place: Place, reasons: Iter
 
 
 def judge_state(expected: StateExpectation, view: View, place: Place, *, whole_fleet: bool) -> events.Judged:
-    """Every match in one of the states, and as many in each as `counts` says (where the whole fleet was run)."""
+    """Every match is in one of the states, and as many in each as `counts` says (if the whole fleet was run)."""
     matching = [s for s in view.sandboxes.values() if _matches(s, expected.sandboxes, expected.where)]
     subject = f"state:{expected.sandboxes}{_filter(expected.where)}"
     if not matching:
@@ -85,7 +85,7 @@ def judge_metric(expected: MetricExpectation, view: View, place: Place, *, whole
 def judge_kill_switch(
     expected: MetricExpectation, pauses: Sequence[PauseView], view: View, place: Place, *, whole_fleet: bool
 ) -> events.Judged:
-    """How many of these pauses punched although they were decided after the kill switch had had its time."""
+    """How many of these pauses punched although they were decided more than `within` after the kill switch."""
     late = [(each, age) for each in pauses if (age := view.after_kill(each)) is not None and age > expected.within]
     subject = f"metric:{expected.metric}"
     if not late:
@@ -137,7 +137,7 @@ def _words(expected: MetricExpectation, value: float) -> str:
 def judge_expectations(
     scenario: Scenario, view: View, *, whole_fleet: bool, settled: Mapping[int, events.Judged] | None = None
 ) -> list[events.Judged]:
-    """The scenario's `expect` list but for invariants and canaries; `settled` has what is judged already, by index."""
+    """The scenario's `expect` list without invariants and canaries; `settled` has earlier judgements, by index."""
     found = []
     for index, expected in enumerate(scenario.expect):
         place = scenario.origin(("expect", index))
@@ -153,7 +153,7 @@ def judge_expectations(
 
 
 def cut_short(found: events.Judged) -> events.Judged:
-    """What a run that was cut off did not come to is no violation; a bound that one pause has broken is."""
+    """A run that was cut off violates no expectation that it did not reach, but a bound that one pause broke."""
     if found.verdict != VIOLATED or any("pause" in each for each in found.violations):
         return found
     reasons = [{**each, "reason": f"{each['reason']}; the run was cut off before its end"} for each in found.violations]
@@ -163,7 +163,7 @@ def cut_short(found: events.Judged) -> events.Judged:
 def judge_invariants(
     scenario: Scenario, findings: Mapping[str, Finding], *, whole_fleet: bool = True
 ) -> list[events.Judged]:
-    """Every invariant; one that is listed by name must have been exercised (where the whole fleet was run)."""
+    """Every invariant; one that the scenario lists must have been exercised (if the whole fleet was run)."""
     listed = {
         expected.invariant: scenario.origin(("expect", index))
         for index, expected in enumerate(scenario.expect)
@@ -195,19 +195,19 @@ def unfired_faults(view: View, places: dict[int, Place]) -> list[events.Judged]:
 
 
 def rollouts_without_effect(scenario: Scenario, entries: Iterable[Entry], view: View) -> list[events.Judged]:
-    """A weight above 0 that punched nobody proves nothing."""
+    """A weight above 0 that punched no sandbox proves nothing."""
     weights = [
         each.event.value for each in entries if isinstance(each.event, events.FlagSet) and each.event.flag == PUNCH
     ]
     weighted = any(isinstance(value, dict) and value.get("rollout") not in {None, "0%"} for value in weights)
     if not weighted or not view.pauses or any(each.punch for each in view.pauses):
         return []
-    reason = {"sandbox": "*", "reason": "a rollout above 0% chose no sandbox that was paused: nobody was punched"}
+    reason = {"sandbox": "*", "reason": "a rollout above 0% chose no sandbox that was paused: nothing was punched"}
     return [judged(f"rollout:{PUNCH}", INCONCLUSIVE, 0, _first_weight(scenario), [reason])]
 
 
 def _first_weight(scenario: Scenario) -> Origin:
-    """Where the first rollout above 0 % is written."""
+    """The place of the first rollout above 0 %."""
     written = [(("flags", PUNCH), scenario.flag_values.get(PUNCH))] + [
         (("steps", index, "flag", PUNCH), step.values.get(PUNCH))
         for index, step in enumerate(scenario.steps)
@@ -222,7 +222,7 @@ def conclude(
 ) -> tuple[str, list[events.Judged]]:
     """The verdict, and a judgement for each canary: a violation that was expected must have been caught.
 
-    Of a part of the fleet, or of a run that was cut off, it may not have been: what was not caught is inconclusive.
+    If only a part of the fleet was run, or the run was cut off, a canary that was not caught is inconclusive.
     """
     whole = whole_fleet and all(each.subject != TIME_LIMIT for each in everything)
     caught: set[str] = set()
@@ -245,7 +245,7 @@ def conclude(
 
 
 def selected(view: View, sandboxes: str, state: str | None, punched: bool | None) -> list[str]:
-    """Names that a selection means, in the fleet's order."""
+    """Names of the selected sandboxes, in the fleet's order."""
     return [
         each.name
         for each in view.sandboxes.values()

@@ -1,4 +1,4 @@
-"""What a scenario needs of its host, known before anything starts."""
+"""The needs of a scenario, checked against its host before anything starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HUGE_FREE = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
 
 
 def needed_memory(scenario: Scenario) -> int:
-    """Bytes at most: every guest, and every copy that may be in memory beside them; the node's budget caps it."""
+    """Bytes at most: every guest, and every copy that may be in memory at once; the node's budget caps it."""
     guests = sum(each.memory for each in scenario.sandboxes())
     return min(scenario.node.memory, 2 * guests)
 
@@ -35,13 +35,13 @@ def planned_work(scenario: Scenario) -> str:
 
 
 def missing(scenario: Scenario) -> str | None:
-    """Why this host cannot run it; None where it can."""
+    """Why this host cannot run it; None if it can."""
     need, free = needed_memory(scenario), free_memory()
     if need > free:
         return f"it needs {format_size(need)} of memory and {free >> 20} MiB are available"
     huge = sum(each.memory // HUGE_PAGE for each in scenario.sandboxes() if each.page_size == HUGE_PAGE)
     if huge > _free_huge_pages():
-        return f"it needs {huge} free huge pages of 2 MiB and the pool has {_free_huge_pages()}; see snapdrill doctor"
+        return f"it needs {huge} free huge pages of 2 MiB and {_free_huge_pages()} are free; see snapdrill doctor"
     if "root" in scenario.requires and os.geteuid() != 0:
         return "it requires root"
     return _unmet(scenario)
@@ -67,7 +67,7 @@ def _free_huge_pages() -> int:
 
 
 def free_memory() -> int:
-    """Bytes that the host has to spare."""
+    """Bytes available on the host."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
@@ -75,9 +75,9 @@ def free_memory() -> int:
 
 
 def check_limits(sandboxes: int, socket: Path) -> None:
-    """Raise UserError for what would stop a node that has begun already."""
+    """Raise UserError for limits that would stop a node after it has started."""
     need, (_, limit) = _FDS + _FDS_PER_GUEST * sandboxes, resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit != resource.RLIM_INFINITY and limit < need:
         raise UserError(f"{sandboxes} guests need {need} open files and the hard limit is {limit}: raise ulimit -Hn")
     if len(os.fsencode(socket)) > _LONGEST_SOCKET:
-        raise UserError(f"{socket} is too long a name for a socket: set TMPDIR to a shorter folder")
+        raise UserError(f"{socket} is too long for a socket's path: set TMPDIR to a shorter folder")

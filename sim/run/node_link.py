@@ -1,4 +1,4 @@
-"""The runner's connection to its node process: start it, ask it, notice its death, end what outlives it."""
+"""The runner's connection to its node process: start it, send requests, notice its death, end its leftovers."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _DYING = 2.0  # seconds that a killed process may take to go
 
 
 class NodeDiedError(Exception):
-    """The node's connection closed while something was asked of it."""
+    """The node's connection closed during a request."""
 
 
 class NodeFailedError(Exception):
-    """The node could not do what was asked: a defect; its traceback is in the run folder's node.log."""
+    """The node failed at a request: a defect; its traceback is in the run folder's node.log."""
 
 
 class NodeProcess:
-    """A node's process. Its pidfd is closed with the object's `close`, and is what says that it died."""
+    """A node's process; its pidfd shows its death. `close` closes the pidfd."""
 
     def __init__(self, pid: int, pidfd: int, reap: Callable[[], object] = lambda: None) -> None:
-        """`reap` is called once it is dead, where that is ours to do."""
+        """`reap`, if given, is called once it is dead."""
         self.pid = pid
         self._pidfd = pidfd
         self._reap = reap
@@ -52,7 +52,7 @@ class NodeProcess:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def wait(self, deadline: float | None = None) -> bool:
-        """True when it is dead, False where it still lives after `deadline` seconds. Harmless when it is closed."""
+        """True when it is dead, False if it still lives after `deadline` seconds. Harmless when it is closed."""
         if self._pidfd < 0:
             return True
         died, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -71,13 +71,13 @@ class NodeProcess:
 
 
 NodeStarter = Callable[[NodeConfig, Path, int], NodeProcess]
-"""Starts a node on a config that is in a file, and gives it a copy of the fd that it obeys; raises OSError."""
+"""Starts a node on a config file, and gives it a copy of its command fd; raises OSError."""
 
 
 def execute_node(config: NodeConfig, config_file: Path, fd: int) -> NodeProcess:
     """A node in an interpreter of its own (NodeStarter).
 
-    In a session of its own: what a terminal sends (interrupt, hang-up, stop) is the runner's to handle.
+    It has its own session, so that only the runner receives a terminal's signals (interrupt, hang-up, stop).
     """
     with config.log.open("ab") as log:
         process = subprocess.Popen(
@@ -109,7 +109,7 @@ class NodeLink:
 
     @classmethod
     async def start(cls, config: NodeConfig, config_file: Path, start: NodeStarter = execute_node) -> NodeLink:
-        """Start a node on `config`; everything it prints goes to node.log in the run folder."""
+        """Start a node on `config`; its output goes to node.log in the run folder."""
         config.write(config_file)
         ours, theirs = socket.socketpair()
         with theirs:
@@ -119,11 +119,11 @@ class NodeLink:
             except OSError:
                 writer.transport.abort()
                 raise
-        # Nothing was awaited since the process began: none is ever forgotten.
+        # Nothing was awaited since the process started, so a cancellation cannot lose it.
         return cls(process, reader, writer, config.log)
 
     async def ask(self, op: str, **args: Any) -> None:
-        """Have the node do something and wait for it; raises NodeDiedError, NodeFailedError."""
+        """Send the node a request and wait for its end; raises NodeDiedError, NodeFailedError."""
         if self.died.is_set():
             raise self._death()
         self._next += 1
@@ -149,7 +149,7 @@ class NodeLink:
                     future.set_exception(self._death())
 
     def _death(self) -> NodeDiedError:
-        return NodeDiedError(f"the node died; what it said, if anything, is in {self._log}")
+        return NodeDiedError(f"the node died; its output, if any, is in {self._log}")
 
     def _settle(self, reply: dict[str, Any]) -> None:
         future = self._pending.get(reply["id"])
@@ -166,8 +166,8 @@ class NodeLink:
         await self.reap()
 
     async def reap(self, deadline: float = 40.0) -> None:
-        """Close our end, which tells a living node to end, and wait for it; it is killed at the deadline."""
-        self._writer.transport.abort()  # to close would wait for a node that reads no more
+        """Close our end, which makes a living node end, and wait for it; it is killed at the deadline."""
+        self._writer.transport.abort()  # close() would wait for a node that no longer reads
         if not await self.process.wait(deadline):
             self.process.kill()
             await self.process.wait()
@@ -176,13 +176,13 @@ class NodeLink:
 
 
 def end_zygote(socket_dir: Path) -> None:
-    """End a zygote that no node holds any more; nothing to do where there is none."""
+    """End a zygote that no node holds any more, if there is one."""
     with contextlib.suppress(OSError):
         ZygoteLink(open_zygote(str(socket_dir / ZYGOTE_SOCKET))).end()
 
 
 def outlived(run: str) -> bool:
-    """True where a process of the run is left; one that was killed is given a moment to go."""
+    """True if a process of the run is left; a killed one gets a moment to go."""
     end = time.monotonic() + _DYING
     while left := bool(processes_of(run)):
         if time.monotonic() > end:
@@ -192,7 +192,7 @@ def outlived(run: str) -> bool:
 
 
 def retire_ended(folder: Path) -> None:
-    """Forget the records of guests that ended where no node was there to see it."""
+    """Retire the records of guests that ended while no node was running."""
     records = CondemnedRecords(folder)
     for record in list(records.records()):
         with contextlib.suppress(CondemnedError):
@@ -200,14 +200,14 @@ def retire_ended(folder: Path) -> None:
 
 
 def raise_failures(entries: Iterable[Entry]) -> None:
-    """NodeFailedError for the first pause whose end the node could not carry out: nobody may have asked for it."""
+    """NodeFailedError for the first pause whose outcome the node could not carry out; no request may report it."""
     for each in entries:
         if isinstance(each.event, events.SettlingFailed):
-            raise NodeFailedError(f"what {each.pause} came to could not be carried out: {each.event.error}")
+            raise NodeFailedError(f"the outcome of {each.pause} could not be carried out: {each.event.error}")
 
 
-async def to_its_end(act: Coroutine[Any, Any, None]) -> None:
-    """Cancelled any number of times, it goes on; the cancellation is raised when it is over."""
+async def shielded(act: Coroutine[Any, Any, None]) -> None:
+    """Run to the end, however often it is cancelled; the cancellation is raised afterwards."""
     task = asyncio.ensure_future(act)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

@@ -1,4 +1,4 @@
-"""Nodes forked from a server, for those who make many runs one after the other."""
+"""Nodes forked from a server, for a worker that makes many runs one after the other."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from sim.run.node_link import NodeProcess
 
 
 class NodeServer:
-    """Gives nodes to node_link.NodeLink.start; their zygotes come from a server of their own."""
+    """Gives nodes to node_link.NodeLink.start; their zygotes are forked from a separate server."""
 
     def __init__(self, nodes: ForkServer) -> None:
         self._nodes = nodes
 
     @classmethod
     def start(cls, zygotes: ForkServer) -> NodeServer:
-        """From a process with one thread that was executed with run_id.PLACEHOLDER as its run.
+        """Start the servers; this process must have one thread and run_id.PLACEHOLDER as its run.
 
-        What this process has loaded is what nodes share. The server of zygotes is theirs from here on.
+        Nodes share the modules that this process has loaded. The server of zygotes belongs to them from here on.
         """
 
         def become_node(arguments: dict[str, Any], fds: list[int]) -> int:
@@ -34,8 +34,8 @@ class NodeServer:
             carry_run(arguments["run"])
 
             def start_zygote(listener: socket.socket, config: NodeConfig) -> None:
-                told = {"run": config.run, "grace": config.grace, "cgroup": config.cgroup}
-                zygotes.tell(told, [listener.fileno(), 2])
+                settings = {"run": config.run, "grace": config.grace, "cgroup": config.cgroup}
+                zygotes.tell(settings, [listener.fileno(), 2])
 
             return process.main([str(fd), arguments["config"]], start_zygote)
 
@@ -51,9 +51,9 @@ class NodeServer:
         return NodeProcess(forked.pid, forked.pidfd)
 
     def fileno(self) -> int:
-        """The fd by which nodes are asked for, for those who hand it to another process."""
+        """The fd for requesting nodes, to pass on to another process."""
         return self._nodes.fileno()
 
     def close(self) -> None:
-        """Both servers end; nodes and zygotes do not."""
+        """End both servers, not their nodes and zygotes."""
         self._nodes.close()

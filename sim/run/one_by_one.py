@@ -49,7 +49,7 @@ class Outputs:
             self._metrics = Metrics()
 
     def add(self, result: RunResult, scenario_file: Path, document: dict[str, Any]) -> None:
-        """Write the reports of one run into its folder, its `scenario_document` too, and take it for the end's."""
+        """Write the reports of one run into its folder, its `scenario_document` too, and keep it for the end."""
         view, entries, run_dir = result.view, result.entries, result.run_dir
         write_document(run_dir / "report.json", document)
         write_junit(run_dir / "junit.xml", [suite(view, run_dir, scenario_file, entries)])
@@ -67,7 +67,7 @@ class Outputs:
             self._annotations.append(github.skipped(name, reason, scenario_file))
 
     def write(self) -> None:
-        """What is about all of them; annotations go to standard error, where GitHub takes them as well."""
+        """Write the reports about all runs; annotations go to standard error, where GitHub reads them as well."""
         if self.metrics is not None and self._metrics is not None:
             self._metrics.write(self.metrics)
         for line in github.commands(self._annotations):
@@ -77,7 +77,7 @@ class Outputs:
 
 @dataclass
 class OneByOne:
-    """What one `snapdrill run` was asked for, and the document of each run."""
+    """The options of one `snapdrill run`, and the document of each run."""
 
     scenarios: list[Scenario]
     options: RunOptions
@@ -103,7 +103,7 @@ class OneByOne:
         return cls([each for each in scenarios if _has(each, options.only)], options)
 
     def plan(self) -> str:
-        """What would run: sandboxes, chunks and memory of each scenario."""
+        """Print what would run: sandboxes, chunks and memory of each scenario."""
         lines = []
         for each in self.scenarios:
             reason = missing(each)
@@ -111,7 +111,7 @@ class OneByOne:
         return "\n".join(lines) or "nothing selected"
 
     def run(self, batch: Batch) -> ExitCode:
-        """Run all. One that cannot be run to its end is reported, and the others go on."""
+        """Run all. One that cannot be run to its end is reported, and the others still run."""
         code = batch.run(
             Item(each.title, partial(self._run, batch, each), partial(self._lacks, each)) for each in self.scenarios
         )
@@ -132,9 +132,9 @@ class OneByOne:
             document = scenario_document(result.view)
             self.documents.append(document)
             self.outputs.add(result, scenario.path, document)
-        except BrokenPipeError:  # who read --events went away: that interrupts
+        except BrokenPipeError:  # the reader of --events is gone: this interrupts
             raise
-        except Exception as error:  # noqa: BLE001 - reported here whatever it is: the other scenarios go on
+        except Exception as error:  # noqa: BLE001 - any failure is reported here: the other scenarios still run
             batch.show("")
             code = worst([code, _report(scenario, error)])
         if result is not None:
@@ -147,7 +147,7 @@ def _show(batch: Batch, title: str, step: str) -> None:
 
 
 def _print(batch: Batch, scenario: Scenario, result: RunResult) -> None:
-    drawn = scenario.swarm is not None  # what ran is in the run folder alone
+    drawn = scenario.swarm is not None  # the scenario that ran is in the run folder alone
     file = result.run_dir / SCENARIO_FILE if drawn else scenario.path
     if not batch.quiet:
         batch.say(summary(result.view, result.run_dir) + "\n")
@@ -156,9 +156,9 @@ def _print(batch: Batch, scenario: Scenario, result: RunResult) -> None:
 
 
 def _report(scenario: Scenario, error: Exception) -> ExitCode:
-    """Why there is no verdict: one line for what is no defect of ours."""
+    """Why there is no verdict; one line unless it is a defect of snapdrill."""
     if names_full_disk(error):
-        what = error if isinstance(error, UserError) else f"its report cannot be stored: {error}; make room for it"
+        what = error if isinstance(error, UserError) else f"its report cannot be stored: {error}; free some disk space"
         click.echo(f"{scenario.title}: {what}", err=True)
         return ExitCode.INCONCLUSIVE
     if isinstance(error, UserError):
@@ -177,15 +177,15 @@ def _variables(given: Sequence[str]) -> dict[str, str]:
         if not equals or not name:
             raise UserError(f'--var "{each}": write KEY=VALUE')
         if name in found:
-            raise UserError(f'--var "{each}": {name} was given already')
+            raise UserError(f'--var "{each}": {name} is given twice; remove one of them')
         found[name] = value
     return found
 
 
 def _unused(variables: Iterable[str], scenarios: Sequence[Scenario]) -> list[str]:
-    """Values for what no scenario uses; a name that is declared and not used is as wrong."""
+    """UserError for a variable that no scenario uses, declared or not."""
     known = list(dict.fromkeys(name for each in scenarios for name in each.variables))
-    hint = "no scenario here has variables: declare it under vars, with its default"
+    hint = "none of these scenarios has variables; declare it under vars, with its default"
     return [
         f'--var {name}: no scenario uses a variable "{name}"; {did_you_mean(name, known) if known else hint}'
         for name in variables

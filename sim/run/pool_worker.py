@@ -1,6 +1,6 @@
-"""A process of the local pool: `python -m sim.pool_worker FD` runs units that come on FD until it closes.
+"""A process of the local pool: it runs units received on an fd (its argument) until that is closed.
 
-What is loaded before a server is forked is shared by all that it forks: guests have least, then nodes, then the worker.
+Modules loaded before a server is forked are shared by all of its forks: guests load least, then nodes, then the worker.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _start_nodes(fd: int, zygotes: ForkServer) -> tuple[Connection, NodeServer]:
-    """What comes first is the environment of the nodes alone, such as keys that no guest needs."""
+    """The first message is environment for the nodes alone, such as keys that no guest needs."""
     from multiprocessing.connection import Connection
 
     from sim.run.node_server import NodeServer

@@ -1,4 +1,4 @@
-"""What a ledger tells a restarted node of each sandbox."""
+"""What a restarted node learns about each sandbox from the ledger."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sim.record.view import PauseView, SandboxView
 
 
 def known(sandbox: SandboxView, entries: Sequence[Entry]) -> Known:
-    """Its state and newest build, the numbers its guests and pauses were given, and the pause that was cut off."""
+    """Its state and newest build, the last numbers of its guests and pauses, and the pause that was cut off."""
     mine = [each for each in entries if each.sandbox == sandbox.name]
     guests = [each.event.incarnation for each in mine if isinstance(each.event, events.GuestSpawned)]
     pauses = {each.pause for each in mine if each.pause is not None}

@@ -1,4 +1,4 @@
-"""Its steps, one after the other."""
+"""Runs the steps of a scenario, one after the other."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ from sim.run.node_link import NodeDiedError, NodeFailedError, NodeStarter, execu
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a scenario is run; `time_limit` in seconds; `trace` tells every fault point that is passed."""
+    """How a scenario is run; `time_limit` in seconds; `trace` records every fault point that is passed."""
 
     runs_dir: Path
     seed: int | None = None
@@ -83,7 +83,7 @@ class RunResult:
 
 Progress = Callable[[str], None]
 Gate = Callable[[int, Drill], Awaitable[Sequence[Step] | None]]
-"""Asked after each step, by its 0-based index: what to do instead of all the steps that are left; None to go on."""
+"""Called after each step with its 0-based index: the steps to take instead of the remaining ones; None to go on."""
 
 
 async def run_scenario(
@@ -101,7 +101,7 @@ async def run_scenario(
         keep_cache=lambda verdict: options.keep == "always" or (options.keep == "failed" and verdict != HELD),
     )
     try:
-        with following(options.events) as follow:  # outside the drill: a slow reader holds no fleet up
+        with following(options.events) as follow:  # outside the drill: a slow reader does not delay the fleet
             return await _run(_Runner(drill, progress, gate), follow, options.time_limit)
     except (OSError, UserError, LedgerError) as error:
         if names_full_disk(error):
@@ -117,7 +117,7 @@ async def _run(runner: _Runner, follow: Callable[[Path], None], time_limit: floa
             await runner.take_steps(time_limit)
             view = await drill.finish(runner.conclusions)
         except (NodeDiedError, NodeFailedError, LedgerError) as error:
-            if is_full(drill.run_dir):  # what the node wrote to the ledger is not there, or not whole
+            if is_full(drill.run_dir):  # the node's last events may be missing from the ledger
                 raise RunFolderFullError(drill.run_dir) from error
             raise
         return RunResult(view, drill.entries, drill.run_dir)
@@ -125,7 +125,7 @@ async def _run(runner: _Runner, follow: Callable[[Path], None], time_limit: floa
 
 @dataclass
 class _Runner:
-    """Takes the steps of one scenario and keeps what they showed."""
+    """Takes the steps of one scenario and keeps their results."""
 
     drill: Drill
     progress: Progress
@@ -143,7 +143,7 @@ class _Runner:
         return not self.drill.only
 
     async def take_steps(self, time_limit: float) -> None:
-        """Every step in turn; past the time limit the run is inconclusive and says what it waited for."""
+        """Every step in order; past the time limit the run is inconclusive and reports what it waited for."""
         try:
             async with asyncio.timeout(time_limit) as limit:
                 for index, step in enumerate(self.drill.scenario.steps):
@@ -205,7 +205,7 @@ class _Runner:
         return (await await_all({0: Awaited(look, within)}, self._tick))[0]
 
     async def _await_expectations(self) -> None:
-        """Those of the final list that may take a while."""
+        """The final expectations that say `eventually`."""
         scenario = self.drill.scenario
         awaited = awaited_at_the_end(
             scenario, lambda: self.drill.findings, self.drill.view, whole_fleet=self.whole_fleet
@@ -231,11 +231,11 @@ class _Runner:
             for act in acts:
                 await act
         except TimeoutError:
-            reason = "the flags as they are at their source did not reach the node in time"
+            reason = "the flag values of the source did not reach the node in time"
             self.found.append(judged(f"deadline:{step.kind}", VIOLATED, 1, place, [{"sandbox": "*", "reason": reason}]))
 
     async def _break(self, step: Inject | Clear | Crash | Restart, place: Place) -> None:
-        """Faults and crashes: what is armed is judged where it is forgotten."""
+        """Faults and crashes; armed faults are judged when they are disarmed."""
         match step:
             case Inject():
                 by_kernel = step.by == "kernel"
@@ -298,12 +298,12 @@ class _Runner:
         self.crash_armed = True
 
     def _judge_faults(self) -> None:
-        """Called where armed faults are forgotten; under --only most are armed on others."""
+        """Called when armed faults are disarmed; under --only most are armed on other sandboxes."""
         if self.whole_fleet:
             self.found += unfired_faults(self.drill.view(), self.places)
 
     def conclusions(self, view: View) -> list[events.Judged]:
-        """Everything the scenario expects, judged at the end."""
+        """All of the scenario's expectations, judged at the end."""
         self._judge_faults()
         if self.whole_fleet:
             self.found += rollouts_without_effect(self.drill.scenario, self.drill.entries, view)
@@ -321,9 +321,9 @@ class Awaited:
 
 
 async def await_all(awaited: Mapping[int, Awaited], tick: Callable[[], Awaitable[bool]]) -> dict[int, events.Judged]:
-    """How each was judged: as it held first, or as it stood after its last tick. Nothing ticks for what holds at once.
+    """The judgement of each: at the first tick at which it held, else after its last tick. No tick if all hold at once.
 
-    `tick` lets one tick pass; it gives False where none can, and then all are judged as they stand.
+    `tick` lets one tick pass; it gives False if none can, and then all are judged as they are.
     """
     left, found, ticks, ticking = dict(awaited), dict[int, events.Judged](), 0, True
     while left:
@@ -346,10 +346,9 @@ def _after(found: events.Judged, ticks: int) -> events.Judged:
 def awaited_at_the_end(
     scenario: Scenario, findings: Callable[[], Mapping[str, Finding]], view: Callable[[], View], *, whole_fleet: bool
 ) -> dict[int, Awaited]:
-    """The expectations of the scenario's list that say `eventually`, by index.
+    """The scenario's expectations that say `eventually`, by index.
 
-    An invariant is awaited until it was exercised, a canary until it was caught; both are judged at the end all the
-    same.
+    An invariant is awaited until it was exercised, a canary until it was caught; both are still judged at the end.
     """
     look = partial(_look, scenario, findings, view, whole_fleet=whole_fleet)
     return {
@@ -377,5 +376,5 @@ def _look(
         return next(each for each in everything if each.subject == f"{INVARIANT}{expected.invariant}")
     everything += judge_expectations(scenario, view(), whole_fleet=whole_fleet)
     caught = any(each.subject == expected.subject and each.verdict == VIOLATED for each in everything)
-    reason = {"sandbox": "*", "reason": f"{expected.subject} was not violated yet"}
+    reason = {"sandbox": "*", "reason": f"{expected.subject} is not violated yet"}
     return judged(expected.subject, HELD if caught else INCONCLUSIVE, 1, place, [] if caught else [reason])

@@ -53,7 +53,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class SeedOptions:
-    """What is run; `time_limit` in seconds a seed."""
+    """What to run; `time_limit` in seconds per seed."""
 
     seeds: tuple[int, ...]
     runs_dir: Path
@@ -63,7 +63,7 @@ class SeedOptions:
 
     @classmethod
     def of(cls, seeds: str, options: RunOptions, jobs: int | None) -> SeedOptions:
-        """`--seeds` and `--jobs` beside what every run is asked for; UserError for seeds that are none."""
+        """`--seeds` and `--jobs` with the options of every run; UserError for invalid seeds."""
         runs_dir, cache_dir = options.runs_dir.absolute(), options.cache_dir
         cache_dir = cache_dir.absolute() if cache_dir else None
         return cls(parse_seeds(seeds), runs_dir, jobs or default_jobs(), options.time_limit, cache_dir)
@@ -71,7 +71,7 @@ class SeedOptions:
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """One seed's end: a verdict or `error`, and why where it did not hold. Its run folder is kept where it did not."""
+    """One seed's end: a verdict or `error`, and why it did not hold; its run folder is kept then."""
 
     seed: int
     outcome: str
@@ -87,7 +87,7 @@ class Seed:
 
 @dataclass
 class Seeds:
-    """A scenario's seeds and what came of those that have run."""
+    """A scenario's seeds, and the results of those that have run."""
 
     scenario: Scenario
     wanted: int
@@ -102,7 +102,7 @@ class Seeds:
     _reasons: dict[tuple[Any, ...], str] = field(default_factory=dict)
 
     def add(self, seed: int, run: Scenario, result: UnitResult) -> Seed:
-        """Count a result in. Its folder is removed where it has nothing to show, and the run has ended."""
+        """Add a result. Its folder is removed if it held and the run has ended."""
         found = self._outcome(seed, result)
         if found.run_dir is None and result.run_dir is not None and not remove(result.run_dir):
             found = replace(found, run_dir=result.run_dir)
@@ -138,9 +138,10 @@ class Seeds:
 
     @property
     def unexercised(self) -> list[tuple[str, str]]:
-        """What no seed showed, and why: (subject, reason).
+        """Subjects that no seed has shown to hold, and why: (subject, reason).
 
-        Where seeds draw their scenarios: invariants that nothing exercised; else what every seed left inconclusive.
+        If seeds draw their scenarios: invariants that no seed exercised; else subjects that every seed left
+        inconclusive.
         """
         judged = [each for each in self.done if each.outcome != ERROR]
         if not judged:
@@ -153,12 +154,12 @@ class Seeds:
 
     @property
     def never_fired(self) -> list[tuple[str, str]]:
-        """Faults, as (point, kind), that seeds armed and that never fired: told, no verdict."""
+        """Faults, as (point, kind), that seeds armed and that never fired: reported, without effect on the verdict."""
         return [each for each in self.armed if not self.fired[each]]
 
     @property
     def exit_code(self) -> ExitCode:
-        """The worst of its seeds, and of what none of them showed."""
+        """The worst of its seeds, and of the subjects that none of them showed."""
         codes = [each.exit_code for each in self.done]
         if self.unexercised:
             codes.append(ExitCode.INCONCLUSIVE)
@@ -166,7 +167,7 @@ class Seeds:
 
 
 def run_seeds(seeds: Seeds, options: SeedOptions, pool: Pool, batch: Batch) -> None:
-    """Run them into `seeds`, which is true after an interrupt too; each that fails is reported as it ends."""
+    """Run them; `seeds` is complete up to an interrupt too. Each failing seed is reported as it ends."""
 
     def take(key: tuple[int, Scenario], result: UnitResult) -> tuple[ExitCode, str]:
         found = seeds.add(*key, result)
@@ -186,8 +187,8 @@ def run_seeds(seeds: Seeds, options: SeedOptions, pool: Pool, batch: Batch) -> N
 def run_scenarios(
     scenarios: Sequence[Scenario], options: SeedOptions, batch: Batch, cluster: str | None = None
 ) -> tuple[ExitCode, dict[str, Any]]:
-    """The seeds of every scenario; the exit code and the `--json` document, as far as it went. `cluster` as open_pool
-    has it.
+    """Run the seeds of every scenario; the exit code and the `--json` document, up to an interrupt. `cluster`: see
+    open_pool.
     """
     pool = open_pool(cluster, options.jobs, default_memory())
     documents: list[dict[str, Any]] = []
@@ -231,14 +232,14 @@ VERSION = 1
 
 
 def seed_line(seed: Seed) -> str:
-    """One failing seed: what, who, why, and where its run and the scenario that it drew are."""
+    """One failing seed: subject, sandbox, reason, and the folder of its run and drawn scenario."""
     parts = [f"seed {seed.seed}", seed.outcome.upper(), seed.subject or "", seed.sandbox or ""]
     line = "  ".join(part for part in parts if part) + (f": {seed.why}" if seed.why else "")
     return line + (f"\n  {shlex.quote(str(seed.run_dir))}" if seed.run_dir else "")
 
 
 def summary(seeds: Seeds) -> str:
-    """The verdict over all seeds, what exercised it, and the faults that fired; no newline at the end."""
+    """The verdict over all seeds, how often each invariant was exercised, and the fired faults; no final newline."""
     return text([_head(seeds), _invariants(seeds), _faults(seeds), _unexercised(seeds), _next(seeds.failing)])
 
 
@@ -267,7 +268,7 @@ def _invariants(seeds: Seeds) -> Section:
 
 
 def _faults(seeds: Seeds) -> Section:
-    """How often each fault fired, point by kind; a dash where the catalogue has none."""
+    """How often each fault fired, point by kind; a dash if the catalogue has no such fault."""
     if not seeds.armed and not seeds.fired:
         return Section("", ())
     rows = [
@@ -284,7 +285,7 @@ def _unexercised(seeds: Seeds) -> Section:
 
 
 def _next(failing: Sequence[Seed]) -> Table:
-    """What to do about the first failure."""
+    """Commands to try for the first failure."""
     run = next((each.run_dir for each in failing if each.run_dir is not None), None)
     folder = None if run is None else shlex.quote(str(run))
     return facts(

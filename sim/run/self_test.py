@@ -1,4 +1,4 @@
-"""The self-test: a checker must catch every wrong engine in its scenario, and the sound engine must hold there."""
+"""The self-test: a rule must catch every wrong engine in its scenario, and the correct engine must hold there."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What came of a trial; `seconds` of the run with the wrong engine, `why` in words where it was not caught.
+class TrialResult:
+    """The result of a trial; `seconds` of the run with the wrong engine, `why` says why it was not caught.
 
-    UNSOUND: the scenario does not hold with the sound engine either, so it proves nothing.
+    UNSOUND: the scenario does not hold with the correct engine either, so it proves nothing.
     """
 
     trial: Trial
@@ -65,7 +65,7 @@ def names() -> dict[str, Wrong]:
 
 
 def trials(only: Sequence[str] = ()) -> list[Trial]:
-    """Those that are asked for by name or glob, all by default; UserError for one that means nothing."""
+    """Those selected by name or glob, all by default; UserError for a pattern without a match."""
     known = names()
     for pattern in only:
         if not fnmatch.filter(known, pattern):
@@ -86,9 +86,9 @@ def _trial(name: str, wrong: Wrong) -> Trial:
 
 
 def sound(trial: Trial) -> str:
-    """The scenario's text with the sound engine: nothing is to be violated, and what must catch the wrong one has work.
+    """The scenario with the correct engine: nothing may be violated, and the rule for the wrong one must be exercised.
 
-    A metric that must catch it is expected in the scenario already, beside its canary.
+    For a metric the scenario already has an expectation beside its canary.
     """
     document: dict[str, Any] = dict(parse(trial.scenario.source_text).data)
     del document["engine"]
@@ -98,8 +98,8 @@ def sound(trial: Trial) -> str:
     return scenario_text(document)
 
 
-def run(chosen: Sequence[Trial], pool: Pool, runs_dir: Path, batch: Batch) -> list[Finding]:
-    """Each trial twice, with the wrong engine and with the sound one; findings in the trials' order."""
+def run(chosen: Sequence[Trial], pool: Pool, runs_dir: Path, batch: Batch) -> list[TrialResult]:
+    """Each trial twice, with the wrong engine and with the correct one; results in the trials' order."""
     results: dict[str, UnitResult] = {}
 
     def take(name: str, result: UnitResult) -> tuple[ExitCode, str]:
@@ -109,9 +109,9 @@ def run(chosen: Sequence[Trial], pool: Pool, runs_dir: Path, batch: Batch) -> li
     units = [(unit.name, unit) for each in chosen if each.skipped is None for unit in _units(each, runs_dir)]
     batch.through(pool, "self-test", units, len(units), take)
     return [
-        _finding(each, results[each.name], results[_sound_name(each.name)])
+        _trial_result(each, results[each.name], results[_sound_name(each.name)])
         if each.skipped is None
-        else Finding(each, "SKIPPED", why=each.skipped)
+        else TrialResult(each, "SKIPPED", why=each.skipped)
         for each in chosen
     ]
 
@@ -125,50 +125,50 @@ def _units(trial: Trial, runs_dir: Path) -> tuple[Unit, Unit]:
     return wrong, replace(wrong, name=_sound_name(trial.name), text=sound(trial))
 
 
-def _finding(trial: Trial, wrong: UnitResult, mended: UnitResult) -> Finding:
+def _trial_result(trial: Trial, wrong: UnitResult, mended: UnitResult) -> TrialResult:
     for result in (wrong, mended):
         if result.why_broken is not None:
-            return Finding(trial, "FAILED", wrong.seconds, f"{result.name}: {result.why_broken}", result.run_dir)
+            return TrialResult(trial, "FAILED", wrong.seconds, f"{result.name}: {result.why_broken}", result.run_dir)
     if mended.verdict != Verdict.HELD:
-        said = f"with the sound engine it is {mended.verdict}: {_unexpected(mended, set())}"
-        return Finding(trial, "UNSOUND", wrong.seconds, said, mended.run_dir)
+        said = f"with the correct engine it is {mended.verdict}: {_unexpected(mended, set())}"
+        return TrialResult(trial, "UNSOUND", wrong.seconds, said, mended.run_dir)
     caught = any(each.subject == trial.wrong.caught_by for each in wrong.violated)
     if caught and wrong.verdict == Verdict.HELD:  # as the scenario expects, and nothing else was broken
-        return Finding(trial, "CAUGHT", wrong.seconds)
+        return TrialResult(trial, "CAUGHT", wrong.seconds)
     canaries = {each.subject for each in trial.scenario.expect if isinstance(each, ViolationExpectation)}
-    said = f"not as the scenario expects: {_unexpected(wrong, canaries)}" if caught else "its checker saw nothing wrong"
-    return Finding(trial, "SURVIVED", wrong.seconds, said, wrong.run_dir)
+    said = f"not as the scenario expects: {_unexpected(wrong, canaries)}" if caught else "its rule saw no violation"
+    return TrialResult(trial, "SURVIVED", wrong.seconds, said, wrong.run_dir)
 
 
 def _unexpected(result: UnitResult, expected: set[str]) -> str:
-    """The first that did not hold and was not expected so, with its reason."""
+    """The first judgement that unexpectedly did not hold, with its reason."""
     for each in result.judged:
         if each.verdict != Verdict.HELD and each.subject not in expected:
             return f"{each.subject.partition(':')[2]}: {why(each)}"
-    return "nothing says why"
+    return "no reason is recorded"
 
 
-def exit_code(findings: Iterable[Finding]) -> ExitCode:
-    """A survivor fails; a skip decides only where nothing else was run."""
-    return worst(_CODES[each.outcome] for each in findings)
+def exit_code(results: Iterable[TrialResult]) -> ExitCode:
+    """A survivor is a failure; a skip only decides if nothing else was run."""
+    return worst(_CODES[each.outcome] for each in results)
 
 
-def table(findings: Sequence[Finding]) -> str:
-    """Each with what became of it, and what it does wrong; then the count."""
-    counted = [f"{count} {outcome}" for outcome in _CODES if (count := sum(f.outcome == outcome for f in findings))]
-    total = f"{plural(len(findings), 'wrong engine')}: {', '.join(counted)}"
-    return text([Table((), [row for each in findings for row in _rows(each)], "<~"), Paragraph(total)])
+def table(results: Sequence[TrialResult]) -> str:
+    """Each wrong engine with its result and what it does wrong; then the counts."""
+    counted = [f"{count} {outcome}" for outcome in _CODES if (count := sum(f.outcome == outcome for f in results))]
+    total = f"{plural(len(results), 'wrong engine')}: {', '.join(counted)}"
+    return text([Table((), [row for each in results for row in _rows(each)], "<~"), Paragraph(total)])
 
 
-def _rows(finding: Finding) -> Iterator[tuple[Words, Words]]:
-    trial, by = finding.trial, finding.trial.wrong.caught_by.partition(":")[2]
-    where = f" in {trial.scenario.path.name}: {finding.why}; must be caught by {by}"
-    tone = _TONES.get(finding.outcome, "bad")
-    said = f" by {by} after {finding.seconds:.1f} s" if finding.outcome == "CAUGHT" else where
-    yield trial.name, (toned(finding.outcome, tone), said)
+def _rows(result: TrialResult) -> Iterator[tuple[Words, Words]]:
+    trial, by = result.trial, result.trial.wrong.caught_by.partition(":")[2]
+    where = f" in {trial.scenario.path.name}: {result.why}; must be caught by {by}"
+    tone = _TONES.get(result.outcome, "bad")
+    said = f" by {by} after {result.seconds:.1f} s" if result.outcome == "CAUGHT" else where
+    yield trial.name, (toned(result.outcome, tone), said)
     yield "", trial.wrong.sentence
-    if finding.run_dir:
-        yield "", ("look at it: ", code(f"snapdrill replay {finding.run_dir}"))
+    if result.run_dir:
+        yield "", ("look at it: ", code(f"snapdrill replay {result.run_dir}"))
 
 
 _TONES: dict[Outcome, Tone] = {"CAUGHT": "good", "SKIPPED": "warn"}
@@ -184,12 +184,12 @@ def catalogue() -> str:
     return text(Table((), rows, "<~"))
 
 
-def document(findings: Sequence[Finding]) -> dict[str, Any]:
+def document(results: Sequence[TrialResult]) -> dict[str, Any]:
     """The `--json` document; `seconds` of the run with the wrong engine."""
     return {
         "version": 1,
-        "exit_code": int(exit_code(findings)),
-        "survivors": [each.trial.name for each in findings if _CODES[each.outcome] == ExitCode.VIOLATED],
+        "exit_code": int(exit_code(results)),
+        "survivors": [each.trial.name for each in results if _CODES[each.outcome] == ExitCode.VIOLATED],
         "engines": [
             {
                 "name": each.trial.name,
@@ -201,6 +201,6 @@ def document(findings: Sequence[Finding]) -> dict[str, Any]:
                 "why": each.why or None,
                 "run_dir": str(each.run_dir) if each.run_dir else None,
             }
-            for each in findings
+            for each in results
         ],
     }

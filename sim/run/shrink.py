@@ -24,7 +24,7 @@ from sim.run.draw import as_run
 from sim.run.pool import LocalPool
 
 Document = dict[str, Any]
-"""What a scenario file holds, as dict, list and scalars."""
+"""The contents of a scenario file, as dict, list and scalars."""
 Reductions = Callable[[Document], Iterator[Document]]
 _Path = tuple[str | int, ...]
 _STAYS = frozenset({"version", "name", "fleet", "steps", "engine"})
@@ -64,7 +64,7 @@ def smaller_fleets(document: Document) -> Iterator[Document]:
 
 
 def lower_sandboxes(document: Document) -> Iterator[Document]:
-    """What means one sandbox, such as `web-3`, means the group's first wherever it is written."""
+    """A name of one sandbox, such as `web-3`, replaced by the group's first, wherever it is written."""
     named = {value for path, value in _values(document, ()) if path[-1] == "sandboxes" and isinstance(value, str)}
     for name in sorted(named):
         if found := _ONE_SANDBOX.fullmatch(name):
@@ -106,7 +106,7 @@ def _less(value: Any) -> Iterator[Any]:
 
 
 def _is_step(path: _Path) -> bool:
-    """A step itself has one key, which is what it is."""
+    """A step's one key cannot be left out: it is the step's kind."""
     return len(path) == 2 and path[0] == "steps"
 
 
@@ -139,7 +139,7 @@ def _at(value: Any, path: _Path) -> Any:
 
 
 def _with(value: Any, path: _Path, new: Any) -> Any:
-    """A copy with `new` at `path`; what is not on the way is shared."""
+    """A copy with `new` at `path`; other parts are shared."""
     if not path:
         return new
     key, rest = path[0], path[1:]
@@ -164,7 +164,7 @@ Fails = Callable[[Sequence[Document]], Sequence[bool]]
 class Shrinking:
     """A shrinking under way: the smallest document so far, how many were tried, and when to give up.
 
-    `at_a_time` documents are asked about together; the result does not depend on it where the budget suffices.
+    `at_a_time` documents are tried together; the result does not depend on it if the budget suffices.
     """
 
     document: Document
@@ -173,13 +173,13 @@ class Shrinking:
     at_a_time: int = 1
     is_valid: Callable[[Document], bool] = lambda _document: True
     over: Callable[[], bool] = lambda: False
-    told: Callable[[Shrinking], None] = lambda _shrinking: None
+    progress: Callable[[Shrinking], None] = lambda _shrinking: None
     tried: int = 0
     _known: dict[str, bool] = field(default_factory=dict)
 
     @property
     def exhausted(self) -> bool:
-        """True where the budget ended it: a smaller one may be left."""
+        """True if the budget ended it: a smaller scenario may exist."""
         return self.tried >= self.tries or self.over()
 
     def run(self) -> Document:
@@ -197,7 +197,7 @@ class Shrinking:
         while (found := self._first_failing(list(reductions(self.document))[at:])) is not None:
             offset, self.document = found
             at += offset
-            self.told(self)
+            self.progress(self)
 
     def _first_failing(self, candidates: Sequence[Document]) -> tuple[int, Document] | None:
         possible = ((at, each) for at, each in enumerate(candidates) if self._may_fail(each))
@@ -209,19 +209,19 @@ class Shrinking:
         return None
 
     def _may_fail(self, document: Document) -> bool:
-        """Not tried yet, or known to fail; what is not valid is never tried and costs nothing."""
+        """Not tried yet, or known to fail; an invalid document is never tried and costs nothing."""
         key = _key(document)
         if key not in self._known and not self.is_valid(document):
             self._known[key] = False
         return self._known.get(key, True)
 
     def _learn(self, new: Sequence[Document]) -> None:
-        """Ask about documents, as far as the budget goes."""
+        """Try documents, as far as the budget allows."""
         new = new[: 0 if self.over() else max(0, self.tries - self.tried)]
         if new:
             self._known.update(zip(map(_key, new), self.fails(new), strict=True))
             self.tried += len(new)
-            self.told(self)
+            self.progress(self)
 
 
 def _key(document: Document) -> str:
@@ -234,7 +234,7 @@ _PATIENCE = (10.0, 5.0)  # seconds a try at least, and how often what the first 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What was violated, of whom and why; `kinds` are its reasons without their numbers: how one knows it again."""
+    """The violated subject, the sandbox and the reason; `kinds` are its reasons without numbers, to recognise it by."""
 
     subject: str
     sandbox: str
@@ -256,7 +256,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is to be shrunk: its document, where names in it are looked for, and the failure of a stored run."""
+    """The scenario to shrink: its document, the folder for names in it, and the failure of a stored run."""
 
     document: Document
     path: Path
@@ -264,7 +264,7 @@ class Subject:
 
     @classmethod
     def load(cls, path: Path, seed: int | None = None) -> Subject:
-        """A run folder that was violated (with the seed of that run), or a scenario file. UserError where it is not."""
+        """Of a run folder that was violated (with its seed), or a scenario file. UserError if it is neither."""
         if is_there(path) and path.is_file() and path.name != EVENTS_FILE:
             scenario = load(path)
             return _subject(scenario, scenario.seed if seed is None else seed, None)
@@ -285,7 +285,7 @@ def _subject(scenario: Scenario, seed: int, recorded: Failure | None) -> Subject
 
 @dataclass
 class Trials:
-    """Runs documents through a pool and tells which fail like the one that is shrunk."""
+    """Runs documents through a pool and finds those that fail like the one being shrunk."""
 
     pool: LocalPool
     path: Path
@@ -296,11 +296,11 @@ class Trials:
     runs: int = 0
 
     def first(self, subject: Subject) -> Failure | None:
-        """Run what is to be shrunk: the failure that all others must be like; None where it does not fail any more."""
+        """Run the scenario to shrink: its failure, which all others must match; None if it no longer fails."""
         began = time.monotonic()
         (result,) = self._run([subject.document])
         if result is None or result.error is not None:
-            raise UserError(f"{self.path}: it cannot be run: {result.error if result else 'it is no scenario'}")
+            raise UserError(f"{self.path}: it cannot be run: {result.error if result else 'it is not a scenario'}")
         found = [each for each in _failures(result) if subject.recorded is None or each.is_like(subject.recorded)]
         self.like = found[0] if found else None
         least, times = _PATIENCE
@@ -308,7 +308,7 @@ class Trials:
         return self.like
 
     def fail(self, documents: Sequence[Document]) -> list[bool]:
-        """Which of them fail in the same way; one that is no scenario does not, and costs no run."""
+        """Which of them fail in the same way; an invalid one does not, and costs no run."""
         found = []
         for document, result in zip(documents, self._run(documents), strict=True):
             alike = [each for each in _failures(result) if self.like and each.is_like(self.like)] if result else []
@@ -317,11 +317,11 @@ class Trials:
         return found
 
     def is_valid(self, document: Document) -> bool:
-        """True for a scenario that can be begun."""
+        """True for a valid scenario."""
         return self._unit("", document) is not None
 
     def _run(self, documents: Sequence[Document]) -> list[UnitResult | None]:
-        """In their order; None for what is no scenario."""
+        """Results in the documents' order; None for an invalid document."""
         units = {str(at): unit for at, each in enumerate(documents) if (unit := self._unit(str(at), each))}
         self.runs += len(units)
         results = {each.name: each for each in self.pool.run(units.values())}
@@ -341,7 +341,7 @@ def _failures(result: UnitResult) -> list[Failure]:
 
 @dataclass(frozen=True, slots=True)
 class Shrunk:
-    """The smallest document that was found, its failure, and whether a last run failed in the same way."""
+    """The smallest document found, its failure, and whether a last run failed in the same way."""
 
     document: Document
     failure: Failure
@@ -356,9 +356,9 @@ def shrink(
     tries: int,
     seconds: float,
     at_a_time: int,
-    told: Callable[[Shrinking], None] = lambda _shrinking: None,
+    progress: Callable[[Shrinking], None] = lambda _shrinking: None,
 ) -> Shrunk | None:
-    """Shrink it; None where it does not fail (any more)."""
+    """Shrink it; None if it does not fail (any more)."""
     end = time.monotonic() + seconds
     failure = trials.first(subject)
     if failure is None:
@@ -370,7 +370,7 @@ def shrink(
         at_a_time,
         is_valid=trials.is_valid,
         over=lambda: time.monotonic() > end,
-        told=told,
+        progress=progress,
     )
     smallest = shrinking.run()
     failure = trials.failures.get(scenario_text(smallest), failure)

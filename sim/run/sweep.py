@@ -30,7 +30,7 @@ _KINDS = {kind: place for place, kind in enumerate(KINDS)}
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A fault point as a run passed it: whose, which, at which chunk, the n-th time; `step` is 0-based."""
+    """A fault point as a run passed it: sandbox, point, chunk, and the n-th time; `step` is 0-based."""
 
     sandbox: str
     fault: FaultPoint
@@ -40,7 +40,7 @@ class Point:
 
     @property
     def of_resume(self) -> bool:
-        """True where it is passed in the sandbox's n-th incarnation; else it is in its n-th pause or checkpoint."""
+        """True if it is passed in the sandbox's n-th incarnation, else in its n-th pause or checkpoint."""
         return CATALOGUE[self.fault].of_resume
 
     @property
@@ -66,9 +66,9 @@ class Case:
 
 
 def points_of(entries: Iterable[Entry], steps: int) -> tuple[Point, ...]:
-    """What a traced run passed in its first `steps` steps, each point once, in the order of its ledger.
+    """The points that a traced run passed in its first `steps` steps, each once, in the order of its ledger.
 
-    The start of a first incarnation is left out: it comes before any step could arm a fault.
+    The start of a first incarnation is left out: it happens before any step can arm a fault.
     """
     found, step = dict[str, Point](), 0
     for each in entries:
@@ -83,8 +83,8 @@ def points_of(entries: Iterable[Entry], steps: int) -> tuple[Point, ...]:
 
 
 def cases_of(points: Iterable[Point]) -> list[Case]:
-    """Every kind that the catalogue allows at each point, what a short budget should cover first: in each round one
-    case of every point and kind, the first chunks before the later ones."""
+    """Every kind that the catalogue allows at each point, in rounds, so that a short budget covers most: each round has
+    one case of every point and kind, and earlier chunks come in earlier rounds."""
     cases = [Case(point, kind) for point in points for kind in CATALOGUE[point.fault].kinds]
     cases.sort(key=lambda each: (each.point.chunk or 0, each.point.nth, each.point.sandbox))
     seen: Counter[tuple[str, str]] = Counter()
@@ -97,7 +97,7 @@ def cases_of(points: Iterable[Point]) -> list[Case]:
 
 
 def only(cases: Iterable[Case], globs: Sequence[str]) -> list[Case]:
-    """Those whose name, or its end from any `/` on, matches one of the globs; all where there is none."""
+    """Cases whose name, or its end after any `/`, matches one of the globs; all if there is no glob."""
     if not globs:
         return list(cases)
     patterns = [pattern for glob in globs for pattern in (glob, f"*/{glob}")]
@@ -105,8 +105,8 @@ def only(cases: Iterable[Case], globs: Sequence[str]) -> list[Case]:
 
 
 def shard(cases: Sequence[Case], index: int, count: int) -> list[Case]:
-    """The part `index` (from 1) of `count`, in order. The parts share no case, and together they are all; each is a
-    mixture, because the cases are dealt by a hash of their names."""
+    """Part `index` (from 1) of `count`, in order. The parts are disjoint and together have all cases; each is a
+    mixture, because a hash of its name assigns a case to its part."""
     dealt = sorted(cases, key=lambda each: hashlib.sha256(each.name.encode()).digest())
     mine = {each.name for each in dealt[index - 1 :: count]}
     return [each for each in cases if each.name in mine]
@@ -133,12 +133,12 @@ class Swept:
         self.steps = [_tolerant(each) for each in data["steps"] if "expect" not in each]
         self._rest = {key: value for key, value in data.items() if key not in {"steps", "expect", "swarm"}}
         self._rest["seed"] = seed
-        if scenario.flag_file is not None:  # a case is a file elsewhere
+        if scenario.flag_file is not None:  # a case's file is in another folder
             self._rest["flags"] = {**data["flags"], "file": str(scenario.flag_file.absolute())}
 
     def clean(self) -> str:
-        """The scenario with no fault but its own, and the epilogue."""
-        comment = f"{self.name} as its sweep runs it: with no fault but its own, and an epilogue that shows liveness."
+        """The scenario with only its own faults, and the epilogue."""
+        comment = f"{self.name} as its sweep runs it: with only its own faults, and an epilogue that shows liveness."
         return self._text(f"{self.name}-clean", [*self.steps, *self._epilogue([])], comment)
 
     def case(self, case: Case) -> str:
@@ -149,7 +149,7 @@ class Swept:
         if case.kind == "kill-node":
             steps.insert(point.step + 1, {"restart": {}})
         if case.kind == "corrupt" and point.fault in _STAYS_CORRUPT:
-            stuck = [point.sandbox]  # what was stored wrong is refused for ever: it stays paused
+            stuck = [point.sandbox]  # a corrupt snapshot is always refused, so this one stays paused
         steps.insert(armed, _fault(case))
         comment = f"{self.name}, with {case.kind} at {point.fault}, as its sweep runs it: {case.name}"
         return self._text(f"{self.name}-{case.name.replace('/', '-')}", [*steps, *self._epilogue(stuck)], comment)
@@ -158,7 +158,7 @@ class Swept:
         return scenario_text({**self._rest, "name": _short(name), "steps": list(steps)}, comment)
 
     def _epilogue(self, stuck: Sequence[str]) -> list[Data]:
-        """Faults off: every sandbox works, is paused once more, and runs again or has come to its end."""
+        """Faults off: every sandbox works, is paused once more, and runs again, or was discarded or killed."""
         resume = {"resume": {"allow_empty": True, "deadline": DEADLINE}}
         pause = {"pause": {"allow_empty": True, "deadline": DEADLINE}}
         restart: list[Data] = [{"restart": {}}] if _ends_down(self.steps) else []
@@ -172,7 +172,7 @@ class Swept:
 
 
 def _tolerant(step: Mapping[str, Any]) -> Data:
-    """A selection that the fault left empty is no verdict of a case; what never ends is one before the time limit."""
+    """An empty selection is allowed in a case; a step that never ends is judged before the time limit."""
     ((kind, body),) = step.items()
     if kind not in _SELECTING:
         return dict(step)
@@ -180,7 +180,7 @@ def _tolerant(step: Mapping[str, Any]) -> Data:
 
 
 def _armed(steps: Sequence[Data], reached: int) -> int:
-    """Where the fault is armed: as early as nothing forgets it again before the step in which its point was passed."""
+    """The step before which the fault is armed: the earliest with no disarming step between it and the point's step."""
     return max((index + 1 for index, step in enumerate(steps[:reached]) if step.keys() & _FORGETTING), default=0)
 
 
@@ -208,7 +208,7 @@ def _chunk(point: Point) -> Data:
 
 
 def _short(name: str) -> str:
-    """A name that a scenario may have: at most 60 characters, still one of a kind."""
+    """A valid scenario name: at most 60 characters, still unique."""
     if len(name) <= _LONGEST_NAME:
         return name
     mark = hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -220,15 +220,15 @@ OUTCOMES = (
     "finished", "rolled back", "discarded", "refused", "running", "paused", "killed", "recovered",
     NOT_REACHED, INCONCLUSIVE, ERROR, VIOLATED,
 )  # fmt: skip
-"""In the order of a table. `running` and `paused` are where a sandbox was after a fault in its resume; `recovered` is
-after a crash in which no pause was under way."""
+"""In the order of a table. `running` and `paused` are a sandbox's state after a fault in its resume; `recovered` is for
+a crash outside any pause."""
 _CODES = {VIOLATED: ExitCode.VIOLATED, ERROR: ExitCode.INTERNAL, INCONCLUSIVE: ExitCode.INCONCLUSIVE}
 _CODES[NOT_REACHED] = ExitCode.INCONCLUSIVE
 
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """One case that was run. `broken` are its violations; `run_dir` is kept where it did not hold."""
+    """One case that was run. `broken` are its violations; `run_dir` is kept if it did not hold."""
 
     case: Case
     outcome: str
@@ -243,7 +243,7 @@ class CaseResult:
 
 
 def result_of(case: Case, result: UnitResult) -> CaseResult:
-    """Judged on invariants and liveness alone: whatever else is inconclusive in a case is no verdict of it."""
+    """Judged on invariants and liveness alone: other inconclusive judgements do not count."""
     if broken := result.violated:
         return CaseResult(case, VIOLATED, result.seconds, broken, why(broken[0]), result.run_dir)
     if result.error is not None:
@@ -264,7 +264,7 @@ def _fired(case: Case, result: UnitResult) -> bool:
 
 
 def _outcome(case: Case, result: UnitResult) -> str:
-    """The outcome of the pause that was hit; the final state where that says more, or where there was no pause."""
+    """The outcome of the pause that the fault hit; the final state if that says more or there was no pause."""
     point = case.point
     state = result.states.get(point.sandbox, "gone")
     if case.kind in {"kill-guest", "kill-node"} and state == "killed":
@@ -281,7 +281,7 @@ _KEPT = frozenset({VIOLATED, INCONCLUSIVE, ERROR})
 
 @dataclass(frozen=True, slots=True)
 class SweepOptions:
-    """What is swept, and how. `memory` in bytes for all cases at a time, `time_limit` in seconds a case.
+    """What to sweep, and how. `memory` in bytes for all cases at a time, `time_limit` in seconds per case.
 
     `shard` is (index from 1, count).
     """
@@ -297,7 +297,7 @@ class SweepOptions:
 
 @dataclass
 class Sweep:
-    """One scenario's sweep: what its clean run showed, the cases chosen from it, and what came of those that ran."""
+    """One scenario's sweep: the points of its clean run, the cases chosen from them, and the results so far."""
 
     scenario: Scenario
     swept: Swept
@@ -308,7 +308,7 @@ class Sweep:
     results: list[CaseResult] = field(default_factory=list)
     seconds: float = 0.0
     stopped: str | None = None
-    """Why cases that were chosen were not run."""
+    """Why chosen cases were not run."""
 
     @property
     def unclean(self) -> str | None:
@@ -319,7 +319,7 @@ class Sweep:
 
     @property
     def exit_code(self) -> ExitCode:
-        """The worst of its cases; of a sweep without any, what its clean run says."""
+        """The worst of its cases; without any case, that of its clean run."""
         if self.unclean is not None:
             if self.clean.violated:
                 return ExitCode.VIOLATED
@@ -332,7 +332,7 @@ class Sweep:
 def choose(scenario: Scenario, options: SweepOptions, pool: Pool) -> Sweep:
     """Run it once clean, traced; gives the sweep with every case that was chosen, and no result yet.
 
-    UserError where one run needs more memory than there is for all.
+    UserError if one run needs more memory than there is for all.
     """
     seed = scenario.seed if options.seed is None else options.seed
     swept = Swept(scenario, seed)
@@ -352,9 +352,9 @@ def choose(scenario: Scenario, options: SweepOptions, pool: Pool) -> Sweep:
 
 
 def run(sweep: Sweep, options: SweepOptions, pool: Pool, batch: Batch, deadline: float | None = None) -> None:
-    """Run its cases; by `deadline`, in seconds of the monotonic clock, none is begun that would end after it.
+    """Run its cases; none is started that would end after `deadline`, in seconds of the monotonic clock.
 
-    Whatever ends it early, an interrupt too, what was run until then is in the sweep.
+    If it ends early, also by an interrupt, the sweep has the results so far.
     """
     began, bad = time.monotonic(), Counter[str]()
 

@@ -1,4 +1,4 @@
-"""The sweeps that one `snapdrill sweep` was asked for."""
+"""The sweeps of one `snapdrill sweep`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sim.run.sweep_report import blocks, chosen, summary
 
 
 class Sweeps:
-    """`budget` in seconds, for all together; `cluster` as open_pool has it; `only_list` prints the cases' names."""
+    """`budget` in seconds, for all together; `cluster`: see open_pool; `only_list` prints the cases' names."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Sweeps:
         self.sweeps: list[Sweep] = []
 
     def run(self, scenarios: Sequence[Scenario]) -> ExitCode:
-        """All of them; the worst exit code. What an interrupt cuts short is reported as far as it went."""
+        """Run all of them; the worst exit code. A sweep that is interrupted reports its results so far."""
         items = [
             Item(each.name, partial(self._sweep, each, scenarios[place + 1 :]), partial(self._pool.lacks, each))
             for place, each in enumerate(scenarios)
@@ -64,7 +64,7 @@ class Sweeps:
         return ExitCode.HELD if sweep.cases else ExitCode.NOTHING_SELECTED
 
     def _share(self, after: Sequence[Scenario]) -> float | None:
-        """When a sweep must end: it has an equal share of the budget with those that come after it."""
+        """When a sweep must end: the remaining budget is shared equally with the sweeps after it."""
         if self._deadline is None:
             return None
         now, others = time.monotonic(), sum(self._pool.lacks(each) is None for each in after)

@@ -1,4 +1,4 @@
-"""What a sweep says."""
+"""The reports of a sweep."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ SHORT = {
     ERROR: "ERR",
     VIOLATED: "VIOL",
 }
-"""An outcome as a cell writes it."""
+"""The short word of an outcome in a cell."""
 
 
 def counts(results: Iterable[CaseResult]) -> dict[str, dict[str, dict[str, int]]]:
-    """Points and kinds in the catalogue's order, outcomes in theirs; only what there is."""
+    """Points and kinds in the catalogue's order, outcomes in theirs; only those that occur."""
     found = Counter((each.case.point.fault, each.case.kind, each.outcome) for each in results)
     table: dict[str, dict[str, dict[str, int]]] = {}
     for point in CATALOGUE:
@@ -68,7 +68,7 @@ def table(counted: Counts) -> Table:
 
 
 def legend(counted: Counts) -> Paragraph:
-    """What the short words mean that the table uses."""
+    """The meaning of the table's short words."""
     used = {outcome for cells in counted.values() for cell in cells.values() for outcome in cell}
     return Paragraph(" · ".join(f"{SHORT[outcome]} {outcome}" for outcome in OUTCOMES if outcome in used))
 
@@ -79,13 +79,13 @@ def _cell(outcomes: Mapping[str, int]) -> str:
 
 
 BLOCKS = 5
-"""Violations that are told in full; the others are counted, and all are in the JSON document."""
+"""Violations that are shown in full; the others are counted, and all are in the JSON document."""
 _NAMED = 5
 _WORDS = {ExitCode.HELD: "HELD", ExitCode.VIOLATED: "VIOLATED", ExitCode.INCONCLUSIVE: "INCONCLUSIVE"}
 
 
 def summary(sweep: Sweep) -> str:
-    """The table, then the sum, what was not covered and what proves nothing; no newline at the end."""
+    """The table, then the counts, what was not covered and what proves nothing; no newline at the end."""
     return text(sections(sweep))
 
 
@@ -93,7 +93,7 @@ def sections(sweep: Sweep) -> list[Part]:
     """The parts of the summary."""
     word = _WORDS.get(sweep.exit_code, "NOT SWEPT" if sweep.unclean else sweep.exit_code.name.replace("_", " "))
     if sweep.stopped is not None and sweep.exit_code == ExitCode.HELD:
-        word += " as far as it went"
+        word += " so far (stopped early)"
     head = f"sweep of {sweep.scenario.name}   seed {sweep.seed}   {word}"
     if sweep.unclean is not None:
         why = f"its clean run did not hold, so there is nothing to compare with: {sweep.unclean}"
@@ -125,13 +125,13 @@ def _sums(sweep: Sweep) -> str:
 
 
 def chosen(sweep: Sweep) -> str:
-    """How many cases --only and --shard have left."""
+    """How many cases --only and --shard have chosen."""
     hint = "" if sweep.cases else "\n--list without --only prints their names"
     return f"chosen: {len(sweep.cases)} of the {sweep.found} cases that the clean run showed{hint}"
 
 
 def _covered(sweep: Sweep) -> str:
-    """What an early end left out."""
+    """What a sweep that was stopped early has covered."""
     groups = {(each.point.fault, each.kind) for each in sweep.cases}
     met = {(each.case.point.fault, each.case.kind) for each in sweep.results}
     return (
@@ -147,7 +147,7 @@ def names(cases: Sequence[CaseResult]) -> str:
 
 
 def findings(sweep: Sweep) -> list[dict[str, Any]]:
-    """Every violation: the case, what was violated and why, and where and how to look at it."""
+    """Every violation: the case, the subject and reason, the place, and the commands to look at it."""
     broken = [(each.case.name, each.broken, each.run_dir) for each in sweep.results if each.outcome == VIOLATED]
     if judged := sweep.clean.violated:
         broken.insert(0, ("clean", judged, sweep.clean.run_dir))
@@ -175,13 +175,13 @@ def _ways_on(run_dir: Path | None) -> dict[str, str]:
 
 
 def blocks(sweep: Sweep) -> str:
-    """The first violations with the commands to go on with, the others by name; "" where there is none."""
+    """The first violations with commands to try next, the others by name; "" if there is none."""
     found = findings(sweep)
-    told = [_block(each) for each in found[:BLOCKS]]
+    blocks = [_block(each) for each in found[:BLOCKS]]
     if rest := found[BLOCKS:]:
-        told.append(f"and {plural(len(rest), 'more violation')}:")
-        told[-1] += "".join(f"\n  {each['case']}: {each['subject']}" for each in rest)
-    return "\n\n".join(told)
+        blocks.append(f"and {plural(len(rest), 'more violation')}:")
+        blocks[-1] += "".join(f"\n  {each['case']}: {each['subject']}" for each in rest)
+    return "\n\n".join(blocks)
 
 
 def _block(found: dict[str, Any]) -> str:
@@ -232,7 +232,7 @@ def _of_scenario(sweep: Sweep) -> dict[str, Any]:
 
 
 def points() -> str:
-    """The catalogue: each point, what is done there, and the kinds of fault that it can have; then the kinds."""
+    """The catalogue: each point, what is done there, and its kinds of fault; then the kinds."""
     rows: list[tuple[str, str]] = []
     for point, spec in CATALOGUE.items():
         rows.append((point, f"{spec.sentence}{' (once a chunk)' if spec.chunked else ''}"))
@@ -245,9 +245,9 @@ def write_suites(path: Path, sweeps: Sequence[Sweep]) -> None:
     write_junit(path, [junit(each) for each in sweeps])
 
 
-def tell_github(sweeps: Sequence[Sweep]) -> None:
-    """An annotation for each violation on standard error, and each sweep's end in the step's summary; nothing where
-    no step of GitHub Actions runs this."""
+def annotate_github(sweeps: Sequence[Sweep]) -> None:
+    """In a step of GitHub Actions: an annotation for each violation on standard error, and each sweep in the step's
+    summary."""
     if not github.is_on():
         return
     for line in github.commands(each for sweep in sweeps for each in annotate(sweep)):

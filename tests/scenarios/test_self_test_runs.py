@@ -39,7 +39,7 @@ def test_a_wrong_engine_that_its_checker_cannot_see_survives(tmp_path: pathlib.P
     blind = dataclasses.replace(trial, scenario=load_text(text, trial.scenario.path))
     with LocalPool(1, 1 << 30) as pool:
         (found,) = self_test.run([blind], pool, tmp_path, Batch(quiet=True))
-    assert (found.outcome, found.why) == ("SURVIVED", "its checker saw nothing wrong")
+    assert (found.outcome, found.why) == ("SURVIVED", "its rule saw no violation")
     assert found.run_dir is not None
     assert (found.run_dir / "events.jsonl").is_file()
 
@@ -51,7 +51,7 @@ def test_a_profile_that_is_mended_of_everything_is_the_sound_engine(tmp_path: pa
     mended = dataclasses.replace(trial, scenario=load_text(text, trial.scenario.path))
     with LocalPool(1, 1 << 30) as pool:
         (found,) = self_test.run([mended], pool, tmp_path, Batch(quiet=True))
-    assert (found.outcome, found.why) == ("SURVIVED", "its checker saw nothing wrong")
+    assert (found.outcome, found.why) == ("SURVIVED", "its rule saw no violation")
 
 
 def snapdrill(command: str) -> subprocess.CompletedProcess[str]:

@@ -55,17 +55,17 @@ async def test_a_no_does_nothing(key: str, no: str, drill: RecordedDrill) -> Non
 @pytest.mark.parametrize("key", ["p", "R"])
 async def test_read_only_refuses_what_changes_the_fleet(key: str, drill: RecordedDrill) -> None:
     app = FleetApp(lambda: drill)
-    app.live.refusing = "read-only: the fleet can be watched, not asked"
+    app.live.refusing = "read-only: you can watch the fleet, not change it"
     async with app.run_test(size=(80, 24)) as pilot:
         await begun(pilot)
         await pilot.press(key)
-        await until(pilot, lambda: "read-only: the fleet can be watched" in seen(app), "it is refused")
+        await until(pilot, lambda: "read-only: you can watch the fleet" in seen(app), "it is refused")
         assert asked(drill) == []
 
 
 async def test_read_only_lets_the_clock_tick(drill: RecordedDrill) -> None:
     app = FleetApp(lambda: drill)
-    app.live.refusing = "read-only: the fleet can be watched, not asked"
+    app.live.refusing = "read-only: you can watch the fleet, not change it"
     async with app.run_test(size=(80, 24)) as pilot:
         await begun(pilot)
         await pilot.press("full_stop")

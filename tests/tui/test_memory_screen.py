@@ -170,9 +170,9 @@ async def test_a_twin_that_does_not_fit_is_refused_in_words(drill: RecordedDrill
 async def test_who_may_only_watch_gets_no_twin(drill: RecordedDrill, arms: RecordedArms) -> None:
     twin = Twin(arms)
     app = FleetApp(lambda: drill, twin=twin)
-    app.live.refusing = "read-only: the fleet can be watched, not asked"
+    app.live.refusing = "read-only: you can watch the fleet, not change it"
     async with app.run_test(size=(80, 24)) as pilot:
         await until_seen(pilot, "● running")
         await pilot.press("4", "T")
-        await until_seen(pilot, "two pauses of this run", "read-only: the fleet can be watched, not asked")
+        await until_seen(pilot, "two pauses of this run", "read-only: you can watch the fleet, not change it")
         assert not twin.is_running

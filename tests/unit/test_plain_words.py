@@ -22,8 +22,8 @@ DIALECT = re.compile(
 """Each has a plain word in its place, and no innocent use in a message of this project."""
 
 PROSE = ("tests/README.md",)
-CODE = ("sim/files", "sim/record", "sim/report")
-NOT_YET = {"sim/files/metrics.py", "sim/files/plan.py"}
+CODE = ("sim/files", "sim/record", "sim/report", "sim/run", "sim/commands", "sim/cli.py", "sim/pytest_plugin.py")
+NOT_YET = ("sim/files/metrics.py", "sim/files/plan.py", "sim/commands/flag/")
 """Rooms are added as their sentences are read again."""
 
 
@@ -38,7 +38,7 @@ def modules() -> list[pathlib.Path]:
     found = (
         path for name in CODE for path in ((ROOT / name).rglob("*.py") if (ROOT / name).is_dir() else [ROOT / name])
     )
-    return [path for path in found if str(path.relative_to(ROOT)) not in NOT_YET]
+    return [path for path in found if not str(path.relative_to(ROOT)).startswith(NOT_YET)]
 
 
 def test_no_string_of_the_code_is_in_the_dialect() -> None:

@@ -150,8 +150,8 @@ def test_what_no_worker_can_run_is_reported_and_not_waited_for(runs: Any) -> Non
     with open_pool("local", 1, BUDGET) as pool:
         results = results_of(pool, [large, lacking, unit_of(runs, name="small")])
     assert results["small"].verdict == "held"
-    assert results["large"].error == "no worker of the cluster has what it needs: memory_mib 2048"
-    assert results["odd"].error == "no worker of the cluster has what it needs: a moon"
+    assert results["large"].error == "no worker of the cluster offers what it needs: memory_mib 2048"
+    assert results["odd"].error == "no worker of the cluster offers what it needs: a moon"
 
 
 def test_what_runs_at_a_time_fits_into_the_workers_memory(runs: Any) -> None:

@@ -159,7 +159,7 @@ async def test_an_end_that_cannot_be_carried_out_is_told_and_counted_no_more(
         "OSError: [Errno 28] No space left on device"
     ]
     assert (node.in_flight, node.budget.granted, node.sandboxes["web-0"].settling) == (0, granted, None)
-    with pytest.raises(NodeFailedError, match=r"what web-0\.p1 came to could not be carried out: OSError"):
+    with pytest.raises(NodeFailedError, match=r"the outcome of web-0\.p1 could not be carried out: OSError"):
         raise_failures(machine.entries())
     await node.shut_down()
 

@@ -93,7 +93,7 @@ def test_a_violation_in_a_ledger_made_elsewhere_ends_with_1(
     with (run / "events.jsonl").open("a") as file:
         file.write('{"t": 9, "event": "balloon_inflated"}\n')
     text = printed(capsys, ExitCode.VIOLATED, "check", "--trace", run / "events.jsonl")
-    assert "left out, not known to this version: balloon_inflated (1)" in text
+    assert "left out, because this version does not know them: balloon_inflated (1)" in text
     assert "legal_transitions violated, by the ledger alone\n  - web-0: it went from running to created" in text
 
 
@@ -108,7 +108,7 @@ def test_a_bad_line_of_a_trace_ends_with_2_and_its_place(run: pathlib.Path, caps
 @pytest.mark.parametrize("arguments", [[], ["demo", "--trace", "demo"]])
 def test_a_run_or_a_trace_is_to_be_given_and_not_both(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert cli.main(["check", *arguments]) == ExitCode.USAGE
-    assert "give one of the two: RUN, or --trace FILE" in capsys.readouterr().err
+    assert "give either RUN or --trace FILE" in capsys.readouterr().err
 
 
 def test_the_check_document_holds_every_invariant(run: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

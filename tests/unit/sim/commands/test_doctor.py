@@ -9,15 +9,15 @@ import pytest
 from sim import cli
 from sim.record.verdict import ExitCode
 from sim.run import host as probe
-from sim.run.host import Available, Finding
+from sim.run.host import Available, Capability
 
 
-def finding(name: str, available: Available, *, required: bool = False) -> Finding:
-    return Finding(name, available, required, f"{name} detail", f"{name} cost", f"{name} cure")
+def finding(name: str, available: Available, *, required: bool = False) -> Capability:
+    return Capability(name, available, required, f"{name} detail", f"{name} cost", f"{name} cure")
 
 
-def ends(monkeypatch: pytest.MonkeyPatch, *found: Finding, option: str = "") -> int:
-    monkeypatch.setattr(probe, "findings", lambda: list(found))
+def ends(monkeypatch: pytest.MonkeyPatch, *found: Capability, option: str = "") -> int:
+    monkeypatch.setattr(probe, "capabilities", lambda: list(found))
     return cli.main(["doctor", *filter(None, [option])])
 
 

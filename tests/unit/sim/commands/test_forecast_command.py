@@ -45,7 +45,7 @@ def test_a_wrong_option_is_refused(wrong: list[str]) -> None:
 
 def test_more_than_the_arrays_should_hold_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["forecast", EXAMPLE, "--sandboxes", "10_000_001"]) == 2
-    assert "give --sandboxes fewer" in capsys.readouterr().err
+    assert "give a smaller number to --sandboxes" in capsys.readouterr().err
 
 
 def test_a_fleet_is_shown_with_what_is_assumed_and_what_its_scale_cannot_show(

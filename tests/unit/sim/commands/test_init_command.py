@@ -59,7 +59,9 @@ def test_where_one_file_exists_it_is_named_and_none_is_written(
     (empty / name).parent.mkdir(parents=True, exist_ok=True)
     (empty / name).write_text("mine")
     assert main(["init"]) == ExitCode.USAGE
-    assert capsys.readouterr().err == f"snapdrill: {name}: there already; nothing was written\n"
+    assert (
+        capsys.readouterr().err == f"snapdrill: {name}: already there, so nothing was written; choose another folder\n"
+    )
     assert [path for path in NAMES if (empty / path).exists()] == [name]
     assert (empty / name).read_text() == "mine"
 

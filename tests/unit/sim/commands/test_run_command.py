@@ -266,7 +266,7 @@ def test_events_and_json_cannot_both_have_standard_output(
     folder: Folder, nothing_started: Callable[[], bool], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert folder.snapdrill(folder.write("a"), "--json", "--events", "-") == ExitCode.USAGE
-    assert "--json and --events - both want standard output; use --events FILE" in capsys.readouterr().err
+    assert "--json and --events - both write to standard output; use --events FILE" in capsys.readouterr().err
     assert nothing_started()
 
 
@@ -366,7 +366,7 @@ def test_a_variable_of_one_file_is_none_of_the_others_business(folder: Folder) -
         (["memroy=8MiB"], '--var memroy: no scenario uses a variable "memroy"; did you mean "memory"?'),
         (["memory"], '--var "memory": write KEY=VALUE'),
         (["=1"], '--var "=1": write KEY=VALUE'),
-        (["memory=1MiB", "memory=2MiB"], '--var "memory=2MiB": memory was given already'),
+        (["memory=1MiB", "memory=2MiB"], '--var "memory=2MiB": memory is given twice; remove one of them'),
     ],
 )
 def test_a_variable_that_no_scenario_uses_or_that_is_no_variable_starts_nothing(
@@ -384,7 +384,7 @@ def test_a_variable_that_no_scenario_uses_or_that_is_no_variable_starts_nothing(
 
 def test_without_variables_the_hint_says_how_to_declare_one(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
     assert folder.snapdrill(folder.write("a"), "--var", "x=1") == ExitCode.USAGE
-    assert "no scenario here has variables: declare it under vars" in capsys.readouterr().err
+    assert "none of these scenarios has variables; declare it under vars" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verdict", ["violated", "inconclusive"])
@@ -441,5 +441,7 @@ def test_a_report_that_a_full_disk_cannot_take_is_told_beside_the_verdict(
     folder.verdicts = {"a": verdict}
     assert folder.snapdrill(folder.write("a")) == code
     told = capsys.readouterr()
-    assert told.err.startswith("a: its report cannot be stored: [Errno 28] No space left on device; make room for it\n")
+    assert told.err.startswith(
+        "a: its report cannot be stored: [Errno 28] No space left on device; free some disk space\n"
+    )
     assert verdict.upper() in told.out

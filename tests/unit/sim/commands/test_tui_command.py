@@ -33,7 +33,7 @@ def test_without_a_terminal_the_scenario_is_run_and_one_line_says_so(
     assert main(["tui", "some.yaml", "--seed", "7"]) == ExitCode.INCONCLUSIVE
     assert (asked["paths"], asked["seed"]) == ((pathlib.Path("some.yaml"),), 7)
     told = capsys.readouterr().err.splitlines()
-    assert told == ["snapdrill: no terminal for the screen; this is: snapdrill run some.yaml"]
+    assert told == ["snapdrill: no terminal, so no screen; this runs instead: snapdrill run some.yaml"]
 
 
 @pytest.mark.parametrize(("term", "usable"), [("xterm-256color", True), ("dumb", False), ("", False)])
@@ -77,12 +77,12 @@ def test_a_run_that_was_cut_off_claims_nothing(capsys: pytest.CaptureFixture[str
 )
 def test_the_stage_brings_its_own_fleets(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tui", *arguments]) == ExitCode.USAGE
-    assert "the stage brings its own fleets and seed" in capsys.readouterr().err
+    assert "--stage has its own fleets and seed" in capsys.readouterr().err
 
 
 def test_the_stage_needs_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tui", "--stage"]) == ExitCode.USAGE
-    assert "no terminal for the stage" in capsys.readouterr().err
+    assert "--stage needs a terminal" in capsys.readouterr().err
 
 
 def test_an_unknown_theme_is_told_with_those_that_there_are(
@@ -130,4 +130,4 @@ def test_one_option_serves_the_flags_over_a_stream_that_keys_can_break() -> None
 
 def test_a_relay_that_no_key_can_break_is_not_left_out_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tui", "--relay"]) == ExitCode.USAGE
-    assert "no terminal for the keys that break a relay" in capsys.readouterr().err
+    assert "--relay needs a terminal for its keys" in capsys.readouterr().err

@@ -15,10 +15,10 @@ from sim.files.faults import (
     Kind,
     Place,
     delay_of,
+    describe_place,
     hang_of,
     in_words_of_delay,
     in_words_of_hang,
-    in_words_of_place,
     kind_of,
     points_by_kernel,
     points_with,
@@ -95,4 +95,4 @@ def test_how_long_a_fault_takes_is_read_back_from_its_words(seconds: float) -> N
     ],
 )
 def test_a_ledger_tells_where_a_fault_waits(point: FaultPoint, place: Place, nth: int | None, words: str) -> None:
-    assert in_words_of_place(point, place, nth) == words
+    assert describe_place(point, place, nth) == words

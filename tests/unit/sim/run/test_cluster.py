@@ -203,7 +203,7 @@ def test_a_unit_that_kills_two_workers_is_an_error_and_the_others_go_on() -> Non
     with LocalPool(1, 10, start=Fleet(die).start) as pool:
         results = {each.name: each for each in pool.run([unit("deadly"), unit("u")])}
     assert results["deadly"].verdict is None
-    assert results["deadly"].error == "its worker died, 2 times"
+    assert results["deadly"].error == "its worker died 2 times"
     assert results["u"].verdict == "held"
 
 

@@ -75,7 +75,7 @@ def test_what_one_worker_has_is_not_lacking_whatever_the_others_have() -> None:
 def test_what_no_worker_has_together_is_named_by_the_nearest_worker() -> None:
     needs = {MEMORY: 200.0, "cgroup": 1.0}
     told = unmet(needs, {"a": offer(), "b": offer(cgroup=2.0)})
-    assert told == "no worker of the cluster has what it needs: memory_mib 200"
+    assert told == "no worker of the cluster offers what it needs: memory_mib 200"
 
 
 def test_a_cluster_without_workers_is_said_to_have_none() -> None:

@@ -16,30 +16,30 @@ from engine import linux
 from sim.node.cgroup import MemoryCgroup
 from sim.run import host
 from sim.run import host as probe
-from sim.run.host import Answer, Available, Finding, Question
+from sim.run.host import Available, Capability, Probe, ProbeResult
 
 
-def answered(name: str) -> Finding:
-    return host.find(next(question for question in host.QUESTIONS if question.name == name))
+def answered(name: str) -> Capability:
+    return host.try_out(next(probe for probe in host.PROBES if probe.name == name))
 
 
 def test_a_refusal_is_an_answer_that_names_the_errno() -> None:
-    def ask() -> Answer:
+    def ask() -> ProbeResult:
         raise OSError(errno.EPERM, "Operation not permitted")
 
-    found = host.find(Question("thing", ask, "costs", "needs"))
+    found = host.try_out(Probe("thing", ask, "costs", "needs"))
     assert (found.available, found.detail) == (Available.NO, "EPERM: Operation not permitted")
 
 
 def test_a_missing_package_is_an_answer() -> None:
-    def ask() -> Answer:
+    def ask() -> ProbeResult:
         raise ModuleNotFoundError("No module named 'ldclient'")
 
-    assert host.find(Question("thing", ask, "costs", "needs")).detail == "No module named 'ldclient'"
+    assert host.try_out(Probe("thing", ask, "costs", "needs")).detail == "No module named 'ldclient'"
 
 
 def test_what_no_run_can_do_without_works_here() -> None:
-    required = [each.name for each in host.QUESTIONS if each.required]
+    required = [each.name for each in host.PROBES if each.required]
     assert required == ["memfd and seals", "punch a memfd", "pidfd"]
     assert {answered(name).available for name in required} == {Available.YES}
 
@@ -66,7 +66,7 @@ def test_a_scan_that_misses_the_written_page_is_not_available(monkeypatch: pytes
     monkeypatch.setattr(linux, "write_protect_tracking", armed)
     monkeypatch.setattr(linux, "scan_written", lambda *_, **__: linux.WrittenRanges(nothing, nothing))
     found = answered("write-protect scan")
-    assert (found.available, found.detail) == (Available.NO, "page 1 of 4 was written, the scan told []")
+    assert (found.available, found.detail) == (Available.NO, "page 1 of 4 was written, the scan reported []")
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fds[0])
 
@@ -80,14 +80,14 @@ def test_few_open_files_and_one_cpu_are_limits(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_probing_leaves_no_fd_and_no_file_behind() -> None:
-    host.findings()
+    host.capabilities()
     before = os.listdir("/proc/self/fd")
-    host.findings()
+    host.capabilities()
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def test_every_finding_says_what_its_absence_costs_and_what_would_allow_it() -> None:
-    assert all(each.name and each.detail and each.costs and each.needs for each in host.findings())
+    assert all(each.name and each.detail and each.costs and each.needs for each in host.capabilities())
 
 
 def test_the_hosts_description_is_plain_json_and_quick() -> None:

@@ -65,7 +65,7 @@ def test_too_little_free_memory_is_told_with_both_figures(monkeypatch: pytest.Mo
 def test_too_few_huge_pages_are_told_with_both_figures() -> None:
     assert missing(scenario("count: 2, memory: 16MiB, page_size: 2MiB")) is None
     reason = missing(scenario("count: 2, memory: 18MiB, page_size: 2MiB"))
-    assert reason == "it needs 18 free huge pages of 2 MiB and the pool has 16; see snapdrill doctor"
+    assert reason == "it needs 18 free huge pages of 2 MiB and 16 are free; see snapdrill doctor"
 
 
 def test_a_scenario_for_root_is_not_run_by_others(monkeypatch: pytest.MonkeyPatch) -> None:

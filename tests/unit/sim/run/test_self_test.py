@@ -17,7 +17,7 @@ from sim.run import self_test
 from sim.run.batch import Batch
 from sim.run.cases import Unit, UnitResult
 from sim.run.pool import LocalPool
-from sim.run.self_test import Finding, Trial
+from sim.run.self_test import Trial, TrialResult
 
 
 def judged(subject: str, verdict: str, *reasons: str) -> Entry:
@@ -50,7 +50,7 @@ def trial() -> Trial:
     return self_test.trials([NAME])[0]
 
 
-def finding(tmp_path: Path, **results: UnitResult) -> Finding:
+def finding(tmp_path: Path, **results: UnitResult) -> TrialResult:
     (found,) = self_test.run([trial()], Told(**results), tmp_path, Batch(quiet=True))
     return found
 
@@ -72,7 +72,7 @@ def test_each_trial_runs_with_the_wrong_engine_and_with_the_sound_one(tmp_path: 
 
 def test_a_mutant_that_no_checker_sees_survives(tmp_path: Path) -> None:
     found = finding(tmp_path, wrong=UnitResult("", "violated"))
-    assert (found.outcome, found.why) == ("SURVIVED", "its checker saw nothing wrong")
+    assert (found.outcome, found.why) == ("SURVIVED", "its rule saw no violation")
     assert self_test.exit_code([found]) == 1
 
 
@@ -88,7 +88,7 @@ def test_a_mutant_that_breaks_more_than_its_scenario_expects_is_no_proof(tmp_pat
 def test_a_scenario_that_the_sound_engine_violates_proves_nothing(tmp_path: Path) -> None:
     found = finding(tmp_path, mended=UnitResult("", "violated", entries=(OTHER,)))
     assert found.outcome == "UNSOUND"
-    assert found.why == "with the sound engine it is violated: no_leaks: a process is left"
+    assert found.why == "with the correct engine it is violated: no_leaks: a process is left"
     assert self_test.exit_code([found]) == 1
 
 
@@ -104,12 +104,12 @@ def test_what_the_host_cannot_run_is_skipped_by_name_and_not_run(tmp_path: Path)
     (found,) = self_test.run([unable], pool, tmp_path, Batch(quiet=True))
     assert (found.outcome, found.why, pool.units) == ("SKIPPED", "it requires root", [])
     assert self_test.exit_code([found]) == 4
-    assert self_test.exit_code([found, Finding(able, "CAUGHT")]) == 0
-    assert self_test.exit_code([Finding(able, "CAUGHT"), Finding(able, "SURVIVED")]) == 1
+    assert self_test.exit_code([found, TrialResult(able, "CAUGHT")]) == 0
+    assert self_test.exit_code([TrialResult(able, "CAUGHT"), TrialResult(able, "SURVIVED")]) == 1
 
 
 def test_the_table_tells_each_sentence_and_counts(tmp_path: Path) -> None:
-    text = self_test.table([finding(tmp_path), Finding(trial(), "SURVIVED", 1.0, "nobody looked", Path("runs/x"))])
+    text = self_test.table([finding(tmp_path), TrialResult(trial(), "SURVIVED", 1.0, "nobody looked", Path("runs/x"))])
     assert f"{NAME}  CAUGHT by no_unpublished after 0.2 s" in text
     assert "a chunk is freed from the memfd before its readers may have it from the cache" in " ".join(text.split())
     assert f"SURVIVED in {NAME}.yaml: nobody looked; must be caught by no_unpublished" in " ".join(text.split())

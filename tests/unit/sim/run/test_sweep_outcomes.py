@@ -79,5 +79,5 @@ def test_a_case_that_ran_out_of_time_is_inconclusive(case: Named, made: Any) -> 
 
 def test_a_run_that_broke_is_an_internal_error(case: Named, made: Any) -> None:
     hit = case("web-0.p1/copy.write/0/errno")
-    found = result_of(hit, made.unit_result(hit.name, verdict=None, error="its worker died, 2 times"))
-    assert (found.outcome, found.exit_code, found.why) == ("error", ExitCode.INTERNAL, "its worker died, 2 times")
+    found = result_of(hit, made.unit_result(hit.name, verdict=None, error="its worker died 2 times"))
+    assert (found.outcome, found.exit_code, found.why) == ("error", ExitCode.INTERNAL, "its worker died 2 times")

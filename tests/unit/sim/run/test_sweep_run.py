@@ -242,7 +242,7 @@ def test_a_violation_is_annotated_at_its_scenario(
     sweep = swept(scenario, pool, options(tmp_path, only=("web-0.p1/copy.write/1/corrupt",)))
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
-    sweep_report.tell_github([sweep])
+    sweep_report.annotate_github([sweep])
     assert capsys.readouterr().err.startswith(
         "::error file=two.yaml,title=two%3A invariant%3Anever_resumed violated::web-0.p1/copy.write/1/corrupt: it ran"
     )
