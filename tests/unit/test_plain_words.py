@@ -21,7 +21,13 @@ DIALECT = re.compile(
 )
 """Each has a plain word in its place, and no innocent use in a message of this project."""
 
-PROSE = ("tests/README.md",)
+PROSE = (
+    "README.md",
+    *(str(each.relative_to(ROOT)) for each in sorted((ROOT / "docs").glob("*.md"))),
+    "tests/README.md",
+    "scenarios/README.md",
+    *(str(each.relative_to(ROOT)) for each in sorted((ROOT / "scenarios").rglob("*.yaml"))),
+)
 CODE = ("sim/files", "sim/record", "sim/report", "sim/run", "sim/commands", "sim/cli.py", "sim/pytest_plugin.py")
 NOT_YET = ("sim/files/metrics.py", "sim/files/plan.py", "sim/commands/flag/")
 """Rooms are added as their sentences are read again."""
