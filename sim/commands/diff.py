@@ -53,13 +53,13 @@ def _sections(found: RunComparison, folders: tuple[str, str]) -> list[Section]:
         fact = str(each.number) if each.number else "a fault"
         rows += [(each.sandbox, fact, "A", each.first or "nothing"), ("", "", "B", each.second or "nothing")]
     figures = [(figure.name, figure.first or "-", figure.second or "-") for figure in found.figures]
-    said = (
+    headline = (
         "the same decisions, outcomes and contents"
         if found.same
         else "different; the first difference of each sandbox:"
     )
     return [
         Section("", (facts([("A", folders[0]), ("B", folders[1])]),)),
-        Section("", (Paragraph(said), Table(("sandbox", "fact", "run", "what happened"), rows, "<><~"))),
+        Section("", (Paragraph(headline), Table(("sandbox", "fact", "run", "what happened"), rows, "<><~"))),
         Section("", (Table(("figure", "A", "B"), figures, "<~"),)),
     ]

@@ -51,7 +51,7 @@ def command(
         raise UserError(f"{stored.path}: no sandbox is called {sandbox}; there are: {known}")
     _check_kinds(kinds)
     known_then = [entry for entry in stored.entries if until is None or entry.t <= until]
-    for line in _told(known_then, sandbox, last, kinds):
+    for line in _sentences(known_then, sandbox, last, kinds):
         click.echo(line)
     title = f"state at {view.t if until is None else until:.3f} s"
     click.echo("\n" + text(Section(title, (Paragraph(moment(view)), fleet_table(view, sandbox)))))
@@ -77,14 +77,14 @@ def _check_kinds(kinds: Sequence[str]) -> None:
             raise UserError(f'no event is called "{kind}"; {did_you_mean(kind, EVENT_TYPES)}')
 
 
-def _told(entries: Sequence[Entry], sandbox: str | None, last: int | None, kinds: Sequence[str]) -> list[str]:
+def _sentences(entries: Sequence[Entry], sandbox: str | None, last: int | None, kinds: Sequence[str]) -> list[str]:
     from sim.report import words
 
-    told = [
+    shown = [
         entry
         for entry in entries
         if (entry.name in kinds if kinds else not isinstance(entry.event, words.SAMPLES))
         and (sandbox is None or entry.sandbox == sandbox)
     ]
-    start = 0 if last is None else max(0, len(told) - last)
-    return [f"{words.clock(entry.t)}  {words.sentence(entry)}" for entry in told[start:]]
+    start = 0 if last is None else max(0, len(shown) - last)
+    return [f"{words.clock(entry.t)}  {words.sentence(entry)}" for entry in shown[start:]]

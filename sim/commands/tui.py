@@ -92,7 +92,7 @@ def command(
         app = _fleet_app(runs, _loaded(scenario, relay=relay, lease=lease), runs_dir, seed, drawn_on)
         _set(app, theme, read_only=read_only)
         _drive(app, runs)
-        return 128 + app.signal if app.signal is not None else _told(app.last)
+        return 128 + app.signal if app.signal is not None else _print_verdict(app.last)
     finally:
         if cast is not None:
             cast.close()
@@ -201,7 +201,7 @@ def _drive(app: FleetApp, runs: list[Drill]) -> None:
         raise click.exceptions.Exit(ExitCode.INTERNAL)
 
 
-def _told(last: View | None) -> int:
+def _print_verdict(last: View | None) -> int:
     """Print the verdict on one line, and each judgement that did not hold on another; the exit code."""
     from sim.report.words import judgement
 

@@ -27,14 +27,14 @@ def command(files: tuple[pathlib.Path, ...]) -> ExitCode:
 
     paths = _documents(files)
     wrong = False
-    told: set[str] = set()
+    printed: set[str] = set()
     for path in paths:
         try:
             made = _check(path)
         except DocumentError as error:
             wrong = True
-            new = dict.fromkeys(line for line in map(str, error.mistakes) if line not in told)
-            told |= new.keys()
+            new = dict.fromkeys(line for line in map(str, error.mistakes) if line not in printed)
+            printed |= new.keys()
             click.echo("\n".join([*new, *github.mistakes("\n".join(new))]), err=True, nl=bool(new))
         else:
             click.echo(f"{path}: ok" + (f" ({made} scenarios)" if made > 1 else ""))

@@ -21,8 +21,8 @@ class Figure:
 
     def document(self) -> dict[str, Any]:
         """JSON-ready."""
-        said = {"value": self.value, "unit": self.unit or None, "known": self.known}
-        return {**said, "note": self.note} if self.note else said
+        fields = {"value": self.value, "unit": self.unit or None, "known": self.known}
+        return {**fields, "note": self.note} if self.note else fields
 
 
 def shown(figure: Figure) -> str:

@@ -148,7 +148,7 @@ def smallest(distribution: Distribution) -> float:
 
 def assumptions(fleet: Fleet) -> list[Figure]:
     """Every figure that the file (or the plan) left out, with the value that is assumed for it."""
-    return [Figure(name, _with_unit(name, value), "", "assumed", "not given") for name, value in _unsaid(fleet)]
+    return [Figure(name, _with_unit(name, value), "", "assumed", "not given") for name, value in _left_out(fleet)]
 
 
 _UNITS = {"dirty": "%", "resident": "%", "paused_for": "s", "within": "s", "at": "s"}
@@ -161,7 +161,7 @@ def _with_unit(name: str, value: Any) -> str:
 _UNIMPORTANT = {"version", "template", "scale", "copy_failures"}
 
 
-def _unsaid(fleet: Fleet) -> Iterator[tuple[str, Any]]:
+def _left_out(fleet: Fleet) -> Iterator[tuple[str, Any]]:
     yield from _defaults("", fleet)
     yield from _defaults("node.", fleet.node)
     if fleet.propagation.origin == "assumed":

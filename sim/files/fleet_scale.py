@@ -43,14 +43,14 @@ class ScaledFleet:
         """
         if self.fleet.scale == 1:
             return Figure(label, int(size), "bytes", known)
-        told = f"{known} at {_text(self.fleet.scale)}"
-        return Figure(label, int(Fraction(int(size)) / self.fleet.scale), "bytes", "derived", told)
+        note = f"{known} at {_text(self.fleet.scale)}"
+        return Figure(label, int(Fraction(int(size)) / self.fleet.scale), "bytes", "derived", note)
 
     def in_sandboxes(self, label: str, number: float, known: Known = "measured") -> Figure:
         """A number of rehearsed sandboxes or pauses as a number of the whole fleet's."""
         whole = number * self.fleet.count / self.sandboxes
-        told = f"{known} {number:g} of {self.sandboxes} rehearsed"
-        return Figure(label, round(whole), "", "derived", told)
+        note = f"{known} {number:g} of {self.sandboxes} rehearsed"
+        return Figure(label, round(whole), "", "derived", note)
 
 
 def at_scale(fleet: Fleet, sandboxes: int | None = None) -> ScaledFleet:

@@ -75,17 +75,17 @@ def _json_rows(text: str, path: Path, readers: Readers, required: Sequence[str])
         raise DocumentError(path, [what]) from None
     yield from (_second(str(where[-1]), position) for where, position in document.duplicates)
     at, is_list = document.positions, isinstance(document.value, list)
-    for index, said in enumerate(document.value if is_list else [document.value]):
+    for index, value in enumerate(document.value if is_list else [document.value]):
         where = (index,) if is_list else ()
         position = at.get(where, Position())
-        if isinstance(said, dict):
-            yield from (_unknown(name, at[(*where, name)], readers) for name in said if name not in readers)
-            cells = {name: InputCell(value, at[(*where, name)]) for name, value in said.items() if value is not None}
+        if isinstance(value, dict):
+            yield from (_unknown(name, at[(*where, name)], readers) for name in value if name not in readers)
+            cells = {name: InputCell(cell, at[(*where, name)]) for name, cell in value.items() if cell is not None}
             row = InputRow(position, cells)
             yield from _missing(row, required)
             yield row
         else:
-            yield Mistake(position, "", f"expected a row, an object with {_names(required)}; got {show(said)}")
+            yield Mistake(position, "", f"expected a row, an object with {_names(required)}; got {show(value)}")
 
 
 def _csv_rows(text: str, readers: Readers, required: Sequence[str]) -> Iterator[InputRow | Mistake]:
@@ -98,10 +98,10 @@ def _csv_rows(text: str, readers: Readers, required: Sequence[str]) -> Iterator[
     absent = [name for name in required if head and name not in names]
     needed = f"every row needs {_names(required)}"
     yield from (Mistake(head[0].position, "", f"no column {name}; {needed}") for name in absent)
-    for said in cells:
-        row = InputRow(said[0].position, {name: cell for name, cell in zip(names, said, strict=False) if cell.value})
+    for line in cells:
+        row = InputRow(line[0].position, {name: cell for name, cell in zip(names, line, strict=False) if cell.value})
         extra = f"more cells than the {len(head)} of the header"
-        yield from (Mistake(cell.position, "", extra) for cell in said[len(head) :])
+        yield from (Mistake(cell.position, "", extra) for cell in line[len(head) :])
         yield from _missing(row, required, absent)
         yield row
 
@@ -347,8 +347,8 @@ def _pauses(members: Sequence[SandboxRow]) -> dict[str, Any]:
     peaks = [each.peak_pauses_per_hour for each in members if each.peak_pauses_per_hour is not None]
     if not rates:
         return {}
-    told = {"median": round(max(_NEVER, fmean(rates)), 6)}
-    return {"pauses_per_hour": told | ({"peak": max(round(fmean(peaks), 6), told["median"])} if peaks else {})}
+    found = {"median": round(max(_NEVER, fmean(rates)), 6)}
+    return {"pauses_per_hour": found | ({"peak": max(round(fmean(peaks), 6), found["median"])} if peaks else {})}
 
 
 def _as_size(value: float) -> str:

@@ -212,14 +212,14 @@ class Outage(Strict):
     @property
     def detail(self) -> str:
         """The setting that goes with the fault, as the file writes it; empty where there is none."""
-        said = {
+        settings = {
             "refuse": f"HTTP {self.status}",
             "delete": self.flag or "",
             "slow": in_words_of_delay(self.delay),
             "flap": f"every {self.every:g} s",
             "tear": f"{self.keep:g}% kept",
         }
-        return said.get(self.fault, "")
+        return settings.get(self.fault, "")
 
 
 How = Literal["short", "corrupt", "cancel", "kill-guest"]

@@ -182,8 +182,8 @@ def read_trace(path: Path) -> TraceFile:
         mistakes.append(f"{path}:1:1: error: {what}; `snapdrill schema events` prints the format of a line")
     if mistakes:
         more = len(mistakes) - _MOST_MISTAKES
-        told = mistakes[:_MOST_MISTAKES] + ([f"{path}: and {more} more"] if more > 0 else [])
-        raise UserError("\n".join(told))
+        shown = mistakes[:_MOST_MISTAKES] + ([f"{path}: and {more} more"] if more > 0 else [])
+        raise UserError("\n".join(shown))
     return TraceFile(tuple(entries), dict(unknown))
 
 

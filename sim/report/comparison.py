@@ -76,8 +76,8 @@ def _firings(
     one, other = set(ours), set(theirs)
     for firing in sorted(one ^ other):
         sandbox, pause, fault, error = firing
-        told = f"fault {fault} {error} fired" + (f" in {pause}" if pause else "")
-        yield Difference(sandbox, 0, told if firing in one else None, told if firing in other else None)
+        what = f"fault {fault} {error} fired" + (f" in {pause}" if pause else "")
+        yield Difference(sandbox, 0, what if firing in one else None, what if firing in other else None)
 
 
 def _in_words(one: Any, other: Any) -> tuple[str | None, str | None]:

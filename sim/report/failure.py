@@ -140,13 +140,13 @@ def _others(judgement: Judgement) -> str | None:
 
 def _last_events(log: Iterable[Entry], sandbox: str | None) -> list[str]:
     """The last events of this sandbox, and of the whole run among them."""
-    told = [
+    related = [
         entry
         for entry in log
         if (entry.sandbox == sandbox if entry.sandbox else isinstance(entry.event, _SHARED))
         and not isinstance(entry.event, _NOT_TOLD)
     ]
-    lines = [f"    {words.clock(entry.t)}  {words.sentence(entry)}" for entry in told[-LAST_EVENTS:]]
+    lines = [f"    {words.clock(entry.t)}  {words.sentence(entry)}" for entry in related[-LAST_EVENTS:]]
     return ["  last events", *lines] if lines else []
 
 

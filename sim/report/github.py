@@ -62,9 +62,9 @@ def annotate(
     for each in judgements.failed(view):
         file, line, column = failure.position(view, each, scenario_file, entries)
         sandbox = each.violations[0].get("sandbox") if each.violations else None
-        who = f"{sandbox}: " if sandbox in view.sandboxes else ""
-        again = failure.run_command(view, run_dir, scenario_file, str(sandbox) if who else None)
-        message = f"{who}{judgements.message(each)} ({seed})\nrun again: {again}"
+        subject = f"{sandbox}: " if sandbox in view.sandboxes else ""
+        again = failure.run_command(view, run_dir, scenario_file, str(sandbox) if subject else None)
+        message = f"{subject}{judgements.message(each)} ({seed})\nrun again: {again}"
         title = f"{name}: {each.name} {each.verdict}"
         found.append(Annotation("error", title, message, _in_repository(file), line, column))
     verdict = judgements.verdict_of(view)
@@ -124,10 +124,10 @@ def section(view: View, run_dir: Path, scenario_file: Path, entries: Sequence[En
         Paragraph(f"{words.plural(len(view.pauses), 'pause')}; at the end {states}"),
         Paragraph(f"kill switch {judgements.sentence(found)}" if found else ""),
     )
-    said = markdown(Section(f"{judgements.verdict_of(view).upper()}: {name} (seed {seed})", parts), level=3)
+    summary = markdown(Section(f"{judgements.verdict_of(view).upper()}: {name} (seed {seed})", parts), level=3)
     if block := failure.failure_block(view, run_dir, scenario_file, entries):
-        said += f"\n\n<details><summary>what failed</summary>\n\n{markdown(Code(block))}\n\n</details>"
-    return said + "\n"
+        summary += f"\n\n<details><summary>what failed</summary>\n\n{markdown(Code(block))}\n\n</details>"
+    return summary + "\n"
 
 
 def append_summary(sections: Sequence[str], environ: Mapping[str, str] = os.environ) -> None:

@@ -144,8 +144,8 @@ def _kill_switch(view: View) -> Section:
     row = (source, str(took.n if took else 0), *figures, str(found.unawaited))
     head = ("source", "waited for", "min ms", "median ms", "p95 ms", "max ms", "not awaited")
     late = found.latest_punch_ms
-    said = f"A pause decided {late:.1f} ms after a kill switch still punched." if late else ""
-    return Section(title, (Table(head, [row], "<>"), Paragraph(toned(said, "muted"))))
+    late_punch = f"A pause decided {late:.1f} ms after a kill switch still punched." if late else ""
+    return Section(title, (Table(head, [row], "<>"), Paragraph(toned(late_punch, "muted"))))
 
 
 def _decisions(view: View) -> Section:
@@ -205,9 +205,9 @@ def _faults(entries: Iterable[Entry]) -> Section:
     rows = []
     for number, fault in armed.items():
         names = Counter(hit.get(number, []))
-        who = ", ".join(name if count == 1 else f"{name} ({count})" for name, count in names.items())
+        fired_on = ", ".join(name if count == 1 else f"{name} ({count})" for name, count in names.items())
         fired = str(names.total())
-        rows.append((str(number), fault.fault, fault.error, fault.at, fault.sandboxes, fired, who))
+        rows.append((str(number), fault.fault, fault.error, fault.at, fault.sandboxes, fired, fired_on))
     return Section("Faults", (Table(("fault", "point", "gives", "at", "sandboxes", "fired", "hit"), rows, "><<<<>~"),))
 
 

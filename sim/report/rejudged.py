@@ -88,8 +88,8 @@ def sections(rejudged: Sequence[Rejudged]) -> list[Section]:
 
 
 def _toned(judged: events.Judged) -> Span:
-    said = shown(judged)
-    return toned(said, "muted" if said == NOT_EXERCISED else words.verdict_tone(judged.verdict))
+    verdict = shown(judged)
+    return toned(verdict, "muted" if verdict == NOT_EXERCISED else words.verdict_tone(judged.verdict))
 
 
 def shown(judged: events.Judged) -> str:
@@ -123,11 +123,11 @@ def _difference(each: Rejudged) -> str:
 
 
 def _notes(notes: Sequence[Mapping[str, Any]]) -> Bullets:
-    said = [f"{_who(note)}{note.get('reason', '')}" for note in notes[:_MOST_REASONS]] or ["no reason is recorded"]
-    return Bullets(said + ([f"and {len(notes) - _MOST_REASONS} more"] if len(notes) > _MOST_REASONS else []))
+    reasons = [f"{_place(note)}{note.get('reason', '')}" for note in notes[:_MOST_REASONS]] or ["no reason is recorded"]
+    return Bullets(reasons + ([f"and {len(notes) - _MOST_REASONS} more"] if len(notes) > _MOST_REASONS else []))
 
 
-def _who(note: Mapping[str, Any]) -> str:
+def _place(note: Mapping[str, Any]) -> str:
     sandbox, pause = note.get("sandbox", "*"), note.get("pause")
     return "" if sandbox == "*" else f"{sandbox}{f' ({pause})' if pause else ''}: "
 

@@ -89,7 +89,7 @@ class Section:
     @property
     def content(self) -> tuple[Part, ...]:
         """The parts that are not empty."""
-        return tuple(each for each in self.parts if _is_said(each))
+        return tuple(each for each in self.parts if _has_content(each))
 
 
 def facts(rows: Iterable[tuple[str, Words | None]]) -> Table:
@@ -125,7 +125,7 @@ def plain(words: Words) -> str:
     return "".join(each.text for each in spans(words))
 
 
-def _is_said(part: Part) -> bool:
+def _has_content(part: Part) -> bool:
     match part:
         case Table(rows=rows):
             return bool(rows)
@@ -153,7 +153,7 @@ _STYLES: dict[Tone, str] = {
 }
 
 
-def text(said: Section | Part | Iterable[Section | Part], *, width: int | None = None) -> str:
+def text(item: Section | Part | Iterable[Section | Part], *, width: int | None = None) -> str:
     """As text of at most `width` columns, where no single word and no column that does not wrap is wider.
 
     Without a width it is as the terminal of standard output is, in colours; where that is no terminal, WIDTH and plain.
@@ -161,21 +161,21 @@ def text(said: Section | Part | Iterable[Section | Part], *, width: int | None =
     styled = width is None and sys.stdout.isatty()
     if width is None:
         width = max(_PROSE, shutil.get_terminal_size().columns) if styled else WIDTH
-    every = [said] if isinstance(said, Section | Part) else said
+    every = [item] if isinstance(item, Section | Part) else item
     blocks = ("\n".join(_lines(each, width, styled=styled)) for each in every)
     return "\n\n".join(filter(None, blocks))
 
 
-def _lines(said: Section | Part, width: int, *, styled: bool) -> list[str]:
-    if not isinstance(said, Section):
-        return _part(said, width, styled=styled) if _is_said(said) else []
-    if not said.content:
+def _lines(item: Section | Part, width: int, *, styled: bool) -> list[str]:
+    if not isinstance(item, Section):
+        return _part(item, width, styled=styled) if _has_content(item) else []
+    if not item.content:
         return []
-    if not plain(said.title):
-        return [line for each in said.content for line in _part(each, width, styled=styled)]
-    lines = _hanging("", said.title, width, styled=styled)
-    notes: tuple[Part, ...] = (Paragraph(said.note),)
-    for each in notes + said.content if plain(said.note) else said.content:
+    if not plain(item.title):
+        return [line for each in item.content for line in _part(each, width, styled=styled)]
+    lines = _hanging("", item.title, width, styled=styled)
+    notes: tuple[Part, ...] = (Paragraph(item.note),)
+    for each in notes + item.content if plain(item.note) else item.content:
         lines += [f"  {line}".rstrip() for line in _part(each, width - 2, styled=styled)]
     return lines
 
@@ -301,22 +301,22 @@ _UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # within a word it is no 
 _OPENING = re.compile(r"^(?:[-+=]+|\d+[.)])(?=\s|$)|^>")
 
 
-def markdown(said: Section | Part | Iterable[Section | Part], level: int = 2) -> str:
+def markdown(item: Section | Part | Iterable[Section | Part], level: int = 2) -> str:
     """As Markdown; titles are headings of that level. No newline at the end."""
-    every = [said] if isinstance(said, Section | Part) else said
+    every = [item] if isinstance(item, Section | Part) else item
     blocks = [block for each in every for block in _markdown_blocks(each, level)]
     return "\n\n".join(blocks)
 
 
-def _markdown_blocks(said: Section | Part, level: int) -> list[str]:
-    if not isinstance(said, Section):
-        return [_markdown_part(said)] if _is_said(said) else []
-    if not said.content:
+def _markdown_blocks(item: Section | Part, level: int) -> list[str]:
+    if not isinstance(item, Section):
+        return [_markdown_part(item)] if _has_content(item) else []
+    if not item.content:
         return []
-    parts = [_markdown_part(each) for each in said.content]
-    note = markdown_words(said.note)
+    parts = [_markdown_part(each) for each in item.content]
+    note = markdown_words(item.note)
     return [
-        *([f"{'#' * level} {markdown_words(said.title)}"] if plain(said.title) else []),
+        *([f"{'#' * level} {markdown_words(item.title)}"] if plain(item.title) else []),
         *([note] if note else []),
         *parts,
     ]

@@ -157,10 +157,10 @@ def _digest(view: View) -> str | None:
         return None
     if view.ended.digest is None:
         return "none: a pause used `until: returned`, so event order may differ between runs"
-    told = view.ended.digest[:_DIGEST_LENGTH]
+    digest = view.ended.digest[:_DIGEST_LENGTH]
     if view.run is None or view.run.flag_source not in _OVER_SOCKETS:
-        return told
-    return f"{told}; the flags came over sockets, so another run has equal outcomes but may have another digest"
+        return digest
+    return f"{digest}; the flags came over sockets, so another run has equal outcomes but may have another digest"
 
 
 def _node_memory(view: View) -> str | None:
@@ -204,14 +204,14 @@ def fleet_table(view: View, sandbox: str | None = None) -> Table:
 def moment(view: View) -> str:
     """The state of the run as a whole: node, tick, step, memory, armed faults."""
     memory = view.memory
-    said = [f"node {view.node}, tick {view.tick}"]
+    parts = [f"node {view.node}, tick {view.tick}"]
     if view.step is not None:
-        said.append(f"step {view.step.index}: {view.step.step} (line {view.step.line})")
+        parts.append(f"step {view.step.index}: {view.step.step} (line {view.step.line})")
     if memory.now:
-        said.append(f"{size(memory.now)} in guests and caches, {size(memory.planned)} granted")
+        parts.append(f"{size(memory.now)} in guests and caches, {size(memory.planned)} granted")
     if view.faults:
-        said.append(f"{plural(len(view.faults), 'fault')} armed")
-    return "; ".join(said)
+        parts.append(f"{plural(len(view.faults), 'fault')} armed")
+    return "; ".join(parts)
 
 
 def _cells(each: SandboxView) -> tuple[str, ...]:

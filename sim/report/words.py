@@ -67,11 +67,11 @@ def sentence(entry: Entry) -> str:
 
 def tell(entry: Entry) -> Sentence:
     """The entry as a sentence."""
-    said = None
+    found = None
     for group in (_of_run, _of_setting, _of_faults, _of_sandbox, _of_guest, _of_copy, _of_its_end):
-        said = said or group(entry.event)
-    said = said or _fine(entry.name.replace("_", " "))
-    return replace(said, t=entry.t, subjects=() if entry.sandbox is None else (entry.sandbox,))
+        found = found or group(entry.event)
+    found = found or _fine(entry.name.replace("_", " "))
+    return replace(found, t=entry.t, subjects=() if entry.sandbox is None else (entry.sandbox,))
 
 
 def _say(words: str, tone: Tone, detail: str = "") -> Sentence:
@@ -292,8 +292,8 @@ def judgement(judged: events.Judged) -> str:
     if not judged.violations:
         return f"{subject} {judged.verdict}: {judged.checked} checked"
     first, more = judged.violations[0], len(judged.violations) - 1
-    who = "" if first.get("sandbox", "*") == "*" else f"{first['sandbox']} "
-    return f"{subject} {judged.verdict}: {who}{first.get('reason', '')}{f' (and {more} more)' if more else ''}"
+    sandbox = "" if first.get("sandbox", "*") == "*" else f"{first['sandbox']} "
+    return f"{subject} {judged.verdict}: {sandbox}{first.get('reason', '')}{f' (and {more} more)' if more else ''}"
 
 
 def verdict_tone(verdict: str) -> Tone:
@@ -328,8 +328,8 @@ def decision(flags: Mapping[str, Mapping[str, Any]]) -> str:
 def decision_words(flags: Mapping[str, Mapping[str, Any]]) -> str:
     """`pausing, decided: punch on (fallthrough), background copy off (off)`."""
     names = {PUNCH: "punch", BACKGROUND: "background copy"}
-    said = [f"{names[key]} {on_off(flags[key]['value'])} ({reason(flags[key])})" for key in names if key in flags]
-    return f"pausing, decided: {', '.join(said) or 'every flag at its default'}"
+    values = [f"{names[key]} {on_off(flags[key]['value'])} ({reason(flags[key])})" for key in names if key in flags]
+    return f"pausing, decided: {', '.join(values) or 'every flag at its default'}"
 
 
 def reason(evaluation: Mapping[str, Any]) -> str:

@@ -79,8 +79,8 @@ def draw(scenario: Scenario, seed: int, *, huge_pages: bool) -> Scenario:
     document["steps"] = [*steps, *_liveness(steps)]
     if expected := _expected(scenario, written):
         document["expect"] = expected
-    said = f"Drawn by seed {seed} within the bounds of {scenario.path.name}: with faults, then without, to the end."
-    return load_text(scenario_text(document, said), scenario.path)
+    comment = f"Drawn by seed {seed} within the bounds of {scenario.path.name}: with faults, then without, to the end."
+    return load_text(scenario_text(document, comment), scenario.path)
 
 
 # -- the fleet

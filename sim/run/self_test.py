@@ -130,14 +130,14 @@ def _trial_result(trial: Trial, wrong: UnitResult, mended: UnitResult) -> TrialR
         if result.why_broken is not None:
             return TrialResult(trial, "FAILED", wrong.seconds, f"{result.name}: {result.why_broken}", result.run_dir)
     if mended.verdict != Verdict.HELD:
-        said = f"with the correct engine it is {mended.verdict}: {_unexpected(mended, set())}"
-        return TrialResult(trial, "UNSOUND", wrong.seconds, said, mended.run_dir)
+        why_not = f"with the correct engine it is {mended.verdict}: {_unexpected(mended, set())}"
+        return TrialResult(trial, "UNSOUND", wrong.seconds, why_not, mended.run_dir)
     caught = any(each.subject == trial.wrong.caught_by for each in wrong.violated)
     if caught and wrong.verdict == Verdict.HELD:  # as the scenario expects, and nothing else was broken
         return TrialResult(trial, "CAUGHT", wrong.seconds)
     canaries = {each.subject for each in trial.scenario.expect if isinstance(each, ViolationExpectation)}
-    said = f"not as the scenario expects: {_unexpected(wrong, canaries)}" if caught else "its rule saw no violation"
-    return TrialResult(trial, "SURVIVED", wrong.seconds, said, wrong.run_dir)
+    why_not = f"not as the scenario expects: {_unexpected(wrong, canaries)}" if caught else "its rule saw no violation"
+    return TrialResult(trial, "SURVIVED", wrong.seconds, why_not, wrong.run_dir)
 
 
 def _unexpected(result: UnitResult, expected: set[str]) -> str:
@@ -164,8 +164,8 @@ def _rows(result: TrialResult) -> Iterator[tuple[Words, Words]]:
     trial, by = result.trial, result.trial.wrong.caught_by.partition(":")[2]
     where = f" in {trial.scenario.path.name}: {result.why}; must be caught by {by}"
     tone = _TONES.get(result.outcome, "bad")
-    said = f" by {by} after {result.seconds:.1f} s" if result.outcome == "CAUGHT" else where
-    yield trial.name, (toned(result.outcome, tone), said)
+    note = f" by {by} after {result.seconds:.1f} s" if result.outcome == "CAUGHT" else where
+    yield trial.name, (toned(result.outcome, tone), note)
     yield "", trial.wrong.sentence
     if result.run_dir:
         yield "", ("look at it: ", code(f"snapdrill replay {result.run_dir}"))

@@ -270,8 +270,8 @@ def annotate(sweep: Sweep) -> list[github.Annotation]:
 
 
 def _section(sweep: Sweep) -> str:
-    said = text(sections(sweep), width=WIDTH)
-    return fence("\n\n".join(filter(None, [said, blocks(sweep)]))) + "\n"
+    report = text(sections(sweep), width=WIDTH)
+    return fence("\n\n".join(filter(None, [report, blocks(sweep)]))) + "\n"
 
 
 def junit(sweep: Sweep) -> TestSuite:

@@ -60,7 +60,7 @@ def test_the_verdict_of_the_run_is_the_exit_code(capsys: pytest.CaptureFixture[s
         events.Judged("invariant:never_resumed", "violated", 3, [{"sandbox": "web-0", "reason": "ran again"}]),
     )
     ended = View(run=RUN, ended=events.RunEnded("violated", 1, {}, "", 0), judged=judged)
-    assert tui._told(ended) == ExitCode.VIOLATED
+    assert tui._print_verdict(ended) == ExitCode.VIOLATED
     assert capsys.readouterr().out.splitlines() == [
         "VIOLATED  demo  seed 42  run ab12",
         "  never_resumed violated: web-0 ran again",
@@ -68,7 +68,7 @@ def test_the_verdict_of_the_run_is_the_exit_code(capsys: pytest.CaptureFixture[s
 
 
 def test_a_run_that_was_cut_off_claims_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert tui._told(View(run=RUN)) == ExitCode.INCONCLUSIVE
+    assert tui._print_verdict(View(run=RUN)) == ExitCode.INCONCLUSIVE
     assert "cut off" in capsys.readouterr().err
 
 

@@ -110,7 +110,7 @@ def _references(schema: Any) -> Iterator[str]:
     [
         (["--cluster", "local"], "--cluster goes with --matrix"),
         (["--jobs", "2"], "--jobs goes with --matrix"),
-        (["--matrix", "--cluster", "tcp://nowhere:1", "--jobs", "2"], "--jobs is of this machine"),
+        (["--matrix", "--cluster", "tcp://nowhere:1", "--jobs", "2"], "--jobs is for this machine"),
     ],
 )
 def test_what_is_of_the_matrix_alone_is_refused_without_it(
