@@ -97,7 +97,7 @@ def facts(rows: Iterable[tuple[str, Words | None]]) -> Table:
 def figure_table(figures: Iterable[Figure]) -> Table:
     """Label, value with its unit, how it is known."""
     rows = [(each.label, shown(each), f"({each.known}{': ' + each.note if each.note else ''})") for each in figures]
-    return Table((), rows, "<<~")
+    return Table((), rows, "~")
 
 
 def toned(text: str, tone: Tone) -> Span:

@@ -106,6 +106,8 @@ def test_colours_are_for_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert text(said) == "it is \x1b[32mHELD\x1b[0m"
     assert text(said, width=80) == "it is HELD"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert text(said) == "it is HELD"
 
 
 def test_a_terminal_is_as_wide_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
