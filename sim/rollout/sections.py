@@ -353,7 +353,8 @@ def invariants(view: View) -> str:
 def outline(made: Compiled, exposed: Sequence[Exposure]) -> str:
     """What a plan will do, before anything runs."""
     plan = made.plan
-    title = f"{plan.name}: {len(made.scenario.steps)} scenario steps, {duration(sum(made.virtual))} by its own clock"
+    clock = duration(sum(made.virtual))
+    title = f"{plan.name}: {len(made.scenario.steps)} scenario steps, {clock} by its own clock; exposed by {plan.by}"
     rows = []
     for stage, each in zip(made.stages, exposed, strict=True):
         who = ", ".join(each.sandboxes[:4]) + (" ..." if len(each.sandboxes) > 4 else "")
@@ -361,4 +362,4 @@ def outline(made: Compiled, exposed: Sequence[Exposure]) -> str:
             who = f"nobody: one takes about {contexts_needed(1, stage.weight)} {plan.by} contexts"
         contexts = f"{each.contexts} of {each.of_contexts}"
         rows.append((f"{stage.weight:g} %", str(len(each.sandboxes)), contexts, who))
-    return text(Section(title, (Table(("weight", "exposed", f"{plan.by} contexts", "which"), rows, ">>>~"),)))
+    return text(Section(title, (Table(("weight", "exposed", "contexts", "which"), rows, ">>>~"),)))
