@@ -100,7 +100,7 @@ def _result(unit: Unit, run: RunResult, seconds: float, kept: dict[str, Any]) ->
 
 def _firings(entries: Sequence[Entry]) -> list[Firing]:
     return [
-        Firing(each.sandbox or "", each.pause, each.event.fault, each.event.error, each.event.chunk)
+        Firing(each.sandbox or "", each.pause, each.event.fault, each.event.error, each.event.chunk, each.event.kind)
         for each in entries
         if isinstance(each.event, events.FaultFired)
     ]
@@ -247,13 +247,14 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Firing:
-    """A fault that fired; `error` as the ledger tells it."""
+    """A fault that fired; `error` and `kind` as the ledger has them."""
 
     sandbox: str
     pause: str | None
     fault: str
     error: str
     chunk: int | None
+    kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

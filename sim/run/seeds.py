@@ -13,10 +13,11 @@ from typing import Any, get_args
 
 from engine.errors import UserError
 from sim.files.expectations import Invariant
-from sim.files.faults import CATALOGUE, KINDS, kind_of
+from sim.files.faults import CATALOGUE, KINDS
 from sim.files.scenario import Scenario
 from sim.files.steps import Crash, Inject
 from sim.files.swarm import largest_fleet
+from sim.record.codes import fault_kind
 from sim.record.folder import remove
 from sim.record.verdict import ExitCode, Verdict, worst
 from sim.report.judgements import NOT_EXERCISED
@@ -101,7 +102,7 @@ class Seeds:
         self.pauses += len(result.pauses)
         self.sandboxes += len(result.states)
         self.armed.update(_armed(run))
-        self.fired.update((each.fault, kind_of(each.error)) for each in result.firings)
+        self.fired.update((each.fault, fault_kind(each.kind, each.error) or each.error) for each in result.firings)
         for each in result.judgements:
             if each.subject.startswith(_INVARIANT):
                 self.exercised[each.subject.removeprefix(_INVARIANT)] += each.checked
@@ -213,7 +214,7 @@ def _first(result: UnitResult, verdict: str) -> Judgement:
 def _armed(run: Scenario) -> Iterator[tuple[str, str]]:
     for step in run.steps:
         if isinstance(step, Inject):
-            yield step.fault, kind_of(step.error)
+            yield step.fault, step.harm.kind
         elif isinstance(step, Crash) and step.at is not None:
             yield step.at.fault, "kill-node"
 

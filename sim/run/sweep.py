@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from engine.errors import UserError
-from sim.files.faults import CATALOGUE, KINDS, FaultPoint, Kind, kind_of
+from sim.files.faults import CATALOGUE, KINDS, FaultPoint, Kind
 from sim.files.scenario import Scenario
 from sim.files.units import format_size
 from sim.files.yaml import parse, scenario_text
+from sim.record.codes import fault_kind
 from sim.record.folder import remove
 from sim.record.verdict import ExitCode, Verdict, worst
 from sim.run import cases
@@ -270,7 +271,7 @@ def _fired(case: Case, result: UnitResult) -> bool:
     point, pauses = case.point, {None, case.point.occasion}
     return any(
         (each.sandbox, each.fault, each.chunk) == (point.sandbox, point.fault, point.chunk)
-        and kind_of(each.error) == case.kind
+        and fault_kind(each.kind, each.error) == case.kind
         and each.pause in pauses
         for each in result.firings
     )

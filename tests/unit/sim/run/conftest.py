@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from sim.files.faults import CRASH
 from sim.files.scenario import Scenario, load_text
 from sim.run import cases as units
 from sim.run.sweep import Case, Point, cases_of, points_of
@@ -74,8 +73,8 @@ def unit_result(name: str, **more: Any) -> units.UnitResult:
 def fired(case: Case) -> units.Firing:
     """What the ledger of a run tells of the fault of a case."""
     point = case.point
-    error = {"errno": "EIO", "delay": "delay 20 ms", "hang": "hang 20 ms", "kill-node": CRASH}.get(case.kind, case.kind)
-    return units.Firing(point.sandbox, None if point.of_resume else point.occasion, point.fault, error, point.chunk)
+    pause = None if point.of_resume else point.occasion
+    return units.Firing(point.sandbox, pause, point.fault, "as it is said", point.chunk, case.kind)
 
 
 def settled(case: Case, outcome: str) -> units.SettledPause:

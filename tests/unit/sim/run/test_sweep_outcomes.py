@@ -52,7 +52,7 @@ def test_a_sandbox_whose_guest_was_killed_is_killed(case: Named, made: Any) -> N
 def test_a_fault_that_did_not_fire_was_not_reached_and_proves_nothing(case: Named, made: Any) -> None:
     hit = case("web-0.p1/copy.write/1/errno")
     others = [replace(made.fired(hit), **{key: value}) for key, value in
-              (("sandbox", "web-1"), ("chunk", 0), ("pause", "web-0.p2"), ("error", "delay 20 ms"))]  # fmt: skip
+              (("sandbox", "web-1"), ("chunk", 0), ("pause", "web-0.p2"), ("kind", "delay"))]  # fmt: skip
     found = result_of(hit, made.unit_result(hit.name, firings=tuple(others), pauses=(made.settled(hit, "finished"),)))
     assert (found.outcome, found.exit_code) == ("not reached", ExitCode.INCONCLUSIVE)
 
