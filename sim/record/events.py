@@ -265,6 +265,8 @@ class FaultArmed(Event):
     at: str
     sandboxes: str
     by_kernel: bool = False
+    kind: str | None = None  # sim.files.faults.Kind
+    seconds: float | None = None  # of a delay or a hang
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +277,8 @@ class FaultFired(Event):
     fault: str
     error: str
     chunk: int | None
+    kind: str | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
