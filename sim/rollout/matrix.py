@@ -12,6 +12,7 @@ from sim.files.plan import Analysis, Drill, Plan, SetWeight, Wait
 from sim.files.scenario import load_text
 from sim.files.units import format_duration
 from sim.files.yaml import scenario_text
+from sim.record.verdict import Verdict
 from sim.report import words
 from sim.rollout.compiled import engine_of, weight_value
 from sim.rollout.exposure import exposures
@@ -225,18 +226,17 @@ def _cell(step: int, fault: str, result: UnitResult) -> Cell:
 
 def outcome(result: UnitResult) -> tuple[str, bool]:
     """A cell in a word or two, and whether it is bad: an invariant violated, or a run without a verdict."""
-    if result.error is not None:
+    if result.why_broken is not None:
         return "BROKEN", True
-    violated = [each.subject.partition(":")[2] for each in result.not_held if each.verdict == "violated"]
-    if violated:
-        return f"VIOLATED {violated[0]}", True
-    if any(each.subject.startswith("fault:") for each in result.not_held):
+    if result.violated:
+        return f"VIOLATED {result.violated[0].subject.partition(':')[2]}", True
+    if any(each.subject.startswith("fault:") and each.verdict != Verdict.HELD for each in result.judged):
         return "not reached", False
     counts = result.counts
     lost = [f"{counts[state]} {state}" for state in ("discarded", "killed") if counts.get(state)]
     if lost:
         return ", ".join(lost), False
-    back = sum(each.outcome == "rolled-back" for each in result.pauses)
+    back = sum(settled.outcome == "rolled-back" for settled in result.settled.values())
     return (f"{back} rolled back", False) if back else ("held", False)
 
 
@@ -274,7 +274,7 @@ def text(matrix: Matrix) -> str:
     for cell in matrix.bad:
         result = cell.result
         folder = f"; see {result.run_dir}" if result is not None and result.run_dir else ""
-        error = f": {result.error.strip().splitlines()[-1]}" if result is not None and result.error else ""
+        error = f": {result.why_broken}" if result is not None and result.why_broken else ""
         lines.append(f"step {cell.step + 1}, {cell.fault}: {cell.what}{error}{folder}")
     lines.append(f"{len(matrix.bad)} bad" if matrix.bad else "every invariant held in every cell")
     return "\n".join(lines)

@@ -163,5 +163,5 @@ def _planned(pause: PauseView, decision: Decision, memfd: bool) -> tuple[str, bo
         parent_finished=True,
         memfd=memfd,
     )
-    legal, why = plans.punch_legality(asked, facts)
-    return plans.path_of(asked, facts).value, legal, why
+    code = plans.punch_legality(asked, facts)
+    return plans.path_of(asked, facts).value, code is plans.PunchCode.LEGAL, plans.PUNCH_REASONS[code]

@@ -19,7 +19,7 @@ import click
 from engine.errors import UserError
 from flags.catalog import did_you_mean
 from sim.files.scenario import Scenario, discover, load_all
-from sim.record.folder import names_full_disk
+from sim.record.folder import SCENARIO_FILE, names_full_disk
 from sim.record.verdict import ExitCode, Verdict, worst
 from sim.report import github, judgements
 from sim.report.document import run_document, scenario_document, write_document
@@ -29,7 +29,6 @@ from sim.report.junit import suite, write_junit
 from sim.report.text import summary
 from sim.run import seeds as report
 from sim.run.dask import open_pool
-from sim.run.drill import SCENARIO_FILE
 from sim.run.flag_source import check_source
 from sim.run.needs import missing, planned_work
 from sim.run.pool import Pool, default_jobs, default_memory

@@ -30,7 +30,7 @@ from sim.node.guest_link import ZYGOTE_SOCKET
 from sim.record import events
 from sim.record.digest import digest
 from sim.record.fold import Fold
-from sim.record.folder import RunRecord, make, make_cache, point_latest_at, remove, write_record
+from sim.record.folder import SCENARIO_FILE, RunRecord, make, make_cache, point_latest_at, remove, write_record
 from sim.record.ledger import EVENTS_FILE, Entry, Follower, Ledger, drop_torn_line
 from sim.record.scenario_copy import chosen, store
 from sim.record.verdict import Verdict
@@ -56,7 +56,6 @@ from sim.run.restart import known
 
 GRACE = 30.0
 """Seconds that a zygote waits for a node after a crash."""
-SCENARIO_FILE = "scenario.yaml"
 
 
 class Drill:

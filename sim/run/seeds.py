@@ -17,18 +17,17 @@ from sim.files.faults import CATALOGUE, KINDS, kind_of
 from sim.files.scenario import Scenario
 from sim.files.steps import Crash, Inject
 from sim.files.swarm import largest_fleet
+from sim.record import events
 from sim.record.folder import remove
-from sim.record.verdict import ExitCode, Verdict, worst
+from sim.record.verdict import INVARIANT, TIME_LIMIT, ExitCode, Verdict, worst
 from sim.report.judgements import NOT_EXERCISED
 from sim.report.words import plural
-from sim.run.cases import Judgement, Unit, UnitResult
+from sim.run.cases import Unit, UnitResult, first_reason, why
 from sim.run.draw import draw
 from sim.run.pool import Pool
 
 MOST = 1_000_000
 ERROR = "error"
-_INVARIANT = "invariant:"
-_TIME_LIMIT = "time-limit"
 _PART = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 
 
@@ -98,32 +97,29 @@ class Seeds:
         if found.run_dir is None and result.run_dir is not None and not remove(result.run_dir):
             found = replace(found, run_dir=result.run_dir)
         self.done.append(found)
-        self.pauses += len(result.pauses)
+        self.pauses += len(result.settled)
         self.sandboxes += len(result.states)
         self.armed.update(_armed(run))
-        self.fired.update((each.fault, kind_of(each.error)) for each in result.firings)
-        for each in result.judgements:
-            if each.subject.startswith(_INVARIANT):
-                self.exercised[each.subject.removeprefix(_INVARIANT)] += each.checked
+        self.fired.update((each.fault, kind_of(each.error)) for _, each in result.each(events.FaultFired))
+        for each in result.judged:
+            if each.subject.startswith(INVARIANT):
+                self.exercised[each.subject.removeprefix(INVARIANT)] += each.checked
             if each.verdict == Verdict.INCONCLUSIVE:
                 self._count_unjudged(each)
         return found
 
     def _outcome(self, seed: int, result: UnitResult) -> Seed:
-        if result.error is not None or result.verdict is None:
-            why = (result.error or "it came to no verdict").strip().splitlines()[-1]
-            return Seed(seed, ERROR, why, run_dir=result.run_dir)
+        if result.why_broken is not None:
+            return Seed(seed, ERROR, result.why_broken, run_dir=result.run_dir)
         if result.verdict == Verdict.VIOLATED:
-            return _told(seed, _first(result, Verdict.VIOLATED), result)
-        if cut := [each for each in result.judgements if each.subject == _TIME_LIMIT]:
-            return _told(seed, cut[0], result)
-        return Seed(seed, Verdict.HELD)
+            return _failed(seed, result.violated[0], result)
+        return Seed(seed, Verdict.HELD) if result.cut_off is None else _failed(seed, result.cut_off, result)
 
-    def _count_unjudged(self, judgement: Judgement) -> None:
-        first = judgement.reasons[0] if judgement.reasons else {}
-        key = (judgement.subject, *(first.get(each) for each in ("file", "line", "column")))
+    def _count_unjudged(self, judged: events.Judged) -> None:
+        place = (first_reason(judged).get(each) for each in ("file", "line", "column"))
+        key = (judged.subject, *place)
         self._unjudged[key] += 1
-        self._reasons.setdefault(key, str(first.get("reason", "nothing exercised it")))
+        self._reasons.setdefault(key, why(judged))
 
     @property
     def failing(self) -> list[Seed]:
@@ -141,8 +137,8 @@ class Seeds:
             return []
         if self.scenario.swarm is not None:
             idle = [name for name, count in self.exercised.items() if count == 0]
-            return [(_INVARIANT + name, "no seed exercised it") for name in idle]
-        everywhere = [key for key, count in self._unjudged.items() if count == len(judged) and key[0] != _TIME_LIMIT]
+            return [(INVARIANT + name, "no seed exercised it") for name in idle]
+        everywhere = [key for key, count in self._unjudged.items() if count == len(judged) and key[0] != TIME_LIMIT]
         return [(key[0], self._reasons[key]) for key in everywhere]
 
     @property
@@ -199,15 +195,10 @@ def _unit(run: Scenario, seed: int, options: SeedOptions) -> Unit:
     return replace(unit, time_limit=options.time_limit, keep="failed", cache_dir=options.cache_dir)
 
 
-def _told(seed: int, judgement: Judgement, result: UnitResult) -> Seed:
-    first = judgement.reasons[0] if judgement.reasons else {}
-    sandbox = str(first["sandbox"]) if first.get("sandbox", "*") != "*" else None
-    reason = str(first.get("reason", judgement.verdict))
-    return Seed(seed, judgement.verdict, reason, judgement.subject, sandbox, result.run_dir)
-
-
-def _first(result: UnitResult, verdict: str) -> Judgement:
-    return next(each for each in result.judgements if each.verdict == verdict)
+def _failed(seed: int, judged: events.Judged, result: UnitResult) -> Seed:
+    sandbox = first_reason(judged).get("sandbox", "*")
+    named = None if sandbox == "*" else str(sandbox)
+    return Seed(seed, judged.verdict, why(judged), judged.subject, named, result.run_dir)
 
 
 def _armed(run: Scenario) -> Iterator[tuple[str, str]]:

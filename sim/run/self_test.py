@@ -16,9 +16,9 @@ from sim.files.scenario import Scenario, load
 from sim.files.shipped import scenario_folder
 from sim.files.wrong_engines import MUTANTS, PR_2902, SWITCHES, WHOLE, Wrong
 from sim.files.yaml import parse, scenario_text
-from sim.record.verdict import ExitCode, worst
+from sim.record.verdict import ExitCode, Verdict, worst
 from sim.report.words import plural
-from sim.run.cases import Unit, UnitResult
+from sim.run.cases import Unit, UnitResult, why
 from sim.run.needs import missing
 from sim.run.pool import LocalPool
 
@@ -125,30 +125,24 @@ def _units(trial: Trial, runs_dir: Path) -> tuple[Unit, Unit]:
 
 def _finding(trial: Trial, wrong: UnitResult, mended: UnitResult) -> Finding:
     for result in (wrong, mended):
-        if result.error is not None:
-            why = f"{result.name}: {result.error.strip().splitlines()[-1]}"
-            return Finding(trial, "FAILED", wrong.seconds, why, result.run_dir)
-    if mended.verdict != "held":
-        why = f"with the sound engine it is {mended.verdict}: {_first_reason(mended, set())}"
-        return Finding(trial, "UNSOUND", wrong.seconds, why, mended.run_dir)
-    caught = any(each.subject == trial.wrong.caught_by and each.verdict == "violated" for each in wrong.judgements)
-    if caught and wrong.verdict == "held":  # as the scenario expects, and nothing else was broken
+        if result.why_broken is not None:
+            return Finding(trial, "FAILED", wrong.seconds, f"{result.name}: {result.why_broken}", result.run_dir)
+    if mended.verdict != Verdict.HELD:
+        said = f"with the sound engine it is {mended.verdict}: {_unexpected(mended, set())}"
+        return Finding(trial, "UNSOUND", wrong.seconds, said, mended.run_dir)
+    caught = any(each.subject == trial.wrong.caught_by for each in wrong.violated)
+    if caught and wrong.verdict == Verdict.HELD:  # as the scenario expects, and nothing else was broken
         return Finding(trial, "CAUGHT", wrong.seconds)
-    reason = _first_reason(wrong, _expected_violations(trial.scenario))
-    why = f"not as the scenario expects: {reason}" if caught else "its checker saw nothing wrong"
-    return Finding(trial, "SURVIVED", wrong.seconds, why, wrong.run_dir)
+    canaries = {each.subject for each in trial.scenario.expect if isinstance(each, ViolationExpectation)}
+    said = f"not as the scenario expects: {_unexpected(wrong, canaries)}" if caught else "its checker saw nothing wrong"
+    return Finding(trial, "SURVIVED", wrong.seconds, said, wrong.run_dir)
 
 
-def _expected_violations(scenario: Scenario) -> set[str]:
-    canaries = [each for each in scenario.expect if isinstance(each, ViolationExpectation)]
-    return {f"invariant:{each.invariant}" if each.invariant else f"metric:{each.metric}" for each in canaries}
-
-
-def _first_reason(result: UnitResult, expected: set[str]) -> str:
-    """Of what did not hold and was not expected so."""
-    for each in (judged for judged in result.not_held if judged.subject not in expected):
-        reason = each.reasons[0]["reason"] if each.reasons else "no reason"
-        return f"{each.subject.partition(':')[2]}: {reason}"
+def _unexpected(result: UnitResult, expected: set[str]) -> str:
+    """The first that did not hold and was not expected so, with its reason."""
+    for each in result.judged:
+        if each.verdict != Verdict.HELD and each.subject not in expected:
+            return f"{each.subject.partition(':')[2]}: {why(each)}"
     return "nothing says why"
 
 

@@ -15,11 +15,12 @@ import click
 from junitparser import Error, Failure, Skipped, TestCase, TestSuite
 
 from sim.files.faults import CATALOGUE, KINDS
+from sim.record.folder import SCENARIO_FILE
 from sim.record.verdict import ExitCode
 from sim.report import github
 from sim.report.junit import write_junit
 from sim.report.words import plural, scrub
-from sim.run.drill import SCENARIO_FILE
+from sim.run.cases import first_reason
 from sim.run.sweep import (
     ERROR,
     INCONCLUSIVE,
@@ -28,8 +29,6 @@ from sim.run.sweep import (
     VIOLATED,
     CaseResult,
     Sweep,
-    first_reason,
-    violations,
 )
 
 Counts = Mapping[str, Mapping[str, Mapping[str, int]]]
@@ -185,7 +184,7 @@ def names(cases: Sequence[CaseResult]) -> str:
 def findings(sweep: Sweep) -> list[dict[str, Any]]:
     """Every violation: the case, what was violated and why, and where and how to look at it."""
     broken = [(each.case.name, each.broken, each.run_dir) for each in sweep.results if each.outcome == VIOLATED]
-    if judged := violations(sweep.clean):
+    if judged := sweep.clean.violated:
         broken.insert(0, ("clean", judged, sweep.clean.run_dir))
     return [
         {
@@ -329,7 +328,7 @@ def junit(sweep: Sweep) -> TestSuite:
         suite.add_testcase(_testcase(point, kind, cases))
     if sweep.unclean is not None:
         clean = TestCase("clean run", suite.name)
-        clean.result = [Failure(scrub(sweep.unclean), "Violated" if violations(sweep.clean) else "Error")]
+        clean.result = [Failure(scrub(sweep.unclean), "Violated" if sweep.clean.violated else "Error")]
         suite.add_testcase(clean)
     suite.time = sweep.seconds
     return suite

@@ -11,14 +11,21 @@ import pytest
 
 from engine.errors import UserError
 from sim.commands.self_test import command
+from sim.record.events import Judged
+from sim.record.ledger import Entry
 from sim.run import self_test
-from sim.run.cases import Judgement, Unit, UnitResult
+from sim.run.cases import Unit, UnitResult
 from sim.run.pool import LocalPool
 from sim.run.self_test import Finding, Trial
 
-VIOLATED = Judgement("invariant:no_unpublished", "violated", 1, ({"reason": "freed too early"},))
-OTHER = Judgement("invariant:no_leaks", "violated", 1, ({"reason": "a process is left"},))
-SUNG = Judgement("verdict:violated:invariant:no_unpublished", "held", 1)
+
+def judged(subject: str, verdict: str, *reasons: str) -> Entry:
+    return Entry(0.0, Judged(subject, verdict, 1, [{"reason": each} for each in reasons]), None, None)
+
+
+VIOLATED = judged("invariant:no_unpublished", "violated", "freed too early")
+OTHER = judged("invariant:no_leaks", "violated", "a process is left")
+SUNG = judged("verdict:violated:invariant:no_unpublished", "held")
 NAME = "punch-before-publish"
 
 
@@ -27,7 +34,7 @@ class Told(LocalPool):
 
     def __init__(self, **results: UnitResult) -> None:
         super().__init__(1, 1)
-        self.wrong = results.get("wrong", UnitResult("", "held", judgements=(VIOLATED, SUNG), seconds=0.25))
+        self.wrong = results.get("wrong", UnitResult("", "held", entries=(VIOLATED, SUNG), seconds=0.25))
         self.mended = results.get("mended", UnitResult("", "held"))
         self.units: list[Unit] = []
 
@@ -35,9 +42,7 @@ class Told(LocalPool):
         for unit in units:
             self.units.append(unit)
             result = self.mended if "mended" in unit.name else self.wrong
-            yield UnitResult(
-                unit.name, **{f: getattr(result, f) for f in ("verdict", "judgements", "seconds", "error")}
-            )
+            yield UnitResult(unit.name, **{f: getattr(result, f) for f in ("verdict", "entries", "seconds", "error")})
 
 
 def trial() -> Trial:
@@ -71,16 +76,16 @@ def test_a_mutant_that_no_checker_sees_survives(tmp_path: Path) -> None:
 
 
 def test_a_mutant_that_only_another_checker_sees_survives(tmp_path: Path) -> None:
-    assert finding(tmp_path, wrong=UnitResult("", "violated", judgements=(OTHER,))).outcome == "SURVIVED"
+    assert finding(tmp_path, wrong=UnitResult("", "violated", entries=(OTHER,))).outcome == "SURVIVED"
 
 
 def test_a_mutant_that_breaks_more_than_its_scenario_expects_is_no_proof(tmp_path: Path) -> None:
-    found = finding(tmp_path, wrong=UnitResult("", "violated", judgements=(VIOLATED, SUNG, OTHER)))
+    found = finding(tmp_path, wrong=UnitResult("", "violated", entries=(VIOLATED, SUNG, OTHER)))
     assert (found.outcome, found.why) == ("SURVIVED", "not as the scenario expects: no_leaks: a process is left")
 
 
 def test_a_scenario_that_the_sound_engine_violates_proves_nothing(tmp_path: Path) -> None:
-    found = finding(tmp_path, mended=UnitResult("", "violated", judgements=(OTHER,)))
+    found = finding(tmp_path, mended=UnitResult("", "violated", entries=(OTHER,)))
     assert found.outcome == "UNSOUND"
     assert found.why == "with the sound engine it is violated: no_leaks: a process is left"
     assert self_test.exit_code([found]) == 1

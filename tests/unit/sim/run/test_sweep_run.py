@@ -12,7 +12,7 @@ from engine.errors import UserError
 from sim.files.scenario import Scenario
 from sim.record.verdict import ExitCode
 from sim.run import sweep_report
-from sim.run.cases import Judgement, Unit, UnitResult
+from sim.run.cases import Unit, UnitResult
 from sim.run.pool import LocalPool
 from sim.run.sweep import Sweep, SweepOptions, choose, run
 
@@ -45,14 +45,14 @@ def pool(made: Any, cases: Any) -> FakePool:
 
     def came_of(unit: Unit) -> UnitResult:
         if unit.name == "clean":
-            return cast("UnitResult", made.unit_result("clean", points=tuple(made.trace())))
+            return cast("UnitResult", made.unit_result("clean", *made.trace()))
         case = by_name[unit.name]
-        more: dict[str, Any] = {"firings": (made.fired(case),), "pauses": (made.settled(case, "rolled-back"),)}
+        entries, folder = [made.fired(case), made.settled(case, "rolled-back")], None
         if case.kind == "corrupt":
             folder = unit.runs_dir / unit.name.replace("/", "-") / "now"
             folder.mkdir(parents=True)
-            more |= {"judgements": (made.broken(),), "run_dir": folder}
-        return cast("UnitResult", made.unit_result(unit.name, **more))
+            entries.append(made.broken())
+        return cast("UnitResult", made.unit_result(unit.name, *entries, run_dir=folder))
 
     return FakePool(came_of)
 
@@ -124,17 +124,24 @@ def test_a_case_that_needs_more_memory_than_there_is_is_refused_at_once(
 
 
 @pytest.mark.parametrize(
-    ("clean", "code", "why"),
+    ("judged", "more", "code", "why"),
     [
-        ({"judgements": (Judgement("invariant:no_leaks", "violated", 1, ({"reason": "left"},)),)}, 1, "no_leaks: left"),
-        ({"error": "it broke", "verdict": None}, 70, "it broke"),
-        ({"judgements": (Judgement("time-limit", "inconclusive", 0, ({"reason": "too late"},)),)}, 3, "too late"),
+        (("invariant:no_leaks", "violated", "left"), {}, 1, "invariant:no_leaks: left"),
+        (None, {"error": "it broke", "verdict": None}, 70, "it broke"),
+        (("time-limit", "inconclusive", "too late"), {}, 3, "too late"),
     ],
 )
 def test_nothing_is_swept_where_the_clean_run_did_not_hold(
-    tmp_path: pathlib.Path, scenario: Scenario, made: Any, clean: dict[str, Any], code: int, why: str
+    tmp_path: pathlib.Path,
+    scenario: Scenario,
+    made: Any,
+    judged: tuple[str, str, str] | None,
+    more: dict[str, Any],
+    code: int,
+    why: str,
 ) -> None:
-    pool = FakePool(lambda _: made.unit_result("clean", points=tuple(made.trace()), **clean))
+    found = [made.judged(judged[0], judged[1], reason=judged[2])] if judged else []
+    pool = FakePool(lambda _: made.unit_result("clean", *made.trace(), *found, **more))
     sweep = swept(scenario, pool, options(tmp_path))
     assert (len(pool.units), sweep.exit_code) == (1, code)
     assert why in sweep_report.summary(sweep)
@@ -147,8 +154,8 @@ def test_only_folders_of_findings_are_left(tmp_path: pathlib.Path, scenario: Sce
         folder = tmp_path / unit.name.replace("/", "-") / "now"
         folder.mkdir(parents=True)
         (folder.parent / "latest").symlink_to("now")
-        points = tuple(made.trace()) if unit.name == "clean" else ()
-        return cast("UnitResult", made.unit_result(unit.name, points=points, run_dir=folder))
+        entries = made.trace() if unit.name == "clean" else ()
+        return cast("UnitResult", made.unit_result(unit.name, *entries, run_dir=folder))
 
     swept(scenario, FakePool(came_of), options(tmp_path, only=(hit.name,)))
     assert list(tmp_path.iterdir()) == []
@@ -162,8 +169,8 @@ def test_the_folder_of_a_case_that_has_not_ended_is_kept_for_its_record(
     (folder / "run.json").write_text("{}", encoding="utf-8")
 
     def came_of(unit: Unit) -> UnitResult:
-        points = tuple(made.trace()) if unit.name == "clean" else ()
-        return cast("UnitResult", made.unit_result(unit.name, points=points, run_dir=folder))
+        entries = made.trace() if unit.name == "clean" else ()
+        return cast("UnitResult", made.unit_result(unit.name, *entries, run_dir=folder))
 
     sweep = swept(scenario, FakePool(came_of), options(tmp_path, only=(hit.name,)))
     assert [each.run_dir for each in sweep.results] == [folder]
