@@ -23,6 +23,7 @@ from engine.errors import UserError
 from flags import lint
 from flags.catalog import PUNCH, did_you_mean
 from flags.inline import RolloutKind
+from sim.files.demand import Accepted, Demand, Incident
 from sim.files.engine_key import Engine
 from sim.files.expectations import Invariant
 from sim.files.flag_values import FlagKey, ServedFlags
@@ -186,6 +187,7 @@ class Production(Camel):
 
     sandboxes: Annotated[int, Field(ge=1)]
     pauses_per_minute: Annotated[float, Field(gt=0)]
+    nodes: Annotated[int, Field(ge=1)] | None = None
 
 
 def _lease(value: Any) -> Any:
@@ -226,6 +228,9 @@ class Plan(Camel):
     propagation: Propagation = Propagation()
     pacing: Pacing = Pacing()
     production: Production | None = None
+    demand: Demand | None = None
+    incident: Incident = Incident()
+    accept: Accepted = Field(default_factory=dict)
     node: Node = Node()
     engine: Engine = Engine()
     fleet: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -225,14 +226,22 @@ Result = TypeVar("Result")
 _OTHER: dict[Arm, Arm] = {"on": "off", "off": "on"}
 
 
-def beginners(steps: Sequence[Step]) -> tuple[Arm, ...]:
-    """Which arm takes each step first: after every pause the other one, so that neither always comes second."""
+def beginners(steps: Sequence[Step], seed: int) -> tuple[Arm, ...]:
+    """Which arm takes each step first. The order of a round is drawn by the seed; of each two rounds both orders come.
+
+    The arm with the flag off begins the run.
+    """
     found: list[Arm] = []
-    now: Arm = "off"
+    rounds = 0
     for step in steps:
-        found.append(now)
-        now = _OTHER[now] if isinstance(step, Pause) else now
+        found.append(_first_arm(seed, rounds) if found else "off")
+        rounds += isinstance(step, Pause)
     return tuple(found)
+
+
+def _first_arm(seed: int, number: int) -> Arm:
+    drawn = hashlib.blake2b(f"{seed}:order of the arms:{number // 2}".encode(), digest_size=1).digest()[0] & 1
+    return "on" if drawn ^ (number & 1) else "off"
 
 
 class Turns:

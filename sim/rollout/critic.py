@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from sim.files.demand import ConcernName
 from sim.files.metrics import MEASURES, Condition
 from sim.files.plan import Analysis, Drill, Metric, Plan, SetWeight, Wait
 from sim.files.steps import Clear, Inject, Outage
 from sim.report import words
-from sim.rollout.bounds import upper_bound
+from sim.rollout.bounds import needed, upper_bound
 from sim.rollout.compiled import Compiled, Stage, seconds_of
 from sim.rollout.exposure import Exposure, contexts_needed
 from sim.rollout.ratio_interval import LEAST_ROUNDS
@@ -31,7 +32,7 @@ _BY_FAR = 1.5
 class Concern:
     """`stop`: the plan cannot end in a go. `step` is the plan step (from 0) that it is about, None for the plan."""
 
-    name: str
+    name: ConcernName
     severity: Severity
     what: str
     mend: str
@@ -53,9 +54,17 @@ class _Case:
 def critique(made: Compiled, exposures: Sequence[Exposure]) -> list[Concern]:
     """Every concern, those that stop a go first; `exposures` are of the plan's stages, in order."""
     case = _Case(made.plan, made, exposures)
-    checks = (_jumps, _bakes, _nobody, _dominated, _metrics, _conditions, _rounds, _kill_switch, _injects)
-    found = [each for check in checks for each in check(case)]
+    checks = (_jumps, _bakes, _nobody, _too_small, _dominated, _metrics, _conditions, _rounds, _kill_switch, _injects)
+    found = [_accepted(each, made.plan) for check in checks for each in check(case)]
     return sorted(found, key=lambda each: (each.severity != "stop", -1 if each.step is None else each.step))
+
+
+def _accepted(concern: Concern, plan: Plan) -> Concern:
+    """One that the plan accepts is told with the plan's reason, and stops nothing."""
+    reason = plan.accept.get(concern.name)
+    if reason is None:
+        return concern
+    return replace(concern, severity="note", mend=f"accepted: {reason}")
 
 
 def _jumps(case: _Case) -> Iterator[Concern]:
@@ -108,9 +117,27 @@ def _nobody(case: _Case) -> Iterator[Concern]:
                 )
 
 
+def _too_small(case: _Case) -> Iterator[Concern]:
+    """A demand takes so many distinct exposed sandboxes even if none of them is lost."""
+    demand = case.plan.demand
+    if demand is None:
+        return
+    bound = demand.lost_because_of_the_flag
+    need, has = needed(0, bound.share, bound.confidence), len(tried_by(case.exposures, demand.at))
+    if has < need:
+        what = f"the demand {bound} takes {need:,} distinct exposed sandboxes by {demand.at:g} %; the plan has {has:,}"
+        yield Concern("too-small", "stop", what, "rehearse more sandboxes, or demand less")
+
+
+def tried_by(exposures: Iterable[Exposure], weight: float) -> set[str]:
+    """The distinct sandboxes that stages up to this weight expose."""
+    return {name for each in exposures if each.weight <= weight for name in each.sandboxes}
+
+
 def _dominated(case: _Case) -> Iterator[Concern]:
     """More than half of a stage in one team or cluster, though the fleet is not made like that."""
-    for unit in ("team", "cluster"):
+    units: tuple[tuple[str, ConcernName], ...] = (("team", "one-team"), ("cluster", "one-cluster"))
+    for unit, concern in units:
         of = {each.name: getattr(each, unit) for each in case.plan.sandboxes()}
         fleet = Counter(of.values())
         if len(fleet) == 1:
@@ -125,7 +152,7 @@ def _dominated(case: _Case) -> Iterator[Concern]:
             what = f"{unit} {name} is {share:.0%} of the exposed at {stage.weight:g} %, and {usual:.0%} of the fleet"
             severity: Severity = "stop" if share >= _BY_FAR * usual else "note"
             mend = "roll out by sandbox, or give that one a rule and stages of its own"
-            yield Concern(f"one-{unit}", severity, what, mend, stage.steps[0])
+            yield Concern(concern, severity, what, mend, stage.steps[0])
 
 
 def _metrics(case: _Case) -> Iterator[Concern]:
@@ -272,6 +299,12 @@ def _is_met(plan: Plan, armed: int) -> bool:
         if isinstance(step, Wait | Drill) or (isinstance(step, Analysis) and step.count > 1):
             return True
     return False
+
+
+def concern_place(plan: Plan, concern: Concern) -> str:
+    """`plan.yaml:12:5: jump: `, or without a place where it is about the whole plan."""
+    place = "" if concern.step is None else f"{plan.place(('steps', concern.step))}: "
+    return f"{place}{concern.name}: "
 
 
 def stops(concerns: Iterable[Concern]) -> list[Concern]:

@@ -150,7 +150,7 @@ def _metrics(found: Rehearsal) -> list[str]:
     head, *rows = metric_rows(found)
     if not rows:
         return []
-    title = "## Metrics (`!` not met, `?` inconclusive; measured; ratios, with their noise bands, and savings derived)"
+    title = "## Metrics (`!` not met, `?` inconclusive; measured; ratios, with their intervals, and savings derived)"
     return [title, *_head(*head), *(_row(*each) for each in rows), "", *(f"- {each}" for each in unclear(found))]
 
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from sim.files.plan import Analysis, Assert, Metric, PlanStep, SetWeight, Wait
+from sim.files.plan import Analysis, Assert, KillSwitch, Metric, PlanStep, SetWeight, Wait
 from sim.files.plan import Drill as DrillStep
-from sim.files.propagation import percentile
 from sim.files.steps import Clear, FlagStep, Inject, Outage, Pause, Resume, Step, Tick
 from sim.files.units import format_duration
 from sim.record import events
@@ -19,6 +18,7 @@ from sim.rollout.analysis import Arms, Measurement, MetricResult, Outcome, concl
 from sim.rollout.compiled import Compiled, Gate, Stage, Turns
 from sim.rollout.exposure import Exposure, Follower, contexts_needed
 from sim.rollout.results import StepResult
+from sim.rollout.shown import nodes_of, obeyed
 from sim.rollout.stretch import Figures, Kill, PauseCost, Window, costs, figures
 from sim.run.drill import Drill
 
@@ -68,7 +68,6 @@ class Gates:
 
     compiled: Compiled
     exposures: list[Exposure]
-    drawn: Sequence[float]
     off: Recorder
     told: Told = lambda _result: None
     follower: Follower | None = None
@@ -233,9 +232,17 @@ class Gates:
             known = took is not None
             detail = f"obeyed after {took:.1f} ms over loopback (measured)" if known else "not awaited in the outage"
             return replace(blank, detail=f"{detail}; nobody punched after it")
-        seconds, limit = percentile(self.drawn, drill.percentile), drill.max_propagation
-        origin = self.compiled.plan.propagation.origin
-        detail = f"p{drill.percentile:g} of propagation {seconds:.3g} s ({origin}), {format_duration(limit)} allowed"
+        return self._obeyed_in_time(blank, drill)
+
+    def _obeyed_in_time(self, blank: StepResult, drill: KillSwitch) -> StepResult:
+        """By the given distribution, computed: of the last node where the plan says how many there are."""
+        plan, limit = self.compiled.plan, drill.max_propagation
+        seconds, nodes, origin = obeyed(plan).quantile(drill.percentile / 100), nodes_of(plan), plan.propagation.origin
+        of = "propagation" if nodes == 1 else f"propagation to the last of {nodes:,} nodes"
+        if seconds is None:
+            detail = f"p{drill.percentile:g} of {of} is unknown: give propagation.most"
+            return replace(blank, outcome=Outcome.INCONCLUSIVE, detail=detail, stopped="wait")
+        detail = f"p{drill.percentile:g} of {of} {seconds:.3g} s ({origin}), {format_duration(limit)} allowed"
         if seconds > limit:
             return replace(blank, outcome=Outcome.FAILED, detail=detail, stopped="abort")
         return replace(blank, detail=f"{detail}; nobody punched once it was obeyed")
@@ -289,7 +296,7 @@ def label(step: PlanStep) -> str:
 
 
 def shown(result: MetricResult) -> str:
-    """A metric's last value with its unit, and its noise band where it has one."""
+    """A metric's last value with its unit, and its interval where it has one."""
     last = result.measurements[-1] if result.measurements else None
     text = value_text(result.metric.name, result.value)
     return text if last is None or last.low is None else f"{text} ({last.low:.2f}-{last.high:.2f})"

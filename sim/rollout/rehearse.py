@@ -13,9 +13,11 @@ from sim.record.verdict import TIME_LIMIT, Verdict
 from sim.report import judgements, words
 from sim.rollout.analysis import Outcome
 from sim.rollout.compiled import Turns, beginners, compiled, has_room_for_two, side_by_side
-from sim.rollout.exposure import Follower, exposures
+from sim.rollout.critic import concern_place, critique, stops
+from sim.rollout.exposure import Exposure, Follower, exposures
 from sim.rollout.gates import Gates, Recorder, Told
 from sim.rollout.results import Decision, Rehearsal, StageResult, StepResult
+from sim.rollout.shown import LossBound, even_rates, incidents, loss_bound, nodes_of
 from sim.rollout.stretch import saved
 from sim.run.runner import Progress, RunOptions, RunResult, run_scenario
 
@@ -33,20 +35,23 @@ async def rehearse(
     on, off = compiled(plan), compiled(plan, "off")
     exposed = exposures(plan, [each.weight for each in on.stages])
     drawn = plan.propagation.draw(seed, plan.name)
-    turns = Turns(beginners(on.scenario.steps)) if plan.time == "virtual" and has_room_for_two(on.scenario) else None
-    gates = Gates(on, exposed, drawn, Recorder(off, turns), told)
+    together = plan.time == "virtual" and has_room_for_two(on.scenario)
+    turns = Turns(beginners(on.scenario.steps, seed)) if together else None
+    gates = Gates(on, exposed, Recorder(off, turns), told)
     began = time.monotonic()
     if turns is None:
         without, result = await _one_after_the_other(gates, options, progress)
     else:
         without, result = await _in_turns(turns, gates, options, progress)
+    stages = _stages(gates, plan, drawn)
+    bound = _bound(plan, gates.exposures, stages)
     found = Rehearsal(
         plan=plan,
         decision="go",
         verdict=Verdict.HELD,
         reasons=(),
         steps=tuple(gates.results),
-        stages=tuple(_stages(gates, plan, drawn)),
+        stages=tuple(_with_incident(plan, each, bound) for each in stages),
         drawn=tuple(drawn),
         on=result,
         off=without,
@@ -54,6 +59,8 @@ async def rehearse(
         virtual=gates.clock,
         kill_switch_ms=_kill_switch_ms(result),
         in_turns=turns is not None,
+        bound=bound,
+        concerns=tuple(critique(on, gates.exposures)),
     )
     return decided(found)
 
@@ -115,6 +122,22 @@ def _stages(gates: Gates, plan: Plan, drawn: Sequence[float]) -> list[StageResul
     return found
 
 
+def _bound(plan: Plan, exposures: Sequence[Exposure], stages: Sequence[StageResult]) -> LossBound:
+    """Of the stages that were reached, up to the one that the demand is about."""
+    at = 100.0 if plan.demand is None else plan.demand.at
+    by_then = [each for each in stages if each.stage.weight <= at]
+    tried = {name for each in by_then for name in each.on.punched}
+    return loss_bound(plan.demand, exposures, tried, {name for each in by_then for name in each.lost_by_flag})
+
+
+def _with_incident(plan: Plan, stage: StageResult, bound: LossBound) -> StageResult:
+    """Losses at the rate that the plan gives, or at the one that this rehearsal rules out."""
+    given = plan.incident.loss_rate
+    rate = bound.rate if given is None else given / 100
+    (found,) = incidents(plan, [stage.stage], [even_rates(plan, stage.stage.weight)], nodes_of(plan), rate)
+    return replace(stage, incident=found)
+
+
 def decided(found: Rehearsal) -> Rehearsal:
     """With its decision: no-go where a step stopped it, a critical metric failed or a checker was violated."""
     against, open_questions = _against(found), _open(found)
@@ -170,7 +193,10 @@ def _open(found: Rehearsal) -> list[str]:
         if each.verdict == Verdict.INCONCLUSIVE
     ]
     cut_off = [each for each in judgements.failed(found.off.view) if each.name == TIME_LIMIT]
-    return reasons + [f"with the flag off: {each.name}: {judgements.message(each)}" for each in cut_off]
+    reasons += [f"with the flag off: {each.name}: {judgements.message(each)}" for each in cut_off]
+    if found.bound is not None and not found.bound.is_met:
+        reasons.append(found.bound.short)
+    return reasons + [f"{concern_place(found.plan, each)}{each.what}; {each.mend}" for each in stops(found.concerns)]
 
 
 def _why_go(found: Rehearsal) -> list[str]:
@@ -182,6 +208,7 @@ def _why_go(found: Rehearsal) -> list[str]:
     return [
         f"{stages} passed, {words.plural(len(found.steps), 'step')} successful",
         f"{words.plural(punched, 'pause')} punched, none of them lost a sandbox because of the flag",
+        *([f"shown: {found.bound.text}: of the exposed, on this engine, here"] if found.bound is not None else []),
         f"{words.plural(resumed, 'snapshot')} and resumed guests compared byte by byte, none differs",
         *([_fits(refused)] if refused is not None and spared else []),
     ]

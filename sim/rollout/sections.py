@@ -240,7 +240,7 @@ def _metrics(found: Rehearsal) -> list[str]:
     if not rows:
         return []
     widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
-    lines = ["metrics (`!` not met, `?` inconclusive; measured; ratios, with their noise bands, and savings derived)"]
+    lines = ["metrics (`!` not met, `?` inconclusive; measured; ratios, with their intervals, and savings derived)"]
     for name, *cells, asked in (head, *rows):
         shown_cells = "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths[1:-1], strict=True))
         lines.append(f"  {name:<{widths[0]}}{shown_cells}   {asked}".rstrip())
