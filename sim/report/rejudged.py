@@ -2,23 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sim.record import events
 from sim.record.verdict import Verdict
+from sim.record.view import View
 from sim.report import words
 from sim.report.judgements import NOT_EXERCISED
-from sim.rules import Rejudged
+from sim.rules.finding import Finding
 
 VERSION = 1
 _MOST_REASONS = 5
 
 
+class Rejudged(NamedTuple):
+    """One rule: by the ledger alone, and as the run itself judged reality (None where it did not)."""
+
+    name: str
+    ledger: events.Judged
+    run: events.Judged | None
+    expected: bool  # the scenario wants it violated, and it was: a canary that was caught
+
+    @property
+    def verdict(self) -> Verdict:
+        """Violated where either saw it; inconclusive where the ledger lacks evidence that the run does not give."""
+        if Verdict.VIOLATED in self._verdicts:
+            return Verdict.VIOLATED
+        if self.run is not None and self.run.checked and self.run.verdict == Verdict.HELD:
+            return Verdict.HELD
+        return Verdict.INCONCLUSIVE if Verdict.INCONCLUSIVE in self._verdicts else Verdict.HELD
+
+    @property
+    def checked(self) -> int:
+        """How often it was exercised, by whichever saw more of it."""
+        return max(self.ledger.checked, self.run.checked if self.run else 0)
+
+    @property
+    def differs(self) -> bool:
+        """True where one saw a violation and the other says that it held."""
+        return self.run is not None and {Verdict.HELD, Verdict.VIOLATED} <= self._verdicts and bool(self.checked)
+
+    @property
+    def _verdicts(self) -> set[str]:
+        return {each.verdict for each in (self.ledger, self.run) if each is not None}
+
+
+def beside_the_run(findings: Mapping[str, Finding], view: View) -> list[Rejudged]:
+    """Today's finding of each rule beside the judgement in the ledger itself."""
+    recorded = {each.subject: each for each in view.judged}
+
+    def is_held(subject: str) -> bool:
+        return subject in recorded and recorded[subject].verdict == Verdict.HELD
+
+    return [
+        Rejudged(name, judged, recorded.get(judged.subject), is_held(f"verdict:violated:{judged.subject}"))
+        for name, judged in ((name, finding.judged(name)) for name, finding in findings.items())
+    ]
+
+
+def verdict_of(rejudged: Iterable[Rejudged], *, complete: bool) -> Verdict:
+    """Of a whole ledger; one without the run's end, or that exercises nothing, is at best inconclusive."""
+    found = list(rejudged)
+    verdicts = {each.verdict for each in found if not (each.expected and each.verdict is Verdict.VIOLATED)}
+    if Verdict.VIOLATED in verdicts:
+        return Verdict.VIOLATED
+    exercised = any(each.checked for each in found)
+    return Verdict.HELD if complete and exercised and verdicts <= {Verdict.HELD} else Verdict.INCONCLUSIVE
+
+
 def lines(rejudged: Sequence[Rejudged]) -> list[str]:
     """A table of all invariants, then why some did not hold, what the ledger lacks, and where the two disagree."""
     rows = [("", "the ledger alone", "the run, of reality")]
-    rows += [(each.name, shown(each.ledger), shown(each.run) if each.run else "not told") for each in rejudged]
+    rows += [(each.name, shown(each.ledger), shown(each.run) if each.run else "not recorded") for each in rejudged]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     table = [f"  {name:<{widths[0]}}  {ledger:<{widths[1]}}  {run}".rstrip() for name, ledger, run in rows]
     return [*table, *_reasons(rejudged), *_lacking(rejudged), *_differences(rejudged)]

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from engine.errors import EngineError, UserError
-from sim.files.strict import Strict, dotted
+from sim.files.strict import Strict
 from sim.files.units import format_size
+from sim.files.yaml import dotted
 from sim.node.guest_link import GuestError
 from sim.rollout import bench_guest
 from sim.rollout.bench import Goal, Measurement, Row

@@ -9,8 +9,8 @@ from pathlib import Path
 from flags.inline import Rollout, flag_from
 from sim.files.figures import number as in_digits
 from sim.files.figures import shown as in_words
+from sim.files.flag_values import FlagFile
 from sim.files.plan import Plan
-from sim.files.scenario import FlagFile
 from sim.report.html import of_host
 from sim.rollout.gates import label
 from sim.rollout.production import claims, production, ways

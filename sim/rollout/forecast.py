@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import UserError
+from flags.document import DocumentError
 from sim.files.figures import Figure, Known, in_gib, lines, number
-from sim.files.fleet_file import Fleet, FleetGroup, FleetNode, Floats, PausesPerHour, assumptions, is_fleet, load
-from sim.files.plan import Plan, SetWeight, load_plan
-from sim.files.sources import read_text
+from sim.files.fleet_file import Fleet, FleetGroup, FleetNode, Floats, PausesPerHour, assumptions, load_text
+from sim.files.plan import Plan, SetWeight, load_plan_text
+from sim.files.sources import kind_of, read_text
 from sim.files.units import HUGE_PAGE
 from sim.files.yaml import parse
 from sim.rollout.costs import Costs
@@ -355,14 +355,16 @@ class Source:
 
 
 def source(path: pathlib.Path) -> Source:
-    """What the file says; ScenarioError with every mistake, UserError for a file that is neither."""
-    data = parse(read_text(path)).data
-    kind = data.get("kind") if isinstance(data, dict) else None
-    if kind == "plan":
-        return of_plan(load_plan(path))
-    if is_fleet(data) or kind is None:
-        return Source(load(path))
-    raise UserError(f'{path}:1:1: error: kind: expected "fleet" or "plan"; a forecast starts from nothing else')
+    """What the file says; DocumentError with every mistake."""
+    text = read_text(path)
+    document = parse(text)
+    match kind_of(document):
+        case "plan":
+            return of_plan(load_plan_text(text, path))
+        case "fleet" | None:
+            return Source(load_text(text, path))
+    what = 'expected "fleet" or "plan"; a forecast starts from nothing else'
+    raise DocumentError(path, [document.mistake(("kind",), what)])
 
 
 def of_plan(plan: Plan) -> Source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +12,12 @@ from sim.files.plan import Analysis, Drill, Plan, SetWeight, Wait
 from sim.files.scenario import load_text
 from sim.files.units import format_duration
 from sim.files.yaml import scenario_text
-from sim.record.verdict import Verdict
+from sim.record.verdict import ExitCode, Verdict
 from sim.report import words
 from sim.rollout.compiled import engine_of, weight_value
 from sim.rollout.exposure import exposures
 from sim.rollout.gates import label
+from sim.run.batch import Batch
 from sim.run.cases import Unit, UnitResult
 from sim.run.pool import Pool
 
@@ -167,12 +168,12 @@ def run_matrix(
     plan: Plan,
     runs_dir: Path,
     pool: Pool,
+    batch: Batch,
     *,
     seed: int | None = None,
     faults: Sequence[MatrixFault] = FAULTS,
-    told: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Matrix:
-    """Every cell through the pool; cells that come to the same run share it. `seed` instead of the plan's."""
+    """Every cell through the pool; cells that need the same run share it. `seed` instead of the plan's."""
     began = time.monotonic()
     texts: dict[tuple[int, str], str] = {}
     for index, weight in rows(plan):
@@ -180,7 +181,14 @@ def run_matrix(
         for fault in faults:
             document = cell_scenario(plan, index, weight, fault, fleet)
             texts[index, fault.name] = scenario_text(document, f"{plan.name}, step {index + 1}: {fault.sentence}.")
-    results = _run(_units(plan, _shared(texts), runs_dir, seed), pool, told)
+    results: dict[str, UnitResult] = {}
+
+    def take(bare: str, result: UnitResult) -> tuple[ExitCode, str]:
+        results[bare] = result
+        return ExitCode.HELD, "runs"
+
+    units = _units(plan, _shared(texts), runs_dir, seed)
+    batch.through(pool, plan.name, units, len(units), take)
     cells = [_cell(index, name, results[_bare(text)]) for (index, name), text in texts.items()]
     return Matrix(plan, tuple(index for index, _ in rows(plan)), tuple(cells), time.monotonic() - began)
 
@@ -200,23 +208,13 @@ def _shared(texts: Mapping[tuple[int, str], str]) -> dict[str, tuple[str, str]]:
 
 def _units(
     plan: Plan, shared: Mapping[str, tuple[str, str]], runs_dir: Path, seed: int | None
-) -> dict[str, tuple[str, Unit]]:
-    """Bare text and unit of each different run, by the unit's name."""
-    made = {}
+) -> list[tuple[str, Unit]]:
+    """Bare text and unit of each different run."""
+    made = []
     for bare, (name, text) in shared.items():
         unit = Unit.of(name, load_text(text, plan.path), runs_dir, seed=seed)
-        made[name] = (bare, replace(unit, text=text, time_limit=CELL_SECONDS))
+        made.append((bare, replace(unit, text=text, time_limit=CELL_SECONDS)))
     return made
-
-
-def _run(units: Mapping[str, tuple[str, Unit]], pool: Pool, told: Callable[[int, int], None]) -> dict[str, UnitResult]:
-    """By bare text."""
-    results: dict[str, UnitResult] = {}
-    for result in pool.run(unit for _, unit in units.values()):
-        bare, _ = units[result.name]
-        results[bare] = result
-        told(len(results), len(units))
-    return results
 
 
 def _cell(step: int, fault: str, result: UnitResult) -> Cell:

@@ -6,8 +6,9 @@ import re
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,15 +17,17 @@ from sim.files.expectations import Invariant
 from sim.files.faults import CATALOGUE, KINDS, kind_of
 from sim.files.scenario import Scenario
 from sim.files.steps import Crash, Inject
-from sim.files.swarm import largest_fleet
 from sim.record import events
 from sim.record.folder import remove
 from sim.record.verdict import INVARIANT, TIME_LIMIT, ExitCode, Verdict, worst
 from sim.report.judgements import NOT_EXERCISED
 from sim.report.words import plural
+from sim.run.batch import Batch, Item
 from sim.run.cases import Unit, UnitResult, first_reason, why
-from sim.run.draw import draw
-from sim.run.pool import Pool
+from sim.run.dask import open_pool
+from sim.run.draw import seed_runs
+from sim.run.pool import Pool, default_jobs, default_memory
+from sim.run.runner import RunOptions
 
 MOST = 1_000_000
 ERROR = "error"
@@ -56,7 +59,13 @@ class SeedOptions:
     jobs: int
     time_limit: float = 120.0
     cache_dir: Path | None = None
-    fail_fast: bool = False
+
+    @classmethod
+    def of(cls, seeds: str, options: RunOptions, jobs: int | None) -> SeedOptions:
+        """`--seeds` and `--jobs` beside what every run is asked for; UserError for seeds that are none."""
+        runs_dir, cache_dir = options.runs_dir.absolute(), options.cache_dir
+        cache_dir = cache_dir.absolute() if cache_dir else None
+        return cls(parse_seeds(seeds), runs_dir, jobs or default_jobs(), options.time_limit, cache_dir)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,39 +164,47 @@ class Seeds:
         return worst(codes)
 
 
-def seed_runs(scenario: Scenario, seeds: Sequence[int], jobs: int) -> Iterator[tuple[int, Scenario]]:
-    """Each seed with the scenario that it means: the drawn one where there is `swarm`, else the same one."""
-    huge_pages = _huge_pages(scenario, jobs) if scenario.swarm is not None else False
-    for seed in seeds:
-        yield seed, scenario if scenario.swarm is None else draw(scenario, seed, huge_pages=huge_pages)
+def run_seeds(seeds: Seeds, options: SeedOptions, pool: Pool, batch: Batch) -> None:
+    """Run them into `seeds`, which is true after an interrupt too; each that fails is reported as it ends."""
 
+    def take(key: tuple[int, Scenario], result: UnitResult) -> tuple[ExitCode, str]:
+        found = seeds.add(*key, result)
+        if found.exit_code is not ExitCode.HELD:
+            batch.say(seed_line(found))
+        return found.exit_code, f"seeds, {len(seeds.failing)} failing"
 
-def as_run(scenario: Scenario, seed: int | None) -> Scenario:
-    """What a single run of it runs: with `swarm`, what its seed (the file's unless given) draws."""
-    if scenario.swarm is None:
-        return scenario
-    ((_, run),) = seed_runs(scenario, [scenario.seed if seed is None else seed], 1)
-    return run
-
-
-def run_seeds(seeds: Seeds, options: SeedOptions, pool: Pool, told: Callable[[Seed], None]) -> None:
-    """Run them into `seeds`, which is true after an interrupt too; `told` hears of each as it ends."""
-    runs: dict[str, tuple[int, Scenario]] = {}
-
-    def units() -> Iterator[Unit]:
-        for seed, run in seed_runs(seeds.scenario, options.seeds, options.jobs):
-            runs[str(seed)] = (seed, run)
-            yield _unit(run, seed, options)
-
+    runs = seed_runs(seeds.scenario, options.seeds, options.jobs)
+    units = (((seed, run), _unit(run, seed, options)) for seed, run in runs)
     began = time.monotonic()
     try:
-        for result in pool.run(units()):
-            found = seeds.add(*runs.pop(result.name), result)
-            told(found)
-            if options.fail_fast and found.outcome != Verdict.HELD:
-                break
+        batch.through(pool, seeds.scenario.name, units, seeds.wanted, take)
     finally:
         seeds.seconds += time.monotonic() - began
+
+
+def run_scenarios(
+    scenarios: Sequence[Scenario], options: SeedOptions, batch: Batch, cluster: str | None = None
+) -> tuple[ExitCode, dict[str, Any]]:
+    """The seeds of every scenario; the exit code and the `--json` document, as far as it went. `cluster` as open_pool
+    has it.
+    """
+    pool = open_pool(cluster, options.jobs, default_memory())
+    documents: list[dict[str, Any]] = []
+
+    def run(scenario: Scenario) -> ExitCode:
+        seeds = Seeds(scenario, len(options.seeds))
+        try:
+            run_seeds(seeds, options, pool, batch)
+        finally:
+            if seeds.done:
+                documents.append(document(seeds))
+            if not batch.quiet:
+                batch.say(("\n" if seeds.failing else "") + summary(seeds) + "\n")
+        return seeds.exit_code
+
+    items = [Item(each.name, partial(run, each), partial(pool.lacks, each)) for each in scenarios]
+    code = batch.run(items, pool)
+    return code, {"version": VERSION, "exit_code": int(code), "scenarios": documents, **batch.left_out()}
 
 
 def _unit(run: Scenario, seed: int, options: SeedOptions) -> Unit:
@@ -209,17 +226,7 @@ def _armed(run: Scenario) -> Iterator[tuple[str, str]]:
             yield step.at.fault, "kill-node"
 
 
-def _huge_pages(scenario: Scenario, jobs: int) -> bool:
-    """Whether the pool of huge pages has room for the largest fleets that may be drawn, `jobs` at a time."""
-    from sim.run.host import host
-
-    if scenario.swarm is None or (2 << 20) not in (scenario.swarm.fleet.page_sizes or ()):
-        return any(each.page_size == 2 << 20 for each in scenario.fleet)
-    return bool(int(host()["hugetlb_free"]) >= jobs * largest_fleet(scenario.swarm, scenario.fleet))
-
-
 VERSION = 1
-_WORDS = {Verdict.HELD: "HELD", Verdict.VIOLATED: "VIOLATED", Verdict.INCONCLUSIVE: "INCONCLUSIVE"}
 
 
 def seed_line(seed: Seed) -> str:

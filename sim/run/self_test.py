@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +18,10 @@ from sim.files.wrong_engines import MUTANTS, PR_2902, SWITCHES, WHOLE, Wrong
 from sim.files.yaml import parse, scenario_text
 from sim.record.verdict import ExitCode, Verdict, worst
 from sim.report.words import plural
+from sim.run.batch import Batch
 from sim.run.cases import Unit, UnitResult, why
 from sim.run.needs import missing
-from sim.run.pool import LocalPool
+from sim.run.pool import Pool
 
 FOLDER = "self-test"
 Outcome = Literal["CAUGHT", "SURVIVED", "UNSOUND", "FAILED", "SKIPPED"]
@@ -97,19 +98,20 @@ def sound(trial: Trial) -> str:
     return scenario_text(document)
 
 
-def run(
-    chosen: Iterable[Trial], pool: LocalPool, runs_dir: Path, told: Callable[[str], None] = lambda _: None
-) -> list[Finding]:
+def run(chosen: Sequence[Trial], pool: Pool, runs_dir: Path, batch: Batch) -> list[Finding]:
     """Each trial twice, with the wrong engine and with the sound one; findings in the trials' order."""
-    able = {each.name: each for each in chosen if each.skipped is None}
     results: dict[str, UnitResult] = {}
-    for result in pool.run(unit for each in able.values() for unit in _units(each, runs_dir)):
-        results[result.name] = result
-        told(result.name)
+
+    def take(name: str, result: UnitResult) -> tuple[ExitCode, str]:
+        results[name] = result
+        return ExitCode.HELD, f"runs, {name}"
+
+    units = [(unit.name, unit) for each in chosen if each.skipped is None for unit in _units(each, runs_dir)]
+    batch.through(pool, "self-test", units, len(units), take)
     return [
         _finding(each, results[each.name], results[_sound_name(each.name)])
-        if each.name in able
-        else Finding(each, "SKIPPED", why=each.skipped or "")
+        if each.skipped is None
+        else Finding(each, "SKIPPED", why=each.skipped)
         for each in chosen
     ]
 

@@ -20,8 +20,8 @@ from sim.record.folder import open_run
 from sim.record.ledger import EVENTS_FILE
 from sim.record.verdict import Verdict
 from sim.run.cases import Unit, UnitResult, first_reason, why
+from sim.run.draw import as_run
 from sim.run.pool import LocalPool
-from sim.run.seeds import as_run
 
 Document = dict[str, Any]
 """What a scenario file holds, as dict, list and scalars."""
@@ -358,7 +358,7 @@ def shrink(
     at_a_time: int,
     told: Callable[[Shrinking], None] = lambda _shrinking: None,
 ) -> Shrunk | None:
-    """Shrink it; None where it does not fail (any more). A KeyboardInterrupt ends it with what there is."""
+    """Shrink it; None where it does not fail (any more)."""
     end = time.monotonic() + seconds
     failure = trials.first(subject)
     if failure is None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +20,7 @@ from sim.record import events
 from sim.record.folder import remove
 from sim.record.ledger import Entry
 from sim.record.verdict import ExitCode, worst
+from sim.run.batch import Batch
 from sim.run.cases import Unit, UnitResult, why
 from sim.run.pool import Pool
 
@@ -293,7 +293,6 @@ class SweepOptions:
     time_limit: float = 60.0
     only: tuple[str, ...] = ()
     shard: tuple[int, int] = (1, 1)
-    fail_fast: bool = False
 
 
 @dataclass
@@ -352,30 +351,24 @@ def choose(scenario: Scenario, options: SweepOptions, pool: Pool) -> Sweep:
     return sweep
 
 
-def run(
-    sweep: Sweep,
-    options: SweepOptions,
-    pool: Pool,
-    told: Callable[[CaseResult], None] = lambda _: None,
-    deadline: float | None = None,
-) -> None:
+def run(sweep: Sweep, options: SweepOptions, pool: Pool, batch: Batch, deadline: float | None = None) -> None:
     """Run its cases; by `deadline`, in seconds of the monotonic clock, none is begun that would end after it.
 
     Whatever ends it early, an interrupt too, what was run until then is in the sweep.
     """
-    began, by_name = time.monotonic(), {each.name: each for each in sweep.cases}
-    results = cast("Generator[UnitResult]", pool.run(_units(sweep, options, deadline)))
+    began, bad = time.monotonic(), Counter[str]()
+
+    def take(case: Case, result: UnitResult) -> tuple[ExitCode, str]:
+        done = result_of(case, result)
+        if done.outcome not in _KEPT and result.run_dir is not None and not remove(result.run_dir):
+            done = replace(done, run_dir=result.run_dir)  # it has not ended: `snapdrill clean` needs it
+        sweep.results.append(done)
+        bad[done.outcome] += 1
+        return done.exit_code, "cases" + (f", {bad[VIOLATED]} VIOLATED" if bad[VIOLATED] else "")
+
     try:
-        with contextlib.closing(results):
-            for result in results:
-                done = result_of(by_name[result.name], result)
-                if done.outcome not in _KEPT and result.run_dir is not None and not remove(result.run_dir):
-                    done = replace(done, run_dir=result.run_dir)  # it has not ended: `snapdrill clean` needs it
-                sweep.results.append(done)
-                told(done)
-                if options.fail_fast and done.outcome == VIOLATED:
-                    sweep.stopped = "--fail-fast"
-                    break
+        if not batch.through(pool, sweep.scenario.name, _units(sweep, options, deadline), len(sweep.cases), take):
+            sweep.stopped = "--fail-fast"
     except KeyboardInterrupt:
         sweep.stopped = "an interrupt"
         raise
@@ -383,13 +376,13 @@ def run(
         sweep.seconds = time.monotonic() - began
 
 
-def _units(sweep: Sweep, options: SweepOptions, deadline: float | None) -> Iterator[Unit]:
+def _units(sweep: Sweep, options: SweepOptions, deadline: float | None) -> Iterator[tuple[Case, Unit]]:
     for case in sweep.cases:
         mean = sum(each.seconds for each in sweep.results) / max(1, len(sweep.results))
         if deadline is not None and time.monotonic() + mean > deadline:
             sweep.stopped = "--budget"
             return
-        yield _unit(sweep.scenario, options, case.name, sweep.swept.case(case))
+        yield case, _unit(sweep.scenario, options, case.name, sweep.swept.case(case))
 
 
 def _unit(scenario: Scenario, options: SweepOptions, name: str, text: str) -> Unit:

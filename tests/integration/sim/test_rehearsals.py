@@ -14,6 +14,7 @@ from sim.cli import main
 from sim.files.plan import load_plan
 from sim.files.wrong_engines import SWITCHES
 from sim.rollout.matrix import FAULTS, Matrix, run_matrix, table
+from sim.run.batch import Batch
 from sim.run.dask import open_pool
 
 ROLLOUTS = Path(__file__).parents[3] / "scenarios" / "rollouts"
@@ -196,7 +197,7 @@ def cells(folder: Path, cluster: str | None, *faults: str) -> Matrix:
     plan = load_plan(written(folder, CELLS))
     chosen = [each for each in FAULTS if each.name in faults]
     with open_pool(cluster, 2, 1 << 30) as pool:
-        return run_matrix(plan, folder / "runs", pool, faults=chosen)
+        return run_matrix(plan, folder / "runs", pool, Batch(quiet=True), faults=chosen)
 
 
 @pytest.mark.slow

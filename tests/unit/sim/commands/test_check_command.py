@@ -13,7 +13,7 @@ from sim import cli
 from sim.record import events
 from sim.record.ledger import Ledger
 from sim.record.verdict import ExitCode
-from sim.rules import JUDGES
+from sim.rules import RULES
 
 LOST = {"sandbox": "web-0", "reason": "a guest runs although its memory was freed", "line": 9, "column": 5}
 
@@ -48,7 +48,7 @@ def tell(folder: pathlib.Path, *told: tuple[Event, str | None]) -> None:
 
 def end(folder: pathlib.Path, verdict: str = "held", **judged: events.Judged) -> None:
     """The run judged every invariant as held, but for those that are given."""
-    rest = {name: events.Judged(f"invariant:{name}", "held", 1) for name in JUDGES} | judged
+    rest = {name: events.Judged(f"invariant:{name}", "held", 1) for name in RULES} | judged
     code = {"held": 0, "violated": 1}[verdict]
     tell(folder, *((each, None) for each in rest.values()), (events.RunEnded(verdict, code, {}, None, 0), None))
 
@@ -80,8 +80,8 @@ def test_a_ledger_that_was_cut_off_is_inconclusive_and_says_so(
     run: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = printed(capsys, ExitCode.INCONCLUSIVE, "check", run)
-    assert "the ledger does not tell the run's end" in text
-    assert "not told" in text
+    assert "the ledger has no end of the run" in text
+    assert "not recorded" in text
 
 
 def test_a_violation_in_a_ledger_made_elsewhere_ends_with_1(
@@ -112,7 +112,7 @@ def test_a_run_or_a_trace_is_to_be_given_and_not_both(capsys: pytest.CaptureFixt
 def test_the_check_document_holds_every_invariant(run: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     end(run)
     document = json.loads(printed(capsys, ExitCode.HELD, "check", run, "--json"))
-    assert [each["name"] for each in document["invariants"]] == list(JUDGES)
+    assert [each["name"] for each in document["invariants"]] == list(RULES)
     assert (document["events"], document["exit_code"], document["unknown_events"]) == (15, 0, {})
 
 

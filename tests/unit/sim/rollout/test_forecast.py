@@ -166,7 +166,7 @@ def test_a_plan_gives_its_stages_and_its_fleet() -> None:
 def test_a_file_that_is_neither_fleet_nor_plan_is_refused(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("kind: scenario\n")
-    with pytest.raises(UserError, match='expected "fleet" or "plan"'):
+    with pytest.raises(UserError, match=r's.yaml:1:7: error: kind: expected "fleet" or "plan"'):
         source(path)
 
 

@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import pytest
 
+from flags.document import DocumentError
 from sim.files.plan import Plan, load_plan
-from sim.files.sources import ScenarioError
 from sim.rollout.first_page import first_page
 from sim.rollout.outputs import rehearsal_document
 from sim.rollout.production import production
@@ -103,7 +103,7 @@ def test_a_plan_with_a_fleet_of_its_own_has_nothing_to_scale(rehearsed: Made, tm
 def test_a_mistake_of_the_fleet_file_is_told_at_the_plans_line_beside_the_plans_own(plan: Plan) -> None:
     (plan.path.parent / "fleet.yaml").write_text(FLEET.replace("scale: 1/64", "scale: 2"))
     plan.path.write_text(PLAN + "sed: 1\n")
-    with pytest.raises(ScenarioError) as error:
+    with pytest.raises(DocumentError) as error:
         load_plan(plan.path)
     fleet, own = str(error.value).splitlines()
     assert fleet.startswith(

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import signal
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Self, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import UserError
-from sim.files.scenario import load_text
+from sim.files.scenario import Scenario, load_text
 from sim.record import events
 from sim.record.ledger import Entry
 from sim.record.verdict import ExitCode
+from sim.run.batch import NEVER, NOT_HELD, Batch
 from sim.run.cases import Unit, UnitResult
-from sim.run.seeds import SeedOptions, Seeds, as_run, document, parse_seeds, run_seeds, seed_line, summary
+from sim.run.draw import as_run
+from sim.run.pool import Pool
+from sim.run.seeds import (
+    SeedOptions,
+    Seeds,
+    document,
+    parse_seeds,
+    run_scenarios,
+    run_seeds,
+    seed_line,
+    summary,
+)
 
 PLAIN = """\
 name: plain
@@ -74,6 +88,16 @@ class FakePool:
     def __init__(self, results: dict[int, dict[str, Any]]) -> None:
         self._results = results
         self.units: list[Unit] = []
+        self.lacking: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def lacks(self, scenario: Scenario) -> str | None:
+        return self.lacking.get(scenario.name)
 
     def run(self, units: Iterable[Unit]) -> Iterator[UnitResult]:
         for unit in units:
@@ -100,10 +124,13 @@ def together(tmp_path: pathlib.Path, text: str, results: dict[int, dict[str, Any
 
 def run_with(pool: FakePool, tmp_path: pathlib.Path, text: str, count: int = 3, *, fail_fast: bool = False) -> Seeds:
     scenario = load_text(text, tmp_path / "x.yaml")
-    options = SeedOptions(tuple(range(1, count + 1)), tmp_path, 2, fail_fast=fail_fast)
-    seeds = Seeds(scenario, count)
-    run_seeds(seeds, options, pool, lambda _seed: None)  # type: ignore[arg-type]
+    seeds, stops_at = Seeds(scenario, count), NOT_HELD if fail_fast else NEVER
+    run_seeds(seeds, options(tmp_path, count), cast("Pool", pool), Batch(quiet=True, stops_at=stops_at))
     return seeds
+
+
+def options(tmp_path: pathlib.Path, count: int) -> SeedOptions:
+    return SeedOptions(tuple(range(1, count + 1)), tmp_path, 2)
 
 
 @pytest.mark.parametrize("text", [PLAIN, SWARM])
@@ -220,3 +247,61 @@ def test_a_single_run_of_a_swarm_is_what_its_seed_draws(tmp_path: pathlib.Path) 
     assert as_run(plain, 5) is plain
     assert as_run(swarm, None).seed == 0
     assert as_run(swarm, 5).source_text == as_run(swarm, 5).source_text != as_run(swarm, 6).source_text
+
+
+# -- several scenarios
+
+
+def several(tmp_path: pathlib.Path, pool: FakePool, monkeypatch: pytest.MonkeyPatch, batch: Batch) -> Any:
+    """The code and the document of three scenarios, a, b and c, with two seeds each."""
+    monkeypatch.setattr("sim.run.seeds.open_pool", lambda *_: pool)
+    scenarios = [load_text(PLAIN.replace("name: plain", f"name: {name}"), tmp_path / "x.yaml") for name in "abc"]
+    return run_scenarios(scenarios, options(tmp_path, 2), batch)
+
+
+def test_the_worst_of_the_scenarios_is_the_code(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    violated = {"verdict": "violated", "entries": (judged("state:*", "violated", 1),)}
+    code, found = several(tmp_path, FakePool({2: violated}), monkeypatch, Batch(quiet=True))
+    assert (code, found["exit_code"]) == (ExitCode.VIOLATED, 1)
+    assert [(each["name"], each["exit_code"], each["run"]) for each in found["scenarios"]] == [
+        ("a", 1, 2),
+        ("b", 1, 2),
+        ("c", 1, 2),
+    ]
+    assert found.keys() == {"version", "exit_code", "scenarios"}
+
+
+def test_what_the_pool_cannot_run_is_skipped_by_name(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = FakePool({})
+    pool.lacking = {"b": "it requires a moon"}
+    code, found = several(tmp_path, pool, monkeypatch, Batch(quiet=True, strict=True))
+    assert (code, found["exit_code"]) == (ExitCode.UNSUPPORTED, 4)
+    assert found["skipped"] == [{"name": "b", "reason": "it requires a moon"}]
+    assert [each["name"] for each in found["scenarios"]] == ["a", "c"]
+
+
+def test_with_fail_fast_no_scenario_begins_behind_one_with_a_seed_that_did_not_hold(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = FakePool({1: {"verdict": "violated", "entries": (judged("state:*", "violated", 1),)}})
+    code, told = several(tmp_path, pool, monkeypatch, Batch(quiet=True, stops_at=NOT_HELD))
+    assert (code, len(pool.units)) == (ExitCode.VIOLATED, 1)
+    assert told["not_run"] == ["b", "c"]
+
+
+def test_an_interrupt_reports_the_seeds_that_have_run(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(FakePool):
+        def run(self, units: Iterable[Unit]) -> Iterator[UnitResult]:
+            for result in super().run(units):
+                if len(self.units) == 4:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield result
+
+    code, told = several(tmp_path, Interrupted({}), monkeypatch, Batch())
+    assert (code, told["exit_code"]) == (ExitCode.TERMINATED, 143)
+    assert [(each["name"], each["run"]) for each in told["scenarios"]] == [("a", 2), ("b", 1)]
+    printed = capsys.readouterr()
+    assert "1 held, 1 not run" in printed.out
+    assert printed.err == "b: interrupted; everything it started was ended\n"

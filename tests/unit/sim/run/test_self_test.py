@@ -14,6 +14,7 @@ from sim.commands.self_test import command
 from sim.record.events import Judged
 from sim.record.ledger import Entry
 from sim.run import self_test
+from sim.run.batch import Batch
 from sim.run.cases import Unit, UnitResult
 from sim.run.pool import LocalPool
 from sim.run.self_test import Finding, Trial
@@ -50,7 +51,7 @@ def trial() -> Trial:
 
 
 def finding(tmp_path: Path, **results: UnitResult) -> Finding:
-    (found,) = self_test.run([trial()], Told(**results), tmp_path)
+    (found,) = self_test.run([trial()], Told(**results), tmp_path, Batch(quiet=True))
     return found
 
 
@@ -62,7 +63,7 @@ def test_a_mutant_whose_checker_sees_it_is_caught(tmp_path: Path) -> None:
 
 def test_each_trial_runs_with_the_wrong_engine_and_with_the_sound_one(tmp_path: Path) -> None:
     pool = Told()
-    self_test.run([trial()], pool, tmp_path)
+    self_test.run([trial()], pool, tmp_path, Batch(quiet=True))
     wrong, mended = pool.units
     assert "engine: {mutant: punch-before-publish}" in wrong.text
     assert "engine" not in mended.text
@@ -100,7 +101,7 @@ def test_a_run_that_broke_is_no_verdict(tmp_path: Path) -> None:
 def test_what_the_host_cannot_run_is_skipped_by_name_and_not_run(tmp_path: Path) -> None:
     pool, able = Told(), trial()
     unable = Trial(able.name, able.wrong, able.scenario, "it requires root")
-    (found,) = self_test.run([unable], pool, tmp_path)
+    (found,) = self_test.run([unable], pool, tmp_path, Batch(quiet=True))
     assert (found.outcome, found.why, pool.units) == ("SKIPPED", "it requires root", [])
     assert self_test.exit_code([found]) == 4
     assert self_test.exit_code([found, Finding(able, "CAUGHT")]) == 0
