@@ -15,8 +15,6 @@ from pathlib import Path
 
 import click
 
-from sim.record.verdict import ExitCode
-
 
 @click.command("rehearse")
 @click.argument("path", metavar="PLAN", type=click.Path(path_type=Path, dir_okay=False))
@@ -52,7 +50,11 @@ from sim.record.verdict import ExitCode
     metavar="DIR",
     help="Write the evidence, and for a go the LaunchDarkly patches of each stage, into a new folder.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what the plan comes to; start nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what the plan comes to and what is wrong with it; start nothing. Ends with 3 where no go is possible.",
+)
 def command(
     path: Path,
     seed: int | None,
@@ -79,8 +81,7 @@ def command(
     options = RunOptions(runs_dir=runs_dir, seed=seed, time_limit=time_limit)
     session = Session(plan, options, quiet=as_json, export=export, plot=plot)
     if dry_run:
-        click.echo(session.outline())
-        return ExitCode.HELD
+        return session.outline()
     if matrix:
         if is_elsewhere(cluster) and jobs is not None:
             raise click.UsageError("--jobs is of this machine; the workers of a cluster say their own")

@@ -301,6 +301,18 @@ def _is_met(plan: Plan, armed: int) -> bool:
     return False
 
 
+def concern_lines(plan: Plan, concerns: Sequence[Concern]) -> list[str]:
+    """Each concern with its place, its weight and its mend; or that there is none."""
+    if not concerns:
+        return ["critic: no concern"]
+    lines = [f"critic: {words.plural(len(stops(concerns)), 'concern')} that no go can bear, {len(concerns)} in all"]
+    for each in concerns:
+        place = plan.place(("steps", each.step)) if each.step is not None else f"{plan.path}"
+        lines.append(f"  {place}: {'stops' if each.severity == 'stop' else 'note'}: {each.name}: {each.what}")
+        lines.append(f"      {each.mend}")
+    return lines
+
+
 def concern_place(plan: Plan, concern: Concern) -> str:
     """`plan.yaml:12:5: jump: `, or without a place where it is about the whole plan."""
     place = "" if concern.step is None else f"{plan.place(('steps', concern.step))}: "

@@ -16,6 +16,7 @@ from sim.record.verdict import ExitCode
 from sim.report.document import scenario_document, write_document
 from sim.report.junit import suite, write_junit
 from sim.rollout.compiled import compiled
+from sim.rollout.critic import concern_lines, critique, stops
 from sim.rollout.exposure import exposures
 from sim.rollout.outputs import rehearsal_suite, write_page
 from sim.rollout.rehearse import decided, rehearse
@@ -44,12 +45,18 @@ class Session:
         self._export = export
         self._plot = plot
 
-    def outline(self) -> str:
-        """What the plan comes to, with who would be exposed; starts nothing."""
+    def outline(self) -> ExitCode:
+        """Print what the plan comes to, who would be exposed and what the critic says; starts nothing.
+
+        INCONCLUSIVE where the plan cannot end in a go.
+        """
         from sim.rollout.sections import outline
 
         made = compiled(self.plan)
-        return outline(made, exposures(self.plan, [each.weight for each in made.stages]))
+        exposed = exposures(self.plan, [each.weight for each in made.stages])
+        concerns = critique(made, exposed)
+        click.echo("\n".join([outline(made, exposed), "", *concern_lines(self.plan, concerns)]))
+        return ExitCode.INCONCLUSIVE if stops(concerns) else ExitCode.HELD
 
     def run(self) -> ExitCode:
         """To the end; the exit code of its decision."""
