@@ -82,8 +82,8 @@ def _concerns(plan: Plan) -> list[str]:
     """What the critic says of a plan that is right as a document."""
     from sim.rollout.compiled import compiled
     from sim.rollout.critic import concern_lines, critique
-    from sim.rollout.exposure import exposures
+    from sim.rollout.exposure import exposures_of
 
     made = compiled(plan)
-    found = critique(made, exposures(plan, [each.weight for each in made.stages]))
+    found = critique(made, exposures_of(made))
     return concern_lines(plan, found) if found else []

@@ -120,8 +120,9 @@ class Incident(Strict, alias_generator=to_camel, populate_by_name=False):
 
 
 ConcernName = Literal[
-    "jump", "bake", "nobody", "one-team", "one-cluster", "no-metrics", "all-dry-run", "no-critical", "unwatched",
-    "cannot-fire", "must-fire", "continues", "too-few-rounds", "too-small", "half-open", "no-drill", "disarmed",
+    "flag", "jump", "bake", "nobody", "one-team", "one-cluster", "no-metrics", "all-dry-run", "no-critical",
+    "unwatched", "cannot-fire", "must-fire", "continues", "too-few-rounds", "too-small", "half-open",
+    "no-drill", "disarmed",
 ]  # fmt: skip
 Reason = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 Accepted = dict[ConcernName, Reason]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     AliasGenerator,
@@ -62,10 +62,23 @@ class Camel(Strict):
 
 
 class SetWeight(Camel):
-    """Serve the destructive variation to `weight` percent of the randomization units: a stage begins."""
+    """Serve the destructive variation to `weight` percent of the randomization units: a stage begins.
+
+    Of a flag that a file serves it edits the default rule, or the rule of that id; everything else stays.
+    """
 
     kind: Literal["setWeight"] = "setWeight"
     weight: Weight
+    rule: Annotated[str, Field(strict=True, min_length=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_settings(cls, value: Any) -> Any:
+        """`setWeight: {weight: 5, rule: ID}` as `setWeight: 5` is written."""
+        written = value.get("weight") if isinstance(value, Mapping) else None
+        if not isinstance(written, Mapping):
+            return value
+        return {**{key: each for key, each in written.items() if key != "kind"}, "kind": "setWeight"}
 
 
 class Wait(Camel):
@@ -209,6 +222,8 @@ class Plan(Camel, Drilled):
     demand: Demand | None = None
     incident: Incident = Incident()
     accept: Accepted = Field(default_factory=dict)
+    turn_on: bool = False
+    takes_flags_as_they_are: ClassVar[bool] = True
     node: Node = Node()
     engine: Engine = Engine()
     fleet: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)]

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from flags import lint
 from sim.files.demand import ConcernName
 from sim.files.metrics import MEASURES, Condition
 from sim.files.plan import Analysis, Drill, Metric, Plan, SetWeight, Wait
+from sim.files.sources import read_text
 from sim.files.steps import Clear, Inject, Outage
 from sim.report import words
 from sim.rollout.bounds import needed, upper_bound
@@ -54,7 +56,19 @@ class _Case:
 def critique(made: Compiled, exposures: Sequence[Exposure]) -> list[Concern]:
     """Every concern, those that stop a go first; `exposures` are of the plan's stages, in order."""
     case = _Case(made.plan, made, exposures)
-    checks = (_jumps, _bakes, _nobody, _too_small, _dominated, _metrics, _conditions, _rounds, _kill_switch, _injects)
+    checks = (
+        _lint,
+        _jumps,
+        _bakes,
+        _nobody,
+        _too_small,
+        _dominated,
+        _metrics,
+        _conditions,
+        _rounds,
+        _kill_switch,
+        _injects,
+    )
     found = [_accepted(each, made.plan) for check in checks for each in check(case)]
     return sorted(found, key=lambda each: (each.severity != "stop", -1 if each.step is None else each.step))
 
@@ -67,17 +81,30 @@ def _accepted(concern: Concern, plan: Plan) -> Concern:
     return replace(concern, severity="note", mend=f"accepted: {reason}")
 
 
+def _lint(case: _Case) -> Iterator[Concern]:
+    """The user's flag is rehearsed as it is; what is wrong with it forbids a go all the same."""
+    file = case.plan.flag_file
+    if file is None:
+        return
+    for each in lint.check(read_text(file))[1]:
+        if each.severity == "error":
+            what = f"{file}:{each.line}:{each.column}: {each.message}; in production: {each.production}"
+            yield Concern("flag", "stop", what, each.fix)
+
+
 def _jumps(case: _Case) -> Iterator[Concern]:
-    before = 0.0
+    weights: dict[str | None, float] = {}
     shown = 0
     for stage, exposure in case.stages():
+        before = weights.get(stage.rule, 0.0)
         allowed = before * LARGEST_JUMP if before else LARGEST_JUMP
         if stage.weight > allowed:
             bound = f"{words.plural(shown, 'sandbox', 'sandboxes')} exposed up to there rule out no loss rate below"
             what = f"from {before:g} % to {stage.weight:g} %: {bound} {upper_bound(0, shown) * 100:.3g} %"
             mend = f"put a stage of at most {allowed:g} % before it"
             yield Concern("jump", "stop", what, mend, stage.steps[0])
-        before, shown = stage.weight, max(shown, len(exposure.sandboxes))
+        weights[stage.rule] = stage.weight
+        shown = max(shown, len(exposure.sandboxes))
 
 
 def _bakes(case: _Case) -> Iterator[Concern]:

@@ -187,8 +187,14 @@ class Gates:
         exposure = self.exposures[stage.number - 1]
         fleet = len(self.compiled.plan.sandboxes())
         detail = f"{len(exposure.sandboxes)} of {words.plural(fleet, 'sandbox', 'sandboxes')} exposed"
-        before = self.exposures[stage.number - 2].weight if stage.number > 1 else 0.0
-        if stage.weight >= before and not exposure.is_superset:
+        earlier = [each for each in self.compiled.stages[: stage.number - 1] if each.rule == stage.rule]
+        before = earlier[-1].weight if earlier else 0.0
+        if not stage.weight and exposure.sandboxes:
+            detail += f", by {_by(exposure)}: a weight of 0 % does not reach them"
+        if stage.weight < before:
+            gone = words.plural(len(exposure.leaves), "sandbox leaves", "sandboxes leave")
+            return replace(blank, detail=f"{detail}; a rollback: {gone}, what was punched stays punched")
+        if not exposure.is_superset:
             gone = words.plural(len(exposure.leaves), "sandbox leaves", "sandboxes leave")
             return replace(blank, outcome=Outcome.FAILED, detail=f"{detail}; no superset: {gone}", stopped="abort")
         return replace(blank, detail=detail)
@@ -246,6 +252,11 @@ class Gates:
         if seconds > limit:
             return replace(blank, outcome=Outcome.FAILED, detail=detail, stopped="abort")
         return replace(blank, detail=f"{detail}; nobody punched once it was obeyed")
+
+
+def _by(exposure: Exposure) -> str:
+    """`rule 8a52a8b4-0002 477, target 1`."""
+    return ", ".join(f"{part} {count}" for part, count in exposure.reasons.items())
 
 
 def _stop(bad: Sequence[MetricResult]) -> Literal["abort", "wait"] | None:

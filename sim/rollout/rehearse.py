@@ -14,7 +14,7 @@ from sim.report import judgements, words
 from sim.rollout.analysis import Outcome
 from sim.rollout.compiled import Turns, beginners, compiled, has_room_for_two, side_by_side
 from sim.rollout.critic import concern_place, critique, stops
-from sim.rollout.exposure import Exposure, Follower, exposures
+from sim.rollout.exposure import Exposure, Follower, exposures_of
 from sim.rollout.gates import Gates, Recorder, Told
 from sim.rollout.results import Decision, Rehearsal, StageResult, StepResult
 from sim.rollout.shown import LossBound, even_rates, incidents, loss_bound, nodes_of
@@ -33,7 +33,7 @@ async def rehearse(
     """
     seed = plan.seed if options.seed is None else options.seed
     on, off = compiled(plan), compiled(plan, "off")
-    exposed = exposures(plan, [each.weight for each in on.stages])
+    exposed = exposures_of(on)
     drawn = plan.propagation.draw(seed, plan.name)
     together = plan.time == "virtual" and has_room_for_two(on.scenario)
     turns = Turns(beginners(on.scenario.steps, seed)) if together else None

@@ -17,7 +17,7 @@ from sim.report.document import scenario_document, write_document
 from sim.report.junit import suite, write_junit
 from sim.rollout.compiled import compiled
 from sim.rollout.critic import concern_lines, critique, stops
-from sim.rollout.exposure import exposures
+from sim.rollout.exposure import exposures_of
 from sim.rollout.outputs import rehearsal_suite, write_page
 from sim.rollout.rehearse import decided, rehearse
 from sim.rollout.results import Rehearsal, StepResult, weaknesses
@@ -53,7 +53,7 @@ class Session:
         from sim.rollout.sections import outline
 
         made = compiled(self.plan)
-        exposed = exposures(self.plan, [each.weight for each in made.stages])
+        exposed = exposures_of(made)
         concerns = critique(made, exposed)
         click.echo("\n".join([outline(made, exposed), "", *concern_lines(self.plan, concerns)]))
         return ExitCode.INCONCLUSIVE if stops(concerns) else ExitCode.HELD

@@ -10,8 +10,8 @@ import pytest
 
 from engine.errors import UserError
 from flags.catalog import FLAGS
+from flags.edit import Place, with_share
 from flags.launchdarkly import Evaluator, InProcessSource, make_context
-from sim.rollout.flag_edit import Place, with_share
 from sim.rollout.row_exposure import (
     NEVER,
     Rows,
