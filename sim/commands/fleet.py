@@ -63,9 +63,9 @@ def show(file: Path, as_json: bool) -> ExitCode:
 
     Example: snapdrill fleet show scenarios/fleets/example.yaml --json
     """
-    from sim.files.figures import lines
     from sim.files.fleet_file import assumptions, load
     from sim.files.fleet_scale import at_scale
+    from sim.report.table import Bullets, Section, figure_table, text
     from sim.rollout.production import per_node, rehearsed, totals
 
     fleet = load(file)
@@ -80,9 +80,6 @@ def show(file: Path, as_json: bool) -> ExitCode:
         document = {part: {each.label: each.document() for each in figures} for part, figures in parts.items()}
         click.echo(json.dumps({"version": 1, "name": fleet.name, **document, "notes": scaled.notes}, indent=2))
         return ExitCode.HELD
-    for title, figures in parts.items():
-        if figures:
-            click.echo("\n".join([f"{title}:", *(f"  {line}" for line in lines(figures))]))
-    for note in scaled.notes:
-        click.echo(f"note: {note}")
+    notes = Section("notes", (Bullets(scaled.notes),))
+    click.echo(text([*(Section(title, (figure_table(figures),)) for title, figures in parts.items()), notes]))
     return ExitCode.HELD

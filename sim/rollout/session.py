@@ -18,7 +18,7 @@ from sim.report.junit import suite, write_junit
 from sim.rollout.compiled import compiled
 from sim.rollout.critic import concern_lines, critique, stops
 from sim.rollout.exposure import exposures_of
-from sim.rollout.outputs import rehearsal_suite, write_page
+from sim.rollout.outputs import rehearsal_suite, write_rehearsal_page
 from sim.rollout.rehearse import decided, rehearse
 from sim.rollout.results import Rehearsal, StepResult, weaknesses
 from sim.run.batch import Batch, Item
@@ -80,6 +80,7 @@ class Session:
 
     def run_matrix(self, jobs: int | None, *, cluster: str | None = None) -> ExitCode:
         """Each step x each fault; violated where one of them is. `cluster` as open_pool has it."""
+        from sim.report.table import text
         from sim.rollout import matrix
 
         pool = open_pool(cluster, jobs or default_jobs(), default_memory())
@@ -87,7 +88,9 @@ class Session:
         def run() -> ExitCode:
             runs_dir = self._options.runs_dir.absolute()
             made = matrix.run_matrix(self.plan, runs_dir, pool, self._batch, seed=self._options.seed)
-            click.echo(json.dumps(matrix.document(made), indent=2) if self._batch.quiet else matrix.text(made))
+            click.echo(
+                json.dumps(matrix.document(made), indent=2) if self._batch.quiet else text(matrix.sections(made))
+            )
             return ExitCode.VIOLATED if made.bad else ExitCode.HELD
 
         lacks = partial(pool.lacks, compiled(self.plan).scenario)
@@ -117,7 +120,7 @@ class Session:
         write_document(folder / REHEARSAL_FILE, self.document())
         suites = [rehearsal_suite(found), suite(found.on.view, folder, self.plan.path, found.on.entries)]
         write_junit(folder / "junit.xml", suites)
-        write_page(found, with_plot=self._plot)
+        write_rehearsal_page(found, with_plot=self._plot)
         if self._export is not None:
             from sim.rollout.export import export
 
