@@ -51,6 +51,12 @@ import click
     help="Write the evidence, and for a go the LaunchDarkly patches of each stage, into a new folder.",
 )
 @click.option(
+    "--summary",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the page that decides there, in Markdown that fits a chat message.",
+)
+@click.option(
     "--dry-run",
     is_flag=True,
     help="Say what the plan comes to and what is wrong with it; start nothing. Ends with 3 where no go is possible.",
@@ -69,6 +75,7 @@ def command(
     jobs: int | None,
     cluster: str | None,
     plot: bool,
+    summary: Path | None,
     dry_run: bool,
 ) -> int:
     """Replaced by the module's docstring."""
@@ -79,7 +86,7 @@ def command(
 
     plan = changed(load_plan(path), lease=lease, mend=mend, source=source)
     options = RunOptions(runs_dir=runs_dir, seed=seed, time_limit=time_limit)
-    session = Session(plan, options, quiet=as_json, export=export, plot=plot)
+    session = Session(plan, options, quiet=as_json, export=export, plot=plot, summary=summary)
     if dry_run:
         return session.outline()
     if matrix:

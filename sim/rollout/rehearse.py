@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sim.files.plan import Plan
-from sim.files.propagation import blast_radius
 from sim.record.verdict import TIME_LIMIT, Verdict
 from sim.report import judgements, words
 from sim.rollout.analysis import Outcome
@@ -34,7 +33,6 @@ async def rehearse(
     seed = plan.seed if options.seed is None else options.seed
     on, off = compiled(plan), compiled(plan, "off")
     exposed = exposures_of(on)
-    drawn = plan.propagation.draw(seed, plan.name)
     together = plan.time == "virtual" and has_room_for_two(on.scenario)
     turns = Turns(beginners(on.scenario.steps, seed)) if together else None
     gates = Gates(on, exposed, Recorder(off, turns), told)
@@ -43,7 +41,7 @@ async def rehearse(
         without, result = await _one_after_the_other(gates, options, progress)
     else:
         without, result = await _in_turns(turns, gates, options, progress)
-    stages = _stages(gates, plan, drawn)
+    stages = _stages(gates, plan)
     bound = _bound(plan, gates.exposures, stages)
     found = Rehearsal(
         plan=plan,
@@ -52,7 +50,6 @@ async def rehearse(
         reasons=(),
         steps=tuple(gates.results),
         stages=tuple(_with_incident(plan, each, bound) for each in stages),
-        drawn=tuple(drawn),
         on=result,
         off=without,
         seconds=time.monotonic() - began,
@@ -105,10 +102,8 @@ def _kill_switch_ms(result: RunResult) -> tuple[float, ...]:
     return tuple(sorted(each.took_ms for each in thrown if each.took_ms is not None))
 
 
-def _stages(gates: Gates, plan: Plan, drawn: Sequence[float]) -> list[StageResult]:
+def _stages(gates: Gates, plan: Plan) -> list[StageResult]:
     """Those that were reached."""
-    fleet = plan.production.sandboxes if plan.production else len(plan.sandboxes())
-    pace = (plan.production or plan.pacing).pauses_per_minute
     done = {each.index for each in gates.results if each.stopped is None}
     found = []
     for stage, exposure in zip(gates.compiled.stages, gates.exposures, strict=True):
@@ -117,8 +112,7 @@ def _stages(gates: Gates, plan: Plan, drawn: Sequence[float]) -> list[StageResul
         arms = gates.arms[stage.number]
         lost = tuple(name for name in arms.on.lost if name not in arms.off.lost)
         spared = saved(arms.off, arms.on, plan.pacing.concurrency)
-        blast = blast_radius(fleet, stage.weight, pace, drawn)
-        found.append(StageResult(stage, exposure, arms.on, arms.off, blast, lost, spared, set(stage.steps) <= done))
+        found.append(StageResult(stage, exposure, arms.on, arms.off, lost, spared, set(stage.steps) <= done))
     return found
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 from sim.files.plan import Plan
-from sim.files.propagation import BlastRadius
 from sim.files.scenario import load
 from sim.files.shipped import scenario_folder
 from sim.files.wrong_engines import SWITCHES
@@ -54,7 +53,6 @@ class StageResult:
     exposure: Exposure
     on: Figures
     off: Figures
-    blast: BlastRadius
     lost_by_flag: tuple[str, ...]
     saved: int | None
     complete: bool
@@ -63,7 +61,7 @@ class StageResult:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """A plan, rehearsed. `reasons` are why not, or what the go rests on; `drawn` sorted seconds of propagation.
+    """A plan, rehearsed. `reasons` are why not, or what the go rests on.
 
     `bound` is what the exposed sandboxes show about losses, `concerns` what the plan's critic says.
     `in_turns`: both arms took each step one after the other; else the one with the flag off came first, as a whole.
@@ -75,7 +73,6 @@ class Rehearsal:
     reasons: tuple[str, ...]
     steps: tuple[StepResult, ...]
     stages: tuple[StageResult, ...]
-    drawn: tuple[float, ...]
     on: RunResult
     off: RunResult
     seconds: float
