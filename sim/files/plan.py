@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     AliasGenerator,
@@ -23,6 +23,7 @@ from flags.document import DocumentError
 from flags.inline import RolloutKind
 from sim.files import fleet_file
 from sim.files.checks import plan_checks
+from sim.files.demand import Accepted, Demand, Incident
 from sim.files.engine_key import Engine
 from sim.files.expectations import Invariant
 from sim.files.flag_values import FlagKey, Flags, ServedFlags
@@ -61,10 +62,23 @@ class Camel(Strict):
 
 
 class SetWeight(Camel):
-    """Serve the destructive variation to `weight` percent of the randomization units: a stage begins."""
+    """Serve the destructive variation to `weight` percent of the randomization units: a stage begins.
+
+    Of a flag that a file serves it edits the default rule, or the rule of that id; everything else stays.
+    """
 
     kind: Literal["setWeight"] = "setWeight"
     weight: Weight
+    rule: Annotated[str, Field(strict=True, min_length=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_settings(cls, value: Any) -> Any:
+        """`setWeight: {weight: 5, rule: ID}` as `setWeight: 5` is written."""
+        written = value.get("weight") if isinstance(value, Mapping) else None
+        if not isinstance(written, Mapping):
+            return value
+        return {**{key: each for key, each in written.items() if key != "kind"}, "kind": "setWeight"}
 
 
 class Wait(Camel):
@@ -167,6 +181,7 @@ class Production(Camel):
 
     sandboxes: Annotated[int, Field(ge=1)]
     pauses_per_minute: Annotated[float, Field(gt=0)]
+    nodes: Annotated[int, Field(ge=1)] | None = None
 
 
 def _lease(value: Any) -> Any:
@@ -204,6 +219,11 @@ class Plan(Camel, Drilled):
     propagation: Propagation = Propagation()
     pacing: Pacing = Pacing()
     production: Production | None = None
+    demand: Demand | None = None
+    incident: Incident = Incident()
+    accept: Accepted = Field(default_factory=dict)
+    turn_on: bool = False
+    takes_flags_as_they_are: ClassVar[bool] = True
     node: Node = Node()
     engine: Engine = Engine()
     fleet: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)]

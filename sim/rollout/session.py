@@ -14,9 +14,11 @@ import click
 from sim.files.plan import Plan
 from sim.record.verdict import ExitCode
 from sim.report.document import scenario_document, write_document
+from sim.report.html import write_page
 from sim.report.junit import suite, write_junit
 from sim.rollout.compiled import compiled
-from sim.rollout.exposure import exposures
+from sim.rollout.critic import concern_lines, critique, stops
+from sim.rollout.exposure import exposures_of
 from sim.rollout.outputs import rehearsal_suite, write_rehearsal_page
 from sim.rollout.rehearse import decided, rehearse
 from sim.rollout.results import Rehearsal, StepResult, weaknesses
@@ -35,7 +37,14 @@ class Session:
     """What was asked for, and what came of it: `rehearsal` is None until it has come to its end."""
 
     def __init__(
-        self, plan: Plan, options: RunOptions, *, quiet: bool = False, export: Path | None = None, plot: bool = False
+        self,
+        plan: Plan,
+        options: RunOptions,
+        *,
+        quiet: bool = False,
+        export: Path | None = None,
+        plot: bool = False,
+        summary: Path | None = None,
     ) -> None:
         self.plan = plan
         self.rehearsal: Rehearsal | None = None
@@ -43,13 +52,20 @@ class Session:
         self._batch = Batch(quiet=quiet, on_stderr=True)
         self._export = export
         self._plot = plot
+        self._summary = summary
 
-    def outline(self) -> str:
-        """What the plan comes to, with who would be exposed; starts nothing."""
+    def outline(self) -> ExitCode:
+        """Print what the plan comes to, who would be exposed and what the critic says; starts nothing.
+
+        INCONCLUSIVE where the plan cannot end in a go.
+        """
         from sim.rollout.sections import outline
 
         made = compiled(self.plan)
-        return outline(made, exposures(self.plan, [each.weight for each in made.stages]))
+        exposed = exposures_of(made)
+        concerns = critique(made, exposed)
+        click.echo("\n".join([outline(made, exposed), "", *concern_lines(self.plan, concerns)]))
+        return ExitCode.INCONCLUSIVE if stops(concerns) else ExitCode.HELD
 
     def run(self) -> ExitCode:
         """To the end; the exit code of its decision."""
@@ -118,6 +134,10 @@ class Session:
             from sim.rollout.export import export
 
             export(found, self._export)
+        if self._summary is not None:
+            from sim.rollout.decision_page import summary
+
+            write_page(self._summary, summary(found))
 
     def _tell(self, result: StepResult) -> None:
         """Each step as it ends, on a terminal's stderr."""
