@@ -17,9 +17,10 @@ class Evaluation:
     """One flag's answer and how it came about.
 
     `reason` is LaunchDarkly's reason kind (OFF, FALLTHROUGH, TARGET_MATCH, RULE_MATCH, PREREQUISITE_FAILED), its
-    error as ERROR:FLAG_NOT_FOUND and the like, or WRONG_TYPE where the served value was not of the catalogue's
-    type and shape; the value is then the safe one. `variation`, `version` and `rule` (id, else index) are None
-    where there is none. `source_state` is the data source's state at that moment.
+    error as ERROR:FLAG_NOT_FOUND and the like, WRONG_TYPE where the served value was not of the catalogue's type and
+    shape, or UNSAFE_FLAG where a following node does not obey it (flags/unsafe.py); the value is then the safe one.
+    `variation`, `version` and `rule` (id, else index) are None where there is none. `source_state` is the data
+    source's state at that moment.
     """
 
     flag: str

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from flags.decode import parse_json
+
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
 _CONSTANTS = ("NaN", "Infinity", "-Infinity")  # json.loads takes them
 
@@ -34,7 +36,7 @@ class Document:
 def parse(text: str) -> Document:
     """Parse one JSON document; json.JSONDecodeError where it is not JSON (RFC 8259: no NaN, no Infinity)."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
         scan = _Scan(text)
         scan.value(next(scan.tokens), ())
     except RecursionError:
@@ -63,7 +65,7 @@ class _Scan:
     def _members(self, parent: Path) -> None:
         seen: set[str] = set()
         for token in self._until("}"):
-            key: str = json.loads(token.group())
+            key: str = parse_json(token.group())
             path = (*parent, key)
             if key in seen:
                 self.duplicates.append((path, self._position(token)))

@@ -32,6 +32,7 @@ from flags.catalog import CATALOG, Flag
 from flags.client import SourceStatus, Versions
 from flags.context import SandboxAttributes, to_context
 from flags.decision import Decision, Evaluation
+from flags.unsafe import UNSAFE_FLAG, Served, unsafe
 
 Items = Mapping[str, Mapping[str, Any]]
 """Flags or segments in LaunchDarkly's JSON form, by key. `version` may be left out."""
@@ -45,13 +46,16 @@ class InProcessSource(UpdateProcessor):
     """A data source whose flags are put there by this process, through the SDK's own sink.
 
     The SDK tells its listeners only of higher versions, so each change of content raises the version here. One that
-    begins without flags is not ready before the first put(): until then every flag has its default.
+    begins without flags is not ready before the first put(): until then every flag has its default. What the SDK's
+    decoder refuses is not there; `refused` says why, by section ("flags" or "segments") and key.
     """
 
     def __init__(self, flags: Items | None = None, segments: Items | None = None) -> None:
         self._lock = RLock()  # a listener may put again
         self._versions = Versions()
-        self._data = None if flags is None else self._versioned(flags, segments or {})
+        self._decoded: dict[tuple[str, str], tuple[dict[str, Any], Any]] = {}
+        self.refused: dict[tuple[str, str], str] = {}
+        self._data = None if flags is None else self._taken(flags, segments or {})
         self._sink: DataSourceUpdateSink | None = None
         self._ready = Event()
 
@@ -84,7 +88,7 @@ class InProcessSource(UpdateProcessor):
     def put(self, flags: Items, segments: Items) -> None:
         """Replace the whole set; effective, and listeners called on this thread, before it returns."""
         with self._lock:
-            self._data = self._versioned(flags, segments)
+            self._data = self._taken(flags, segments)
             self._push()
 
     def interrupt(self, error: str) -> None:
@@ -102,11 +106,29 @@ class InProcessSource(UpdateProcessor):
         if self._sink is not None:
             self._sink.update_status(state, error)
 
-    def _versioned(self, flags: Items, segments: Items) -> dict[VersionedDataKind, dict[str, dict[str, Any]]]:
-        return {
-            kind: {key: self._versions.stamp(section, key, item) for key, item in items.items()}
-            for section, kind, items in (("flags", FEATURES, flags), ("segments", SEGMENTS, segments))
-        }
+    def _taken(self, flags: Items, segments: Items) -> dict[VersionedDataKind, dict[str, Any]]:
+        """What decodes, decoded; what is as it was is not decoded again."""
+        self.refused, before, self._decoded = {}, self._decoded, {}
+        found: dict[VersionedDataKind, dict[str, Any]] = {FEATURES: {}, SEGMENTS: {}}
+        for section, kind, items in (("flags", FEATURES, flags), ("segments", SEGMENTS, segments)):
+            for key, item in items.items():
+                stamped = self._versions.stamp(section, key, item)
+                known = before.get((section, key))
+                made = known[1] if known is not None and known[0] is stamped else _decoded(kind, stamped)
+                self._decoded[section, key] = stamped, made
+                if isinstance(made, str):
+                    self.refused[section, key] = made
+                else:
+                    found[kind][key] = made
+        return found
+
+
+def _decoded(kind: VersionedDataKind, item: Mapping[str, Any]) -> Any:
+    """The SDK's model of an item, or as text why its decoder refuses it."""
+    try:
+        return kind.decode(item)
+    except Exception as error:  # noqa: BLE001 - it reads what anybody may have written
+        return str(error) or type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +157,11 @@ class Connection:
         return config
 
 
+_Everything = Mapping[VersionedDataKind, Mapping[str, Any]]
+_Judged = tuple[_Everything | None, dict[tuple[Any, ...], dict[str, tuple[str, ...]]]]
+"""For one state of the flags and each shape of context, the flags that must not be obeyed, and why."""
+
+
 class Store(FeatureStore):
     """The SDK's flags and segments; each change replaces the whole, so that reading takes no lock.
 
@@ -144,19 +171,19 @@ class Store(FeatureStore):
     def __init__(self) -> None:
         self._changing = Lock()
         self._ready = False
-        self._items: Mapping[VersionedDataKind, Mapping[str, Any]] = {FEATURES: {}, SEGMENTS: {}}
+        self.items: _Everything = {FEATURES: {}, SEGMENTS: {}}
 
     def get(self, kind: VersionedDataKind, key: str, callback: Callable[[Any], Any] = lambda item: item) -> Any:
-        item = self._items[kind].get(key)
+        item = self.items[kind].get(key)
         return callback(None if item is None or item.get("deleted") else item)
 
     def all(self, kind: VersionedDataKind, callback: Callable[[Any], Any] = lambda items: items) -> Any:
-        return callback({key: item for key, item in self._items[kind].items() if not item.get("deleted")})
+        return callback({key: item for key, item in self.items[kind].items() if not item.get("deleted")})
 
     def init(self, all_data: Mapping[VersionedDataKind, Mapping[str, Any]]) -> None:
         decoded = {kind: {key: kind.decode(item) for key, item in items.items()} for kind, items in all_data.items()}
         with self._changing:
-            self._items = {FEATURES: {}, SEGMENTS: {}, **decoded}
+            self.items = {FEATURES: {}, SEGMENTS: {}, **decoded}
             self._ready = True
 
     def upsert(self, kind: VersionedDataKind, item: dict[str, Any]) -> None:
@@ -171,31 +198,59 @@ class Store(FeatureStore):
 
     def count(self) -> int:
         """How many flags there are, deleted ones with them."""
-        return len(self._items[FEATURES])
+        return len(self.items[FEATURES])
 
     def flags(self, keys: Iterable[str]) -> list[Any]:
         """Each flag as it is now, None where there is none; a change makes another, which is unequal."""
-        items = self._items[FEATURES]
+        items = self.items[FEATURES]
         return [items.get(key) for key in keys]
 
     def _newer(self, kind: VersionedDataKind, key: str, item: Any) -> None:
         """Older and equal versions change nothing: messages may come out of order."""
         with self._changing:
-            known = self._items[kind].get(key)
+            known = self.items[kind].get(key)
             if known is None or known["version"] < item["version"]:
-                self._items = {**self._items, kind: {**self._items[kind], key: item}}
+                self.items = {**self.items, kind: {**self.items[kind], key: item}}
 
 
 class Evaluator:
     """A FlagClient over a data source, with the SDK's own evaluation. Make one a process, after any fork."""
 
-    def __init__(self, source: InProcessSource | Connection) -> None:
-        """Never blocks: flags in this process are in force on return, those of a Connection when they come."""
+    def __init__(self, source: InProcessSource | Connection, *, obey_unsafe: bool = True) -> None:
+        """Never blocks: flags in this process are in force on return, those of a Connection when they come.
+
+        Without `obey_unsafe`, decide() serves the safe value of a flag with one of the mistakes of flags/unsafe.py.
+        """
+        self._obey_unsafe = obey_unsafe
+        self._judged: _Judged = (None, {})
         self._store = Store()
         self._client = LDClient(source.config(self._store), start_wait=0)
 
     def decide(self, attributes: SandboxAttributes) -> Decision:
-        return Decision(self._evaluations(CATALOG, make_context(to_context(attributes))))
+        data = to_context(attributes)
+        refused = {} if self._obey_unsafe else self.unsafe(data)
+        found = self._evaluations([flag for flag in CATALOG if flag.key not in refused], make_context(data))
+        refused |= {} if self._obey_unsafe else self.unsafe(data)  # the flags may have changed meanwhile
+        if not refused:
+            return Decision(found)
+        state = self._client.data_source_status_provider.status.state.name
+        known = {each.flag: each for each in found if each.flag not in refused}
+        return Decision(
+            tuple(known.get(flag.key) or _refused_evaluation(flag, self.version(flag.key), state) for flag in CATALOG)
+        )
+
+    def unsafe(self, context: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+        """The flags that a following node does not obey for a context of to_context()'s form, and why."""
+        shape = {kind: tuple(part) for kind, part in context.items() if kind != "kind"}
+        items, judged = self._judged
+        if items is not self._store.items:
+            items, judged = self._judged = (self._store.items, {})
+        asked = tuple(shape.items())
+        if asked not in judged:
+            served = Served(items[FEATURES].get, items[SEGMENTS].get, shape)
+            found = {flag.key: unsafe(flag.key, served) for flag in CATALOG}
+            judged[asked] = {key: reasons for key, reasons in found.items() if reasons}
+        return dict(judged[asked])
 
     def evaluate(self, flag: Flag, context: Context) -> Evaluation:
         """One flag for a context of make_context(); a value of another type becomes the safe one."""
@@ -310,6 +365,10 @@ def _evaluation(flag: Flag, detail: EvaluationDetail, item: Any, state: str) -> 
     )
 
 
+def _refused_evaluation(flag: Flag, version: int | None, state: str) -> Evaluation:
+    return Evaluation(flag.key, flag.safe, UNSAFE_FLAG, None, version, None, state)
+
+
 def make_context(data: dict[str, Any]) -> Context:
     """The SDK's context of to_context()'s data; UserError where it is invalid (the SDK would serve defaults)."""
     multi = data.get("kind") == "multi"
@@ -333,12 +392,9 @@ def _bare(kind: str, key: str) -> Context:
 
 def refusal(section: str, item: Mapping[str, Any]) -> str | None:
     """Why the SDK would refuse this flag or segment ("flags" or "segments"), None if it would take it."""
-    kind = {"flags": FEATURES, "segments": SEGMENTS}[section]
-    try:
-        kind.decode({"version": 1, **item})
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        return str(error)
-    return None
+    version = 1 if item.get("version") is None else item["version"]
+    made = _decoded({"flags": FEATURES, "segments": SEGMENTS}[section], {**item, "version": version})
+    return made if isinstance(made, str) else None
 
 
 def route_sdk_logs(path: Path) -> None:

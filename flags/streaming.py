@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-from engine.errors import EngineError, UserError
-from flags.client import SourceStatus
+from engine.errors import UserError
+from flags.client import FlagClientMisusedError, SourceStatus
 from flags.context import SandboxAttributes
 from flags.decision import Decision
 from flags.launchdarkly import Connection, Evaluator
@@ -16,10 +16,6 @@ from flags.launchdarkly import Connection, Evaluator
 SDK_KEY = "LAUNCHDARKLY_SDK_KEY"
 STREAM_URI = "LAUNCHDARKLY_STREAM_URI"
 _LOOPBACK = ("127.0.0.1", "localhost")
-
-
-class FlagClientMisusedError(EngineError):
-    """A second LaunchDarkly client in one process, or one that a fork has copied: neither would hear of a change."""
 
 
 class LaunchDarklyFlags(Evaluator):
@@ -39,6 +35,7 @@ class LaunchDarklyFlags(Evaluator):
         base_uri: str | None = None,
         events_uri: str | None = None,
         initial_reconnect_delay: float = 1.0,
+        obey_unsafe: bool = False,
     ) -> None:
         """Connect with `sdk_key` (default: the environment's LAUNCHDARKLY_SDK_KEY), to LaunchDarkly by default.
 
@@ -60,7 +57,7 @@ class LaunchDarklyFlags(Evaluator):
         if self._open.setdefault(self._process, self) is not self:
             raise FlagClientMisusedError("this process has a LaunchDarkly client already; close that one first")
         try:
-            super().__init__(connection)
+            super().__init__(connection, obey_unsafe=obey_unsafe)
         except BaseException:
             self._release()
             raise

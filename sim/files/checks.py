@@ -252,7 +252,7 @@ def _lease(document: Document) -> Iterator[Finding]:
     if isinstance(flags, dict) and "lease" in flags:
         yield finding(document, ("flags", "lease"), "the lease of a plan stands at its top level; move it", key=True)
     lease = document.data.get("lease", "none")
-    if lease not in {"none", None} and _plan_source(document) in {"inline", "file"}:
+    if lease not in {"none", None} and _plan_source(document) == "inline":
         hint = "a lease needs a flag service whose heartbeat it watches; add flags: {source: relay}"
         yield finding(document, ("lease",), hint)
 

@@ -25,7 +25,7 @@ from flags.catalog import PUNCH, did_you_mean
 from flags.inline import RolloutKind
 from sim.files.engine_key import Engine
 from sim.files.expectations import Invariant
-from sim.files.flag_values import FlagKey, ServedFlags
+from sim.files.flag_values import NO_LEASE, FlagKey, Lease, ServedFlags, lease_seconds
 from sim.files.fleet import Group, Node, SandboxSpec, Slug, sandbox_specs
 from sim.files.metrics import MEASURES, WrittenCondition
 from sim.files.propagation import Propagation
@@ -188,13 +188,6 @@ class Production(Camel):
     pauses_per_minute: Annotated[float, Field(gt=0)]
 
 
-def _lease(value: Any) -> Any:
-    return None if value == "none" else value
-
-
-Lease = Annotated[Duration | None, BeforeValidator(_lease, json_schema_input_type=str)]
-
-
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where a plan was read, and the fleet of the file that it names."""
@@ -222,7 +215,7 @@ class Plan(Camel):
     safe: bool = False
     by: RolloutKind = "sandbox"
     time: Literal["virtual", "real"] = "virtual"
-    lease: Lease = None
+    written_lease: Lease = Field(default=None, alias="lease")
     propagation: Propagation = Propagation()
     pacing: Pacing = Pacing()
     production: Production | None = None
@@ -267,6 +260,11 @@ class Plan(Camel):
     def flag_source(self) -> FlagSource:
         """Where the node has its flags from."""
         return source_of(self.flags)
+
+    @property
+    def lease(self) -> float | None:
+        """Seconds for which news of the flags is good; None where there is no lease."""
+        return lease_seconds(self.written_lease, self.flag_source)
 
     def origin(self, path: Path) -> Origin:
         """Where a part is written."""
@@ -348,12 +346,12 @@ def _following(plan: Plan) -> Plan:
 
 def _with_lease(plan: Plan, lease: str) -> Plan:
     try:
-        seconds = None if lease == "none" else parse_duration(lease)
+        seconds = NO_LEASE if lease == "none" else parse_duration(lease)
     except ValueError as error:
         raise UserError(f"--lease: {error}, or none") from None
-    if seconds is not None and plan.flag_source not in {"relay", "launchdarkly"}:
+    if seconds and plan.flag_source == "inline":
         raise UserError(f"--lease: {plan.path} has no flag service whose heartbeat a lease could watch; use none")
-    return plan.model_copy(update={"lease": seconds})
+    return plan.model_copy(update={"written_lease": seconds})
 
 
 def _mended(plan: Plan, names: Sequence[str]) -> Plan:

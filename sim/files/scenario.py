@@ -26,7 +26,7 @@ from sim.files.engine_key import Engine
 from sim.files.expectations import (
     AnyExpectation,
 )
-from sim.files.flag_values import SETTINGS, FlagValues, ServedFlags, served
+from sim.files.flag_values import SETTINGS, FlagValues, Lease, ServedFlags, lease_seconds, served
 from sim.files.fleet import Group, Node, SandboxSpec, Slug, sandbox_specs
 from sim.files.sources import ScenarioError, read_source, read_text, refuse_another_kind
 from sim.files.steps import (
@@ -50,9 +50,15 @@ class _Source:
 
 
 class FlagFile(Strict):
-    """A file in LaunchDarkly's JSON form, beside the scenario; it is watched while the scenario runs."""
+    """A file in LaunchDarkly's JSON form, beside the scenario; it is watched while the scenario runs.
+
+    Nothing punches where it was not read whole for the time of its `lease`, 5 s unless given. A flag with a mistake
+    that punches more than anybody wrote serves its safe value, unless `obey_unsafe`.
+    """
 
     file: str
+    lease: Lease = None
+    obey_unsafe: bool = False
 
     @field_validator("file")
     @classmethod
@@ -156,6 +162,17 @@ class Scenario(Strict):
     def flag_source(self) -> FlagSource:
         """Where the node has its flags from."""
         return source_of(self.flags)
+
+    @property
+    def lease(self) -> float | None:
+        """Seconds for which news of the flags is good; None where there is no lease."""
+        given = None if isinstance(self.flags, Mapping) else self.flags.lease
+        return lease_seconds(given, self.flag_source)
+
+    @property
+    def obeys_unsafe(self) -> bool:
+        """True where a flag with a dangerous mistake is obeyed, as in production."""
+        return not isinstance(self.flags, Mapping) and self.flags.obey_unsafe
 
     @property
     def flag_values(self) -> Mapping[str, InlineValue]:

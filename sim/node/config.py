@@ -60,7 +60,8 @@ class NodeConfig:
 
     `mutant`, or `profile` without its `mended` weaknesses, is a wrong engine; both are None for the sound one.
     Flags come from one of `inline_flags` (LaunchDarkly's JSON by key), `flag_file` (a path), `relay` (a URI) and
-    LaunchDarkly itself; `lease` in seconds. With `trace` every fault point that is passed is told.
+    LaunchDarkly itself; `lease` in seconds. A flag with a dangerous mistake is
+    obeyed with `obey_unsafe` alone. With `trace` every fault point that is passed is told.
     """
 
     run: str
@@ -79,6 +80,7 @@ class NodeConfig:
     relay: str | None = None
     launchdarkly: bool = False
     lease: float | None = None
+    obey_unsafe: bool = False
     tick: int = 0
     trace: bool = False
     profile: str | None = None

@@ -187,7 +187,7 @@ async def _main(fd: int, config: NodeConfig, start_zygote: ZygoteStarter) -> Non
         bool(config.known),
     )
     ledger.append(started)
-    if config.relay is not None or config.launchdarkly:
+    if config.inline_flags is None:
         flags.watch(lambda status: _tell_status(ledger, status))
     lease = config.lease and asyncio.ensure_future(_tell_of_lease(ledger, flags, config.lease / LOOKS_PER_LEASE))
     server = _Server(node, flags, writer)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from sim.files.flag_values import written_lease
 from sim.files.plan import Analysis, Assert, Drill, Plan, PlanStep, SetWeight, Wait
 from sim.files.scenario import Scenario, from_document
 from sim.files.steps import Clear, Inject, Outage, Pause, Step
@@ -202,7 +203,7 @@ def engine_of(plan: Plan) -> dict[str, Any]:
 
 def _flags(plan: Plan, arm: Arm) -> dict[str, Any]:
     """LaunchDarkly serves its own flags; with the flag off they are safe, and nobody need turn them."""
-    lease = {"lease": format_duration(plan.lease)} if plan.lease is not None else {}
+    lease = {} if plan.flag_source == "inline" else {"lease": written_lease(plan.lease)}
     if plan.flag_source == "launchdarkly":
         return {"source": "launchdarkly", **lease} if arm == "on" else {}
     given = dict(plan.document.data.get("flags") or {}) | lease

@@ -129,7 +129,7 @@ def test_what_launchdarkly_would_refuse_is_not_explained(
 ) -> None:
     (tmp_path / "f.json").write_text('{"flags": []}')
     assert main(["flags", "explain", str(tmp_path / "f.json"), "--sandbox", "web-0"]) == ExitCode.USAGE
-    assert '"flags" is not an object' in capsys.readouterr().err
+    assert 'LaunchDarkly refuses "flags": it is not an object' in capsys.readouterr().err
 
 
 def test_a_step_of_a_rollout_is_told_as_who_joins_and_who_leaves(

@@ -207,7 +207,7 @@ def test_a_missing_flag_file_is_a_mistake() -> None:
 
 def test_a_flag_file_and_inline_flags_do_not_mix() -> None:
     found = mistakes(FLEET + "flags: {file: no.json, memfd-background-copy: true}\nsteps:\n  - tick: 1\n")
-    assert found[1:] == ["5:24: flags.memfd-background-copy: unknown key; use one of: file"]
+    assert found[1:] == ["5:24: flags.memfd-background-copy: unknown key; use one of: file, lease, obey_unsafe"]
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "-x", "", "x" * 61])
