@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from engine.errors import EngineError
-from flags.context import SandboxAttributes
+from flags.context import Moment, SandboxAttributes
 from flags.decision import Decision
 
 
@@ -34,8 +34,8 @@ class SourceStatus:
 class FlagClient(Protocol):
     """A source of decisions. Safe to use from several threads; one client a process, made after any fork."""
 
-    def decide(self, attributes: SandboxAttributes) -> Decision:
-        """Evaluate every flag of the catalogue once; UserError where the attributes make no valid context."""
+    def decide(self, attributes: SandboxAttributes, moment: Moment = "pause") -> Decision:
+        """Evaluate every flag of the catalogue once, as at that moment; UserError for attributes of no context."""
 
     def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
         """Call back with the key of a changed flag, on the thread that changed it; the result unsubscribes."""

@@ -64,6 +64,28 @@ class Decision:
         return {each.flag: {name: getattr(each, name) for name in names} for each in self.evaluations}
 
 
+Answer = tuple[Any, int | None, Mapping[str, Any]]
+"""What the SDK says: a value, its variation, and its reason, such as {"kind": "OFF"}."""
+
+
+def evaluation_of(flag: Flag, answer: Answer, version: int | None, state: str) -> Evaluation:
+    """One flag's answer; the SDK checks no types."""
+    given, variation, reason = answer
+    value = flag.accepted(given)
+    said = "WRONG_TYPE" if value is None else reason_of(reason)
+    return Evaluation(flag.key, flag.safe if value is None else value, said, variation, version, rule_of(reason), state)
+
+
+def reason_of(reason: Mapping[str, Any]) -> str:
+    """The SDK's reason as one word: its kind, an error as ERROR:MALFORMED_FLAG."""
+    return f"{reason['kind']}:{reason['errorKind']}" if "errorKind" in reason else str(reason["kind"])
+
+
+def rule_of(reason: Mapping[str, Any]) -> str | None:
+    """The rule that matched, by its id or else by its index."""
+    return str(reason.get("ruleId") or reason["ruleIndex"]) if reason["kind"] == "RULE_MATCH" else None
+
+
 def otel_fields(decision: Decision, sandbox: str | None = None) -> list[dict[str, Any]]:
     """The attributes of one `feature_flag.evaluation` event a flag, by OpenTelemetry's semantic conventions.
 

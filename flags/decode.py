@@ -142,3 +142,27 @@ def _members(document: Mapping[str, Any], name: str, found: Decoded) -> Mapping[
         return members or {}
     found.refused[name,] = "it is not an object"
     return {}
+
+
+_TYPES = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number with a point",
+    "str": "text",
+    "list": "a list",
+    "dict": "an object",
+}
+_WRONG_TYPE = re.compile(
+    r"property \"?(\w+)\"? should be (?:type|an array of) <class '(\w+)'> but (an item )?was <class '(\w+)'>"
+)
+_MISSING = re.compile(r'required property "(\w+)" is missing')
+
+
+def in_words(error: str) -> str:
+    """Why the SDK's decoder refuses something, in the words of a flag file."""
+    if (found := _WRONG_TYPE.search(error)) is not None:
+        name, wanted, item, given = found.groups()
+        must, is_given = ("each item must be", "one is") if item else ("it must be", "it is")
+        return f'"{name}": {must} {_TYPES.get(wanted, wanted)}, and {is_given} {_TYPES.get(given, given)}'
+    missing = _MISSING.search(error)
+    return error if missing is None else f'"{missing[1]}" is missing'

@@ -10,7 +10,7 @@ from threading import Event, RLock, Thread, current_thread
 
 from engine.errors import UserError
 from flags.client import FlagClientMisusedError, SourceStatus
-from flags.context import SandboxAttributes
+from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
 from flags.decision import Decision
 from flags.decode import decode, look, text_of
 from flags.document import Document, parse
@@ -31,7 +31,13 @@ class FileFlags(Evaluator):
     """
 
     def __init__(
-        self, path: Path, poll: float = POLL_SECONDS, *, lease: Lease | None = None, obey_unsafe: bool = False
+        self,
+        path: Path,
+        poll: float = POLL_SECONDS,
+        *,
+        lease: Lease | None = None,
+        contexts: Contexts = ORIGINAL,
+        obey_unsafe: bool = False,
     ) -> None:
         """Follow the file by its name, looking every `poll` seconds."""
         self._path = path
@@ -42,13 +48,13 @@ class FileFlags(Evaluator):
         self._is_whole = False
         self._mistakes: str | None = None
         self._source = InProcessSource()
-        super().__init__(self._source, obey_unsafe=obey_unsafe)
+        super().__init__(self._source, contexts=contexts, obey_unsafe=obey_unsafe)
         self.refresh()
         self._closed = Event()
         self._poller = Thread(target=self._follow, args=(poll,), name="flags.file", daemon=True)
         self._poller.start()
 
-    def decide(self, attributes: SandboxAttributes) -> Decision:
+    def decide(self, attributes: SandboxAttributes, moment: Moment = "pause") -> Decision:
         """As any FlagClient; FlagClientMisusedError in a process that a fork has made: nothing follows the file there.
 
         Where half of the lease is over, the file is read again first: that its thread was starved changes no decision.
@@ -56,10 +62,10 @@ class FileFlags(Evaluator):
         if os.getpid() != self._process:
             raise FlagClientMisusedError("this flag file is followed by another process; make a client in each process")
         if self._lease is None:
-            return super().decide(attributes)
+            return super().decide(attributes, moment)
         if (left := self._lease.left()) <= self._lease.duration / 2:
             self._refresh(left)
-        return self._lease.guarded(super().decide(attributes))
+        return self._lease.guarded(super().decide(attributes, moment))
 
     def refresh(self) -> SourceStatus:
         """Look at the file now: what was written before is in force, or refused, when this returns."""
@@ -152,18 +158,9 @@ def taken_from(path: Path, content: bytes | str) -> Taken:
     return Taken(found.flags, found.segments, found.refused, mistakes(path, content, found.refused))
 
 
-def examine(path: Path) -> tuple[Document | None, list[Finding]]:
+def examine(path: Path, contexts: Contexts = ORIGINAL) -> tuple[Document | None, list[Finding]]:
     """The file's document (None where it is not JSON) and what is wrong with it; UserError where it is unreadable."""
-    document, findings = check(text_of(path, look(path)))
-    if document is not None and not any(each.severity == "error" for each in findings):
-        refused: dict[tuple[str, ...], str] = {
-            (section, key): reason
-            for section in ("flags", "segments")
-            for key, item in document.value.get(section, {}).items()
-            if (reason := refusal(section, item)) is not None
-        }
-        findings = sorted([*findings, *_refused(document, refused)])
-    return document, findings
+    return check(text_of(path, look(path)), contexts)
 
 
 def mistakes(path: Path, content: bytes | str, refused: Mapping[tuple[str, ...], str]) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from engine.errors import UserError
 from flags.catalog import flag
 from flags.client import FlagClient, SourceStatus
-from flags.context import SandboxAttributes
+from flags.context import Moment, SandboxAttributes
 from flags.decision import Decision, Evaluation
 
 HEARTBEAT = "punch-heartbeat"
@@ -110,8 +110,8 @@ class LeasedFlags:
         self._unsubscribe = client.subscribe(self._changed)
         lease.saw(client.version(HEARTBEAT))
 
-    def decide(self, attributes: SandboxAttributes) -> Decision:
-        return self._lease.guarded(self._client.decide(attributes))
+    def decide(self, attributes: SandboxAttributes, moment: Moment = "pause") -> Decision:
+        return self._lease.guarded(self._client.decide(attributes, moment))
 
     def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
         return self._client.subscribe(callback)

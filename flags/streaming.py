@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from engine.errors import UserError
 from flags.client import FlagClientMisusedError, SourceStatus
-from flags.context import SandboxAttributes
+from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
 from flags.decision import Decision
 from flags.launchdarkly import Connection, Evaluator
 
@@ -35,6 +35,7 @@ class LaunchDarklyFlags(Evaluator):
         base_uri: str | None = None,
         events_uri: str | None = None,
         initial_reconnect_delay: float = 1.0,
+        contexts: Contexts = ORIGINAL,
         obey_unsafe: bool = False,
     ) -> None:
         """Connect with `sdk_key` (default: the environment's LAUNCHDARKLY_SDK_KEY), to LaunchDarkly by default.
@@ -57,7 +58,7 @@ class LaunchDarklyFlags(Evaluator):
         if self._open.setdefault(self._process, self) is not self:
             raise FlagClientMisusedError("this process has a LaunchDarkly client already; close that one first")
         try:
-            super().__init__(connection, obey_unsafe=obey_unsafe)
+            super().__init__(connection, contexts=contexts, obey_unsafe=obey_unsafe)
         except BaseException:
             self._release()
             raise
@@ -66,10 +67,10 @@ class LaunchDarklyFlags(Evaluator):
         """Wait for the first flags to be in force, at most `timeout` seconds; False where they have not come."""
         return self.wait_until(self._client.is_initialized, timeout)
 
-    def decide(self, attributes: SandboxAttributes) -> Decision:
+    def decide(self, attributes: SandboxAttributes, moment: Moment = "pause") -> Decision:
         if os.getpid() != self._process:
             raise FlagClientMisusedError("this LaunchDarkly client was made before a fork; make one in each process")
-        return super().decide(attributes)
+        return super().decide(attributes, moment)
 
     def status(self) -> SourceStatus:
         if os.getpid() != self._process:

@@ -7,7 +7,7 @@ in docs/flags.md; it looks at the flag, its prerequisites and the segments of al
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,25 @@ def unsafe(key: str, served: Served) -> tuple[str, ...]:
         for prerequisite in item.prerequisites:
             asked.setdefault(prerequisite.key, set()).add(prerequisite.variation)
     return tuple(dict.fromkeys([*found, *_segments(segments, served, destructive=bool(wanted))]))
+
+
+class Judge:
+    """Which of these flags must not be obeyed, kept for one state of the flags and each shape of context."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._keys = keys
+        self._of: object = None
+        self._found: dict[Any, dict[str, tuple[str, ...]]] = {}
+
+    def unsafe(self, state: object, served: Served) -> dict[str, tuple[str, ...]]:
+        """The reasons of unsafe(), by key, of those that have any."""
+        if self._of is not state:
+            self._of, self._found = state, {}
+        known, shape = self._found, tuple(served.shape.items())
+        if shape not in known:
+            found = {key: unsafe(key, served) for key in self._keys}
+            known[shape] = {key: reasons for key, reasons in found.items() if reasons}
+        return dict(known[shape])
 
 
 def is_destructive(known: Flag, value: Any) -> bool:

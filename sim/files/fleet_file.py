@@ -22,8 +22,9 @@ from pydantic import (
     model_validator,
 )
 
+from flags.context import ORIGINAL
 from sim.files.figures import Figure
-from sim.files.fleet import PageSize, Slug
+from sim.files.fleet import ContextsKey, PageSize, Slug
 from sim.files.propagation import Propagation
 from sim.files.sources import ScenarioError, read_text, refuse_another_kind
 from sim.files.strict import Finding, Strict, findings
@@ -120,6 +121,7 @@ class Fleet(Strict):
     paused_for: Duration = 600.0
     propagation: Propagation = Propagation()
     copy_failures: Percent | None = None
+    contexts: ContextsKey = ORIGINAL
 
     @model_validator(mode="after")
     def _fits_together(self) -> Fleet:

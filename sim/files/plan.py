@@ -22,11 +22,12 @@ from pydantic.alias_generators import to_camel
 from engine.errors import UserError
 from flags import lint
 from flags.catalog import PUNCH, did_you_mean
+from flags.context import ORIGINAL
 from flags.inline import RolloutKind
 from sim.files.engine_key import Engine
 from sim.files.expectations import Invariant
 from sim.files.flag_values import NO_LEASE, FlagKey, Lease, ServedFlags, lease_seconds
-from sim.files.fleet import Group, Node, SandboxSpec, Slug, sandbox_specs
+from sim.files.fleet import ContextsKey, Group, Node, SandboxSpec, Slug, sandbox_specs
 from sim.files.metrics import MEASURES, WrittenCondition
 from sim.files.propagation import Propagation
 from sim.files.scenario import FlagFile, Flags, FlagSource, source_of
@@ -223,6 +224,7 @@ class Plan(Camel):
     engine: Engine = Engine()
     fleet: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)]
     flags: Flags = Field(default_factory=dict)
+    contexts: ContextsKey = ORIGINAL
     metrics: Annotated[tuple[Metric, ...], Field(strict=False)] = ()
     steps: Annotated[tuple[AnyPlanStep, ...], Field(strict=False, min_length=1)]
     _source: Source = PrivateAttr(default_factory=Source)
@@ -320,7 +322,7 @@ def _flag_file_mistakes(plan: Plan) -> list[str]:
     file = flag_file(plan)
     if file is None:
         return []
-    _, found = lint.check(read_text(file))
+    _, found = lint.check(read_text(file), plan.contexts)
     return [each.text(str(file)) for each in found if each.severity == "error"]
 
 
@@ -409,6 +411,8 @@ def _said(scaled: ScaledFleet) -> dict[str, Any]:
         "production": {"sandboxes": fleet.count, "pausesPerMinute": pauses},
         "pacing": {"pausesPerMinute": share, "concurrency": fleet.node.concurrency},
     }
+    if "contexts" in fleet.model_fields_set:
+        said["contexts"] = fleet.contexts.written
     if fleet.propagation.origin != "assumed":
         written = fleet.propagation.model_dump(exclude_none=True)
         said["propagation"] = {

@@ -20,6 +20,7 @@ from pydantic import (
 
 from engine.errors import UserError
 from flags import lint
+from flags.context import ORIGINAL
 from flags.inline import InlineValue
 from sim.files.checks import cross_checks
 from sim.files.engine_key import Engine
@@ -27,7 +28,7 @@ from sim.files.expectations import (
     AnyExpectation,
 )
 from sim.files.flag_values import SETTINGS, FlagValues, Lease, ServedFlags, lease_seconds, served
-from sim.files.fleet import Group, Node, SandboxSpec, Slug, sandbox_specs
+from sim.files.fleet import ContextsKey, Group, Node, SandboxSpec, Slug, sandbox_specs
 from sim.files.sources import ScenarioError, read_source, read_text, refuse_another_kind
 from sim.files.steps import (
     AnyStep,
@@ -112,6 +113,7 @@ class Scenario(Strict):
     requires: Annotated[tuple[Requirement, ...], Listed] = ()
     fleet: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)]
     flags: Flags = Field(default_factory=dict)
+    contexts: ContextsKey = ORIGINAL
     steps: Annotated[tuple[AnyStep, ...], Field(strict=False, min_length=1)]
     expect: Annotated[tuple[AnyExpectation, ...], Listed] = ()
     swarm: Swarm | None = None
@@ -287,7 +289,7 @@ def _mistakes(path: pathlib.Path, found: Iterable[Finding]) -> ScenarioError:
 def _flag_file_mistakes(scenario: Scenario) -> list[str]:
     if scenario.flag_file is None:
         return []
-    _, found = lint.check(read_text(scenario.flag_file))
+    _, found = lint.check(read_text(scenario.flag_file), scenario.contexts)
     return [each.text(str(scenario.flag_file)) for each in found if each.severity == "error"]
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flags.context import SandboxAttributes
+from flags.context import DEFAULTS, OF_A_GROUP, SandboxAttributes
 from sim.node.guest import GuestSpec
 
 
@@ -24,10 +24,20 @@ class SandboxConfig:
     cluster: str
     dirty: float
     pattern: str
+    sandbox_type: str = DEFAULTS.sandbox_type
+    kernel_version: str = DEFAULTS.kernel_version
+    firecracker_version: str = DEFAULTS.firecracker_version
+    envd_version: str = DEFAULTS.envd_version
 
     def attributes(self) -> SandboxAttributes:
         """What flags are evaluated for."""
-        return SandboxAttributes(sandbox=self.name, template=self.template, team=self.team, cluster=self.cluster)
+        return SandboxAttributes(
+            sandbox=self.name,
+            template=self.template,
+            team=self.team,
+            cluster=self.cluster,
+            **{name: getattr(self, name) for name in OF_A_GROUP},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +91,7 @@ class NodeConfig:
     launchdarkly: bool = False
     lease: float | None = None
     obey_unsafe: bool = False
+    contexts: Any = "original"
     tick: int = 0
     trace: bool = False
     profile: str | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flags.client import FlagClient, SourceStatus
+from flags.context import contexts_of
 from flags.file import FileFlags
 from flags.launchdarkly import Evaluator
 from flags.lease import Lease, LeasedFlags
@@ -91,18 +92,20 @@ class NodeFlags:
 
 
 def _open(config: NodeConfig, lease: Lease | None) -> Evaluator:
+    contexts = contexts_of(config.contexts)
     if config.relay is not None:
         return LaunchDarklyFlags(
             RELAY_KEY,
             stream_uri=config.relay,
             initial_reconnect_delay=RECONNECT_SECONDS,
+            contexts=contexts,
             obey_unsafe=config.obey_unsafe,
         )
     if config.launchdarkly:
-        return LaunchDarklyFlags(obey_unsafe=config.obey_unsafe)
+        return LaunchDarklyFlags(contexts=contexts, obey_unsafe=config.obey_unsafe)
     if config.flag_file is not None:
-        return FileFlags(Path(config.flag_file), lease=lease, obey_unsafe=config.obey_unsafe)
-    return MemoryFlags(config.inline_flags or {})
+        return FileFlags(Path(config.flag_file), lease=lease, contexts=contexts, obey_unsafe=config.obey_unsafe)
+    return MemoryFlags(config.inline_flags or {}, contexts)
 
 
 LOOKS_PER_LEASE = 8

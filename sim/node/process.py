@@ -24,7 +24,7 @@ from typing import Any
 from engine import linux
 from engine.incarnation import CondemnedRecords, start_time_of
 from flags.client import SourceStatus
-from flags.launchdarkly import route_sdk_logs
+from flags.sdk_logs import route_sdk_logs
 from flags.streaming import SDK_KEY
 from sim.files.faults import from_json
 from sim.node import cgroup

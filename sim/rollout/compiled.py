@@ -188,6 +188,7 @@ def _scenario(draft: _Draft) -> Scenario:
     data: dict[str, Any] = {"version": 1, "name": plan.name, "seed": plan.seed}
     data |= {"node": raw["node"]} if "node" in raw else {}
     data |= {"engine": engine} if (engine := engine_of(plan)) else {}
+    data |= {"contexts": raw["contexts"]} if "contexts" in raw else {}
     data |= {"fleet": raw["fleet"], "flags": _flags(plan, draft.arm), "steps": draft.steps}
     asserted = [step.invariant for step in plan.steps if isinstance(step, Assert)]
     data["expect"] = [{"invariant": each} for each in dict.fromkeys(asserted)]
@@ -213,7 +214,11 @@ def _flags(plan: Plan, arm: Arm) -> dict[str, Any]:
 def _placed(draft: _Draft, data: dict[str, Any]) -> Document:
     """Every step stands where its plan step is written."""
     source = draft.plan.document
-    same = {path: at for path, at in source.values.items() if path and path[0] in {"fleet", "node", "engine", "flags"}}
+    same = {
+        path: at
+        for path, at in source.values.items()
+        if path and path[0] in {"fleet", "node", "engine", "flags", "contexts"}
+    }
     written: dict[Path, Position | Origin] = {(): (1, 1), **same}
     written |= {("steps", index): source.origin(("steps", owner)) for index, owner in enumerate(draft.owners)}
     asserted = {step.invariant: index for index, step in enumerate(draft.plan.steps) if isinstance(step, Assert)}

@@ -13,9 +13,10 @@ from typing import Any
 from engine.errors import UserError
 from flags.catalog import flag
 from flags.cohort import Member, cohort
-from flags.context import SandboxAttributes, to_context
+from flags.context import SandboxAttributes
 from flags.inline import Rollout, flag_from
-from flags.launchdarkly import Evaluator, InProcessSource, Items, make_context, silence_sdk_logs
+from flags.launchdarkly import Evaluator, InProcessSource, Items, make_context
+from flags.sdk_logs import silence_sdk_logs
 from flags.streaming import LaunchDarklyFlags
 from sim.files.plan import Plan, flag_file
 
@@ -40,9 +41,7 @@ class Exposure:
 def exposures(plan: Plan, weights: Sequence[float]) -> list[Exposure]:
     """One a weight, in order; who joins and leaves is against the weight before."""
     silence_sdk_logs()
-    members = {
-        each.name: SandboxAttributes(each.name, each.template, each.team, each.cluster) for each in plan.sandboxes()
-    }
+    members = {each.name: each.attributes() for each in plan.sandboxes()}
     found: list[Exposure] = []
     before: tuple[str, ...] = ()
     for weight in weights:
@@ -62,13 +61,14 @@ def exposure_of(plan: Plan, weight: float, on: tuple[str, ...], before: tuple[st
 
 def _on(plan: Plan, weight: float, members: dict[str, SandboxAttributes]) -> tuple[str, ...]:
     known, (flags, segments) = flag(plan.flag), _served(plan)
+    moment = known.moments[0]
     flags = {**flags, plan.flag: flag_from(plan.flag, Rollout(weight, plan.by))}
     evaluator = Evaluator(InProcessSource(flags, segments))
     try:
         return tuple(
             name
             for name, each in members.items()
-            if evaluator.evaluate(known, make_context(to_context(each))).value is True
+            if evaluator.evaluate(known, make_context(plan.contexts.context(each, moment))).value is True
         )
     finally:
         evaluator.close()
@@ -122,8 +122,8 @@ class Follower:
 
     def exposure(self, weight: float, before: tuple[str, ...]) -> Exposure:
         """Who is exposed by the flag as it is served now, with its own salt and rules."""
-        members = [Member(SandboxAttributes(e.name, e.template, e.team, e.cluster)) for e in self._plan.sandboxes()]
-        on = cohort(self._served(), self._plan.flag, members)
+        members = [Member(each.attributes()) for each in self._plan.sandboxes()]
+        on = cohort(self._served(), self._plan.flag, members, self._plan.contexts)
         return exposure_of(self._plan, weight, tuple(each.attributes.sandbox for each in on), before)
 
     def close(self) -> None:

@@ -106,6 +106,7 @@ def cell_scenario(plan: Plan, index: int, weight: float, fault: MatrixFault, fle
     at_once = 1 if _crashes(fault) else plan.pacing.concurrency  # who else is condemned at a crash is a race
     steps = [{"tick": 1}, *map(dict, fault.steps), *_change(plan, index, weight), {"tick": 1}, _pause(at_once)]
     steps += [_end(fault), _RESUME, {"tick": 1}, _pause(plan.pacing.concurrency), _RESUME]
+    data |= {"contexts": plan.contexts.written}
     return data | {"fleet": fleet, "flags": _cell_flags(plan, index, weight, fault), "steps": steps}
 
 

@@ -70,8 +70,8 @@ def open_service(scenario: Scenario, run_dir: Path) -> FlagService:
 
 
 def _guards(scenario: Scenario) -> dict[str, Any]:
-    """What keeps a node that follows a source from punching, as fields of a NodeConfig."""
-    return {"lease": scenario.lease, "obey_unsafe": scenario.obeys_unsafe}
+    """What a node does with what its source says, as fields of a NodeConfig."""
+    return {"lease": scenario.lease, "obey_unsafe": scenario.obeys_unsafe, "contexts": scenario.contexts.written}
 
 
 class _NodeService:

@@ -236,7 +236,7 @@ def test_every_mistake_of_a_file_is_listed_with_its_place(path: Path) -> None:
         'flags.json:5:53: error: duplicate key "on"; keep one of the two',
         (
             'flags.json:7:35: error: unknown contextKind "host"; '
-            "use one of: cluster, deployment, sandbox, service, team, template"
+            "use one of: cluster, deployment, orchestrator, sandbox, service, team, template"
         ),
         ("flags.json:7:58: error: the weights sum to 60000; make them sum to 100000"),
         (

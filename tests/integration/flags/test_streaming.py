@@ -88,7 +88,7 @@ def test_a_deleted_flag_serves_its_safe_value_and_comes_back(client: LaunchDarkl
 
 def test_a_flag_and_its_segment_that_come_together_are_obeyed(client: LaunchDarklyFlags, relay: Relay) -> None:
     clause = {"attribute": "", "op": "segmentMatch", "values": ["kept"]}
-    segment = {"key": "kept", "includedContexts": [{"contextKind": "team", "values": ["acme"]}]}
+    segment = {"key": "kept", "includedContexts": [{"contextKind": "sandbox", "values": [WEB.sandbox]}]}
     relay.replace({PUNCH: {**ON, "rules": [{"variation": 0, "clauses": [clause]}]}}, {"kept": segment})
     assert client.wait_until(lambda: client.decide(WEB).evaluation(PUNCH).reason == "RULE_MATCH", DEADLINE)
     assert punches(client) is False

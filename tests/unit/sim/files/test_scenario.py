@@ -178,8 +178,8 @@ def test_a_flag_file_is_found_beside_the_scenario(tmp_path: pathlib.Path) -> Non
 
 def test_a_mistaken_flag_file_is_refused_at_its_own_place(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ScenarioError) as refused:
-        load(flag_file(tmp_path, '{"flags": {},\n "flagValues": {}}'))
-    assert str(refused.value).startswith(f'{tmp_path}/flags.json:2:2: error: unknown key "flagValues"')
+        load(flag_file(tmp_path, '{"flags": {},\n "flagz": {}}'))
+    assert str(refused.value).startswith(f'{tmp_path}/flags.json:2:2: error: unknown key "flagz"')
 
 
 def test_folders_stand_for_their_scenarios_but_not_for_plans(tmp_path: pathlib.Path) -> None:
