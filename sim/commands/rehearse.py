@@ -17,8 +17,6 @@ import click
 
 from sim.record.verdict import ExitCode
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-
 
 @click.command("rehearse")
 @click.argument("path", metavar="PLAN", type=click.Path(path_type=Path, dir_okay=False))
@@ -86,7 +84,7 @@ def command(
     if matrix:
         if is_elsewhere(cluster) and jobs is not None:
             raise click.UsageError("--jobs is of this machine; the workers of a cluster say their own")
-        return session.run_matrix(jobs, cluster=cluster, as_json=as_json)
+        return session.run_matrix(jobs, cluster=cluster)
     if jobs is not None or cluster is not None:
         raise click.UsageError(f"{'--jobs' if cluster is None else '--cluster'} goes with --matrix")
     code = session.run()

@@ -22,7 +22,7 @@ from sim.record.verdict import ExitCode
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=pathlib.Path))
 def command(files: tuple[pathlib.Path, ...]) -> ExitCode:
     """Check each file; HELD only where all are right."""
-    from sim.files.sources import ScenarioError
+    from flags.document import DocumentError
     from sim.report import github
 
     paths = _documents(files)
@@ -31,9 +31,9 @@ def command(files: tuple[pathlib.Path, ...]) -> ExitCode:
     for path in paths:
         try:
             made = _check(path)
-        except ScenarioError as mistakes:
+        except DocumentError as error:
             wrong = True
-            new = dict.fromkeys(line for line in str(mistakes).splitlines() if line not in told)
+            new = dict.fromkeys(line for line in map(str, error.mistakes) if line not in told)
             told |= new.keys()
             click.echo("\n".join([*new, *github.mistakes("\n".join(new))]), err=True, nl=bool(new))
         else:
@@ -54,21 +54,17 @@ def _documents(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
 
 
 def _check(path: pathlib.Path) -> int:
-    """How many scenarios it is, 1 for a plan or a fleet; ScenarioError with every mistake."""
-    from sim.files.scenario import load_all
-    from sim.files.sources import read_text
+    """How many scenarios it is, 1 for a plan or a fleet; DocumentError with every mistake."""
+    from sim.files.fleet_file import FLEET
+    from sim.files.plan import PLAN
+    from sim.files.scenario import SCENARIO
+    from sim.files.sources import kind_of, read_text
     from sim.files.yaml import parse
 
-    data = parse(read_text(path)).data
-    match data.get("kind") if isinstance(data, dict) else None:
+    text = read_text(path)
+    match kind_of(parse(text)):
         case "plan":
-            from sim.files.plan import load_plan
-
-            load_plan(path)
-            return 1
+            return len(PLAN.load_all_text(text, path, {}))
         case "fleet":
-            from sim.files.fleet_file import load
-
-            load(path)
-            return 1
-    return len(load_all(path))
+            return len(FLEET.load_all_text(text, path, {}))
+    return len(SCENARIO.load_all_text(text, path, {}))

@@ -25,7 +25,7 @@ FaultPoint = Literal[
     "guest.spawn",
     "resume.read",
 ]
-"""In the order of a pause, then of a resume; what each is: `sim.fault_catalogue`."""
+"""In the order of a pause, then of a resume; what each is: `CATALOGUE`."""
 AtWord = Literal["first", "last", "after_condemn"]
 
 

@@ -23,6 +23,7 @@ from pydantic import (
 from flags.catalog import FLAGS, Flag, did_you_mean
 from flags.inline import InlineValue, Rollout, RolloutKind
 from flags.lease import LEASE_SECONDS
+from sim.files.sources import Source
 from sim.files.strict import Strict
 from sim.files.units import Duration, Percent, format_duration, show
 
@@ -169,3 +170,49 @@ def served(written: Mapping[str, Any]) -> dict[str, Any]:
     values = {key: value for key, value in written.items() if key not in SETTINGS}
     settings = {key: value for key, value in written.items() if key in SETTINGS}
     return settings | {"values": values}
+
+
+class FlagFile(Strict):
+    """A file in LaunchDarkly's JSON form, beside the scenario; it is watched while the scenario runs.
+
+    Nothing punches where it was not read whole for the time of its `lease`, 5 s unless given. A flag with a mistake
+    that punches more than anybody wrote serves its safe value, unless `obey_unsafe`.
+    """
+
+    file: str
+    lease: Lease = None
+    obey_unsafe: bool = False
+
+    @field_validator("file")
+    @classmethod
+    def _is_there(cls, file: str, info: ValidationInfo) -> str:
+        source = info.context
+        if isinstance(source, Source) and not (source.path.parent / file).is_file():
+            here = f"beside the {source.kind}; the path is relative to the {source.kind}'s folder"
+            raise ValueError(f'no file "{file}" {here}')
+        return file
+
+
+_INLINE_FLAGS: TypeAdapter[Mapping[str, Any]] = TypeAdapter(FlagValues)
+
+
+def _flags(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, FlagFile | ServedFlags):
+        return value
+    if isinstance(value, Mapping) and "file" in value:
+        return FlagFile.model_validate(value, context=info.context)
+    if isinstance(value, Mapping) and SETTINGS & value.keys():
+        return ServedFlags.model_validate(served(value), context=info.context)
+    return _INLINE_FLAGS.validate_python(value, strict=True, context=info.context)
+
+
+AnyFlags = FlagFile | ServedFlags | FlagValues
+Flags = Annotated[AnyFlags, PlainValidator(_flags, json_schema_input_type=AnyFlags)]
+FlagSource = Literal["file", "inline", "relay", "launchdarkly"]
+
+
+def source_of(flags: AnyFlags) -> FlagSource:
+    """Where a node has such flags from."""
+    if isinstance(flags, FlagFile):
+        return "file"
+    return flags.source if isinstance(flags, ServedFlags) else "inline"

@@ -17,7 +17,7 @@ from engine import linux
 from engine.cache import Cache
 from engine.dedup import Compared, ReadSpan
 from engine.dirty import DirtySet, Tracker
-from engine.effects import Effects, Memory
+from engine.effects import Boundary, Effects, Memory
 from engine.events import Event
 from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
 from engine.memfd import Memfd
@@ -179,6 +179,9 @@ class FaultyEffects(Effects):
 
     def confirm_stopped(self, guest: GuestProcess) -> None:
         self._inner.confirm_stopped(guest)
+
+    def boundary(self, before: Boundary) -> None:
+        self._inner.boundary(before)
 
     def scan(self, tracker: Tracker, guest: GuestProcess, memory: Memory, block_size: int) -> DirtySet:
         self._pass("scan")

@@ -172,24 +172,25 @@ class PauseSettled(Event):
     """Nothing more will happen in this pause. None where a figure does not apply."""
 
     outcome: str
-    path: str | None
-    punch: bool
-    punch_reason: str | None
-    dirty_bytes: int | None
-    punched_bytes: int
-    peak_over: int | None
-    peak_ratio: float | None
-    copy_ms: float | None
-    blocked_ms: float
-    condemned: bool
-    error: str | None
-    failed_chunk: int | None
-    condemn_error: str | None
-    punch_error: str | None
     build: str
-    content_hash: str | None
+    path: str | None = None
+    punch: bool = False
+    punch_reason: str | None = None
+    dirty_bytes: int | None = None
+    punched_bytes: int = 0
+    peak_over: int | None = None
+    peak_ratio: float | None = None
+    copy_ms: float | None = None
+    blocked_ms: float = 0.0
+    condemned: bool = False
+    error: str | None = None
+    failed_chunk: int | None = None
+    condemn_error: str | None = None
+    punch_error: str | None = None
+    content_hash: str | None = None
     checkpoint: bool = False
     paced: bool = False  # slowed or held by somebody: its times are in no figure
+    punch_code: str | None = None  # engine.plan.PunchCode
 
 
 @dataclass(frozen=True, slots=True)

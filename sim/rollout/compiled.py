@@ -8,12 +8,13 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from flags.document import Path
 from sim.files.flag_values import written_lease
 from sim.files.plan import Analysis, Assert, Drill, Plan, PlanStep, SetWeight, Wait
 from sim.files.scenario import Scenario, from_document
 from sim.files.steps import Clear, Inject, Outage, Pause, Step
 from sim.files.units import HUGE_PAGE, format_duration
-from sim.files.yaml import Document, Origin, Path, Position, scenario_text
+from sim.files.yaml import Document, Origin, scenario_text
 from sim.run.host import host
 from sim.run.needs import free_memory, needed_memory
 
@@ -214,12 +215,9 @@ def _flags(plan: Plan, arm: Arm) -> dict[str, Any]:
 def _placed(draft: _Draft, data: dict[str, Any]) -> Document:
     """Every step stands where its plan step is written."""
     source = draft.plan.document
-    same = {
-        path: at
-        for path, at in source.values.items()
-        if path and path[0] in {"fleet", "node", "engine", "flags", "contexts"}
-    }
-    written: dict[Path, Position | Origin] = {(): (1, 1), **same}
+    kept = {"fleet", "node", "engine", "flags", "contexts"}
+    same = {path: at for path, at in source.values.items() if path and path[0] in kept}
+    written: dict[Path, Origin] = {(): Origin(), **same}
     written |= {("steps", index): source.origin(("steps", owner)) for index, owner in enumerate(draft.owners)}
     asserted = {step.invariant: index for index, step in enumerate(draft.plan.steps) if isinstance(step, Assert)}
     for place, each in enumerate(data["expect"]):

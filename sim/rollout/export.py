@@ -8,20 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
 from engine.errors import UserError
 from sim.files.plan import Analysis, Drill, Plan, Wait
 from sim.report.document import write_document
+from sim.report.table import WIDTH
 from sim.rollout.analysis import Outcome
-from sim.rollout.first_page import _beside, first_page, named_files
 from sim.rollout.gates import shown
+from sim.rollout.identity import beside, named_files
 from sim.rollout.outputs import rehearsal_document
 from sim.rollout.results import Rehearsal
-from sim.rollout.sections import (
-    duration,
-    report,
-)
+from sim.rollout.sections import duration, first_page, report
 
 FIRST_PAGE = "README.md"
 CHECKLIST = "checklist.md"
@@ -35,9 +31,9 @@ def export(found: Rehearsal, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.yaml").write_text(found.plan.source_text, encoding="utf-8")
     for said, path in named_files(found.plan):
-        shutil.copyfile(path, folder / _beside(said).name)
+        shutil.copyfile(path, folder / beside(said).name)
     write_document(folder / "rehearsal.json", rehearsal_document(found))
-    (folder / "rehearsal.txt").write_text(click.unstyle(report(found)) + "\n", encoding="utf-8")
+    (folder / "rehearsal.txt").write_text(report(found, width=WIDTH) + "\n", encoding="utf-8")
     for name, run in (("flag-on", found.on), ("flag-off", found.off)):
         (folder / name).mkdir()
         for record in _RECORDS:
@@ -46,7 +42,7 @@ def export(found: Rehearsal, folder: Path) -> None:
     if found.decision == "go":
         _write_patches(found, folder / "launchdarkly")
         (folder / CHECKLIST).write_text("\n".join(_checklist(found)) + "\n", encoding="utf-8")
-    (folder / FIRST_PAGE).write_text("\n".join(first_page(found)) + "\n", encoding="utf-8")
+    (folder / FIRST_PAGE).write_text(first_page(found), encoding="utf-8")
 
 
 def _write_patches(found: Rehearsal, folder: Path) -> None:

@@ -18,7 +18,7 @@ from flags.inline import Rollout, flag_from
 from flags.launchdarkly import Evaluator, InProcessSource, Items, make_context
 from flags.sdk_logs import silence_sdk_logs
 from flags.streaming import LaunchDarklyFlags
-from sim.files.plan import Plan, flag_file
+from sim.files.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def _on(plan: Plan, weight: float, members: dict[str, SandboxAttributes]) -> tup
 
 def _served(plan: Plan) -> tuple[Items, Items]:
     """What a flag file serves beside the flag that is rolled out: its prerequisites, for instance."""
-    file = flag_file(plan)
+    file = plan.flag_file
     document = json.loads(file.read_text()) if file is not None else {}
     return dict(document.get("flags", {})), dict(document.get("segments", {}))
 

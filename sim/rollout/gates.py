@@ -58,8 +58,8 @@ def began(entries: Sequence[Entry], step: int) -> float:
 
 
 def corruptions(drill: Drill) -> int:
-    """Wrong bytes, and punched memory that lives, as the checkers have found up to now."""
-    return sum(len(each.violations) for each in drill.panel.checkers if each.name in CORRUPTION)
+    """Wrong bytes, and punched memory that lives, as the rules have found up to now."""
+    return sum(len(finding.violations) for name, finding in drill.findings.items() if name in CORRUPTION)
 
 
 @dataclass
@@ -260,16 +260,16 @@ def kills(flag: str, safe: bool, entries: Sequence[Entry], now: float, allowed: 
 
 
 def asserted(blank: StepResult, step: Assert, drill: Drill) -> StepResult:
-    """The invariant as its checker has seen it up to now."""
-    checker = next(each for each in drill.panel.checkers if each.name == step.invariant)
-    if checker.violations:
-        reason = checker.violations[0]
+    """The invariant as its rule has seen it up to now."""
+    finding = drill.findings[step.invariant]
+    if finding.violations:
+        reason = finding.violations[0]
         detail = f"{step.invariant} is violated: {reason['sandbox']}: {reason['reason']}"
         return replace(blank, outcome=Outcome.FAILED, detail=detail, stopped="abort")
-    if not checker.checked:
+    if not finding.checked:
         detail = f"nothing exercised {step.invariant} yet; it is judged at the end"
         return replace(blank, detail=detail)
-    return replace(blank, detail=f"{step.invariant} held, checked {words.times(checker.checked)}")
+    return replace(blank, detail=f"{step.invariant} held, checked {words.times(finding.checked)}")
 
 
 def label(step: PlanStep) -> str:

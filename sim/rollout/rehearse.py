@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from sim.files.plan import Plan
 from sim.files.propagation import blast_radius
-from sim.record.verdict import Verdict
+from sim.record.verdict import TIME_LIMIT, Verdict
 from sim.report import judgements, words
 from sim.rollout.analysis import Outcome
 from sim.rollout.compiled import Turns, beginners, compiled, has_room_for_two, side_by_side
@@ -17,7 +17,6 @@ from sim.rollout.exposure import Follower, exposures
 from sim.rollout.gates import Gates, Recorder, Told
 from sim.rollout.results import Decision, Rehearsal, StageResult, StepResult
 from sim.rollout.stretch import saved
-from sim.run.judging import TIME_LIMIT
 from sim.run.runner import Progress, RunOptions, RunResult, run_scenario
 
 _VERDICTS = {"go": Verdict.HELD, "no-go": Verdict.VIOLATED, "inconclusive": Verdict.INCONCLUSIVE}

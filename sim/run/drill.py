@@ -21,6 +21,7 @@ from engine.events import Event
 from engine.incarnation import start_time_of
 from flags.context import OF_A_GROUP
 from flags.inline import InlineValue, as_written
+from sim import rules
 from sim.files.faults import CRASH, FaultPoint, Place, in_words_of_place, to_json
 from sim.files.flag_values import ServedFlags
 from sim.files.scenario import Scenario
@@ -31,16 +32,17 @@ from sim.node.guest_link import ZYGOTE_SOCKET
 from sim.record import events
 from sim.record.digest import digest
 from sim.record.fold import Fold
-from sim.record.folder import RunRecord, make, make_cache, point_latest_at, remove, write_record
+from sim.record.folder import SCENARIO_FILE, RunRecord, make, make_cache, point_latest_at, remove, write_record
 from sim.record.ledger import EVENTS_FILE, Entry, Follower, Ledger, drop_torn_line
 from sim.record.scenario_copy import chosen, store
 from sim.record.verdict import Verdict
 from sim.record.view import View
-from sim.rules import Panel
-from sim.rules.reality import Evidence
+from sim.rules.evidence import Evidence
+from sim.rules.finding import Finding
+from sim.rules.reality import Reality
 from sim.run.flag_source import FlagService, check_source, open_service
 from sim.run.host import host, snapdrill_version
-from sim.run.judging import conclude, in_file, judge_invariants
+from sim.run.judging import conclude, judge_invariants
 from sim.run.needs import check_limits
 from sim.run.node_link import (
     NodeDiedError,
@@ -57,7 +59,6 @@ from sim.run.restart import known
 
 GRACE = 30.0
 """Seconds that a zygote waits for a node after a crash."""
-SCENARIO_FILE = "scenario.yaml"
 
 
 class Drill:
@@ -94,7 +95,8 @@ class Drill:
         self._node: NodeLink | None = None
         self._node_expected = False
         self.entries: list[Entry] = []
-        self.panel = Panel()
+        self.findings = {name: Finding() for name in rules.RULES}
+        """What the rules said at the last barrier."""
         self.run_dir = Path()
         self._cgroup_base: int | None = None
         self._ledger: Ledger | None = None
@@ -137,6 +139,7 @@ class Drill:
         self._write_record(ended=False)  # by which `clean` finds it, whenever this process is killed
         self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
         self._fleet.callback(shutil.rmtree, self.socket_dir, ignore_errors=True)
+        self.reality = Reality(self.run, self.seed, self.run_dir, self.cache_dir, self.socket_dir)
         check_limits(len(self._sandboxes()), self.socket_dir / ZYGOTE_SOCKET)
         self.cgroup = MemoryCgroup.make(self.run, self.scenario.node.memory + OVERHEAD)
         if self.cgroup is not None:
@@ -250,7 +253,7 @@ class Drill:
                 await self._node.reap()
         finally:
             await asyncio.to_thread(end_zygote, self.socket_dir)
-            retire_ended(self.evidence().condemned)
+            retire_ended(self.reality.condemned)
 
     async def tear_down(self) -> None:
         """End every process and remove what was made; harmless when done already.
@@ -269,15 +272,16 @@ class Drill:
         expected = expectations(self.view())
         so_far, _ = conclude(
             self.scenario,
-            [*judge_invariants(self.scenario, self.panel, whole_fleet=whole), *expected],
+            [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected],
             whole_fleet=whole,
         )
-        self._kept = self._keep_cache(so_far)
+        self.reality.cache_kept = self._kept = self._keep_cache(so_far)
         cgroup_peak = self.cgroup.peak() if self.cgroup else None
         await to_its_end(self._fleet.aclose())
-        await asyncio.to_thread(self.panel.conclude, self.evidence())
+        self.reality.torn_down = True
+        await self.observe()
         raise_failures(self.entries)
-        everything = [*judge_invariants(self.scenario, self.panel, whole_fleet=whole), *expected]
+        everything = [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected]
         verdict, canaries = conclude(self.scenario, everything, whole_fleet=whole)
         for each in [*everything, *canaries]:
             self.note(each)
@@ -314,20 +318,17 @@ class Drill:
         return self._fold.view()
 
     def evidence(self) -> Evidence:
-        """What the checkers look at."""
+        """What the rules judge: the ledger up to now, and this fleet."""
         view = self.view()
-        return Evidence(
-            self.run, self.seed, self.run_dir, self.cache_dir, self.socket_dir, self.entries, view, self._kept
-        )
+        return Evidence(list(self.entries), view, self.reality)
 
     async def observe(self) -> None:
-        """Have every checker look at reality now, while the fleet lives; what it finds gets this step's place."""
-        evidence = self.evidence()
-        await asyncio.to_thread(self.panel.observe, evidence)
-        if evidence.view.step is not None:
-            for found in self.panel.violations():
-                for key, value in in_file(evidence.view.step).items():
-                    found.setdefault(key, value)
+        """Have every rule look at reality and judge, now."""
+        self.findings = await asyncio.to_thread(rules.judge, self.evidence())
+
+    def violations(self) -> list[dict[str, Any]]:
+        """What did not hold, as far as the rules have seen."""
+        return [each for finding in self.findings.values() for each in finding.violations]
 
     # -- what may be asked
 

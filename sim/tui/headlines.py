@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flags.catalog import BACKGROUND, CATALOG, PUNCH, Flag
+from sim.record.verdict import INVARIANT
 from sim.record.view import MemoryView, PauseView, SandboxView, View
 from sim.report import words
 from sim.tui import rows
@@ -42,7 +43,7 @@ def verdict_so_far(view: View, violations: int) -> Spans:
     violated = [judged for judged in view.judged if judged.verdict == "violated"]
     if violated:
         count = sum(len(judged.violations) for judged in violated)
-        return (Span(f"‼ VIOLATED: {violated[0].subject.removeprefix('invariant:')} ({count})", "bad"),)
+        return (Span(f"‼ VIOLATED: {violated[0].subject.removeprefix(INVARIANT)} ({count})", "bad"),)
     if violations:
         return (Span(f"‼ VIOLATED ({violations})", "bad"),)
     if view.judged or any(pause.settled_at is not None for pause in view.pauses):

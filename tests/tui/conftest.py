@@ -48,10 +48,6 @@ class RecordedDrill:
     def view(self) -> View:
         return self.fold.view()
 
-    @property
-    def panel(self) -> RecordedDrill:
-        return self
-
     def violations(self) -> list[dict[str, Any]]:
         return self.violated
 

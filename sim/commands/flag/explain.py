@@ -22,6 +22,7 @@ from sim.commands.flag.kinds import KINDS_HELP, contexts_given
 if TYPE_CHECKING:
     from flags.context import Contexts, Moment
     from flags.explain import Explanation, Landing
+    from sim.report.table import Section
 
 MOMENTS = ("create", "resume", "pause", "checkpoint")
 
@@ -51,24 +52,27 @@ def explain(
     from flags.explain import moment_of
     from flags.file import taken_from
     from flags.sdk_logs import silence_sdk_logs
+    from sim.report.table import Paragraph, text
 
     silence_sdk_logs()
     taken, contexts = taken_from(file, look(file)), contexts_given(kinds)
     if taken.mistakes:
         click.echo(taken.mistakes, err=True)
     chosen = [_known(key, taken.flags) for key in keys] or [each.key for each in CATALOG if each.key in taken.flags]
-    sections = (taken.flags, taken.segments)
     found = [
         each
         for key in chosen
-        for each in explain_flags(sections, context_of(sandbox, given, contexts, moment_of(key, moment)), [key])
+        for each in explain_flags(
+            (taken.flags, taken.segments), context_of(sandbox, given, contexts, moment_of(key, moment)), [key]
+        )
     ]
     if as_json:
         rows = [_row(each) for each in found]
         click.echo(json.dumps({"version": 1, "file": str(file), "sandbox": sandbox, "flags": rows}, indent=2))
     else:
         absent = [] if keys else [each.key for each in CATALOG if each.key not in taken.flags]
-        click.echo("\n".join([*told(found), *_absent(absent)]))
+        missing = Paragraph(f"not in the file, so safe: {', '.join(absent)}" if absent else "")
+        click.echo(text([*sections(found), missing]))
 
 
 def _known(key: str, flags: Any) -> str:
@@ -127,17 +131,20 @@ def _json(each: str, text: str) -> Any:
         raise UserError(f"--context {each}: after := comes JSON, such as 4 or true") from None
 
 
-def told(found: list[Explanation]) -> list[str]:
-    """A paragraph a flag."""
-    lines = []
+def sections(found: list[Explanation]) -> list[Section]:
+    """One a flag: its value and reason, then the rules in words and where its bucket lies."""
+    from sim.report.table import Bullets, Section
+
+    made = []
     for each in found:
         what = each.evaluation
         variation = "no variation" if what.variation is None else f"variation {what.variation}"
         version = "" if what.version is None else f", version {what.version}"
-        lines.append(f"{what.flag} = {json.dumps(what.value)}   {what.reason}, {variation}{version}")
-        lines += [f"    {sentence}" for sentence in each.because]
-        lines += [f"    {landing_words(each.landing)}"] if each.landing else []
-    return lines
+        title = f"{what.flag} = {json.dumps(what.value)}   {what.reason}, {variation}{version}"
+        made.append(
+            Section(title, (Bullets([*each.because, *([landing_words(each.landing)] if each.landing else [])]),))
+        )
+    return made
 
 
 def landing_words(landing: Landing) -> str:
@@ -150,10 +157,6 @@ def landing_words(landing: Landing) -> str:
         whom = f"{landing.kind} {landing.by}, which is missing or neither text nor a whole number"
     where = f"in entry {landing.entry + 1}, from {landing.low:g} to {landing.high:g}"
     return f"bucket {landing.bucket:.6f}, by {whom}: {where}"
-
-
-def _absent(keys: list[str]) -> list[str]:
-    return [f"not in the file, so safe: {', '.join(keys)}"] if keys else []
 
 
 def _row(each: Explanation) -> dict[str, Any]:

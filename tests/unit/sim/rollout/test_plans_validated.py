@@ -63,13 +63,6 @@ def test_every_mistake_of_every_one_is_told_with_line_and_column(
     ]
 
 
-def test_a_file_that_is_no_yaml_is_told_so(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "plan.yaml").write_text("kind: plan\nname: [\n")
-    code, _, told = validated(capsys, tmp_path)
-    assert code == ExitCode.USAGE
-    assert told[0].startswith(f"{tmp_path}/plan.yaml:")
-
-
 @pytest.mark.parametrize(("what", "made"), [("plan", plan_schema), ("fleet", fleet_schema)])
 def test_the_schema_that_shipped_files_name_is_this_versions(
     what: str, made: Any, capsys: pytest.CaptureFixture[str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,9 +15,7 @@ from engine.errors import UserError
 from sim.record import events
 from sim.record.ledger import read
 from sim.record.schema import read_trace
-
-if TYPE_CHECKING:
-    from tests.unit.sim.rules.conftest import Story
+from tests.story import Story
 
 GOOD = '{"t": 1, "event": "ticked", "tick": 1}'
 
@@ -29,8 +27,8 @@ def mistakes(path: Path, *lines: str) -> list[str]:
     return [line.removeprefix(f"{path}:") for line in str(caught.value).splitlines()]
 
 
-def test_our_own_ledger_is_read_as_it_was_written(sound: Story, tmp_path: Path) -> None:
-    path = sound.write(tmp_path / "events.jsonl")
+def test_our_own_ledger_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = Story().begin().pause().resume().end().write(tmp_path / "events.jsonl")
     found = read_trace(path)
     assert (list(found.entries), found.unknown) == (read(path), {})
 

@@ -1,4 +1,4 @@
-"""What checkers look at: a process by pid and start time, its memory by fd, and what a punch leaves of a page."""
+"""What rules look at: a process by pid and start time, its memory by fd, and what a punch leaves of a page."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine import linux
-from engine.events import ChunkPublished, Condemned
 from sim.record.oracle import PAGE, ZEROED, Mismatch, content, key_of
-from sim.rules.reality import page_violation, pieces, sparse, violation, zeroed_pages
+from sim.rules.finding import Finding
+from sim.rules.reality import page_details, pieces, sparse, zeroed_pages
 
 if TYPE_CHECKING:
     from tests.unit.sim.rules.conftest import Guests, Scene
@@ -38,17 +38,17 @@ def test_a_process_that_was_killed_but_not_reaped_is_dead(guests: Guests) -> Non
 def test_a_pid_with_another_start_time_is_somebody_elses(guests: Guests, scene: Scene) -> None:
     guest = guests.start(told=False)
     guests.tell(guest, start_time=guest.born.start_time + 1)
-    (found,) = scene.evidence().guests()
+    found = scene.reality.guests(scene.evidence().guests)["web-0.1"]
     assert found.state() is None
 
 
 def test_memory_and_generations_are_read_through_the_process(guests: Guests, scene: Scene) -> None:
     guest = guests.start()
-    (found,) = scene.evidence().guests()
+    found = scene.reality.guests(scene.evidence().guests)["web-0.1"]
     fd = found.open_memory()
-    assert list(scene.evidence().mismatches("web-0", found.generations(), fd)) == []
+    assert list(scene.reality.mismatches("web-0", found.generations(), fd)) == []
     guest.write(4, b"x" * PAGE)
-    assert [each.page for each in scene.evidence().mismatches("web-0", found.generations(), fd)] == [4]
+    assert [each.page for each in scene.reality.mismatches("web-0", found.generations(), fd)] == [4]
     os.close(fd)
 
 
@@ -114,35 +114,21 @@ def test_a_large_sparse_memory_with_one_freed_page_has_one_mismatch(scene: Scene
     os.ftruncate(fd, len(pages) * PAGE)
     for page in (3, 500, 501, 999):
         pages[page] = 7
-        os.pwrite(fd, content(key_of(scene.evidence().seed, "web-0"), page, 7), page * PAGE)
-    assert list(scene.evidence().mismatches("web-0", pages, fd)) == []
+        os.pwrite(fd, content(key_of(scene.reality.seed, "web-0"), page, 7), page * PAGE)
+    assert list(scene.reality.mismatches("web-0", pages, fd)) == []
     linux.punch_hole(fd, 500 * PAGE, PAGE)
-    (found,) = scene.evidence().mismatches("web-0", pages, fd)
+    (found,) = scene.reality.mismatches("web-0", pages, fd)
     assert (found.page, found.found) == (500, "all zero")
     linux.punch_hole(fd, 0, 400 * PAGE)
-    assert [each.page for each in scene.evidence().mismatches("web-0", pages, fd)] == [3, 500]
+    assert [each.page for each in scene.reality.mismatches("web-0", pages, fd)] == [3, 500]
     os.close(fd)
 
 
 def test_a_violation_says_what_is_known_and_nothing_else() -> None:
-    assert violation("web-0", "broken", pause="web-0.p1", incarnation=None) == {
-        "sandbox": "web-0",
-        "reason": "broken",
-        "pause": "web-0.p1",
-    }
-    found = page_violation("web-0", "broken", Mismatch(3, 2, "begins 00ff", "all zero"))
-    assert found == {
-        "sandbox": "web-0",
-        "reason": "broken",
-        "page": 3,
-        "expected": "begins 00ff",
-        "found": "all zero",
-    }
-
-
-def test_the_entries_of_a_pause_are_its_own_in_order(scene: Scene) -> None:
-    scene.tell(ChunkPublished(0, 1, 1, 1, 1), "web-0", "web-0.p1")
-    scene.tell(Condemned("web-0.p2"), "web-0", "web-0.p2")
-    evidence = scene.evidence()
-    assert [each.name for each in evidence.of_pause("web-0.p1")] == ["chunk_published"]
-    assert [each.name for each in evidence.of_pause("web-0.p2")] == ["condemned"]
+    finding = Finding()
+    finding.violated("web-0", "broken", pause="web-0.p1", incarnation=None)
+    finding.violated(None, "broken", **page_details(Mismatch(3, 2, "begins 00ff", "all zero")))
+    assert finding.violations == [
+        {"sandbox": "web-0", "reason": "broken", "pause": "web-0.p1"},
+        {"sandbox": "*", "reason": "broken", "page": 3, "expected": "begins 00ff", "found": "all zero"},
+    ]
