@@ -13,9 +13,9 @@ from typing import Any
 from engine.errors import UserError
 from flags.catalog import flag
 from flags.cohort import Member, cohort
-from flags.context import SandboxAttributes, to_context
 from flags.edit import Place, share_of
-from flags.launchdarkly import Items, make_context, silence_sdk_logs
+from flags.launchdarkly import Items, make_context
+from flags.sdk_logs import silence_sdk_logs
 from flags.streaming import LaunchDarklyFlags
 from sim.files.plan import Plan
 from sim.rollout.compiled import Compiled
@@ -83,9 +83,10 @@ def exposure_of(plan: Plan, weight: float, on: tuple[str, ...], before: tuple[st
 
 def _on(plan: Plan, sections: tuple[Items, Items]) -> tuple[tuple[str, ...], Mapping[str, int]]:
     """Names, and how many of them by which part of the flag; UserError where a prerequisite keeps everybody away."""
-    members = [SandboxAttributes(each.name, each.template, each.team, each.cluster) for each in plan.sandboxes()]
-    contexts = [make_context(to_context(each)) for each in members]
-    (found,) = stage_exposures([(0.0, sections)], flag(plan.flag), contexts)
+    known = flag(plan.flag)
+    members = [each.attributes() for each in plan.sandboxes()]
+    contexts = [make_context(plan.contexts.context(each, known.moments[0])) for each in members]
+    (found,) = stage_exposures([(0.0, sections)], known, contexts)
     if found.failures.get("PREREQUISITE_FAILED") == len(members):
         raise UserError(
             f"{plan.flag_file}: error: a prerequisite of {plan.flag} fails for every sandbox: no stage exposes anybody"
@@ -134,8 +135,8 @@ class Follower:
 
     def exposure(self, weight: float, before: tuple[str, ...]) -> Exposure:
         """Who is exposed by the flag as it is served now, with its own salt and rules."""
-        members = [Member(SandboxAttributes(e.name, e.template, e.team, e.cluster)) for e in self._plan.sandboxes()]
-        on = cohort(self._served(), self._plan.flag, members)
+        members = [Member(each.attributes()) for each in self._plan.sandboxes()]
+        on = cohort(self._served(), self._plan.flag, members, self._plan.contexts)
         return exposure_of(self._plan, weight, tuple(each.attributes.sandbox for each in on), before)
 
     def close(self) -> None:

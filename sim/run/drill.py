@@ -20,6 +20,7 @@ from typing import Any, Self
 from engine.errors import UserError
 from engine.events import Event
 from engine.incarnation import start_time_of
+from flags.context import OF_A_GROUP
 from flags.inline import InlineValue, as_written
 from sim import rules
 from sim.files.faults import FaultPoint, Harm, Place, describe_place, to_json
@@ -173,6 +174,7 @@ class Drill:
             drawn={"fleet": fleet} | chosen(self.scenario),
             host={**host(), "python": platform.python_version(), "cgroup": self.cgroup is not None},
             flag_source=self.scenario.flag_source,
+            contexts=self.scenario.contexts.written,
         )
 
     def _open_flags(self) -> None:
@@ -195,6 +197,7 @@ class Drill:
                 cluster=each.cluster,
                 dirty=each.workload.dirty / 100,
                 pattern=each.workload.pattern,
+                **{name: getattr(each, name) for name in OF_A_GROUP},
             )
             for each in self.scenario.sandboxes()
             if not self.only or each.name in self.only
