@@ -87,6 +87,12 @@ def settled(pause: str = "web-0.p1", **changes: Any) -> events.PauseSettled:
     return dataclasses.replace(made, **changes)
 
 
+def at_its_end(pause: PauseView, **changes: Any) -> PauseView:
+    """The view of a pause that has settled, with these in its `pause_settled`."""
+    last = pause.settled or events.PauseSettled("finished", pause.id)
+    return dataclasses.replace(pause, settled=dataclasses.replace(last, **changes))
+
+
 def judged(rule: str, verdict: str = "held", checked: int = 1, *violations: dict[str, Any]) -> events.Judged:
     """What a run said of one rule."""
     return events.Judged(f"invariant:{rule}", verdict, checked, list(violations))

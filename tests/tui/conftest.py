@@ -152,7 +152,6 @@ class RecordedDrill:
             outcome="discarded" if error else "finished",
             path="memfd-background",
             punch=punch,
-            punch_reason=None,
             dirty_bytes=32 * MIB,
             punched_bytes=32 * MIB if punch else 0,
             peak_over=MIB if punch else 32 * MIB,
@@ -162,10 +161,7 @@ class RecordedDrill:
             condemned=True,
             error=error,
             failed_chunk=3 if error else None,
-            condemn_error=None,
-            punch_error=None,
             build=pause,
-            content_hash=None,
         )
         self.tell(settled, name, pause)
         self.tell(events.GuestEnded(f"{name}.1", "paused"), name)
