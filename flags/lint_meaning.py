@@ -250,5 +250,4 @@ def _segment(path: Path, segment: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _near(word: str, known: Mapping[str, Any]) -> str:
-    hint = did_you_mean(word, known)
-    return hint if hint.startswith("did") else "add it to the file, or remove what names it"
+    return did_you_mean(word, known, "add it to the file, or remove what names it")

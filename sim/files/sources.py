@@ -26,6 +26,14 @@ class ScenarioError(UserError):
     """A scenario that cannot be run: one `file:line:column: error: path: message` line a mistake."""
 
 
+class UnreadableError(ScenarioError):
+    """A file that cannot be read as text, and `why`."""
+
+    def __init__(self, path: pathlib.Path, why: str) -> None:
+        super().__init__(f"{path}:1:1: error: {why}")
+        self.why = why
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A scenario's document with what it extends merged into it; `found` is what is wrong with the files as YAML.
@@ -43,9 +51,9 @@ def read_text(path: pathlib.Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ScenarioError(f"{path}:1:1: error: cannot be read: {error.strerror}") from None
+        raise UnreadableError(path, f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ScenarioError(f"{path}:1:1: error: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+        raise UnreadableError(path, f"not UTF-8 at byte {error.start}; save it as UTF-8") from None
 
 
 def refuse_another_kind(wanted: str, document: Document, path: pathlib.Path) -> None:
@@ -103,8 +111,8 @@ def _base(document: Document, path: pathlib.Path, extends: str, chain: tuple[pat
         return refused(f"a scenario that extends itself ({names}); remove one of these")
     try:
         text = read_text(base_path)
-    except ScenarioError as error:
-        return refused(str(error).partition(" error: ")[2] + f" ({base_path}); it is relative to this file's folder")
+    except UnreadableError as error:
+        return refused(f"{error.why} ({base_path}); it is relative to this file's folder")
     base = _read(text, base_path, (*chain, whole))
     _move_flag_file(base.document.data, base_path.parent, path.parent)
     found = tuple(each if each.file else replace(each, file=str(base_path)) for each in base.found)
