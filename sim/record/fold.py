@@ -186,7 +186,7 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
             resident = 0 if gone and sandbox.pause and sandbox.pause.settled_at else sandbox.resident
             cached = 0 if new == "discarded" else sandbox.cached  # a recovery deletes without a word what a crash left
             found = replace(sandbox, pid=pid, resident=resident, cached=cached)
-            return replace(found, state=new, reason=reason, stop_reason=stop_reason, refusal=None)
+            return replace(found, state=new, reason=reason, stop_reason=stop_reason, refused=None)
         case events.GuestSpawned() as made:
             return replace(
                 sandbox,
@@ -210,8 +210,8 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
             return replace(sandbox, cached=0)
         case events.PauseSettled() as settled:
             return _pause_ended(sandbox, settled)
-        case events.RequestRefused(reason=reason):
-            return replace(sandbox, refusal=reason)
+        case events.RequestRefused() as refused:
+            return replace(sandbox, refused=refused)
     return sandbox
 
 

@@ -231,8 +231,8 @@ def why(sandbox: SandboxView, cells: int, lines: int) -> list[Spans]:
 def _who(sandbox: SandboxView) -> Spans:
     """What it is and why; a refusal, until the next change, says both."""
     state = rows.state_cell(sandbox)
-    why = f"; refused: {sandbox.refusal}" if sandbox.refusal is not None else f": {_why(sandbox)}"
-    tone: Tone = "bad" if sandbox.refusal is not None else state[0].tone
+    why = f"; refused: {sandbox.refused.reason}" if sandbox.refused is not None else f": {_why(sandbox)}"
+    tone: Tone = "bad" if sandbox.refused is not None else state[0].tone
     return (Span(f" {sandbox.name} ", "title"), *state, Span(why, tone))
 
 

@@ -130,7 +130,7 @@ def test_armed_faults_are_listed_as_far_as_there_is_room() -> None:
 
 def test_a_refused_resume_is_explained_in_full_under_the_fleet() -> None:
     why = "it was discarded and can never run again: copy.write of chunk 3 failed: No space left on device"
-    sandbox = replace(WEB, state="discarded", refusal=why)
+    sandbox = replace(WEB, state="discarded", refused=events.RequestRefused("resume", why))
     lines = [text(line) for line in headlines.detail(sandbox, 80, 3)]
     assert all(len(line) <= 80 for line in lines)
     assert " ".join(" ".join(lines).split()).startswith(f"web-0 ✗ discarded; refused: {why}")
