@@ -77,7 +77,7 @@ def command(
     report = _measure(chosen, rounds=rounds, size=_size(size), seed=seed, cache_dir=cache_dir)
     if calibrate is not None and report.results:
         _write_calibration(calibrate, chosen, report, cache_dir)
-    click.echo(json.dumps(report.document(), indent=2) if as_json else "\n".join(report.lines()))
+    click.echo(json.dumps(report.document(), indent=2) if as_json else report.text())
     return ExitCode.HELD if report.results else ExitCode.UNSUPPORTED
 
 

@@ -20,6 +20,7 @@ from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
     from sim.report.comparison import Comparison
+    from sim.report.table import Section
 
 _VERSION = 1
 
@@ -32,6 +33,7 @@ def command(run_a: Path, run_b: Path, as_json: bool) -> int:
     """Compare; UserError where one cannot be read."""
     from sim.record.folder import open_run
     from sim.report.comparison import compare
+    from sim.report.table import text
 
     one, other = open_run(run_a), open_run(run_b)
     found = compare(one.entries, other.entries, (one.view, other.view))
@@ -39,16 +41,21 @@ def command(run_a: Path, run_b: Path, as_json: bool) -> int:
         document = {"version": _VERSION, "same": found.same, "runs": [str(one.folder), str(other.folder)]}
         click.echo(json.dumps(document | asdict(found), indent=2))
     else:
-        click.echo("\n".join(_lines(found, (str(one.folder), str(other.folder)))))
+        click.echo(text(_sections(found, (str(one.folder), str(other.folder)))))
     return ExitCode.HELD if found.same else ExitCode.VIOLATED
 
 
-def _lines(found: Comparison, folders: tuple[str, str]) -> list[str]:
-    lines = [f"A  {folders[0]}", f"B  {folders[1]}", ""]
-    lines.append("the same decisions, outcomes and contents" if found.same else "different")
+def _sections(found: Comparison, folders: tuple[str, str]) -> list[Section]:
+    from sim.report.table import Paragraph, Section, Table, facts
+
+    rows = []
     for each in found.differences:
-        lines.append(f"  {each.sandbox}" + (f", fact {each.number}" if each.number else ""))
-        lines += [f"    A  {each.first or 'nothing'}", f"    B  {each.second or 'nothing'}"]
-    rows = [(figure.name, figure.first or "-", figure.second or "-") for figure in found.figures]
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    return [*lines, "", *(f"{name:<{widths[0]}}  {a:<{widths[1]}}  {b}".rstrip() for name, a, b in rows)]
+        fact = str(each.number) if each.number else "a fault"
+        rows += [(each.sandbox, fact, "A", each.first or "nothing"), ("", "", "B", each.second or "nothing")]
+    figures = [(figure.name, figure.first or "-", figure.second or "-") for figure in found.figures]
+    said = "the same decisions, outcomes and contents" if found.same else "different; of each sandbox the first fact:"
+    return [
+        Section("", (facts([("A", folders[0]), ("B", folders[1])]),)),
+        Section("", (Paragraph(said), Table(("sandbox", "fact", "run", "what happened"), rows, "<><~"))),
+        Section("", (Table(("figure", "A", "B"), figures, "<~"),)),
+    ]

@@ -85,6 +85,7 @@ def command(
     as_json: bool,
 ) -> ExitCode:
     """Replaced by the module's docstring."""
+    from sim.report.table import text
     from sim.rollout.forecast import Asked, forecast, source
     from sim.run.batch import rewrite
 
@@ -106,7 +107,7 @@ def command(
         document = found.document() | ({"agreement": agreed.document()} if agreed else {})
         click.echo(json.dumps(document, indent=2))
     else:
-        click.echo("\n".join([*found.lines(), *(["", *agreed.lines()] if agreed else [])]))
+        click.echo(text([*found.sections(), *([agreed.section()] if agreed else [])]))
     return ExitCode.VIOLATED if agreed and not agreed.holds else ExitCode.HELD
 
 

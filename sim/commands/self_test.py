@@ -32,8 +32,7 @@ def command(only: tuple[str, ...], as_list: bool, jobs: int | None, runs_dir: Pa
     from sim.run.pool import local_pool
 
     if as_list:
-        for name, wrong in self_test.names().items():
-            click.echo(f"{name:<30}  caught by {wrong.caught_by.partition(':')[2]}\n{self_test.below(wrong.sentence)}")
+        click.echo(self_test.catalogue())
         return ExitCode.HELD
 
     chosen, pool, batch = self_test.trials(only), local_pool(jobs), Batch(quiet=as_json, on_stderr=True)

@@ -30,7 +30,7 @@ def _shard(_context: click.Context, _option: click.Parameter, text: str | None) 
 
 
 def _unit(parse: str) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """A callback that reads a size or a duration with its unit, by a function of sim.units."""
+    """A callback that reads a size or a duration with its unit, by a function of sim.files.units."""
 
     def read(_context: click.Context, _option: click.Parameter, text: str | None) -> Any:
         from sim.files import units

@@ -14,13 +14,15 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    TypeAdapter,
     ValidationInfo,
     create_model,
     field_validator,
 )
 
 from flags.catalog import FLAGS, Flag, did_you_mean
-from flags.inline import InlineValue, Rollout, RolloutKind
+from flags.inline import InlineValue, Rollout, RolloutKind, Share
+from sim.files.sources import Source
 from sim.files.strict import Strict
 from sim.files.units import Duration, Percent, show
 
@@ -28,6 +30,14 @@ from sim.files.units import Duration, Percent, show
 class _RolloutForm(Strict):
     rollout: Percent
     by: RolloutKind = "sandbox"
+
+
+class _ShareForm(Strict):
+    """An edit of the flag that a file serves: so much of its default rule, or of the rule of that id."""
+
+    share: Percent
+    by: RolloutKind = "sandbox"
+    rule: str | None = None
 
 
 def _object_form(flag: Flag) -> type[Strict]:
@@ -60,8 +70,11 @@ def _with_keys(values: Any) -> Any:
 
 def _flag_value(given: Any, info: ValidationInfo) -> Any:
     key, value = given.key, given.value
-    if isinstance(value, Rollout) or key not in FLAGS:
+    if isinstance(value, Rollout | Share) or key not in FLAGS:
         return value
+    if isinstance(value, Mapping) and "share" in value:
+        share = _ShareForm.model_validate(value, context=info.context)
+        return Share(share.share, share.by, share.rule)
     form, rollout_form = _OBJECT_FORMS.get(key), _OBJECT_ROLLOUT_FORMS.get(key, _RolloutForm)
     if form is None and isinstance(value, bool):
         return value
@@ -86,7 +99,9 @@ def _flag_key(key: str) -> str:
 
 
 FlagKey = Annotated[str, AfterValidator(_flag_key)]
-_FLAG_FORMS = reduce(operator.or_, [*_OBJECT_FORMS.values(), *_OBJECT_ROLLOUT_FORMS.values()], bool | _RolloutForm)
+_FLAG_FORMS = reduce(
+    operator.or_, [*_OBJECT_FORMS.values(), *_OBJECT_ROLLOUT_FORMS.values()], bool | _RolloutForm | _ShareForm
+)
 FlagValue = Annotated[InlineValue, PlainValidator(_flag_value, json_schema_input_type=_FLAG_FORMS)]
 FlagValues = Annotated[Mapping[FlagKey, FlagValue], BeforeValidator(_with_keys)]
 """Flag values as a scenario writes them, each of its flag's type."""
@@ -142,3 +157,43 @@ def served(written: Mapping[str, Any]) -> dict[str, Any]:
     values = {key: value for key, value in written.items() if key not in SETTINGS}
     settings = {key: value for key, value in written.items() if key in SETTINGS}
     return settings | {"values": values}
+
+
+class FlagFile(Strict):
+    """A file in LaunchDarkly's JSON form, beside the scenario; it is watched while the scenario runs."""
+
+    file: str
+
+    @field_validator("file")
+    @classmethod
+    def _is_there(cls, file: str, info: ValidationInfo) -> str:
+        source = info.context
+        if isinstance(source, Source) and not (source.path.parent / file).is_file():
+            here = f"beside the {source.kind}; the path is relative to the {source.kind}'s folder"
+            raise ValueError(f'no file "{file}" {here}')
+        return file
+
+
+_INLINE_FLAGS: TypeAdapter[Mapping[str, Any]] = TypeAdapter(FlagValues)
+
+
+def _flags(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, FlagFile | ServedFlags):
+        return value
+    if isinstance(value, Mapping) and "file" in value:
+        return FlagFile.model_validate(value, context=info.context)
+    if isinstance(value, Mapping) and SETTINGS & value.keys():
+        return ServedFlags.model_validate(served(value), context=info.context)
+    return _INLINE_FLAGS.validate_python(value, strict=True, context=info.context)
+
+
+AnyFlags = FlagFile | ServedFlags | FlagValues
+Flags = Annotated[AnyFlags, PlainValidator(_flags, json_schema_input_type=AnyFlags)]
+FlagSource = Literal["file", "inline", "relay", "launchdarkly"]
+
+
+def source_of(flags: AnyFlags) -> FlagSource:
+    """Where a node has such flags from."""
+    if isinstance(flags, FlagFile):
+        return "file"
+    return flags.source if isinstance(flags, ServedFlags) else "inline"

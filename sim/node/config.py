@@ -38,6 +38,7 @@ class OpenPause:
     path: str | None
     punch: bool
     punch_reason: str | None
+    punch_code: str | None
     dirty_bytes: int | None
     blocked_ms: float | None
 

@@ -29,6 +29,7 @@ from sim.node.pausing import Pausing
 from sim.node.sandbox import Machine, Sandbox
 from sim.record import events
 from sim.record.ledger import Ledger
+from sim.record.names import incarnation_name
 from sim.record.oracle import GENERATIONS, PAGE
 from sim.record.stages import Pace
 
@@ -81,7 +82,7 @@ class Node:
     async def _spawn(self, sandbox: Sandbox, header: Header | None) -> int:
         """A new incarnation, filled from `header` before it is tracked; gives the bytes that were filled."""
         sandbox.incarnations += 1
-        spec = self.config.guest_spec(sandbox.config, f"{sandbox.config.name}.{sandbox.incarnations}")
+        spec = self.config.guest_spec(sandbox.config, incarnation_name(sandbox.config.name, sandbox.incarnations))
         begun = time.perf_counter()
         sandbox.use_memfd = self.flags.decide(sandbox.config.attributes()).is_on(USE_MEMFD)
         tracker, written = await asyncio.to_thread(self._bring_up, sandbox, spec, header)

@@ -26,6 +26,7 @@ from sim.node.memory import PUNCHED_PEAK, OverBudgetError
 from sim.node.pace import PacedEffects
 from sim.node.sandbox import Machine, Sandbox
 from sim.record import events
+from sim.record.names import pause_name
 from sim.record.oracle import GENERATIONS, PAGE
 
 
@@ -109,7 +110,7 @@ class Pausing:
         if guest is None or sandbox.state is not State.RUNNING:
             raise GuestError(f"{name} is {sandbox.state} without a guest")
         sandbox.pauses += 1
-        pause_id = f"{name}.p{sandbox.pauses}"
+        pause_id = pause_name(name, sandbox.pauses)
         sandbox.to(state, f"a {'checkpoint' if checkpoint else 'pause'} was requested")
         decision = node.flags.decide(sandbox.config.attributes())
         decided = events.Decided(decision.as_fields(), otel_fields(decision, name))
@@ -305,26 +306,7 @@ def _ms_since(begun: float) -> float:
 
 def not_begun(pause_id: str, outcome: str, why: str, *, checkpoint: bool) -> events.PauseSettled:
     """A pause that the engine never had: nothing was copied or freed."""
-    return events.PauseSettled(
-        outcome=outcome,
-        path=None,
-        punch=False,
-        punch_reason=None,
-        dirty_bytes=None,
-        punched_bytes=0,
-        peak_over=None,
-        peak_ratio=None,
-        copy_ms=None,
-        blocked_ms=0.0,
-        condemned=False,
-        error=why,
-        failed_chunk=None,
-        condemn_error=None,
-        punch_error=None,
-        build=pause_id,
-        content_hash=None,
-        checkpoint=checkpoint,
-    )
+    return events.PauseSettled(outcome, pause_id, error=why, checkpoint=checkpoint)
 
 
 def settled(
@@ -337,6 +319,7 @@ def settled(
         path=plan.path.value if plan else None,
         punch=plan.punch if plan else False,
         punch_reason=plan.punch_reason if plan else None,
+        punch_code=plan.punch_code.value if plan else None,
         dirty_bytes=plan.dirty_bytes if plan else None,
         punched_bytes=result.punched_bytes,
         peak_over=result.peak_over,

@@ -26,7 +26,7 @@ from engine.incarnation import CondemnedRecords, start_time_of
 from flags.client import SourceStatus
 from flags.launchdarkly import route_sdk_logs
 from flags.streaming import SDK_KEY
-from sim.files.faults import from_json
+from sim.files.faults import Harm, from_json
 from sim.node import cgroup
 from sim.node.armed_faults import Fault
 from sim.node.config import NodeConfig
@@ -133,7 +133,7 @@ class _Server:
         await asyncio.to_thread(self._flags.wait_for, versions, seconds)
 
     async def _arm(self, args: dict[str, Any]) -> None:
-        self._node.armed.arm(Fault(**{**args, "at": from_json(args["at"])}))
+        self._node.armed.arm(Fault(**{**args, "harm": Harm(**args["harm"]), "at": from_json(args["at"])}))
 
 
 def _tell_status(ledger: Ledger, status: SourceStatus) -> None:

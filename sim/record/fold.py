@@ -9,6 +9,7 @@ from typing import Any
 
 from engine import events as engine_events
 from sim.record import events
+from sim.record.codes import punch_code
 from sim.record.ledger import Entry
 from sim.record.stages import OWN_PACE, Pace, Sample, next_track, thinned
 from sim.record.view import (
@@ -237,9 +238,9 @@ def _next_pause(pause: PauseView, entry: Entry) -> PauseView:
             return replace(pause, decision=flags)
         case events.GuestFrozen(incarnation):
             return replace(pause, incarnation=incarnation)
-        case engine_events.Planned(path, punch, reason, chunks, dirty, notes):
-            pause = replace(pause, path=path, punch=punch, punch_reason=reason, notes=tuple(notes))
-            return replace(pause, chunks=chunks, dirty_bytes=dirty)
+        case engine_events.Planned(path, punch, reason, chunks, dirty, notes, code):
+            pause = replace(pause, path=path, punch=punch, punch_reason=reason, punch_code=punch_code(code, reason))
+            return replace(pause, chunks=chunks, dirty_bytes=dirty, notes=tuple(notes))
         case engine_events.ChunkPublished(length=length, source_resident=source, cache_resident=cached):
             published, held = pause.published_bytes + length, 0 if source is None else source + cached
             peak = max(pause.peak, held)
@@ -266,6 +267,7 @@ def _settled(pause: PauseView, settled: events.PauseSettled, t: float) -> PauseV
         path=settled.path,
         punch=settled.punch,
         punch_reason=settled.punch_reason,
+        punch_code=punch_code(settled.punch_code, settled.punch_reason),
         dirty_bytes=settled.dirty_bytes,
         punched_bytes=max(pause.punched_bytes, settled.punched_bytes),  # a recovering node does not know
         condemned_at=t if settled.condemned and pause.condemned_at is None else pause.condemned_at,

@@ -85,6 +85,7 @@ class PauseView:
     path: str | None = None
     punch: bool = False
     punch_reason: str | None = None
+    punch_code: str | None = None
     notes: tuple[str, ...] = ()
     checkpoint: bool = False
     chunks: int = 0

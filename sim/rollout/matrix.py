@@ -14,9 +14,11 @@ from sim.files.units import format_duration
 from sim.files.yaml import scenario_text
 from sim.record.verdict import ExitCode, Verdict
 from sim.report import words
-from sim.rollout.compiled import engine_of, weight_value
+from sim.report.table import Bullets, Paragraph, Section, Span, Table, Words, facts, toned
+from sim.rollout.compiled import engine_of
 from sim.rollout.exposure import exposures
 from sim.rollout.gates import label
+from sim.rollout.stage_flags import bare_value
 from sim.run.batch import Batch
 from sim.run.cases import Unit, UnitResult
 from sim.run.pool import Pool
@@ -126,7 +128,7 @@ def _change(plan: Plan, index: int, weight: float) -> list[dict[str, Any]]:
     """What the step itself does to the flag."""
     match plan.steps[index]:
         case SetWeight():
-            return [{"flag": {plan.flag: weight_value(plan, weight)}}]
+            return [{"flag": {plan.flag: bare_value(plan, weight)}}]
         case Drill():
             return [{"flag": {plan.flag: plan.safe}}]
     return []
@@ -143,7 +145,7 @@ def _cell_flags(plan: Plan, index: int, weight: float, fault: MatrixFault) -> di
     start = _weight_before(plan, index) if isinstance(plan.steps[index], SetWeight) else weight
     given = plan.document.data.get("flags") or {}
     flags = {key: value for key, value in given.items() if key not in {"source", "start", "file"}}
-    flags[plan.flag] = weight_value(plan, start)
+    flags[plan.flag] = bare_value(plan, start)
     lease = {"lease": format_duration(plan.lease)} if plan.lease is not None else {}
     return {"source": "relay", **lease, **flags} if fault.where == "source" else flags
 
@@ -238,22 +240,24 @@ def outcome(result: UnitResult) -> tuple[str, bool]:
     return (f"{back} rolled back", False) if back else ("held", False)
 
 
-_READING = """\
-  held: nobody was lost; rolled back: ran on; discarded, killed: lost, and nobody resumed what was punched;
-  not reached: the step does not come to where the fault is"""
+_READING = (
+    "held: nobody was lost; rolled back: ran on; discarded, killed: lost, and nobody resumed what was punched; "
+    "not reached: the step does not come to where the fault is"
+)
 
 
-def table(matrix: Matrix) -> list[str]:
+def table(matrix: Matrix) -> Table:
     """A row a step, a column a fault."""
     faults = list(dict.fromkeys(each.fault for each in matrix.cells))
     cells = {(each.step, each.fault): each for each in matrix.cells}
-    widths = {name: max(len(name), *(len(cells[row, name].what) for row in matrix.rows)) for name in faults}
-    heads = [_row_name(matrix.plan, row) for row in matrix.rows]
-    width = max(map(len, heads))
-    lines = ["  ".join([" " * width, *(f"{name:<{widths[name]}}" for name in faults)]).rstrip()]
-    for row, head in zip(matrix.rows, heads, strict=True):
-        lines.append("  ".join([f"{head:<{width}}", *(f"{cells[row, n].what:<{widths[n]}}" for n in faults)]).rstrip())
-    return lines
+    rows: list[tuple[Words, ...]] = [
+        (_row_name(matrix.plan, row), *(_shown(cells[row, fault]) for fault in faults)) for row in matrix.rows
+    ]
+    return Table(("step", *faults), rows)
+
+
+def _shown(cell: Cell) -> Span:
+    return toned(cell.what, "bad" if cell.bad else "plain")
 
 
 def _row_name(plan: Plan, index: int) -> str:
@@ -262,20 +266,25 @@ def _row_name(plan: Plan, index: int) -> str:
     return f"{index + 1:>2} {label(step)}{at}"
 
 
-def text(matrix: Matrix) -> str:
+def sections(matrix: Matrix) -> list[Section]:
     """The table, what its columns mean, and every bad cell with where to look."""
     different = len({id(each.result) for each in matrix.cells})
     counted = f"{len(matrix.cells)} cells by {words.plural(different, 'run')} in {matrix.seconds:.1f} s"
-    lines = [f"{matrix.plan.name}: each step x each fault: {counted}; coverage, no rate", *table(matrix), ""]
-    lines += [f"  {each.name:<12} {each.sentence}" for each in FAULTS]
-    lines.append(_READING)
-    for cell in matrix.bad:
-        result = cell.result
-        folder = f"; see {result.run_dir}" if result is not None and result.run_dir else ""
-        error = f": {result.why_broken}" if result is not None and result.why_broken else ""
-        lines.append(f"step {cell.step + 1}, {cell.fault}: {cell.what}{error}{folder}")
-    lines.append(f"{len(matrix.bad)} bad" if matrix.bad else "every invariant held in every cell")
-    return "\n".join(lines)
+    title = f"{matrix.plan.name}: each step x each fault: {counted}; coverage, no rate"
+    bad = [_bad(each) for each in matrix.bad]
+    said = f"{len(matrix.bad)} bad" if matrix.bad else "every invariant held in every cell"
+    return [
+        Section(title, (table(matrix),)),
+        Section("faults", (facts((each.name, each.sentence) for each in FAULTS), Paragraph(_READING))),
+        Section("", (Bullets(bad), Paragraph(said))),
+    ]
+
+
+def _bad(cell: Cell) -> str:
+    result = cell.result
+    folder = f"; see {result.run_dir}" if result is not None and result.run_dir else ""
+    error = f": {result.why_broken}" if result is not None and result.why_broken else ""
+    return f"step {cell.step + 1}, {cell.fault}: {cell.what}{error}{folder}"
 
 
 def document(matrix: Matrix) -> dict[str, Any]:

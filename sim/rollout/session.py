@@ -14,10 +14,12 @@ import click
 from sim.files.plan import Plan
 from sim.record.verdict import ExitCode
 from sim.report.document import scenario_document, write_document
+from sim.report.html import write_page
 from sim.report.junit import suite, write_junit
 from sim.rollout.compiled import compiled
-from sim.rollout.exposure import exposures
-from sim.rollout.outputs import rehearsal_suite, write_page
+from sim.rollout.critic import concern_lines, critique, stops
+from sim.rollout.exposure import exposures_of
+from sim.rollout.outputs import rehearsal_suite, write_rehearsal_page
 from sim.rollout.rehearse import decided, rehearse
 from sim.rollout.results import Rehearsal, StepResult, weaknesses
 from sim.run.batch import Batch, Item
@@ -35,7 +37,14 @@ class Session:
     """What was asked for, and what came of it: `rehearsal` is None until it has come to its end."""
 
     def __init__(
-        self, plan: Plan, options: RunOptions, *, quiet: bool = False, export: Path | None = None, plot: bool = False
+        self,
+        plan: Plan,
+        options: RunOptions,
+        *,
+        quiet: bool = False,
+        export: Path | None = None,
+        plot: bool = False,
+        summary: Path | None = None,
     ) -> None:
         self.plan = plan
         self.rehearsal: Rehearsal | None = None
@@ -43,13 +52,20 @@ class Session:
         self._batch = Batch(quiet=quiet, on_stderr=True)
         self._export = export
         self._plot = plot
+        self._summary = summary
 
-    def outline(self) -> str:
-        """What the plan comes to, with who would be exposed; starts nothing."""
+    def outline(self) -> ExitCode:
+        """Print what the plan comes to, who would be exposed and what the critic says; starts nothing.
+
+        INCONCLUSIVE where the plan cannot end in a go.
+        """
         from sim.rollout.sections import outline
 
         made = compiled(self.plan)
-        return outline(made, exposures(self.plan, [each.weight for each in made.stages]))
+        exposed = exposures_of(made)
+        concerns = critique(made, exposed)
+        click.echo("\n".join([outline(made, exposed), "", *concern_lines(self.plan, concerns)]))
+        return ExitCode.INCONCLUSIVE if stops(concerns) else ExitCode.HELD
 
     def run(self) -> ExitCode:
         """To the end; the exit code of its decision."""
@@ -73,6 +89,7 @@ class Session:
 
     def run_matrix(self, jobs: int | None, *, cluster: str | None = None) -> ExitCode:
         """Each step x each fault; violated where one of them is. `cluster` as open_pool has it."""
+        from sim.report.table import text
         from sim.rollout import matrix
 
         pool = open_pool(cluster, jobs or default_jobs(), default_memory())
@@ -80,7 +97,9 @@ class Session:
         def run() -> ExitCode:
             runs_dir = self._options.runs_dir.absolute()
             made = matrix.run_matrix(self.plan, runs_dir, pool, self._batch, seed=self._options.seed)
-            click.echo(json.dumps(matrix.document(made), indent=2) if self._batch.quiet else matrix.text(made))
+            click.echo(
+                json.dumps(matrix.document(made), indent=2) if self._batch.quiet else text(matrix.sections(made))
+            )
             return ExitCode.VIOLATED if made.bad else ExitCode.HELD
 
         lacks = partial(pool.lacks, compiled(self.plan).scenario)
@@ -110,11 +129,15 @@ class Session:
         write_document(folder / REHEARSAL_FILE, self.document())
         suites = [rehearsal_suite(found), suite(found.on.view, folder, self.plan.path, found.on.entries)]
         write_junit(folder / "junit.xml", suites)
-        write_page(found, with_plot=self._plot)
+        write_rehearsal_page(found, with_plot=self._plot)
         if self._export is not None:
             from sim.rollout.export import export
 
             export(found, self._export)
+        if self._summary is not None:
+            from sim.rollout.decision_page import summary
+
+            write_page(self._summary, summary(found))
 
     def _tell(self, result: StepResult) -> None:
         """Each step as it ends, on a terminal's stderr."""

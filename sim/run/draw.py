@@ -61,7 +61,7 @@ def as_run(scenario: Scenario, seed: int | None) -> Scenario:
 def draw(scenario: Scenario, seed: int, *, huge_pages: bool) -> Scenario:
     """The scenario of this seed, without `swarm`; the same for the same seed and host.
 
-    With `huge_pages` False, 2 MiB pages are drawn as 4 KiB ones. Raises ScenarioError where bounds and scenario do
+    With `huge_pages` False, 2 MiB pages are drawn as 4 KiB ones. Raises DocumentError where bounds and scenario do
     not go together, such as a fleet that the node has no memory for.
     """
     swarm = scenario.swarm or Swarm()

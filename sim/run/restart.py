@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sim.node.config import Known, OpenPause
 from sim.record import events
 from sim.record.ledger import Entry
+from sim.record.names import number_of
 from sim.record.view import PauseView, SandboxView
 
 
@@ -19,17 +20,21 @@ def known(sandbox: SandboxView, entries: Sequence[Entry]) -> Known:
         state=sandbox.state,
         reason=sandbox.reason,
         build=sandbox.build,
-        incarnations=max((_number(name) for name in guests), default=0),  # not their count: a resume may have failed
+        incarnations=max((number_of(name) for name in guests), default=0),  # not their count: a resume may have failed
         pauses=len(pauses),
         open_pause=_open(sandbox.pause),
     )
 
 
-def _number(incarnation: str) -> int:
-    return int(incarnation.rpartition(".")[2])
-
-
 def _open(pause: PauseView | None) -> OpenPause | None:
     if pause is None or pause.settled_at is not None:
         return None
-    return OpenPause(pause.id, pause.path, pause.punch, pause.punch_reason, pause.dirty_bytes, pause.blocked_ms)
+    return OpenPause(
+        pause.id,
+        pause.path,
+        pause.punch,
+        pause.punch_reason,
+        pause.punch_code,
+        pause.dirty_bytes,
+        pause.blocked_ms,
+    )

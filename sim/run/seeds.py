@@ -14,14 +14,16 @@ from typing import Any, get_args
 
 from engine.errors import UserError
 from sim.files.expectations import Invariant
-from sim.files.faults import CATALOGUE, KINDS, kind_of
+from sim.files.faults import CATALOGUE, KINDS
 from sim.files.scenario import Scenario
 from sim.files.steps import Crash, Inject
 from sim.record import events
+from sim.record.codes import fault_kind
 from sim.record.folder import remove
 from sim.record.verdict import INVARIANT, TIME_LIMIT, ExitCode, Verdict, worst
 from sim.report.judgements import NOT_EXERCISED
-from sim.report.words import plural
+from sim.report.table import Paragraph, Section, Table, code, facts, text, toned
+from sim.report.words import Tone, plural, verdict_tone
 from sim.run.batch import Batch, Item
 from sim.run.cases import Unit, UnitResult, first_reason, why
 from sim.run.dask import open_pool
@@ -109,7 +111,8 @@ class Seeds:
         self.pauses += len(result.settled)
         self.sandboxes += len(result.states)
         self.armed.update(_armed(run))
-        self.fired.update((each.fault, kind_of(each.error)) for _, each in result.each(events.FaultFired))
+        fired = (each for _, each in result.each(events.FaultFired))
+        self.fired.update((each.fault, fault_kind(each.kind, each.error) or each.error) for each in fired)
         for each in result.judged:
             if each.subject.startswith(INVARIANT):
                 self.exercised[each.subject.removeprefix(INVARIANT)] += each.checked
@@ -221,7 +224,7 @@ def _failed(seed: int, judged: events.Judged, result: UnitResult) -> Seed:
 def _armed(run: Scenario) -> Iterator[tuple[str, str]]:
     for step in run.steps:
         if isinstance(step, Inject):
-            yield step.fault, kind_of(step.error)
+            yield step.fault, step.harm.kind
         elif isinstance(step, Crash) and step.at is not None:
             yield step.at.fault, "kill-node"
 
@@ -238,63 +241,61 @@ def seed_line(seed: Seed) -> str:
 
 def summary(seeds: Seeds) -> str:
     """The verdict over all seeds, what exercised it, and the faults that fired; no newline at the end."""
-    sections = [_head(seeds), _invariants(seeds), _faults(seeds), _unexercised(seeds), _next(seeds.failing)]
-    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+    return text([_head(seeds), _invariants(seeds), _faults(seeds), _unexercised(seeds), _next(seeds.failing)])
 
 
-def _head(seeds: Seeds) -> list[str]:
+def _head(seeds: Seeds) -> Section:
     code = seeds.exit_code.name.replace("_", " ")
     counts = {outcome: sum(each.outcome == outcome for each in seeds.done) for outcome in (*Verdict, ERROR)}
-    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count or outcome == "held")
+    ended = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count or outcome == "held")
     left = seeds.wanted - len(seeds.done)
-    lines = [f"{seeds.scenario.name}   {plural(len(seeds.done), 'seed')}   {code}"]
-    lines.append(
-        f"{told}{f', {left} not run' if left else ''}; {plural(seeds.sandboxes, 'sandbox', 'sandboxes')}, "
+    done = (
+        f"{ended}{f', {left} not run' if left else ''}; {plural(seeds.sandboxes, 'sandbox', 'sandboxes')}, "
         f"{plural(seeds.pauses, 'pause')} in {seeds.seconds:.1f} s"
     )
-    return lines
+    title = f"{seeds.scenario.name}   {plural(len(seeds.done), 'seed')}   {code}"
+    return Section("", (Paragraph(title), Paragraph(done)))
 
 
-def _invariants(seeds: Seeds) -> list[str]:
+def _invariants(seeds: Seeds) -> Section:
     broken = {each.subject for each in seeds.failing if each.outcome == Verdict.VIOLATED}
-    lines = ["invariants, over all seeds"]
+    rows = []
     for name in get_args(Invariant):
         count = seeds.exercised[name]
         word = Verdict.VIOLATED if f"invariant:{name}" in broken else Verdict.HELD if count else NOT_EXERCISED
-        lines.append(f"  {word:<13}  {name:<21}" + (f"  checked {plural(count, 'time')}" if count else ""))
-    return [line.rstrip() for line in lines]
+        tone: Tone = verdict_tone(word) if word != NOT_EXERCISED else "muted"
+        rows.append((toned(word, tone), name, f"checked {plural(count, 'time')}" if count else ""))
+    return Section("invariants, over all seeds", (Table((), rows),))
 
 
-def _faults(seeds: Seeds) -> list[str]:
+def _faults(seeds: Seeds) -> Section:
     """How often each fault fired, point by kind; a dash where the catalogue has none."""
     if not seeds.armed and not seeds.fired:
-        return []
-    kinds = list(KINDS)
-    widths = [max(len(kind), 6) for kind in kinds]  # as many fit into 80 columns
-    lines = ["faults that fired", f"  {'':<12}" + "".join(f"{k:>{w + 1}}" for k, w in zip(kinds, widths, strict=True))]
-    for point, spec in CATALOGUE.items():
-        cells = [str(seeds.fired[point, kind]) if kind in spec.kinds else "-" for kind in kinds]
-        lines.append(f"  {point:<12}" + "".join(f"{c:>{w + 1}}" for c, w in zip(cells, widths, strict=True)))
-    if idle := seeds.never_fired:
-        lines.append("armed, but never fired: " + ", ".join(f"{point} ({kind})" for point, kind in idle))
-    return lines
+        return Section("", ())
+    rows = [
+        (point, *(str(seeds.fired[point, kind]) if kind in spec.kinds else "-" for kind in KINDS))
+        for point, spec in CATALOGUE.items()
+    ]
+    idle = ", ".join(f"{point} ({kind})" for point, kind in seeds.never_fired)
+    never = Paragraph(f"armed, but never fired: {idle}" if idle else "")
+    return Section("faults that fired", (Table(("", *KINDS), rows, "<>"), never))
 
 
-def _unexercised(seeds: Seeds) -> list[str]:
-    return [f"INCONCLUSIVE {subject}: {reason}" for subject, reason in seeds.unexercised]
+def _unexercised(seeds: Seeds) -> Section:
+    return Section("", tuple(Paragraph(f"INCONCLUSIVE {subject}: {reason}") for subject, reason in seeds.unexercised))
 
 
-def _next(failing: Sequence[Seed]) -> list[str]:
+def _next(failing: Sequence[Seed]) -> Table:
     """What to do about the first failure."""
     run = next((each.run_dir for each in failing if each.run_dir is not None), None)
-    if run is None:
-        return []
-    folder = shlex.quote(str(run))
-    return [
-        f"run again  snapdrill run {folder}/scenario.yaml",
-        f"look at it snapdrill replay {folder}",
-        f"shrink it  snapdrill shrink {folder}",
-    ]
+    folder = None if run is None else shlex.quote(str(run))
+    return facts(
+        [
+            ("run again", folder and code(f"snapdrill run {folder}/scenario.yaml")),
+            ("look at it", folder and code(f"snapdrill replay {folder}")),
+            ("shrink it", folder and code(f"snapdrill shrink {folder}")),
+        ]
+    )
 
 
 def document(seeds: Seeds) -> dict[str, Any]:

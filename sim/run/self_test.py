@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,8 @@ from sim.files.shipped import scenario_folder
 from sim.files.wrong_engines import MUTANTS, PR_2902, SWITCHES, WHOLE, Wrong
 from sim.files.yaml import parse, scenario_text
 from sim.record.verdict import ExitCode, Verdict, worst
-from sim.report.words import plural
+from sim.report.table import Paragraph, Table, Words, code, text, toned
+from sim.report.words import Tone, plural
 from sim.run.batch import Batch
 from sim.run.cases import Unit, UnitResult, why
 from sim.run.needs import missing
@@ -154,26 +154,34 @@ def exit_code(findings: Iterable[Finding]) -> ExitCode:
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """Two lines each: what became of it, and what it does wrong; then the count."""
-    lines = [line for each in findings for line in _row(each)]
+    """Each with what became of it, and what it does wrong; then the count."""
     counted = [f"{count} {outcome}" for outcome in _CODES if (count := sum(f.outcome == outcome for f in findings))]
-    return "\n".join([*lines, "", f"{plural(len(findings), 'wrong engine')}: {', '.join(counted)}"])
+    total = f"{plural(len(findings), 'wrong engine')}: {', '.join(counted)}"
+    return text([Table((), [row for each in findings for row in _rows(each)], "<~"), Paragraph(total)])
 
 
-def _row(finding: Finding) -> list[str]:
+def _rows(finding: Finding) -> Iterator[tuple[Words, Words]]:
     trial, by = finding.trial, finding.trial.wrong.caught_by.partition(":")[2]
-    where = f"in {trial.scenario.path.name}"
-    said = {
-        "CAUGHT": f"CAUGHT by {by} after {finding.seconds:.1f} s",
-        "SKIPPED": f"SKIPPED {where}: {finding.why}; must be caught by {by}",
-    }.get(finding.outcome, f"{finding.outcome} {where}: {finding.why}; must be caught by {by}")
-    rows = [f"{trial.name:<30}  {said}", below(trial.wrong.sentence)]
-    return [*rows, f"    look at it: snapdrill replay {finding.run_dir}"] if finding.run_dir else rows
+    where = f" in {trial.scenario.path.name}: {finding.why}; must be caught by {by}"
+    tone = _TONES.get(finding.outcome, "bad")
+    said = f" by {by} after {finding.seconds:.1f} s" if finding.outcome == "CAUGHT" else where
+    yield trial.name, (toned(finding.outcome, tone), said)
+    yield "", trial.wrong.sentence
+    if finding.run_dir:
+        yield "", ("look at it: ", code(f"snapdrill replay {finding.run_dir}"))
 
 
-def below(sentence: str) -> str:
-    """As it stands under a name, in lines of 80."""
-    return textwrap.fill(sentence, 80, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+_TONES: dict[Outcome, Tone] = {"CAUGHT": "good", "SKIPPED": "warn"}
+
+
+def catalogue() -> str:
+    """Every wrong engine: its name, what catches it, and what it does wrong."""
+    rows = [
+        row
+        for name, wrong in names().items()
+        for row in ((name, f"caught by {wrong.caught_by.partition(':')[2]}"), ("", wrong.sentence))
+    ]
+    return text(Table((), rows, "<~"))
 
 
 def document(findings: Sequence[Finding]) -> dict[str, Any]:

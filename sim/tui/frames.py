@@ -82,7 +82,7 @@ class Live:
             return None
         frame = self._feed.next()
         self.view = frame.view
-        self.found = self._drive.panel.violations() if self._drive else self.found
+        self.found = self._drive.violations() if self._drive else self.found
         return frame
 
     def end(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 from engine import events as engine_events
 from engine.events import Event
 from flags.inline import InlineValue, as_written
+from sim.files.faults import Harm
 from sim.files.steps import Outage
 from sim.record import events
 from sim.record.fold import Fold
@@ -48,10 +49,6 @@ class RecordedDrill:
     def view(self) -> View:
         return self.fold.view()
 
-    @property
-    def panel(self) -> RecordedDrill:
-        return self
-
     def violations(self) -> list[dict[str, Any]]:
         return self.violated
 
@@ -84,8 +81,8 @@ class RecordedDrill:
     async def restart(self) -> None:
         await self._called("restart")
 
-    async def inject(self, fault: str, error: str | None, at: Any, sandboxes: str, *, by_kernel: bool = False) -> int:
-        await self._called("inject", fault, error, at, sandboxes, *(["by kernel"] if by_kernel else []))
+    async def inject(self, fault: str, harm: Harm, at: Any, sandboxes: str, *, by_kernel: bool = False) -> int:
+        await self._called("inject", fault, harm.error, at, sandboxes, *(["by kernel"] if by_kernel else []))
         return 1
 
     async def pace(self, sandboxes: str, *, factor: float, held: bool, steps: int = 0) -> None:

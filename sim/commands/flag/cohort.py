@@ -21,6 +21,7 @@ from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
     from flags.cohort import Member, Step
+    from sim.report.table import Section
 
 SHOWN = 8
 """How many of those who join or leave are named."""
@@ -44,6 +45,7 @@ def cohort(
     from flags.file import read_as_served
     from flags.launchdarkly import silence_sdk_logs
     from sim.files.fleet_table import read_fleet
+    from sim.report.table import text
 
     silence_sdk_logs()
     fleet = read_fleet(table) if table else fleet_of(contexts)
@@ -51,33 +53,41 @@ def cohort(
     if as_json:
         click.echo(json.dumps({"version": 1, "flag": key, **as_document(change, fleet)}, indent=2))
     else:
-        click.echo("\n".join(report(key, str(before), str(after), change, fleet)))
+        click.echo(text(report(key, str(before), str(after), change, fleet)))
     return ExitCode.VIOLATED if superset and not change.is_superset else ExitCode.HELD
 
 
-def report(key: str, before: str, after: str, change: Step, fleet: Sequence[Member]) -> list[str]:
+def report(key: str, before: str, after: str, change: Step, fleet: Sequence[Member]) -> list[Section]:
     """A table of four lines, whether the step only adds, and some names."""
-    groups = {f"on in {before}": change.before, f"on in {after}": change.after}
-    groups |= {"joins": change.joins, "leaves": change.leaves}
-    width = max(map(len, groups))
-    lines = [f"{key}, {_plural(len(fleet), 'sandbox', 'sandboxes')} of {_teams(fleet)}"]
-    lines += [f"  {label:<{width}}  {share(members, fleet)}" for label, members in groups.items()]
+    from sim.report.table import Paragraph, Section, Table, facts
+
+    files = facts([("A", before), ("B", after)])
+    groups = {"on in A": change.before, "on in B": change.after, "joins": change.joins, "leaves": change.leaves}
+    title = f"{key}, {_plural(len(fleet), 'sandbox', 'sandboxes')} of {_plural(_teams(fleet), 'team', 'teams')}"
+    head = ["", "sandboxes", "of all", "teams", *(["memory", "of all"] if memory(fleet) is not None else [])]
+    rows = [(label, *share(members, fleet)) for label, members in groups.items()]
     leaves = _plural(len(change.leaves), "sandbox leaves", "sandboxes leave")
-    lines.append("superset: nobody leaves" if change.is_superset else f"not a superset: {leaves}")
-    return lines + [
-        f"{word}: {_names(members)}"
-        for word, members in (("joins", change.joins), ("leaves", change.leaves))
-        if members
+    said = "superset: nobody leaves" if change.is_superset else f"not a superset: {leaves}"
+    names = facts([("joins", _names(change.joins)), ("leaves", _names(change.leaves))])
+    return [
+        Section(
+            title,
+            (
+                files,
+                Table(head, rows, "<>"),
+            ),
+        ),
+        Section("", (Paragraph(said), names)),
     ]
 
 
-def share(members: Sequence[Member], fleet: Sequence[Member]) -> str:
-    """`997 sandboxes (9.97 %), 12.4 GiB (11.08 %), 310 teams`; GiB where every sandbox's memory is known."""
-    parts = [f"{_plural(len(members), 'sandbox', 'sandboxes')} ({_percent(len(members), len(fleet))})"]
+def share(members: Sequence[Member], fleet: Sequence[Member]) -> list[str]:
+    """`997`, `9.97 %`, `310` teams, `12.4 GiB`, `11.08 %`; memory only where every sandbox's is known."""
+    cells = [str(len(members)), _percent(len(members), len(fleet)), str(_teams(members))]
     mine, whole = memory(members), memory(fleet)
     if mine is not None and whole is not None:
-        parts.append(f"{mine / 2**30:.1f} GiB ({_percent(mine, whole)})")
-    return ", ".join([*parts, _teams(members)])
+        cells += [f"{mine / 2**30:.1f} GiB", _percent(mine, whole)]
+    return cells
 
 
 def memory(members: Sequence[Member]) -> int | None:
@@ -103,8 +113,8 @@ def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.2f} %" if whole else "0 %"
 
 
-def _teams(members: Sequence[Member]) -> str:
-    return _plural(len({each.attributes.team for each in members}), "team", "teams")
+def _teams(members: Sequence[Member]) -> int:
+    return len({each.attributes.team for each in members})
 
 
 def _plural(count: int, one: str, many: str) -> str:

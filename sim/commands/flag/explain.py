@@ -19,6 +19,7 @@ from engine.errors import UserError
 
 if TYPE_CHECKING:
     from flags.explain import Explanation, Landing
+    from sim.report.table import Section
 
 
 @click.command("explain", help=inspect.cleandoc(__doc__))
@@ -34,6 +35,7 @@ def explain(file: Path, sandbox: str, given: tuple[str, ...], keys: tuple[str, .
     from flags.explain import explain as explain_flags
     from flags.file import read_as_served
     from flags.launchdarkly import silence_sdk_logs
+    from sim.report.table import Paragraph, text
 
     silence_sdk_logs()
     flags, segments = read_as_served(file)
@@ -44,7 +46,8 @@ def explain(file: Path, sandbox: str, given: tuple[str, ...], keys: tuple[str, .
         click.echo(json.dumps({"version": 1, "file": str(file), "sandbox": sandbox, "flags": rows}, indent=2))
     else:
         absent = [] if keys else [each.key for each in CATALOG if each.key not in flags]
-        click.echo("\n".join([*told(found), *_absent(absent)]))
+        missing = Paragraph(f"not in the file, so safe: {', '.join(absent)}" if absent else "")
+        click.echo(text([*sections(found), missing]))
 
 
 def context_of(sandbox: str, given: tuple[str, ...]) -> dict[str, Any]:
@@ -66,17 +69,20 @@ def context_of(sandbox: str, given: tuple[str, ...]) -> dict[str, Any]:
     return {name: part for name, part in context.items() if name not in KINDS or part["key"]}
 
 
-def told(found: list[Explanation]) -> list[str]:
-    """A paragraph a flag."""
-    lines = []
+def sections(found: list[Explanation]) -> list[Section]:
+    """One a flag: its value and reason, then the rules in words and where its bucket lies."""
+    from sim.report.table import Bullets, Section
+
+    made = []
     for each in found:
         what = each.evaluation
         variation = "no variation" if what.variation is None else f"variation {what.variation}"
         version = "" if what.version is None else f", version {what.version}"
-        lines.append(f"{what.flag} = {json.dumps(what.value)}   {what.reason}, {variation}{version}")
-        lines += [f"    {sentence}" for sentence in each.because]
-        lines += [f"    {landing_words(each.landing)}"] if each.landing else []
-    return lines
+        title = f"{what.flag} = {json.dumps(what.value)}   {what.reason}, {variation}{version}"
+        made.append(
+            Section(title, (Bullets([*each.because, *([landing_words(each.landing)] if each.landing else [])]),))
+        )
+    return made
 
 
 def landing_words(landing: Landing) -> str:
@@ -88,10 +94,6 @@ def landing_words(landing: Landing) -> str:
         whom = f"{landing.kind} {landing.by}, which is missing or neither text nor a whole number"
     where = f"in entry {landing.entry + 1}, from {landing.low:g} to {landing.high:g}"
     return f"bucket {landing.bucket:.6f}, by {whom}: {where}"
-
-
-def _absent(keys: list[str]) -> list[str]:
-    return [f"not in the file, so safe: {', '.join(keys)}"] if keys else []
 
 
 def _row(each: Explanation) -> dict[str, Any]:

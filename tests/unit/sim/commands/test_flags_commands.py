@@ -93,7 +93,7 @@ def test_an_explanation_tells_which_prerequisite_is_not_met(
     document["flags"]["punch-allowed"]["on"] = False
     (tmp_path / "f.json").write_text(json.dumps(document))
     out = printed(capsys, "explain", str(tmp_path / "f.json"), "--sandbox", "web-3", "--flag", PUNCH)
-    assert 'PREREQUISITE_FAILED, variation 1, version 12\n    the prerequisite "punch-allowed" is off' in out
+    assert 'PREREQUISITE_FAILED, variation 1, version 12\n  - the prerequisite "punch-allowed" is off' in out
 
 
 def test_an_explanation_shows_the_danger_of_a_missing_kind(
@@ -106,7 +106,7 @@ def test_an_explanation_shows_the_danger_of_a_missing_kind(
     path.write_text(json.dumps(document))
     out = printed(capsys, "explain", str(path), "--sandbox", "web-3", "--context", "team=", "--flag", PUNCH)
     assert out.startswith(f"{PUNCH} = true ")
-    assert 'no bucket: the context has no kind "team", so the entry listed first is served' in out
+    assert 'no bucket: the context has no kind "team", so the entry listed first is served' in " ".join(out.split())
 
 
 def test_an_explanation_as_json_has_the_bucket_as_a_number(capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,7 +153,9 @@ def test_your_fleet_is_counted_in_gib(
     (tmp_path / "fleet.csv").write_text("\n".join(rows))
     out = printed(capsys, "cohort", rollouts[0], rollouts[4], "--contexts-from", str(tmp_path / "fleet.csv"))
     assert "joins" in out
-    assert "4 sandboxes (100.00 %), 10.0 GiB (100.00 %), 1 team" in out
+    assert ["joins", "4", "100.00", "%", "1", "10.0", "GiB", "100.00", "%"] in [
+        line.split() for line in out.splitlines()
+    ]
 
 
 def test_a_cohort_as_json_has_every_name(rollouts: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -306,7 +306,7 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_starts(
 def test_every_run_has_a_page_of_tables(folder: Folder) -> None:
     folder.snapdrill(folder.write("a"))
     page = (folder.runs / "a" / "run" / "report.html").read_text()
-    assert '<span class="held">HELD</span> a' in page
+    assert '<span class="good">HELD</span> a' in page
     assert "snapdrill run --html" in page
 
 

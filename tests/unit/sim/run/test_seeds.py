@@ -198,7 +198,7 @@ def test_faults_are_counted_by_point_and_kind(tmp_path: pathlib.Path) -> None:
     assert seeds.fired == {("copy.write", "errno"): 2, ("copy.write", "delay"): 1}
     assert seeds.never_fired == []
     assert document(seeds)["fired"] == {"copy.write": {"errno": 2, "delay": 1}}
-    assert max(map(len, summary(seeds).splitlines())) <= 100
+    assert max(map(len, summary(seeds).splitlines())) <= 80
 
 
 def test_a_fault_that_never_fired_is_named(tmp_path: pathlib.Path) -> None:

@@ -110,10 +110,10 @@ def test_what_the_host_cannot_run_is_skipped_by_name_and_not_run(tmp_path: Path)
 
 def test_the_table_tells_each_sentence_and_counts(tmp_path: Path) -> None:
     text = self_test.table([finding(tmp_path), Finding(trial(), "SURVIVED", 1.0, "nobody looked", Path("runs/x"))])
-    assert f"{NAME}            CAUGHT by no_unpublished after 0.2 s" in text
-    assert "    a chunk is freed from the memfd before its readers may have it from the\n    cache" in text
-    assert f"SURVIVED in {NAME}.yaml: nobody looked; must be caught by no_unpublished" in text
-    assert "    look at it: snapdrill replay runs/x" in text
+    assert f"{NAME}  CAUGHT by no_unpublished after 0.2 s" in text
+    assert "a chunk is freed from the memfd before its readers may have it from the cache" in " ".join(text.split())
+    assert f"SURVIVED in {NAME}.yaml: nobody looked; must be caught by no_unpublished" in " ".join(text.split())
+    assert "look at it: snapdrill replay runs/x" in text
     assert text.endswith("2 wrong engines: 1 CAUGHT, 1 SURVIVED")
 
 

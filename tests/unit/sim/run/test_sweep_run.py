@@ -204,11 +204,11 @@ def test_a_violation_ends_with_the_commands_to_go_on_with(
     folder = tmp_path / "web-0.p1-copy.write-1-corrupt" / "now"
     assert sweep_report.blocks(sweep) == (
         "VIOLATED invariant:never_resumed in two web-0.p1/copy.write/1/corrupt\n"
-        "  sandbox    web-0\n"
-        "  reason     it ran again\n"
-        f"  run folder {folder}\n"
-        f"  run again  snapdrill run {folder}/scenario.yaml\n"
-        f"  look at it snapdrill replay {folder}"
+        "  sandbox     web-0\n"
+        "  reason      it ran again\n"
+        f"  run folder  {folder}\n"
+        f"  run again   snapdrill run {folder}/scenario.yaml\n"
+        f"  look at it  snapdrill replay {folder}"
     )
 
 

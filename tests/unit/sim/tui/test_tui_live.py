@@ -24,10 +24,6 @@ class SlowDrill:
         self.fold = Fold()
         self.fold.apply([Entry(0.0, WEB, "web-0", None)])
 
-    @property
-    def panel(self) -> SlowDrill:
-        return self
-
     def violations(self) -> list[dict[str, Any]]:
         return []
 
