@@ -84,13 +84,19 @@ def exposure_of(plan: Plan, weight: float, on: tuple[str, ...], before: tuple[st
 def _on(plan: Plan, sections: tuple[Items, Items]) -> tuple[tuple[str, ...], Mapping[str, int]]:
     """Names, and how many of them by which part of the flag; UserError where a prerequisite keeps everybody away."""
     members = [SandboxAttributes(each.name, each.template, each.team, each.cluster) for each in plan.sandboxes()]
-    contexts = [make_context(to_context(each)) for each in members]
+    contexts = [make_context(context_of(plan, each)) for each in members]
     (found,) = stage_exposures([(0.0, sections)], flag(plan.flag), contexts)
     if found.failures.get("PREREQUISITE_FAILED") == len(members):
         raise UserError(
             f"{plan.flag_file}: error: a prerequisite of {plan.flag} fails for every sandbox: no stage exposes anybody"
         )
     return tuple(each.sandbox for each, on in zip(members, found.on.tolist(), strict=True) if on), found.reasons
+
+
+def context_of(_plan: Plan, attributes: SandboxAttributes, others: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the plan's flag is evaluated for; `others` are further attributes of the sandbox."""
+    made = to_context(attributes)
+    return made if not others else {**made, "sandbox": {**others, **made["sandbox"]}}
 
 
 def contexts_needed(contexts: int, weight: float) -> int:
