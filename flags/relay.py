@@ -12,11 +12,11 @@ from socket import socket
 from threading import Condition, Event, Thread
 from typing import Any, Self
 
-from engine.errors import UserError
 from flags.client import Versions
-from flags.file import POLL_SECONDS, _load, _look
+from flags.decode import look
+from flags.file import POLL_SECONDS, Taken, taken_from
 from flags.launchdarkly import Items
-from flags.lease import HEARTBEAT, heartbeat_flag
+from flags.lease import HEARTBEAT, Lease, heartbeat_flag
 from flags.relay_http import HOST, KEEP_ALIVE, STREAM_END, STREAM_HEAD, Request, Server, answer, chunk
 
 _EVENT_PATHS = ("/bulk", "/diagnostic")
@@ -230,37 +230,71 @@ def serve_file(
     port: int = 0,
     first_version: int = 1,
     poll: float = POLL_SECONDS,
+    lease: Lease | None = None,
 ) -> Relay:
-    """A relay of what a flag file says, and says later; UserError where it is missing or bad now.
+    """A relay of what LaunchDarkly's decoder takes from a flag file now and later; UserError where it is torn now.
 
-    Later a bad file leaves the last good one in force. `told` gets its mistakes, and None when it is good again.
+    Later a torn file leaves the last good flags in force. `told` gets what is wrong, and None when all is good again.
+    Each whole file renews `lease`.
     """
-    seen = _look(path)
-    relay = Relay(*_load(path, seen), port=port, first_version=first_version)
+    followed = _Followed(path, lease)
+    first = followed.take(followed.look())
+    relay = Relay(first.flags, first.segments, port=port, first_version=first_version)
+    if first.refused:
+        told(first.mistakes)
 
     def look_again() -> None:
-        nonlocal seen
-        if (now := _look(path)) == seen:
+        if (seen := followed.look()) == followed.seen:
+            followed.renew()
             return
-        seen = now
         try:
-            relay.replace(*_load(path, now))
-        except UserError as mistakes:
-            told(str(mistakes))
+            taken = followed.take(seen)
+            relay.replace(taken.flags, taken.segments)
+        except Exception as error:  # noqa: BLE001 - whatever is the matter with this file, the next one must be served
+            told(str(error) or type(error).__name__)
         else:
-            told(None)
+            told(taken.mistakes)
 
     relay.every("relay.file", poll, look_again)
     return relay
 
 
-def beat(relay: Relay, every: float | None) -> None:
-    """Let the relay change the heartbeat flag now and every so many seconds, unless frozen; None: no more."""
+class _Followed:
+    """A file that is looked at again and again, what was seen of it last, and the lease of what follows it."""
+
+    def __init__(self, path: Path, lease: Lease | None) -> None:
+        self.seen: bytes | str | None = None
+        self._path, self._lease = path, lease
+        self._is_whole = False
+        self._began = 0.0
+
+    def look(self) -> bytes | str:
+        self._began = self._lease.clock() if self._lease is not None else 0.0
+        return look(self._path)
+
+    def take(self, seen: bytes | str) -> Taken:
+        """What decodes of it; UserError where it is torn."""
+        self.seen, self._is_whole = seen, False
+        taken = taken_from(self._path, seen)
+        self._is_whole = True
+        self.renew()
+        return taken
+
+    def renew(self) -> None:
+        if self._is_whole and self._lease is not None:
+            self._lease.renew(self._began)
+
+
+def beat(relay: Relay, every: float | None, lease: Lease | None = None) -> None:
+    """Let the relay change the heartbeat flag now and every so many seconds, unless frozen; None: no more.
+
+    With a lease it beats only while that is open: what it serves may be old otherwise.
+    """
     beats = 0
 
     def change() -> None:
         nonlocal beats
-        if not relay.frozen:
+        if not relay.frozen and (lease is None or lease.open()):
             beats += 1
             relay.set(heartbeat_flag(beats))
 

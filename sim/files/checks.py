@@ -238,7 +238,7 @@ def _lease(document: Document) -> Iterator[Mistake]:
     if isinstance(flags, dict) and "lease" in flags:
         yield document.mistake(("flags", "lease"), "the lease of a plan stands at its top level; move it", key=True)
     lease = document.data.get("lease", "none")
-    if lease not in {"none", None} and _source(document) in {"inline", "file"}:
+    if lease not in {"none", None} and _source(document) == "inline":
         hint = "a lease needs a flag service whose heartbeat it watches; add flags: {source: relay}"
         yield document.mistake(("lease",), hint)
 

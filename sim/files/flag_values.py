@@ -22,9 +22,10 @@ from pydantic import (
 
 from flags.catalog import FLAGS, Flag, did_you_mean
 from flags.inline import InlineValue, Rollout, RolloutKind, Share
+from flags.lease import LEASE_SECONDS
 from sim.files.sources import Source
 from sim.files.strict import Strict
-from sim.files.units import Duration, Percent, show
+from sim.files.units import Duration, Percent, format_duration, show
 
 
 class _RolloutForm(Strict):
@@ -107,6 +108,28 @@ FlagValues = Annotated[Mapping[FlagKey, FlagValue], BeforeValidator(_with_keys)]
 """Flag values as a scenario writes them, each of its flag's type."""
 
 
+def _lease(value: Any, info: ValidationInfo) -> Any:
+    return NO_LEASE if value == "none" else _DURATION.validate_python(value, context=info.context)
+
+
+NO_LEASE = 0.0
+_DURATION: TypeAdapter[float] = TypeAdapter(Duration)
+Lease = Annotated[float | None, PlainValidator(_lease, json_schema_input_type=str)]
+"""Seconds, NO_LEASE for `none`; None where it is not said."""
+
+
+def lease_seconds(lease: float | None, source: str) -> float | None:
+    """Of flags from this source: 5 s for a file and a relay unless something else is said, none for the others."""
+    if lease is None:
+        return LEASE_SECONDS if source in {"file", "relay"} else None
+    return lease or None
+
+
+def written_lease(lease: float | None) -> str:
+    """As a file writes it: `none`, `2s`."""
+    return format_duration(lease) if lease else "none"
+
+
 def _beside_values(schema: dict[str, Any]) -> None:
     """In the file the values stand beside the settings, by flag key."""
     schema["additionalProperties"] = schema["properties"].pop("values")["additionalProperties"]
@@ -115,21 +138,24 @@ def _beside_values(schema: dict[str, Any]) -> None:
 class ServedFlags(Strict):
     """Flags that a flag service streams to the node: `relay` is one on this machine that an `outage` step can break.
 
-    With `lease` (seconds) a heartbeat flag must stay younger than that, else nothing punches. `start: down` is a
-    relay that is not there yet. LaunchDarkly's own flags are read with the key in LAUNCHDARKLY_SDK_KEY.
+    With `lease` (5 s for a relay, none for LaunchDarkly, unless given) a heartbeat flag must stay younger than that,
+    else nothing punches. A flag with a mistake that punches more than anybody wrote serves its safe value, unless
+    `obey_unsafe`. `start: down` is a relay that is not there yet. LaunchDarkly's own flags are read with the key in
+    LAUNCHDARKLY_SDK_KEY.
     """
 
     model_config = ConfigDict(json_schema_extra=_beside_values)
 
     source: Literal["inline", "relay", "launchdarkly"] = "inline"
-    lease: Duration | None = None
+    lease: Lease = None
+    obey_unsafe: bool = False
     start: Literal["up", "down"] = "up"
     values: FlagValues = Field(default_factory=dict)
 
     @field_validator("lease")
     @classmethod
     def _has_a_heartbeat(cls, lease: float | None, info: ValidationInfo) -> float | None:
-        if info.data.get("source") == "inline":
+        if lease and info.data.get("source") == "inline":
             raise ValueError("a lease needs a flag service whose heartbeat it watches; add source: relay")
         return lease
 
@@ -160,9 +186,15 @@ def served(written: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class FlagFile(Strict):
-    """A file in LaunchDarkly's JSON form, beside the scenario; it is watched while the scenario runs."""
+    """A file in LaunchDarkly's JSON form, beside the scenario; it is watched while the scenario runs.
+
+    Nothing punches where it was not read whole for the time of its `lease`, 5 s unless given. A flag with a mistake
+    that punches more than anybody wrote serves its safe value, unless `obey_unsafe`.
+    """
 
     file: str
+    lease: Lease = None
+    obey_unsafe: bool = False
 
     @field_validator("file")
     @classmethod

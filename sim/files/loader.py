@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from pydantic import PrivateAttr, ValidationError
 
 from flags import lint
+from flags.context import Contexts
 from flags.document import DocumentError, Mistake, Path, Position
 from flags.document import parse as parse_flags
 from flags.inline import InlineValue
@@ -68,6 +69,7 @@ class Drilled(Written):
     if TYPE_CHECKING:  # each declares them itself, in the order of its file
         fleet: tuple[Group, ...]
         flags: AnyFlags
+        contexts: Contexts
 
     @property
     def flag_file(self) -> pathlib.Path | None:
@@ -192,12 +194,11 @@ def _unreadable_flags(file: pathlib.Path) -> list[Mistake]:
 
 def _wrong_flags(model: Written) -> list[Mistake]:
     """The errors of its flag file."""
-    file = model.flag_file if isinstance(model, Drilled) else None
-    if file is None:
+    if not isinstance(model, Drilled) or (file := model.flag_file) is None:
         return []
-    if isinstance(model, Drilled) and model.takes_flags_as_they_are:
+    if model.takes_flags_as_they_are:
         return _unreadable_flags(file)
-    _, found = lint.check(read_text(file))
+    _, found = lint.check(read_text(file), model.contexts)
     return [
         Mistake(Position(each.line, each.column), "", each.message, each.fix, str(file))
         for each in found

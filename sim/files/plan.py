@@ -20,6 +20,7 @@ from pydantic.alias_generators import to_camel
 
 from engine.errors import UserError
 from flags.catalog import PUNCH, did_you_mean
+from flags.context import ORIGINAL
 from flags.document import DocumentError
 from flags.inline import RolloutKind
 from sim.files import fleet_file
@@ -27,8 +28,8 @@ from sim.files.checks import plan_checks
 from sim.files.demand import Accepted, Demand, Incident
 from sim.files.engine_key import Engine
 from sim.files.expectations import Invariant
-from sim.files.flag_values import FlagKey, Flags, ServedFlags
-from sim.files.fleet import Group, Node, Slug
+from sim.files.flag_values import NO_LEASE, FlagKey, Flags, Lease, ServedFlags, lease_seconds
+from sim.files.fleet import ContextsKey, Group, Node, Slug
 from sim.files.fleet_file import Scale
 from sim.files.fleet_scale import ScaledFleet, at_scale
 from sim.files.loader import Drilled, Expanded, Form
@@ -187,13 +188,6 @@ class Production(Camel):
     nodes: Annotated[int, Field(ge=1)] | None = None
 
 
-def _lease(value: Any) -> Any:
-    return None if value == "none" else value
-
-
-Lease = Annotated[Duration | None, BeforeValidator(_lease, json_schema_input_type=str)]
-
-
 @dataclass(frozen=True, slots=True)
 class _WithFleetFile(Source):
     """Of a plan that names a fleet file: that name, and the fleet at its scale."""
@@ -226,7 +220,7 @@ class Plan(Camel, Drilled):
     safe: bool = False
     by: RolloutKind = "sandbox"
     time: Literal["virtual", "real"] = "virtual"
-    lease: Lease = None
+    written_lease: Lease = Field(default=None, alias="lease")
     propagation: Propagation = Propagation()
     pacing: Pacing = Pacing()
     production: Production | None = None
@@ -241,6 +235,7 @@ class Plan(Camel, Drilled):
     engine: Engine = Engine()
     fleet: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)]
     flags: Flags = Field(default_factory=dict)
+    contexts: ContextsKey = ORIGINAL
     metrics: Annotated[tuple[Metric, ...], Field(strict=False)] = ()
     steps: Annotated[tuple[AnyPlanStep, ...], Field(strict=False, min_length=1)]
 
@@ -255,6 +250,11 @@ class Plan(Camel, Drilled):
         if isinstance(self._source, _WithTable):
             return self._source.file
         return self._source.fleet_file if isinstance(self._source, _WithFleetFile) else None
+
+    @property
+    def lease(self) -> float | None:
+        """Seconds for which news of the flags is good; None where there is no lease."""
+        return lease_seconds(self.written_lease, self.flag_source)
 
 
 def changed(plan: Plan, *, lease: str | None = None, mend: Sequence[str] = (), source: str | None = None) -> Plan:
@@ -279,12 +279,12 @@ def _following(plan: Plan) -> Plan:
 
 def _with_lease(plan: Plan, lease: str) -> Plan:
     try:
-        seconds = None if lease == "none" else parse_duration(lease)
+        seconds = NO_LEASE if lease == "none" else parse_duration(lease)
     except ValueError as error:
         raise UserError(f"--lease: {error}, or none") from None
-    if seconds is not None and plan.flag_source not in {"relay", "launchdarkly"}:
+    if seconds and plan.flag_source == "inline":
         raise UserError(f"--lease: {plan.path} has no flag service whose heartbeat a lease could watch; use none")
-    return plan.model_copy(update={"lease": seconds})
+    return plan.model_copy(update={"written_lease": seconds})
 
 
 def _mended(plan: Plan, names: Sequence[str]) -> Plan:
@@ -344,6 +344,8 @@ def _said(scaled: ScaledFleet) -> dict[str, Any]:
         "production": {"sandboxes": fleet.count, "pausesPerMinute": pauses},
         "pacing": {"pausesPerMinute": share, "concurrency": fleet.node.concurrency},
     }
+    if "contexts" in fleet.model_fields_set:
+        said["contexts"] = fleet.contexts.written
     if fleet.propagation.origin != "assumed":
         written = fleet.propagation.model_dump(exclude_none=True)
         said["propagation"] = {

@@ -17,10 +17,10 @@ from sim.files.faults import (
     AtChunk,
     AtWord,
     FaultPoint,
+    Harm,
     Place,
     PointSpec,
-    in_words_of_delay,
-    in_words_of_hang,
+    failing,
     points_by_kernel,
     points_with,
 )
@@ -214,7 +214,7 @@ class Outage(Strict):
         said = {
             "refuse": f"HTTP {self.status}",
             "delete": self.flag or "",
-            "slow": in_words_of_delay(self.delay),
+            "slow": Harm("delay", seconds=self.delay).error,
             "flap": f"every {self.every:g} s",
             "tear": f"{self.keep:g}% kept",
         }
@@ -313,13 +313,13 @@ class Inject(Strict):
         return self
 
     @property
-    def error(self) -> str:
-        """What the fault gives: an errno name (EIO unless given), `delay 300 ms`, `hang 2000 ms`, or how."""
+    def harm(self) -> Harm:
+        """What the fault does; it fails the act with EIO unless another thing is given."""
         if self.delay is not None:
-            return in_words_of_delay(self.delay)
+            return Harm("delay", seconds=self.delay)
         if self.hang is not None:
-            return in_words_of_hang(self.hang)
-        return self.how or self.errno or "EIO"
+            return Harm("hang", seconds=self.hang)
+        return Harm(self.how) if self.how is not None else failing(self.errno or "EIO")
 
 
 class Clear(Strict):

@@ -90,6 +90,8 @@ def as_group(sandbox: UserSandbox, scale: Fraction) -> dict[str, Any]:
         "template": attributes.template,
         "team": attributes.team,
         "cluster": attributes.cluster,
+        "type": attributes.sandbox_type,
+        **{name: getattr(attributes, name) for name in ("kernel_version", "firecracker_version", "envd_version")},
         "workload": {"dirty": f"{dirty}%", "pattern": "full" if dirty == 100 else "scattered"},
     }
 

@@ -27,6 +27,7 @@ class RunStarted(Event):
     flag_source: str = "inline"  # inline | file | relay | launchdarkly
     profile: str | None = None  # a wrong engine of several weaknesses, but for those that are mended
     mended: list[str] = field(default_factory=list)
+    contexts: Any = "all"  # which kinds a flag is evaluated for; older ledgers had every kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +266,8 @@ class FaultArmed(Event):
     at: str
     sandboxes: str
     by_kernel: bool = False
+    kind: str | None = None  # sim.files.faults.Kind
+    seconds: float | None = None  # of a delay or a hang
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +278,8 @@ class FaultFired(Event):
     fault: str
     error: str
     chunk: int | None
+    kind: str | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

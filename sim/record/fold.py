@@ -263,7 +263,7 @@ def _settled(pause: PauseView, settled: events.PauseSettled, t: float) -> PauseV
     return replace(
         pause,
         settled_at=t,
-        outcome=settled.outcome,
+        settled=settled,
         path=settled.path,
         punch=settled.punch,
         punch_reason=settled.punch_reason,
@@ -271,14 +271,5 @@ def _settled(pause: PauseView, settled: events.PauseSettled, t: float) -> PauseV
         dirty_bytes=settled.dirty_bytes,
         punched_bytes=max(pause.punched_bytes, settled.punched_bytes),  # a recovering node does not know
         condemned_at=t if settled.condemned and pause.condemned_at is None else pause.condemned_at,
-        error=settled.error,
-        punch_error=settled.punch_error,
-        condemn_error=settled.condemn_error,
-        peak_over=settled.peak_over,
-        peak_ratio=settled.peak_ratio,
-        copy_ms=settled.copy_ms,
         blocked_ms=settled.blocked_ms,
-        build=settled.build,
-        content_hash=settled.content_hash,
-        checkpoint=settled.checkpoint,
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from flags.document import Path
+from sim.files.flag_values import written_lease
 from sim.files.plan import Analysis, Assert, Drill, Plan, PlanStep, SetWeight, Wait
 from sim.files.scenario import Scenario, from_document
 from sim.files.steps import Clear, Inject, Outage, Pause, Step
@@ -190,6 +191,7 @@ def _scenario(draft: _Draft) -> Scenario:
     data: dict[str, Any] = {"version": 1, "name": plan.name, "seed": plan.seed}
     data |= {"node": raw["node"]} if "node" in raw else {}
     data |= {"engine": engine} if (engine := engine_of(plan)) else {}
+    data |= {"contexts": raw["contexts"]} if "contexts" in raw else {}
     data |= {"fleet": raw["fleet"], "flags": _flags(plan, draft.arm), "steps": draft.steps}
     asserted = [step.invariant for step in plan.steps if isinstance(step, Assert)]
     data["expect"] = [{"invariant": each} for each in dict.fromkeys(asserted)]
@@ -205,7 +207,7 @@ def engine_of(plan: Plan) -> dict[str, Any]:
 
 def _flags(plan: Plan, arm: Arm) -> dict[str, Any]:
     """LaunchDarkly serves its own flags; with the flag off they are safe, and nobody need turn them."""
-    lease = {"lease": format_duration(plan.lease)} if plan.lease is not None else {}
+    lease = {} if plan.flag_source == "inline" else {"lease": written_lease(plan.lease)}
     if plan.flag_source == "launchdarkly":
         return {"source": "launchdarkly", **lease} if arm == "on" else {}
     given = dict(plan.document.data.get("flags") or {}) | lease
@@ -215,7 +217,8 @@ def _flags(plan: Plan, arm: Arm) -> dict[str, Any]:
 def _placed(draft: _Draft, data: dict[str, Any]) -> Document:
     """Every step stands where its plan step is written."""
     source = draft.plan.document
-    same = {path: at for path, at in source.values.items() if path and path[0] in {"fleet", "node", "engine", "flags"}}
+    kept = {"fleet", "node", "engine", "flags", "contexts"}
+    same = {path: at for path, at in source.values.items() if path and path[0] in kept}
     written: dict[Path, Origin] = {(): Origin(), **same}
     written |= {("steps", index): source.origin(("steps", owner)) for index, owner in enumerate(draft.owners)}
     asserted = {step.invariant: index for index, step in enumerate(draft.plan.steps) if isinstance(step, Assert)}

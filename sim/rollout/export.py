@@ -12,7 +12,7 @@ from engine.errors import UserError
 from flags.edit import Place, instruction, variation_of
 from sim.files.plan import Analysis, Drill, Plan, SetWeight, Wait
 from sim.report.document import write_document
-from sim.report.table import WIDTH
+from sim.report.table import WIDTH, markdown_words
 from sim.rollout.analysis import Outcome
 from sim.rollout.gates import shown
 from sim.rollout.identity import beside, named_files
@@ -62,7 +62,7 @@ def _write_json(path: Path, document: dict[str, Any]) -> None:
 
 def _checklist(found: Rehearsal) -> Iterator[str]:
     """What an operator does, in order, with the gate of each stage as it was rehearsed."""
-    yield f"# {found.plan.name}: operator's checklist"
+    yield f"# {markdown_words(found.plan.name)}: operator's checklist"
     yield ""
     known = exported(found.plan)
     has_ids = known is not None and variation_ids(found.plan).complete(known)
@@ -87,7 +87,7 @@ def _checklist(found: Rehearsal) -> Iterator[str]:
                 case Wait(duration=seconds):
                     yield f"- [ ] wait {duration(seconds)}"
                 case Analysis():
-                    yield from (f"- [ ] {each}" for each in _asked(found, index))
+                    yield from (f"- [ ] {markdown_words(each)}" for each in _asked(found, index))
                 case Drill():
                     yield "- [ ] throw the kill switch once, see that nobody punches, and send the stage again"
         yield f"- [ ] else: send `launchdarkly/stage-{number}-inverse.json`; what was punched stays punched"

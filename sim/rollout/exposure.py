@@ -13,9 +13,10 @@ from typing import Any
 from engine.errors import UserError
 from flags.catalog import flag
 from flags.cohort import Member, cohort
-from flags.context import SandboxAttributes, to_context
+from flags.context import SandboxAttributes
 from flags.edit import Place, share_of
-from flags.launchdarkly import Items, make_context, silence_sdk_logs
+from flags.launchdarkly import Items, make_context
+from flags.sdk_logs import silence_sdk_logs
 from flags.streaming import LaunchDarklyFlags
 from sim.files.plan import Plan
 from sim.rollout.compiled import Compiled
@@ -83,9 +84,10 @@ def exposure_of(plan: Plan, weight: float, on: tuple[str, ...], before: tuple[st
 
 def _on(plan: Plan, sections: tuple[Items, Items]) -> tuple[tuple[str, ...], Mapping[str, int]]:
     """Names, and how many of them by which part of the flag; UserError where a prerequisite keeps everybody away."""
-    members = [SandboxAttributes(each.name, each.template, each.team, each.cluster) for each in plan.sandboxes()]
+    known = flag(plan.flag)
+    members = [each.attributes() for each in plan.sandboxes()]
     contexts = [make_context(context_of(plan, each)) for each in members]
-    (found,) = stage_exposures([(0.0, sections)], flag(plan.flag), contexts)
+    (found,) = stage_exposures([(0.0, sections)], known, contexts)
     if found.failures.get("PREREQUISITE_FAILED") == len(members):
         raise UserError(
             f"{plan.flag_file}: error: a prerequisite of {plan.flag} fails for every sandbox: no stage exposes anybody"
@@ -93,10 +95,10 @@ def _on(plan: Plan, sections: tuple[Items, Items]) -> tuple[tuple[str, ...], Map
     return tuple(each.sandbox for each, on in zip(members, found.on.tolist(), strict=True) if on), found.reasons
 
 
-def context_of(_plan: Plan, attributes: SandboxAttributes, others: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What the plan's flag is evaluated for; `others` are further attributes of the sandbox."""
-    made = to_context(attributes)
-    return made if not others else {**made, "sandbox": {**others, **made["sandbox"]}}
+def context_of(plan: Plan, attributes: SandboxAttributes, others: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the plan's flag is evaluated for when it is read; `others` are further attributes of the sandbox."""
+    made = plan.contexts.context(attributes, flag(plan.flag).moments[0])
+    return made if not others or "sandbox" not in made else {**made, "sandbox": {**others, **made["sandbox"]}}
 
 
 def contexts_needed(contexts: int, weight: float) -> int:
@@ -140,8 +142,8 @@ class Follower:
 
     def exposure(self, weight: float, before: tuple[str, ...]) -> Exposure:
         """Who is exposed by the flag as it is served now, with its own salt and rules."""
-        members = [Member(SandboxAttributes(e.name, e.template, e.team, e.cluster)) for e in self._plan.sandboxes()]
-        on = cohort(self._served(), self._plan.flag, members)
+        members = [Member(each.attributes()) for each in self._plan.sandboxes()]
+        on = cohort(self._served(), self._plan.flag, members, self._plan.contexts)
         return exposure_of(self._plan, weight, tuple(each.attributes.sandbox for each in on), before)
 
     def close(self) -> None:

@@ -230,7 +230,7 @@ class Gates:
             return replace(blank, outcome=Outcome.INCONCLUSIVE, detail="not thrown: this flag is its operator's")
         if arms.on.late:
             detail = f"{words.plural(arms.on.late, 'pause')} punched after the kill switch had had its time: EXPOSED"
-            if self.compiled.plan.lease is None and self.compiled.plan.flag_source == "relay":
+            if self.compiled.plan.lease is None and self.compiled.plan.flag_source in {"file", "relay"}:
                 detail += "; a lease would stop them: --lease 1s"
             return replace(blank, outcome=Outcome.FAILED, detail=detail, stopped="abort")
         if self.compiled.plan.time == "real":

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from sim.files.flag_values import written_lease
 from sim.files.plan import Analysis, Drill, Plan, SetWeight, Wait
 from sim.files.scenario import load_text
-from sim.files.units import format_duration
 from sim.files.yaml import scenario_text
 from sim.record.verdict import ExitCode, Verdict
 from sim.report import words
@@ -110,6 +110,7 @@ def cell_scenario(plan: Plan, index: int, weight: float, fault: MatrixFault, fle
     at_once = 1 if _crashes(fault) else plan.pacing.concurrency  # who else is condemned at a crash is a race
     steps = [{"tick": 1}, *map(dict, fault.steps), *_change(plan, index, weight), {"tick": 1}, _pause(at_once)]
     steps += [_end(fault), _RESUME, {"tick": 1}, _pause(plan.pacing.concurrency), _RESUME]
+    data |= {"contexts": plan.contexts.written}
     return data | {"fleet": fleet, "flags": _cell_flags(plan, index, weight, fault), "steps": steps}
 
 
@@ -146,8 +147,7 @@ def _cell_flags(plan: Plan, index: int, weight: float, fault: MatrixFault) -> di
     given = plan.document.data.get("flags") or {}
     flags = {key: value for key, value in given.items() if key not in {"source", "start", "file"}}
     flags[plan.flag] = bare_value(plan, start)
-    lease = {"lease": format_duration(plan.lease)} if plan.lease is not None else {}
-    return {"source": "relay", **lease, **flags} if fault.where == "source" else flags
+    return {**flags, "source": "relay", "lease": written_lease(plan.lease)} if fault.where == "source" else flags
 
 
 def _weight_before(plan: Plan, index: int) -> float:

@@ -328,7 +328,8 @@ def invariants(view: View) -> str:
 def outline(made: Compiled, exposed: Sequence[Exposure], exported: Exposure | None = None) -> str:
     """What a plan will do, before anything runs; `exported` is who has the user's flag on before the first stage."""
     plan = made.plan
-    title = f"{plan.name}: {len(made.scenario.steps)} scenario steps, {duration(sum(made.virtual))} by its own clock"
+    clock = duration(sum(made.virtual))
+    title = f"{plan.name}: {len(made.scenario.steps)} scenario steps, {clock} by its own clock; exposed by {plan.by}"
     rows = []
     if exported is not None:
         rows.append(("as exported", str(len(exported.sandboxes)), f"{exported.contexts} of {exported.of_contexts}", ""))
@@ -338,4 +339,4 @@ def outline(made: Compiled, exposed: Sequence[Exposure], exported: Exposure | No
             who = f"nobody: one takes about {contexts_needed(1, stage.weight)} {plan.by} contexts"
         contexts = f"{each.contexts} of {each.of_contexts}"
         rows.append((f"{stage.weight:g} %", str(len(each.sandboxes)), contexts, who))
-    return text(Section(title, (Table(("weight", "exposed", f"{plan.by} contexts", "which"), rows, ">>>~"),)))
+    return text(Section(title, (Table(("weight", "exposed", "contexts", "which"), rows, ">>>~"),)))

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from flags.catalog import flag
-from flags.launchdarkly import make_context, silence_sdk_logs
+from flags.launchdarkly import make_context
+from flags.sdk_logs import silence_sdk_logs
 from sim.files.fleet_file import Floats, Ints
 from sim.files.plan import Plan, table_of, with_groups
 from sim.files.user_table import UserSandbox, as_group

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,9 +20,10 @@ from typing import Any, Self
 from engine.errors import UserError
 from engine.events import Event
 from engine.incarnation import start_time_of
+from flags.context import OF_A_GROUP
 from flags.inline import InlineValue, as_written
 from sim import rules
-from sim.files.faults import CRASH, FaultPoint, Place, in_words_of_place, to_json
+from sim.files.faults import FaultPoint, Harm, Place, describe_place, to_json
 from sim.files.flag_values import ServedFlags
 from sim.files.scenario import Scenario
 from sim.files.steps import Outage
@@ -172,6 +174,7 @@ class Drill:
             drawn={"fleet": fleet} | chosen(self.scenario),
             host={**host(), "python": platform.python_version(), "cgroup": self.cgroup is not None},
             flag_source=self.scenario.flag_source,
+            contexts=self.scenario.contexts.written,
         )
 
     def _open_flags(self) -> None:
@@ -194,6 +197,7 @@ class Drill:
                 cluster=each.cluster,
                 dirty=each.workload.dirty / 100,
                 pattern=each.workload.pattern,
+                **{name: getattr(each, name) for name in OF_A_GROUP},
             )
             for each in self.scenario.sandboxes()
             if not self.only or each.name in self.only
@@ -314,14 +318,10 @@ class Drill:
         self._fold.apply(new)
         return self._fold.view()
 
-    def evidence(self) -> Evidence:
-        """What the rules judge: the ledger up to now, and this fleet."""
-        view = self.view()
-        return Evidence(list(self.entries), view, self.reality)
-
     async def observe(self) -> None:
         """Have every rule look at reality and judge, now."""
-        self.findings = await asyncio.to_thread(rules.judge, self.evidence())
+        view = self.view()  # first: it reads the ledger on
+        self.findings = await asyncio.to_thread(rules.judge, Evidence(list(self.entries), view, self.reality))
 
     def violations(self) -> list[dict[str, Any]]:
         """What did not hold, as far as the rules have seen."""
@@ -391,7 +391,7 @@ class Drill:
     async def inject(
         self,
         fault: FaultPoint,
-        error: str | None,
+        harm: Harm,
         at: Place,
         sandboxes: str,
         count: int | None = None,
@@ -399,11 +399,14 @@ class Drill:
         nth: int | None = None,
         by_kernel: bool = False,
     ) -> int:
-        """Arm a fault, `error` as `Fault.error`, or None for SIGKILL of the node. Gives its id."""
+        """Arm a fault. Gives its id."""
         self._fault_ids += 1
-        number, error = self._fault_ids, error or CRASH
-        self.note(events.FaultArmed(number, fault, error, in_words_of_place(fault, at, nth), sandboxes, by_kernel))
-        what = {"fault_id": number, "point": fault, "error": error, "at": to_json(at), "sandboxes": sandboxes}
+        number, place = self._fault_ids, describe_place(fault, at, nth)
+        armed = events.FaultArmed(
+            number, fault, harm.error, place, sandboxes, by_kernel, kind=harm.kind, seconds=harm.seconds
+        )
+        self.note(armed)
+        what = {"fault_id": number, "point": fault, "harm": asdict(harm), "at": to_json(at), "sandboxes": sandboxes}
         await self._ask("arm", **what, count=count, nth=nth, by_kernel=by_kernel)
         return number
 

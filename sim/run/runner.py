@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from engine.errors import UserError
 from sim.files.expectations import InvariantExpectation, MetricExpectation
+from sim.files.faults import KILL_NODE
 from sim.files.scenario import Scenario
 from sim.files.steps import (
     Checkpoint,
@@ -240,7 +241,7 @@ class _Runner:
             case Inject():
                 by_kernel = step.by == "kernel"
                 number = await self.drill.inject(
-                    step.fault, step.error, step.at, step.sandboxes, step.count, nth=step.nth, by_kernel=by_kernel
+                    step.fault, step.harm, step.at, step.sandboxes, step.count, nth=step.nth, by_kernel=by_kernel
                 )
                 self.places[number] = place
             case Clear():
@@ -293,7 +294,7 @@ class _Runner:
             await self.drill.crash()
             return
         point = step.at
-        number = await self.drill.inject(point.fault, None, point.place, step.sandboxes, 1, nth=point.nth)
+        number = await self.drill.inject(point.fault, KILL_NODE, point.place, step.sandboxes, 1, nth=point.nth)
         self.places[number] = place
         self.crash_armed = True
 

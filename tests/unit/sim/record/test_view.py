@@ -35,10 +35,6 @@ def settled(**changes: Any) -> events.PauseSettled:
         "copy_ms": 12.0,
         "blocked_ms": 3.0,
         "condemned": True,
-        "error": None,
-        "failed_chunk": None,
-        "condemn_error": None,
-        "punch_error": None,
         "build": "web-0.p1",
         "content_hash": "c0ffee",
     }

@@ -35,7 +35,7 @@ def plan(folder: pathlib.Path, **more: Any) -> Plan:
     steps = [{"setWeight": 0}, WAIT, {"setWeight": 5}, WAIT, {"setWeight": 50}, WAIT, {"setWeight": 100}, WAIT]
     document = {
         "kind": "plan", "name": "own", "fleet": "fleet.csv", "sample": 60, "scale": "1/256",
-        "flags": {"file": "own.json"}, "steps": steps,
+        "contexts": "all", "flags": {"file": "own.json"}, "steps": steps,
     }  # fmt: skip
     return load_plan_text(scenario_text(document | more), folder / "plan.yaml")
 
