@@ -10,6 +10,7 @@ from typing import Any
 
 from flags.document import DocumentError, Mistake, Position
 from sim.report.table import Bullets, Paragraph, Section, Table, facts
+from sim.rollout.shown import percent
 
 DOCUMENT = "rehearsal.json"
 VERSION = 1
@@ -72,7 +73,7 @@ def _lines(document: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, bool]]
     yield "decision", (str(document.get("decision")), True)
     bound = document.get("bound")
     if bound:
-        yield "bound", (f"< {bound['rate'] * 100:.3g} % at {bound['confidence'] * 100:g} %", True)
+        yield "bound", (f"< {percent(bound['rate'])} at {bound['confidence'] * 100:g} %", True)
         yield "exposed sandboxes tried", (str(bound["tried"]), True)
         yield "demand", ("none" if bound["demanded"] is None else "met" if bound["met"] else "not met", True)
     for stage in document.get("stages", ()):
