@@ -76,10 +76,14 @@ class Workload(Strict):
 
 
 class Group(Strict):
-    """`count` like sandboxes, `<name>-0` and on; sizes in bytes. `block_size` is the page size unless given."""
+    """`count` like sandboxes, `<name>-0` and on; sizes in bytes. `block_size` is the page size unless given.
+
+    With `exact` it is one sandbox of that very name.
+    """
 
     name: Slug
     count: Annotated[int, Field(ge=1, le=10_000)] = 1
+    exact: bool = False
     page_size: PageSize = PAGE_SIZES[0]
     block_size: PageSize | None = None
     memory: Size
@@ -91,6 +95,13 @@ class Group(Strict):
     firecracker_version: Version = DEFAULTS.firecracker_version
     envd_version: Version = DEFAULTS.envd_version
     workload: Workload = Workload()
+
+    @field_validator("exact")
+    @classmethod
+    def _is_one(cls, exact: bool, info: ValidationInfo) -> bool:
+        if exact and info.data.get("count", 1) != 1:
+            raise ValueError("a name can be that of one sandbox only; remove count")
+        return exact
 
     @field_validator("memory")
     @classmethod
@@ -137,7 +148,7 @@ def sandbox_specs(fleet: Iterable[Group]) -> list[SandboxSpec]:
 
 def _spec(group: Group, index: int) -> SandboxSpec:
     return SandboxSpec(
-        name=f"{group.name}-{index}",
+        name=group.name if group.exact else f"{group.name}-{index}",
         group=group.name,
         memory=group.memory,
         page_size=group.page_size,

@@ -19,6 +19,7 @@ from sim.rollout.bounds import needed, upper_bound
 from sim.rollout.compiled import Compiled, Stage, seconds_of
 from sim.rollout.exposure import Exposure, contexts_needed
 from sim.rollout.ratio_interval import LEAST_ROUNDS
+from sim.rollout.user_fleet import UserFleet
 
 Severity = Literal["stop", "note"]
 LARGEST_JUMP = 10.0
@@ -48,14 +49,18 @@ class _Case:
     plan: Plan
     made: Compiled
     exposures: Sequence[Exposure]
+    fleet: UserFleet | None = None
 
     def stages(self) -> Iterator[tuple[Stage, Exposure]]:
         return zip(self.made.stages, self.exposures, strict=True)
 
 
-def critique(made: Compiled, exposures: Sequence[Exposure]) -> list[Concern]:
-    """Every concern, those that stop a go first; `exposures` are of the plan's stages, in order."""
-    case = _Case(made.plan, made, exposures)
+def critique(made: Compiled, exposures: Sequence[Exposure], fleet: UserFleet | None = None) -> list[Concern]:
+    """Every concern, those that stop a go first; `exposures` are of the plan's stages, in order.
+
+    Of a sample the whole `fleet` says who dominates a stage, and how many pauses are to be expected of it.
+    """
+    case = _Case(made.plan, made, exposures, fleet)
     checks = (
         _lint,
         _jumps,
@@ -109,22 +114,29 @@ def _jumps(case: _Case) -> Iterator[Concern]:
 
 def _bakes(case: _Case) -> Iterator[Concern]:
     plan = case.plan
-    rate = (plan.production or plan.pacing).pauses_per_minute
-    whole = len(plan.sandboxes())
     for stage, exposure in case.stages():
         if not exposure.sandboxes:
             continue
         seconds = sum(seconds_of(plan.steps[index]) for index in stage.steps)
-        pauses = rate * seconds / 60 * len(exposure.sandboxes) / whole
+        rate = _exposed_rate(case, stage, exposure)
+        pauses = rate * seconds / 60
         if pauses >= LEAST_PAUSES:
             continue
         severity: Severity = "stop" if plan.time == "virtual" else "note"
         what = f"{stage.weight:g} % for {seconds:g} s: {pauses:.2g} exposed pauses are to be expected of it"
-        least = math.ceil(LEAST_PAUSES * 60 * whole / (rate * len(exposure.sandboxes)))
+        least = math.ceil(LEAST_PAUSES * 60 / max(rate, 1e-9))
         mend = f"wait at least {least} s at this weight"
         if severity == "note":
             mend = "real time is this machine's: in production " + mend
         yield Concern("bake", severity, what, mend, stage.steps[0])
+
+
+def _exposed_rate(case: _Case, stage: Stage, exposure: Exposure) -> float:
+    """Pauses a minute of those whom the stage exposes in production."""
+    if case.fleet is not None:
+        return float(case.fleet.rates(stage.number - 1).sum()) * 60
+    rate = (case.plan.production or case.plan.pacing).pauses_per_minute
+    return rate * len(exposure.sandboxes) / len(case.plan.sandboxes())
 
 
 def _nobody(case: _Case) -> Iterator[Concern]:
@@ -165,21 +177,30 @@ def _dominated(case: _Case) -> Iterator[Concern]:
     """More than half of a stage in one team or cluster, though the fleet is not made like that."""
     units: tuple[tuple[str, ConcernName], ...] = (("team", "one-team"), ("cluster", "one-cluster"))
     for unit, concern in units:
-        of = {each.name: getattr(each, unit) for each in case.plan.sandboxes()}
-        fleet = Counter(of.values())
-        if len(fleet) == 1:
+        whole, by_stage = _units(case, unit)
+        if len(whole) == 1:
             continue
-        for stage, exposure in case.stages():
-            if stage.weight in {0, 100} or len(exposure.sandboxes) < _MANY:
+        for (stage, _), exposed in zip(case.stages(), by_stage, strict=True):
+            if stage.weight in {0, 100} or exposed.total() < _MANY:
                 continue
-            name, most = Counter(of[each] for each in exposure.sandboxes).most_common(1)[0]
-            share, usual = most / len(exposure.sandboxes), fleet[name] / len(of)
+            name, most = exposed.most_common(1)[0]
+            share, usual = most / exposed.total(), whole[name] / whole.total()
             if share <= _HALF:
                 continue
             what = f"{unit} {name} is {share:.0%} of the exposed at {stage.weight:g} %, and {usual:.0%} of the fleet"
             severity: Severity = "stop" if share >= _BY_FAR * usual else "note"
             mend = "roll out by sandbox, or give that one a rule and stages of its own"
             yield Concern(concern, severity, what, mend, stage.steps[0])
+
+
+def _units(case: _Case, unit: str) -> tuple[Counter[str], list[Counter[str]]]:
+    """How many sandboxes each team or cluster has, in all and in each stage."""
+    if case.fleet is not None:
+        of = case.fleet.units[unit]
+        stages = [Counter(name for name, on in zip(of, e.on.tolist(), strict=True) if on) for e in case.fleet.exposures]
+        return Counter(of), stages
+    named = {each.name: str(getattr(each, unit)) for each in case.plan.sandboxes()}
+    return Counter(named.values()), [Counter(named[each] for each in e.sandboxes) for _, e in case.stages()]
 
 
 def _metrics(case: _Case) -> Iterator[Concern]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sim.files import figures
+from sim.files.plan import Plan
 from sim.files.units import format_duration
 from sim.report.table import Bullets, Paragraph, Section, Table, Words, markdown, toned
 from sim.report.words import Tone
@@ -10,7 +13,9 @@ from sim.rollout.bounds import upper_bound
 from sim.rollout.critic import concern_place
 from sim.rollout.incident_clock import Count, Incident, Part
 from sim.rollout.results import Decision, Rehearsal, StageResult
+from sim.rollout.row_exposure import StageExposure, sums
 from sim.rollout.shown import nodes_of, percent
+from sim.rollout.user_fleet import UserFleet
 
 _TONES: dict[Decision, Tone] = {"go": "good", "no-go": "bad", "inconclusive": "warn"}
 _CHAT = 3500
@@ -21,7 +26,7 @@ def decision_page(found: Rehearsal) -> list[Section]:
     """Its first section is the first number that anybody should see."""
     if not found.stages:
         return [_concerns(found)]
-    return [_by_stage(found), _clock(found), _concerns(found)]
+    return [_by_stage(found), _clock(found), *fleet_sections(found.plan, found.fleet), _concerns(found)]
 
 
 def _by_stage(found: Rehearsal) -> Section:
@@ -39,6 +44,44 @@ def _by_stage(found: Rehearsal) -> Section:
         met = "" if bound.demanded is None else "shown" if bound.is_met else "not shown"
         said.insert(0, f"lost because of the flag: {bound.text}, of the exposed, on this engine, here{demanded}{met}")
     return Section("What cannot be undone, stage by stage", (Table(head, rows, ">"), Bullets(said)), note)
+
+
+def fleet_sections(plan: Plan, fleet: UserFleet | None) -> list[Section]:
+    """The user's whole fleet, and what of it is rehearsed; nothing where the plan has a fleet of its own."""
+    if fleet is None:
+        return []
+    whole = sums(fleet.rows)
+    rows = [] if fleet.exported is None else [("as exported", *_fleet_cells(fleet, fleet.exported), "")]
+    for number, each in enumerate(fleet.exposures):
+        left = each.left(fleet.exposures[number - 1]) if number else 0
+        rows.append((f"{each.weight:g} %", *_fleet_cells(fleet, each), f"{left:,} leave" if left else "nobody leaves"))
+    head = ("weight", "sandboxes", "GiB", "pauses/h", "teams", "nodes", "by", "superset")
+    of = (
+        f"{whole.sandboxes:,} sandboxes of {whole.teams:,} teams on {whole.nodes:,} nodes, {_gib(whole.memory)} GiB,"
+        f" {_gib(whole.dirty)} GiB dirty, {whole.pauses_per_hour:,.1f} pauses an hour"
+    )
+    sampled = f"rehearsed: {len(fleet.sample.rows)} of them, stratified by first stage, at {plan.scale} of their memory"
+    said = Bullets(
+        [
+            f"{sampled}; exposure, decisions and invariants survive that, durations and chunk counts do not",
+            *(f"decisions that failed at {e.weight:g} %: {_counts(e.failures)}" for e in fleet.exposures if e.failures),
+        ]
+    )
+    return [Section(f"Your fleet: {of}", (Table(head, rows, ">>>>>>~<"), said), "by the SDK over every row (measured)")]
+
+
+def _fleet_cells(fleet: UserFleet, each: StageExposure) -> tuple[str, ...]:
+    of = sums(fleet.rows, each.on)
+    counts = (f"{of.sandboxes:,}", _gib(of.memory), f"{of.pauses_per_hour:,.1f}", f"{of.teams:,}", f"{of.nodes:,}")
+    return (*counts, _counts(each.reasons))
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:,.1f}"
 
 
 def _cells(found: Rehearsal, each: StageResult) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 from engine.errors import UserError
 from flags.catalog import flag
 from flags.cohort import Member, cohort
+from flags.context import SandboxAttributes
 from flags.edit import Place, share_of
 from flags.launchdarkly import Items, make_context
 from flags.sdk_logs import silence_sdk_logs
@@ -85,13 +86,19 @@ def _on(plan: Plan, sections: tuple[Items, Items]) -> tuple[tuple[str, ...], Map
     """Names, and how many of them by which part of the flag; UserError where a prerequisite keeps everybody away."""
     known = flag(plan.flag)
     members = [each.attributes() for each in plan.sandboxes()]
-    contexts = [make_context(plan.contexts.context(each, known.moments[0])) for each in members]
+    contexts = [make_context(context_of(plan, each)) for each in members]
     (found,) = stage_exposures([(0.0, sections)], known, contexts)
     if found.failures.get("PREREQUISITE_FAILED") == len(members):
         raise UserError(
             f"{plan.flag_file}: error: a prerequisite of {plan.flag} fails for every sandbox: no stage exposes anybody"
         )
     return tuple(each.sandbox for each, on in zip(members, found.on.tolist(), strict=True) if on), found.reasons
+
+
+def context_of(plan: Plan, attributes: SandboxAttributes, others: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the plan's flag is evaluated for when it is read; `others` are further attributes of the sandbox."""
+    made = plan.contexts.context(attributes, flag(plan.flag).moments[0])
+    return made if not others or "sandbox" not in made else {**made, "sandbox": {**others, **made["sandbox"]}}
 
 
 def contexts_needed(contexts: int, weight: float) -> int:

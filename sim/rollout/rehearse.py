@@ -18,13 +18,18 @@ from sim.rollout.gates import Gates, Recorder, Told
 from sim.rollout.results import Decision, Rehearsal, StageResult, StepResult
 from sim.rollout.shown import LossBound, even_rates, incidents, loss_bound, nodes_of
 from sim.rollout.stretch import saved
+from sim.rollout.user_fleet import UserFleet
 from sim.run.runner import Progress, RunOptions, RunResult, run_scenario
 
 _VERDICTS = {"go": Verdict.HELD, "no-go": Verdict.VIOLATED, "inconclusive": Verdict.INCONCLUSIVE}
 
 
 async def rehearse(
-    plan: Plan, options: RunOptions, progress: Progress = lambda _: None, told: Told = lambda _: None
+    plan: Plan,
+    options: RunOptions,
+    progress: Progress = lambda _: None,
+    told: Told = lambda _: None,
+    fleet: UserFleet | None = None,
 ) -> Rehearsal:
     """Both arms on the same seed; `told` of each step when it is over.
 
@@ -42,14 +47,14 @@ async def rehearse(
     else:
         without, result = await _in_turns(turns, gates, options, progress)
     stages = _stages(gates, plan)
-    bound = _bound(plan, gates.exposures, stages)
+    bound = _bound(plan, gates.exposures, stages, fleet)
     found = Rehearsal(
         plan=plan,
         decision="go",
         verdict=Verdict.HELD,
         reasons=(),
         steps=tuple(gates.results),
-        stages=tuple(_with_incident(plan, each, bound) for each in stages),
+        stages=tuple(_with_incident(plan, each, bound, fleet) for each in stages),
         on=result,
         off=without,
         seconds=time.monotonic() - began,
@@ -57,7 +62,8 @@ async def rehearse(
         kill_switch_ms=_kill_switch_ms(result),
         in_turns=turns is not None,
         bound=bound,
-        concerns=tuple(critique(on, gates.exposures)),
+        concerns=tuple(critique(on, gates.exposures, fleet)),
+        fleet=fleet,
     )
     return decided(found)
 
@@ -116,19 +122,27 @@ def _stages(gates: Gates, plan: Plan) -> list[StageResult]:
     return found
 
 
-def _bound(plan: Plan, exposures: Sequence[Exposure], stages: Sequence[StageResult]) -> LossBound:
-    """Of the stages that were reached, up to the one that the demand is about."""
+def _bound(
+    plan: Plan, exposures: Sequence[Exposure], stages: Sequence[StageResult], fleet: UserFleet | None
+) -> LossBound:
+    """Of the stages that were reached, up to the one that the demand is about; of a sample by its worst stratum."""
     at = 100.0 if plan.demand is None else plan.demand.at
     by_then = [each for each in stages if each.stage.weight <= at]
     tried = {name for each in by_then for name in each.on.punched}
-    return loss_bound(plan.demand, exposures, tried, {name for each in by_then for name in each.lost_by_flag})
+    lost = {name for each in by_then for name in each.lost_by_flag}
+    found = loss_bound(plan.demand, exposures, tried, lost)
+    if fleet is None or not by_then:
+        return found
+    last = max(each.stage.number for each in by_then) - 1
+    return replace(found, rate=fleet.bound(last, tried | lost, lost, found.confidence), stratified=True)
 
 
-def _with_incident(plan: Plan, stage: StageResult, bound: LossBound) -> StageResult:
+def _with_incident(plan: Plan, stage: StageResult, bound: LossBound, fleet: UserFleet | None) -> StageResult:
     """Losses at the rate that the plan gives, or at the one that this rehearsal rules out."""
     given = plan.incident.loss_rate
     rate = bound.rate if given is None else given / 100
-    (found,) = incidents(plan, [stage.stage], [even_rates(plan, stage.stage.weight)], nodes_of(plan), rate)
+    rates = even_rates(plan, stage.stage.weight) if fleet is None else fleet.rates(stage.stage.number - 1)
+    (found,) = incidents(plan, [stage.stage], [rates], nodes_of(plan), rate)
     return replace(stage, incident=found)
 
 

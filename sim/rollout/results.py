@@ -19,6 +19,7 @@ from sim.rollout.exposure import Exposure
 from sim.rollout.incident_clock import Incident
 from sim.rollout.shown import LossBound
 from sim.rollout.stretch import Figures
+from sim.rollout.user_fleet import UserFleet
 from sim.run.cases import Unit, UnitResult
 from sim.run.pool import LocalPool
 from sim.run.runner import RunResult
@@ -83,6 +84,7 @@ class Rehearsal:
     conditions: tuple[str, ...] = field(default=())
     bound: LossBound | None = None
     concerns: tuple[Concern, ...] = ()
+    fleet: UserFleet | None = None
 
     @property
     def folder(self) -> Path:

@@ -325,12 +325,14 @@ def invariants(view: View) -> str:
     return ", ".join([held, *(f"{len(each)} {verdict}: {', '.join(each)}" for verdict, each in names.items())])
 
 
-def outline(made: Compiled, exposed: Sequence[Exposure]) -> str:
-    """What a plan will do, before anything runs."""
+def outline(made: Compiled, exposed: Sequence[Exposure], exported: Exposure | None = None) -> str:
+    """What a plan will do, before anything runs; `exported` is who has the user's flag on before the first stage."""
     plan = made.plan
     clock = duration(sum(made.virtual))
     title = f"{plan.name}: {len(made.scenario.steps)} scenario steps, {clock} by its own clock; exposed by {plan.by}"
     rows = []
+    if exported is not None:
+        rows.append(("as exported", str(len(exported.sandboxes)), f"{exported.contexts} of {exported.of_contexts}", ""))
     for stage, each in zip(made.stages, exposed, strict=True):
         who = ", ".join(each.sandboxes[:4]) + (" ..." if len(each.sandboxes) > 4 else "")
         if stage.weight and not each.contexts:

@@ -30,7 +30,8 @@ class LossBound:
     """Of distinct sandboxes that were exposed by the stage `at` that weight (percent), each counted once.
 
     `planned` were to be exposed, fixed before the start; `tried` were punched or lost; `lost` of them because of the
-    flag. `rate` (0 to 1) is ruled out with this confidence: of the exposed, never of the fleet.
+    flag. `rate` (0 to 1) is ruled out with this confidence: of the exposed, never of the fleet. `stratified`: of the
+    exposed of a whole fleet, of which the tried are a sample; its worst stratum decides.
     """
 
     at: float
@@ -40,6 +41,7 @@ class LossBound:
     confidence: float
     rate: float
     demanded: Bound | None = None
+    stratified: bool = False
 
     @property
     def is_met(self) -> bool:
@@ -49,7 +51,8 @@ class LossBound:
     @property
     def text(self) -> str:
         """`< 18.1 % at 95 % (15 exposed, 0 lost)`."""
-        return f"< {percent(self.rate)} at {self.confidence * 100:g} % ({self.tried:,} exposed, {self.lost} lost)"
+        how = ", stratified" if self.stratified else ""
+        return f"< {percent(self.rate)} at {self.confidence * 100:g} % ({self.tried:,} exposed, {self.lost} lost{how})"
 
     @property
     def short(self) -> str:

@@ -42,6 +42,7 @@ def plan(folder: pathlib.Path, *steps: dict[str, Any], **more: Any) -> Plan:
             {"name": "box", "count": 60, "memory": "1MiB", "template": "python"},
             {"name": "web", "count": 40, "memory": "1MiB", "template": "browser"},
         ],
+        "contexts": "all",
         "flags": {"file": "own.json"},
         "steps": list(steps or [{"setWeight": 0}, WAIT, {"setWeight": 25}, WAIT, {"setWeight": 100}, WAIT]),
     } | more
