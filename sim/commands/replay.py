@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import click
 
 from engine.errors import UserError
-from sim.tui.available import is_terminal
+from sim.tui.available import is_terminal, is_unicode
 
 if TYPE_CHECKING:
     from sim.record.folder import StoredRun
@@ -60,8 +60,9 @@ def command(
 
 def _watch(stored: StoredRun, at: float | None) -> None:
     from sim.tui.replay import ReplayApp
+    from sim.tui.terminal import terminal
 
-    app = ReplayApp(stored, held=at is not None)
+    app = ReplayApp(stored, held=at is not None, terminal=terminal(ascii_only=not is_unicode()))
     app.playback.t = min(at or 0.0, app.playback.end)
     app.run()
 

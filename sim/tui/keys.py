@@ -29,6 +29,7 @@ EVERYWHERE = (
     Key("3", "3", "show('faults')", "faults", "the faults: arm, see fire, clear", 3),
     Key("4", "4", "show('memory')", "memory", "the node's memory over time", 4),
     Key("R", "R", "restart", "restart", "tear down and start again on the same seed", 5),
+    Key("ctrl+z", "ctrl+z", "suspend_process", "suspend", "back to the shell for a while; fg returns", 9),
     Key("question_mark", "?", "help", "help", "this page", 0),
     Key("q", "q", "quit", "quit", "judge, tear everything down, leave", 0),
 )
@@ -50,6 +51,7 @@ REPLAY = (
     Key("2", "2", "show('flags')", "flags", "the flags, their rollouts and their source", 7),
     Key("3", "3", "show('faults')", "faults", "the faults that were armed, and how often they fired", 9),
     Key("4", "4", "show('memory')", "memory", "the node's memory over time", 7),
+    Key("ctrl+z", "ctrl+z", "suspend_process", "suspend", "back to the shell for a while; fg returns", 9),
     Key("question_mark", "?", "help", "help", "this page", 0),
     Key("q", "q", "quit", "quit", "leave", 0),
 )
@@ -98,7 +100,7 @@ FLEET = (
         1,
     ),
     Key("E", "E", "arm_all", "fail all", "arm the same on every sandbox", 9),
-    Key("c,ctrl+z", "c", "clear", "clear", "clear every armed fault", 2),
+    Key("c", "c", "clear", "clear", "clear every armed fault", 2),
     Key("K", "K", "kill_switch", "kill switch", "punching off for everybody, at once", 9),
 )
 
@@ -156,7 +158,7 @@ FAULTS = (
     Key("w", "w", "whom", "whom", "on the selected sandboxes, or on every one", 2),
     Key("y", "y", "kernel", "by kernel", "have the kernel itself give the errno, or not", 4),
     Key("enter,e", "⏎", "arm", "arm", "arm it, until it is cleared", 0),
-    Key("c,ctrl+z", "c", "clear", "clear", "clear every armed fault", 0),
+    Key("c", "c", "clear", "clear", "clear every armed fault", 0),
     Key("p", "p", "pause", "pause", "pause the selected, else every running sandbox, and see it fire", 1),
     Key("r", "r", "resume", "resume", "resume the selected, else every paused sandbox", 1),
     Key("N", "N", "restart_node", "restart node", "start the node again after a crash", 3),

@@ -50,7 +50,6 @@ async def test_the_faults_look_as_agreed(width: int, height: int, drill: Recorde
         ),
         ("x 3 w enter", [("inject", "copy.write", "ENOSPC", "after_condemn", "*")]),
         ("3 c", [("clear",)]),
-        ("3 ctrl+z", [("clear",)]),
         ("x 3 p", [("pause", ["web-0"])]),
         ("3 p", [("pause", [f"web-{number}" for number in range(6)])]),
         ("x 3 r", [("resume", ["web-0"])]),

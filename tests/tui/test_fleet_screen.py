@@ -41,7 +41,6 @@ def app_for(drill: RecordedDrill) -> FleetApp:
         ("K", ("set_flag", PUNCH, False)),
         ("d y", ("kill", ["web-0"])),
         ("d n x x d enter", ("kill", ["web-0", "web-1"])),
-        ("ctrl+z", ("clear",)),
         ("P", ("pause", [f"web-{number}" for number in range(6)])),
         ("a", ("pause", [f"web-{number}" for number in range(6)])),
         ("r", ("resume", ["web-0"])),
