@@ -45,7 +45,7 @@ def _title(view: View) -> list[str]:
     fleet += f"{words.size(sum(each.memory for each in sandboxes))} of guest memory"
     lines = [f"{name}   seed {seed}   {verdict}", f"{fleet}; dirty blocks from {', '.join(trackers) or 'nobody'}"]
     if paced := len(view.pauses) - len(view.measured):
-        lines.append(f"{words.plural(paced, 'pause')} slowed or held on screen: in no figure")
+        lines.append(f"{words.plural(paced, 'pause')} slowed or stopped on screen: in no figure")
     if view.wrong_engine:
         lines.insert(0, click.style(f"ENGINE: {view.wrong_engine}", fg="red", bold=True))
     return lines
@@ -66,22 +66,31 @@ def _is_on(value: object) -> bool:
 
 
 def _flag_table(flag: str, pauses: Sequence[PauseView]) -> list[str]:
-    lines = [flag]
+    lines, dirty = [flag], []
     for value, label in ((False, "flag off:"), (True, "flag on:")):
         group = [each for each in pauses if flag in each.decision and _is_on(each.decision[flag].get("value")) is value]
         if group:
             lines.append(f"  {label:<9} {_peaks(group)}{_freed(group)}")
+            dirty.append({each.dirty_bytes for each in group if each.dirty_bytes})
+    if len(dirty) == 2 and dirty[0] != dirty[1]:
+        lines.append("  not to be compared: the pauses of the two had different amounts of dirty memory to copy")
     return lines
 
 
 def _peaks(pauses: Sequence[PauseView]) -> str:
+    """Of those that had something to copy."""
     count = f"{words.plural(len(pauses), 'pause'):<10}"
+    empty = sum(each.dirty_bytes == 0 for each in pauses)
+    pauses = [each for each in pauses if each.dirty_bytes != 0]
+    if not pauses:
+        return f"{count} nothing was dirty, so nothing was copied"
+    left_out = f"; {empty} had nothing dirty" if empty else ""
     over = [each.peak_over for each in pauses if each.peak_over is not None]
     ratios = [each.peak_ratio for each in pauses if each.peak_ratio is not None]
     if not over:
         return f"{count} peak not measured"
     ratio = f"{max(ratios):.2f}x" if ratios else "n/a"
-    return f"{count} peak {ratio}  (+{words.size(max(over))} a sandbox at most)"
+    return f"{count} peak {ratio}  (+{words.size(max(over))} a sandbox at most{left_out})"
 
 
 def _freed(pauses: Sequence[PauseView]) -> str:

@@ -94,8 +94,10 @@ class Drill:
         self._node_expected = False
         self.entries: list[Entry] = []
         self.panel = Panel()
+        self._looking = asyncio.Lock()
         self.run_dir = Path()
         self._cgroup_base: int | None = None
+        self.cgroup: MemoryCgroup | None = None
         self._ledger: Ledger | None = None
 
     # -- making and ending a run
@@ -122,9 +124,8 @@ class Drill:
         store(self.scenario, self.run_dir / SCENARIO_FILE)
         self.began = time.monotonic()
         self._ledger = Ledger(self.run_dir / EVENTS_FILE, self.began)
-        self.socket_dir = Path()
-        self.cgroup: MemoryCgroup | None = None
         self._follower = Follower(self.run_dir / EVENTS_FILE)
+        self.socket_dir = Path()
         try:
             self.cache_dir = self._make_cache_dir()
         except OSError:
@@ -304,8 +305,8 @@ class Drill:
     # -- what is known
 
     def view(self) -> View:
-        """Everything the ledger says up to now, folded."""
-        new = list(self._follower.new_entries())
+        """Everything the ledger says up to now, folded; nothing before the run has one."""
+        new = [] if self._ledger is None else list(self._follower.new_entries())
         self.entries += new
         self._fold.apply(new)
         return self._fold.view()
@@ -319,8 +320,9 @@ class Drill:
 
     async def observe(self) -> None:
         """Have every checker look at reality now, while the fleet lives; what it finds gets this step's place."""
-        evidence = self.evidence()
-        await asyncio.to_thread(self.panel.observe, evidence)
+        async with self._looking:
+            evidence = self.evidence()
+            await asyncio.to_thread(self.panel.observe, evidence)
         if evidence.view.step is not None:
             for found in self.panel.violations():
                 for key, value in in_file(evidence.view.step).items():
@@ -341,8 +343,9 @@ class Drill:
             self.view()
 
     async def tick(self, count: int = 1) -> None:
-        """Every running guest works."""
-        await self._ask("tick", count=count)
+        """Every running guest works, but not while a checker reads its memory."""
+        async with self._looking:
+            await self._ask("tick", count=count)
 
     async def pause(
         self, names: Sequence[str], *, concurrency: int = 4, until: str = "settled", deadline: float = 60.0

@@ -125,7 +125,7 @@ ASCII: dict[str, str] = {
     "○": "o",  # off
     "◌": ".",  # created
     "◐": "%",  # pausing, a rollout
-    "■": "#",  # paused, held
+    "■": "#",  # paused, stopped
     "◎": "@",  # checkpointing
     "◑": "&",  # resuming
     "✗": "x",  # discarded
@@ -148,6 +148,7 @@ ASCII: dict[str, str] = {
     "▒": "+",
     "░": ":",
     "·": ".",
+    "◦": "o",  # freed
     "▪": ",",  # clean pages
     "△": "^",  # pauses over time: without punching, with it
     "▲": "A",

@@ -33,7 +33,7 @@ ODD = (
     b"\x1b[48;0;0;0;0t",
     b"\x1b[48;99999;99999;0;0t",
 )
-OPENING = "qRd?/" + "\x03\x10\x11\x1a\x1b"
+OPENING = "qRd?/ C\r" + "\x03\x10\x11\x1a\x1b"
 """Keys that end, stop or begin something, or open what then takes the keys."""
 
 
