@@ -36,7 +36,7 @@ SIGNS = (
 
 
 def page(keys: tuple[Key, ...]) -> Group:
-    """Keys, the screen's own first, then signs and states; what is too long for its line goes on below where it began."""
+    """Keys, the screen's own first, then signs and states; what is too long for a line goes on below where it began."""
     states = Columns([Text(f"{glyph} {state}") for state, (glyph, _) in STATES.items()], padding=(0, 2))
     told = _table((key.shown, key.help) for key in keys)
     return Group(
