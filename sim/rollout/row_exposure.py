@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from flags.catalog import Flag, is_on
 from flags.cohort import Sections
-from flags.launchdarkly import FleetEvaluator
+from flags.launchdarkly_fleet import FleetEvaluator
 from sim.files.fleet_file import Floats, Ints
 
 NEVER = -1

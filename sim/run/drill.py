@@ -20,7 +20,6 @@ from typing import Any, Self
 from engine.errors import UserError
 from engine.events import Event
 from engine.incarnation import start_time_of
-from flags.context import OF_A_GROUP
 from flags.inline import InlineValue, as_written
 from sim import rules
 from sim.files.faults import FaultPoint, Harm, Place, describe_place, to_json
@@ -28,7 +27,7 @@ from sim.files.flag_values import ServedFlags
 from sim.files.scenario import Scenario
 from sim.files.steps import Outage
 from sim.node.cgroup import OVERHEAD, MemoryCgroup
-from sim.node.config import Known, NodeConfig, SandboxConfig
+from sim.node.config import Known, NodeConfig
 from sim.node.guest_link import ZYGOTE_SOCKET
 from sim.record import events
 from sim.record.digest import digest
@@ -56,7 +55,7 @@ from sim.run.node_link import (
     retire_ended,
     to_its_end,
 )
-from sim.run.restart import known
+from sim.run.node_start import known, sandbox_configs
 
 GRACE = 30.0
 """Seconds that a zygote waits for a node after a crash."""
@@ -142,7 +141,7 @@ class Drill:
         self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
         self._fleet.callback(shutil.rmtree, self.socket_dir, ignore_errors=True)
         self.reality = Reality(self.run, self.seed, self.run_dir, self.cache_dir, self.socket_dir)
-        check_limits(len(self._sandboxes()), self.socket_dir / ZYGOTE_SOCKET)
+        check_limits(len(sandbox_configs(self.scenario, self.only)), self.socket_dir / ZYGOTE_SOCKET)
         self.cgroup = MemoryCgroup.make(self.run, self.scenario.node.memory + OVERHEAD)
         if self.cgroup is not None:
             self._fleet.callback(self.cgroup.remove)
@@ -186,24 +185,6 @@ class Drill:
         if isinstance(self.scenario.flags, ServedFlags) and self.scenario.flags.start == "down":
             self.note(events.OutageBegan("down", "from the start"))
 
-    def _sandboxes(self) -> list[SandboxConfig]:
-        return [
-            SandboxConfig(
-                name=each.name,
-                memory=each.memory,
-                page_size=each.page_size,
-                block_size=each.block_size,
-                template=each.template,
-                team=each.team,
-                cluster=each.cluster,
-                dirty=each.workload.dirty / 100,
-                pattern=each.workload.pattern,
-                **{name: getattr(each, name) for name in OF_A_GROUP},
-            )
-            for each in self.scenario.sandboxes()
-            if not self.only or each.name in self.only
-        ]
-
     async def _start_node(self, sandboxes: dict[str, Known]) -> None:
         config = NodeConfig(
             run=self.run,
@@ -216,7 +197,7 @@ class Drill:
             grace=GRACE,
             cgroup=str(self.cgroup.folder) if self.cgroup else None,
             **self.scenario.engine.choice(),
-            sandboxes=self._sandboxes(),
+            sandboxes=sandbox_configs(self.scenario, self.only),
             tick=self.view().tick,
             trace=self._trace,
             known=sandboxes,
