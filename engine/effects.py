@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from engine import dedup
 from engine import dirty as dirty_set
@@ -16,13 +17,16 @@ from engine.ranges import Chunk
 from engine.snapshot import Build, Header, write_header
 
 Memory = Memfd | ProcessMemory
+Before = Literal["scan", "condemn", "finish"]
+"""What an untouched guest is a condition of."""
 
 
 class Effects:
     """The acts themselves, with nothing added. Each raises OSError or an EngineError."""
 
-    def confirm_stopped(self, guest: GuestProcess) -> None:
-        guest.confirm_stopped()
+    def look(self, guest: GuestProcess, before: Before) -> None:
+        """Has the guest run since its freeze? Raises GuestRanError; `before` says what it is looked at for."""
+        guest.look()
 
     def scan(self, tracker: Tracker, guest: GuestProcess, memory: Memory, block_size: int) -> DirtySet:
         """Without re-arming, so that a failure forgets nothing."""
@@ -75,7 +79,14 @@ class Effects:
             cache.close()
 
     def kill(self, guest: GuestProcess) -> None:
-        guest.kill()
+        """The last look and SIGKILL; raises GuestRanError, once that is sent, where the guest had run."""
+        guest.end()
+
+    def await_death(self, guest: GuestProcess, permit: PunchPermit | None) -> None:
+        """Wait until the killed guest is dead, which opens the permit; raises FreezeError where it does not die."""
+        guest.await_death()
+        if permit is not None:
+            permit.open(guest)
 
     def retire(self, records: CondemnedRecords, guest: GuestProcess) -> None:
         records.retire(guest)

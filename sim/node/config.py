@@ -13,7 +13,7 @@ from sim.node.guest import GuestSpec
 
 @dataclass(frozen=True, slots=True)
 class SandboxConfig:
-    """One sandbox of the fleet; sizes in bytes, `dirty` a share of 1."""
+    """One sandbox of the fleet; sizes in bytes, `dirty` a share of 1, `heartbeat` seconds (0: none)."""
 
     name: str
     memory: int
@@ -24,6 +24,7 @@ class SandboxConfig:
     cluster: str
     dirty: float
     pattern: str
+    heartbeat: float = 0.0
 
     def attributes(self) -> SandboxAttributes:
         """What flags are evaluated for."""
@@ -114,6 +115,7 @@ class NodeConfig:
             block_size=sandbox.block_size,
             dirty=sandbox.dirty,
             pattern=sandbox.pattern,
+            heartbeat=sandbox.heartbeat,
         )
 
 

@@ -10,6 +10,7 @@ from engine import events as engine_events
 from sim.record import events
 from sim.record.oracle import PAGE, content, describe, key_of
 from sim.rules.evidence import PUNCHES, Finding, Trace
+from sim.rules.heartbeat import ran_after_its_freeze
 from sim.rules.reality import Evidence, SpawnedGuest, violation, zeroed_pages
 
 _DYING = 2.0  # seconds in which a process that was sent SIGKILL may still be seen
@@ -33,9 +34,21 @@ class NeverResumed:
         for guest in evidence.guests():
             if guest.born.incarnation not in self._reported and guest.is_running():
                 self._look_at(guest, condemned.get(guest.born.incarnation), evidence.seed, end)
+        self._ask_the_witness(evidence)
 
     def conclude(self, evidence: Evidence) -> None:
-        """No process is left after teardown; no_leaks looks for those that are."""
+        """No process is left after teardown; no_leaks looks for those that are. What they did last is written."""
+        self._ask_the_witness(evidence)
+
+    def _ask_the_witness(self, evidence: Evidence) -> None:
+        if evidence.heartbeats is None:
+            return
+        for incarnation, pause, microseconds in ran_after_its_freeze(evidence.entries, evidence.heartbeats):
+            if incarnation not in self._reported:
+                self._reported.add(incarnation)
+                reason = f"its own clock went on by {microseconds} us after the freeze: a condemned guest has run"
+                sandbox = incarnation.rpartition(".")[0]
+                self.violations.append(violation(sandbox, reason, incarnation=incarnation, pause=pause))
 
     def _look_at(self, guest: SpawnedGuest, condemned_by: str | None, seed: int, end: float) -> None:
         if condemned_by is not None and not _goes_on_running(guest, end):

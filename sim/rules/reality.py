@@ -19,6 +19,7 @@ from sim.record import events
 from sim.record.ledger import EVENTS_FILE, Entry, Follower
 from sim.record.oracle import PAGE, ZEROED, Mismatch, generations, key_of, mismatches
 from sim.record.view import View
+from sim.rules.heartbeat import Heartbeats
 
 if TYPE_CHECKING:  # loaded where it is used: a stored ledger is judged on machines without Linux, too
     from engine.memfd import Memfd
@@ -79,6 +80,7 @@ class Evidence:
     entries: Sequence[Entry]
     view: View
     cache_kept: bool = False
+    heartbeats: Heartbeats | None = None
 
     @property
     def condemned(self) -> Path:

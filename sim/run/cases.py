@@ -31,6 +31,9 @@ from sim.run.node_link import NodeStarter, execute_node
 from sim.run.node_server import NodeServer
 from sim.run.runner import RunOptions, RunResult, run_scenario
 
+HEARTBEAT = 0.001
+"""Seconds between two beats of every guest that is run to find something: a witness costs 1 % of a core."""
+
 
 async def run_unit(unit: Unit, start_node: NodeStarter = execute_node) -> UnitResult:
     """Run it; whatever goes wrong is in the result. Cancelled, the run is torn down and its folder removed."""
@@ -43,6 +46,7 @@ async def run_unit(unit: Unit, start_node: NodeStarter = execute_node) -> UnitRe
         keep="never",  # the cache: guest memory, often on tmpfs
         time_limit=unit.time_limit,
         trace=unit.trace,
+        heartbeat=HEARTBEAT,
         start_node=start_node,
     )
     try:

@@ -32,14 +32,16 @@ from sim.record.digest import digest
 from sim.record.fold import Fold
 from sim.record.folder import RunRecord, make, make_cache, point_latest_at, remove, write_record
 from sim.record.ledger import EVENTS_FILE, Entry, Follower, Ledger, drop_torn_line
+from sim.record.leftovers import CONDEMNED, retire_ended
 from sim.record.scenario_copy import chosen, store
 from sim.record.verdict import Verdict
 from sim.record.view import View
 from sim.rules import Panel
+from sim.rules.heartbeat import Heartbeats
 from sim.rules.reality import Evidence
 from sim.run.flag_source import FlagService, check_source, open_service
 from sim.run.host import host, snapdrill_version
-from sim.run.judging import conclude, in_file, judge_invariants
+from sim.run.judging import conclude, in_file, judge_invariants, lost_lines
 from sim.run.needs import check_limits
 from sim.run.node_link import (
     NodeDiedError,
@@ -49,10 +51,9 @@ from sim.run.node_link import (
     execute_node,
     outlived,
     raise_failures,
-    retire_ended,
     to_its_end,
 )
-from sim.run.restart import known
+from sim.run.restart import configs, known
 
 GRACE = 30.0
 """Seconds that a zygote waits for a node after a crash."""
@@ -75,6 +76,7 @@ class Drill:
         cache_dir: Path | None = None,
         keep_cache: Callable[[str], bool] = lambda _verdict: False,
         trace: bool = False,
+        heartbeat: float = 0.0,
         start_node: NodeStarter = execute_node,
     ) -> None:
         self.scenario = scenario
@@ -85,6 +87,7 @@ class Drill:
         self._cache_parent = cache_dir
         self._keep_cache = keep_cache
         self._trace = trace
+        self.heartbeat = heartbeat
         self._start_node_process = start_node
         self._fleet = contextlib.AsyncExitStack()
         self._kept = False
@@ -94,6 +97,7 @@ class Drill:
         self._node_expected = False
         self.entries: list[Entry] = []
         self.panel = Panel()
+        self.heartbeats = Heartbeats()
         self.run_dir = Path()
         self._cgroup_base: int | None = None
         self._ledger: Ledger | None = None
@@ -122,6 +126,7 @@ class Drill:
         store(self.scenario, self.run_dir / SCENARIO_FILE)
         self.began = time.monotonic()
         self._ledger = Ledger(self.run_dir / EVENTS_FILE, self.began)
+        self._ledger.reserve(len(self._sandboxes()))
         self.socket_dir = Path()
         self.cgroup: MemoryCgroup | None = None
         self._follower = Follower(self.run_dir / EVENTS_FILE)
@@ -180,21 +185,7 @@ class Drill:
             self.note(events.OutageBegan("down", "from the start"))
 
     def _sandboxes(self) -> list[SandboxConfig]:
-        return [
-            SandboxConfig(
-                name=each.name,
-                memory=each.memory,
-                page_size=each.page_size,
-                block_size=each.block_size,
-                template=each.template,
-                team=each.team,
-                cluster=each.cluster,
-                dirty=each.workload.dirty / 100,
-                pattern=each.workload.pattern,
-            )
-            for each in self.scenario.sandboxes()
-            if not self.only or each.name in self.only
-        ]
+        return configs(self.scenario, self.only, self.heartbeat)
 
     async def _start_node(self, sandboxes: dict[str, Known]) -> None:
         config = NodeConfig(
@@ -247,7 +238,8 @@ class Drill:
                 await self._node.reap()
         finally:
             await asyncio.to_thread(end_zygote, self.socket_dir)
-            retire_ended(self.evidence().condemned)
+            self.view()
+            retire_ended(self.run_dir / CONDEMNED, self.cache_dir, self.entries, self.note)
 
     async def tear_down(self) -> None:
         """End every process and remove what was made; harmless when done already.
@@ -255,6 +247,7 @@ class Drill:
         A cancellation meanwhile takes effect when it is done.
         """
         await to_its_end(self._fleet.aclose())
+        self.heartbeats.close()
         if self._ledger is not None:
             self._ledger.close()
 
@@ -272,8 +265,11 @@ class Drill:
         self._kept = self._keep_cache(so_far)
         cgroup_peak = self.cgroup.peak() if self.cgroup else None
         await to_its_end(self._fleet.aclose())
+        self.view()
+        self.heartbeats.close()  # what it held would be a leak
         await asyncio.to_thread(self.panel.conclude, self.evidence())
         raise_failures(self.entries)
+        expected += lost_lines(self.entries, self._ledger.lost if self._ledger else 0)
         everything = [*judge_invariants(self.scenario, self.panel, whole_fleet=whole), *expected]
         verdict, canaries = conclude(self.scenario, everything, whole_fleet=whole)
         for each in [*everything, *canaries]:
@@ -307,15 +303,15 @@ class Drill:
         """Everything the ledger says up to now, folded."""
         new = list(self._follower.new_entries())
         self.entries += new
+        self.heartbeats.take(new)
         self._fold.apply(new)
         return self._fold.view()
 
     def evidence(self) -> Evidence:
         """What the checkers look at."""
         view = self.view()
-        return Evidence(
-            self.run, self.seed, self.run_dir, self.cache_dir, self.socket_dir, self.entries, view, self._kept
-        )
+        where = (self.run_dir, self.cache_dir, self.socket_dir)
+        return Evidence(self.run, self.seed, *where, self.entries, view, self._kept, self.heartbeats)
 
     async def observe(self) -> None:
         """Have every checker look at reality now, while the fleet lives; what it finds gets this step's place."""

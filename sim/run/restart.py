@@ -1,13 +1,34 @@
-"""What a ledger tells a restarted node of each sandbox."""
+"""What a node is told of its sandboxes: as the scenario has them, and after a crash what the ledger tells of each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sim.node.config import Known, OpenPause
+from sim.files.scenario import Scenario
+from sim.node.config import Known, OpenPause, SandboxConfig
 from sim.record import events
 from sim.record.ledger import Entry
 from sim.record.view import PauseView, SandboxView
+
+
+def configs(scenario: Scenario, only: Sequence[str], heartbeat: float) -> list[SandboxConfig]:
+    """Every sandbox, or those in `only`; `heartbeat` (seconds, 0: none) where the scenario asks for none."""
+    return [
+        SandboxConfig(
+            name=each.name,
+            memory=each.memory,
+            page_size=each.page_size,
+            block_size=each.block_size,
+            template=each.template,
+            team=each.team,
+            cluster=each.cluster,
+            dirty=each.workload.dirty / 100,
+            pattern=each.workload.pattern,
+            heartbeat=each.workload.heartbeat or heartbeat,
+        )
+        for each in scenario.sandboxes()
+        if not only or each.name in only
+    ]
 
 
 def known(sandbox: SandboxView, entries: Sequence[Entry]) -> Known:

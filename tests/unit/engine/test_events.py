@@ -14,7 +14,16 @@ KINDS = [
     for _, kind in inspect.getmembers(engine.events, inspect.isclass)
     if issubclass(kind, Event) and kind is not Event
 ]
-SAMPLES = {"list[str]": ["x"], "int": 7, "int | None": None, "str": "x", "bool": True, "float": 1.5}
+SAMPLES = {
+    "list[str]": ["x"],
+    "int": 7,
+    "int | None": None,
+    "str": "x",
+    "str | None": "x",
+    "bool": True,
+    "float": 1.5,
+    "dict[str, list[int]] | None": {"7": [1, 2]},
+}
 
 
 def sample(kind: type[Event]) -> Event:

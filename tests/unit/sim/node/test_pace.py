@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from engine import mapping as maps
+from engine.effects import Before
 from engine.events import Event
 from sim.node.pace import PacedEffects, Paces
 from sim.record.stages import OWN_PACE, Pace
@@ -129,12 +130,12 @@ def test_a_slowed_copy_that_is_let_go_meanwhile_waits_no_more(paces: Paces, copi
 
 
 class StoppedGuest:
-    def confirm_stopped(self) -> None:
-        """It is."""
+    def look(self) -> None:
+        """It did not run."""
 
 
-@pytest.mark.parametrize("look", [2, 3], ids=["condemn", "finish"])
-def test_a_full_ledger_at_a_boundary_decides_nothing_of_the_copy(paces: Paces, look: int) -> None:
+@pytest.mark.parametrize("before", ["condemn", "finish"])
+def test_a_full_ledger_at_a_boundary_decides_nothing_of_the_copy(paces: Paces, before: Before) -> None:
     told: list[Event] = []
 
     def tell(event: Event) -> None:
@@ -142,9 +143,8 @@ def test_a_full_ledger_at_a_boundary_decides_nothing_of_the_copy(paces: Paces, l
         raise OSError(errno.ENOSPC, "the ledger is full")
 
     effects = PacedEffects(paces, "web-0", "web-0.p1", maps.zero(4096, 4096), tell)
-    for _ in range(look - 1):
-        effects.confirm_stopped(cast("Any", StoppedGuest()))
+    effects.look(cast("Any", StoppedGuest()), "scan")
     paces.set(["web-0"], Pace(factor=1.5))
-    effects.confirm_stopped(cast("Any", StoppedGuest()))
+    effects.look(cast("Any", StoppedGuest()), before)
     assert len(told) == 1
     assert paces.paced == {"web-0.p1"}
