@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Val
 from engine.errors import UserError
 from flags.context import DEFAULTS, OF_A_GROUP, Contexts, Moment, SandboxAttributes, contexts_of
 from sim.files.strict import Strict
-from sim.files.units import Percent, Size, format_size, parse_size, show
+from sim.files.units import Duration, Percent, Size, format_size, parse_size, show
 
 PAGE_SIZES = (4 << 10, 2 << 20)
 
@@ -69,10 +69,14 @@ class Node(Strict):
 
 
 class Workload(Strict):
-    """`dirty` percent of the blocks are a working set, drawn once by `pattern`; each tick rewrites all of it."""
+    """`dirty` percent of the blocks are a working set, drawn once by `pattern`; each tick rewrites all of it.
+
+    With a `heartbeat` a thread of the guest writes down what the clock says, at that interval: a witness of its own.
+    """
 
     dirty: Annotated[Percent, Field(gt=0)] = 40.0
     pattern: Pattern = "scattered"
+    heartbeat: Duration | None = None
 
 
 class Group(Strict):

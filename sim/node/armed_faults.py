@@ -17,7 +17,7 @@ from engine import linux
 from engine.cache import Cache
 from engine.dedup import Compared, ReadSpan
 from engine.dirty import DirtySet, Tracker
-from engine.effects import Boundary, Effects, Memory
+from engine.effects import Before, Boundary, Effects, Memory
 from engine.events import Event
 from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
 from engine.memfd import Memfd
@@ -168,8 +168,8 @@ class FaultyEffects(Effects):
 
     # -- the engine's
 
-    def confirm_stopped(self, guest: GuestProcess) -> None:
-        self._inner.confirm_stopped(guest)
+    def look(self, guest: GuestProcess, before: Before) -> None:
+        self._inner.look(guest, before)
 
     def boundary(self, before: Boundary) -> None:
         self._inner.boundary(before)
@@ -247,6 +247,9 @@ class FaultyEffects(Effects):
     def kill(self, guest: GuestProcess) -> None:
         self._pass("teardown")
         self._inner.kill(guest)
+
+    def await_death(self, guest: GuestProcess, permit: PunchPermit | None) -> None:
+        self._inner.await_death(guest, permit)
 
     def retire(self, records: CondemnedRecords, guest: GuestProcess) -> None:
         self._inner.retire(records, guest)

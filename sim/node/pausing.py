@@ -14,9 +14,11 @@ from typing import TypeVar
 from engine.dirty import Forgotten
 from engine.errors import EngineError, FreezeError
 from engine.events import ChunkPublished, CopyFailed, Event, Planned
+from engine.evidence import as_json
 from engine.memfd import ProcessMemory
-from engine.pause import Outcome, Pause, PauseRequest, PauseResult
+from engine.pause import Outcome, Pause, PauseResult
 from engine.plan import PauseOptions
+from engine.prepare import PauseRequest
 from engine.snapshot import template
 from flags.decision import Decision, options, otel_fields
 from sim.files.lifecycle import RefusalCode, State, refusal
@@ -81,7 +83,7 @@ class Pausing:
             effects = self._effects(sandbox, admitted)
             async with self._node.ticking:  # a freeze waits for the tick's boundary
                 await in_own_thread(partial(effects.freeze, process), f"freeze-{admitted.id}")
-            frozen = events.GuestFrozen(guest.name, _ms_since(begun))
+            frozen = events.GuestFrozen(guest.name, _ms_since(begun), as_json(process.frozen), guest.beat())
             self._node.ledger.append(frozen, sandbox=name, pause=admitted.id)
             pause = sandbox.pause = self._engine_pause(sandbox, admitted, effects)
             if self._node.ending or effects.cancelled:
@@ -97,7 +99,8 @@ class Pausing:
             return
         answered = await begun_pause
         blocked_ms = _ms_since(begun)
-        self._node.ledger.append(events.PauseReturned(blocked_ms, answered), sandbox=name, pause=admitted.id)
+        returned = events.PauseReturned(blocked_ms, answered)
+        self._node.ledger.try_append(returned, sandbox=name, pause=admitted.id)
         if answered:  # the guest is the copier's now: a resume may start a new one
             sandbox.guest = None
             sandbox.to(State.PAUSED, "the copy goes on in the background")
@@ -198,7 +201,7 @@ class Pausing:
                 result = await _end_of(pause)
                 await self._end_what_is_left(admitted)
                 told = settled(pause, result, admitted.id, blocked_ms, checkpoint=admitted.checkpoint)
-                tell(replace(told, paced=admitted.id in self._node.paces.paced))
+                self._tell_outcome(sandbox, pause, replace(told, paced=admitted.id in self._node.paces.paced))
             await self._take_result(sandbox, admitted, result)
         except Exception as error:
             with contextlib.suppress(OSError):  # it may be the ledger that fails
@@ -207,6 +210,11 @@ class Pausing:
         finally:
             sandbox.settling = None
             self._refuse_who_waits_in_vain()
+
+    def _tell_outcome(self, sandbox: Sandbox, pause: Pause, told: events.PauseSettled) -> None:
+        """Only an outcome that is told lets the condemned record go; one that cannot be told costs nobody anything."""
+        if self._node.ledger.try_append(told, sandbox=sandbox.config.name, pause=told.build):
+            pause.retire()
 
     async def _take_result(self, sandbox: Sandbox, admitted: Admitted, result: PauseResult) -> None:
         match result.outcome:
@@ -240,7 +248,6 @@ class Pausing:
             return
         with contextlib.suppress(EngineError, OSError):  # its record stays, for whoever ends the run
             await asyncio.to_thread(process.kill)
-            self._node.records.retire(process)
 
     async def _finished(self, sandbox: Sandbox, admitted: Admitted, result: PauseResult) -> None:
         node = self._node
@@ -335,6 +342,7 @@ def settled(
         build=pause_id,
         content_hash=result.header.content_hash if result.header else None,
         checkpoint=checkpoint,
+        kill_error=result.kill_error,
     )
 
 

@@ -38,9 +38,9 @@ from sim.node.recovery import recover
 from sim.node.sandbox import Machine
 from sim.record import events
 from sim.record.ledger import EVENTS_FILE, Ledger
+from sim.record.leftovers import CONDEMNED
 from sim.record.stages import Pace
 
-CONDEMNED = "condemned"
 _SOCKET_BUFFER = 4 << 20
 _LONGEST_ERROR = 160
 ZygoteStarter = Callable[[socket.socket, NodeConfig], None]
@@ -177,7 +177,7 @@ async def _main(fd: int, config: NodeConfig, start_zygote: ZygoteStarter) -> Non
         asyncio.to_thread(NodeFlags, config),
     )
     reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=fd), limit=_SOCKET_BUFFER)
-    records = CondemnedRecords(run_dir / CONDEMNED)
+    records = CondemnedRecords(run_dir / CONDEMNED, expected=bool(config.known))
     node = Node(config, ledger, flags.client, link, records, _pausing_of(config))
     started = events.NodeStarted(
         os.getpid(),

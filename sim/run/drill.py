@@ -34,15 +34,17 @@ from sim.record.digest import digest
 from sim.record.fold import Fold
 from sim.record.folder import SCENARIO_FILE, RunRecord, make, make_cache, point_latest_at, remove, write_record
 from sim.record.ledger import EVENTS_FILE, Entry, Follower, Ledger, drop_torn_line
+from sim.record.leftovers import CONDEMNED, retire_ended
 from sim.record.scenario_copy import chosen, store
 from sim.record.verdict import Verdict
 from sim.record.view import View
 from sim.rules.evidence import Evidence
 from sim.rules.finding import Finding, in_file
+from sim.rules.heartbeat import Heartbeats
 from sim.rules.reality import Reality
 from sim.run.flag_source import FlagService, check_source, open_service
 from sim.run.host import host, snapdrill_version
-from sim.run.judging import conclude, judge_invariants
+from sim.run.judging import conclude, judge_invariants, lost_lines
 from sim.run.needs import check_limits
 from sim.run.node_link import (
     NodeDiedError,
@@ -52,7 +54,6 @@ from sim.run.node_link import (
     execute_node,
     outlived,
     raise_failures,
-    retire_ended,
     to_its_end,
 )
 from sim.run.node_start import known, sandbox_configs
@@ -77,6 +78,7 @@ class Drill:
         cache_dir: Path | None = None,
         keep_cache: Callable[[str], bool] = lambda _verdict: False,
         trace: bool = False,
+        heartbeat: float = 0.0,
         start_node: NodeStarter = execute_node,
     ) -> None:
         self.scenario = scenario
@@ -98,6 +100,8 @@ class Drill:
         self.findings = {name: Finding() for name in rules.RULES}
         """What the rules said at the last barrier."""
         self._looking = asyncio.Lock()
+        self.heartbeats = Heartbeats()
+        self._sandboxes = sandbox_configs(scenario, only, heartbeat)
         self.run_dir = Path()
         self._cgroup_base: int | None = None
         self.cgroup: MemoryCgroup | None = None
@@ -127,6 +131,7 @@ class Drill:
         store(self.scenario, self.run_dir / SCENARIO_FILE)
         self.began = time.monotonic()
         self._ledger = Ledger(self.run_dir / EVENTS_FILE, self.began)
+        self._ledger.reserve(len(self._sandboxes))
         self._follower = Follower(self.run_dir / EVENTS_FILE)
         self.socket_dir = Path()
         try:
@@ -140,8 +145,9 @@ class Drill:
         self._write_record(ended=False)  # by which `clean` finds it, whenever this process is killed
         self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
         self._fleet.callback(shutil.rmtree, self.socket_dir, ignore_errors=True)
-        self.reality = Reality(self.run, self.seed, self.run_dir, self.cache_dir, self.socket_dir)
-        check_limits(len(sandbox_configs(self.scenario, self.only)), self.socket_dir / ZYGOTE_SOCKET)
+        where = self.run_dir, self.cache_dir, self.socket_dir
+        self.reality = Reality(self.run, self.seed, *where, heartbeats=self.heartbeats)
+        check_limits(len(self._sandboxes), self.socket_dir / ZYGOTE_SOCKET)
         self.cgroup = MemoryCgroup.make(self.run, self.scenario.node.memory + OVERHEAD)
         if self.cgroup is not None:
             self._fleet.callback(self.cgroup.remove)
@@ -197,7 +203,7 @@ class Drill:
             grace=GRACE,
             cgroup=str(self.cgroup.folder) if self.cgroup else None,
             **self.scenario.engine.choice(),
-            sandboxes=sandbox_configs(self.scenario, self.only),
+            sandboxes=self._sandboxes,
             tick=self.view().tick,
             trace=self._trace,
             known=sandboxes,
@@ -236,7 +242,8 @@ class Drill:
                 await self._node.reap()
         finally:
             await asyncio.to_thread(end_zygote, self.socket_dir)
-            retire_ended(self.reality.condemned)
+            self.view()
+            retire_ended(self.run_dir / CONDEMNED, self.cache_dir, self.entries, self.note)
 
     async def tear_down(self) -> None:
         """End every process and remove what was made; harmless when done already.
@@ -244,6 +251,7 @@ class Drill:
         A cancellation meanwhile takes effect when it is done.
         """
         await to_its_end(self._fleet.aclose())
+        self.heartbeats.close()
         if self._ledger is not None:
             self._ledger.close()
 
@@ -261,9 +269,12 @@ class Drill:
         self.reality.cache_kept = self._kept = self._keep_cache(so_far)
         cgroup_peak = self.cgroup.peak() if self.cgroup else None
         await to_its_end(self._fleet.aclose())
+        self.view()
+        self.heartbeats.close()  # what it held would be a leak
         self.reality.torn_down = True
         await self.observe()
         raise_failures(self.entries)
+        expected += lost_lines(self.entries, self._ledger.lost if self._ledger else 0)
         everything = [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected]
         verdict, canaries = conclude(self.scenario, everything, whole_fleet=whole)
         for each in [*everything, *canaries]:
@@ -297,6 +308,7 @@ class Drill:
         """Everything the ledger says up to now, folded; nothing before the run has one."""
         new = [] if self._ledger is None else list(self._follower.new_entries())
         self.entries += new
+        self.heartbeats.take(new)
         self._fold.apply(new)
         return self._fold.view()
 
@@ -305,7 +317,7 @@ class Drill:
         async with self._looking:
             view = self.view()  # first: it reads the ledger on
             self.findings = await asyncio.to_thread(rules.judge, Evidence(list(self.entries), view, self.reality))
-        if view.step is not None:
+        if view.step is not None and not self.reality.torn_down:
             for found in self.violations():
                 for key, value in in_file(view.step).items():
                     found.setdefault(key, value)

@@ -42,8 +42,8 @@ def _open(pause: PauseView | None) -> OpenPause | None:
     )
 
 
-def sandbox_configs(scenario: Scenario, only: Collection[str]) -> list[SandboxConfig]:
-    """Each sandbox of the fleet as its node needs it; with names in `only`, just these."""
+def sandbox_configs(scenario: Scenario, only: Collection[str], heartbeat: float) -> list[SandboxConfig]:
+    """Every sandbox, or those in `only`; `heartbeat` (seconds, 0: none) where the scenario asks for none."""
     return [
         SandboxConfig(
             name=each.name,
@@ -55,6 +55,7 @@ def sandbox_configs(scenario: Scenario, only: Collection[str]) -> list[SandboxCo
             cluster=each.cluster,
             dirty=each.workload.dirty / 100,
             pattern=each.workload.pattern,
+            heartbeat=each.workload.heartbeat or heartbeat,
             **{name: getattr(each, name) for name in OF_A_GROUP},
         )
         for each in scenario.sandboxes()

@@ -60,7 +60,10 @@ from sim.run.node_link import NodeDiedError, NodeFailedError, NodeStarter, execu
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a scenario is run; `time_limit` in seconds; `trace` tells every fault point that is passed."""
+    """How a scenario is run; `time_limit` in seconds; `trace` tells every fault point that is passed.
+
+    `heartbeat`, in seconds, is that of guests whose scenario asks for none; 0: none.
+    """
 
     runs_dir: Path
     seed: int | None = None
@@ -70,6 +73,7 @@ class RunOptions:
     time_limit: float = 120.0
     events: BinaryIO | None = None
     trace: bool = False
+    heartbeat: float = 0.0
     start_node: NodeStarter = execute_node
 
 
@@ -98,6 +102,7 @@ async def run_scenario(
         only=options.only,
         cache_dir=options.cache_dir,
         trace=options.trace,
+        heartbeat=options.heartbeat,
         start_node=options.start_node,
         keep_cache=lambda verdict: options.keep == "always" or (options.keep == "failed" and verdict != HELD),
     )

@@ -280,6 +280,7 @@ def spec_of(incarnation: str, memory: int = MIB) -> GuestSpec:
         page_size=4096,
         block_size=4096,
         dirty=1.0,
+        heartbeat=0.0,
         pattern="full",
     )
 

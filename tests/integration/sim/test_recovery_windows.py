@@ -42,6 +42,10 @@ class CutLedger:
         if not self._is_cut:
             self._ledger.append(event, **of)
 
+    def try_append(self, event: Event, **of: Any) -> bool:
+        self.append(event, **of)
+        return True
+
 
 def cut(node: Node, kind: type[Event]) -> None:
     ledger: Any = CutLedger(node.ledger, kind)

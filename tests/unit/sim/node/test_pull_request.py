@@ -52,6 +52,7 @@ class Bench:
         born = Incarnation("web-0.1", os.getpid(), start_time_of(os.getpid()) or 0, self.memfd.inode)
         self.guest = GuestProcess(born, os.pidfd_open(os.getpid()))
         self.permit: PunchPermit = CondemnedRecords(folder / "condemned").condemn(born, "web-0.p1")
+        self.permit.is_open = True
         self.armed = ArmedFaults()
 
     def acts(self, *switches: str, dirty: Blocks, block: int = PAGE, asked: bool = True) -> PullRequest:
