@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from engine.errors import UserError
+from flags.context import Moment
 
 PUNCH = "memfd-punch-on-snapshot"
 BACKGROUND = "memfd-background-copy"
@@ -16,6 +17,13 @@ DEDUP = "memfile-diff-dedup"
 
 Value = bool | Mapping[str, Any]
 """What a flag serves: true or false, or the object of a JSON flag."""
+
+
+_MOMENTS: dict[str, tuple[Moment, ...]] = {
+    "each pause": ("pause", "checkpoint"),
+    "each checkpoint": ("checkpoint",),
+    "at resume": ("resume", "create"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,11 @@ class Flag:
     overrides: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     settings: tuple[Setting, ...] = ()
+
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        """When it is read, as the contexts name it."""
+        return _MOMENTS[self.read]
 
     def accepted(self, value: Any) -> Value | None:
         """The value (an object as a copy), or None where it is not of this flag's type and shape.

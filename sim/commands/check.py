@@ -44,6 +44,7 @@ def command(run: Path | None, trace_file: Path | None, as_json: bool) -> ExitCod
 
 def _judge(path: Path, entries: Sequence[Entry], unknown: Mapping[str, int], *, as_json: bool) -> ExitCode:
     from sim.report import rejudged
+    from sim.report.table import text
     from sim.rules import judge
     from sim.rules.evidence import Evidence
 
@@ -60,5 +61,5 @@ def _judge(path: Path, entries: Sequence[Entry], unknown: Mapping[str, int], *, 
         click.echo(f"left out, not known to this version: {told}")
     if not evidence.complete:
         click.echo("the ledger has no end of the run: what is not in it may have happened")
-    click.echo("\n" + "\n".join(rejudged.lines(found)))
+    click.echo("\n" + text(rejudged.sections(found)))
     return verdict.exit_code

@@ -25,7 +25,7 @@ from sim.files.faults import (
     points_with,
 )
 from sim.files.flag_values import FlagKey, FlagValues
-from sim.files.strict import Strict
+from sim.files.strict import Strict, one_key
 from sim.files.units import PERCENT, Duration, Percent, parse_percent, show
 
 State = Literal["running", "pausing", "paused", "checkpointing", "resuming", "discarded", "killed"]
@@ -424,23 +424,4 @@ BODIES = {"tick": "ticks", "flag": "values", "wait": "seconds"}
 """Steps that are written as one value, `tick: 10`, and the field that holds it."""
 
 
-def _from_one_key(value: Any) -> Any:
-    """`{pause: {...}}` as the fields of a Pause."""
-    if isinstance(value, get_args(Step)):
-        return value
-    if not isinstance(value, Mapping) or len(value) != 1:
-        found = ", ".join(value) if isinstance(value, Mapping) else show(value)
-        raise ValueError(f"a step is one key and its settings, such as `pause: {{concurrency: 3}}`; found {found}")
-    ((kind, body),) = value.items()
-    if kind not in STEPS:
-        raise ValueError(f'unknown step "{kind}"; {did_you_mean(kind, STEPS)}')
-    if kind in BODIES:
-        return {"kind": kind, BODIES[kind]: body}
-    if not isinstance(body, Mapping):
-        raise ValueError(f"{kind} takes settings; write `{kind}: {{}}` for the defaults")  # noqa: TRY004 - same
-    if "kind" in body:
-        raise ValueError(f'{kind} has no setting "kind"; remove it')
-    return {**body, "kind": kind}
-
-
-AnyStep = Annotated[Annotated[Step, Field(discriminator="kind")], BeforeValidator(_from_one_key)]
+AnyStep = Annotated[Annotated[Step, Field(discriminator="kind")], one_key(STEPS, BODIES, "pause: {concurrency: 3}")]

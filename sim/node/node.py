@@ -18,6 +18,7 @@ from engine.resume import fill
 from engine.snapshot import Build, Header
 from flags.catalog import USE_MEMFD
 from flags.client import FlagClient
+from flags.context import Moment, has_memfd
 from sim.files.lifecycle import State, StopReason, refusal
 from sim.node.armed_faults import ArmedFaults, FaultyEffects, Passage
 from sim.node.config import NodeConfig
@@ -84,7 +85,9 @@ class Node:
         sandbox.incarnations += 1
         spec = self.config.guest_spec(sandbox.config, incarnation_name(sandbox.config.name, sandbox.incarnations))
         begun = time.perf_counter()
-        sandbox.use_memfd = self.flags.decide(sandbox.config.attributes()).is_on(USE_MEMFD)
+        moment: Moment = "create" if header is None else "resume"
+        asked = self.flags.decide(sandbox.config.attributes(), moment).is_on(USE_MEMFD)
+        sandbox.use_memfd = asked and has_memfd(sandbox.config.firecracker_version)
         tracker, written = await asyncio.to_thread(self._bring_up, sandbox, spec, header)
         self._tell_of_guest(sandbox, tracker, (time.perf_counter() - begun) * 1e3)
         return written

@@ -113,7 +113,7 @@ class Pausing:
         sandbox.pauses += 1
         pause_id = pause_name(name, sandbox.pauses)
         sandbox.to(state, f"a {'checkpoint' if checkpoint else 'pause'} was requested")
-        decision = node.flags.decide(sandbox.config.attributes())
+        decision = node.flags.decide(sandbox.config.attributes(), "checkpoint" if checkpoint else "pause")
         decided = events.Decided(decision.as_fields(), otel_fields(decision, name))
         node.ledger.append(decided, sandbox=name, pause=pause_id)
         planned = self._planned_bytes(sandbox, decision, checkpoint=checkpoint)

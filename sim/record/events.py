@@ -27,6 +27,7 @@ class RunStarted(Event):
     flag_source: str = "inline"  # inline | file | relay | launchdarkly
     profile: str | None = None  # a wrong engine of several weaknesses, but for those that are mended
     mended: list[str] = field(default_factory=list)
+    contexts: Any = "all"  # which kinds a flag is evaluated for; older ledgers had every kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,7 +226,8 @@ def _copied_on(sandbox: SandboxView, published: engine_events.ChunkPublished) ->
 
 
 def _pause_ended(sandbox: SandboxView, settled: events.PauseSettled) -> SandboxView:
-    peaks = sandbox.peaks if settled.peak_ratio is None else (*sandbox.peaks, settled.peak_ratio)[-PEAKS:]
+    nothing = settled.peak_ratio is None or settled.dirty_bytes == 0  # a copy of nothing has no peak
+    peaks = sandbox.peaks if nothing else (*sandbox.peaks, settled.peak_ratio or 0.0)[-PEAKS:]
     if settled.outcome != "finished":
         return replace(sandbox, peaks=peaks)
     return replace(sandbox, peaks=peaks, build=settled.build, reason="its memory is in a finished build")

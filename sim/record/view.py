@@ -259,6 +259,11 @@ class View:
         """The pauses that went at their own pace: those of which figures are made."""
         return tuple(each for each in self.pauses if not each.paced)
 
+    def after_kill(self, pause: PauseView) -> float | None:
+        """Seconds from the kill switch in force at its source when this pause was decided; None where none was."""
+        before = [each for each in self.switches if each.t <= pause.began]
+        return pause.began - before[-1].t if before and not before[-1].on else None
+
     @property
     def wrong_engine(self) -> str | None:
         """`resume-after-punch (wrong on purpose)`; None where the engine is the sound one."""

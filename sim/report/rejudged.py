@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sim.record import events
@@ -10,6 +10,7 @@ from sim.record.verdict import Verdict
 from sim.record.view import View
 from sim.report import words
 from sim.report.judgements import NOT_EXERCISED
+from sim.report.table import Bullets, Section, Span, Table, toned
 from sim.rules.finding import Finding
 
 VERSION = 1
@@ -71,13 +72,24 @@ def verdict_of(rejudged: Iterable[Rejudged], *, complete: bool) -> Verdict:
     return Verdict.HELD if complete and exercised and verdicts <= {Verdict.HELD} else Verdict.INCONCLUSIVE
 
 
-def lines(rejudged: Sequence[Rejudged]) -> list[str]:
+def sections(rejudged: Sequence[Rejudged]) -> list[Section]:
     """A table of all invariants, then why some did not hold, what the ledger lacks, and where the two disagree."""
-    rows = [("", "the ledger alone", "the run, of reality")]
-    rows += [(each.name, shown(each.ledger), shown(each.run) if each.run else "not recorded") for each in rejudged]
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    table = [f"  {name:<{widths[0]}}  {ledger:<{widths[1]}}  {run}".rstrip() for name, ledger, run in rows]
-    return [*table, *_reasons(rejudged), *_lacking(rejudged), *_differences(rejudged)]
+    rows = [
+        (each.name, _toned(each.ledger), _toned(each.run) if each.run else toned("not recorded", "muted"))
+        for each in rejudged
+    ]
+    differences = [_difference(each) for each in rejudged if each.differs]
+    return [
+        Section("", (Table(("invariant", "the ledger alone", "the run, of reality"), rows),)),
+        *_reasons(rejudged),
+        *_lacking(rejudged),
+        Section("differences", (Bullets(differences),)),
+    ]
+
+
+def _toned(judged: events.Judged) -> Span:
+    said = shown(judged)
+    return toned(said, "muted" if said == NOT_EXERCISED else words.verdict_tone(judged.verdict))
 
 
 def shown(judged: events.Judged) -> str:
@@ -87,33 +99,21 @@ def shown(judged: events.Judged) -> str:
     return f"{judged.verdict}, checked {words.times(judged.checked)}"
 
 
-def _reasons(rejudged: Sequence[Rejudged]) -> list[str]:
-    found = []
+def _reasons(rejudged: Sequence[Rejudged]) -> Iterator[Section]:
     for each in rejudged:
         for judged in (each.ledger, each.run):
             if judged is not None and judged.verdict == Verdict.VIOLATED:
                 by = "the ledger alone" if judged is each.ledger else "the run"
                 wanted = ", as the scenario expects" if each.expected else ""
-                found += ["", f"{each.name} violated, by {by}{wanted}", *_notes(judged.violations)]
-    return found
+                yield Section(f"{each.name} violated, by {by}{wanted}", (_notes(judged.violations),))
 
 
-def _lacking(rejudged: Sequence[Rejudged]) -> list[str]:
-    found = []
+def _lacking(rejudged: Sequence[Rejudged]) -> Iterator[Section]:
     for each in rejudged:
         if each.verdict is Verdict.INCONCLUSIVE:
             judged = each.ledger if each.ledger.verdict == Verdict.INCONCLUSIVE else each.run
-            found += [
-                "",
-                f"{each.name} inconclusive, evidence is missing",
-                *_notes(judged.violations if judged else []),
-            ]
-    return found
-
-
-def _differences(rejudged: Sequence[Rejudged]) -> list[str]:
-    found = [_difference(each) for each in rejudged if each.differs]
-    return ["", "differences", *(f"  {text}" for text in found)] if found else []
+            title = f"{each.name} inconclusive, evidence is missing"
+            yield Section(title, (_notes(judged.violations if judged else []),))
 
 
 def _difference(each: Rejudged) -> str:
@@ -122,9 +122,9 @@ def _difference(each: Rejudged) -> str:
     return f"{each.name}: the run saw a violation in reality that its ledger does not show"
 
 
-def _notes(notes: Sequence[Mapping[str, Any]]) -> list[str]:
-    told = [f"  {_who(note)}{note.get('reason', '')}" for note in notes[:_MOST_REASONS]]
-    return told + ([f"  and {len(notes) - _MOST_REASONS} more"] if len(notes) > _MOST_REASONS else [])
+def _notes(notes: Sequence[Mapping[str, Any]]) -> Bullets:
+    said = [f"{_who(note)}{note.get('reason', '')}" for note in notes[:_MOST_REASONS]] or ["no reason is recorded"]
+    return Bullets(said + ([f"and {len(notes) - _MOST_REASONS} more"] if len(notes) > _MOST_REASONS else []))
 
 
 def _who(note: Mapping[str, Any]) -> str:

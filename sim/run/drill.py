@@ -27,18 +27,18 @@ from sim.files.flag_values import ServedFlags
 from sim.files.scenario import Scenario
 from sim.files.steps import Outage
 from sim.node.cgroup import OVERHEAD, MemoryCgroup
-from sim.node.config import Known, NodeConfig, SandboxConfig
+from sim.node.config import Known, NodeConfig
 from sim.node.guest_link import ZYGOTE_SOCKET
 from sim.record import events
 from sim.record.digest import digest
 from sim.record.fold import Fold
-from sim.record.folder import RunRecord, make, make_cache, point_latest_at, remove, write_record
+from sim.record.folder import SCENARIO_FILE, RunRecord, make, make_cache, point_latest_at, remove, write_record
 from sim.record.ledger import EVENTS_FILE, Entry, Follower, Ledger, drop_torn_line
 from sim.record.scenario_copy import chosen, store
 from sim.record.verdict import Verdict
 from sim.record.view import View
 from sim.rules.evidence import Evidence
-from sim.rules.finding import Finding
+from sim.rules.finding import Finding, in_file
 from sim.rules.reality import Reality
 from sim.run.flag_source import FlagService, check_source, open_service
 from sim.run.host import host, snapdrill_version
@@ -55,11 +55,10 @@ from sim.run.node_link import (
     retire_ended,
     to_its_end,
 )
-from sim.run.restart import known
+from sim.run.node_start import known, sandbox_configs
 
 GRACE = 30.0
 """Seconds that a zygote waits for a node after a crash."""
-SCENARIO_FILE = "scenario.yaml"
 
 
 class Drill:
@@ -98,8 +97,10 @@ class Drill:
         self.entries: list[Entry] = []
         self.findings = {name: Finding() for name in rules.RULES}
         """What the rules said at the last barrier."""
+        self._looking = asyncio.Lock()
         self.run_dir = Path()
         self._cgroup_base: int | None = None
+        self.cgroup: MemoryCgroup | None = None
         self._ledger: Ledger | None = None
 
     # -- making and ending a run
@@ -126,9 +127,8 @@ class Drill:
         store(self.scenario, self.run_dir / SCENARIO_FILE)
         self.began = time.monotonic()
         self._ledger = Ledger(self.run_dir / EVENTS_FILE, self.began)
-        self.socket_dir = Path()
-        self.cgroup: MemoryCgroup | None = None
         self._follower = Follower(self.run_dir / EVENTS_FILE)
+        self.socket_dir = Path()
         try:
             self.cache_dir = self._make_cache_dir()
         except OSError:
@@ -141,7 +141,7 @@ class Drill:
         self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
         self._fleet.callback(shutil.rmtree, self.socket_dir, ignore_errors=True)
         self.reality = Reality(self.run, self.seed, self.run_dir, self.cache_dir, self.socket_dir)
-        check_limits(len(self._sandboxes()), self.socket_dir / ZYGOTE_SOCKET)
+        check_limits(len(sandbox_configs(self.scenario, self.only)), self.socket_dir / ZYGOTE_SOCKET)
         self.cgroup = MemoryCgroup.make(self.run, self.scenario.node.memory + OVERHEAD)
         if self.cgroup is not None:
             self._fleet.callback(self.cgroup.remove)
@@ -174,6 +174,7 @@ class Drill:
             drawn={"fleet": fleet} | chosen(self.scenario),
             host={**host(), "python": platform.python_version(), "cgroup": self.cgroup is not None},
             flag_source=self.scenario.flag_source,
+            contexts=self.scenario.contexts.written,
         )
 
     def _open_flags(self) -> None:
@@ -183,23 +184,6 @@ class Drill:
             self.note(events.FlagSet(key, as_written(value)))
         if isinstance(self.scenario.flags, ServedFlags) and self.scenario.flags.start == "down":
             self.note(events.OutageBegan("down", "from the start"))
-
-    def _sandboxes(self) -> list[SandboxConfig]:
-        return [
-            SandboxConfig(
-                name=each.name,
-                memory=each.memory,
-                page_size=each.page_size,
-                block_size=each.block_size,
-                template=each.template,
-                team=each.team,
-                cluster=each.cluster,
-                dirty=each.workload.dirty / 100,
-                pattern=each.workload.pattern,
-            )
-            for each in self.scenario.sandboxes()
-            if not self.only or each.name in self.only
-        ]
 
     async def _start_node(self, sandboxes: dict[str, Known]) -> None:
         config = NodeConfig(
@@ -213,7 +197,7 @@ class Drill:
             grace=GRACE,
             cgroup=str(self.cgroup.folder) if self.cgroup else None,
             **self.scenario.engine.choice(),
-            sandboxes=self._sandboxes(),
+            sandboxes=sandbox_configs(self.scenario, self.only),
             tick=self.view().tick,
             trace=self._trace,
             known=sandboxes,
@@ -310,16 +294,21 @@ class Drill:
     # -- what is known
 
     def view(self) -> View:
-        """Everything the ledger says up to now, folded."""
-        new = list(self._follower.new_entries())
+        """Everything the ledger says up to now, folded; nothing before the run has one."""
+        new = [] if self._ledger is None else list(self._follower.new_entries())
         self.entries += new
         self._fold.apply(new)
         return self._fold.view()
 
     async def observe(self) -> None:
-        """Have every rule look at reality and judge, now."""
-        view = self.view()  # first: it reads the ledger on
-        self.findings = await asyncio.to_thread(rules.judge, Evidence(list(self.entries), view, self.reality))
+        """Have every rule look at reality and judge, now; what it finds gets this step's place."""
+        async with self._looking:
+            view = self.view()  # first: it reads the ledger on
+            self.findings = await asyncio.to_thread(rules.judge, Evidence(list(self.entries), view, self.reality))
+        if view.step is not None:
+            for found in self.violations():
+                for key, value in in_file(view.step).items():
+                    found.setdefault(key, value)
 
     def violations(self) -> list[dict[str, Any]]:
         """What did not hold, as far as the rules have seen."""
@@ -340,8 +329,9 @@ class Drill:
             self.view()
 
     async def tick(self, count: int = 1) -> None:
-        """Every running guest works."""
-        await self._ask("tick", count=count)
+        """Every running guest works, but not while a checker reads its memory."""
+        async with self._looking:
+            await self._ask("tick", count=count)
 
     async def pause(
         self, names: Sequence[str], *, concurrency: int = 4, until: str = "settled", deadline: float = 60.0

@@ -16,13 +16,12 @@ from sim.files.units import format_size
 from sim.files.yaml import Origin
 from sim.record import events
 from sim.record.ledger import Entry
-from sim.record.verdict import Verdict
+from sim.record.verdict import TIME_LIMIT, Verdict
 from sim.record.view import PauseView, SandboxView, View
 from sim.rules.finding import Finding, in_file
 
 HELD, VIOLATED, INCONCLUSIVE = Verdict.HELD.value, Verdict.VIOLATED.value, Verdict.INCONCLUSIVE.value
 Place = Origin | tuple[int, int]
-TIME_LIMIT = "time-limit"
 
 
 def judged(subject: str, verdict: str, checked: int, place: Place, reasons: Iterable[dict[str, Any]]) -> events.Judged:
@@ -87,7 +86,7 @@ def judge_kill_switch(
     expected: MetricExpectation, pauses: Sequence[PauseView], view: View, place: Place, *, whole_fleet: bool
 ) -> events.Judged:
     """How many of these pauses punched although they were decided after the kill switch had had its time."""
-    late = [(each, age) for each in pauses if (age := _since_kill(each, view)) is not None and age > expected.within]
+    late = [(each, age) for each in pauses if (age := view.after_kill(each)) is not None and age > expected.within]
     subject = f"metric:{expected.metric}"
     if not late:
         empty = expected.allow_empty or not whole_fleet
@@ -107,12 +106,6 @@ def judge_kill_switch(
             for each, age in punched
         ]
     return judged(subject, VIOLATED if wrong else HELD, len(late), place, wrong)
-
-
-def _since_kill(pause: PauseView, view: View) -> float | None:
-    """Seconds from the kill switch that was in force when this pause was decided; None where none was."""
-    before = [each for each in view.switches if each.t <= pause.began]
-    return pause.began - before[-1].t if before and not before[-1].on else None
 
 
 def _passes(pause: PauseView, where: PauseFilter) -> bool:

@@ -35,6 +35,7 @@ from sim.files.steps import (
 from sim.record import events
 from sim.record.folder import RunFolderFullError, is_full, names_full_disk
 from sim.record.ledger import EVENTS_FILE, Entry, LedgerError, following
+from sim.record.verdict import INVARIANT, TIME_LIMIT
 from sim.record.view import View
 from sim.report.words import plural
 from sim.rules.finding import Finding
@@ -42,7 +43,6 @@ from sim.run.drill import Drill
 from sim.run.judging import (
     HELD,
     INCONCLUSIVE,
-    TIME_LIMIT,
     VIOLATED,
     Place,
     cut_short,
@@ -375,7 +375,7 @@ def _look(
         return judge_metric(expected, view(), place, whole_fleet=whole_fleet)
     everything = judge_invariants(scenario, findings(), whole_fleet=whole_fleet)
     if isinstance(expected, InvariantExpectation):
-        return next(each for each in everything if each.subject == f"invariant:{expected.invariant}")
+        return next(each for each in everything if each.subject == f"{INVARIANT}{expected.invariant}")
     everything += judge_expectations(scenario, view(), whole_fleet=whole_fleet)
     caught = any(each.subject == expected.subject and each.verdict == VIOLATED for each in everything)
     reason = {"sandbox": "*", "reason": f"{expected.subject} was not violated yet"}

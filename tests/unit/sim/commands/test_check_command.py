@@ -62,8 +62,8 @@ def test_a_run_that_held_holds_again(run: pathlib.Path, capsys: pytest.CaptureFi
     end(run)
     text = printed(capsys, ExitCode.HELD, "check", run)
     assert text.splitlines()[0] == f"{run}/events.jsonl   15 events   HELD"
-    assert "  legal_transitions     held, checked once  held, checked once" in text
-    assert "  bytes_exact           not exercised       held, checked once" in text
+    assert "legal_transitions     held, checked once  held, checked once" in text
+    assert "bytes_exact           not exercised       held, checked once" in text
     assert "differences" not in text
 
 
@@ -72,8 +72,10 @@ def test_what_the_run_saw_and_its_ledger_does_not_tell_is_a_difference(
 ) -> None:
     end(run, "violated", never_resumed=events.Judged("invariant:never_resumed", "violated", 1, [LOST]))
     text = printed(capsys, ExitCode.VIOLATED, "check", run)
-    assert "never_resumed violated, by the run\n  web-0: a guest runs although its memory was freed" in text
-    assert "differences\n  never_resumed: the run saw a violation in reality that its ledger does not show" in text
+    assert "never_resumed violated, by the run\n  - web-0: a guest runs although its memory was freed" in text
+    assert "differences - never_resumed: the run saw a violation in reality that its ledger does not show" in " ".join(
+        text.split()
+    )
 
 
 def test_a_ledger_that_was_cut_off_is_inconclusive_and_says_so(
@@ -92,7 +94,7 @@ def test_a_violation_in_a_ledger_made_elsewhere_ends_with_1(
         file.write('{"t": 9, "event": "balloon_inflated"}\n')
     text = printed(capsys, ExitCode.VIOLATED, "check", "--trace", run / "events.jsonl")
     assert "left out, not known to this version: balloon_inflated (1)" in text
-    assert "legal_transitions violated, by the ledger alone\n  web-0: it went from running to created" in text
+    assert "legal_transitions violated, by the ledger alone\n  - web-0: it went from running to created" in text
 
 
 def test_a_bad_line_of_a_trace_ends_with_2_and_its_place(run: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from sim.record import events
 from sim.record.verdict import Verdict
 from sim.report import rejudged as told
 from sim.report.rejudged import Rejudged, verdict_of
+from sim.report.table import markdown
 from sim.rules import RULES, judge
 from tests.story import Story, judged
 
@@ -63,9 +64,9 @@ def test_a_violation_that_only_reality_showed_counts_and_is_a_difference(story: 
     story.end(*everything_held("never_resumed"), broken("never_resumed"))
     assert verdict(story) is Verdict.VIOLATED
     assert of(story, "never_resumed").differs
-    lines = "\n".join(told.lines(rejudged(story)))
-    assert "never_resumed violated, by the run\n  web-0 (web-0.p1): page 3 is not what it was" in lines
-    assert "never_resumed: the run saw a violation in reality that its ledger does not show" in lines
+    said = markdown(told.sections(rejudged(story)))
+    assert "never_resumed violated, by the run\n\n- web-0 (web-0.p1): page 3 is not what it was" in said
+    assert "never_resumed: the run saw a violation in reality that its ledger does not show" in said
 
 
 def test_a_violation_that_only_the_ledger_shows_counts_and_is_a_difference(story: Story) -> None:
@@ -73,9 +74,9 @@ def test_a_violation_that_only_the_ledger_shows_counts_and_is_a_difference(story
     story.tell(events.GuestThawed("web-0.1"))
     story.end(*everything_held())
     assert verdict(story) is Verdict.VIOLATED
-    lines = "\n".join(told.lines(rejudged(story)))
-    assert "never_resumed violated, by the ledger alone\n  web-0 (web-0.p1): a condemned guest was thawed" in lines
-    assert "never_resumed: its own ledger contradicts it, though the run saw nothing wrong" in lines
+    said = markdown(told.sections(rejudged(story)))
+    assert "never_resumed violated, by the ledger alone\n\n- web-0 (web-0.p1): a condemned guest was thawed" in said
+    assert "never_resumed: its own ledger contradicts it, though the run saw nothing wrong" in said
 
 
 def test_a_canary_that_was_caught_is_no_violation_of_the_run(story: Story) -> None:
@@ -84,7 +85,7 @@ def test_a_canary_that_was_caught_is_no_violation_of_the_run(story: Story) -> No
     canary = events.Judged("verdict:violated:invariant:never_resumed", "held", 1)
     story.end(*everything_held("never_resumed"), broken("never_resumed"), canary)
     assert verdict(story) is Verdict.HELD
-    assert "never_resumed violated, by the run, as the scenario expects" in told.lines(rejudged(story))
+    assert "never_resumed violated, by the run, as the scenario expects" in markdown(told.sections(rejudged(story)))
 
 
 def test_a_ledger_without_an_end_is_at_best_inconclusive(sound: Story) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from flags.document import DocumentError
 from sim.files.scenario import Scenario, load_text
-from sim.files.sources import ScenarioError
 from sim.record import events
 from sim.record.fold import Fold
 from sim.record.ledger import Entry
@@ -129,5 +129,5 @@ def test_what_was_awaited_is_not_judged_a_second_time(fold: Fold) -> None:
 
 @pytest.mark.parametrize("within", ["0", "3s", "-1", "1.5"])
 def test_ticks_are_a_whole_number_from_one(within: str) -> None:
-    with pytest.raises(ScenarioError, match=r"expect\[0\]\.eventually\.within"):
+    with pytest.raises(DocumentError, match=r"expect\[0\]\.eventually\.within"):
         scenario(f"{{state: running, eventually: {{within: {within}}}}}")
