@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pathlib
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -74,6 +75,7 @@ def command(
             )
         return _without_screen(context, scenario, seed, runs_dir, stage=stage)
 
+    from sim.run.needs import missing
     from sim.tui.terminal import terminal
 
     cast = _cast(record)
@@ -82,10 +84,15 @@ def command(
     try:
         if stage:
             return _on_stage(runs, runs_dir, drawn_on, autopilot=autopilot)
-        app = _fleet_app(runs, _loaded(scenario, relay=relay, lease=lease), runs_dir, seed, drawn_on)
+        loaded = _loaded(scenario, relay=relay, lease=lease)
+        if lacks := missing(loaded):
+            click.echo(f"snapdrill: {loaded.path} cannot be run here: {lacks}", err=True)
+            return ExitCode.UNSUPPORTED
+        app = _fleet_app(runs, loaded, runs_dir, seed, drawn_on)
         _set(app, theme, read_only=read_only)
         _drive(app, runs)
-        return 128 + app.signal if app.signal is not None else _told(app.last)
+        code = _told(app.last, runs[-1].run_dir if runs else None)
+        return 128 + app.signal if app.signal is not None else code
     finally:
         if cast is not None:
             cast.close()
@@ -143,8 +150,12 @@ def _fleet_app(
     from sim.tui.twin import Twin
     from sim.tui.twin_runs import runs_of
 
+    driven = scenario.model_copy(
+        update={"expect": []}
+    )  # of steps that nobody plays: the invariants are judged all the same
+
     def start() -> Drill:
-        runs.append(Drill(scenario, runs_dir=runs_dir, seed=seed))
+        runs.append(Drill(driven, runs_dir=runs_dir, seed=seed))
         return runs[-1]
 
     return FleetApp(start, drawn_on, Twin(runs_of(scenario, runs_dir, seed)))
@@ -194,8 +205,8 @@ def _drive(app: FleetApp, runs: list[Drill]) -> None:
         raise click.exceptions.Exit(ExitCode.INTERNAL)
 
 
-def _told(last: View | None) -> int:
-    """The verdict on one line, what did not hold on one each; the exit code."""
+def _told(last: View | None, run_dir: pathlib.Path | None = None) -> int:
+    """The verdict on one line, what did not hold on one each, where the run is and what to do next; the exit code."""
     from sim.report.words import judgement
 
     if last is None or last.run is None or last.ended is None:
@@ -205,4 +216,8 @@ def _told(last: View | None) -> int:
     for judged in last.judged:
         if judged.verdict != Verdict.HELD:
             click.echo(f"  {judgement(judged)}")
+    if run_dir is not None:
+        click.echo(f"run folder: {run_dir}")
+        click.echo(f"  see it again:  snapdrill replay {shlex.quote(str(run_dir))} --tui")
+        click.echo(f"  judge it again: snapdrill check {shlex.quote(str(run_dir))}")
     return last.ended.exit_code

@@ -71,8 +71,7 @@ Count = Annotated[Comparison, BeforeValidator(_comparison, json_schema_input_typ
 def _errno(name: str) -> str:
     known = set(errno_names.errorcode.values())
     if name not in known:
-        near = did_you_mean(name.upper(), known)
-        raise ValueError(f"unknown errno; {near if near.startswith('did') else 'use a name such as EIO or ENOSPC'}")
+        raise ValueError(f"unknown errno; {did_you_mean(name.upper(), known, 'use a name such as EIO or ENOSPC')}")
     return name
 
 

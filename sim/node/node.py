@@ -221,7 +221,7 @@ class Node:
         if self.ending:
             return
         if why := refusal(kind, sandbox.state, sandbox.reason):
-            self.ledger.append(events.RequestRefused(kind, why), sandbox=name)
+            self.ledger.append(events.RequestRefused(kind, why.reason, why.code), sandbox=name)
             return
         task = asyncio.ensure_future(self._run(sandbox, act))
         sandbox.busy = (kind, task)
@@ -314,7 +314,7 @@ class Node:
             await asyncio.wait([sandbox.settling])
         async with self.ticking:  # which may be waiting for this guest's answer
             if why := refusal("kill", sandbox.state, sandbox.reason):
-                self.ledger.append(events.RequestRefused("kill", why), sandbox=sandbox.config.name)
+                self.ledger.append(events.RequestRefused("kill", why.reason, why.code), sandbox=sandbox.config.name)
                 return
             try:
                 if sandbox.guest is not None:

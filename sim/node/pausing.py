@@ -19,7 +19,7 @@ from engine.pause import Outcome, Pause, PauseRequest, PauseResult
 from engine.plan import PauseOptions
 from engine.snapshot import template
 from flags.decision import Decision, options, otel_fields
-from sim.files.lifecycle import State, refusal
+from sim.files.lifecycle import RefusalCode, State, refusal
 from sim.node.armed_faults import FaultyEffects, Passage
 from sim.node.guest_link import Guest, GuestError
 from sim.node.memory import PUNCHED_PEAK, OverBudgetError
@@ -66,7 +66,8 @@ class Pausing:
         await asyncio.shield(sandbox.settling)
         why = refusal(request, sandbox.state, sandbox.reason)
         if why is not None:
-            self._node.ledger.append(events.RequestRefused(request, why), sandbox=sandbox.config.name)
+            told = events.RequestRefused(request, why.reason, why.code)
+            self._node.ledger.append(told, sandbox=sandbox.config.name)
         return why is None
 
     async def _export(self, sandbox: Sandbox, state: State, *, checkpoint: bool) -> None:
@@ -122,7 +123,7 @@ class Pausing:
             told = not_begun(pause_id, "refused", str(error), checkpoint=checkpoint)
             node.ledger.append(told, sandbox=name, pause=pause_id)
             sandbox.to(State.RUNNING, f"it was refused: {error}")
-            node.ledger.append(events.RequestRefused(state.value, str(error)), sandbox=name)
+            node.ledger.append(events.RequestRefused(state.value, str(error), RefusalCode.BUDGET), sandbox=name)
             return None
         node.in_flight += 1
         return Admitted(pause_id, decision, planned, guest, checkpoint)

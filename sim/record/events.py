@@ -209,6 +209,7 @@ class RequestRefused(Event):
 
     request: str
     reason: str
+    code: str | None = None  # sim.files.lifecycle.RefusalCode
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from engine.plan import PunchCode
 from flags.catalog import did_you_mean
 from flags.document import Position, parse
 from sim.files.faults import Kind
-from sim.files.lifecycle import State
+from sim.files.lifecycle import RefusalCode, State
 from sim.files.schemas import DRAFT
 from sim.files.units import show
 from sim.record.ledger import EVENT_TYPES, Entry
@@ -38,6 +38,7 @@ CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("pause_settled", "punch_code"): PUNCH_CODES,
     ("fault_armed", "kind"): get_args(Kind),
     ("fault_fired", "kind"): get_args(Kind),
+    ("request_refused", "code"): tuple(RefusalCode),
     ("state_changed", "old"): tuple(State),
     ("state_changed", "new"): tuple(State),
 }

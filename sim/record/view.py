@@ -190,7 +190,7 @@ class SandboxView:
     punched: int = 0
     peaks: tuple[float, ...] = ()
     pause: PauseView | None = None
-    refusal: str | None = None
+    refused: events.RequestRefused | None = None
     pace: Pace = OWN_PACE
 
 

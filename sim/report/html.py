@@ -189,7 +189,7 @@ def _pauses(view: View) -> Section:
 
 
 def _pause(pause: PauseView) -> tuple[str, ...]:
-    paced = "slowed or held on screen: in no figure" if pause.paced else None
+    paced = "slowed or stopped on screen: in no figure" if pause.paced else None
     remarks = [paced, pause.error, pause.condemn_error, pause.punch_error, *pause.notes]
     return (
         pause.sandbox,

@@ -134,7 +134,10 @@ def serve(connection: Connection[UnitResult | None, Unit], nodes: NodeServer) ->
             result = runner.run(_run(unit, connection, nodes.node))
             if result is None:
                 return 0
-            connection.send(result)
+            try:
+                connection.send(result)
+            except BrokenPipeError:  # the pool closed it just as the unit ended: nobody waits for the result
+                return 0
 
 
 async def _run(

@@ -39,7 +39,7 @@ from sim.record.scenario_copy import chosen, store
 from sim.record.verdict import Verdict
 from sim.record.view import View
 from sim.rules.evidence import Evidence
-from sim.rules.finding import Finding
+from sim.rules.finding import Finding, in_file
 from sim.rules.reality import Reality
 from sim.run.flag_source import FlagService, check_source, open_service
 from sim.run.host import host, snapdrill_version
@@ -98,8 +98,10 @@ class Drill:
         self.entries: list[Entry] = []
         self.findings = {name: Finding() for name in rules.RULES}
         """What the rules said at the last barrier."""
+        self._looking = asyncio.Lock()
         self.run_dir = Path()
         self._cgroup_base: int | None = None
+        self.cgroup: MemoryCgroup | None = None
         self._ledger: Ledger | None = None
 
     # -- making and ending a run
@@ -126,9 +128,8 @@ class Drill:
         store(self.scenario, self.run_dir / SCENARIO_FILE)
         self.began = time.monotonic()
         self._ledger = Ledger(self.run_dir / EVENTS_FILE, self.began)
-        self.socket_dir = Path()
-        self.cgroup: MemoryCgroup | None = None
         self._follower = Follower(self.run_dir / EVENTS_FILE)
+        self.socket_dir = Path()
         try:
             self.cache_dir = self._make_cache_dir()
         except OSError:
@@ -312,16 +313,21 @@ class Drill:
     # -- what is known
 
     def view(self) -> View:
-        """Everything the ledger says up to now, folded."""
-        new = list(self._follower.new_entries())
+        """Everything the ledger says up to now, folded; nothing before the run has one."""
+        new = [] if self._ledger is None else list(self._follower.new_entries())
         self.entries += new
         self._fold.apply(new)
         return self._fold.view()
 
     async def observe(self) -> None:
-        """Have every rule look at reality and judge, now."""
-        view = self.view()  # first: it reads the ledger on
-        self.findings = await asyncio.to_thread(rules.judge, Evidence(list(self.entries), view, self.reality))
+        """Have every rule look at reality and judge, now; what it finds gets this step's place."""
+        async with self._looking:
+            view = self.view()  # first: it reads the ledger on
+            self.findings = await asyncio.to_thread(rules.judge, Evidence(list(self.entries), view, self.reality))
+        if view.step is not None:
+            for found in self.violations():
+                for key, value in in_file(view.step).items():
+                    found.setdefault(key, value)
 
     def violations(self) -> list[dict[str, Any]]:
         """What did not hold, as far as the rules have seen."""
@@ -342,8 +348,9 @@ class Drill:
             self.view()
 
     async def tick(self, count: int = 1) -> None:
-        """Every running guest works."""
-        await self._ask("tick", count=count)
+        """Every running guest works, but not while a checker reads its memory."""
+        async with self._looking:
+            await self._ask("tick", count=count)
 
     async def pause(
         self, names: Sequence[str], *, concurrency: int = 4, until: str = "settled", deadline: float = 60.0

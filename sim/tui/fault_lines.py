@@ -107,6 +107,12 @@ def catalogue(aim: Aim, cells: int, height: int) -> list[Spans]:
     return [fit(_point(index, cursor=index == aim.point), cells) for index in shown]
 
 
+def point_at(aim: Aim, line: int, height: int) -> int:
+    """Which point that line of the catalogue shows; the last where the line is below them all."""
+    shown = around(aim.point, len(POINTS), height)
+    return shown[min(line, len(shown) - 1)]
+
+
 def _point(index: int, *, cursor: bool) -> Spans:
     spec = CATALOGUE[POINTS[index]]
     often = "chunks" if spec.chunked else "resume" if spec.of_resume else "once"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 from collections.abc import Sequence
 from types import TracebackType
@@ -25,7 +26,8 @@ BACKGROUND = "memfd-background-copy"
 
 
 class RecordedDrill:
-    """Keeps every call; `error` is what the next ones raise; `now` is the time of the entries, in seconds."""
+    """Keeps every call; `error` is what the next ones raise; `now` is the time of the entries, in
+    seconds; while there is `waits` nothing that is asked is over."""
 
     def __init__(self) -> None:
         self.fold = Fold()
@@ -33,6 +35,7 @@ class RecordedDrill:
         self.error: Exception | None = None
         self.violated: list[dict[str, Any]] = []
         self.now = 0.0
+        self.waits: asyncio.Event | None = None
 
     async def __aenter__(self) -> Self:
         self.calls.append(("started",))
@@ -54,13 +57,15 @@ class RecordedDrill:
 
     async def _called(self, *call: Any) -> None:
         self.calls.append(call)
+        if self.waits is not None:
+            await self.waits.wait()
         if self.error is not None:
             raise self.error
 
     async def tick(self, count: int = 1) -> None:
         await self._called("tick", count)
 
-    async def pause(self, names: Sequence[str], *, deadline: float = 60.0) -> None:
+    async def pause(self, names: Sequence[str], *, concurrency: int = 4, deadline: float = 60.0) -> None:
         await self._called("pause", list(names))
 
     async def resume(self, names: Sequence[str]) -> None:
@@ -94,7 +99,7 @@ class RecordedDrill:
         await self._called("clear")
 
     async def finish(self) -> View:
-        await self._called("finish")
+        self.calls.append(("finish",))
         self.tell(events.RunEnded("held", 0, {}, "digest", 0))
         return self.view()
 
@@ -186,7 +191,8 @@ class RecordedDrill:
 
 @pytest.fixture
 def drill() -> RecordedDrill:
-    """Six sandboxes of 32 MiB, all running."""
+    """Six sandboxes of 32 MiB, all running, which have worked once."""
     recorded = RecordedDrill()
     recorded.tell_of_fleet([f"web-{number}" for number in range(6)])
+    recorded.tell(events.Ticked(1))
     return recorded

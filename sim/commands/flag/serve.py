@@ -34,6 +34,9 @@ down | up        refuse connections | listen again
 status CODE      answer everything with that HTTP status, such as 401 or 503; 0: no more
 slow SECONDS     send everything so much later; 0: no more
 malformed        send a patch that is not JSON
+cut              end every stream in the middle of an event
+empty            send a put without any flag; recover ends it
+html | nohtml    answer everything with 200 and a page | no more
 delete FLAG      remove a flag until FILE changes
 beat SECONDS     change the heartbeat flag so often; 0: no more
 recover          end every fault
@@ -88,6 +91,10 @@ def _do(relay: Relay, words: list[str], lease: Lease | None) -> str:
         "down": relay.down,
         "up": relay.up,
         "malformed": relay.malformed,
+        "cut": relay.cut,
+        "empty": relay.empty,
+        "html": relay.html,
+        "nohtml": lambda: relay.html(False),
         "recover": relay.recover,
     }
     with_one: dict[str, Callable[[str], None]] = {

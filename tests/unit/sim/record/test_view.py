@@ -177,9 +177,9 @@ def test_the_pause_of_a_sandbox_is_its_last_and_all_are_kept_in_order(story: Sto
 
 def test_a_refusal_is_remembered_until_the_next_transition(story: Story) -> None:
     story.tell(events.RequestRefused("resume", "it is running"))
-    assert story.sandbox.refusal == "it is running"
+    assert story.sandbox.refused == events.RequestRefused("resume", "it is running")
     story.tell(events.StateChanged("running", "pausing", "a pause was requested"))
-    assert story.sandbox.refusal is None
+    assert story.sandbox.refused is None
 
 
 def test_what_is_told_of_a_sandbox_that_nobody_made_makes_none(story: Story) -> None:

@@ -87,7 +87,7 @@ def test_the_axis_turns_where_the_guest_is_condemned() -> None:
     at = bar.index("◆")
     assert abs(at - len(bar) // 2) <= 1
     assert {span.tone for span in axis[1 : 1 + at]} == {"busy"}
-    assert {span.tone for span in axis[1 + at : -1]} == {"warn"}
+    assert {span.tone for span in axis[1 + at : -1]} == {"condemned"}
 
 
 def test_before_condemn_it_can_still_roll_back_and_after_it_cannot() -> None:
@@ -102,7 +102,7 @@ def test_a_held_copy_says_before_what_and_that_it_is_in_no_figure() -> None:
     sandbox = replace(with_track(held), pace=Pace(200.0, held=True))
     said = shown(charts.time_lines(sandbox, 140, 5))
     assert "SLOWED x200" in said
-    assert "HELD before chunks 3, 4" in said
+    assert "STOPPED before chunks 3, 4" in said
     assert "in no figure" in said
     at_condemn = replace(with_track(replace(held, waits_for="condemn")), pace=Pace(held=True))
-    assert "HELD before condemn" in shown(charts.time_lines(at_condemn, 80, 5))
+    assert "STOPPED before condemn" in shown(charts.time_lines(at_condemn, 80, 5))
