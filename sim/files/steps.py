@@ -246,7 +246,8 @@ class Inject(Strict):
 
     It fails the act with `errno`; holds it up for `delay` seconds; lets it `hang` for as long, and fails it then
     (ETIMEDOUT); or disturbs it as `how` says. `by: kernel` has the kernel return the errno to the copying thread. With
-    `nth`, only in the n-th pause or checkpoint of a sandbox; at a point of a resume, in its n-th incarnation.
+    `nth`, only in the n-th pause or checkpoint of a sandbox; at a point of a resume, in its n-th incarnation. With
+    `rate`, only in that share of them, which the seed draws.
     """
 
     kind: Literal["inject"] = "inject"
@@ -260,6 +261,7 @@ class Inject(Strict):
     sandboxes: str = "*"
     count: AtLeastOne | None = None
     nth: AtLeastOne | None = None
+    rate: Annotated[Percent, Field(gt=0)] | None = None
 
     @field_validator("how")
     @classmethod

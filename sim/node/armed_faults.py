@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import hashlib
 import os
 import signal
 import threading
@@ -32,7 +33,8 @@ Result = TypeVar("Result")
 @dataclass(frozen=True, slots=True)
 class Fault:
     """What is armed: a point, what it does there, in which chunk, to which sandboxes (a glob), at most how often to
-    each, and in which of a sandbox's pauses (all, where None). Raises ValueError for what the point does not have."""
+    each, and in which of a sandbox's pauses (all, where None). With `rate` (0 to 1) in that share of them, drawn by
+    `seed`. Raises ValueError for what the point does not have."""
 
     fault_id: int
     point: FaultPoint
@@ -42,6 +44,8 @@ class Fault:
     count: int | None = None
     nth: int | None = None
     by_kernel: bool = False
+    rate: float | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         spec = CATALOGUE[self.point]
@@ -51,6 +55,14 @@ class Fault:
             raise ValueError(f"the kernel cannot give {self.harm.error} at {self.point}")
         if self.harm.kind == "errno" and not hasattr(errno, self.harm.errno or ""):
             raise ValueError(f"unknown errno {self.harm.errno}")
+
+    def is_drawn(self, sandbox: str, nth: int) -> bool:
+        """Whether it is for this pause; the same for the same seed, whatever else happens."""
+        if self.rate is None:
+            return True
+        key = f"{self.seed}:rate of fault {self.fault_id}:{sandbox}:{nth}".encode()
+        drawn = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
+        return drawn / (1 << 64) < self.rate
 
 
 class ArmedFaults:
@@ -79,7 +91,7 @@ class ArmedFaults:
                     continue
                 if chunk is not None and chunk_index(fault.at, chunks) != chunk:
                     continue
-                if fault.nth not in {None, nth}:
+                if fault.nth not in {None, nth} or not fault.is_drawn(sandbox, nth):
                     continue
                 fired = self._fired.get((fault.fault_id, sandbox), 0)
                 if fault.count is None or fired < fault.count:

@@ -91,7 +91,7 @@ def _lint(case: _Case) -> Iterator[Concern]:
     file = case.plan.flag_file
     if file is None:
         return
-    for each in lint.check(read_text(file))[1]:
+    for each in lint.check(read_text(file), case.plan.contexts)[1]:
         if each.severity == "error":
             what = f"{file}:{each.line}:{each.column}: {each.message}; in production: {each.production}"
             yield Concern("flag", "stop", what, each.fix)

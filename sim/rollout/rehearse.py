@@ -17,6 +17,7 @@ from sim.rollout.exposure import Exposure, Follower, exposures_of
 from sim.rollout.gates import Gates, Recorder, Told
 from sim.rollout.results import Decision, Rehearsal, StageResult, StepResult
 from sim.rollout.shown import LossBound, even_rates, incidents, loss_bound, nodes_of
+from sim.rollout.stage_flags import exported
 from sim.rollout.stretch import saved
 from sim.rollout.user_fleet import UserFleet
 from sim.run.runner import Progress, RunOptions, RunResult, run_scenario
@@ -141,7 +142,12 @@ def _with_incident(plan: Plan, stage: StageResult, bound: LossBound, fleet: User
     """Losses at the rate that the plan gives, or at the one that this rehearsal rules out."""
     given = plan.incident.loss_rate
     rate = bound.rate if given is None else given / 100
-    rates = even_rates(plan, stage.stage.weight) if fleet is None else fleet.rates(stage.stage.number - 1)
+    if fleet is not None:
+        rates = fleet.rates(stage.stage.number - 1)
+    elif exported(plan) is None:
+        rates = even_rates(plan, stage.stage.weight)
+    else:  # rules of the user's flag expose whom no weight says: the share is that of the rehearsed fleet
+        rates = even_rates(plan, 100 * len(stage.exposure.sandboxes) / len(plan.sandboxes()))
     (found,) = incidents(plan, [stage.stage], [rates], nodes_of(plan), rate)
     return replace(stage, incident=found)
 

@@ -246,7 +246,14 @@ class _Runner:
             case Inject():
                 by_kernel = step.by == "kernel"
                 number = await self.drill.inject(
-                    step.fault, step.harm, step.at, step.sandboxes, step.count, nth=step.nth, by_kernel=by_kernel
+                    step.fault,
+                    step.harm,
+                    step.at,
+                    step.sandboxes,
+                    step.count,
+                    nth=step.nth,
+                    by_kernel=by_kernel,
+                    rate=None if step.rate is None else step.rate / 100,
                 )
                 self.places[number] = place
             case Clear():

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, get_args
 
@@ -109,6 +110,20 @@ def test_what_a_point_does_not_have_cannot_be_armed(point: FaultPoint, error: st
 def test_what_the_kernel_cannot_give_cannot_be_armed(point: FaultPoint, error: str) -> None:
     with pytest.raises(ValueError, match="the kernel cannot give"):
         Fault(1, point, harm(error), "first", "*", by_kernel=True)
+
+
+def fired(rate: float, seed: int) -> set[tuple[str, int]]:
+    """(sandbox, pause) of 500 sandboxes with four pauses each."""
+    found = armed(replace(fault(), rate=rate, seed=seed))
+    names = [f"web-{n}" for n in range(500)]
+    return {(name, nth) for name in names for nth in range(4) if found.take("copy.write", name, 0, 4, nth)}
+
+
+def test_a_rate_fires_in_that_share_of_pauses_which_the_seed_draws() -> None:
+    assert 20 <= len(fired(0.02, 7)) <= 60  # of 2,000 pauses: 40 within three standard deviations
+    assert fired(0.02, 7) == fired(0.02, 7) != fired(0.02, 8)
+    assert fired(0.02, 7) < fired(0.2, 7)
+    assert len(fired(1.0, 7)) == 2000
 
 
 def test_a_point_without_a_chunk_takes_no_notice_of_the_place() -> None:

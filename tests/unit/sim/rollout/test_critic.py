@@ -31,6 +31,7 @@ def plan(*steps: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
         "kind": "plan",
         "name": "planted",
+        "contexts": "all",
         "production": {"sandboxes": 20_000, "pausesPerMinute": 400},
         "fleet": [{"name": "box", "count": 40, "memory": "1MiB", "team": "acme"}],
         "metrics": [CRITICAL, SUCCESS],
@@ -143,10 +144,10 @@ def test_a_ratio_of_times_is_not_asked_for_before_there_are_six_exposed_rounds()
 
 
 def test_a_stream_without_lease_or_drill_is_found() -> None:
-    relay: dict[str, Any] = {"flags": {"source": "relay"}, "time": "real"}
+    relay: dict[str, Any] = {"flags": {"source": "relay"}, "time": "real", "lease": "none"}
     undrilled = [each for each in SOUND if each is not DRILL]
     assert named(plan(*undrilled, **relay)) == [("half-open", None)]
-    assert named(plan(*undrilled, **relay, lease="1s")) == []
+    assert named(plan(*undrilled, **relay | {"lease": "1s"})) == []
     assert named(plan(**relay)) == []
     frozen = [*SOUND, {"outage": {"fault": "freeze"}}]
     assert named(plan(*frozen, **relay)) == [("half-open", len(SOUND))]
