@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from engine import dedup
 from engine import dirty as dirty_set
@@ -16,6 +17,8 @@ from engine.ranges import Chunk
 from engine.snapshot import Build, Header, write_header
 
 Memory = Memfd | ProcessMemory
+Boundary = Literal["condemn", "finish"]
+"""What a pause is about to do: condemn its guest (or, where it never does, copy on past the first chunk); finish."""
 
 
 class Effects:
@@ -23,6 +26,9 @@ class Effects:
 
     def confirm_stopped(self, guest: GuestProcess) -> None:
         guest.confirm_stopped()
+
+    def boundary(self, before: Boundary) -> None:
+        """A pause comes to one of its boundaries: nothing is done here, and whoever slows or holds copies waits."""
 
     def scan(self, tracker: Tracker, guest: GuestProcess, memory: Memory, block_size: int) -> DirtySet:
         """Without re-arming, so that a failure forgets nothing."""

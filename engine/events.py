@@ -24,7 +24,10 @@ class Scanned(Event):
 
 @dataclass(frozen=True, slots=True)
 class Planned(Event):
-    """Path, legality of punching and amount of work were decided; `notes` are flags without effect on this path."""
+    """Path, legality of punching and amount of work were decided; `notes` are flags without effect on this path.
+
+    `punch_code` is a `PunchCode`; None in ledgers from before there were codes.
+    """
 
     path: str
     punch: bool
@@ -32,6 +35,7 @@ class Planned(Event):
     chunks: int
     dirty_bytes: int
     notes: list[str] = field(default_factory=list)
+    punch_code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

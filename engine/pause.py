@@ -125,6 +125,7 @@ class Pause:
             self._prepare()
             copier, plan = self._parts()
             copier.copy_first(self._stop_if_cancelled)
+            self._effects.boundary("condemn")
             self._effects.confirm_stopped(self._request.guest)
             if plan.condemns_early:
                 self._condemn()
@@ -193,7 +194,13 @@ class Pause:
         plan = self.plan = plans.plan(request.options, facts, dirty.dirty)
         self._emit(
             Planned(
-                plan.path.value, plan.punch, plan.punch_reason, len(plan.chunks), plan.dirty_bytes, list(plan.notes)
+                plan.path.value,
+                plan.punch,
+                plan.punch_reason,
+                len(plan.chunks),
+                plan.dirty_bytes,
+                list(plan.notes),
+                plan.punch_code.value,
             )
         )
         self._stored = (dirty, facts.block_size)
@@ -293,6 +300,7 @@ class Pause:
         try:
             copier.punch_owed_to_nobody()
             copier.copy_rest(self._stop_if_cancelled)
+            self._effects.boundary("finish")
             self._confirm_never_woken()
             self._commit()
             header = self._finish()

@@ -38,6 +38,7 @@ def command(
 ) -> None:
     """Print it, or UserError naming what cannot be read."""
     from sim.record.folder import open_run
+    from sim.report.table import Paragraph, Section, text
     from sim.report.text import fleet_table, moment, summary
 
     stored = open_run(run)
@@ -52,8 +53,8 @@ def command(
     known_then = [entry for entry in stored.entries if until is None or entry.t <= until]
     for line in _told(known_then, sandbox, last, kinds):
         click.echo(line)
-    click.echo(f"\nstate at {view.t if until is None else until:.3f} s")
-    click.echo("\n".join([*moment(view), *fleet_table(view, sandbox)]))
+    title = f"state at {view.t if until is None else until:.3f} s"
+    click.echo("\n" + text(Section(title, (Paragraph(moment(view)), fleet_table(view, sandbox)))))
     if len(known_then) == len(stored.entries):  # before its end a run has nothing to sum up
         click.echo(f"\n{summary(view, stored.folder)}")
 

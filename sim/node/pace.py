@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from engine.dirty import DirtySet, Tracker
-from engine.effects import Effects, Memory
+from engine.effects import Boundary, Effects, Memory
 from engine.events import Event
 from engine.incarnation import GuestProcess
 from engine.mapping import Mapping
@@ -20,8 +20,6 @@ from sim.record.stages import Pace
 
 LONGEST_WAIT = 5.0
 """Seconds that a slow copy waits at most for one chunk."""
-BEFORE_CONDEMN, BEFORE_FINISH = 2, 3
-"""Which of a pause's looks at whether its guest is still stopped comes when; the first is before the scan."""
 
 
 @dataclass(slots=True)
@@ -111,7 +109,6 @@ class PacedEffects(Effects):
         self._pause = pause
         self._parent = parent
         self._tell = tell
-        self._looks = 0
         self._passed = threading.local()
 
     def scan(self, tracker: Tracker, guest: GuestProcess, memory: Memory, block_size: int) -> DirtySet:
@@ -121,20 +118,15 @@ class PacedEffects(Effects):
         self._passed.at = time.monotonic()
         return found
 
-    def confirm_stopped(self, guest: GuestProcess) -> None:
-        """The pause's own boundaries: the point of no return, and the finish."""
-        self._looks += 1
-        if self._looks == BEFORE_CONDEMN:
-            self._boundary(BoundaryReached("condemn"), -1)
-        elif self._looks == BEFORE_FINISH:
-            self._boundary(BoundaryReached("finish"), -1)
-        super().confirm_stopped(guest)
+    def boundary(self, before: Boundary) -> None:
+        """The pause's own: the point of no return, and the finish."""
+        self._wait_at(BoundaryReached(before), -1)
 
     def copy_read(self, memory: Memory, buffer: memoryview, offset: int, chunk: Chunk) -> None:
-        self._boundary(BoundaryReached("chunk", chunk.index, chunk.start, chunk.end - chunk.start), chunk.index)
+        self._wait_at(BoundaryReached("chunk", chunk.index, chunk.start, chunk.end - chunk.start), chunk.index)
         super().copy_read(memory, buffer, offset, chunk)
 
-    def _boundary(self, reached: BoundaryReached, chunk: int) -> None:
+    def _wait_at(self, reached: BoundaryReached, chunk: int) -> None:
         """Each thread is slowed by what it did itself since its last boundary."""
         now = time.monotonic()
         if self._paces.is_set(self._sandbox):

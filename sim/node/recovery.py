@@ -21,6 +21,7 @@ from sim.node.node import Node
 from sim.node.sandbox import Sandbox
 from sim.record import events
 from sim.record.ledger import EVENTS_FILE, Entry, read
+from sim.record.names import incarnation_name, sandbox_of
 
 _CRASHED = "the node crashed"
 _HAS_A_GUEST = frozenset({State.RUNNING, State.PAUSING, State.CHECKPOINTING})
@@ -38,7 +39,7 @@ async def recover(node: Node) -> None:
     condemned = await _end_condemned(node, living, past)
     for name, known in node.config.known.items():
         sandbox = node.sandboxes[name]
-        guest = living.pop(f"{name}.{sandbox.incarnations}", None)
+        guest = living.pop(incarnation_name(name, sandbox.incarnations), None)
         pause = known.open_pause
         await _recover(node, sandbox, pause, guest, condemned=pause is not None and pause.id in condemned)
     for guest in living.values():  # born, but never told of
@@ -86,7 +87,7 @@ async def _end_condemned(node: Node, living: dict[str, Guest], past: Sequence[En
         condemned.add(record.build)
         name = record.incarnation.name
         if await _end(node, living.pop(name, None), record):
-            node.ledger.append(events.GuestEnded(name, _CRASHED), sandbox=name.rpartition(".")[0])
+            node.ledger.append(events.GuestEnded(name, _CRASHED), sandbox=sandbox_of(name))
     return condemned
 
 
@@ -186,17 +187,11 @@ def _settle(node: Node, sandbox: Sandbox, pause: OpenPause, *, condemned: bool) 
         path=pause.path,
         punch=pause.punch,
         punch_reason=pause.punch_reason,
+        punch_code=pause.punch_code,
         dirty_bytes=pause.dirty_bytes,
-        punched_bytes=0,
-        peak_over=None,
-        peak_ratio=None,
-        copy_ms=None,
         blocked_ms=pause.blocked_ms or 0.0,
         condemned=condemned,
         error=None if finished else _CRASHED,
-        failed_chunk=None,
-        condemn_error=None,
-        punch_error=None,
         build=pause.id,
         content_hash=sandbox.header.content_hash if finished and not _is_damaged(node, pause.id) else None,
         checkpoint=sandbox.state is State.CHECKPOINTING,

@@ -288,6 +288,14 @@ def _settled(settled: events.PauseSettled) -> Sentence:
     return _fine(", ".join(filter(None, parts)), tone="warn")  # the failed call and the new state say it shorter
 
 
+_REFUSALS = {"discarded": "it was discarded and can never run again", "killed": "it was killed"}
+
+
+def refusal(refused: events.RequestRefused) -> str:
+    """Why a request was refused, without what led to it."""
+    return _REFUSALS.get(refused.code or "", refused.reason)
+
+
 def judgement(judged: events.Judged) -> str:
     """`never_resumed violated: web-0 ran again (and 2 more)`; what held says how much was checked."""
     subject = judged.subject.removeprefix("invariant:")

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -20,26 +21,28 @@ from engine.errors import UserError
 from engine.events import Event
 from engine.incarnation import start_time_of
 from flags.inline import InlineValue, as_written
-from sim.files.faults import CRASH, FaultPoint, Place, in_words_of_place, to_json
+from sim import rules
+from sim.files.faults import FaultPoint, Harm, Place, describe_place, to_json
 from sim.files.flag_values import ServedFlags
 from sim.files.scenario import Scenario
 from sim.files.steps import Outage
 from sim.node.cgroup import OVERHEAD, MemoryCgroup
-from sim.node.config import Known, NodeConfig, SandboxConfig
+from sim.node.config import Known, NodeConfig
 from sim.node.guest_link import ZYGOTE_SOCKET
 from sim.record import events
 from sim.record.digest import digest
 from sim.record.fold import Fold
-from sim.record.folder import RunRecord, make, make_cache, point_latest_at, remove, write_record
+from sim.record.folder import SCENARIO_FILE, RunRecord, make, make_cache, point_latest_at, remove, write_record
 from sim.record.ledger import EVENTS_FILE, Entry, Follower, Ledger, drop_torn_line
 from sim.record.scenario_copy import chosen, store
 from sim.record.verdict import Verdict
 from sim.record.view import View
-from sim.rules import Panel
-from sim.rules.reality import Evidence
+from sim.rules.evidence import Evidence
+from sim.rules.finding import Finding, in_file
+from sim.rules.reality import Reality
 from sim.run.flag_source import FlagService, check_source, open_service
 from sim.run.host import host, snapdrill_version
-from sim.run.judging import conclude, in_file, judge_invariants
+from sim.run.judging import conclude, judge_invariants
 from sim.run.needs import check_limits
 from sim.run.node_link import (
     NodeDiedError,
@@ -52,11 +55,10 @@ from sim.run.node_link import (
     retire_ended,
     to_its_end,
 )
-from sim.run.restart import known
+from sim.run.node_start import known, sandbox_configs
 
 GRACE = 30.0
 """Seconds that a zygote waits for a node after a crash."""
-SCENARIO_FILE = "scenario.yaml"
 
 
 class Drill:
@@ -93,7 +95,8 @@ class Drill:
         self._node: NodeLink | None = None
         self._node_expected = False
         self.entries: list[Entry] = []
-        self.panel = Panel()
+        self.findings = {name: Finding() for name in rules.RULES}
+        """What the rules said at the last barrier."""
         self._looking = asyncio.Lock()
         self.run_dir = Path()
         self._cgroup_base: int | None = None
@@ -137,7 +140,8 @@ class Drill:
         self._write_record(ended=False)  # by which `clean` finds it, whenever this process is killed
         self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
         self._fleet.callback(shutil.rmtree, self.socket_dir, ignore_errors=True)
-        check_limits(len(self._sandboxes()), self.socket_dir / ZYGOTE_SOCKET)
+        self.reality = Reality(self.run, self.seed, self.run_dir, self.cache_dir, self.socket_dir)
+        check_limits(len(sandbox_configs(self.scenario, self.only)), self.socket_dir / ZYGOTE_SOCKET)
         self.cgroup = MemoryCgroup.make(self.run, self.scenario.node.memory + OVERHEAD)
         if self.cgroup is not None:
             self._fleet.callback(self.cgroup.remove)
@@ -170,6 +174,7 @@ class Drill:
             drawn={"fleet": fleet} | chosen(self.scenario),
             host={**host(), "python": platform.python_version(), "cgroup": self.cgroup is not None},
             flag_source=self.scenario.flag_source,
+            contexts=self.scenario.contexts.written,
         )
 
     def _open_flags(self) -> None:
@@ -179,23 +184,6 @@ class Drill:
             self.note(events.FlagSet(key, as_written(value)))
         if isinstance(self.scenario.flags, ServedFlags) and self.scenario.flags.start == "down":
             self.note(events.OutageBegan("down", "from the start"))
-
-    def _sandboxes(self) -> list[SandboxConfig]:
-        return [
-            SandboxConfig(
-                name=each.name,
-                memory=each.memory,
-                page_size=each.page_size,
-                block_size=each.block_size,
-                template=each.template,
-                team=each.team,
-                cluster=each.cluster,
-                dirty=each.workload.dirty / 100,
-                pattern=each.workload.pattern,
-            )
-            for each in self.scenario.sandboxes()
-            if not self.only or each.name in self.only
-        ]
 
     async def _start_node(self, sandboxes: dict[str, Known]) -> None:
         config = NodeConfig(
@@ -209,7 +197,7 @@ class Drill:
             grace=GRACE,
             cgroup=str(self.cgroup.folder) if self.cgroup else None,
             **self.scenario.engine.choice(),
-            sandboxes=self._sandboxes(),
+            sandboxes=sandbox_configs(self.scenario, self.only),
             tick=self.view().tick,
             trace=self._trace,
             known=sandboxes,
@@ -248,7 +236,7 @@ class Drill:
                 await self._node.reap()
         finally:
             await asyncio.to_thread(end_zygote, self.socket_dir)
-            retire_ended(self.evidence().condemned)
+            retire_ended(self.reality.condemned)
 
     async def tear_down(self) -> None:
         """End every process and remove what was made; harmless when done already.
@@ -267,15 +255,16 @@ class Drill:
         expected = expectations(self.view())
         so_far, _ = conclude(
             self.scenario,
-            [*judge_invariants(self.scenario, self.panel, whole_fleet=whole), *expected],
+            [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected],
             whole_fleet=whole,
         )
-        self._kept = self._keep_cache(so_far)
+        self.reality.cache_kept = self._kept = self._keep_cache(so_far)
         cgroup_peak = self.cgroup.peak() if self.cgroup else None
         await to_its_end(self._fleet.aclose())
-        await asyncio.to_thread(self.panel.conclude, self.evidence())
+        self.reality.torn_down = True
+        await self.observe()
         raise_failures(self.entries)
-        everything = [*judge_invariants(self.scenario, self.panel, whole_fleet=whole), *expected]
+        everything = [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected]
         verdict, canaries = conclude(self.scenario, everything, whole_fleet=whole)
         for each in [*everything, *canaries]:
             self.note(each)
@@ -311,22 +300,19 @@ class Drill:
         self._fold.apply(new)
         return self._fold.view()
 
-    def evidence(self) -> Evidence:
-        """What the checkers look at."""
-        view = self.view()
-        return Evidence(
-            self.run, self.seed, self.run_dir, self.cache_dir, self.socket_dir, self.entries, view, self._kept
-        )
-
     async def observe(self) -> None:
-        """Have every checker look at reality now, while the fleet lives; what it finds gets this step's place."""
+        """Have every rule look at reality and judge, now; what it finds gets this step's place."""
         async with self._looking:
-            evidence = self.evidence()
-            await asyncio.to_thread(self.panel.observe, evidence)
-        if evidence.view.step is not None:
-            for found in self.panel.violations():
-                for key, value in in_file(evidence.view.step).items():
+            view = self.view()  # first: it reads the ledger on
+            self.findings = await asyncio.to_thread(rules.judge, Evidence(list(self.entries), view, self.reality))
+        if view.step is not None:
+            for found in self.violations():
+                for key, value in in_file(view.step).items():
                     found.setdefault(key, value)
+
+    def violations(self) -> list[dict[str, Any]]:
+        """What did not hold, as far as the rules have seen."""
+        return [each for finding in self.findings.values() for each in finding.violations]
 
     # -- what may be asked
 
@@ -393,7 +379,7 @@ class Drill:
     async def inject(
         self,
         fault: FaultPoint,
-        error: str | None,
+        harm: Harm,
         at: Place,
         sandboxes: str,
         count: int | None = None,
@@ -401,11 +387,14 @@ class Drill:
         nth: int | None = None,
         by_kernel: bool = False,
     ) -> int:
-        """Arm a fault, `error` as `Fault.error`, or None for SIGKILL of the node. Gives its id."""
+        """Arm a fault. Gives its id."""
         self._fault_ids += 1
-        number, error = self._fault_ids, error or CRASH
-        self.note(events.FaultArmed(number, fault, error, in_words_of_place(fault, at, nth), sandboxes, by_kernel))
-        what = {"fault_id": number, "point": fault, "error": error, "at": to_json(at), "sandboxes": sandboxes}
+        number, place = self._fault_ids, describe_place(fault, at, nth)
+        armed = events.FaultArmed(
+            number, fault, harm.error, place, sandboxes, by_kernel, kind=harm.kind, seconds=harm.seconds
+        )
+        self.note(armed)
+        what = {"fault_id": number, "point": fault, "harm": asdict(harm), "at": to_json(at), "sandboxes": sandboxes}
         await self._ask("arm", **what, count=count, nth=nth, by_kernel=by_kernel)
         return number
 

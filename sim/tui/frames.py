@@ -110,7 +110,7 @@ class Live:
         self.view = frame.view
         self._idle = still_idle(self._idle, frame)
         self._gone |= {each.event.incarnation for each in frame.entries if isinstance(each.event, events.GuestEnded)}
-        self.found = self._drive.panel.violations() if self._drive else self.found
+        self.found = self._drive.violations() if self._drive else self.found
         return frame
 
     def end(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flags.catalog import BACKGROUND, CATALOG, PUNCH, Flag
+from sim.record.verdict import INVARIANT
 from sim.record.view import MemoryView, PauseView, SandboxView, View
 from sim.report import words
 from sim.tui import rows
@@ -44,7 +45,7 @@ def verdict_so_far(view: View, violations: int | None) -> Spans:
     violated = [judged for judged in view.judged if judged.verdict == "violated"]
     if violated:
         count = sum(len(judged.violations) for judged in violated)
-        return (Span(f"‼ VIOLATED: {violated[0].subject.removeprefix('invariant:')} ({count})", "bad"),)
+        return (Span(f"‼ VIOLATED: {violated[0].subject.removeprefix(INVARIANT)} ({count})", "bad"),)
     if violations is None:
         return (Span("judged at its end", "muted"),)
     if violations:
@@ -234,8 +235,8 @@ def why(sandbox: SandboxView, cells: int, lines: int) -> list[Spans]:
 def _who(sandbox: SandboxView) -> Spans:
     """What it is and why; a refusal, until the next change, says both."""
     state = rows.state_cell(sandbox)
-    why = f"; refused: {sandbox.refusal}" if sandbox.refusal is not None else f": {_why(sandbox)}"
-    tone: Tone = "bad" if sandbox.refusal is not None else state[0].tone
+    why = f"; refused: {sandbox.refused.reason}" if sandbox.refused is not None else f": {_why(sandbox)}"
+    tone: Tone = "bad" if sandbox.refused is not None else state[0].tone
     return (Span(f" {sandbox.name} ", "title"), *state, Span(why, tone))
 
 

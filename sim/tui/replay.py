@@ -18,6 +18,7 @@ from sim.record import events
 from sim.record.fold import Fold
 from sim.record.folder import StoredRun
 from sim.record.ledger import Entry
+from sim.record.verdict import INVARIANT
 from sim.record.view import View
 from sim.tui.app import ShowApp
 from sim.tui.keys import REPLAY, Key
@@ -204,8 +205,8 @@ def _ends_of_steps(entries: Sequence[Entry]) -> dict[object, float]:
 def _violations(entry: Entry, ends: dict[object, float]) -> list[Mark]:
     """Each where it was found: at the end of its step, else where it was judged."""
     match entry.event:
-        case events.Judged(subject, "violated", _, violations) if subject.startswith("invariant:"):
-            of = subject.removeprefix("invariant:")
+        case events.Judged(subject, "violated", _, violations) if subject.startswith(INVARIANT):
+            of = subject.removeprefix(INVARIANT)
             return [Mark(ends.get(each.get("line"), entry.t), "violation", _violation(of, each)) for each in violations]
     return []
 

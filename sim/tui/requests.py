@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from flags.catalog import BACKGROUND, FLAGS, PUNCH, is_on
 from flags.inline import ENABLED, InlineValue, as_written
-from sim.files.faults import CRASH, AtChunk, FaultPoint, Place
+from sim.files.faults import AtChunk, FaultPoint, Harm, Place, failing
 from sim.files.steps import Outage
 from sim.record.view import SandboxView, View
 from sim.report.words import flag_value
@@ -20,7 +20,7 @@ SCREEN = "screen"
 PATIENCE = 86400.0
 """Seconds: somebody may stop a copy for as long as a talk takes."""
 FAULT: FaultPoint = "copy.write"
-ERRNO = "ENOSPC"
+DISK_FULL = failing("ENOSPC")
 HAS_CHUNK_3 = 8 << 20
 """Bytes: four chunks of about 2 MiB; less memory may have no chunk 3, but has one after condemn from 4 MiB on."""
 
@@ -149,16 +149,16 @@ def restart_node() -> Request:
 
 
 def inject(
-    fault: FaultPoint, error: str | None, at: Place, sandboxes: Sequence[str], *, by_kernel: bool = False
+    fault: FaultPoint, harm: Harm, at: Place, sandboxes: Sequence[str], *, by_kernel: bool = False
 ) -> Request | None:
-    """Arm a fault on each of these names or globs, `error` None for SIGKILL of the node; None for nobody."""
+    """Arm a fault on each of these names or globs; None where there are none."""
 
     async def ask(drive: Drive) -> None:
         for each in sandboxes:
-            await drive.inject(fault, error, at, each, by_kernel=by_kernel)
+            await drive.inject(fault, harm, at, each, by_kernel=by_kernel)
 
     who = "every sandbox" if list(sandboxes) == ["*"] else _who(sandboxes)
-    return Request(f"arming {fault} {error or CRASH} on {who}", ask, setting=True) if sandboxes else None
+    return Request(f"arming {fault} {harm.error} on {who}", ask, setting=True) if sandboxes else None
 
 
 def toggle_punch(view: View) -> Request:
@@ -177,7 +177,7 @@ def arm(sandboxes: Iterable[SandboxView]) -> Request | None:
 
     async def ask(drive: Drive) -> None:
         for name, at in places.items():
-            await drive.inject(FAULT, ERRNO, at, name)
+            await drive.inject(FAULT, DISK_FULL, at, name)
 
     return Request(f"arming a copy failure on {_who(list(places))}", ask, setting=True) if places else None
 
@@ -188,7 +188,7 @@ def arm_all(view: View) -> Request | None:
         return None
     at = _place(min(sandbox.memory for sandbox in view.sandboxes.values()))
     doing = "arming a copy failure on every sandbox"
-    return Request(doing, lambda drive: drive.inject(FAULT, ERRNO, at, "*"), setting=True)
+    return Request(doing, lambda drive: drive.inject(FAULT, DISK_FULL, at, "*"), setting=True)
 
 
 def _place(memory: int) -> Place:
@@ -234,17 +234,10 @@ def _who(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) < 4 else f"{len(names)} sandboxes"
 
 
-class Panel(Protocol):
-    """The checkers: what they have seen not to hold."""
-
-    def violations(self) -> list[dict[str, Any]]: ...
-
-
 class Drive(Protocol):
     """A live run. A refused request is an event in the view, not an exception."""
 
-    @property
-    def panel(self) -> Panel: ...
+    def violations(self) -> list[dict[str, Any]]: ...
     def view(self) -> View: ...
     async def tick(self, count: int = 1) -> None: ...
     async def pause(self, names: Sequence[str], *, concurrency: int = 4, deadline: float = 60.0) -> None: ...
@@ -254,7 +247,7 @@ class Drive(Protocol):
     async def outage(self, outage: Outage) -> None: ...
     async def restart(self) -> None: ...
     async def inject(
-        self, fault: FaultPoint, error: str | None, at: Place, sandboxes: str, *, by_kernel: bool = False
+        self, fault: FaultPoint, harm: Harm, at: Place, sandboxes: str, *, by_kernel: bool = False
     ) -> int: ...
     async def clear(self) -> None: ...
     async def pace(self, sandboxes: str, *, factor: float, held: bool, steps: int = 0) -> None: ...

@@ -16,6 +16,7 @@ from textual.screen import Screen
 from engine.errors import UserError
 from sim.record.verdict import Verdict
 from sim.record.view import View
+from sim.report import words
 from sim.tui.app import FleetApp, Run
 from sim.tui.frames import Frame, Live
 from sim.tui.keys import STAGE, Key
@@ -76,8 +77,8 @@ class StageApp(FleetApp):
     def _said(self) -> Span:
         """A refusal or a failure before what the act says."""
         sandbox = self.live.view.sandboxes.get(FIRST) if self._shown is self.beat else None
-        if sandbox is not None and sandbox.refusal is not None:
-            return Span(f"refused: {sandbox.refusal.partition(': ')[0]}", "bad")  # why it failed is read from its row
+        if sandbox is not None and sandbox.refused is not None:
+            return Span(f"refused: {words.refusal(sandbox.refused)}", "bad")  # why it failed is read from its row
         note = self.live.note
         return note if note is not None and note.tone == "bad" else self._says
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from sim.files.faults import AtChunk
+from sim.files.faults import AtChunk, failing
 from sim.files.lifecycle import State
 from sim.record.view import PauseView, View
 from sim.tui import requests
@@ -94,7 +94,7 @@ def _pause_everybody(view: View) -> Request | None:
 
 
 def _fail(_view: View) -> Request | None:
-    return requests.inject("copy.write", "ENOSPC", AtChunk(3), [FIRST])
+    return requests.inject("copy.write", failing("ENOSPC"), AtChunk(3), [FIRST])
 
 
 _TICK = Act("the guests write all of their memory", lambda _view: requests.tick(), read=1.0)

@@ -102,7 +102,7 @@ def _resume(view: View) -> Next:
 def _break_one(view: View, idle: AbstractSet[str], under_cursor: str | None) -> Next:
     """A copy that fails past the point of no return, and a resume that is refused."""
     discarded = [each for each in view.sandboxes.values() if each.state == "discarded"]
-    refused = next((each for each in discarded if each.refusal is not None), None)
+    refused = next((each for each in discarded if each.refused is not None), None)
     if refused is not None:
         return Next("q", "judges the run and leaves, and says how to see it again")
     if discarded:

@@ -13,6 +13,7 @@ import pytest
 from engine import events as engine_events
 from engine.events import Event
 from flags.inline import InlineValue, as_written
+from sim.files.faults import Harm
 from sim.files.steps import Outage
 from sim.record import events
 from sim.record.fold import Fold
@@ -51,10 +52,6 @@ class RecordedDrill:
     def view(self) -> View:
         return self.fold.view()
 
-    @property
-    def panel(self) -> RecordedDrill:
-        return self
-
     def violations(self) -> list[dict[str, Any]]:
         return self.violated
 
@@ -89,8 +86,8 @@ class RecordedDrill:
     async def restart(self) -> None:
         await self._called("restart")
 
-    async def inject(self, fault: str, error: str | None, at: Any, sandboxes: str, *, by_kernel: bool = False) -> int:
-        await self._called("inject", fault, error, at, sandboxes, *(["by kernel"] if by_kernel else []))
+    async def inject(self, fault: str, harm: Harm, at: Any, sandboxes: str, *, by_kernel: bool = False) -> int:
+        await self._called("inject", fault, harm.error, at, sandboxes, *(["by kernel"] if by_kernel else []))
         return 1
 
     async def pace(self, sandboxes: str, *, factor: float, held: bool, steps: int = 0) -> None:
@@ -160,7 +157,6 @@ class RecordedDrill:
             outcome="discarded" if error else "finished",
             path="memfd-background",
             punch=punch,
-            punch_reason=None,
             dirty_bytes=32 * MIB,
             punched_bytes=32 * MIB if punch else 0,
             peak_over=MIB if punch else 32 * MIB,
@@ -170,10 +166,7 @@ class RecordedDrill:
             condemned=True,
             error=error,
             failed_chunk=3 if error else None,
-            condemn_error=None,
-            punch_error=None,
             build=pause,
-            content_hash=None,
         )
         self.tell(settled, name, pause)
         self.tell(events.GuestEnded(f"{name}.1", "paused"), name)

@@ -39,7 +39,7 @@ async def test_the_faults_look_as_agreed(width: int, height: int, drill: Recorde
         ("3 o enter", [("inject", "copy.write", "ENOSPC", AtChunk(3), "*")]),
         ("3 l enter", [("inject", "copy.write", "EIO", "after_condemn", "*")]),
         ("3 b e", [("inject", "copy.write", "ENOSPC", "after_condemn", "*", "by kernel")]),
-        ("3 g left enter", [("inject", "freeze", None, "first", "*")]),
+        ("3 g left enter", [("inject", "freeze", "SIGKILL of the node", "first", "*")]),
         ("3 G enter", [("inject", "resume.read", "ENOSPC", "first", "*")]),
         (
             "x j x 3 enter",

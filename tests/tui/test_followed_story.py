@@ -51,7 +51,7 @@ def check_what_it_showed(app: FleetApp) -> None:
     assert [round(pause.peak_ratio or 0, 2) for pause in off] == [2.0] * len(off)
     assert all((pause.peak_ratio or 9) <= 1.1 for pause in on)
     lost = [each for each in app.last.sandboxes.values() if each.state == "discarded"]
-    assert [each.refusal is not None for each in lost] == [True]
+    assert [each.refused is not None for each in lost] == [True]
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import BindingType
 
-from sim.files.faults import CRASH
 from sim.record import events
 from sim.record.ledger import Entry
 from sim.tui import fault_lines, requests
@@ -108,9 +107,8 @@ class FaultsScreen(LiveScreen):
 
     def action_arm(self) -> None:
         aim = self._aim
-        error = None if aim.given == CRASH else aim.given
         names = fault_lines.targets(aim, self.live.chosen)
-        self.live.ask(requests.inject(aim.spec.point, error, aim.at, names, by_kernel=aim.from_kernel))
+        self.live.ask(requests.inject(aim.spec.point, aim.given, aim.at, names, by_kernel=aim.from_kernel))
 
     def action_clear(self) -> None:
         self.live.ask(requests.clear())

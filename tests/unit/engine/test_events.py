@@ -14,7 +14,15 @@ KINDS = [
     for _, kind in inspect.getmembers(engine.events, inspect.isclass)
     if issubclass(kind, Event) and kind is not Event
 ]
-SAMPLES = {"list[str]": ["x"], "int": 7, "int | None": None, "str": "x", "bool": True, "float": 1.5}
+SAMPLES = {
+    "list[str]": ["x"],
+    "int": 7,
+    "int | None": None,
+    "str": "x",
+    "str | None": None,
+    "bool": True,
+    "float": 1.5,
+}
 
 
 def sample(kind: type[Event]) -> Event:

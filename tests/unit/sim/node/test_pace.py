@@ -6,13 +6,14 @@ import errno
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, cast
 
 import pytest
 
 from engine import mapping as maps
+from engine.effects import Boundary
 from engine.events import Event
 from sim.node.pace import PacedEffects, Paces
+from sim.record.events import BoundaryReached
 from sim.record.stages import OWN_PACE, Pace
 
 DEADLINE = 20.0
@@ -128,13 +129,8 @@ def test_a_slowed_copy_that_is_let_go_meanwhile_waits_no_more(paces: Paces, copi
     assert time.monotonic() - began < 4.0
 
 
-class StoppedGuest:
-    def confirm_stopped(self) -> None:
-        """It is."""
-
-
-@pytest.mark.parametrize("look", [2, 3], ids=["condemn", "finish"])
-def test_a_full_ledger_at_a_boundary_decides_nothing_of_the_copy(paces: Paces, look: int) -> None:
+@pytest.mark.parametrize("before", ["condemn", "finish"])
+def test_a_full_ledger_at_a_boundary_decides_nothing_of_the_copy(paces: Paces, before: Boundary) -> None:
     told: list[Event] = []
 
     def tell(event: Event) -> None:
@@ -142,9 +138,7 @@ def test_a_full_ledger_at_a_boundary_decides_nothing_of_the_copy(paces: Paces, l
         raise OSError(errno.ENOSPC, "the ledger is full")
 
     effects = PacedEffects(paces, "web-0", "web-0.p1", maps.zero(4096, 4096), tell)
-    for _ in range(look - 1):
-        effects.confirm_stopped(cast("Any", StoppedGuest()))
     paces.set(["web-0"], Pace(factor=1.5))
-    effects.confirm_stopped(cast("Any", StoppedGuest()))
-    assert len(told) == 1
+    effects.boundary(before)
+    assert told == [BoundaryReached(before)]
     assert paces.paced == {"web-0.p1"}

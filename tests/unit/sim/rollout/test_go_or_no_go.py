@@ -9,11 +9,12 @@ import pytest
 from sim.files.plan import Plan, load_plan_text
 from sim.record.fold import Fold
 from sim.record.ledger import Entry
+from sim.record.verdict import TIME_LIMIT
 from sim.rollout import compiled as turns
 from sim.rollout.compiled import compiled, has_room_for_two
 from sim.rollout.rehearse import decided
 from sim.rollout.results import Rehearsal, Weakness
-from sim.run.judging import INCONCLUSIVE, TIME_LIMIT, judged
+from sim.run.judging import INCONCLUSIVE, judged
 from sim.run.runner import RunResult
 
 Made = Callable[..., Rehearsal]

@@ -10,6 +10,7 @@ from sim.record.stages import Pace
 from sim.record.view import FaultView, FlagChange, MemoryView, PauseView, SandboxView, SourceView, View
 from sim.tui import headlines, keys
 from sim.tui.spans import Span, text, width
+from tests.story import at_its_end
 
 MIB = 1 << 20
 RUN = events.RunStarted(1, "0", "run", "demo", 42, [], "", 1024 * MIB, "disk", None)
@@ -129,7 +130,7 @@ def test_armed_faults_are_listed_as_far_as_there_is_room() -> None:
 
 def test_a_refused_resume_is_explained_in_full_under_the_fleet() -> None:
     why = "it was discarded and can never run again: copy.write of chunk 3 failed: No space left on device"
-    sandbox = replace(WEB, state="discarded", refusal=why)
+    sandbox = replace(WEB, state="discarded", refused=events.RequestRefused("resume", why))
     lines = [text(line) for line in headlines.detail(sandbox, 80, 3)]
     assert all(len(line) <= 80 for line in lines)
     assert " ".join(" ".join(lines).split()).startswith(f"web-0 ✗ discarded; refused: {why}")
@@ -147,7 +148,7 @@ def test_a_paused_sandbox_names_its_build_once_its_copy_has_ended() -> None:
     copying = PauseView("web-0.p1", "web-0", 1.0, chunks=4)
     sandbox = replace(WEB, state="paused", reason="the copy goes on in the background", pause=copying)
     assert "the copy goes on" in text(headlines.detail(sandbox, 120, 5)[0])
-    settled = replace(sandbox, build="web-0.p1", pause=replace(copying, settled_at=2.0, outcome="finished"))
+    settled = replace(sandbox, build="web-0.p1", pause=at_its_end(replace(copying, settled_at=2.0)))
     assert text(headlines.detail(settled, 120, 5)[0]) == " web-0 ■ paused: its memory is in build web-0.p1"
 
 

@@ -28,10 +28,6 @@ class SlowDrill:
         self.fold = Fold()
         self.fold.apply([Entry(0.0, WEB, name, None) for name in ("web-0", "web-1")])
 
-    @property
-    def panel(self) -> SlowDrill:
-        return self
-
     def violations(self) -> list[dict[str, Any]]:
         return []
 

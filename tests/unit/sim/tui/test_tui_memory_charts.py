@@ -10,6 +10,7 @@ from sim.record.stages import NO_TRACK, Sample
 from sim.record.view import MemoryView, PauseView, SandboxView, View
 from sim.tui import charts
 from sim.tui.spans import text, width
+from tests.story import at_its_end, settled
 
 MIB = 1 << 20
 WEB = SandboxView("web-0", 32 * MIB, 4096, 4096, "python", "acme", "local")
@@ -18,17 +19,15 @@ PUNCHED = PauseView(
     "web-0",
     1.0,
     punch=True,
-    outcome="finished",
     settled_at=1.02,
-    peak_ratio=1.06,
-    dirty_bytes=32 * MIB,
+    settled=settled(peak_ratio=1.06, dirty_bytes=32 * MIB),
     track=replace(NO_TRACK, samples=(Sample(1.0, 32 * MIB, 0), Sample(1.01, 16 * MIB, 16 * MIB), Sample(1.02, 0, 32))),
 )
 WHOLE = replace(
     PUNCHED,
     id="web-0.p2",
     punch=False,
-    peak_ratio=2.0,
+    settled=settled("web-0.p2", peak_ratio=2.0),
     track=replace(NO_TRACK, samples=(Sample(2.0, 32 * MIB, 0), Sample(2.01, 32 * MIB, 32 * MIB))),
 )
 
@@ -82,7 +81,7 @@ def test_a_budget_far_above_all_that_happened_is_said_and_not_drawn() -> None:
 
 
 def test_each_pause_is_marked_where_it_began() -> None:
-    lost = replace(PUNCHED, began=3.0, outcome="discarded")
+    lost = at_its_end(replace(PUNCHED, began=3.0), outcome="discarded")
     lines = charts.memory_lines(view(PUNCHED, replace(WHOLE, began=2.0), lost), 50, 12)
     marks = text(lines[-2])[charts.LABEL :]
     assert [marks.index(mark) for mark in "▲△✗"] == [9, 19, 29]

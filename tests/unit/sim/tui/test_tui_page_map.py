@@ -11,6 +11,7 @@ from sim.record.stages import NO_TRACK, Pace, Track
 from sim.record.view import PauseView, SandboxView
 from sim.tui import charts, page_map
 from sim.tui.spans import Spans, text, width
+from tests.story import at_its_end
 
 MIB = 1 << 20
 SANDBOX = SandboxView(
@@ -68,7 +69,7 @@ def test_a_wide_screen_shows_a_cell_for_each_of_the_scan() -> None:
 
 
 def test_pages_of_a_guest_that_is_gone_are_said_to_be() -> None:
-    finished = replace(PAUSE, settled_at=3.0, outcome="finished")
+    finished = at_its_end(replace(PAUSE, settled_at=3.0))
     sandbox = with_track(SCANNED, finished, replace(SANDBOX, state="paused"))
     assert "as pause web-0.p1 left them; that guest is gone" in shown(page_map.lines(sandbox, 140, 13))
 

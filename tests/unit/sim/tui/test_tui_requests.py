@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from flags.catalog import BACKGROUND, PUNCH
-from sim.files.faults import AtChunk
+from sim.files.faults import AtChunk, failing
 from sim.record.view import MemoryView, SandboxView, View
 from sim.tui import requests
 from sim.tui.requests import Request
@@ -70,11 +70,11 @@ async def test_a_flag_that_was_never_set_is_flipped_from_its_safe_value() -> Non
 async def test_a_failure_is_armed_where_the_plan_has_a_chunk_for_it() -> None:
     small = replace(WEB, name="tiny-0", memory=4 * MIB)
     assert await asked(requests.arm([WEB, small])) == [
-        ("inject", "copy.write", "ENOSPC", AtChunk(3), "web-0"),
-        ("inject", "copy.write", "ENOSPC", "after_condemn", "tiny-0"),
+        ("inject", "copy.write", failing("ENOSPC"), AtChunk(3), "web-0"),
+        ("inject", "copy.write", failing("ENOSPC"), "after_condemn", "tiny-0"),
     ]
     fleet = View(sandboxes={"web-0": WEB, "tiny-0": small})
-    assert await asked(requests.arm_all(fleet)) == [("inject", "copy.write", "ENOSPC", "after_condemn", "*")]
+    assert await asked(requests.arm_all(fleet)) == [("inject", "copy.write", failing("ENOSPC"), "after_condemn", "*")]
 
 
 def test_only_running_sandboxes_are_paused_all_at_once() -> None:

@@ -14,6 +14,7 @@ from sim.record.ledger import Entry
 from sim.record.view import PauseView, SandboxView
 from sim.tui import rows
 from sim.tui.spans import Span, Spans, text, width
+from tests.story import at_its_end
 
 MIB = 1 << 20
 RUNNING = SandboxView(
@@ -28,9 +29,7 @@ def decided(value: bool, reason: str = "FALLTHROUGH") -> dict[str, dict[str, Any
 COPYING = PauseView(
     "web-0.p1", "web-0", 1.0, decision=decided(True), path="memfd-background", punch=True, chunks=16, published=4
 )
-FINISHED = replace(
-    COPYING, published=16, settled_at=2.0, outcome="finished", blocked_ms=4.25, copy_ms=61.0, peak_ratio=2.0
-)
+FINISHED = at_its_end(replace(COPYING, published=16, settled_at=2.0, blocked_ms=4.25), copy_ms=61.0, peak_ratio=2.0)
 
 
 def tones(spans: Spans) -> set[str]:
@@ -50,7 +49,7 @@ def test_a_row_says_condemned_from_the_point_of_no_return_until_the_copy_ends(st
     assert text(rows.state_cell(sandbox)) == f"{rows.STATES[state][0]} {state}"
     condemned = replace(COPYING, condemned_at=1.5)
     assert text(rows.state_cell(replace(sandbox, pause=condemned))) == "◆ CONDEMNED"
-    settled = replace(condemned, settled_at=2.0, outcome="finished")
+    settled = at_its_end(replace(condemned, settled_at=2.0))
     assert text(rows.state_cell(replace(sandbox, pause=settled))) == f"{rows.STATES[state][0]} {state}"
 
 
@@ -139,12 +138,12 @@ def test_a_finished_pause_shows_its_path_its_wait_and_its_peak() -> None:
     assert text(rows.pause_cell(sandbox, 17)) == "background 4.2 ms"
     assert text(rows.peak_cell(sandbox)) == "2.00x"
     assert tones(rows.peak_cell(sandbox)) == {"warn"}
-    assert tones(rows.peak_cell(replace(sandbox, pause=replace(FINISHED, peak_ratio=1.03)))) == {"good"}
+    assert tones(rows.peak_cell(replace(sandbox, pause=at_its_end(FINISHED, peak_ratio=1.03)))) == {"good"}
 
 
 def test_a_failed_pause_shows_how_it_ended() -> None:
-    rolled_back = replace(FINISHED, outcome="rolled-back")
-    discarded = replace(FINISHED, outcome="discarded", condemned_at=1.5)
+    rolled_back = at_its_end(FINISHED, outcome="rolled-back")
+    discarded = at_its_end(replace(FINISHED, condemned_at=1.5), outcome="discarded")
     assert rows.pause_cell(replace(RUNNING, pause=rolled_back), 17)[0] == Span("rolled back", "warn")
     assert rows.pause_cell(replace(RUNNING, pause=discarded), 17)[0] == Span("discarded", "bad")
 
@@ -189,6 +188,8 @@ def test_cursor_and_selection_are_marked_without_colour() -> None:
 
 
 def test_a_pause_with_nothing_dirty_says_so_and_claims_no_peak() -> None:
-    sandbox = replace(RUNNING, state="paused", pause=replace(FINISHED, dirty_bytes=0, peak_ratio=1.0))
+    sandbox = replace(
+        RUNNING, state="paused", pause=at_its_end(replace(FINISHED, dirty_bytes=0), dirty_bytes=0, peak_ratio=1.0)
+    )
     assert text(rows.pause_cell(sandbox, 17)) == "nothing dirty"
     assert rows.peak_cell(sandbox) == rows.NONE

@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from flags.catalog import PUNCH
+from sim.record import events
 from sim.record.stages import NO_TRACK, Pace, Sample
 from sim.record.view import FaultView, MemoryView, PauseView, SandboxView, View
 from sim.tui import story
 from sim.tui.spans import text, width
+from tests.story import settled
 
 MIB = 1 << 20
 NAMES = ("web-0", "web-1")
@@ -29,10 +31,9 @@ def pause(*, punch: bool, number: int = 1, dirty: int = 32 * MIB) -> PauseView:
         "web-0",
         float(number),
         punch=punch,
-        outcome="finished",
         settled_at=number + 0.5,
         dirty_bytes=dirty,
-        peak_ratio=1.06 if punch else 2.0,
+        settled=settled(f"web-0.p{number}", punch=punch, peak_ratio=1.06 if punch else 2.0, dirty_bytes=dirty),
         track=replace(NO_TRACK, samples=samples),
     )
 
@@ -89,7 +90,9 @@ def test_what_is_discarded_is_asked_to_run_again_and_then_one_leaves() -> None:
         "r",
         "asks web-1 to run again: it is past the point of no return, so it must be refused",
     )
-    lost.sandboxes["web-1"] = replace(lost.sandboxes["web-1"], refusal="it was discarded")
+    lost.sandboxes["web-1"] = replace(
+        lost.sandboxes["web-1"], refused=events.RequestRefused("resume", "it was discarded")
+    )
     assert key(lost, compared=True) == "q"
 
 
