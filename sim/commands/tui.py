@@ -92,7 +92,9 @@ def command(
             return ExitCode.UNSUPPORTED
         app = _fleet_app(runs, loaded, runs_dir, seed, drawn_on)
         _set(app, theme, read_only=read_only)
+        began = app.theme
         _drive(app, runs)
+        _keep(app.theme, began)
         code = _told(app.last, runs[-1].run_dir if runs else None)
         return 128 + app.signal if app.signal is not None else code
     finally:
@@ -210,10 +212,21 @@ def _set(app: FleetApp, theme: str | None, *, read_only: bool) -> None:
     app.live.refusing = "read-only: the fleet can be watched, not asked" if read_only else None
 
 
+def _keep(theme: str, began: str) -> None:
+    """A theme that somebody chose meanwhile."""
+    from sim.tui.settings import keep_theme
+
+    if theme != began:
+        keep_theme(theme)
+
+
 def _set_theme(app: ShowApp, theme: str | None) -> None:
     if theme is not None and theme not in app.available_themes:
         raise UserError(f"no theme is called {theme}; there are: {', '.join(sorted(app.available_themes))}")
-    app.theme = theme or app.theme
+    from sim.tui.settings import kept_theme
+
+    kept = kept_theme()
+    app.theme = theme or (kept if kept in app.available_themes else None) or app.theme
 
 
 def _on_stage(runs: list[Drill], runs_dir: pathlib.Path, drawn_on: type[MortalTerminal], *, autopilot: bool) -> int:

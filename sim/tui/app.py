@@ -168,6 +168,21 @@ class ShowApp(App[None]):
             self.copy_to_clipboard(run.run)
             self.live.say(f"copied the run's id: {run.run}", calm=True)
 
+    def deliver_screenshot(
+        self, filename: str | None = None, path: str | None = None, time_format: str | None = None
+    ) -> str | None:
+        """Into the run's folder, where there is one."""
+        folder = self.folder()
+        if folder is None:
+            return super().deliver_screenshot(filename, path, time_format)
+        file = self.save_screenshot(filename, str(folder), time_format)
+        self.live.say(f"screenshot: {file}", calm=True)
+        return file
+
+    def folder(self) -> pathlib.Path | None:
+        """The folder of the run that is shown."""
+        return None
+
     def action_help(self) -> None:
         self.push_screen(HelpScreen(self._keys_of(self.screen)))
 
@@ -193,6 +208,8 @@ class ShowApp(App[None]):
 
 class Run(Protocol):
     """A run: entered it has started, and what is entered is what can be asked; `view` may be looked at before."""
+
+    run_dir: pathlib.Path
 
     def view(self) -> View: ...
     async def __aenter__(self) -> Drive: ...
@@ -231,6 +248,7 @@ class FleetApp(ShowApp):
         self._compared = False
         self._step_since = 0.0
         self._noted: Span | None = None
+        self._run: Run | None = None
 
     def ready(self) -> None:
         self.set_interval(1 / CLOCK_LOOKS_A_SECOND, self._look_at_clock)
@@ -276,8 +294,11 @@ class FleetApp(ShowApp):
             self.live.say(f"failed: {one_line(error)}", failed=True)
         self.exit()
 
+    def folder(self) -> pathlib.Path | None:
+        return None if self._run is None else self._run.run_dir
+
     async def _one_run(self) -> None:
-        run = self._start()
+        run = self._run = self._start()
         for screen in self.live_screens():
             screen.begin()
         self.live.watch(run.view)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from textual.binding import BindingType
@@ -43,6 +44,9 @@ class AttachedApp(ShowApp):
             self.failure = UserError(f"{self._path}: {error}")
             self.exit()
         return self._fold.view()
+
+    def folder(self) -> Path:
+        return self._path.parent
 
     async def action_quit(self) -> None:
         self.exit()
