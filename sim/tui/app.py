@@ -20,7 +20,7 @@ from textual.theme import Theme
 from textual.widgets import Static
 
 from sim.record.view import View
-from sim.report.words import one_line, plural
+from sim.report.words import one_line
 from sim.tui import requests, story
 from sim.tui.frames import NO_RUN, Live
 from sim.tui.keys import EVERYWHERE, Key, asks
@@ -106,6 +106,7 @@ class ShowApp(App[None]):
         self.VERTICAL_BREAKPOINTS = [(0, "-low"), (LEAST[1], "-short"), (32, "-tall")]
         self.register_theme(HIGH_CONTRAST)
         self.live = Live()
+        self.live.keys = self.KEYS
         self.live.told = self._draw_status
         self.live.confirm = self.confirm
         self._fleet = FleetScreen(self.live)
@@ -167,6 +168,21 @@ class ShowApp(App[None]):
             self.copy_to_clipboard(run.run)
             self.live.say(f"copied the run's id: {run.run}", calm=True)
 
+    def deliver_screenshot(
+        self, filename: str | None = None, path: str | None = None, time_format: str | None = None
+    ) -> str | None:
+        """Into the run's folder, where there is one."""
+        folder = self.folder()
+        if folder is None:
+            return super().deliver_screenshot(filename, path, time_format)
+        file = self.save_screenshot(filename, str(folder), time_format)
+        self.live.say(f"screenshot: {file}", calm=True)
+        return file
+
+    def folder(self) -> pathlib.Path | None:
+        """The folder of the run that is shown."""
+        return None
+
     def action_help(self) -> None:
         self.push_screen(HelpScreen(self._keys_of(self.screen)))
 
@@ -192,6 +208,8 @@ class ShowApp(App[None]):
 
 class Run(Protocol):
     """A run: entered it has started, and what is entered is what can be asked; `view` may be looked at before."""
+
+    run_dir: pathlib.Path
 
     def view(self) -> View: ...
     async def __aenter__(self) -> Drive: ...
@@ -229,7 +247,8 @@ class FleetApp(ShowApp):
         self._life: asyncio.Task[None] | None = None
         self._compared = False
         self._step_since = 0.0
-        self._does: str | None = None
+        self._noted: Span | None = None
+        self._run: Run | None = None
 
     def ready(self) -> None:
         self.set_interval(1 / CLOCK_LOOKS_A_SECOND, self._look_at_clock)
@@ -275,31 +294,34 @@ class FleetApp(ShowApp):
             self.live.say(f"failed: {one_line(error)}", failed=True)
         self.exit()
 
+    def folder(self) -> pathlib.Path | None:
+        return None if self._run is None else self._run.run_dir
+
     async def _one_run(self) -> None:
-        run = self._start()
+        run = self._run = self._start()
         for screen in self.live_screens():
             screen.begin()
         self.live.watch(run.view)
-        self._does = "starting the node and its guests"
+        self.live.does = "starting the node and its guests"
         async with contextlib.AsyncExitStack() as stack:
             drive = await self._entered(stack, run)
             if drive is None:
                 return
-            self._does = None
+            self.live.does = None
             self._compared = self.live.playing = False
             self.live.begin(drive)
             self.begun()
             await self._wanted.wait()
             self.live.playing = False
-            self._does = "ending what is under way (q: do not wait for it)"
+            self.live.does = "ending what is under way (q: do not wait for it)"
             await self._end_twin()
             await self.live.no_more_requests()
             if self._judges:
-                self._does = "judging every invariant and tearing down guests, node and memory"
+                self.live.does = "judging every invariant and tearing down guests, node and memory"
                 self.last = await drive.finish()
                 self.look()
                 self.ended(self.last)
-            self._does = None
+            self.live.does = None
             self.live.end()
 
     async def _entered(self, stack: contextlib.AsyncExitStack, run: Run) -> Drive | None:
@@ -309,7 +331,7 @@ class FleetApp(ShowApp):
         await asyncio.wait({entering, leaving}, return_when=asyncio.FIRST_COMPLETED)
         leaving.cancel()
         if not entering.done():
-            self._does = "tearing down what has started"
+            self.live.does = "tearing down what has started"
             entering.cancel()
             await asyncio.wait({entering})
         return None if entering.cancelled() else entering.result()
@@ -331,16 +353,14 @@ class FleetApp(ShowApp):
         """With what is next in the state that the run is in."""
         super().look()
         live, before = self.live, self.live.step
-        noted = live.note
-        if self._does is not None:
-            live.note = Span(f"{self._does}: {plural(live.guests, 'guest')} up …", "busy")
+        noted, self._noted = self._noted, live.status
         under_cursor = self._fleet.under_cursor
         name = under_cursor.name if under_cursor else None
         is_driven = live.has_run and live.refusing is None
         live.step = story.next_step(live.view, live.idle, name, compared=self._compared) if is_driven else None
         if live.is_asked or (before and before.says) != (live.step and live.step.says):
             self._step_since = time.monotonic()
-        if before != live.step or noted != live.note:
+        if before != live.step or noted != self._noted:
             for screen in self.live_screens():
                 screen.draw_status()
 

@@ -13,6 +13,7 @@ from sim.record.ledger import Entry
 from sim.record.view import SandboxView, View
 from sim.report import words
 from sim.tui import requests
+from sim.tui.keys import EVERYWHERE, Key
 from sim.tui.requests import Drive, Request, let_go
 from sim.tui.spans import Span, Spans
 from sim.tui.story import Next
@@ -34,6 +35,7 @@ class Live:
     goes on with the first after a yes, with the second after a no. `moment` is what the title says of time; `foot`,
     where there is one, makes the lines at the foot of every screen, instead of its keys. `twin` is None where none can
     be had. `step` is what the story goes on with, `playing` whether it does so by itself.
+    `does` is what the run does as a whole, while it starts or ends.
     """
 
     def __init__(self) -> None:
@@ -49,6 +51,9 @@ class Live:
         self.twin: Twin | None = None
         self.step: Next | None = None
         self.playing = False
+        self.does: str | None = None
+        self.keys: tuple[Key, ...] = EVERYWHERE
+        self.is_judged_here = True
         self.confirm: Callable[[str, Callable[[], None], Callable[[], None]], None] = lambda _, go_on, _no: go_on()
         self._under_way = UnderWay(lambda: self.view)
         self._idle: set[str] = set()
@@ -59,9 +64,9 @@ class Live:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def violations(self) -> int:
-        """How many the checkers have found."""
-        return len(self.found)
+    def violations(self) -> int | None:
+        """How many the checkers have found; None where they are another process's."""
+        return len(self.found) if self.is_judged_here else None
 
     # -- the run that is shown
 
@@ -126,8 +131,13 @@ class Live:
 
     @property
     def status(self) -> Span | None:
-        """What is under way and what waits, else what was said last."""
-        return Span(f"{self._under_way.words} …", "busy") if self._under_way else self.note
+        """What was refused or went wrong; what the run does as a whole, what is under way, what waits; else what was
+        said last."""
+        said = [f"{self.does}: {words.plural(self.guests, 'guest')} up"] if self.does else []
+        said += [self._under_way.words] if self._under_way else []
+        if not said or self.note is None or self.note.tone != "bad":
+            return Span(f"{'; '.join(said)} …", "busy") if said else self.note
+        return Span(f"{self.note.text}   ({'; '.join(said)} …)", "bad")
 
     @property
     def has_run(self) -> bool:

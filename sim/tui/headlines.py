@@ -12,7 +12,7 @@ from sim.tui import rows
 from sim.tui.spans import Piece, Span, Spans, Tone, line_of, opposite, width, wrap, wrapped
 
 
-def title(view: View, violations: int, cells: int, clock: str = "stopped") -> Spans:
+def title(view: View, violations: int | None, cells: int, clock: str = "stopped") -> Spans:
     """Name, seed, tick, clock, node and states of the run; at the right what is judged so far."""
     verdict = verdict_so_far(view, violations)
     name, seed = (view.run.name, str(view.run.seed)) if view.run else ("starting", "?")
@@ -36,14 +36,18 @@ def _counts(view: View) -> Spans:
     return (Span(", ".join(f"{count} {state}" for state, count in view.counts.items()), "muted"),)
 
 
-def verdict_so_far(view: View, violations: int) -> Spans:
-    """What the checkers have found; before a first pause has ended there is nothing to judge."""
+def verdict_so_far(view: View, violations: int | None) -> Spans:
+    """What the checkers have found; before a first pause has ended there is nothing to judge.
+
+    `violations` is None where another process judges: what it has found is in the ledger at the end alone."""
     if view.ended is not None:
         return (Span(view.ended.verdict.upper(), words.verdict_tone(view.ended.verdict)),)
     violated = [judged for judged in view.judged if judged.verdict == "violated"]
     if violated:
         count = sum(len(judged.violations) for judged in violated)
         return (Span(f"‼ VIOLATED: {violated[0].subject.removeprefix(INVARIANT)} ({count})", "bad"),)
+    if violations is None:
+        return (Span("judged at its end", "muted"),)
     if violations:
         return (Span(f"‼ VIOLATED ({violations})", "bad"),)
     if view.judged or any(pause.settled_at is not None for pause in view.pauses):

@@ -63,6 +63,13 @@ REPLAY = (
 )
 """What the app binds over a recording: for every screen, before the screen's own."""
 
+ATTACHED = tuple(
+    Key("q", "q", "quit", "quit", "leave; the run goes on", 0) if key.action == "quit" else key
+    for key in EVERYWHERE
+    if key.action.partition("(")[0] in {"show", "copy", "suspend_process", "help", "quit"}
+)
+"""What the app binds over a run of another process: for every screen."""
+
 STAGE = (
     Key("right,enter", "→", "next", "next beat", "the next beat", 0),
     Key("left", "←", "again", "again", "this beat again, from its seed", 1),
@@ -223,10 +230,12 @@ def asks(key: Key) -> bool:
     return key.action.partition("(")[0] in ASKING
 
 
-def key_line(keys: tuple[Key, ...], cells: int, *, watched: bool = False) -> Spans:
+def key_line(
+    keys: tuple[Key, ...], cells: int, *, everywhere: tuple[Key, ...] = EVERYWHERE, watched: bool = False
+) -> Spans:
     """The keys that fit on one line: help first, whatever the width, then the screen's own, then those of every screen;
     of a run that is only `watched` those that do not ask. A click on one is as good."""
-    shown = [(key, "screen.") for key in keys] + [(key, "app.") for key in EVERYWHERE]
+    shown = [(key, "screen.") for key in keys] + [(key, "app.") for key in everywhere]
     shown.sort(key=lambda each: each[0].action != "help")
     pieces = [
         Piece(-1 if key.action == "help" else key.rank, said(key, of))

@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from textual.binding import Binding, BindingType
@@ -41,6 +42,7 @@ class ReplayApp(ShowApp):
 
     def __init__(self, stored: StoredRun, *, stopped: bool = False, terminal: type[Driver] = MortalTerminal) -> None:
         super().__init__(terminal)
+        self._stored = stored
         self._recording = Recording(stored.entries)
         self.playback = Playback(self._recording.end, stopped=stopped)
         self._said: Span | None = None
@@ -52,6 +54,9 @@ class ReplayApp(ShowApp):
 
     def _show_from_here(self) -> None:
         self.live.show(lambda: self._recording.view_at(self.playback.t), REFUSING)
+
+    def folder(self) -> Path:
+        return self._stored.folder
 
     def ready(self) -> None:
         self.set_interval(1 / FRAMES_A_SECOND, self._play)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
+import pathlib
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -36,6 +37,7 @@ class RecordedDrill:
         self.violated: list[dict[str, Any]] = []
         self.now = 0.0
         self.waits: asyncio.Event | None = None
+        self.run_dir = pathlib.Path()
 
     async def __aenter__(self) -> Self:
         self.calls.append(("started",))

@@ -28,7 +28,13 @@ class RealTerminal:
     ) -> None:
         self._arguments = arguments
         self._cwd = cwd
-        self._env = {**os.environ, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **(env or {})}
+        self._env = {
+            **os.environ,
+            "TERM": "xterm-256color",
+            "LC_ALL": "C.UTF-8",
+            "XDG_CONFIG_HOME": str(cwd),
+            **(env or {}),
+        }
         self._size = size
         self.drawn = ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import TYPE_CHECKING
 
 from textual.pilot import Pilot
@@ -117,3 +118,17 @@ async def test_marked_text_is_copied_and_without_any_the_runs_id(drill: Recorded
         await pilot.pause()
         await pilot.press("y")
         assert app.clipboard.strip() in {"node started", "node starte"}
+
+
+async def test_a_screenshot_goes_into_the_runs_folder(drill: RecordedDrill, tmp_path: pathlib.Path) -> None:
+    drill.run_dir = tmp_path
+    app = FleetApp(lambda: drill)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until_seen(pilot, "▶ web-0")
+        app.deliver_screenshot()
+        await until_seen(pilot, "screenshot:")
+    assert ["web-0" in text for text in texts(tmp_path)] == [True]
+
+
+def texts(folder: pathlib.Path) -> list[str]:
+    return [file.read_text() for file in folder.glob("*.svg")]

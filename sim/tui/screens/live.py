@@ -72,10 +72,12 @@ class LiveScreen(Screen[None]):
 
     def lowest(self) -> ComposeResult:
         """The last lines, which every screen has; and what stands there alone where there is no room for a screen."""
-        watched = self.live.refusing is not None
+        watched, keys = self.live.refusing is not None, self.live.keys
         with Vertical(id="lowest"):
             yield LinesWidget(id="next")
-            yield LinesWidget(lambda width, _: [key_line(self.KEYS, width, watched=watched)], id="keys")
+            yield LinesWidget(
+                lambda width, _: [key_line(self.KEYS, width, everywhere=keys, watched=watched)], id="keys"
+            )
         yield LinesWidget(too_small, id="small")
 
     def draw_foot(self) -> None:

@@ -50,6 +50,7 @@ def request(name: str, *of: str, **how: Any) -> Request:
 def begun(drill: SlowDrill) -> Live:
     live = Live()
     drive: Any = drill
+    live.watch(drive.view)
     live.begin(drive)
     live.next()
     return live

@@ -20,6 +20,7 @@ PUNCHED = PauseView(
     1.0,
     punch=True,
     settled_at=1.02,
+    dirty_bytes=32 * MIB,
     settled=settled(peak_ratio=1.06, dirty_bytes=32 * MIB),
     track=replace(NO_TRACK, samples=(Sample(1.0, 32 * MIB, 0), Sample(1.01, 16 * MIB, 16 * MIB), Sample(1.02, 0, 32))),
 )
