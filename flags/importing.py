@@ -48,7 +48,7 @@ def _payload(payload: Mapping[str, Any], path: Path) -> Imported:
 
 def _checked(section: str, items: Mapping[str, Any], path: Path) -> Iterator[Problem]:
     for key, item in items.items():
-        reason = refusal(section, item) if isinstance(item, dict) else "it is not an object"
+        reason = refusal(section, item, key) if isinstance(item, dict) else "it is not an object"
         if isinstance(item, dict) and "environments" in item:
             message = f'"{key}" has its state under "environments": this is no SDK payload'
             yield Problem((*path, key), message, "every rollout in it is lost", _AS_SENT)
