@@ -7,6 +7,7 @@ import marshal
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Protocol
 
 from engine.errors import EngineError
@@ -29,6 +30,13 @@ class SourceStatus:
     state: str
     since: float | None
     error: str | None
+
+
+def error_words(status: int, message: str) -> str:
+    """The SDK's error in words; after most 4xx its next attempt comes in 2.5 to 60 minutes (SDK, retry.py)."""
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        return f"LaunchDarkly refused the SDK key (HTTP {status}); correct the key and start again"
+    return f"HTTP {status} from LaunchDarkly" if status else message
 
 
 class FlagClient(Protocol):

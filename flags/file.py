@@ -151,7 +151,7 @@ def taken_from(path: Path, content: bytes | str) -> Taken:
     """What LaunchDarkly's decoder takes from what was read by look(); UserError where that is not whole."""
     found = decode(path, content)
     for section, items in (("flags", found.flags), ("segments", found.segments)):
-        wrong = {key: reason for key, item in items.items() if (reason := refusal(section, item)) is not None}
+        wrong = {key: reason for key, item in items.items() if (reason := refusal(section, item, key)) is not None}
         found.refused.update({(section, key): reason for key, reason in wrong.items()})
         for key in wrong:
             del items[key]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from http import HTTPStatus
 from threading import Event, Lock, RLock, Thread, local
 from typing import Any, Self
 
@@ -28,7 +28,7 @@ from ldclient.versioned_data_kind import FEATURES, SEGMENTS, VersionedDataKind
 from engine.errors import UserError
 from flags.as_go import AsGo, flag_as_go, segment_as_go
 from flags.catalog import CATALOG, FLAGS, Flag
-from flags.client import SourceStatus, Versions
+from flags.client import SourceStatus, Versions, error_words
 from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
 from flags.decision import Decision, Evaluation, evaluation_of
 from flags.decode import in_words
@@ -100,7 +100,11 @@ class InProcessSource(UpdateProcessor):
 
     def _push(self) -> None:
         if self._sink is not None and self._data is not None:
-            self._sink.init(self._data)
+            try:
+                self._sink.init(self._data)
+            except Exception as error:  # noqa: BLE001 - the SDK sorts flags by their prerequisites, at any depth
+                self._sink.init({FEATURES: {}, SEGMENTS: {}})  # no older value
+                self.refused[("flags", "")] = f"the SDK refuses the whole set: {error!r}"
             self._report(DataSourceState.VALID)
 
     def _report(self, state: DataSourceState, error: DataSourceErrorInfo | None = None) -> None:
@@ -115,7 +119,7 @@ class InProcessSource(UpdateProcessor):
             for key, item in items.items():
                 stamped = self._versions.stamp(section, key, item)
                 known = before.get((section, key))
-                made = known[1] if known is not None and known[0] is stamped else _decoded(kind, stamped)
+                made = known[1] if known is not None and known[0] is stamped else _decoded(kind, stamped, key)
                 self._decoded[section, key] = stamped, made
                 if isinstance(made, str):
                     self.refused[section, key] = made
@@ -124,10 +128,11 @@ class InProcessSource(UpdateProcessor):
         return found
 
 
-def _decoded(kind: VersionedDataKind, item: Mapping[str, Any]) -> Any:
-    """The SDK's model of an item, or as text why its decoder refuses it."""
+def _decoded(kind: VersionedDataKind, item: Mapping[str, Any], key: str) -> Any:
+    """The SDK's model of an item, or as text why its decoder refuses it; null is as good as absent."""
     try:
-        return kind.decode(item)
+        made = kind.decode({name: each for name, each in item.items() if each is not None})
+        return made if made.key == key or made.deleted else f'its "key" is {json.dumps(made.key)}'
     except Exception as error:  # noqa: BLE001 - it reads what anybody may have written
         return in_words(str(error) or type(error).__name__)
 
@@ -382,7 +387,7 @@ class Evaluator:
     def status(self) -> SourceStatus:
         status = self._client.data_source_status_provider.status
         sound = status.state in {DataSourceState.VALID, DataSourceState.OFF}  # the SDK keeps the last error for ever
-        error = None if sound or not status.error else _problem(status.error)
+        error = None if sound or not status.error else error_words(status.error.status_code, str(status.error.message))
         return SourceStatus(status.state.name, status.since, error)
 
     def close(self) -> None:
@@ -424,15 +429,8 @@ def _bare(kind: str, key: str) -> Context:
     return Context.create(key, kind)
 
 
-def refusal(section: str, item: Mapping[str, Any]) -> str | None:
+def refusal(section: str, item: Mapping[str, Any], key: str) -> str | None:
     """Why the SDK would refuse this flag or segment ("flags" or "segments"), None if it would take it."""
     version = 1 if item.get("version") is None else item["version"]
-    made = _decoded(_KINDS[section], {**item, "version": version})
+    made = _decoded(_KINDS[section], {**item, "version": version}, key)
     return made if isinstance(made, str) else None
-
-
-def _problem(error: DataSourceErrorInfo) -> str:
-    """The SDK's error in words; after most 4xx its next attempt comes in 2.5 to 60 minutes (SDK, retry.py)."""
-    if error.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        return f"LaunchDarkly refused the SDK key (HTTP {error.status_code}); correct the key and start again"
-    return f"HTTP {error.status_code} from LaunchDarkly" if error.status_code else str(error.message)

@@ -79,13 +79,11 @@ def _document(document: Any, contexts: Contexts) -> Iterator[Problem]:
     taken = decode.sections(document)
     refused = taken.refused | _refused(taken)
     for path, reason in refused.items():
-        yield Problem(path, _refusal(path, reason), _REFUSED, _mend(path, reason))
+        yield _refused_problem(path, reason)
     flags, segments = (
         {key: present(item) for key, item in items.items() if (section, key) not in refused and not item.get("deleted")}
         for section, items in (("flags", taken.flags), ("segments", taken.segments))
     )
-    for section, items in (("flags", flags), ("segments", segments)):
-        yield from _inner_keys(section, items)
     yield from _flags(flags, segments, contexts)
 
 
@@ -97,8 +95,16 @@ def _refused(taken: decode.Decoded) -> dict[tuple[str, ...], str]:
         (section, key): reason
         for section, items in (("flags", taken.flags), ("segments", taken.segments))
         for key, item in items.items()
-        if (reason := refusal(section, item)) is not None
+        if (reason := refusal(section, item, key)) is not None
     }
+
+
+def _refused_problem(path: tuple[str, ...], reason: str) -> Problem:
+    if reason.startswith('its "key" is '):
+        message = f'{reason.removeprefix("its ")} inside "{path[-1]}"'
+        production = "some SDKs serve it under one name, some under the other, some refuse the whole set of flags"
+        return Problem((*path, "key"), message, production, f'write "key": "{path[-1]}"')
+    return Problem(path, _refusal(path, reason), _REFUSED, _mend(path, reason))
 
 
 def _refusal(path: tuple[str, ...], reason: str) -> str:
@@ -113,14 +119,6 @@ def _mend(path: tuple[str, ...], reason: str) -> str:
     if reason == "it is not an object":
         return "write it in full, as LaunchDarkly exports it" if len(path) > 1 else "write an entry for each key"
     return f'write "key": "{path[-1]}"' if reason == '"key" is missing' else "correct its type"
-
-
-def _inner_keys(section: str, items: Flags) -> Iterator[Problem]:
-    for key, item in items.items():
-        if item["key"] != key:
-            message = f'"key" is {json.dumps(item["key"])} inside "{key}"'
-            production = "a stream serves it under the outer key, LaunchDarkly's file source under the inner one"
-            yield Problem((section, key, "key"), message, production, f'write "key": "{key}"')
 
 
 def _flags(flags: dict[str, Any], segments: dict[str, Any], contexts: Contexts) -> Iterator[Problem]:

@@ -89,6 +89,7 @@ def outcomes(flag: Mapping[str, Any]) -> set[int]:
     ]
     found = off(flag) if flag.get("prerequisites") else set()
     for each in served:
-        entries = [entry for _, entry in objects(each.get("rollout", {}), "variations") if entry["weight"]]
-        found |= {entry["variation"] for entry in entries or [each]}
+        entries = [entry for _, entry in objects(each.get("rollout", {}), "variations")]
+        weighted = [entry for entry in entries if entry["weight"]] or entries[-1:]  # what is left over is the last's
+        found |= {entry["variation"] for entry in weighted or [each]}
     return found

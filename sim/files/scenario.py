@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -76,6 +76,10 @@ class Scenario(Drilled):
         """Seconds for which news of the flags is good; None where there is no lease."""
         given = None if isinstance(self.flags, Mapping) else self.flags.lease
         return lease_seconds(given, self.flag_source)
+
+    def flag_facts(self) -> dict[str, Any]:
+        """Of its flags, what a ledger begins with."""
+        return {"flag_source": self.flag_source, "lease": self.lease, "contexts": self.contexts.written}
 
     @property
     def obeys_unsafe(self) -> bool:

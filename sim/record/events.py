@@ -27,6 +27,7 @@ class RunStarted(Event):
     flag_source: str = "inline"  # inline | file | relay | launchdarkly
     profile: str | None = None  # a wrong engine of several weaknesses, but for those that are mended
     mended: list[str] = field(default_factory=list)
+    lease: float | None = None  # seconds that news of the flags is good for; None: no lease, or not known
     contexts: Any = "all"  # which kinds a flag is evaluated for; older ledgers had every kind
 
 

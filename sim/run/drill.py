@@ -179,8 +179,7 @@ class Drill:
             **self.scenario.engine.choice(),
             drawn={"fleet": fleet} | chosen(self.scenario),
             host={**host(), "python": platform.python_version(), "cgroup": self.cgroup is not None},
-            flag_source=self.scenario.flag_source,
-            contexts=self.scenario.contexts.written,
+            **self.scenario.flag_facts(),
         )
 
     def _open_flags(self) -> None:
