@@ -188,7 +188,7 @@ def _unreadable_flags(file: pathlib.Path) -> list[Mistake]:
         Mistake(at.get((section, key), Position()), "", f"LaunchDarkly refuses {key}: {why}", "", str(file))
         for section, items in sections
         for key, item in (items.items() if isinstance(items, dict) else ())
-        if (why := refusal(section, item) if isinstance(item, dict) else "it is no object")
+        if (why := refusal(section, item, key) if isinstance(item, dict) else "it is no object")
     ]
 
 
