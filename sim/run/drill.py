@@ -300,8 +300,6 @@ class Drill:
         """True between a crash of the node and its restart."""
         return not self._node_expected
 
-    # -- what is known
-
     def view(self) -> View:
         """Everything the ledger says up to now, folded; nothing before the run has one."""
         new = [] if self._ledger is None else list(self._follower.new_entries())
