@@ -197,8 +197,14 @@ def flag(key: str) -> Flag:
     raise UserError(f'unknown flag "{key}"; {did_you_mean(key, FLAGS)}')
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """What to do about an unknown word: the nearest known one, or the list of all."""
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that an unknown one was probably meant to be; None where none is near."""
+    return next(iter(get_close_matches(word, sorted(known), n=1)), None)
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """What to do about an unknown word: the nearest known one; else `otherwise`, or the list of all."""
     choices = sorted(known)
-    near = get_close_matches(word, choices, n=1)
-    return f'did you mean "{near[0]}"?' if near else f"use one of: {', '.join(choices)}"
+    if (near := nearest(word, choices)) is not None:
+        return f'did you mean "{near}"?'
+    return f"use one of: {', '.join(choices)}" if otherwise is None else otherwise

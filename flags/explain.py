@@ -10,7 +10,8 @@ from typing import Any
 from flags.catalog import FLAGS
 from flags.context import Moment
 from flags.decision import Evaluation, reason_of, rule_of
-from flags.launchdarkly import Evaluator, InProcessSource, Items, bucket_in, make_context
+from flags.launchdarkly import Evaluator, InProcessSource, Items, make_context
+from flags.launchdarkly_fleet import bucket_in
 from flags.unsafe import UNSAFE_FLAG
 
 

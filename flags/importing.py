@@ -124,6 +124,21 @@ def _rest_items(document: Any) -> Iterator[tuple[Path, Any]]:
             yield from (((name, *path), item) for path, item in _rest_items(document.get(name)))
 
 
+def variation_ids(document: Any) -> dict[str, list[str]]:
+    """The ids of each flag's variations, in their order, where a REST export has them all; patches are written by them.
+
+    An SDK payload has none.
+    """
+    found: dict[str, list[str]] = {}
+    for _, item in _rest_items(document):
+        if isinstance(item, dict) and isinstance(item.get("key"), str) and "environments" in item:
+            variations = objects(item, "variations")
+            ids = [each["_id"] for _, each in variations if isinstance(each.get("_id"), str)]
+            if ids and len(ids) == len(variations):
+                found[item["key"]] = ids
+    return found
+
+
 def references(found: Imported) -> Iterator[Problem]:
     """Prerequisites and segments that flags name and the export does not have."""
     for section, items in (("flags", found.flags), ("segments", found.segments)):

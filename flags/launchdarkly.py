@@ -14,7 +14,6 @@ from typing import Any, Self
 import ldclient.impl.datasystem.fdv1  # noqa: F401 - a client loads it when it starts, each forked node would again
 from ldclient import Config, Context, LDClient
 from ldclient.evaluation import EvaluationDetail
-from ldclient.impl.evaluator_common import _bucket_context
 from ldclient.interfaces import (
     DataSourceErrorInfo,
     DataSourceErrorKind,
@@ -292,7 +291,7 @@ class Evaluator:
 
     def answer(self, key: str, context: Context, *, as_go: bool = True) -> EvaluationDetail:
         """What the SDK says of any flag, as Go's or as Python's; its default is the catalogue's safe value, or None."""
-        kinds = _kinds_of(context) if as_go else None
+        kinds = kinds_of(context) if as_go else None
         with self._store.as_go(kinds):
             return self._client.variation_detail(key, context, FLAGS[key].safe if key in FLAGS else None)
 
@@ -302,7 +301,7 @@ class Evaluator:
 
     def _evaluations(self, flags: Sequence[Flag], context: Context, *, as_go: bool = True) -> tuple[Evaluation, ...]:
         """All from one state of these flags: evaluated anew where one changed meanwhile, so versions fit values."""
-        kinds = _kinds_of(context) if as_go else None
+        kinds = kinds_of(context) if as_go else None
         keys = [flag.key for flag in flags]
         before, now = None, self._store.flags(keys)
         while now != before:
@@ -312,7 +311,7 @@ class Evaluator:
                 details = self._details(flags, context)
             now = self._store.flags(keys)
         return tuple(
-            evaluation_of(flag, (each.value, each.variation_index, each.reason), _version(item), state)
+            evaluation_of(flag, (each.value, each.variation_index, each.reason), version_of(item), state)
             for flag, each, item in zip(flags, details, now, strict=True)
         )
 
@@ -401,23 +400,13 @@ class Evaluator:
         closing.join(CLOSE_SECONDS)
 
 
-def bucket_of(key: str, salt: str, value: str, seed: int | None = None) -> float:
-    """Where a context of that key lands in a rollout of a flag, from 0 to 1."""
-    return bucket_in(Context.create(value), None, key, salt, None, seed)
-
-
-def bucket_in(
-    context: Context, kind: str | None, key: str, salt: str, bucket_by: Any, seed: int | None = None
-) -> float:
-    """As bucket_of(), of a context with that kind; -1 without it. `bucket_by` is as in the SDK's model of a rollout."""
-    return float(_bucket_context(seed, context, kind, key, salt, bucket_by))
-
-
-def _version(item: Any) -> int | None:
+def version_of(item: Any) -> int | None:
+    """The version of the SDK's model of a flag; None where there is no flag, or it was deleted."""
     return None if item is None or item.get("deleted") else int(item["version"])
 
 
-def _kinds_of(context: Context) -> frozenset[str]:
+def kinds_of(context: Context) -> frozenset[str]:
+    """The kinds that a context has."""
     singles = (context.get_individual_context(n) for n in range(context.individual_context_count))
     return frozenset(each.kind for each in singles if each is not None)
 

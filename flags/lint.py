@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flags import decode
-from flags.catalog import CATALOG, DEDUP, FLAGS, PUNCH, USE_MEMFD, Value, did_you_mean, is_on
+from flags.catalog import CATALOG, DEDUP, FLAGS, PUNCH, USE_MEMFD, Value, did_you_mean, is_on, nearest
 from flags.context import ORIGINAL, Contexts, Moment, Shape
 from flags.decode import SECTIONS
 from flags.document import Document, Path, Position, parse
@@ -172,12 +172,13 @@ def _required(flags: Flags) -> dict[str, set[int]]:
 
 def _unknown(flags: dict[str, Any], required: Mapping[str, Any]) -> Iterator[Problem]:
     others = [key for key in flags if key not in FLAGS and key not in required]
-    hints = {key: did_you_mean(key, FLAGS) for key in others}
-    far = [key for key in others if not hints[key].startswith("did")]
+    far = [key for key in others if nearest(key, FLAGS) is None]
     for key in others:
         if key not in far:
             production = "nothing asks for it; the flag that was meant serves its safe value"
-            yield Problem(("flags", key), f'unknown flag "{key}" is ignored', production, hints[key], "warning")
+            yield Problem(
+                ("flags", key), f'unknown flag "{key}" is ignored', production, did_you_mean(key, FLAGS), "warning"
+            )
     if far:
         message = f"not of the pause path, and ignored: {', '.join(far[:5])}" + (
             f" and {len(far) - 5} more" * (len(far) > 5)

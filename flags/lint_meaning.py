@@ -302,5 +302,4 @@ def _share(path: Path, rule: Mapping[str, Any], shape: Shape) -> Iterator[Proble
 
 
 def _near(word: str, known: Mapping[str, Any]) -> str:
-    hint = did_you_mean(word, known)
-    return hint if hint.startswith("did") else "add it to the file, or remove what names it"
+    return did_you_mean(word, known, "add it to the file, or remove what names it")

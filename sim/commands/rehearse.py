@@ -15,8 +15,6 @@ from pathlib import Path
 
 import click
 
-from sim.record.verdict import ExitCode
-
 
 @click.command("rehearse")
 @click.argument("path", metavar="PLAN", type=click.Path(path_type=Path, dir_okay=False))
@@ -52,7 +50,17 @@ from sim.record.verdict import ExitCode
     metavar="DIR",
     help="Write the evidence, and for a go the LaunchDarkly patches of each stage, into a new folder.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what the plan comes to; start nothing.")
+@click.option(
+    "--summary",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the page that decides there, in Markdown that fits a chat message.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what the plan comes to and what is wrong with it; start nothing. Ends with 3 where no go is possible.",
+)
 def command(
     path: Path,
     seed: int | None,
@@ -67,6 +75,7 @@ def command(
     jobs: int | None,
     cluster: str | None,
     plot: bool,
+    summary: Path | None,
     dry_run: bool,
 ) -> int:
     """Replaced by the module's docstring."""
@@ -77,10 +86,9 @@ def command(
 
     plan = changed(load_plan(path), lease=lease, mend=mend, source=source)
     options = RunOptions(runs_dir=runs_dir, seed=seed, time_limit=time_limit)
-    session = Session(plan, options, quiet=as_json, export=export, plot=plot)
+    session = Session(plan, options, quiet=as_json, export=export, plot=plot, summary=summary)
     if dry_run:
-        click.echo(session.outline())
-        return ExitCode.HELD
+        return session.outline()
     if matrix:
         if is_elsewhere(cluster) and jobs is not None:
             raise click.UsageError("--jobs is of this machine; the workers of a cluster say their own")

@@ -164,6 +164,7 @@ def _first_step(document: Document) -> Iterator[Mistake]:
 
 
 def _weight(value: Any) -> float | None:
+    value = value.get("weight") if isinstance(value, dict) else value
     try:
         return float(value.rstrip("%")) if isinstance(value, str) else float(value)
     except (TypeError, ValueError):

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from flags.catalog import FLAGS, Flag, did_you_mean
-from flags.inline import InlineValue, Rollout, RolloutKind
+from flags.inline import InlineValue, Rollout, RolloutKind, Share
 from flags.lease import LEASE_SECONDS
 from sim.files.sources import Source
 from sim.files.strict import Strict
@@ -31,6 +31,14 @@ from sim.files.units import Duration, Percent, format_duration, show
 class _RolloutForm(Strict):
     rollout: Percent
     by: RolloutKind = "sandbox"
+
+
+class _ShareForm(Strict):
+    """An edit of the flag that a file serves: so much of its default rule, or of the rule of that id."""
+
+    share: Percent
+    by: RolloutKind = "sandbox"
+    rule: str | None = None
 
 
 def _object_form(flag: Flag) -> type[Strict]:
@@ -63,8 +71,11 @@ def _with_keys(values: Any) -> Any:
 
 def _flag_value(given: Any, info: ValidationInfo) -> Any:
     key, value = given.key, given.value
-    if isinstance(value, Rollout) or key not in FLAGS:
+    if isinstance(value, Rollout | Share) or key not in FLAGS:
         return value
+    if isinstance(value, Mapping) and "share" in value:
+        share = _ShareForm.model_validate(value, context=info.context)
+        return Share(share.share, share.by, share.rule)
     form, rollout_form = _OBJECT_FORMS.get(key), _OBJECT_ROLLOUT_FORMS.get(key, _RolloutForm)
     if form is None and isinstance(value, bool):
         return value
@@ -89,7 +100,9 @@ def _flag_key(key: str) -> str:
 
 
 FlagKey = Annotated[str, AfterValidator(_flag_key)]
-_FLAG_FORMS = reduce(operator.or_, [*_OBJECT_FORMS.values(), *_OBJECT_ROLLOUT_FORMS.values()], bool | _RolloutForm)
+_FLAG_FORMS = reduce(
+    operator.or_, [*_OBJECT_FORMS.values(), *_OBJECT_ROLLOUT_FORMS.values()], bool | _RolloutForm | _ShareForm
+)
 FlagValue = Annotated[InlineValue, PlainValidator(_flag_value, json_schema_input_type=_FLAG_FORMS)]
 FlagValues = Annotated[Mapping[FlagKey, FlagValue], BeforeValidator(_with_keys)]
 """Flag values as a scenario writes them, each of its flag's type."""

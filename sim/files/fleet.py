@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Val
 from engine.errors import UserError
 from flags.context import DEFAULTS, OF_A_GROUP, Contexts, Moment, SandboxAttributes, contexts_of
 from sim.files.strict import Strict
-from sim.files.units import Percent, Size, format_size, parse_size, show
+from sim.files.units import Duration, Percent, Size, format_size, parse_size, show
 
 PAGE_SIZES = (4 << 10, 2 << 20)
 
@@ -69,17 +69,25 @@ class Node(Strict):
 
 
 class Workload(Strict):
-    """`dirty` percent of the blocks are a working set, drawn once by `pattern`; each tick rewrites all of it."""
+    """`dirty` percent of the blocks are a working set, drawn once by `pattern`; each tick rewrites all of it.
+
+    With a `heartbeat` a thread of the guest writes down what the clock says, at that interval: a witness of its own.
+    """
 
     dirty: Annotated[Percent, Field(gt=0)] = 40.0
     pattern: Pattern = "scattered"
+    heartbeat: Duration | None = None
 
 
 class Group(Strict):
-    """`count` like sandboxes, `<name>-0` and on; sizes in bytes. `block_size` is the page size unless given."""
+    """`count` like sandboxes, `<name>-0` and on; sizes in bytes. `block_size` is the page size unless given.
+
+    With `exact` it is one sandbox of that very name.
+    """
 
     name: Slug
     count: Annotated[int, Field(ge=1, le=10_000)] = 1
+    exact: bool = False
     page_size: PageSize = PAGE_SIZES[0]
     block_size: PageSize | None = None
     memory: Size
@@ -91,6 +99,13 @@ class Group(Strict):
     firecracker_version: Version = DEFAULTS.firecracker_version
     envd_version: Version = DEFAULTS.envd_version
     workload: Workload = Workload()
+
+    @field_validator("exact")
+    @classmethod
+    def _is_one(cls, exact: bool, info: ValidationInfo) -> bool:
+        if exact and info.data.get("count", 1) != 1:
+            raise ValueError("a name can be that of one sandbox only; remove count")
+        return exact
 
     @field_validator("memory")
     @classmethod
@@ -137,7 +152,7 @@ def sandbox_specs(fleet: Iterable[Group]) -> list[SandboxSpec]:
 
 def _spec(group: Group, index: int) -> SandboxSpec:
     return SandboxSpec(
-        name=f"{group.name}-{index}",
+        name=group.name if group.exact else f"{group.name}-{index}",
         group=group.name,
         memory=group.memory,
         page_size=group.page_size,

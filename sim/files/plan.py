@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Self, get_args
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     AliasGenerator,
@@ -24,18 +25,21 @@ from flags.document import DocumentError
 from flags.inline import RolloutKind
 from sim.files import fleet_file
 from sim.files.checks import plan_checks
+from sim.files.demand import Accepted, Demand, Incident
 from sim.files.engine_key import Engine
 from sim.files.expectations import Invariant
 from sim.files.flag_values import NO_LEASE, FlagKey, Flags, Lease, ServedFlags, lease_seconds
 from sim.files.fleet import ContextsKey, Group, Node, Slug
+from sim.files.fleet_file import Scale
 from sim.files.fleet_scale import ScaledFleet, at_scale
 from sim.files.loader import Drilled, Expanded, Form
 from sim.files.metrics import MEASURES, WrittenCondition
 from sim.files.propagation import Propagation
 from sim.files.sources import Source
 from sim.files.steps import Clear, Inject, Outage
-from sim.files.strict import Strict, one_key
-from sim.files.units import Duration, format_duration, format_size, parse_duration, parse_percent, show
+from sim.files.strict import Strict, mistakes, one_key
+from sim.files.units import Duration, format_duration, format_size, parse_duration, parse_percent, parse_size, show
+from sim.files.user_table import SUFFIXES, UserSandbox, as_group, production, read_user_table
 from sim.files.yaml import Document
 
 AtLeastOne = Annotated[int, Field(ge=1)]
@@ -62,10 +66,23 @@ class Camel(Strict):
 
 
 class SetWeight(Camel):
-    """Serve the destructive variation to `weight` percent of the randomization units: a stage begins."""
+    """Serve the destructive variation to `weight` percent of the randomization units: a stage begins.
+
+    Of a flag that a file serves it edits the default rule, or the rule of that id; everything else stays.
+    """
 
     kind: Literal["setWeight"] = "setWeight"
     weight: Weight
+    rule: Annotated[str, Field(strict=True, min_length=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_settings(cls, value: Any) -> Any:
+        """`setWeight: {weight: 5, rule: ID}` as `setWeight: 5` is written."""
+        written = value.get("weight") if isinstance(value, Mapping) else None
+        if not isinstance(written, Mapping):
+            return value
+        return {**{key: each for key, each in written.items() if key != "kind"}, "kind": "setWeight"}
 
 
 class Wait(Camel):
@@ -168,6 +185,7 @@ class Production(Camel):
 
     sandboxes: Annotated[int, Field(ge=1)]
     pauses_per_minute: Annotated[float, Field(gt=0)]
+    nodes: Annotated[int, Field(ge=1)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +194,14 @@ class _WithFleetFile(Source):
 
     fleet_file: str = ""
     scaled: ScaledFleet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _WithTable(Source):
+    """Of a plan that names a table of sandboxes: that name, and its rows."""
+
+    file: str = ""
+    table: list[UserSandbox] = field(default_factory=list)
 
 
 class Plan(Camel, Drilled):
@@ -198,6 +224,13 @@ class Plan(Camel, Drilled):
     propagation: Propagation = Propagation()
     pacing: Pacing = Pacing()
     production: Production | None = None
+    demand: Demand | None = None
+    incident: Incident = Incident()
+    accept: Accepted = Field(default_factory=dict)
+    turn_on: bool = False
+    sample: Annotated[int, Field(ge=1, le=10_000)] = 120
+    scale: Scale = Fraction(1)
+    takes_flags_as_they_are: ClassVar[bool] = True
     node: Node = Node()
     engine: Engine = Engine()
     fleet: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)]
@@ -214,6 +247,8 @@ class Plan(Camel, Drilled):
     @property
     def fleet_file(self) -> str | None:
         """The fleet file as the plan names it; None where the plan has a fleet of its own."""
+        if isinstance(self._source, _WithTable):
+            return self._source.file
         return self._source.fleet_file if isinstance(self._source, _WithFleetFile) else None
 
     @property
@@ -268,6 +303,8 @@ def _with_fleet(source: Source, _given: Mapping[str, str]) -> Expanded:
     file = document.data.get("fleet") if isinstance(document.data, dict) else None
     if not isinstance(file, str):
         return [source], []
+    if file.endswith(SUFFIXES):
+        return _with_table(source, file)
     try:
         scaled = at_scale(fleet_file.load(source.path.parent / file))
     except DocumentError as error:
@@ -316,6 +353,47 @@ def _said(scaled: ScaledFleet) -> dict[str, Any]:
             for key, value in written.items()
         }
     return said
+
+
+def table_of(plan: Plan) -> list[UserSandbox] | None:
+    """The rows of the table that the plan names as its fleet; None where it names none."""
+    source = plan._source  # noqa: SLF001 - the plan's own module
+    return source.table if isinstance(source, _WithTable) else None
+
+
+def with_groups(plan: Plan, groups: Sequence[Mapping[str, Any]]) -> Plan:
+    """The same plan over these groups; DocumentError where they do not fit."""
+    source = plan._source  # noqa: SLF001 - the plan's own module
+    data = {**source.document.data, "fleet": [dict(each) for each in groups]}
+    data["node"] = _node_for(groups) | (data.get("node") or {})
+    document = replace(source.document, data=data)
+    try:
+        return Plan.model_validate(data, context=replace(source, document=document))
+    except ValidationError as error:
+        raise DocumentError(plan.path, mistakes(error, document)) from None
+
+
+def _node_for(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Room for the guests and as much again, in whole MiB."""
+    guests = sum(parse_size(each["memory"]) for each in groups)
+    return {"memory": format_size(max(64, -(-2 * guests >> 20)) << 20)}
+
+
+def _with_table(source: Source, file: str) -> Expanded:
+    """A plan over a table: as many of its rows as are rehearsed, until it is known who is exposed."""
+    document = source.document
+    try:
+        table = read_user_table(source.path.parent / file)
+    except DocumentError as error:
+        wrong = [document.mistake(("fleet",), f"its table is not sound: {each}") for each in error.mistakes]
+        return [replace(source, broken=frozenset({document.origin(("fleet",))}))], wrong
+    data = document.data
+    size = data.get("sample", 120)
+    step = max(1, len(table) // size) if isinstance(size, int) and size > 0 else len(table)
+    groups = [as_group(each, Fraction(1, 1 << 20)) for each in table[::step]]
+    data["fleet"] = groups
+    data.setdefault("production", production(table))
+    return [_WithTable(source.path, source.text, document, source.kind, file=file, table=table)], []
 
 
 PLAN = Form("plan", Plan, expand=_with_fleet, check=plan_checks)

@@ -13,7 +13,7 @@ from sim.node.guest import GuestSpec
 
 @dataclass(frozen=True, slots=True)
 class SandboxConfig:
-    """One sandbox of the fleet; sizes in bytes, `dirty` a share of 1."""
+    """One sandbox of the fleet; sizes in bytes, `dirty` a share of 1, `heartbeat` seconds (0: none)."""
 
     name: str
     memory: int
@@ -28,6 +28,7 @@ class SandboxConfig:
     kernel_version: str = DEFAULTS.kernel_version
     firecracker_version: str = DEFAULTS.firecracker_version
     envd_version: str = DEFAULTS.envd_version
+    heartbeat: float = 0.0
 
     def attributes(self) -> SandboxAttributes:
         """What flags are evaluated for."""
@@ -128,6 +129,7 @@ class NodeConfig:
             block_size=sandbox.block_size,
             dirty=sandbox.dirty,
             pattern=sandbox.pattern,
+            heartbeat=sandbox.heartbeat,
         )
 
 

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from engine.effects import Effects
-from engine.errors import BuildFailedError, EngineError, FreezeError
+from engine.errors import BuildFailedError, CondemnedError, EngineError, FreezeError
+from engine.evidence import as_json
 from engine.incarnation import CondemnedRecords
 from engine.linux import TMPFS_MAGIC, filesystem_magic
 from engine.resume import fill
@@ -55,7 +56,7 @@ class Node:
         self.paces = Paces(each.name for each in config.sandboxes)
         self.builds = Path(config.builds)
         self.budget = Budget(config.budget)
-        self.memory = NodeMemory(ledger.append, lambda: self.budget.granted)
+        self.memory = NodeMemory(ledger.try_append, lambda: self.budget.granted)
         self.sandboxes = {each.name: Sandbox(each, ledger) for each in config.sandboxes}
         self.tick_number = config.tick
         self.flags = flags
@@ -150,6 +151,7 @@ class Node:
             spawn_ms=round(spawn_ms, 3),
             build=sandbox.header.build or None,
             use_memfd=sandbox.use_memfd,
+            heartbeat=sandbox.config.heartbeat,
         )
         self.ledger.append(spawned, sandbox=sandbox.config.name)
         self.measure(sandbox)
@@ -157,7 +159,7 @@ class Node:
     def measure(self, sandbox: Sandbox) -> None:
         """Tell what the kernel holds for a sandbox's guest."""
         resident = sandbox.guest.resident_bytes() if sandbox.guest else 0
-        self.ledger.append(events.GuestMeasured(resident), sandbox=sandbox.config.name)
+        self.ledger.try_append(events.GuestMeasured(resident), sandbox=sandbox.config.name)
         if sandbox.guest is not None:
             self.memory.set(guest=(sandbox.guest.name, resident), huge=sandbox.config.page_size > PAGE)
 
@@ -194,7 +196,7 @@ class Node:
     def forget(self, sandbox: Sandbox, guest: Guest, why: str) -> None:
         """Give back what is held of a guest; that it ended is said only where its pidfd says so."""
         if guest.is_dead():
-            self.ledger.append(events.GuestEnded(guest.name, why), sandbox=sandbox.config.name)
+            self.ledger.try_append(events.GuestEnded(guest.name, why), sandbox=sandbox.config.name)
         guest.close()
         self.memory.set(guest=(guest.name, 0), huge=sandbox.config.page_size > PAGE)
 
@@ -204,8 +206,14 @@ class Node:
         if process.is_dead():
             self._lost(sandbox, f"its guest died: {why}")
             return
-        process.thaw(self.records)
-        self.ledger.append(events.GuestThawed(guest.name), sandbox=sandbox.config.name)
+        try:
+            ran = process.thaw(self.records)
+        except CondemnedError as error:  # a record stands against it, though its pause was rolled back
+            await asyncio.to_thread(guest.kill)
+            self._lost(sandbox, f"{why}; {error}")
+            return
+        thawed = events.GuestThawed(guest.name, as_json(process.seen), ran.code if ran else None)
+        self.ledger.try_append(thawed, sandbox=sandbox.config.name)
         sandbox.to(State.RUNNING, why)
         self.measure(sandbox)
 
@@ -221,7 +229,7 @@ class Node:
         if self.ending:
             return
         if why := refusal(kind, sandbox.state, sandbox.reason):
-            self.ledger.append(events.RequestRefused(kind, why), sandbox=name)
+            self.ledger.append(events.RequestRefused(kind, why.reason, why.code), sandbox=name)
             return
         task = asyncio.ensure_future(self._run(sandbox, act))
         sandbox.busy = (kind, task)
@@ -314,7 +322,7 @@ class Node:
             await asyncio.wait([sandbox.settling])
         async with self.ticking:  # which may be waiting for this guest's answer
             if why := refusal("kill", sandbox.state, sandbox.reason):
-                self.ledger.append(events.RequestRefused("kill", why), sandbox=sandbox.config.name)
+                self.ledger.append(events.RequestRefused("kill", why.reason, why.code), sandbox=sandbox.config.name)
                 return
             try:
                 if sandbox.guest is not None:

@@ -75,6 +75,7 @@ class GuestSpawned(Event):
     spawn_ms: float
     build: str | None
     use_memfd: bool = True  # latched for the whole life of this incarnation
+    heartbeat: float = 0.0  # seconds between two beats in its side memfd; 0: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +109,15 @@ class Decided(Event):
 
 @dataclass(frozen=True, slots=True)
 class GuestFrozen(Event):
-    """Stopped, and confirmed stopped."""
+    """Stopped, and confirmed stopped.
+
+    `threads`: of each thread its time slices and run time (ns); `beat`: what its own heartbeat says, None without one.
+    """
 
     incarnation: str
     freeze_ms: float
+    threads: dict[str, list[int]] | None = None
+    beat: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +153,11 @@ class PaceSet(Event):
 
 @dataclass(frozen=True, slots=True)
 class GuestThawed(Event):
-    """An incarnation that was never condemned runs on."""
+    """An incarnation that was never condemned runs on; `code` says why it may have run before (ran, dead, ...)."""
 
     incarnation: str
+    threads: dict[str, list[int]] | None = None
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +200,24 @@ class PauseSettled(Event):
     checkpoint: bool = False
     paced: bool = False  # slowed or held by somebody: its times are in no figure
     punch_code: str | None = None  # engine.plan.PunchCode
+    kill_error: str | None = None  # the condemned guest did not die: it is frozen for good
+    copier_bytes: int | None = None  # memory of the copiers' own
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRetired(Event):
+    """A condemned record was forgotten by whoever cleaned up: its guest is dead, its build is finished or deleted."""
+
+    incarnation: str
+    build: str | None
+    outcome: str  # finished | deleted
+
+
+@dataclass(frozen=True, slots=True)
+class LinesLost(Event):
+    """So many events could not be written to the ledger, all told: what they told is not known here."""
+
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +236,7 @@ class RequestRefused(Event):
 
     request: str
     reason: str
+    code: str | None = None  # sim.files.lifecycle.RefusalCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +294,8 @@ class FaultArmed(Event):
     at: str
     sandboxes: str
     by_kernel: bool = False
+    kind: str | None = None  # sim.files.faults.Kind
+    seconds: float | None = None  # of a delay or a hang
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +306,8 @@ class FaultFired(Event):
     fault: str
     error: str
     chunk: int | None
+    kind: str | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine.errors import EngineError
+from engine.cache import PARTIAL
+from engine.errors import CondemnedError, EngineError
+from engine.incarnation import CondemnedRecords, lives
+from sim.record import events
 from sim.record.folder import RunRecord
+from sim.record.ledger import EVENTS_FILE, Entry, Ledger, drop_torn_line, read
 from sim.record.run_id import RUN_VARIABLE
 
+CONDEMNED = "condemned"
+"""The folder of condemned records, in a run's folder."""
 DEATH_SECONDS = 10.0
 RMDIR_SECONDS = 2.0
 
@@ -46,6 +53,8 @@ def end_leftovers(record: RunRecord, run_dir: Path | None = None) -> list[str]:
     their name begins with `snapdrill-<run id>`, or inside `run_dir`. Raises LeftoverError where something remains.
     """
     ended = _end_processes(record.run)
+    if run_dir is not None and (run_dir / CONDEMNED).is_dir():
+        ended += _retire_records(run_dir, Path(record.cache_dir))
     for kind, path, remove in _belongings(record, run_dir):
         if not path.is_dir():  # it lay inside one that is gone
             continue
@@ -55,6 +64,44 @@ def end_leftovers(record: RunRecord, run_dir: Path | None = None) -> list[str]:
             raise LeftoverError(f"{kind} {path} of run {record.run} remains: {error.strerror}") from error
         ended.append(f"{kind} {path}")
     return ended
+
+
+def _retire_records(run_dir: Path, builds: Path) -> list[str]:
+    """Of a run whose processes are all dead; what is told goes on at its ledger's end."""
+    ledger = run_dir / EVENTS_FILE
+    if not ledger.exists():
+        return []
+    drop_torn_line(ledger)
+    entries = read(ledger)
+    writer = Ledger(ledger, time.monotonic() - (entries[-1].t if entries else 0.0))
+    try:
+        return retire_ended(run_dir / CONDEMNED, builds, entries, writer.append)
+    finally:
+        writer.close()
+
+
+def retire_ended(
+    folder: Path, builds: Path, entries: Sequence[Entry], note: Callable[[events.RecordRetired], object]
+) -> list[str]:
+    """Forget the condemned records of guests that are dead, once it is told what became of their build.
+
+    Nobody writes in `builds` any more: what is unfinished there is deleted first. One phrase for each.
+    """
+    settled = {each.pause for each in entries if isinstance(each.event, events.PauseSettled)}
+    records, retired = CondemnedRecords(folder), []
+    for record in list(records.records()):
+        name, build = record.incarnation.name, record.build
+        if lives(record.incarnation.pid, record.incarnation.start_time):
+            continue
+        if build is not None:
+            shutil.rmtree(builds / f"{build}{PARTIAL}", ignore_errors=True)
+        if build is None or build not in settled:
+            finished = build is not None and (builds / build).is_dir()
+            note(events.RecordRetired(name, build, "finished" if finished else "deleted"))
+        with contextlib.suppress(CondemnedError):
+            records.retire_gone(record)
+            retired.append(f"the condemned record of {name}")
+    return retired
 
 
 def _environment(pid: int) -> list[bytes]:

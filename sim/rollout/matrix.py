@@ -15,9 +15,10 @@ from sim.files.yaml import scenario_text
 from sim.record.verdict import ExitCode, Verdict
 from sim.report import words
 from sim.report.table import Bullets, Paragraph, Section, Span, Table, Words, facts, toned
-from sim.rollout.compiled import engine_of, weight_value
+from sim.rollout.compiled import engine_of
 from sim.rollout.exposure import exposures
 from sim.rollout.gates import label
+from sim.rollout.stage_flags import bare_value
 from sim.run.batch import Batch
 from sim.run.cases import Unit, UnitResult
 from sim.run.pool import Pool
@@ -128,7 +129,7 @@ def _change(plan: Plan, index: int, weight: float) -> list[dict[str, Any]]:
     """What the step itself does to the flag."""
     match plan.steps[index]:
         case SetWeight():
-            return [{"flag": {plan.flag: weight_value(plan, weight)}}]
+            return [{"flag": {plan.flag: bare_value(plan, weight)}}]
         case Drill():
             return [{"flag": {plan.flag: plan.safe}}]
     return []
@@ -145,7 +146,7 @@ def _cell_flags(plan: Plan, index: int, weight: float, fault: MatrixFault) -> di
     start = _weight_before(plan, index) if isinstance(plan.steps[index], SetWeight) else weight
     given = plan.document.data.get("flags") or {}
     flags = {key: value for key, value in given.items() if key not in {"source", "start", "file"}}
-    flags[plan.flag] = weight_value(plan, start)
+    flags[plan.flag] = bare_value(plan, start)
     return {**flags, "source": "relay", "lease": written_lease(plan.lease)} if fault.where == "source" else flags
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flags.catalog import PUNCH
-from flags.launchdarkly import bucket_of
+from flags.launchdarkly_fleet import bucket_of
 from sim.files import fleet_file
 from sim.files.fleet_file import Fleet, FleetGroup, Floats, Ints
 from sim.files.fleet_scale import CHUNK, shares

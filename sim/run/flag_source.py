@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.errors import UserError
-from flags.inline import InlineValue, flag_from
+from flags.catalog import flag
+from flags.edit import Place, turned_on, variation_of, with_share
+from flags.inline import InlineValue, Share, flag_from
 from sim.files.flag_values import ServedFlags
 from sim.files.scenario import Scenario
 from sim.files.steps import Outage
@@ -112,6 +115,8 @@ class _FileService:
         self._guards = _guards(scenario)
         self._copy = copy
         self._whole: bytes | None = None
+        self._given: Mapping[str, Any] = json.loads(given.read_text(encoding="utf-8-sig")).get("flags") or {}
+        self._edited: dict[str, dict[str, Any]] = {}
         shutil.copyfile(given, copy)
 
     def node_settings(self) -> dict[str, Any]:
@@ -120,8 +125,22 @@ class _FileService:
     async def set(self, key: str, value: InlineValue, ask: Ask) -> bool:
         if self._whole is not None:
             raise UserError("the flag file is torn; put `outage: {fault: recover}` before this change")
-        await ask("flag", flag=flag_from(key, value))
+        await ask("flag", flag=self._changed(key, value))
         return True
+
+    def _changed(self, key: str, value: InlineValue) -> dict[str, Any]:
+        """A share edits the flag as it stands; the safe value turns the given flag off. Else a flag of our own."""
+        if isinstance(value, Share):
+            known = self._edited.get(key) or self._given.get(key)
+            if known is None:
+                raise UserError(f"the flag file has no {key} to edit")
+            place = Place(value.rule, value.by)
+            self._edited[key] = with_share(turned_on({"key": key, **known}), True, value.percent, place)
+            return self._edited[key]
+        if key in self._given and value is flag(key).safe:
+            known = {"key": key, **self._given[key], **self._edited.get(key, {})}
+            return {**known, "on": False, "offVariation": variation_of(known, value)}
+        return flag_from(key, value)
 
     async def fail(self, outage: Outage, ask: Ask) -> None:
         whole = self._whole or self._copy.read_bytes()

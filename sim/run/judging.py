@@ -194,6 +194,18 @@ def unfired_faults(view: View, places: dict[int, Place]) -> list[events.Judged]:
     ]
 
 
+LEDGER = "ledger"
+
+
+def lost_lines(entries: Iterable[Entry], lost_here: int) -> list[events.Judged]:
+    """What could not be written down may have been anything: the run proves nothing. `lost_here` by the runner."""
+    lost = lost_here + sum(each.event.count for each in entries if isinstance(each.event, events.LinesLost))
+    if not lost:
+        return []
+    reason = {"sandbox": "*", "reason": f"{lost} lines could not be written to it: make room on the disk of the run"}
+    return [events.Judged(LEDGER, INCONCLUSIVE, lost, [reason])]
+
+
 def rollouts_without_effect(scenario: Scenario, entries: Iterable[Entry], view: View) -> list[events.Judged]:
     """A weight above 0 that punched nobody proves nothing."""
     weights = [

@@ -188,9 +188,7 @@ def detail(view: View, key: str, draft: Draft, cells: int, lines: int) -> list[S
 
 
 def _summary(known: Flag) -> Spans:
-    read = (
-        f" Read at {known.read}." if known.read.startswith("each") else " Read at a resume: a guest keeps what it got."
-    )
+    read = f" Read at {known.read}." if known.read != "at resume" else " Read at a resume: a guest keeps what it got."
     inert = "" if known.effect else " This engine does nothing about it."
     return (Span(f" {known.summary}"), Span(read + inert, "muted"))
 

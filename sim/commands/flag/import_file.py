@@ -50,8 +50,20 @@ def import_file(file: Path, env: str | None, segments: Path | None, output: Path
         click.echo(text, nl=False)
     else:
         _replace(output, text)
+        _keep_ids(file, output)
     _tell(file, found, text, output)
     return ExitCode.HELD
+
+
+def _keep_ids(file: Path, output: Path) -> None:
+    """Beside the flag file: what it serves has no ids, and patches need them."""
+    from flags.document import parse
+    from flags.edit import ids_file
+    from flags.importing import variation_ids
+
+    found = variation_ids(parse(file.read_text(encoding="utf-8-sig")).value)
+    if found:
+        _replace(ids_file(output), json.dumps(found, indent=2) + "\n")
 
 
 def _converted(file: Path, env: str | None) -> tuple[Imported, list[str]]:

@@ -15,7 +15,7 @@ from flags.catalog import PUNCH
 from flags.cohort import Member, cohort
 from flags.context import ALL, SandboxAttributes
 from flags.inline import Rollout, flag_from
-from flags.launchdarkly import bucket_of
+from flags.launchdarkly_fleet import bucket_of
 from sim.files.fleet_file import Fleet, load, load_text
 from sim.files.plan import load_plan
 from sim.report.table import text
