@@ -173,12 +173,10 @@ class Drill:
             seed=self.seed,
             only=list(self.only),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
-            budget=self.scenario.node.memory,
-            cache=self.scenario.node.cache,
             **self.scenario.engine.choice(),
             drawn={"fleet": fleet} | chosen(self.scenario),
             host={**host(), "python": platform.python_version(), "cgroup": self.cgroup is not None},
-            **self.scenario.flag_facts(),
+            **self.scenario.facts(),
         )
 
     def _open_flags(self) -> None:
