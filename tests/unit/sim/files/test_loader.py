@@ -79,11 +79,14 @@ def test_a_flag_file_is_checked_where_it_is_written(form: Form[Any], steps: str,
     with pytest.raises(DocumentError) as refused:
         form.load(path)
     assert str(refused.value) == f'{path}:4:15: error: flags.file: no file "flags.json" {there}'
-    (tmp_path / "flags.json").write_text('{"flags": {},\n "flagz": {}}')
+    wrong, says = '{"flags": {},\n "flagz": {}}', 'unknown key "flagz"; '
+    if form is PLAN:  # it is rehearsed as production would serve it: only what no SDK takes is a mistake
+        wrong, says = '{"flags":\n {"a": {"variations": 5}}}', "LaunchDarkly refuses a: "
+    (tmp_path / "flags.json").write_text(wrong)
     with pytest.raises(DocumentError) as refused:
         form.load(path)
     (line,) = str(refused.value).splitlines()
-    assert line.startswith(f'{tmp_path}/flags.json:2:2: error: unknown key "flagz"; ')
+    assert line.startswith((f"{tmp_path}/flags.json:2:2: error: {says}", f"{tmp_path}/flags.json:2:3: error: {says}"))
     (tmp_path / "flags.json").write_text('{"flags": {}}')
     loaded = form.load(path)
     assert (loaded.flag_file, loaded.flag_source, loaded.flag_values) == (tmp_path / "flags.json", "file", {})
