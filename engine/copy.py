@@ -53,7 +53,7 @@ class ChunkCopier:
         self._first: Chunk | None = None
         self._buffers: list[_Buffers] = []  # one a worker, until it has taken it
         self._lock = threading.Lock()
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self.permit: PunchPermit | None = None
         self.punch_error: str | None = None
         self.digests = cache.digests
@@ -69,6 +69,11 @@ class ChunkCopier:
             workers = 2 if len(self._queue) > 1 else 1
             self._buffers = [_Buffers(self._plan) for _ in range(workers)]
             self._copy(self._first, self._buffers[0])
+
+    def punch_nothing(self, why: str) -> None:
+        """No permit will come: say so, and copy on."""
+        self.punch_error = why
+        self._emit(PunchFailed(None, why))
 
     def punch_owed_to_nobody(self) -> None:
         """Free, where there is a permit, pages that hold no dirty block, then chunk 0, which is published already."""
@@ -90,13 +95,25 @@ class ChunkCopier:
     def copy_rest(self, stop: Callable[[], None]) -> None:
         """Copy what is left with two workers; raises the first failure once both have ended."""
         second = threading.Thread(target=self._work, args=(stop,), name="copier-2", daemon=True)
-        with contextlib.suppress(RuntimeError):  # no thread to be had: one worker copies it all
-            second.start()
-        self._work(stop)
-        if second.ident is not None:
-            second.join()
+        try:
+            with contextlib.suppress(RuntimeError):  # no thread to be had: one worker copies it all
+                second.start()
+            self._work(stop)
+        finally:  # an interrupt too: nothing is closed while a worker copies
+            self._join(second)
         if self._failure is not None:
             raise self._failure
+
+    def _join(self, worker: threading.Thread) -> None:
+        while worker.ident is not None and worker.is_alive():
+            try:
+                worker.join()
+            except BaseException as error:  # noqa: BLE001 - raised by whoever asked for the copy, once that is over
+                self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            self._failure = self._failure or error
 
     def _work(self, stop: Callable[[], None]) -> None:
         try:
@@ -105,10 +122,8 @@ class ChunkCopier:
                 stop()
                 buffers = buffers or self._buffers.pop()
                 self._copy(chunk, buffers)
-        except Exception as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
-            with self._lock:
-                if self._failure is None:
-                    self._failure = error
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
+            self._fail(error)
 
     def _next(self) -> Chunk | None:
         """The chunk a reader waits for, else the lowest that is left."""

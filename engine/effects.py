@@ -17,6 +17,8 @@ from engine.ranges import Chunk
 from engine.snapshot import Build, Header, write_header
 
 Memory = Memfd | ProcessMemory
+Before = Literal["scan", "condemn", "finish"]
+"""What an untouched guest is a condition of."""
 Boundary = Literal["condemn", "finish"]
 """What a pause is about to do: condemn its guest (or, where it never does, copy on past the first chunk); finish."""
 
@@ -24,8 +26,9 @@ Boundary = Literal["condemn", "finish"]
 class Effects:
     """The acts themselves, with nothing added. Each raises OSError or an EngineError."""
 
-    def confirm_stopped(self, guest: GuestProcess) -> None:
-        guest.confirm_stopped()
+    def look(self, guest: GuestProcess, before: Before) -> None:
+        """Has the guest run since its freeze? Raises GuestRanError; `before` says what it is looked at for."""
+        guest.look()
 
     def boundary(self, before: Boundary) -> None:
         """A pause comes to one of its boundaries: nothing is done here, and whoever slows or holds copies waits."""
@@ -81,7 +84,14 @@ class Effects:
             cache.close()
 
     def kill(self, guest: GuestProcess) -> None:
-        guest.kill()
+        """The last look and SIGKILL; raises GuestRanError, once that is sent, where the guest had run."""
+        guest.end()
+
+    def await_death(self, guest: GuestProcess, permit: PunchPermit | None) -> None:
+        """Wait until the killed guest is dead, which opens the permit; raises FreezeError where it does not die."""
+        guest.await_death()
+        if permit is not None:
+            permit.open(guest)
 
     def retire(self, records: CondemnedRecords, guest: GuestProcess) -> None:
         records.retire(guest)

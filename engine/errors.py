@@ -33,6 +33,17 @@ class FreezeError(EngineError):
     """A guest did not stop, or did not stay stopped, in time."""
 
 
+class GuestRanError(FreezeError):
+    """A guest ran since its freeze, or died by another's hand: what is copied of its memory is not of one moment.
+
+    `code`: ran, not-stopped, dead, or unseen where it cannot be known.
+    """
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class BuildFailedError(EngineError):
     """A build will never be finished; readers and waiters get this with its cause."""
 

@@ -93,6 +93,39 @@ class CondemnFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class GuestLooked(Event):
+    """The frozen guest was looked at `before` a kill, a finish or the condemnation.
+
+    `threads`: of each thread its time slices and run time (ns), None where there was nothing left to read. `code` says
+    why the guest may have run (ran, not-stopped, dead, unseen); None: it has not.
+    """
+
+    before: str
+    threads: dict[str, list[int]] | None
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GuestKilled(Event):
+    """SIGKILL was sent, directly after a look."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestDied(Event):
+    """The pidfd of a killed guest says that it is dead; `death_ms` since the signal."""
+
+    death_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class KillFailed(Event):
+    """A condemned guest lives: the signal was not sent, or it does not die. Nothing of it is punched."""
+
+    error: str
+    code: str  # not-sent | lives
+
+
+@dataclass(frozen=True, slots=True)
 class PunchFailed(Event):
     """A punch failed; `chunk` is None for clean pages. The bytes are safe, punching ends."""
 

@@ -78,6 +78,11 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
     _check(_libc.fallocate(fd, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, offset, length))
 
 
+def reserve_beyond_end(fd: int, length: int) -> None:
+    """Allocate the file's first `length` bytes on its disk without changing its size; raises OSError(ENOSPC)."""
+    _check(_libc.fallocate(fd, FALLOC_KEEP_SIZE, 0, length))
+
+
 def add_seals(fd: int, seals: int) -> None:
     """Seal a memfd (F_SEAL_*); EPERM if it was made without MFD_ALLOW_SEALING, EINVAL if it is no memfd."""
     fcntl.fcntl(fd, F_ADD_SEALS, seals)

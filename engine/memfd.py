@@ -12,6 +12,16 @@ from engine.ranges import Chunk, from_indexes, runs
 _SIZE_SEALS = linux.SEAL_SHRINK | linux.SEAL_GROW
 
 
+def seal_size(fd: int) -> None:
+    """Seal a memfd against resizing, unless it is sealed so: VMMs add F_SEAL_SEAL too, and then none can be added.
+
+    Raises OSError: EINVAL for what is no memfd, EPERM where it lacks a seal and takes none.
+    """
+    lacking = _SIZE_SEALS & ~linux.seals_of(fd)
+    if lacking:
+        linux.add_seals(fd, lacking)
+
+
 class Memfd:
     """Owns the fd of a memfd whose size can no longer change. Sizes and offsets in bytes.
 
@@ -29,7 +39,7 @@ class Memfd:
     def adopt(cls, fd: int, size: int) -> Memfd:
         """Take ownership of a received fd, trusting nothing: a memfd of `size` bytes, sealed against resizing here.
 
-        Raises NotAMemfdError (the fd is closed). Seals: memfd made with MFD_ALLOW_SEALING, else EPERM.
+        Raises NotAMemfdError (the fd is closed). A memfd that lacks a seal and takes none is refused.
         """
         try:
             return cls._checked(fd, size)
@@ -43,7 +53,7 @@ class Memfd:
     def _checked(cls, fd: int, size: int) -> Memfd:
         if not os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:"):
             raise NotAMemfdError("the guest's fd is not a memfd")
-        linux.add_seals(fd, _SIZE_SEALS)  # before the size is read: it cannot change afterwards
+        seal_size(fd)  # before the size is read: it cannot change afterwards
         status = os.fstat(fd)
         page_size = os.fstatvfs(fd).f_bsize
         if status.st_size != size or size % page_size:
@@ -81,11 +91,13 @@ class Memfd:
     def punch(self, offset: int, length: int, permit: PunchPermit) -> None:
         """Free [offset, offset+length) for every mapping of this memfd; cannot be undone.
 
-        Raises PunchRefusedError (nothing freed) without a permit for this very memfd, outside the file, or unaligned to
-        the page size (hugetlb would zero without freeing); OSError as the kernel says.
+        Raises PunchRefusedError (nothing freed) without an open permit for this very memfd, outside the file, or
+        unaligned to the page size (hugetlb would zero without freeing); OSError as the kernel says.
         """
         if type(permit) is not PunchPermit or permit.incarnation.memfd_inode != self.inode:
             raise PunchRefusedError("this memfd's incarnation is not condemned")
+        if not permit.is_open:
+            raise PunchRefusedError("this memfd's guest is not known to be dead")
         if offset < 0 or length <= 0 or offset + length > self.size:
             raise PunchRefusedError(f"[{offset}, {offset + length}) lies outside the file of {self.size} bytes")
         if offset % self.page_size or length % self.page_size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import dataclass
 
@@ -28,10 +29,13 @@ class PeakMeter:
         self._lock = threading.Lock()
         self.at_freeze = memory.resident_bytes()
         self.peak = self.at_freeze or 0
+        self._last = Sample(self.at_freeze, 0)
 
     def sample(self) -> Sample:
-        """Measure now: after a chunk was written, before it is punched."""
-        now = self._measure()
+        """Measure now: after a chunk was written, before it is punched. What cannot be measured is as it was last."""
+        with contextlib.suppress(OSError):  # a figure that lacks may not cost the memory
+            self._last = self._measure()
+        now = self._last
         with self._lock:
             self.peak = max(self.peak, (now.source or 0) + now.cache)
         return now
@@ -48,8 +52,10 @@ class PeakMeter:
         return Sample(source, cache)
 
     def freed(self) -> int:
-        """Bytes of the memfd that are gone since the freeze (st_blocks); 0 without one."""
-        return max(0, (self.at_freeze or 0) - (self._memory.resident_bytes() or 0))
+        """Bytes of the memfd that are gone since the freeze (st_blocks); 0 without one, or where it cannot be asked."""
+        with contextlib.suppress(OSError):
+            return max(0, (self.at_freeze or 0) - (self._memory.resident_bytes() or 0))
+        return 0
 
     @property
     def peak_over(self) -> int | None:

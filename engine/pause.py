@@ -8,39 +8,31 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from engine import mapping as maps
-from engine import plan as plans
 from engine.cache import Cache
 from engine.copy import ChunkCopier, ChunkError
-from engine.dedup import PAGE, ParentReader
-from engine.dirty import DirtySet, Tracker
 from engine.effects import Effects, Memory
-from engine.errors import CancelledPauseError, CorruptBuildError, EngineError, FreezeError
+from engine.ending import Ending
+from engine.errors import CancelledPauseError, CorruptBuildError, EngineError
 from engine.events import (
     BuildFinished,
     CacheDeleted,
-    Compared,
     Condemned,
     CondemnFailed,
     CopyFailed,
     Emit,
     Event,
-    Planned,
-    Scanned,
     ignore,
 )
-from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
-from engine.memfd import Memfd, ProcessMemory
+from engine.incarnation import PunchPermit
 from engine.meter import PeakMeter
-from engine.plan import MemoryFacts, PauseOptions, PausePlan
-from engine.ranges import chunks, in_smaller_blocks
-from engine.resume import open_chain
-from engine.snapshot import PARENTS, Header, check_build, parents_of, pinning, write_attachments
+from engine.plan import PausePlan
+from engine.prepare import PauseRequest, Work, check_parents, unfinished_header, work_out
+from engine.snapshot import PARENTS, Header, parents_of, pinning, write_attachments
 
 
 class Outcome(StrEnum):
@@ -52,30 +44,11 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class PauseRequest:
-    """A frozen guest and where its memory goes.
-
-    A pause owns the memory unless it rolls back; a checkpoint borrows it, and the same guest goes on.
-    """
-
-    guest: GuestProcess
-    memory: Memory
-    tracker: Tracker
-    block_size: int
-    parent: Header
-    build: str
-    builds: Path
-    condemned: CondemnedRecords
-    options: PauseOptions
-    attachments: Mapping[str, bytes] = field(default_factory=dict)
-    checkpoint: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class PauseResult:
     """What a pause did, by the kernel's account; bytes, milliseconds. None where it does not apply.
 
     With `parent_damaged` a build that it was to stand on cannot be read: so will every pause that asks for that parent.
+    With `kill_error` the condemned guest did not die: nothing was punched, and it may never be thawed.
     """
 
     outcome: Outcome
@@ -90,6 +63,7 @@ class PauseResult:
     copy_ms: float | None
     header: Header | None
     parent_damaged: bool = False
+    kill_error: str | None = None
 
 
 class Pause:
@@ -105,6 +79,7 @@ class Pause:
         self._condemned = False
         self._condemning = False
         self._condemn_error: str | None = None
+        self._ending = Ending(request.guest, self._effects, self._say)
         self._settled = threading.Event()
         self._waiting: list[Callable[[], None]] = []
         self._result: PauseResult | None = None
@@ -114,30 +89,43 @@ class Pause:
         self._meter: PeakMeter | None = None
         self._copier: ChunkCopier | None = None
         self._header: Header | None = None
-        self._stored: tuple[DirtySet, int] | None = None  # the blocks that the header tells of, and their size
+        self._finished: Header | None = None
+        self._work: Work | None = None
+        self.untold = 0
+        """Events that could not be told past the point of no return: a full ledger may not cost the memory."""
 
     def begin(self) -> bool:
         """Return once the pause has its answer: the copy done, or (background) condemned with the header known.
 
-        True where the answer came before the copy's end: it may have ended meanwhile.
+        True where the answer came before the copy's end: it may have ended meanwhile. An interrupt is raised again once
+        the guest has its fate.
         """
+        rest = threading.Thread(target=self._end_of_copy, name="copier-1", daemon=True)
         try:
             self._prepare()
             copier, plan = self._parts()
             copier.copy_first(self._stop_if_cancelled)
             self._effects.boundary("condemn")
-            self._effects.confirm_stopped(self._request.guest)
+            self._ending.look("condemn")
             if plan.condemns_early:
                 self._condemn()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the guest must not stay between the two fates
-            self._fail(error)
-            return False
-        if plan.background and self._condemned:
-            with contextlib.suppress(RuntimeError):  # no thread to be had: the answer waits for the copy
-                threading.Thread(target=self._rest, name="copier-1", daemon=True).start()
-                return True
-        self._rest()
+            if plan.background and self._condemned:
+                with contextlib.suppress(RuntimeError):  # no thread to be had: the answer waits for the copy
+                    rest.start()
+                    return True
+            self._rest()
+        except BaseException as error:
+            if rest.ident is None:  # else that thread sees to it
+                self._end_in_a_fate(error)
+            if not isinstance(error, Exception):
+                raise
         return False
+
+    def _end_of_copy(self) -> None:
+        try:
+            self._rest()
+        except BaseException as error:  # noqa: BLE001 - a thread that dies silently would leave its waiters hanging
+            self._end_in_a_fate(error)
 
     def settle(self, deadline: float | None = None) -> PauseResult:
         """The result once the copy has ended; raises TimeoutError after `deadline` seconds."""
@@ -161,6 +149,22 @@ class Pause:
             self._cancelled = True
             return True
 
+    def retire(self) -> bool:
+        """Forget the condemned record, once the outcome is where a crash does not take it: in the ledger.
+
+        False where it has to stay: the guest is not dead, or the build is neither finished nor deleted.
+        """
+        cache, guest = self._cache, self._request.guest
+        if not self._settled.is_set() or not self._condemned:
+            return False
+        if self._finished is None and cache is not None and cache.folder.exists():
+            return False
+        try:
+            self._effects.retire(self._request.condemned, guest)
+        except (EngineError, OSError):  # it lives, or its record cannot be removed: the next recovery sees to both
+            return False
+        return True
+
     @property
     def header(self) -> Header | None:
         """The header as far as it is known: mapping at the answer, digests when finished.
@@ -169,8 +173,8 @@ class Pause:
         answer.
         """
         with self._lock:
-            if self._header is None and self._stored is not None:
-                self._header = self._unfinished_header(*self._stored)
+            if self._header is None and self._work is not None:
+                self._header = unfinished_header(self._request, self._work)
             return self._header
 
     @property
@@ -182,28 +186,8 @@ class Pause:
 
     def _prepare(self) -> None:
         request = self._request
-        if (size := request.parent.mapping.size) != request.memory.size:
-            raise EngineError(f"the parent holds {size} bytes, the memfd has {request.memory.size}")
-        self._effects.confirm_stopped(request.guest)
-        dirty = self._effects.scan(request.tracker, request.guest, request.memory, request.block_size)
-        facts = self._facts(request.block_size)
-        self._tell_of_scan(dirty)
-        if request.options.dedup.enabled and plans.path_of(request.options, facts) is plans.Path.DEDUP:
-            dirty = self._without_equal_pages(dirty, facts)
-            facts = self._facts(PAGE)
-        plan = self.plan = plans.plan(request.options, facts, dirty.dirty)
-        self._emit(
-            Planned(
-                plan.path.value,
-                plan.punch,
-                plan.punch_reason,
-                len(plan.chunks),
-                plan.dirty_bytes,
-                list(plan.notes),
-                plan.punch_code.value,
-            )
-        )
-        self._stored = (dirty, facts.block_size)
+        work = self._work = work_out(request, self._effects, self._emit)
+        plan = self.plan = work.plan
         cache = self._cache = Cache(request.builds, request.build, plan.chunks)
         self._meter = PeakMeter(request.memory, cache)
         self._effects.create_cache(cache)
@@ -211,74 +195,29 @@ class Pause:
         # Before the guest is condemned: space may lack, and from here on the parents may not be deleted.
         with pinning(request.builds):
             write_attachments({**request.attachments, PARENTS: parents_of(request.parent)}, cache.folder)
-            self._check_parents()
-        self._copier = ChunkCopier(request.memory, plan, cache, self._meter, self._effects, self._emit)
-
-    def _check_parents(self) -> None:
-        """What is clean is about to be given up: each build that holds some of it must be there, finished and whole.
-
-        `check_build` says what of that is not looked at here. Raises CorruptBuildError.
-        """
-        for build, length in maps.stored_lengths(self._request.parent.mapping).items():
-            check_build(self._request.builds, build, length)
-
-    def _facts(self, block_size: int) -> MemoryFacts:
-        request = self._request
-        return MemoryFacts(
-            size=request.memory.size,
-            page_size=request.memory.page_size,
-            block_size=block_size,
-            seals=request.memory.refresh_seals(),
-            consumed=not request.checkpoint,
-            parent_finished=True,  # or `_check_parents` ends the pause
-            memfd=isinstance(request.memory, Memfd),
-        )
-
-    def _tell_of_scan(self, dirty: DirtySet) -> None:
-        block = self._request.block_size
-        resident = self._request.memory.resident_bytes()
-        self._emit(Scanned(dirty.tracker, len(dirty.dirty) * block, len(dirty.empty) * block, resident, dirty.scan_ms))
-
-    def _without_equal_pages(self, dirty: DirtySet, facts: MemoryFacts) -> DirtySet:
-        """The dirty set in pages, without those that are zero or as in the parent; the guest may still run on."""
-        request, begun = self._request, time.perf_counter()
-        spans = chunks(dirty.dirty, facts.size, facts.block_size, facts.page_size)
-        with open_chain(request.builds, request.parent) as chain:
-            parent = ParentReader(request.parent.mapping, chain)
-            memory = request.memory.read_span
-            found = self._effects.compare(spans, facts.block_size, memory, parent.read_span)
-        stored, zero, equal = (len(kind) * PAGE for kind in (found.stored, found.zero, found.equal))
-        self._emit(Compared(stored, zero, equal, (time.perf_counter() - begun) * 1e3))
-        empty = in_smaller_blocks(dirty.empty - dirty.dirty, facts.block_size // PAGE) | found.zero
-        return DirtySet(found.stored, empty, dirty.tracker, dirty.scan_ms)
-
-    def _unfinished_header(self, dirty: DirtySet, block_size: int) -> Header:
-        request = self._request
-        empty = dirty.empty - dirty.dirty  # dirty blocks are stored, all of them: the plan packs them so
-        change = maps.diff(dirty.dirty, empty, request.build, block_size)
-        mapping = maps.merge(request.parent.mapping, change)  # joined at the end: the caller is waiting
-        base = request.parent.base_build or request.build
-        return Header(request.build, base, request.parent.generation + 1, mapping, (), ())
+            check_parents(request)
+        self._copier = ChunkCopier(request.memory, plan, cache, self._meter, self._effects, self._tell)
 
     def _stop_if_cancelled(self) -> None:
         with self._lock:
             if self._cancelled and not self._condemned:
                 raise CancelledPauseError("the caller cancelled the pause")
 
+    # -- the point of no return: record, last look, SIGKILL; nothing is punched before the guest is dead
+
     def _condemn(self) -> None:
-        """The point of no return. Where the record cannot be written nothing is ever punched."""
-        copier, plan = self._parts()
+        """Where the record cannot be written nothing is ever punched, and the guest lives on, frozen."""
         if self._request.checkpoint:
             raise EngineError("a checkpoint's guest goes on: it may not be condemned")
         with self._lock:  # a cancel comes before the record is begun, or is refused
             self._stop_if_cancelled()
             self._condemning = True
-        permit = self._write_record()
+        permit = self._ending.permit = self._write_record()
         if permit is None:
             return
-        self._emit(Condemned(self._request.build))
-        if plan.punch:
-            copier.permit = permit
+        self._say(Condemned(self._request.build))
+        if (ran := self._ending.kill()) is not None:
+            raise ran
 
     def _write_record(self) -> PunchPermit | None:
         request = self._request
@@ -296,19 +235,26 @@ class Pause:
     # -- the rest of the copy, in the background or not
 
     def _rest(self) -> None:
-        copier, _ = self._parts()
-        try:
-            copier.punch_owed_to_nobody()
-            copier.copy_rest(self._stop_if_cancelled)
-            self._effects.boundary("finish")
-            self._confirm_never_woken()
-            self._commit()
-            header = self._finish()
-        except Exception as error:  # noqa: BLE001 - a thread that dies silently would leave its waiters hanging
-            self._fail(error)
-            return
+        copier, plan = self._parts()
+        if plan.punch and self._condemned:
+            if self._ending.await_death():
+                copier.permit = self._ending.permit
+            else:
+                copier.punch_nothing(f"the guest was not ended: {self._ending.error}")
+        else:
+            self._ending.await_death()
+        copier.punch_owed_to_nobody()
+        copier.copy_rest(self._stop_if_cancelled)
+        self._effects.boundary("finish")
+        self._ending.look("finish")
+        self._commit()
+        header = self._finish()
         if self._request.checkpoint:
             self._begin_new_dirty_set()
+        self._end_finished(header)
+
+    def _end_finished(self, header: Header) -> None:
+        if self._request.checkpoint:
             self._end(Outcome.FINISHED, None, header)
         else:
             self._tear_down(Outcome.FINISHED, None, header)
@@ -320,17 +266,6 @@ class Pause:
         """
         with contextlib.suppress(Exception):
             self._effects.rearm(self._request.tracker)
-
-    def _confirm_never_woken(self) -> None:
-        """A guest that runs now may have written into the copy; one that was killed while stopped has not.
-
-        Where memory was read by its pid, that may by now be another process's: only a living guest is believed.
-        """
-        try:
-            self._effects.confirm_stopped(self._request.guest)
-        except FreezeError:
-            if not self._request.guest.is_dead() or isinstance(self._request.memory, ProcessMemory):
-                raise
 
     def _commit(self) -> None:
         """From here on a cancel is refused: the build is about to get its name."""
@@ -353,13 +288,25 @@ class Pause:
         )
         self._effects.write_header(header, cache.folder)
         self._effects.finish(cache)
-        self._header = header
+        self._header = self._finished = header
         milliseconds = (time.perf_counter() - self._begun) * 1e3
         self._say(BuildFinished(header.build, cache.length, header.content_hash, milliseconds))
         return header
 
+    # -- the fates
+
+    def _end_in_a_fate(self, error: BaseException) -> None:
+        """Whatever it was, and however often somebody interrupts this too: the guest may not stay between two fates."""
+        while not self._settled.is_set():  # each act is done once, or harmless a second time
+            with contextlib.suppress(BaseException):
+                self._fail(error)
+
     def _fail(self, error: BaseException) -> None:
         """Uncondemned: the guest may run on, nothing was lost. Condemned: discard, always."""
+        if self._finished is not None:  # an interrupt in the last acts: the build is whole
+            self._end_finished(self._finished)
+            return
+        self._condemned = self._condemned or self._record_stands()
         cause = error.cause if isinstance(error, ChunkError) else error
         call = error.call if isinstance(error, ChunkError) else type(cause).__name__
         chunk = error.chunk if isinstance(error, ChunkError) else None
@@ -371,6 +318,15 @@ class Pause:
         else:
             self._end(Outcome.ROLLED_BACK, error, None)
 
+    def _record_stands(self) -> bool:
+        """An interrupt may have come between the record and what we know of it; what cannot be read condemns."""
+        if self._request.checkpoint:
+            return False
+        try:
+            return self._request.condemned.holds(self._request.guest.incarnation)
+        except OSError:
+            return True
+
     def _delete(self, cache: Cache, error: BaseException) -> None:
         try:
             self._effects.discard(cache, error)
@@ -380,24 +336,30 @@ class Pause:
         if not cache.folder.exists():
             self._say(CacheDeleted(self._request.build))
 
-    def _say(self, event: Event) -> None:
-        """Emit when the fate is settled already: a listener that fails may not keep the guest from it."""
-        with contextlib.suppress(Exception):
+    def _tell(self, event: Event) -> None:
+        """Emit what a copier tells: before the point of no return a listener that fails ends the pause."""
+        if self._condemned:
+            self._say(event)
+        else:
             self._emit(event)
 
+    def _say(self, event: Event) -> None:
+        """Emit when the fate is settled already: a listener that fails may not keep the guest from it."""
+        try:
+            self._emit(event)
+        except Exception:  # noqa: BLE001 - counted: whoever judges must know that something is not told
+            self.untold += 1
+
     def _tear_down(self, outcome: Outcome, error: BaseException | None, header: Header | None) -> None:
-        """End the guest, then give its memory back, then forget the record: in this order."""
-        request = self._request
+        """End the guest, then give its memory back. Its record is forgotten by `retire`, once the outcome is told."""
         if not self._condemned and self._write_record():
             # Success is about to be answered: even a guest that will not die may never be thawed.
-            self._say(Condemned(request.build))
+            self._say(Condemned(self._request.build))
+        self._ending.kill()  # what it did since the finish, if anything, is in no copy
+        if not self._ending.await_death():
+            self._say(CopyFailed(None, "teardown", str(self._ending.error), self._condemned))
         self._remember(outcome, error, header)
-        try:
-            self._effects.kill(request.guest)
-            self._effects.retire(request.condemned, request.guest)
-        except Exception as failure:  # noqa: BLE001 - waiters must be told all the same; the record stays
-            self._say(CopyFailed(None, "teardown", str(failure), self._condemned))
-        self._close(request.memory)
+        self._close(self._request.memory)
 
     def _end(self, outcome: Outcome, error: BaseException | None, header: Header | None) -> None:
         self._remember(outcome, error, header)
@@ -423,24 +385,19 @@ class Pause:
         copier, meter = self._copier, self._meter
         self._result = PauseResult(
             outcome=outcome,
-            error=str(error) if error else None,
+            error=(str(error) or type(error).__name__) if error else None,
             failed_chunk=error.chunk if isinstance(error, ChunkError) else None,
             condemned=self._condemned,
             condemn_error=self._condemn_error,
             punch_error=copier.punch_error if copier else None,
-            punched_bytes=self._freed(),
+            punched_bytes=meter.freed() if meter and copier and copier.permit else 0,
             peak_over=meter.peak_over if meter else None,
             peak_ratio=meter.peak_ratio if meter else None,
             copy_ms=(time.perf_counter() - self._begun) * 1e3 if copier else None,
             header=header,
             parent_damaged=isinstance(error, CorruptBuildError),
+            kill_error=self._ending.error,
         )
-
-    def _freed(self) -> int:
-        with contextlib.suppress(OSError):  # somebody closed the memfd: the guest must be ended all the same
-            if self._meter and self._copier and self._copier.permit:
-                return self._meter.freed()
-        return 0
 
     def _parts(self) -> tuple[ChunkCopier, PausePlan]:
         if self._copier is None or self.plan is None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from engine.errors import UserError
+from flags.decode import parse_json
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
 _CONSTANTS = ("NaN", "Infinity", "-Infinity")  # json.loads takes them
@@ -76,7 +77,7 @@ class Document:
 def parse(text: str) -> Document:
     """Parse one JSON document; json.JSONDecodeError where it is not JSON (RFC 8259: no NaN, no Infinity)."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
         scan = _Scan(text)
         scan.value(next(scan.tokens), ())
     except RecursionError:
@@ -105,7 +106,7 @@ class _Scan:
     def _members(self, parent: Path) -> None:
         seen: set[str] = set()
         for token in self._until("}"):
-            key: str = json.loads(token.group())
+            key: str = parse_json(token.group())
             path = (*parent, key)
             if key in seen:
                 self.duplicates.append((path, self._position(token)))

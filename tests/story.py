@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from engine import events as copying
 from engine.events import Event
+from sim.files.faults import KINDS, Harm, failing
 from sim.record import events
 from sim.record.fold import Fold
 from sim.record.ledger import Entry, Ledger
@@ -86,9 +87,24 @@ def settled(pause: str = "web-0.p1", **changes: Any) -> events.PauseSettled:
     return dataclasses.replace(made, **changes)
 
 
+def at_its_end(pause: PauseView, **changes: Any) -> PauseView:
+    """The view of a pause that has settled, with these in its `pause_settled`."""
+    last = pause.settled or events.PauseSettled("finished", pause.id)
+    return dataclasses.replace(pause, settled=dataclasses.replace(last, **changes))
+
+
 def judged(rule: str, verdict: str = "held", checked: int = 1, *violations: dict[str, Any]) -> events.Judged:
     """What a run said of one rule."""
     return events.Judged(f"invariant:{rule}", verdict, checked, list(violations))
+
+
+def harm(written: str) -> Harm:
+    """What a fault does, in short: `EIO`, `corrupt`, `delay 20 ms`."""
+    kind, _, time = written.partition(" ")
+    known = next((each for each in KINDS if each == kind), None)
+    if known is None:
+        return failing(written)
+    return Harm(known, seconds=float(time.removesuffix(" ms")) / 1e3 if time else None)
 
 
 def view_of(entries: Iterable[Entry], *more: Event) -> View:

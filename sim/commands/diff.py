@@ -2,7 +2,8 @@
 
 RUN_A and RUN_B are run folders (or `latest` links, or folders of a scenario's runs). Compares the facts that the digest
 covers: transitions, decisions, outcomes, contents, fired faults; shows the first difference of each sandbox. Measured
-times and sizes differ between any two runs and do not count. Exit codes: 0 the same, 1 different.
+times and sizes differ between any two runs and do not count. Two rehearsals are compared by their decision, stages,
+bounds and metrics. Exit codes: 0 the same, 1 different.
 
 Example: snapdrill diff runs-before/demo runs-after/demo
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -34,14 +35,33 @@ def command(run_a: Path, run_b: Path, as_json: bool) -> int:
     from sim.record.folder import open_run
     from sim.report.comparison import compare
     from sim.report.table import text
+    from sim.rollout.rehearsal_diff import document_of
 
     one, other = open_run(run_a), open_run(run_b)
+    folders = (str(one.folder), str(other.folder))
+    ours, theirs = document_of(one.folder), document_of(other.folder)
+    if ours is not None and theirs is not None:
+        return _rehearsals(ours, theirs, folders, as_json=as_json)
     found = compare(one.entries, other.entries, (one.view, other.view))
     if as_json:
         document = {"version": _VERSION, "same": found.same, "runs": [str(one.folder), str(other.folder)]}
         click.echo(json.dumps(document | asdict(found), indent=2))
     else:
         click.echo(text(_sections(found, (str(one.folder), str(other.folder)))))
+    return ExitCode.HELD if found.same else ExitCode.VIOLATED
+
+
+def _rehearsals(one: dict[str, Any], other: dict[str, Any], folders: tuple[str, str], *, as_json: bool) -> int:
+    from sim.report.table import text
+    from sim.rollout.rehearsal_diff import compare_rehearsals, diff_sections
+
+    found = compare_rehearsals(one, other)
+    if as_json:
+        lines = [asdict(each) | {"differs": each.differs} for each in found.lines]
+        document = {"version": _VERSION, "same": found.same, "rehearsals": list(folders), "lines": lines}
+        click.echo(json.dumps(document, indent=2))
+    else:
+        click.echo(text(diff_sections(found, folders)))
     return ExitCode.HELD if found.same else ExitCode.VIOLATED
 
 

@@ -15,8 +15,6 @@ from pathlib import Path
 
 import click
 
-from sim.record.verdict import ExitCode
-
 
 @click.command("rehearse")
 @click.argument("path", metavar="PLAN", type=click.Path(path_type=Path, dir_okay=False))
@@ -54,7 +52,17 @@ from sim.record.verdict import ExitCode
     metavar="DIR",
     help="Write the evidence, and for a go each stage's LaunchDarkly patches, into a new folder.",
 )
-@click.option("--dry-run", is_flag=True, help="Show what the plan would do; start nothing.")
+@click.option(
+    "--summary",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the page with the decision to FILE, as Markdown that fits a chat message.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show what the plan would do and what is wrong with it; start nothing. Exits with 3 if no go is possible.",
+)
 def command(
     path: Path,
     seed: int | None,
@@ -69,6 +77,7 @@ def command(
     jobs: int | None,
     cluster: str | None,
     plot: bool,
+    summary: Path | None,
     dry_run: bool,
 ) -> int:
     """Replaced by the module's docstring."""
@@ -79,10 +88,9 @@ def command(
 
     plan = changed(load_plan(path), lease=lease, mend=mend, source=source)
     options = RunOptions(runs_dir=runs_dir, seed=seed, time_limit=time_limit)
-    session = Session(plan, options, quiet=as_json, export=export, plot=plot)
+    session = Session(plan, options, quiet=as_json, export=export, plot=plot, summary=summary)
     if dry_run:
-        click.echo(session.outline())
-        return ExitCode.HELD
+        return session.outline()
     if matrix:
         if is_elsewhere(cluster) and jobs is not None:
             raise click.UsageError("--jobs is for this machine; give it to the workers of the cluster instead")

@@ -4,8 +4,8 @@ RUN is a run folder, the `latest` link beside it, the folder of a scenario's run
 events.jsonl. With `--at T` it stops T seconds after the run began. Nothing is run, so any machine can replay a
 recording from any other.
 
-`--tui` shows it on screen instead, like a live run: space plays and pauses, `[` and `]` go a second back or forward,
-`n` goes to the next violation or fault.
+`--tui` shows it on screen instead, like a live run: space plays and stops, `[` and `]` go a second back or forward, `n`
+goes to the next violation or fault.
 
 Example: snapdrill replay runs/demo/latest --sandbox web-0 --last 20
 """
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import click
 
 from engine.errors import UserError
-from sim.tui.available import is_terminal
+from sim.tui.available import is_terminal, is_unicode
 
 if TYPE_CHECKING:
     from sim.record.folder import StoredRun
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--at", "until", metavar="T", type=click.FloatRange(min=0), help="Stop T seconds after the run began.")
 @click.option("--last", metavar="N", type=click.IntRange(min=0), help="Only the last N of these events.")
 @click.option("--event", "kinds", metavar="EVENT", multiple=True, help="Only events of this name; may be repeated.")
-@click.option("--tui", "on_screen", is_flag=True, help="Watch it on screen: play, pause, scrub.")
+@click.option("--tui", "on_screen", is_flag=True, help="Watch it on screen: play, stop, scrub.")
 def command(
     run: Path, sandbox: str | None, until: float | None, last: int | None, kinds: tuple[str, ...], on_screen: bool
 ) -> None:
@@ -61,8 +61,9 @@ def command(
 
 def _watch(stored: StoredRun, at: float | None) -> None:
     from sim.tui.replay import ReplayApp
+    from sim.tui.terminal import terminal
 
-    app = ReplayApp(stored, held=at is not None)
+    app = ReplayApp(stored, stopped=at is not None, terminal=terminal(ascii_only=not is_unicode()))
     app.playback.t = min(at or 0.0, app.playback.end)
     app.run()
 

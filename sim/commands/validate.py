@@ -2,7 +2,8 @@
 
 Prints `ok` for each valid file, with the number of scenarios if its matrix makes several. Prints every mistake of the
 other files as file:line:column; a mistake in a file that it extends is shown in that file. A folder stands for its
-scenarios, plans and fleets; variables have their defaults. Exit codes: 0 all valid, 2 mistakes.
+scenarios, plans and fleets; variables have their defaults. Below a plan it prints the critic's concerns, which rule out
+a go, and notes, each with a way to mend it. Exit codes: 0 all valid, 2 mistakes.
 
 Example: snapdrill validate scenarios/ drill.yaml
 """
@@ -12,10 +13,14 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
 from sim.record.verdict import ExitCode
+
+if TYPE_CHECKING:
+    from sim.files.plan import Plan
 
 
 @click.command("validate")
@@ -30,7 +35,7 @@ def command(files: tuple[pathlib.Path, ...]) -> ExitCode:
     printed: set[str] = set()
     for path in paths:
         try:
-            made = _check(path)
+            made, concerns = _check(path)
         except DocumentError as error:
             wrong = True
             new = dict.fromkeys(line for line in map(str, error.mistakes) if line not in printed)
@@ -38,6 +43,8 @@ def command(files: tuple[pathlib.Path, ...]) -> ExitCode:
             click.echo("\n".join([*new, *github.mistakes("\n".join(new))]), err=True, nl=bool(new))
         else:
             click.echo(f"{path}: ok" + (f" ({made} scenarios)" if made > 1 else ""))
+            for line in concerns:
+                click.echo(line)
     if not paths:
         click.echo(f"snapdrill: nothing selected: no *.yaml in {', '.join(map(str, files))}", err=True)
         return ExitCode.NOTHING_SELECTED
@@ -53,8 +60,8 @@ def _documents(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
     return list(found)
 
 
-def _check(path: pathlib.Path) -> int:
-    """How many scenarios it is, 1 for a plan or a fleet; DocumentError with every mistake."""
+def _check(path: pathlib.Path) -> tuple[int, list[str]]:
+    """How many scenarios it is, 1 for a plan or a fleet, and the critic's lines; DocumentError with every mistake."""
     from sim.files.fleet_file import FLEET
     from sim.files.plan import PLAN
     from sim.files.scenario import SCENARIO
@@ -64,7 +71,19 @@ def _check(path: pathlib.Path) -> int:
     text = read_text(path)
     match kind_of(parse(text)):
         case "plan":
-            return len(PLAN.load_all_text(text, path, {}))
+            plans = PLAN.load_all_text(text, path, {})
+            return len(plans), [line for plan in plans for line in _concerns(plan)]
         case "fleet":
-            return len(FLEET.load_all_text(text, path, {}))
-    return len(SCENARIO.load_all_text(text, path, {}))
+            return len(FLEET.load_all_text(text, path, {})), []
+    return len(SCENARIO.load_all_text(text, path, {})), []
+
+
+def _concerns(plan: Plan) -> list[str]:
+    """The critic's lines about a valid plan."""
+    from sim.rollout.compiled import compiled
+    from sim.rollout.critic import concern_lines, critique
+    from sim.rollout.exposure import exposures_of
+
+    made = compiled(plan)
+    found = critique(made, exposures_of(made))
+    return concern_lines(plan, found) if found else []

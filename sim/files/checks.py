@@ -165,6 +165,7 @@ def _first_step(document: Document) -> Iterator[Mistake]:
 
 
 def _weight(value: Any) -> float | None:
+    value = value.get("weight") if isinstance(value, dict) else value
     try:
         return float(value.rstrip("%")) if isinstance(value, str) else float(value)
     except (TypeError, ValueError):
@@ -238,7 +239,7 @@ def _lease(document: Document) -> Iterator[Mistake]:
     if isinstance(flags, dict) and "lease" in flags:
         yield document.mistake(("flags", "lease"), "a plan's lease goes at its top level; move it there", key=True)
     lease = document.data.get("lease", "none")
-    if lease not in {"none", None} and _source(document) in {"inline", "file"}:
+    if lease not in {"none", None} and _source(document) == "inline":
         hint = "a lease needs a flag service whose heartbeat it watches; add flags: {source: relay}"
         yield document.mistake(("lease",), hint)
 

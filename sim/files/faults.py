@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 FaultPoint = Literal[
     "freeze",
@@ -80,42 +79,37 @@ def in_words(place: Place) -> str:
             return f"{place:g}%"
 
 
-_DELAY = re.compile(r"delay ([0-9.]+) ms")
-_HANG = re.compile(r"hang ([0-9.]+) ms")
-
-
-def in_words_of_delay(seconds: float) -> str:
-    """The `error` of a fault that only takes time: `delay 300 ms`."""
-    return f"delay {_milliseconds(seconds)} ms"
-
-
-def in_words_of_hang(seconds: float) -> str:
-    """The `error` of a fault that takes time and then fails: `hang 2000 ms`."""
-    return f"hang {_milliseconds(seconds)} ms"
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.12g}"  # never with an exponent: it is read back
-
-
-def delay_of(error: str) -> float | None:
-    """Seconds of a fault that `in_words_of_delay` described; None for any other."""
-    return _seconds(_DELAY, error)
-
-
-def hang_of(error: str) -> float | None:
-    """Seconds of a fault that `in_words_of_hang` described; None for any other."""
-    return _seconds(_HANG, error)
-
-
-def _seconds(pattern: re.Pattern[str], error: str) -> float | None:
-    found = pattern.fullmatch(error)
-    return float(found[1]) / 1e3 if found else None
-
-
 Kind = Literal["errno", "short", "delay", "corrupt", "hang", "cancel", "kill-guest", "kill-node"]
-CRASH = "SIGKILL of the node"
-"""The `error` of a fault that ends the node instead of failing a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Harm:
+    """What a fault does to an act. `errno` is a name, for the kind errno; `seconds` are of a delay or a hang."""
+
+    kind: Kind
+    errno: str | None = None
+    seconds: float | None = None
+
+    @property
+    def error(self) -> str:
+        """The text for a ledger's `error`: `ENOSPC`, `delay 300 ms`, `short`. It is never read back."""
+        match self.kind:
+            case "errno":
+                return self.errno or "EIO"
+            case "delay" | "hang":
+                return f"{self.kind} {(self.seconds or 0.0) * 1e3:.12g} ms"
+            case "kill-node":
+                return "SIGKILL of the node"
+            case _:
+                return self.kind
+
+
+def failing(errno: str) -> Harm:
+    """The act fails with it."""
+    return Harm("errno", errno=errno)
+
+
+KILL_NODE = Harm("kill-node")
 KINDS: Mapping[Kind, str] = MappingProxyType(
     {
         "errno": "The act fails with an errno, and is not done.",
@@ -194,17 +188,6 @@ def points_with(kind: Kind) -> tuple[FaultPoint, ...]:
 def points_by_kernel() -> tuple[FaultPoint, ...]:
     """Where the kernel itself can return the errno."""
     return tuple(spec.point for spec in _SPECS if spec.by_kernel)
-
-
-def kind_of(error: str) -> Kind:
-    """The kind of a fault by its `error` as ledger and node write it: `ENOSPC`, `delay 300 ms`, `short`, ..."""
-    if error == CRASH:
-        return "kill-node"
-    if delay_of(error) is not None:
-        return "delay"
-    if hang_of(error) is not None:
-        return "hang"
-    return next((kind for kind in get_args(Kind) if kind == error), "errno")
 
 
 def describe_place(point: FaultPoint, place: Place, nth: int | None) -> str:

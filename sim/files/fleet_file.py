@@ -20,8 +20,9 @@ from pydantic import (
     model_validator,
 )
 
+from flags.context import ORIGINAL
 from sim.files.figures import Figure
-from sim.files.fleet import PageSize, Slug
+from sim.files.fleet import ContextsKey, PageSize, Slug
 from sim.files.loader import Form, Written
 from sim.files.propagation import Propagation
 from sim.files.strict import Strict
@@ -118,6 +119,7 @@ class Fleet(Written):
     paused_for: Duration = 600.0
     propagation: Propagation = Propagation()
     copy_failures: Percent | None = None
+    contexts: ContextsKey = ORIGINAL
 
     @model_validator(mode="after")
     def _fits_together(self) -> Fleet:

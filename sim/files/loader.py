@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import PrivateAttr, ValidationError
 
 from flags import lint
+from flags.context import Contexts
 from flags.document import DocumentError, Mistake, Path, Position
+from flags.document import parse as parse_flags
 from flags.inline import InlineValue
 from sim.files.flag_values import AnyFlags, FlagFile, FlagSource, ServedFlags, source_of
 from sim.files.fleet import Group, SandboxSpec, sandbox_specs
@@ -60,9 +63,13 @@ class Written(Strict):
 class Drilled(Written):
     """A fleet under flags: what a scenario and a plan have in common."""
 
+    takes_flags_as_they_are: ClassVar[bool] = False
+    """Whether a flag file only has to be readable by an SDK: lint reports its other mistakes elsewhere."""
+
     if TYPE_CHECKING:  # each declares them itself, in the order of its file
         fleet: tuple[Group, ...]
         flags: AnyFlags
+        contexts: Contexts
 
     @property
     def flag_file(self) -> pathlib.Path | None:
@@ -164,12 +171,34 @@ class Form(Generic[Model]):
         return model, [each for each in found if Origin(*each.position, each.file) not in source.broken]
 
 
+def _unreadable_flags(file: pathlib.Path) -> list[Mistake]:
+    """What no SDK could take of it."""
+    from flags.launchdarkly import refusal  # the SDK takes a while
+
+    try:
+        document = parse_flags(read_text(file))
+    except json.JSONDecodeError as error:
+        return [Mistake(Position(error.lineno, error.colno), "", f"not JSON: {error.msg}", "", str(file))]
+    value = document.value if isinstance(document.value, dict) else {}
+    sections, at = [(name, value.get(name)) for name in ("flags", "segments")], document.positions
+    if not isinstance(value.get("flags"), dict):
+        what = "it serves no flags"
+        return [Mistake(Position(), "", what, 'write {"flags": {...}}; see snapdrill flags import', str(file))]
+    return [
+        Mistake(at.get((section, key), Position()), "", f"LaunchDarkly refuses {key}: {why}", "", str(file))
+        for section, items in sections
+        for key, item in (items.items() if isinstance(items, dict) else ())
+        if (why := refusal(section, item, key) if isinstance(item, dict) else "it is no object")
+    ]
+
+
 def _wrong_flags(model: Written) -> list[Mistake]:
     """The errors of its flag file."""
-    file = model.flag_file if isinstance(model, Drilled) else None
-    if file is None:
+    if not isinstance(model, Drilled) or (file := model.flag_file) is None:
         return []
-    _, found = lint.check(read_text(file))
+    if model.takes_flags_as_they_are:
+        return _unreadable_flags(file)
+    _, found = lint.check(read_text(file), model.contexts)
     return [
         Mistake(Position(each.line, each.column), "", each.message, each.fix, str(file))
         for each in found

@@ -1,4 +1,4 @@
-"""What a plan can measure and ask."""
+"""The metrics and conditions of a plan."""
 
 from __future__ import annotations
 
@@ -31,38 +31,55 @@ def _by_name(*measures: Measure) -> dict[str, Measure]:
 
 
 MEASURES: Mapping[str, Measure] = _by_name(
-    Measure("pause_success_rate", "pauses that finished, of those that were asked for", "share", "measured"),
+    Measure("pause_success_rate", "share of requested pauses that finished", "share", "measured"),
     Measure("discards", "sandboxes discarded because a copy failed", "count", "measured"),
     Measure("lost", "sandboxes discarded or killed", "count", "measured"),
-    Measure("lost_because_of_the_flag", "lost here and not with the flag off", "count", "derived", compared=True),
+    Measure(
+        "lost_because_of_the_flag",
+        "sandboxes lost here but not with the flag off",
+        "count",
+        "derived",
+        compared=True,
+    ),
     Measure("corrupted_resumes", "snapshots and resumed guests with a wrong byte", "count", "measured"),
     Measure(
         "copy_p50_ratio",
-        "copy time of exposed pauses against the same pauses with the flag off, since the plan began: the median",
+        "copy time of exposed pauses relative to the same pauses with the flag off, since the plan began: median",
         "ratio",
         "derived",
         compared=True,
     ),
-    Measure("copy_p95_ratio", "95th percentile of it, of each arm for itself", "ratio", "derived", compared=True),
-    Measure("blocked_p50_ratio", "time until a pause answers, as copy_p50_ratio", "ratio", "derived", compared=True),
-    Measure("blocked_p95_ratio", "95th percentile of it, as copy_p95_ratio", "ratio", "derived", compared=True),
-    Measure("budget_used", "node peak of guests and caches, of its budget", "share", "measured"),
+    Measure("copy_p95_ratio", "the same, by the 95th percentile of each arm", "ratio", "derived", compared=True),
+    Measure(
+        "blocked_p50_ratio",
+        "time until a pause answers, as in copy_p50_ratio",
+        "ratio",
+        "derived",
+        compared=True,
+    ),
+    Measure("blocked_p95_ratio", "the same, compared as in copy_p95_ratio", "ratio", "derived", compared=True),
+    Measure("budget_used", "peak of guests and caches, as a share of the node's budget", "share", "measured"),
     Measure(
         "bytes_saved",
-        "what the largest pauses at once need beyond their guests: with the flag off, less with it on",
+        "memory that the largest pauses at once need beyond their guests: with the flag off, minus with it on",
         "bytes",
         "derived",
         compared=True,
     ),
-    Measure("punched_share", "pauses that freed memory, of those that were decided to", "share", "measured"),
-    Measure("decision_errors", "decisions that the evaluator could not make", "count", "measured"),
+    Measure("punched_share", "share of the pauses decided to punch that freed memory", "share", "measured"),
+    Measure("decision_errors", "flag evaluations that failed", "count", "measured"),
     Measure(
         "stale_decisions", "decisions from a source that was not VALID, or without its heartbeat", "count", "measured"
     ),
     Measure(
-        "flag_staleness", "how long after a change the old value was still decided on, at most", "seconds", "measured"
+        "flag_staleness", "longest time after a change at which a pause still used the old value", "seconds", "measured"
     ),
-    Measure("punched_after_kill", "pauses that punched after the kill switch had had its time", "count", "measured"),
+    Measure(
+        "punched_after_kill",
+        "pauses that punched when the kill switch had to be obeyed",
+        "count",
+        "measured",
+    ),
 )
 _FORM = re.compile(r"\s*result\s*(>=|<=|==|!=|>|<)\s*(-?[0-9]+(?:\.[0-9]+)?)\s*")
 

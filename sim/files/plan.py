@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Self, get_args
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     AliasGenerator,
@@ -19,22 +20,26 @@ from pydantic.alias_generators import to_camel
 
 from engine.errors import UserError
 from flags.catalog import PUNCH, did_you_mean
+from flags.context import ORIGINAL
 from flags.document import DocumentError
 from flags.inline import RolloutKind
 from sim.files import fleet_file
 from sim.files.checks import plan_checks
+from sim.files.demand import Accepted, Demand, Incident
 from sim.files.engine_key import Engine
 from sim.files.expectations import Invariant
-from sim.files.flag_values import FlagKey, Flags, ServedFlags
-from sim.files.fleet import Group, NodeSpec, Slug
+from sim.files.flag_values import NO_LEASE, FlagKey, Flags, Lease, ServedFlags, lease_seconds
+from sim.files.fleet import ContextsKey, Group, NodeSpec, Slug
+from sim.files.fleet_file import Scale
 from sim.files.fleet_scale import ScaledFleet, at_scale
 from sim.files.loader import Drilled, Expanded, Form
 from sim.files.metrics import MEASURES, WrittenCondition
 from sim.files.propagation import Propagation
 from sim.files.sources import Source
 from sim.files.steps import Clear, Inject, Outage
-from sim.files.strict import Strict, one_key
-from sim.files.units import Duration, format_duration, format_size, parse_duration, parse_percent, show
+from sim.files.strict import Strict, mistakes, one_key
+from sim.files.units import Duration, format_duration, format_size, parse_duration, parse_percent, parse_size, show
+from sim.files.user_table import SUFFIXES, UserSandbox, as_group, production, read_user_table
 from sim.files.yaml import Document
 
 AtLeastOne = Annotated[int, Field(ge=1)]
@@ -61,14 +66,28 @@ class Camel(Strict):
 
 
 class SetWeight(Camel):
-    """Serve the destructive variation to `weight` percent of the randomization units: a stage begins."""
+    """Serve the destructive variation to `weight` percent of the randomization units. A stage begins.
+
+    For a flag in a flag file it edits the default rule, or the rule with that id; the rest of the flag stays.
+    """
 
     kind: Literal["setWeight"] = "setWeight"
     weight: Weight
+    rule: Annotated[str, Field(strict=True, min_length=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_settings(cls, value: Any) -> Any:
+        """`setWeight: {weight: 5, rule: ID}` as `setWeight: 5` is written."""
+        written = value.get("weight") if isinstance(value, Mapping) else None
+        if not isinstance(written, Mapping):
+            return value
+        return {**{key: each for key, each in written.items() if key != "kind"}, "kind": "setWeight"}
 
 
 class Wait(Camel):
-    """Let the load run `for` so long, and demand that this many contexts were exposed (1 above 0 %, unless given)."""
+    """Let the load run for `for`, then require that `minimumContexts` were exposed (by default 1 if the weight is not
+    0)."""
 
     kind: Literal["wait"] = "wait"
     duration: Duration = Field(alias="for")
@@ -76,7 +95,7 @@ class Wait(Camel):
 
 
 class Analysis(Camel):
-    """Measure `metrics` (all unless named) `count` times; before each but the first the load runs for `interval`."""
+    """Measure `metrics` (all unless named) `count` times; the load runs for `interval` between two measurements."""
 
     kind: Literal["analysis"] = "analysis"
     metrics: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
@@ -85,14 +104,14 @@ class Analysis(Camel):
 
 
 class KillSwitch(Camel):
-    """The `percentile` of propagation must not exceed `max_propagation` seconds; once it has passed nobody punches."""
+    """The `percentile` of propagation is at most `max_propagation` seconds; after that time nothing may punch."""
 
     max_propagation: Duration = 5.0
     percentile: Annotated[float, Field(gt=0, le=100)] = 99.0
 
 
 class Drill(Camel):
-    """Throw the kill switch, watch the load obey, and go back to the weight."""
+    """Throw the kill switch, check that the load obeys it, and restore the weight."""
 
     kind: Literal["drill"] = "drill"
     kill_switch: KillSwitch
@@ -125,11 +144,11 @@ def _measure(name: str) -> str:
 
 
 class Metric(Camel):
-    """One measure and what is asked of it. A limit is how many results of a kind are borne; -1 bears any number.
+    """One measure with its conditions. A limit is how many results of its kind are tolerated; -1: any number.
 
-    With both conditions a result that meets neither is inconclusive. `on_failure` is what happens when a limit is
-    passed: abort (go back to the safe variation), wait (stop at this weight, for a person), continue. A `critical`
-    metric means no-go whatever happens then; a `dry_run` one is only told.
+    With both conditions a result that meets neither is inconclusive. `onFailure` is what to do when a limit is
+    exceeded: abort (go back to the safe variation), wait (stop at this weight, for a person), continue. A failed
+    `critical` metric always means no-go; a `dryRun` metric is only reported.
     """
 
     name: Annotated[str, Field(strict=True)]
@@ -147,14 +166,14 @@ class Metric(Camel):
     @model_validator(mode="after")
     def _asks_something(self) -> Self:
         if self.success_condition is None and self.failure_condition is None:
-            raise ValueError("nothing is asked of it; add successCondition or failureCondition")
+            raise ValueError("the metric has no condition; add successCondition or failureCondition")
         return self
 
 
 class Pacing(Camel):
     """The load: fleet-wide pauses a virtual minute, at most `concurrency` at once.
 
-    A stretch of time becomes so many rounds of pausing and resuming everybody, `most_rounds` at most.
+    A stretch of time becomes rounds in which every sandbox is paused and resumed, at most `mostRounds`.
     """
 
     pauses_per_minute: Annotated[float, Field(gt=0)] = 10.0
@@ -163,17 +182,12 @@ class Pacing(Camel):
 
 
 class Production(Camel):
-    """The fleet that the plan is for; blast radii are told in its units. The rehearsed one unless given."""
+    """The production fleet that the plan is for; results are also given in its units. By default the rehearsed
+    fleet."""
 
     sandboxes: Annotated[int, Field(ge=1)]
     pauses_per_minute: Annotated[float, Field(gt=0)]
-
-
-def _lease(value: Any) -> Any:
-    return None if value == "none" else value
-
-
-Lease = Annotated[Duration | None, BeforeValidator(_lease, json_schema_input_type=str)]
+    nodes: Annotated[int, Field(ge=1)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +198,20 @@ class _WithFleetFile(Source):
     scaled: ScaledFleet | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _WithTable(Source):
+    """Of a plan that names a table of sandboxes: that name, and its rows."""
+
+    file: str = ""
+    table: list[UserSandbox] = field(default_factory=list)
+
+
 class Plan(Camel, Drilled):
     """One rollout plan. Only kind, name, fleet and steps are required.
 
-    `by` is the randomization unit; `safe` the variation that a rollback serves. `time: virtual` turns hours into
-    rounds of pauses; `real` waits, over the sockets of the flag source. `flags` are as a scenario has them, but for
-    the flag that is rolled out, whose weight the steps set, and for the lease.
+    `by` is the randomization unit; `safe` the variation that a rollback serves. `time: virtual` turns hours into rounds
+    of pauses; `real` waits, over the sockets of the flag source. `flags` are as in a scenario, except for the lease and
+    for the flag that is rolled out, whose weight the steps set.
     """
 
     version: Literal[1] = 1
@@ -200,14 +222,22 @@ class Plan(Camel, Drilled):
     safe: bool = False
     by: RolloutKind = "sandbox"
     time: Literal["virtual", "real"] = "virtual"
-    lease: Lease = None
+    written_lease: Lease = Field(default=None, alias="lease")
     propagation: Propagation = Propagation()
     pacing: Pacing = Pacing()
     production: Production | None = None
+    demand: Demand | None = None
+    incident: Incident = Incident()
+    accept: Accepted = Field(default_factory=dict)
+    turn_on: bool = False
+    sample: Annotated[int, Field(ge=1, le=10_000)] = 120
+    scale: Scale = Fraction(1)
+    takes_flags_as_they_are: ClassVar[bool] = True
     node: NodeSpec = NodeSpec()
     engine: Engine = Engine()
     fleet: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)]
     flags: Flags = Field(default_factory=dict)
+    contexts: ContextsKey = ORIGINAL
     metrics: Annotated[tuple[Metric, ...], Field(strict=False)] = ()
     steps: Annotated[tuple[AnyPlanStep, ...], Field(strict=False, min_length=1)]
 
@@ -219,13 +249,20 @@ class Plan(Camel, Drilled):
     @property
     def fleet_file(self) -> str | None:
         """The fleet file as the plan names it; None where the plan has a fleet of its own."""
+        if isinstance(self._source, _WithTable):
+            return self._source.file
         return self._source.fleet_file if isinstance(self._source, _WithFleetFile) else None
+
+    @property
+    def lease(self) -> float | None:
+        """Seconds for which the last heartbeat allows punching; None if there is no lease."""
+        return lease_seconds(self.written_lease, self.flag_source)
 
 
 def changed(plan: Plan, *, lease: str | None = None, mend: Sequence[str] = (), source: str | None = None) -> Plan:
     """The plan with another lease (`none`, `1s`), with weaknesses mended, or following LaunchDarkly's own flag.
 
-    UserError for what it cannot have.
+    UserError if the plan cannot have it.
     """
     if source is not None:
         plan = _following(plan)
@@ -235,21 +272,21 @@ def changed(plan: Plan, *, lease: str | None = None, mend: Sequence[str] = (), s
 
 
 def _following(plan: Plan) -> Plan:
-    """The real flag, in real time; an outage of LaunchDarkly is not ours to make."""
+    """The plan with the real flag, in real time; it cannot have an outage of LaunchDarkly."""
     if wrong := [index for index, step in enumerate(plan.steps) if isinstance(step, Outage)]:
         place = plan.place(("steps", wrong[0]))
-        raise UserError(f"{place}: error: LaunchDarkly is not ours to break; remove the outage, or --source")
+        raise UserError(f"{place}: error: a plan cannot break LaunchDarkly itself; remove the outage, or --source")
     return plan.model_copy(update={"flags": ServedFlags(source="launchdarkly"), "time": "real"})
 
 
 def _with_lease(plan: Plan, lease: str) -> Plan:
     try:
-        seconds = None if lease == "none" else parse_duration(lease)
+        seconds = NO_LEASE if lease == "none" else parse_duration(lease)
     except ValueError as error:
         raise UserError(f"--lease: {error}, or none") from None
-    if seconds is not None and plan.flag_source not in {"relay", "launchdarkly"}:
+    if seconds and plan.flag_source == "inline":
         raise UserError(f"--lease: {plan.path} has no flag service whose heartbeat a lease could watch; use none")
-    return plan.model_copy(update={"lease": seconds})
+    return plan.model_copy(update={"written_lease": seconds})
 
 
 def _mended(plan: Plan, names: Sequence[str]) -> Plan:
@@ -268,17 +305,19 @@ def _with_fleet(source: Source, _given: Mapping[str, str]) -> Expanded:
     file = document.data.get("fleet") if isinstance(document.data, dict) else None
     if not isinstance(file, str):
         return [source], []
+    if file.endswith(SUFFIXES):
+        return _with_table(source, file)
     try:
         scaled = at_scale(fleet_file.load(source.path.parent / file))
     except DocumentError as error:
-        wrong = [document.mistake(("fleet",), f"its file is not sound: {each}") for each in error.mistakes]
+        wrong = [document.mistake(("fleet",), f"the fleet file has a mistake: {each}") for each in error.mistakes]
         return [replace(source, broken=frozenset({document.origin(("fleet",))}))], wrong
     _put(document, scaled)
     return [_WithFleetFile(source.path, source.text, document, source.kind, fleet_file=file, scaled=scaled)], []
 
 
 def _put(document: Document, scaled: ScaledFleet) -> None:
-    """What the fleet file says, in its place in the plan; what the plan says itself stays."""
+    """The plan's document with the fleet file's values; values of the plan itself win."""
     said, data = _said(scaled), document.data
     if isinstance(data.get("pacing"), dict):
         said["pacing"] |= data["pacing"]
@@ -298,7 +337,8 @@ def _group(group: Group) -> dict[str, Any]:
 
 
 def _said(scaled: ScaledFleet) -> dict[str, Any]:
-    """What a plan may say too: production's pauses are those of the day's peak, and so are the rehearsed node's."""
+    """The fleet file's values as a plan writes them: pauses are those of the day's peak, in production and
+    rehearsal."""
     fleet, node = scaled.fleet, scaled.node
     pauses = sum(each.count * each.pauses_per_hour.top for each in fleet.groups) / 60
     share = pauses * scaled.sandboxes / fleet.count
@@ -307,6 +347,8 @@ def _said(scaled: ScaledFleet) -> dict[str, Any]:
         "production": {"sandboxes": fleet.count, "pausesPerMinute": pauses},
         "pacing": {"pausesPerMinute": share, "concurrency": fleet.node.concurrency},
     }
+    if "contexts" in fleet.model_fields_set:
+        said["contexts"] = fleet.contexts.written
     if fleet.propagation.origin != "assumed":
         written = fleet.propagation.model_dump(exclude_none=True)
         said["propagation"] = {
@@ -314,6 +356,47 @@ def _said(scaled: ScaledFleet) -> dict[str, Any]:
             for key, value in written.items()
         }
     return said
+
+
+def table_of(plan: Plan) -> list[UserSandbox] | None:
+    """The rows of the table that the plan names as its fleet; None if it names none."""
+    source = plan._source  # noqa: SLF001 - the plan's own module
+    return source.table if isinstance(source, _WithTable) else None
+
+
+def with_groups(plan: Plan, groups: Sequence[Mapping[str, Any]]) -> Plan:
+    """The same plan over these groups; DocumentError if they do not fit."""
+    source = plan._source  # noqa: SLF001 - the plan's own module
+    data = {**source.document.data, "fleet": [dict(each) for each in groups]}
+    data["node"] = _node_for(groups) | (data.get("node") or {})
+    document = replace(source.document, data=data)
+    try:
+        return Plan.model_validate(data, context=replace(source, document=document))
+    except ValidationError as error:
+        raise DocumentError(plan.path, mistakes(error, document)) from None
+
+
+def _node_for(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Memory for the guests twice, in whole MiB."""
+    guests = sum(parse_size(each["memory"]) for each in groups)
+    return {"memory": format_size(max(64, -(-2 * guests >> 20)) << 20)}
+
+
+def _with_table(source: Source, file: str) -> Expanded:
+    """A plan over a table: a sample of its rows, until it is known which sandboxes are exposed."""
+    document = source.document
+    try:
+        table = read_user_table(source.path.parent / file)
+    except DocumentError as error:
+        wrong = [document.mistake(("fleet",), f"the table has a mistake: {each}") for each in error.mistakes]
+        return [replace(source, broken=frozenset({document.origin(("fleet",))}))], wrong
+    data = document.data
+    size = data.get("sample", 120)
+    step = max(1, len(table) // size) if isinstance(size, int) and size > 0 else len(table)
+    groups = [as_group(each, Fraction(1, 1 << 20)) for each in table[::step]]
+    data["fleet"] = groups
+    data.setdefault("production", production(table))
+    return [_WithTable(source.path, source.text, document, source.kind, file=file, table=table)], []
 
 
 PLAN = Form("plan", Plan, expand=_with_fleet, check=plan_checks)

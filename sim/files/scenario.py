@@ -5,16 +5,17 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from engine.errors import UserError
+from flags.context import ORIGINAL
 from sim.files.checks import cross_checks
 from sim.files.engine_key import Engine
 from sim.files.expectations import AnyExpectation
-from sim.files.flag_values import Flags
-from sim.files.fleet import Group, NodeSpec, Slug
+from sim.files.flag_values import Flags, lease_seconds
+from sim.files.fleet import ContextsKey, Group, NodeSpec, Slug
 from sim.files.loader import Drilled, Expanded, Form
 from sim.files.sources import Source, kind_of, read_scenario
 from sim.files.steps import AnyStep, Pause
@@ -43,6 +44,7 @@ class Scenario(Drilled):
     requires: Annotated[tuple[Requirement, ...], Listed] = ()
     fleet: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)]
     flags: Flags = Field(default_factory=dict)
+    contexts: ContextsKey = ORIGINAL
     steps: Annotated[tuple[AnyStep, ...], Field(strict=False, min_length=1)]
     expect: Annotated[tuple[AnyExpectation, ...], Listed] = ()
     swarm: Swarm | None = None
@@ -68,6 +70,22 @@ class Scenario(Drilled):
     def variables(self) -> Mapping[str, Scalar]:
         """The variables that it uses, with their values."""
         return self._source.variables
+
+    @property
+    def lease(self) -> float | None:
+        """Seconds for which news of the flags is good; None where there is no lease."""
+        given = None if isinstance(self.flags, Mapping) else self.flags.lease
+        return lease_seconds(given, self.flag_source)
+
+    def facts(self) -> dict[str, Any]:
+        """Of its node and its flags, what a ledger begins with."""
+        node = {"budget": self.node.memory, "cache": self.node.cache}
+        return {**node, "flag_source": self.flag_source, "lease": self.lease, "contexts": self.contexts.written}
+
+    @property
+    def obeys_unsafe(self) -> bool:
+        """True where a flag with a dangerous mistake is obeyed, as in production."""
+        return not isinstance(self.flags, Mapping) and self.flags.obey_unsafe
 
     @property
     def claims_digest(self) -> bool:

@@ -17,10 +17,10 @@ from sim.files.faults import (
     AtChunk,
     AtWord,
     FaultPoint,
+    Harm,
     Place,
     PointSpec,
-    in_words_of_delay,
-    in_words_of_hang,
+    failing,
     points_by_kernel,
     points_with,
 )
@@ -71,8 +71,7 @@ Count = Annotated[Comparison, BeforeValidator(_comparison, json_schema_input_typ
 def _errno(name: str) -> str:
     known = set(errno_names.errorcode.values())
     if name not in known:
-        near = did_you_mean(name.upper(), known)
-        raise ValueError(f"unknown errno; {near if near.startswith('did') else 'use a name such as EIO or ENOSPC'}")
+        raise ValueError(f"unknown errno; {did_you_mean(name.upper(), known, 'use a name such as EIO or ENOSPC')}")
     return name
 
 
@@ -215,7 +214,7 @@ class Outage(Strict):
         settings = {
             "refuse": f"HTTP {self.status}",
             "delete": self.flag or "",
-            "slow": in_words_of_delay(self.delay),
+            "slow": Harm("delay", seconds=self.delay).error,
             "flap": f"every {self.every:g} s",
             "tear": f"{self.keep:g}% kept",
         }
@@ -249,7 +248,7 @@ class Inject(Strict):
     The act at the fault point fails with `errno`; or is delayed by `delay` seconds; or hangs for `hang` seconds and
     then fails with ETIMEDOUT; or is disturbed as `how` says. With `by: kernel` the kernel itself returns the errno to
     the copying thread. `nth` limits the fault to a sandbox's n-th pause or checkpoint; at a point of a resume, to its
-    n-th incarnation.
+    n-th incarnation. With `rate`, only in that share of them, which the seed draws.
     """
 
     kind: Literal["inject"] = "inject"
@@ -263,6 +262,7 @@ class Inject(Strict):
     sandboxes: str = "*"
     count: AtLeastOne | None = None
     nth: AtLeastOne | None = None
+    rate: Annotated[Percent, Field(gt=0)] | None = None
 
     @field_validator("how")
     @classmethod
@@ -315,13 +315,13 @@ class Inject(Strict):
         return self
 
     @property
-    def error(self) -> str:
-        """What the fault gives: an errno name (EIO unless given), `delay 300 ms`, `hang 2000 ms`, or how."""
+    def harm(self) -> Harm:
+        """What the fault does; it fails the act with EIO unless another thing is given."""
         if self.delay is not None:
-            return in_words_of_delay(self.delay)
+            return Harm("delay", seconds=self.delay)
         if self.hang is not None:
-            return in_words_of_hang(self.hang)
-        return self.how or self.errno or "EIO"
+            return Harm("hang", seconds=self.hang)
+        return Harm(self.how) if self.how is not None else failing(self.errno or "EIO")
 
 
 class Clear(Strict):

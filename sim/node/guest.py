@@ -11,12 +11,25 @@ import os
 import random
 import signal
 import socket
+import threading
+import time
 from typing import Any, TypedDict
 
 from engine import linux
 from sim.record.oracle import PAGE, ZEROED, content, key_of
 
 _GENERATION = 4  # bytes
+BEAT = 4  # bytes
+
+
+def side_size(memory: int) -> int:
+    """Bytes of a side memfd: of each page its generation and whether it was written, and the heartbeat at the end."""
+    return memory // PAGE * (_GENERATION + 1) + BEAT
+
+
+def beat_of(monotonic_ns: int) -> int:
+    """A moment as a heartbeat tells it: microseconds, as far as four bytes go."""
+    return monotonic_ns // 1000 & 0xFFFFFFFF
 
 
 class GuestSpec(TypedDict):
@@ -31,6 +44,7 @@ class GuestSpec(TypedDict):
     block_size: int
     dirty: float
     pattern: str
+    heartbeat: float  # seconds between two beats; 0: none
 
 
 def working_set(spec: GuestSpec) -> list[int]:
@@ -66,12 +80,19 @@ class _Guest:
         self._pages: list[int] | None = None
         self.fd = _memfd(f"snapdrill-{spec['run']}-{spec['incarnation']}", self.size, huge=spec["page_size"] > PAGE)
         self.memory = mmap.mmap(self.fd, self.size)
-        count = self.size // PAGE
-        self.side_fd = _memfd(f"snapdrill-{spec['run']}-{spec['incarnation']}-side", count * (_GENERATION + 1))
-        self.side = mmap.mmap(self.side_fd, count * (_GENERATION + 1))
+        count, size = self.size // PAGE, side_size(self.size)
+        self.side_fd = _memfd(f"snapdrill-{spec['run']}-{spec['incarnation']}-side", size)
+        self.side = mmap.mmap(self.side_fd, size)
         self.generations = memoryview(self.side)[: count * _GENERATION].cast("I")
-        self.written = memoryview(self.side)[count * _GENERATION :]
+        self.written = memoryview(self.side)[count * _GENERATION : count * (_GENERATION + 1)]
         self.tracking_fd = -1
+
+    def beat(self) -> None:
+        """Write what the clock says, for ever: whoever holds the side memfd sees whether any thread here still runs."""
+        interval, at = self.spec["heartbeat"], len(self.side) - BEAT
+        while True:
+            self.side[at:] = beat_of(time.monotonic_ns()).to_bytes(BEAT, "little")
+            time.sleep(interval)
 
     def arm(self) -> dict[str, Any]:
         """Ask the kernel to note writes from here on; where it refuses, note them in the shared bitmap."""
@@ -126,6 +147,8 @@ def run(spec: GuestSpec, control: socket.socket, zygote_pid: int) -> None:
         raise
     _hand_over(guest, control)
     linux.set_process_name(f"guest {spec['sandbox']}")
+    if spec["heartbeat"]:
+        threading.Thread(target=guest.beat, name="heartbeat", daemon=True).start()
     while request := control.recv(65536):
         command = json.loads(request)
         reply: dict[str, Any] = {"id": command["id"]}

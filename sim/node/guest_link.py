@@ -14,15 +14,14 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from engine import linux
 from engine.dirty import Forgotten, SharedBitmap, Tracker, WriteProtectScan
 from engine.errors import FreezeError
 from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, start_time_of
-from engine.memfd import Memfd
-from sim.node.guest import GuestSpec
+from engine.memfd import Memfd, seal_size
+from sim.node.guest import BEAT, GuestSpec, side_size
 from sim.node.zygote import MESSAGE, request
 from sim.record.oracle import PAGE
 
@@ -54,12 +53,11 @@ class Guest:
         self.pid = pid
         self._control = control
         self._control.settimeout(DEADLINE)
-        self._pidfd = pidfd
+        self._process = GuestProcess(Incarnation(self.name, pid, start_time_of(pid) or 0, 0), pidfd)
         self._request = time.monotonic_ns() & 0xFFFFFFFF  # a restarted node must not take an old answer for its own
         self._asked_at = 0.0
-        self.start_time = start_time_of(pid) or 0
+        self.start_time = self._process.incarnation.start_time
         self.memfd: Memfd | None = None
-        self.process: GuestProcess | None = None
         self.tracker: Tracker | None = None
         self.hand_over: HandOver | None = None
         self._side_fd = -1
@@ -74,7 +72,7 @@ class Guest:
         message, fds = self._receive_fds()
         memfd_fd, self._side_fd = fds
         self.memfd = Memfd.adopt(memfd_fd, self.spec["memory"])
-        self.process = GuestProcess(Incarnation(self.name, self.pid, self.start_time, self.memfd.inode), self._pidfd)
+        self._process.incarnation = replace(self._process.incarnation, memfd_inode=self.memfd.inode)
         self._seal_side()
         self.hand_over = self._hello(message)
 
@@ -111,9 +109,9 @@ class Guest:
         return self._control
 
     def _seal_side(self) -> None:
-        size = self.spec["memory"] // PAGE * (_GENERATION + 1)
+        size = side_size(self.spec["memory"])
         try:
-            linux.add_seals(self._side_fd, linux.SEAL_SHRINK | linux.SEAL_GROW)
+            seal_size(self._side_fd)
         except OSError as error:
             raise GuestError(f"{self.name}: the fd of its generations is no memfd: {error.strerror}") from error
         if os.fstat(self._side_fd).st_size != size:
@@ -198,6 +196,12 @@ class Guest:
         """The oracle's generations as they are now; the guest must be frozen for them to mean a moment."""
         return os.pread(self._side_fd, self.spec["memory"] // PAGE * _GENERATION, 0)
 
+    def beat(self) -> int | None:
+        """Its last heartbeat, from the side memfd; None where it has none."""
+        if not self.spec["heartbeat"]:
+            return None
+        return int.from_bytes(os.pread(self._side_fd, BEAT, side_size(self.spec["memory"]) - BEAT), "little")
+
     def restore_generations(self, data: bytes) -> None:
         """Give a new guest the generations of the memory that it is filled with."""
         os.pwrite(self._side_fd, data, 0)
@@ -209,9 +213,9 @@ class Guest:
 
     def parts(self) -> tuple[GuestProcess, Memfd, Tracker]:
         """Process, memory and tracker of a guest that is ready; raises FreezeError before that."""
-        if self.process is None or self.memfd is None or self.tracker is None:
+        if self.memfd is None or self.tracker is None:
             raise FreezeError(f"{self.name} is not ready")
-        return self.process, self.memfd, self.tracker
+        return self._process, self.memfd, self.tracker
 
     def close(self) -> None:
         """Give back every fd of this guest; the process itself is not touched."""
@@ -223,32 +227,20 @@ class Guest:
         if self._side_fd >= 0:
             os.close(self._side_fd)
             self._side_fd = -1
-        if self.process is not None:
-            self.process.close()
-            self._pidfd = -1
-        elif self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+        self._process.close()
         self._control.close()
 
     def kill(self) -> None:
         """End the process, whether it is ready or not; raises FreezeError where it does not die."""
-        self._any_process().kill()
+        self._process.kill()
 
     def is_dead(self) -> bool:
         """True once its pidfd says so."""
-        return self._any_process().is_dead()
-
-    def _any_process(self) -> GuestProcess:
-        return self.process or GuestProcess(Incarnation(self.name, self.pid, self.start_time, 0), self._pidfd)
-
-    def condemned_as(self, incarnation: Incarnation) -> GuestProcess:
-        """This process under the name of its condemned record; the pidfd stays this guest's own."""
-        return GuestProcess(incarnation, self._pidfd)
+        return self._process.is_dead()
 
     def continue_uncondemned(self, records: CondemnedRecords) -> None:
         """Wake a guest of a crashed node, frozen or not; raises CondemnedError where it may never run again."""
-        self._any_process().thaw(records)
+        self._process.thaw(records)
 
     def memory(self) -> Memfd:
         """Its adopted memfd; raises GuestError before it was handed over."""

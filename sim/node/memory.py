@@ -17,7 +17,7 @@ _STEP = 1 << 20  # a new peak is told when it is this much higher
 class NodeMemory:
     """Sums what is known of every guest and cache. Thread-safe: copiers update it."""
 
-    def __init__(self, tell: Callable[[MemorySampled], None], planned: Callable[[], int]) -> None:
+    def __init__(self, tell: Callable[[MemorySampled], object], planned: Callable[[], int]) -> None:
         self._tell = tell
         self._planned = planned
         self._guests: dict[str, int] = {}

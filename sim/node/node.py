@@ -11,13 +11,15 @@ from functools import partial
 from pathlib import Path
 
 from engine.effects import Effects
-from engine.errors import BuildFailedError, EngineError, FreezeError
+from engine.errors import BuildFailedError, CondemnedError, EngineError, FreezeError
+from engine.evidence import as_json
 from engine.incarnation import CondemnedRecords
 from engine.linux import TMPFS_MAGIC, filesystem_magic
 from engine.resume import fill
 from engine.snapshot import Build, Header
 from flags.catalog import USE_MEMFD
 from flags.client import FlagClient
+from flags.context import Moment, has_memfd
 from sim.files.lifecycle import State, StopReason, refusal
 from sim.node.armed_faults import ArmedFaults, FaultyEffects, Passage
 from sim.node.config import NodeConfig
@@ -54,7 +56,7 @@ class Node:
         self.paces = Paces(each.name for each in config.sandboxes)
         self.builds = Path(config.builds)
         self.budget = Budget(config.budget)
-        self.memory = NodeMemory(ledger.append, lambda: self.budget.granted)
+        self.memory = NodeMemory(ledger.try_append, lambda: self.budget.granted)
         self.sandboxes = {each.name: Sandbox(each, ledger) for each in config.sandboxes}
         self.tick_number = config.tick
         self.flags = flags
@@ -84,7 +86,9 @@ class Node:
         sandbox.incarnations += 1
         spec = self.config.guest_spec(sandbox.config, incarnation_name(sandbox.config.name, sandbox.incarnations))
         begun = time.perf_counter()
-        sandbox.use_memfd = self.flags.decide(sandbox.config.attributes()).is_on(USE_MEMFD)
+        moment: Moment = "create" if header is None else "resume"
+        asked = self.flags.decide(sandbox.config.attributes(), moment).is_on(USE_MEMFD)
+        sandbox.use_memfd = asked and has_memfd(sandbox.config.firecracker_version)
         tracker, written = await asyncio.to_thread(self._bring_up, sandbox, spec, header)
         self._tell_of_guest(sandbox, tracker, (time.perf_counter() - begun) * 1e3)
         return written
@@ -147,6 +151,7 @@ class Node:
             spawn_ms=round(spawn_ms, 3),
             build=sandbox.header.build or None,
             use_memfd=sandbox.use_memfd,
+            heartbeat=sandbox.config.heartbeat,
         )
         self.ledger.append(spawned, sandbox=sandbox.config.name)
         self.measure(sandbox)
@@ -154,7 +159,7 @@ class Node:
     def measure(self, sandbox: Sandbox) -> None:
         """Tell what the kernel holds for a sandbox's guest."""
         resident = sandbox.guest.resident_bytes() if sandbox.guest else 0
-        self.ledger.append(events.GuestMeasured(resident), sandbox=sandbox.config.name)
+        self.ledger.try_append(events.GuestMeasured(resident), sandbox=sandbox.config.name)
         if sandbox.guest is not None:
             self.memory.set(guest=(sandbox.guest.name, resident), huge=sandbox.config.page_size > PAGE)
 
@@ -191,7 +196,7 @@ class Node:
     def forget(self, sandbox: Sandbox, guest: Guest, why: str) -> None:
         """Give back what is held of a guest; that it ended is said only where its pidfd says so."""
         if guest.is_dead():
-            self.ledger.append(events.GuestEnded(guest.name, why), sandbox=sandbox.config.name)
+            self.ledger.try_append(events.GuestEnded(guest.name, why), sandbox=sandbox.config.name)
         guest.close()
         self.memory.set(guest=(guest.name, 0), huge=sandbox.config.page_size > PAGE)
 
@@ -201,8 +206,14 @@ class Node:
         if process.is_dead():
             self._lost(sandbox, f"its guest died: {why}")
             return
-        process.thaw(self.records)
-        self.ledger.append(events.GuestThawed(guest.name), sandbox=sandbox.config.name)
+        try:
+            ran = process.thaw(self.records)
+        except CondemnedError as error:  # a record stands against it, though its pause was rolled back
+            await asyncio.to_thread(guest.kill)
+            self._lost(sandbox, f"{why}; {error}")
+            return
+        thawed = events.GuestThawed(guest.name, as_json(process.seen), ran.code if ran else None)
+        self.ledger.try_append(thawed, sandbox=sandbox.config.name)
         sandbox.to(State.RUNNING, why)
         self.measure(sandbox)
 
@@ -218,7 +229,7 @@ class Node:
         if self.ending:
             return
         if why := refusal(kind, sandbox.state, sandbox.reason):
-            self.ledger.append(events.RequestRefused(kind, why), sandbox=name)
+            self.ledger.append(events.RequestRefused(kind, why.reason, why.code), sandbox=name)
             return
         task = asyncio.ensure_future(self._run(sandbox, act))
         sandbox.busy = (kind, task)
@@ -311,7 +322,7 @@ class Node:
             await asyncio.wait([sandbox.settling])
         async with self.ticking:  # which may be waiting for this guest's answer
             if why := refusal("kill", sandbox.state, sandbox.reason):
-                self.ledger.append(events.RequestRefused("kill", why), sandbox=sandbox.config.name)
+                self.ledger.append(events.RequestRefused("kill", why.reason, why.code), sandbox=sandbox.config.name)
                 return
             try:
                 if sandbox.guest is not None:

@@ -14,12 +14,14 @@ from typing import TypeVar
 from engine.dirty import Forgotten
 from engine.errors import EngineError, FreezeError
 from engine.events import ChunkPublished, CopyFailed, Event, Planned
+from engine.evidence import as_json
 from engine.memfd import ProcessMemory
-from engine.pause import Outcome, Pause, PauseRequest, PauseResult
+from engine.pause import Outcome, Pause, PauseResult
 from engine.plan import PauseOptions
+from engine.prepare import PauseRequest
 from engine.snapshot import template
 from flags.decision import Decision, options, otel_fields
-from sim.files.lifecycle import State, refusal
+from sim.files.lifecycle import RefusalCode, State, refusal
 from sim.node.armed_faults import FaultyEffects, Passage
 from sim.node.guest_link import Guest, GuestError
 from sim.node.memory import PUNCHED_PEAK, OverBudgetError
@@ -66,7 +68,8 @@ class Pausing:
         await asyncio.shield(sandbox.settling)
         why = refusal(request, sandbox.state, sandbox.reason)
         if why is not None:
-            self._node.ledger.append(events.RequestRefused(request, why), sandbox=sandbox.config.name)
+            told = events.RequestRefused(request, why.reason, why.code)
+            self._node.ledger.append(told, sandbox=sandbox.config.name)
         return why is None
 
     async def _export(self, sandbox: Sandbox, state: State, *, checkpoint: bool) -> None:
@@ -80,7 +83,7 @@ class Pausing:
             effects = self._effects(sandbox, admitted)
             async with self._node.ticking:  # a freeze waits for the tick's boundary
                 await in_own_thread(partial(effects.freeze, process), f"freeze-{admitted.id}")
-            frozen = events.GuestFrozen(guest.name, _ms_since(begun))
+            frozen = events.GuestFrozen(guest.name, _ms_since(begun), as_json(process.frozen), guest.beat())
             self._node.ledger.append(frozen, sandbox=name, pause=admitted.id)
             pause = sandbox.pause = self._engine_pause(sandbox, admitted, effects)
             if self._node.ending or effects.cancelled:
@@ -96,7 +99,8 @@ class Pausing:
             return
         answered = await begun_pause
         blocked_ms = _ms_since(begun)
-        self._node.ledger.append(events.PauseReturned(blocked_ms, answered), sandbox=name, pause=admitted.id)
+        returned = events.PauseReturned(blocked_ms, answered)
+        self._node.ledger.try_append(returned, sandbox=name, pause=admitted.id)
         if answered:  # the guest is the copier's now: a resume may start a new one
             sandbox.guest = None
             sandbox.to(State.PAUSED, "the copy goes on in the background")
@@ -112,7 +116,7 @@ class Pausing:
         sandbox.pauses += 1
         pause_id = pause_name(name, sandbox.pauses)
         sandbox.to(state, f"a {'checkpoint' if checkpoint else 'pause'} was requested")
-        decision = node.flags.decide(sandbox.config.attributes())
+        decision = node.flags.decide(sandbox.config.attributes(), "checkpoint" if checkpoint else "pause")
         decided = events.Decided(decision.as_fields(), otel_fields(decision, name))
         node.ledger.append(decided, sandbox=name, pause=pause_id)
         planned = self._planned_bytes(sandbox, decision, checkpoint=checkpoint)
@@ -122,7 +126,7 @@ class Pausing:
             told = not_begun(pause_id, "refused", str(error), checkpoint=checkpoint)
             node.ledger.append(told, sandbox=name, pause=pause_id)
             sandbox.to(State.RUNNING, f"it was refused: {error}")
-            node.ledger.append(events.RequestRefused(state.value, str(error)), sandbox=name)
+            node.ledger.append(events.RequestRefused(state.value, str(error), RefusalCode.BUDGET), sandbox=name)
             return None
         node.in_flight += 1
         return Admitted(pause_id, decision, planned, guest, checkpoint)
@@ -197,7 +201,7 @@ class Pausing:
                 result = await _end_of(pause)
                 await self._end_what_is_left(admitted)
                 told = settled(pause, result, admitted.id, blocked_ms, checkpoint=admitted.checkpoint)
-                tell(replace(told, paced=admitted.id in self._node.paces.paced))
+                self._tell_outcome(sandbox, pause, replace(told, paced=admitted.id in self._node.paces.paced))
             await self._take_result(sandbox, admitted, result)
         except Exception as error:
             with contextlib.suppress(OSError):  # it may be the ledger that fails
@@ -206,6 +210,11 @@ class Pausing:
         finally:
             sandbox.settling = None
             self._refuse_who_waits_in_vain()
+
+    def _tell_outcome(self, sandbox: Sandbox, pause: Pause, told: events.PauseSettled) -> None:
+        """Only an outcome that is told lets the condemned record go; one that cannot be told costs nobody anything."""
+        if self._node.ledger.try_append(told, sandbox=sandbox.config.name, pause=told.build):
+            pause.retire()
 
     async def _take_result(self, sandbox: Sandbox, admitted: Admitted, result: PauseResult) -> None:
         match result.outcome:
@@ -239,7 +248,6 @@ class Pausing:
             return
         with contextlib.suppress(EngineError, OSError):  # its record stays, for whoever ends the run
             await asyncio.to_thread(process.kill)
-            self._node.records.retire(process)
 
     async def _finished(self, sandbox: Sandbox, admitted: Admitted, result: PauseResult) -> None:
         node = self._node
@@ -334,6 +342,7 @@ def settled(
         build=pause_id,
         content_hash=result.header.content_hash if result.header else None,
         checkpoint=checkpoint,
+        kill_error=result.kill_error,
     )
 
 

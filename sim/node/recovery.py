@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.cache import MEMFILE, PARTIAL
 from engine.errors import CondemnedError, CorruptBuildError, EngineError, FreezeError
 from engine.events import Condemned
-from engine.incarnation import CondemnedRecord
+from engine.incarnation import lives
 from engine.snapshot import Build, Header, delete_build, template
 from sim.files.lifecycle import FINAL, State, StopReason
 from sim.node.config import Known, OpenPause
@@ -21,7 +21,7 @@ from sim.node.node import Node
 from sim.node.sandbox import Sandbox
 from sim.record import events
 from sim.record.ledger import EVENTS_FILE, Entry, read
-from sim.record.names import incarnation_name, sandbox_of
+from sim.record.names import incarnation_name
 
 _CRASHED = "the node crashed"
 _HAS_A_GUEST = frozenset({State.RUNNING, State.PAUSING, State.CHECKPOINTING})
@@ -36,14 +36,18 @@ async def recover(node: Node) -> None:
     for name, known in node.config.known.items():
         _restore(node, node.sandboxes[name], known, past)
     living = {guest.name: guest for guest in await asyncio.to_thread(node.link.living)}
-    condemned = await _end_condemned(node, living, past)
+    condemned = _condemned(node, living, past)
+    await _end_condemned(node, living, condemned)
     for name, known in node.config.known.items():
         sandbox = node.sandboxes[name]
-        guest = living.pop(incarnation_name(name, sandbox.incarnations), None)
+        latest = incarnation_name(name, sandbox.incarnations)
+        guest = living.pop(latest, None)
         pause = known.open_pause
-        await _recover(node, sandbox, pause, guest, condemned=pause is not None and pause.id in condemned)
+        doomed = pause is not None and (pause.id in condemned.pauses or latest in condemned.guests)
+        await _recover(node, sandbox, pause, guest, condemned=doomed)
     for guest in living.values():  # born, but never told of
-        await _end(node, guest, None)
+        await _end(guest)
+    _retire(node)
     if node.cache_on_tmpfs:
         for folder in node.builds.iterdir():
             node.budget.hold((folder / MEMFILE).stat().st_size)
@@ -79,33 +83,60 @@ def _is_damaged(node: Node, name: str) -> bool:
     return False
 
 
-async def _end_condemned(node: Node, living: dict[str, Guest], past: Sequence[Entry]) -> set[str]:
-    """First of all, whatever became of their sandboxes. Gives every pause that was condemned: a record may be retired
-    already where the outcome was not told yet."""
-    condemned = {each.pause for each in past if each.pause is not None and isinstance(each.event, Condemned)}
+@dataclass(frozen=True, slots=True)
+class _Condemned:
+    """Pauses past their point of no return, and the incarnations that may never run again, by name."""
+
+    pauses: set[str]
+    guests: set[str]
+
+
+def _condemned(node: Node, living: Iterable[str], past: Sequence[Entry]) -> _Condemned:
+    """Either source condemns, the record or the ledger; without the folder of records whoever is not told to run."""
+    frozen = {each.pause: each.event.incarnation for each in past if isinstance(each.event, events.GuestFrozen)}
+    pauses = {each.pause for each in past if each.pause is not None and isinstance(each.event, Condemned)}
+    guests = {frozen[pause] for pause in pauses if pause in frozen}
     for record in node.records.records():
-        condemned.add(record.build)
-        name = record.incarnation.name
-        if await _end(node, living.pop(name, None), record):
-            node.ledger.append(events.GuestEnded(name, _CRASHED), sandbox=sandbox_of(name))
-    return condemned
+        guests.add(record.incarnation.name)
+        if record.build is not None:
+            pauses.add(record.build)
+    if node.records.vanished:
+        running = {name for name, each in node.config.known.items() if each.state == State.RUNNING}
+        guests |= {name for name in living if name.rpartition(".")[0] not in running}
+    return _Condemned(pauses, guests)
 
 
-async def _end(node: Node, guest: Guest | None, record: CondemnedRecord | None) -> bool:
+async def _end_condemned(node: Node, living: dict[str, Guest], condemned: _Condemned) -> None:
+    """First of all, whatever became of their sandboxes."""
+    recorded = {record.incarnation.name: record for record in node.records.records()}
+    for name in sorted(condemned.guests & {*living, *recorded}):
+        guest, record = living.pop(name, None), recorded.get(name)
+        gone = record is not None and not lives(record.incarnation.pid, record.incarnation.start_time)
+        if await _end(guest) if guest is not None else gone:
+            node.ledger.append(events.GuestEnded(name, _CRASHED), sandbox=name.rpartition(".")[0])
+
+
+async def _end(guest: Guest) -> bool:
     """SIGKILL. False where the kernel takes its time over it: the guest runs nothing any more, its record stays."""
     try:
-        if guest is not None:
-            await asyncio.to_thread(guest.kill)
-        if guest is not None and record is not None:
-            node.records.retire(guest.condemned_as(record.incarnation))
-        elif record is not None:
-            node.records.retire_gone(record)
-    except (FreezeError, CondemnedError):
+        await asyncio.to_thread(guest.kill)
+    except (FreezeError, OSError):
         return False
     finally:
-        if guest is not None:
-            guest.close()
+        guest.close()
     return True
+
+
+def _retire(node: Node) -> None:
+    """Forget the records of those whose end is in the ledger, with what became of their build."""
+    entries = read(Path(node.config.run_dir) / EVENTS_FILE)
+    settled = {each.pause for each in entries if isinstance(each.event, events.PauseSettled)}
+    ended = {each.event.incarnation for each in entries if isinstance(each.event, events.GuestEnded)}
+    for record in list(node.records.records()):
+        told = record.build in settled if record.build is not None else record.incarnation.name in ended
+        if told:
+            with contextlib.suppress(CondemnedError):
+                node.records.retire_gone(record)
 
 
 async def _recover(
@@ -123,14 +154,14 @@ async def _recover(
         if failure is None:
             return
         why = f"{_CRASHED}, and its guest was not there for the next node: {failure}"
-    if guest is not None and await _end(node, guest, None):
+    if guest is not None and await _end(guest):
         node.ledger.append(events.GuestEnded(guest.name, why), sandbox=name)
     _go_on_without(node, sandbox, pause, why, condemned=condemned)
 
 
 async def _lose(node: Node, sandbox: Sandbox, guest: Guest | None, why: str) -> None:
     """The build that it stands on will never be, so neither will a guest that was resumed from it."""
-    if guest is not None and await _end(node, guest, None):
+    if guest is not None and await _end(guest):
         node.ledger.append(events.GuestEnded(guest.name, why), sandbox=sandbox.config.name)
     sandbox.to(State.DISCARDED, why)
 

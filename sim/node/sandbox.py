@@ -19,6 +19,9 @@ from sim.node.pace import Paces
 from sim.record import events
 from sim.record.ledger import Ledger
 
+_BEGINS = frozenset({State.PAUSING, State.CHECKPOINTING, State.RESUMING})
+"""States that announce an act: it is not begun where that cannot be told."""
+
 
 class Sandbox:
     """One sandbox on its node: where it is in its life, its guest and the newest finished build."""
@@ -39,12 +42,18 @@ class Sandbox:
         self.use_memfd = True  # latched when its guest was started
 
     def to(self, new: State, reason: str, stop_reason: StopReason | None = None) -> None:
-        """A legal transition, told before anything follows from it; raises IllegalTransitionError."""
+        """A legal transition, told before anything follows from it; raises IllegalTransitionError.
+
+        What only says how something ended is not held up by a ledger that takes no more.
+        """
         check_transition(self.state, new)
         old, self.state, self.reason = self.state, new, reason
         why = stop_reason or STOP_REASONS.get(new)
         changed = events.StateChanged(old.value, new.value, reason, why.value if why else None)
-        self._ledger.append(changed, sandbox=self.config.name)
+        if new in _BEGINS:
+            self._ledger.append(changed, sandbox=self.config.name)
+        else:
+            self._ledger.try_append(changed, sandbox=self.config.name)
 
 
 class Machine(Protocol):

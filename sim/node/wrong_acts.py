@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 import tempfile
@@ -16,6 +17,7 @@ from engine import mapping as maps
 from engine.cache import Cache
 from engine.dirty import DirtySet, Tracker
 from engine.effects import Memory
+from engine.errors import GuestRanError
 from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
 from engine.memfd import Memfd
 from engine.ranges import Blocks, Chunk, runs, whole_pages
@@ -23,74 +25,92 @@ from engine.snapshot import Header
 from sim.node.armed_faults import FaultyEffects
 
 
-def forged_permit(guest: GuestProcess) -> PunchPermit:
-    """A permit that no record of this node stands behind."""
-    with tempfile.TemporaryDirectory(prefix="snapdrill-") as folder:
-        return CondemnedRecords(Path(folder)).condemn(guest.incarnation, "forged")
+class SaidToBeDead(GuestProcess):
+    """A guest of which it is only said that it is dead."""
 
-
-class _KnowsOfFailure(FaultyEffects):
-    """A failed pause discards its cache first: that tells it from one that has finished."""
-
-    failed = False
-
-    def discard(self, cache: Cache, error: BaseException) -> None:
-        self.failed = True
-        super().discard(cache, error)
-
-
-class ResumeAfterPunch(_KnowsOfFailure):
-    """Wakes instead of killing; the record is left, it is not what is broken here."""
-
-    def kill(self, guest: GuestProcess) -> None:
-        if not self.failed:
-            super().kill(guest)
-            return
-        signal.pidfd_send_signal(guest.pidfd, signal.SIGCONT)
-
-    def retire(self, records: CondemnedRecords, guest: GuestProcess) -> None:
-        if not self.failed:
-            super().retire(records, guest)
-
-
-class DiscardSkipped(FaultyEffects):
-    """Deletes nothing and kills nobody; the record is left, it is not what is broken here."""
-
-    failed = False
-
-    def discard(self, cache: Cache, error: BaseException) -> None:
-        self.failed = True
-
-    def kill(self, guest: GuestProcess) -> None:
-        if not self.failed:
-            super().kill(guest)
-
-    def retire(self, records: CondemnedRecords, guest: GuestProcess) -> None:
-        if not self.failed:
-            super().retire(records, guest)
-
-
-class RecordAfterPunch(FaultyEffects):
-    """Punches by a permit without a record, and writes the record with the header."""
-
-    _owed: tuple[CondemnedRecords, GuestProcess, str] | None = None
-
-    def condemn(self, records: CondemnedRecords, guest: GuestProcess, build: str) -> PunchPermit:
-        self._owed = records, guest, build
-        return forged_permit(guest)
-
-    def write_header(self, header: Header, folder: Path) -> None:
-        if self._owed is not None:
-            super().condemn(*self._owed)
-        super().write_header(header, folder)
-
-
-class _SaidToBeDead(GuestProcess):
     def is_dead(self) -> bool:
         return True
 
 
-class RecordRetiredEarly(FaultyEffects):
+def _said_to_be_dead(guest: GuestProcess) -> GuestProcess:
+    return SaidToBeDead(guest.incarnation, guest.pidfd)
+
+
+def forged_permit(guest: GuestProcess) -> PunchPermit:
+    """A permit that no record of this node and no death stands behind."""
+    with tempfile.TemporaryDirectory(prefix="snapdrill-") as folder:
+        permit = CondemnedRecords(Path(folder)).condemn(guest.incarnation, "forged")
+    permit.open(_said_to_be_dead(guest))
+    return permit
+
+
+class KillsLate(FaultyEffects):
+    """Says that it killed the condemned guest, punches, and kills it with the last act of the pause."""
+
+    failed = False
+    _owed: GuestProcess | None = None
+
+    def kill(self, guest: GuestProcess) -> None:
+        self._owed = guest
+
+    def await_death(self, guest: GuestProcess, permit: PunchPermit | None) -> None:
+        if permit is not None and not permit.is_open:
+            permit.open(_said_to_be_dead(guest))
+
+    def discard(self, cache: Cache, error: BaseException) -> None:
+        self.failed = True  # a failed pause discards its cache first: that tells it from one that has finished
+        super().discard(cache, error)
+
+    def end_at_last(self, guest: GuestProcess) -> None:
+        """What becomes of the guest in the end."""
+        with contextlib.suppress(GuestRanError):
+            super().kill(guest)
+        super().await_death(guest, None)
+
+    def close(self, memory: Memory | None, cache: Cache | None) -> None:
+        guest, self._owed = self._owed, None
+        if guest is not None:
+            self.end_at_last(guest)
+        super().close(memory, cache)
+
+
+class ResumeAfterPunch(KillsLate):
+    """Wakes instead of killing; the record is left, it is not what is broken here."""
+
+    def end_at_last(self, guest: GuestProcess) -> None:
+        if not self.failed:
+            super().end_at_last(guest)
+            return
+        signal.pidfd_send_signal(guest.pidfd, signal.SIGCONT)
+
+
+class DiscardSkipped(KillsLate):
+    """Deletes nothing and kills nobody; the record is left, it is not what is broken here."""
+
+    def discard(self, cache: Cache, error: BaseException) -> None:
+        self.failed = True
+
+    def end_at_last(self, guest: GuestProcess) -> None:
+        if not self.failed:
+            super().end_at_last(guest)
+
+
+class RecordAfterPunch(KillsLate):
+    """Punches by a permit without a record, and writes the record with the header."""
+
+    _unwritten: tuple[CondemnedRecords, GuestProcess, str] | None = None
+
+    def condemn(self, records: CondemnedRecords, guest: GuestProcess, build: str) -> PunchPermit:
+        self._unwritten = records, guest, build
+        return forged_permit(guest)
+
+    def write_header(self, header: Header, folder: Path) -> None:
+        if self._unwritten is not None:
+            super().condemn(*self._unwritten)
+        super().write_header(header, folder)
+
+
+class RecordRetiredEarly(KillsLate):
     """Retires when the partial cache is deleted; the guest is killed after that."""
 
     _condemned: tuple[CondemnedRecords, GuestProcess] | None = None
@@ -103,7 +123,7 @@ class RecordRetiredEarly(FaultyEffects):
         super().discard(cache, error)
         if self._condemned is not None:
             records, guest = self._condemned
-            records.retire(_SaidToBeDead(guest.incarnation, guest.pidfd))
+            records.retire(_said_to_be_dead(guest))
 
 
 class PunchBeforePublish(FaultyEffects):

@@ -5,8 +5,12 @@ A sentence that is in no table has no code: it counts as missing evidence and is
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
+
+from sim.files.faults import KILL_NODE, Harm, Kind, failing
 
 _PUNCH_CODES: Mapping[str, str] = MappingProxyType(
     {
@@ -19,6 +23,32 @@ _PUNCH_CODES: Mapping[str, str] = MappingProxyType(
         "the memfd is sealed against writing, so the kernel refuses to punch it": "sealed",
     }
 )
+
+
+_HARMS: Mapping[str, Harm] = MappingProxyType(
+    {harm.error: harm for harm in (KILL_NODE, Harm("short"), Harm("corrupt"), Harm("cancel"), Harm("kill-guest"))}
+    | {name: failing(name) for name in errno.errorcode.values()}
+)
+_TIMED: Mapping[Kind, re.Pattern[str]] = MappingProxyType(
+    {"delay": re.compile(r"delay ([0-9.]+) ms"), "hang": re.compile(r"hang ([0-9.]+) ms")}
+)
+
+
+def harm_of(error: str) -> Harm | None:
+    """The kind of a fault from the `error` of a ledger without kinds; None if it is not known."""
+    for kind, pattern in _TIMED.items():
+        if found := pattern.fullmatch(error):
+            return Harm(kind, seconds=float(found[1]) / 1e3)
+    return _HARMS.get(error)
+
+
+def fault_kind(kind: str | None, error: str) -> str | None:
+    """An event's own kind of fault, else the kind of an `error` from before there were kinds; None if it is not
+    known."""
+    if kind is not None:
+        return kind
+    harm = harm_of(error)
+    return None if harm is None else harm.kind
 
 
 def punch_code(code: str | None, reason: str | None) -> str | None:

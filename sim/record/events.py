@@ -27,6 +27,8 @@ class RunStarted(Event):
     flag_source: str = "inline"  # inline | file | relay | launchdarkly
     profile: str | None = None  # a wrong engine with several weaknesses, except the mended ones
     mended: list[str] = field(default_factory=list)
+    lease: float | None = None  # seconds for which a heartbeat allows punching; None: no lease, or not known
+    contexts: Any = "all"  # which kinds a flag is evaluated for; older ledgers had every kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class GuestSpawned(Event):
     spawn_ms: float
     build: str | None
     use_memfd: bool = True  # latched for the whole life of this incarnation
+    heartbeat: float = 0.0  # seconds between two beats in its side memfd; 0: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +109,16 @@ class Decided(Event):
 
 @dataclass(frozen=True, slots=True)
 class GuestFrozen(Event):
-    """The guest is stopped, and confirmed stopped."""
+    """The guest is stopped, and confirmed stopped.
+
+    `threads`: for each thread its time slices and run time (ns); `beat`: its heartbeat's count, None without a
+    heartbeat.
+    """
 
     incarnation: str
     freeze_ms: float
+    threads: dict[str, list[int]] | None = None
+    beat: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +154,12 @@ class PaceSet(Event):
 
 @dataclass(frozen=True, slots=True)
 class GuestThawed(Event):
-    """An incarnation that was never condemned continues to run."""
+    """An incarnation that was never condemned continues to run; `code` says why it may have run before (ran, dead,
+    ...)."""
 
     incarnation: str
+    threads: dict[str, list[int]] | None = None
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +202,24 @@ class PauseSettled(Event):
     checkpoint: bool = False
     paced: bool = False  # slowed or held from the screen: its times are in no figure
     punch_code: str | None = None  # engine.plan.PunchCode
+    kill_error: str | None = None  # the condemned guest did not die: it is frozen for good
+    copier_bytes: int | None = None  # memory of the copying threads themselves
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRetired(Event):
+    """A condemned record was retired during clean-up: its guest is dead, its build is finished or deleted."""
+
+    incarnation: str
+    build: str | None
+    outcome: str  # finished | deleted
+
+
+@dataclass(frozen=True, slots=True)
+class LinesLost(Event):
+    """`count` events in all could not be written to the ledger, so their contents are not known."""
+
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +238,7 @@ class RequestRefused(Event):
 
     request: str
     reason: str
+    code: str | None = None  # sim.files.lifecycle.RefusalCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +296,8 @@ class FaultArmed(Event):
     at: str
     sandboxes: str
     by_kernel: bool = False
+    kind: str | None = None  # sim.files.faults.Kind
+    seconds: float | None = None  # of a delay or a hang
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +308,8 @@ class FaultFired(Event):
     fault: str
     error: str
     chunk: int | None
+    kind: str | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

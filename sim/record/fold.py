@@ -188,7 +188,7 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
                 0 if new == "discarded" else sandbox.cached
             )  # a recovery deletes what a crash left and records no event for it
             found = replace(sandbox, pid=pid, resident=resident, cached=cached)
-            return replace(found, state=new, reason=reason, stop_reason=stop_reason, refusal=None)
+            return replace(found, state=new, reason=reason, stop_reason=stop_reason, refused=None)
         case events.GuestSpawned() as made:
             return replace(
                 sandbox,
@@ -212,8 +212,8 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
             return replace(sandbox, cached=0)
         case events.PauseSettled() as settled:
             return _pause_ended(sandbox, settled)
-        case events.RequestRefused(reason=reason):
-            return replace(sandbox, refusal=reason)
+        case events.RequestRefused() as refused:
+            return replace(sandbox, refused=refused)
     return sandbox
 
 
@@ -228,7 +228,8 @@ def _copied_on(sandbox: SandboxView, published: engine_events.ChunkPublished) ->
 
 
 def _pause_ended(sandbox: SandboxView, settled: events.PauseSettled) -> SandboxView:
-    peaks = sandbox.peaks if settled.peak_ratio is None else (*sandbox.peaks, settled.peak_ratio)[-PEAKS:]
+    nothing = settled.peak_ratio is None or settled.dirty_bytes == 0  # a copy of nothing has no peak
+    peaks = sandbox.peaks if nothing else (*sandbox.peaks, settled.peak_ratio or 0.0)[-PEAKS:]
     if settled.outcome != "finished":
         return replace(sandbox, peaks=peaks)
     return replace(sandbox, peaks=peaks, build=settled.build, reason="its memory is in a finished build")
@@ -265,7 +266,7 @@ def _settled(pause: PauseView, settled: events.PauseSettled, t: float) -> PauseV
     return replace(
         pause,
         settled_at=t,
-        outcome=settled.outcome,
+        settled=settled,
         path=settled.path,
         punch=settled.punch,
         punch_reason=settled.punch_reason,
@@ -273,14 +274,5 @@ def _settled(pause: PauseView, settled: events.PauseSettled, t: float) -> PauseV
         dirty_bytes=settled.dirty_bytes,
         punched_bytes=max(pause.punched_bytes, settled.punched_bytes),  # a recovering node does not know
         condemned_at=t if settled.condemned and pause.condemned_at is None else pause.condemned_at,
-        error=settled.error,
-        punch_error=settled.punch_error,
-        condemn_error=settled.condemn_error,
-        peak_over=settled.peak_over,
-        peak_ratio=settled.peak_ratio,
-        copy_ms=settled.copy_ms,
         blocked_ms=settled.blocked_ms,
-        build=settled.build,
-        content_hash=settled.content_hash,
-        checkpoint=settled.checkpoint,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import inspect
 import json
 import os
@@ -57,6 +58,9 @@ class Entry:
         return _NAMES[type(self.event)]
 
 
+_ROOM, _ROOM_OF_SANDBOX, _MOST_ROOM = 256 << 10, 32 << 10, 64 << 20  # bytes
+
+
 class LedgerError(Exception):
     """A ledger line that is not one of ours; says which line and why."""
 
@@ -67,9 +71,51 @@ class Ledger:
     def __init__(self, path: Path, began: float) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._began = began
+        self._lock = threading.Lock()
+        self.lost = 0
+        """Lines that could not be written; the next line that can be written is preceded by one that reports this."""
+        self._told_lost = 0
+        self._reserved = False
+
+    def reserve(self, sandboxes: int) -> None:
+        """Reserve disk space for a run of so many sandboxes; raises OSError(ENOSPC).
+
+        `close` gives back the unused space. A file system that cannot reserve is left alone.
+        """
+        from engine import linux  # imported here: a stored ledger is also read on machines without it
+
+        try:
+            linux.reserve_beyond_end(self._fd, min(_MOST_ROOM, _ROOM + sandboxes * _ROOM_OF_SANDBOX))
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+        else:
+            self._reserved = True
 
     def append(self, event: Event, *, sandbox: str | None = None, pause: str | None = None) -> None:
-        """Write one line; when this returns the kernel has it, so it survives a SIGKILL of this process."""
+        """Write one line; when this returns the kernel has it, so it survives a SIGKILL of this process.
+
+        Raises OSError if it cannot be written; it is counted as lost then.
+        """
+        try:
+            if (lost := self.lost) > self._told_lost:
+                self._write(self._line(sim_events.LinesLost(lost), None, None))
+                self._told_lost = lost
+            self._write(self._line(event, sandbox, pause))
+        except OSError:
+            with self._lock:
+                self.lost += 1
+            raise
+
+    def try_append(self, event: Event, *, sandbox: str | None = None, pause: str | None = None) -> bool:
+        """For lines that nothing depends on: False if the line could not be written; it is counted as lost."""
+        try:
+            self.append(event, sandbox=sandbox, pause=pause)
+        except OSError:
+            return False
+        return True
+
+    def _line(self, event: Event, sandbox: str | None, pause: str | None) -> bytes:
         line: dict[str, Any] = {"t": round(time.monotonic() - self._began, 6), "event": _NAMES[type(event)]}
         if sandbox is not None:
             line["sandbox"] = sandbox
@@ -77,13 +123,25 @@ class Ledger:
             line["pause"] = pause
         for name in _FIELDS[type(event)]:
             line[name] = getattr(event, name)
-        data = _encode(line).encode() + b"\n"
-        while data:  # a nearly full disk takes a part; writing the rest then raises
-            data = data[os.write(self._fd, data) :]
+        return _encode(line).encode() + b"\n"
+
+    def _write(self, data: bytes) -> None:
+        """A nearly full disk takes a part; writing the rest then raises, and the part is removed again."""
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self._fd, data[written:])
+        except OSError:
+            end = os.lseek(self._fd, 0, os.SEEK_CUR)
+            if written and end == os.fstat(self._fd).st_size:  # else another process has appended since
+                os.ftruncate(self._fd, end - written)
+            raise
 
     def close(self) -> None:
         """Close the file; harmless when already closed."""
         if self._fd >= 0:
+            if self._reserved:
+                os.ftruncate(self._fd, os.fstat(self._fd).st_size)
             os.close(self._fd)
             self._fd = -1
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine.errors import EngineError
+from engine.cache import PARTIAL
+from engine.errors import CondemnedError, EngineError
+from engine.incarnation import CondemnedRecords, lives
+from sim.record import events
 from sim.record.folder import RunRecord
+from sim.record.ledger import EVENTS_FILE, Entry, Ledger, drop_torn_line, read
+from sim.record.names import CONDEMNED
 from sim.record.run_id import RUN_VARIABLE
 
 DEATH_SECONDS = 10.0
@@ -46,6 +52,8 @@ def end_leftovers(record: RunRecord, run_dir: Path | None = None) -> list[str]:
     their name begins with `snapdrill-<run id>`, or inside `run_dir`. Raises LeftoverError where something remains.
     """
     ended = _end_processes(record.run)
+    if run_dir is not None and (run_dir / CONDEMNED).is_dir():
+        ended += _retire_records(run_dir, Path(record.cache_dir))
     for kind, path, remove in _belongings(record, run_dir):
         if not path.is_dir():  # it was inside a folder that is removed already
             continue
@@ -55,6 +63,44 @@ def end_leftovers(record: RunRecord, run_dir: Path | None = None) -> list[str]:
             raise LeftoverError(f"{kind} {path} of run {record.run} remains: {error.strerror}") from error
         ended.append(f"{kind} {path}")
     return ended
+
+
+def _retire_records(run_dir: Path, builds: Path) -> list[str]:
+    """For a run whose processes are all dead; its events are appended to the ledger."""
+    ledger = run_dir / EVENTS_FILE
+    if not ledger.exists():
+        return []
+    drop_torn_line(ledger)
+    entries = read(ledger)
+    writer = Ledger(ledger, time.monotonic() - (entries[-1].t if entries else 0.0))
+    try:
+        return retire_ended(run_dir / CONDEMNED, builds, entries, writer.append)
+    finally:
+        writer.close()
+
+
+def retire_ended(
+    folder: Path, builds: Path, entries: Sequence[Entry], note: Callable[[events.RecordRetired], object]
+) -> list[str]:
+    """Retire the condemned records of dead guests, after recording whether their build was finished or deleted.
+
+    No process writes in `builds` any more, so unfinished builds are deleted first. One phrase for each record.
+    """
+    settled = {each.pause for each in entries if isinstance(each.event, events.PauseSettled)}
+    records, retired = CondemnedRecords(folder), []
+    for record in list(records.records()):
+        name, build = record.incarnation.name, record.build
+        if lives(record.incarnation.pid, record.incarnation.start_time):
+            continue
+        if build is not None:
+            shutil.rmtree(builds / f"{build}{PARTIAL}", ignore_errors=True)
+        if build is None or build not in settled:
+            finished = build is not None and (builds / build).is_dir()
+            note(events.RecordRetired(name, build, "finished" if finished else "deleted"))
+        with contextlib.suppress(CondemnedError):
+            records.retire_gone(record)
+            retired.append(f"the condemned record of {name}")
+    return retired
 
 
 def _environment(pid: int) -> list[bytes]:

@@ -74,7 +74,8 @@ def next_source(source: SourceView, entry: Entry) -> SourceView:
 class PauseView:
     """One pause of one sandbox so far; bytes, milliseconds, `t` seconds since the run began.
 
-    `peak` is the largest sum of memfd and cache that an event of a chunk reported; 0 if there is no memfd.
+    Its plan, its copy so far and, once it is `settled`, its end. `peak` is the largest sum of memfd and cache at a
+    chunk; 0 if there is no memfd.
     """
 
     id: str
@@ -87,7 +88,6 @@ class PauseView:
     punch_reason: str | None = None
     punch_code: str | None = None
     notes: tuple[str, ...] = ()
-    checkpoint: bool = False
     chunks: int = 0
     published: int = 0
     published_bytes: int = 0
@@ -96,19 +96,61 @@ class PauseView:
     punched_bytes: int = 0
     condemned_at: float | None = None
     returned_at: float | None = None
-    settled_at: float | None = None
-    outcome: str | None = None
-    error: str | None = None
-    punch_error: str | None = None
-    condemn_error: str | None = None
-    peak: int = 0
-    peak_over: int | None = None
-    peak_ratio: float | None = None
-    copy_ms: float | None = None
     blocked_ms: float | None = None
-    build: str | None = None
-    content_hash: str | None = None
+    settled_at: float | None = None
+    settled: events.PauseSettled | None = None
+    peak: int = 0
     track: Track = NO_TRACK
+
+    @property
+    def outcome(self) -> str | None:
+        """How it ended; this and the following properties are None (or False) until it has settled."""
+        return self.settled.outcome if self.settled else None
+
+    @property
+    def build(self) -> str | None:
+        """The build that it made, or should have made."""
+        return self.settled.build if self.settled else None
+
+    @property
+    def content_hash(self) -> str | None:
+        """Of the finished build."""
+        return self.settled.content_hash if self.settled else None
+
+    @property
+    def checkpoint(self) -> bool:
+        """True where it was a checkpoint."""
+        return self.settled is not None and self.settled.checkpoint
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed."""
+        return self.settled.error if self.settled else None
+
+    @property
+    def punch_error(self) -> str | None:
+        """Why punching ended early."""
+        return self.settled.punch_error if self.settled else None
+
+    @property
+    def condemn_error(self) -> str | None:
+        """Why its guest could not be condemned."""
+        return self.settled.condemn_error if self.settled else None
+
+    @property
+    def peak_over(self) -> int | None:
+        """Bytes beyond the guest, at the peak."""
+        return self.settled.peak_over if self.settled else None
+
+    @property
+    def peak_ratio(self) -> float | None:
+        """The peak, in units of what the guest held at the freeze."""
+        return self.settled.peak_ratio if self.settled else None
+
+    @property
+    def copy_ms(self) -> float | None:
+        """From its beginning to the end of its copy."""
+        return self.settled.copy_ms if self.settled else None
 
     @property
     def paced(self) -> bool:
@@ -148,7 +190,7 @@ class SandboxView:
     punched: int = 0
     peaks: tuple[float, ...] = ()
     pause: PauseView | None = None
-    refusal: str | None = None
+    refused: events.RequestRefused | None = None
     pace: Pace = OWN_PACE
 
 

@@ -14,11 +14,12 @@ from sim.record.ledger import Entry
 from sim.record.view import PauseView, View
 from sim.report import failure, judgements, text, words
 from sim.report.plot import plot
-from sim.report.table import Code, Paragraph, Section, Table, facts, spans, toned
+from sim.report.table import Code, Paragraph, Section, Table, Words, facts, spans, toned
 from sim.report.words import Tone, scrub, verdict_tone
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 REPORT_FILE = "report.html"
 WITHOUT_PLOT = "Tables only. snapdrill run --html, or snapdrill report RUN --html FILE, draws memory over time as well."
@@ -69,9 +70,24 @@ def _templates() -> Environment:
         keep_trailing_newline=True,
         finalize=lambda value: scrub(value) if type(value) is str else value,
     )
-    made.filters |= {"spans": spans, "kind": lambda part: type(part).__name__}
-    made.filters["right"] = lambda table: [at for at in range(len(table.rows[0])) if table.aligned(at) == ">"]
+    made.filters |= {"words": _markup, "kind": lambda part: type(part).__name__}
+    made.filters["right"] = lambda table: [table.aligned(at) == ">" for at in range(len(table.rows[0]))]
     return made
+
+
+def _markup(said: Words) -> Markup:
+    """Its spans, each escaped."""
+    from markupsafe import Markup, escape
+
+    found = Markup("")
+    for each in spans(said):
+        if each.code:
+            found += Markup("<code>{}</code>").format(each.text)
+        elif each.tone != "plain":
+            found += Markup('<span class="{}">{}</span>').format(each.tone, each.text)
+        else:
+            found += escape(each.text)
+    return found
 
 
 def write_report(
@@ -173,7 +189,7 @@ def _pauses(view: View) -> Section:
 
 
 def _pause(pause: PauseView) -> tuple[str, ...]:
-    paced = "slowed or held on screen: in no figure" if pause.paced else None
+    paced = "slowed or stopped on screen: in no figure" if pause.paced else None
     remarks = [paced, pause.error, pause.condemn_error, pause.punch_error, *pause.notes]
     return (
         pause.sandbox,

@@ -5,19 +5,16 @@ The HTML of the same values is made by the templates of sim/report/html.py. Ever
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from itertools import zip_longest
 
 from sim.files.figures import Figure, shown
 from sim.report.words import Tone, scrub
-
-if TYPE_CHECKING:
-    from rich.table import Table as Block
-    from rich.text import Text
 
 WIDTH = 80
 """Columns of text if there is no terminal to take the width from."""
@@ -100,7 +97,7 @@ def facts(rows: Iterable[tuple[str, Words | None]]) -> Table:
 def figure_table(figures: Iterable[Figure]) -> Table:
     """Label, value with its unit, how it is known."""
     rows = [(each.label, shown(each), f"({each.known}{': ' + each.note if each.note else ''})") for each in figures]
-    return Table((), rows, "<<~")
+    return Table((), rows, "~")
 
 
 def toned(text: str, tone: Tone) -> Span:
@@ -139,9 +136,10 @@ def _has_content(part: Part) -> bool:
 
 # --- text
 
-_GAP = 2
+_GAP = "  "
 _FIXED = "\u00a0"  # a space at which no line ends
 _PROSE = 20  # columns that prose gets at least, else it comes in a block below
+_WORD = re.compile(rf"(?:\S|{_FIXED})+")
 _STYLES: dict[Tone, str] = {
     "plain": "",
     "muted": "dim",
@@ -151,6 +149,8 @@ _STYLES: dict[Tone, str] = {
     "warn": "yellow",
     "bad": "red",
 }
+_Line = Sequence[Span]
+_Cell = Sequence[_Line]
 
 
 def text(item: Section | Part | Iterable[Section | Part], *, width: int | None = None) -> str:
@@ -158,140 +158,154 @@ def text(item: Section | Part | Iterable[Section | Part], *, width: int | None =
 
     Without a width it is as the terminal of standard output is, in colours; where that is no terminal, WIDTH and plain.
     """
-    styled = width is None and sys.stdout.isatty()
+    styled = width is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     if width is None:
-        width = max(_PROSE, shutil.get_terminal_size().columns) if styled else WIDTH
+        width = max(_PROSE, shutil.get_terminal_size().columns) if sys.stdout.isatty() else WIDTH
     every = [item] if isinstance(item, Section | Part) else item
-    blocks = ("\n".join(_lines(each, width, styled=styled)) for each in every)
+    blocks = ("\n".join(_shown(line, styled=styled) for line in _lines(each, width)) for each in every)
     return "\n\n".join(filter(None, blocks))
 
 
-def _lines(item: Section | Part, width: int, *, styled: bool) -> list[str]:
+def _lines(item: Section | Part, width: int) -> list[_Line]:
     if not isinstance(item, Section):
-        return _part(item, width, styled=styled) if _has_content(item) else []
+        return _part(item, width) if _has_content(item) else []
     if not item.content:
         return []
     if not plain(item.title):
-        return [line for each in item.content for line in _part(each, width, styled=styled)]
-    lines = _hanging("", item.title, width, styled=styled)
-    notes: tuple[Part, ...] = (Paragraph(item.note),)
-    for each in notes + item.content if plain(item.note) else item.content:
-        lines += [f"  {line}".rstrip() for line in _part(each, width - 2, styled=styled)]
-    return lines
+        return [line for each in item.content for line in _part(each, width)]
+    note = [Paragraph(item.note)] if plain(item.note) else []
+    below = [line for each in (*note, *item.content) for line in _part(each, width - len(_GAP))]
+    return [*_wrapped(_cell_of(item.title), width), *((Span(_GAP), *line) for line in below)]
 
 
-def _part(part: Part, width: int, *, styled: bool) -> list[str]:
+def _part(part: Part, width: int) -> list[_Line]:
     match part:
         case Table():
-            blocks = [_rendered(each, styled=styled) for each in _blocks(part, width)]
-            return [line for at, lines in enumerate(blocks) for line in ([""] if at else []) + lines]
+            return _blocks(part, width)
         case Bullets(items=items):
-            return [line for each in items for line in _hanging("- ", each, width, styled=styled)]
+            return [line for each in items for line in _bullet(_wrapped(_cell_of(each), width - len(_GAP)))]
         case Paragraph(words=words):
-            return _hanging("", words, width, styled=styled)
+            return list(_wrapped(_cell_of(words), width))
         case Code(text=code):
-            return [scrub(line) for line in code.splitlines()]
+            return [[Span(scrub(line))] for line in code.splitlines()]
 
 
-def _hanging(start: str, words: Words, width: int, *, styled: bool) -> list[str]:
-    lines = _rendered(_wrapped(_rich(words), width - len(start)), styled=styled)
-    return [f"{' ' * len(start) if at else start}{line}" for at, line in enumerate(lines)]
+def _bullet(cell: _Cell) -> list[_Line]:
+    return [(Span(_GAP if at else "- "), *line) for at, line in enumerate(cell)]
 
 
-def _rich(words: Words) -> Text:
-    from rich.text import Text
+def _cell_of(words: Words) -> _Cell:
+    """Its lines; within code no space ends one."""
+    found: list[list[Span]] = [[]]
+    for each in spans(words):
+        first, *more = (each.text.replace(" ", _FIXED) if each.code else each.text).expandtabs(4).split("\n")
+        found[-1].append(Span(first, each.tone))
+        found += [[Span(line, each.tone)] for line in more]
+    return found
 
-    return Text.assemble(
-        *((each.text.replace(" ", _FIXED) if each.code else each.text, _STYLES[each.tone]) for each in spans(words)),
-        tab_size=4,
-    )
 
-
-def _wrapped(words: Text, width: int) -> Text:
+def _wrapped(cell: _Cell, width: int) -> _Cell:
     """Broken at spaces only and never within code, so that a path or a command can be copied whole."""
-    from rich.cells import cell_len
-    from rich.text import Text
-
-    lines: list[Text] = []
-    for line in words.split("\n", allow_blank=True):
-        start, cuts = 0, []
-        for word in re.finditer(rf"(?:\S|{_FIXED})+", line.plain):
-            if word.start() > start and cell_len(line.plain[start : word.end()]) > width:
+    found: list[_Line] = []
+    for line in cell:
+        whole = "".join(each.text for each in line)
+        if _columns(line) <= width:
+            found.append(line)
+            continue
+        start = end = 0
+        for word in _WORD.finditer(whole):
+            if word.start() > start and _columns([Span(whole[start : word.end()])]) > width:
+                found.append(_cut(line, start, end))
                 start = word.start()
-                cuts.append(start)
-        lines += line.divide(cuts)
-    for line in lines:
-        line.rstrip()
-    return Text("\n").join(lines)
+            end = word.end()
+        found.append(_cut(line, start, end))
+    return found
 
 
-def _blocks(table: Table, width: int) -> Iterator[Block]:
-    """The table in as many blocks as it takes to fit into `width`."""
-    rows = [[_rich(cell) for cell in row] for row in ([table.head] if table.head else []) + list(table.rows)]
+def _cut(line: _Line, start: int, end: int) -> _Line:
+    found, at = [], 0
+    for each in line:
+        found.append(Span(each.text[max(0, start - at) : max(0, end - at)], each.tone))
+        at += len(each.text)
+    return found
+
+
+def _columns(line: _Line) -> int:
+    from rich.cells import cell_len
+
+    return sum(cell_len(each.text) for each in line)
+
+
+def _widest(cells: Iterable[_Cell]) -> int:
+    return max((_columns(line) for cell in cells for line in cell), default=0)
+
+
+def _blocks(table: Table, width: int) -> list[_Line]:
+    """The table in as many blocks as it takes to fit into `width`; a row that is empty in a block is left out of it."""
+    rows = [[_cell_of(cell) for cell in row] for row in ([table.head] if table.head else []) + list(table.rows)]
     columns = range(len(rows[0]))
-    natural = [max(_width(row[at]) for row in rows) for at in columns]
+    natural = [_widest(row[at] for row in rows) for at in columns]
     needs = [min(each, _PROSE) if table.aligned(at) == "~" else each for at, each in enumerate(natural)]
     keys, groups = list(columns[: table.keys]), list[list[int]]()
     for at in columns[table.keys :]:
-        if not groups or sum(needs[each] + _GAP for each in [*keys, *groups[-1]]) + needs[at] > width:
+        taken = [*keys, *(groups[-1] if groups else []), at]
+        if not groups or sum(needs[each] for each in taken) + len(_GAP) * (len(taken) - 1) > width:
             groups.append([])
         groups[-1].append(at)
-    for group in groups or [[]]:
-        taken = [*keys, *group]
-        spare = width - sum(needs[each] + _GAP for each in taken) + _GAP
-        shown = rows if len(groups) < 2 else _with_content(rows, group, headed=bool(table.head))
-        cells: list[list[Text]] = []
-        for at in taken:
-            room = max(needs[at], min(natural[at], needs[at] + spare))
-            spare -= room - needs[at]
-            prose = table.aligned(at) == "~"
-            cells.append([_wrapped(row[at], room) if prose else row[at] for row in shown])
-        yield _block(table, taken, cells)
+    lines: list[_Line] = []
+    for number, group in enumerate(groups or [[]]):
+        shown = [
+            row
+            for at, row in enumerate(rows)
+            if (table.head and not at) or _is_in(row, group) or not (number or _is_in(row, columns[table.keys :]))
+        ]
+        lines += [[]] if lines else []
+        lines += _block(table, [*keys, *group], shown, natural, needs, width)
+    return lines
 
 
-def _width(words: Text) -> int:
-    from rich.cells import cell_len
-
-    return max(map(cell_len, words.plain.split("\n")))
-
-
-def _with_content(rows: Sequence[list[Text]], group: Sequence[int], *, headed: bool) -> list[list[Text]]:
-    """Of a block the rows that have a cell there."""
-    return [row for number, row in enumerate(rows) if (headed and not number) or any(row[at].plain for at in group)]
+def _is_in(row: Sequence[_Cell], group: Iterable[int]) -> bool:
+    """Whether the row has any text in these columns."""
+    return any(span.text for at in group for line in row[at] for span in line)
 
 
-def _block(table: Table, taken: Sequence[int], cells: Sequence[Sequence[Text]]) -> Block:
-    """Of the cells of each column, the head's first."""
-    from rich.table import Table as Block
+def _block(
+    table: Table,
+    taken: Sequence[int],
+    rows: Sequence[Sequence[_Cell]],
+    natural: Sequence[int],
+    needs: Sequence[int],
+    width: int,
+) -> Iterator[_Line]:
+    """The columns `taken`; prose gets the width that the others leave."""
+    spare = width - sum(needs[each] for each in taken) - len(_GAP) * (len(taken) - 1)
+    cells, widths = [], []
+    for at in taken:
+        room = max(needs[at], min(natural[at], needs[at] + spare))
+        spare -= room - needs[at]
+        cells.append([_wrapped(row[at], room) if table.aligned(at) == "~" else row[at] for row in rows])
+        widths.append(_widest(cells[-1]))
+    for row in zip(*cells, strict=True):
+        for line in zip_longest(*row, fillvalue=()):
+            found: list[Span] = []
+            for at, part, wide in zip(taken, line, widths, strict=True):
+                pad = Span(" " * (wide - _columns(part)))
+                found += (pad, *part) if table.aligned(at) == ">" else (*part, pad)
+                found.append(Span(_GAP))
+            yield found
 
-    headed = bool(table.head)
-    block = Block(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=headed)
-    for at, column in zip(taken, cells, strict=True):
-        justify: Literal["left", "right"] = "right" if table.aligned(at) == ">" else "left"
-        width = max(map(_width, column), default=0)
-        block.add_column(column[0] if headed else "", justify=justify, width=width, no_wrap=True)
-    for row in list(zip(*cells, strict=True))[headed:]:
-        block.add_row(*row)
-    return block
 
+def _shown(line: _Line, *, styled: bool) -> str:
+    if not styled:
+        return "".join(each.text for each in line).replace(_FIXED, " ").rstrip()
+    from rich.color import ColorSystem
+    from rich.style import Style
 
-def _rendered(what: Block | Text, *, styled: bool) -> list[str]:
-    from io import StringIO
-
-    from rich.console import Console
-
-    console = Console(
-        file=StringIO(),
-        width=10_000,  # what is rendered knows its own width: nothing is cropped or folded here
-        force_terminal=styled,
-        color_system="standard" if styled else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
-    with console.capture() as captured:
-        console.print(what)
-    return [line.replace(_FIXED, " ").rstrip() for line in captured.get().removesuffix("\n").split("\n")]
+    while line and not line[-1].text.strip():
+        line = line[:-1]
+    system = ColorSystem.STANDARD
+    made = (Style.parse(_STYLES[each.tone]).render(each.text, color_system=system) for each in line if each.text)
+    return "".join(made).replace(_FIXED, " ").rstrip()
 
 
 # --- Markdown

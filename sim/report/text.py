@@ -49,7 +49,7 @@ def _title(view: View) -> Section:
         toned(f"ENGINE: {view.wrong_engine}" if view.wrong_engine else "", "bad"),
         (f"{name}   seed {seed}   ", shown, "" if view.ended else " (the record was cut off)"),
         f"{fleet}; dirty blocks from {', '.join(trackers) or 'no tracker'}",
-        f"{words.plural(paced, 'pause')} slowed or held on screen: in no figure" if paced else "",
+        f"{words.plural(paced, 'pause')} slowed or stopped on screen: in no figure" if paced else "",
     ]
     return Section("", tuple(Paragraph(each) for each in lines))
 
@@ -69,16 +69,28 @@ def _is_on(value: object) -> bool:
 
 
 def _flag_table(flag: str, pauses: Sequence[PauseView]) -> Section:
-    rows = []
+    """Figures only cover pauses that had something to copy: a pause with nothing dirty always peaks at 1x."""
+    rows, dirty = [], []
     for value, label in ((False, "flag off"), (True, "flag on")):
         group = [each for each in pauses if flag in each.decision and _is_on(each.decision[flag].get("value")) is value]
         if group:
             rows.append((label, str(len(group)), *_peaks(group), *_freed(group)))
+            dirty.append({each.dirty_bytes for each in group if each.dirty_bytes})
     head = ("", "pauses", "peak", "largest peak over", "punched", "freed")
-    return Section(flag, (Table(head, rows, "<>"),))
+    table, empty = Table(head, rows, "<>"), sum(each.dirty_bytes == 0 for each in pauses)
+    unlike = len(dirty) == 2 and dirty[0] != dirty[1]
+    notes = [
+        f"{words.plural(empty, 'pause')} had nothing dirty, so peaks leave them out" if empty else "",
+        "these rows do not compare: with the flag off and on, different amounts of memory were dirty" if unlike else "",
+    ]
+    return Section(flag, (table, *(Paragraph(each) for each in notes if each)))
 
 
 def _peaks(pauses: Sequence[PauseView]) -> tuple[str, str]:
+    """Of the pauses that had something to copy."""
+    pauses = [each for each in pauses if each.dirty_bytes != 0]
+    if not pauses:
+        return "nothing dirty", "-"
     over = [each.peak_over for each in pauses if each.peak_over is not None]
     ratios = [each.peak_ratio for each in pauses if each.peak_ratio is not None]
     if not over:

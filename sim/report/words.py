@@ -17,7 +17,7 @@ from sim.record.view import BACKGROUND, PUNCH
 
 SAMPLES = (events.MemorySampled, events.GuestMeasured)
 """Events that only carry measurements."""
-Tone = Literal["plain", "muted", "good", "calm", "busy", "warn", "bad"]
+Tone = Literal["plain", "muted", "good", "calm", "busy", "warn", "bad", "condemned"]
 """What a sentence means; a screen's theme decides how that looks."""
 
 
@@ -68,7 +68,7 @@ def sentence(entry: Entry) -> str:
 def tell(entry: Entry) -> Sentence:
     """The entry as a sentence."""
     found = None
-    for group in (_of_run, _of_setting, _of_faults, _of_sandbox, _of_guest, _of_copy, _of_its_end):
+    for group in (_of_run, _of_setting, _of_faults, _of_sandbox, _of_guest, _of_killed_guest, _of_copy, _of_its_end):
         found = found or group(entry.event)
     found = found or _fine(entry.name.replace("_", " "))
     return replace(found, t=entry.t, subjects=() if entry.sandbox is None else (entry.sandbox,))
@@ -183,8 +183,14 @@ def _of_guest(event: Event) -> Sentence | None:
         case events.GuestThawed(incarnation):
             return _fine("runs on", incarnation)
         case events.PaceSet(factor, held):
-            slowed = f"slowed {factor:g} times" if factor > 1 else "at their own pace"
-            return _say(f"copies {slowed}{', held at chunk boundaries' if held else ''}", "busy")
+            slowed = f"copies are slowed {factor:g} times" if factor > 1 else "copies go at their own pace"
+            return _say(f"{slowed}{', and stop at each chunk' if held else ''}", "busy")
+        case events.RecordRetired(incarnation, build, outcome):
+            return _fine(f"the condemned record of {incarnation} is removed: its build {build or ''} is {outcome}")
+        case events.LinesLost(count):
+            return _say(
+                f"{plural(count, 'event')} could not be written to the ledger: what happened then is unknown", "bad"
+            )
         case events.GuestEnded(incarnation, why):
             return _fine(f"guest {incarnation} is dead: {why}")
         case events.GuestMeasured(resident):
@@ -200,6 +206,21 @@ def _cells(runs: str) -> str:
     for run in runs.split():
         counted[run[-1]] += int(run[:-1]) if run[:-1].isdecimal() else 0  # a ledger made elsewhere may say anything
     return ", ".join(f"{counted[letter]:,} {word}" for letter, word in _CELLS.items() if counted[letter])
+
+
+def _of_killed_guest(event: Event) -> Sentence | None:
+    """How a condemned guest ends."""
+    match event:
+        case copying.GuestLooked(before=before, code=code):
+            ran = "has not run since its freeze" if code is None else f"may have run since its freeze ({code})"
+            return _say(f"before the {before}: its guest {ran}", "muted" if code is None else "bad")
+        case copying.GuestKilled():
+            return _fine("its guest is sent SIGKILL: nothing may run on memory that will be freed")
+        case copying.GuestDied(death_ms=took):
+            return _fine("its guest is dead", f"{took:.1f} ms after the signal")
+        case copying.KillFailed(error=error):
+            return _say(f"its condemned guest does not die, so nothing is punched: {error}", "bad")
+    return None
 
 
 def _of_copy(event: Event) -> Sentence | None:
@@ -232,7 +253,7 @@ def _of_copy(event: Event) -> Sentence | None:
 def _of_its_end(event: Event) -> Sentence | None:
     match event:
         case copying.Condemned(build):
-            return _say("condemned: point of no return", "warn", f"build {build}")
+            return _say("condemned: point of no return", "condemned", f"build {build}")
         case copying.CondemnFailed(error):
             return _say(f"not condemned, so nothing will be punched: {error}", "warn")
         case copying.PunchFailed(chunk, error):
@@ -273,6 +294,8 @@ def _state(old: str, new: str, reason: str) -> Sentence:
 
 def _settled(settled: events.PauseSettled) -> Sentence:
     over = "" if settled.peak_over is None else f"peak +{size(settled.peak_over)}"
+    if settled.outcome == "finished" and settled.dirty_bytes == 0:
+        return _say(f"nothing was dirty, so nothing was copied; punched {mib(settled.punched_bytes)} MiB", "muted")
     if settled.outcome == "finished":
         copied = f" {mib(settled.dirty_bytes)} MiB" if settled.dirty_bytes is not None else ""
         took = f" in {ms(settled.copy_ms)}" if settled.copy_ms is not None and not settled.paced else ""
@@ -284,6 +307,14 @@ def _settled(settled: events.PauseSettled) -> Sentence:
     times_over = over + (f" ({ratio(settled.peak_ratio)})" if over and settled.peak_ratio is not None else "")
     parts = [f"pause is {outcome}", times_over, freed, settled.error or ""]
     return _fine(", ".join(filter(None, parts)), tone="warn")  # the failed call and the new state say it shorter
+
+
+_REFUSALS = {"discarded": "it was discarded and can never run again", "killed": "it was killed"}
+
+
+def refusal(refused: events.RequestRefused) -> str:
+    """Why a request was refused, in short."""
+    return _REFUSALS.get(refused.code or "", refused.reason)
 
 
 def judgement(judged: events.Judged) -> str:

@@ -59,6 +59,7 @@ def _spawn_one(link: ZygoteLink, number: int) -> float:
         page_size=4096,
         block_size=4096,
         dirty=0.4,
+        heartbeat=0.0,
         pattern="scattered",
     )
     begun = time.perf_counter()

@@ -28,8 +28,9 @@ from engine.errors import EngineError
 from engine.events import BuildFinished, Event
 from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, start_time_of
 from engine.memfd import Memfd
-from engine.pause import Outcome, Pause, PauseRequest, PauseResult
+from engine.pause import Outcome, Pause, PauseResult
 from engine.plan import PauseOptions
+from engine.prepare import PauseRequest
 from engine.ranges import Blocks, chunks
 from engine.snapshot import Build, Header, template, write_header
 from sim.rollout.bench_guest import Runs, dirty_runs, has_parent

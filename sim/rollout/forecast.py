@@ -386,7 +386,9 @@ def of_plan(plan: Plan) -> Source:
         sandboxes=rehearsed,
         concurrency=min(64, plan.pacing.concurrency),
     )
-    fleet = Fleet(kind="fleet", name=plan.name, node=node, groups=groups, propagation=plan.propagation)
+    fleet = Fleet(
+        kind="fleet", name=plan.name, node=node, groups=groups, propagation=plan.propagation, contexts=plan.contexts
+    )
     stages = {step.weight for step in plan.steps if isinstance(step, SetWeight)}
     weights = tuple(sorted({0.0, *stages})) if stages else STAGES
     return Source(fleet, weights, plan.by, stages_given=bool(stages), said="plan")

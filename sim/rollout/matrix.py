@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from sim.files.flag_values import written_lease
 from sim.files.plan import Analysis, Drill, Plan, SetWeight, Wait
 from sim.files.scenario import load_text
-from sim.files.units import format_duration
 from sim.files.yaml import scenario_text
 from sim.record.verdict import ExitCode, Verdict
 from sim.report import words
 from sim.report.table import Bullets, Paragraph, Section, Span, Table, Words, facts, toned
-from sim.rollout.compiled import engine_of, weight_value
+from sim.rollout.compiled import engine_of
 from sim.rollout.exposure import exposures
 from sim.rollout.gates import label
+from sim.rollout.stage_flags import bare_value
 from sim.run.batch import Batch
 from sim.run.cases import Unit, UnitResult
 from sim.run.pool import Pool
@@ -109,6 +110,7 @@ def cell_scenario(plan: Plan, index: int, weight: float, fault: MatrixFault, fle
     at_once = 1 if _crashes(fault) else plan.pacing.concurrency  # who else is condemned at a crash is a race
     steps = [{"tick": 1}, *map(dict, fault.steps), *_change(plan, index, weight), {"tick": 1}, _pause(at_once)]
     steps += [_end(fault), _RESUME, {"tick": 1}, _pause(plan.pacing.concurrency), _RESUME]
+    data |= {"contexts": plan.contexts.written}
     return data | {"fleet": fleet, "flags": _cell_flags(plan, index, weight, fault), "steps": steps}
 
 
@@ -127,7 +129,7 @@ def _change(plan: Plan, index: int, weight: float) -> list[dict[str, Any]]:
     """What the step itself does to the flag."""
     match plan.steps[index]:
         case SetWeight():
-            return [{"flag": {plan.flag: weight_value(plan, weight)}}]
+            return [{"flag": {plan.flag: bare_value(plan, weight)}}]
         case Drill():
             return [{"flag": {plan.flag: plan.safe}}]
     return []
@@ -144,9 +146,8 @@ def _cell_flags(plan: Plan, index: int, weight: float, fault: MatrixFault) -> di
     start = _weight_before(plan, index) if isinstance(plan.steps[index], SetWeight) else weight
     given = plan.document.data.get("flags") or {}
     flags = {key: value for key, value in given.items() if key not in {"source", "start", "file"}}
-    flags[plan.flag] = weight_value(plan, start)
-    lease = {"lease": format_duration(plan.lease)} if plan.lease is not None else {}
-    return {"source": "relay", **lease, **flags} if fault.where == "source" else flags
+    flags[plan.flag] = bare_value(plan, start)
+    return {**flags, "source": "relay", "lease": written_lease(plan.lease)} if fault.where == "source" else flags
 
 
 def _weight_before(plan: Plan, index: int) -> float:

@@ -20,7 +20,10 @@ from sim.report.plot import as_html
 from sim.report.words import scrub
 from sim.rollout.analysis import Outcome
 from sim.rollout.compiled import Compiled, compiled
+from sim.rollout.decision_page import stage_bound
+from sim.rollout.delays import delay_of
 from sim.rollout.gates import label
+from sim.rollout.incident_clock import Incident
 from sim.rollout.production import SHARES, Way, claims, production, ways
 from sim.rollout.rehearse import where
 from sim.rollout.results import Rehearsal, StageResult, StepResult
@@ -50,6 +53,8 @@ def rehearsal_document(found: Rehearsal) -> dict[str, Any]:
         "not_taken": len(found.plan.steps) - len(found.steps),
         "stages": [_stage(each) for each in found.stages],
         "weaknesses": [str(each) for each in found.weaknesses],
+        "bound": None if found.bound is None else asdict(found.bound) | {"met": found.bound.is_met},
+        "concerns": [asdict(each) for each in found.concerns],
         "kill_switch": _kill_switch(found),
         "claims": [{"status": status, "claim": sentence} for status, sentence in claims(found)],
         "origins": origins(found),
@@ -67,7 +72,8 @@ def origins(found: Rehearsal) -> dict[str, str]:
         "stages.exposed": "derived",
         "stages.counts": "measured",
         "stages.pools": "measured",
-        "stages.blast_radius": "derived",
+        "stages.incident": "derived",
+        "bound": "derived",
         "kill_switch.propagation": found.plan.propagation.origin,
         "kill_switch.fleet": fleet,
         "kill_switch.loopback_ms": "measured",
@@ -76,12 +82,11 @@ def origins(found: Rehearsal) -> dict[str, str]:
 
 
 def _kill_switch(found: Rehearsal) -> dict[str, Any]:
-    drawn = found.drawn
+    stream = delay_of(found.plan.propagation)
     return {
         "propagation": {
             "origin": found.plan.propagation.origin,
-            "draws": len(drawn),
-            "seconds": {name: drawn[int(share * (len(drawn) - 1))] for name, share in _SHARES.items()},
+            "seconds": {name: stream.quantile(share) for name, share in _SHARES.items()},
         },
         "ways": [_way(each) for each in ways(found)],
         "loopback_ms": list(found.kill_switch_ms),
@@ -92,8 +97,7 @@ def _way(way: Way) -> dict[str, Any]:
     """Null seconds where OFF is never obeyed."""
     names = [f"p{share:g}" if share < 100 else "max" for share in SHARES]
     seconds = None if way.seconds is None else dict(zip(names, way.seconds, strict=True))
-    reached = None if way.reached is None else {"p50": way.reached[0], "p99": way.reached[1]}
-    return {"name": way.name, "seconds": seconds, "reached": reached, "known": way.known, "note": way.note}
+    return {"name": way.name, "seconds": seconds, "known": way.known, "note": way.note}
 
 
 _SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
@@ -109,6 +113,7 @@ def _step(step: StepResult) -> dict[str, Any]:
             "dry_run": each.metric.dry_run,
             "values": [m.value for m in each.measurements],
             "bands": [[m.low, m.high] for m in each.measurements],
+            "intervals": [None if m.interval is None else asdict(m.interval) for m in each.measurements],
             "unit": MEASURES[each.metric.name].unit,
             "origin": MEASURES[each.metric.name].origin,
         }
@@ -139,12 +144,28 @@ def _stage(each: StageResult) -> dict[str, Any]:
             "largest_pauses_at_once": each.saved,
         },
         "lost_because_of_the_flag": list(each.lost_by_flag),
-        "blast_radius": asdict(each.blast),
-        "bounds_95": {
-            "discarded": _bound(each.on.discarded, each.on.asked),
-            "lost_because_of_the_flag": _bound(len(each.lost_by_flag), each.on.punched_pauses),
-            "corrupted": _bound(each.on.corrupted, each.on.asked),
-        },
+        "incident": None if each.incident is None else _incident(each.incident),
+        "bounds_95": {"lost_because_of_the_flag": stage_bound(each)},
+    }
+
+
+def _incident(of: Incident) -> dict[str, Any]:
+    """Seconds, and numbers of sandboxes; null where a delay that it needs was not given."""
+    parts = [
+        {
+            "name": each.name,
+            "known": each.known,
+            "per_node": each.per_node,
+            "seconds": {name: each.delay.quantile(share) for name, share in _SHARES.items()},
+        }
+        for each in of.parts
+    ]
+    return {
+        "exposed": of.exposed,
+        "clock": parts,
+        "obeyed_seconds": dict(zip(("p50", "p99"), of.obeyed, strict=True)),
+        "punched": asdict(of.punched),
+        "lost": None if of.lost is None else asdict(of.lost),
     }
 
 
@@ -164,11 +185,6 @@ def _production(found: Rehearsal) -> dict[str, Any] | None:
 
     stages = [{"weight": e.weight, "fleet": figures(e.fleet), "node": figures(e.node)} for e in made.stages]
     return {"of": of_production(made), "stages": stages, "assumed": figures(made.assumed), "notes": list(made.notes)}
-
-
-def _bound(count: int, tries: int) -> float | None:
-    """What a count of none may be at 95 % confidence, as a share; None where something was counted or nothing tried."""
-    return None if count or not tries else min(1.0, 3 / tries)
 
 
 HTML_FILE = "rehearsal.html"
@@ -296,15 +312,17 @@ def _spread(step: int, samples: Sequence[float]) -> Iterable[tuple[float, float]
 
 
 def propagation(found: Rehearsal) -> list[dict[str, Any]]:
-    """The share of kill switches that is obeyed by then: of the draws as a curve, of other ways as points."""
-    drawn = found.drawn
-    shares = [(place + 1) / len(drawn) for place in range(len(drawn))]
-    lines = [_line(f"stream ({found.plan.propagation.origin})", _ON, drawn, shares, shape="hv")]
+    """The share of kill switches that is obeyed by then: what was given as a curve, other ways as points."""
+    points = delay_of(found.plan.propagation).points
+    seconds, shares = [each for _, each in points], [share for share, _ in points]
+    lines = [_line(f"stream ({found.plan.propagation.origin})", _ON, seconds, shares)]
+    least = next((each for each in seconds if each > 0), 1e-3)
     for way, color in zip(ways(found)[1:], _OTHERS, strict=False):
         if way.seconds is None:
-            lines.append(_line(f"{way.name}: never", color, [max(1e-3, drawn[0]), drawn[-1]], [0, 0]))
+            lines.append(_line(f"{way.name}: never", color, [least, seconds[-1]], [0, 0]))
             continue
-        named = _line(f"{way.name} ({way.known})", color, way.seconds, [0.5, 0.95, 0.99, 1.0])
+        known = [(each, share / 100) for each, share in zip(way.seconds, SHARES, strict=True) if each is not None]
+        named = _line(f"{way.name} ({way.known})", color, [each for each, _ in known], [share for _, share in known])
         lines.append(named | {"mode": "lines+markers"})
     return lines
 

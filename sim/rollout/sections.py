@@ -14,6 +14,7 @@ from sim.report.table import Bullets, Paragraph, Section, Span, Table, Words, co
 from sim.report.words import Tone
 from sim.rollout.analysis import MetricResult, Outcome
 from sim.rollout.compiled import Compiled
+from sim.rollout.decision_page import decision_page
 from sim.rollout.exposure import Exposure, contexts_needed
 from sim.rollout.gates import label, shown, value_text
 from sim.rollout.identity import identity, lease_words, seed_of
@@ -55,6 +56,7 @@ def sections(found: Rehearsal) -> list[Section]:
     """The decision and why, then everything that it rests on."""
     return [
         _decision(found),
+        *decision_page(found),
         _steps(found),
         _stages(found),
         _arms(found),
@@ -63,7 +65,6 @@ def sections(found: Rehearsal) -> list[Section]:
         _pools(found),
         _production(found),
         _kill_switch(found),
-        _blast_radius(found),
         Section("Weaknesses", (Bullets([str(each) for each in found.weaknesses if not each.shown]),)),
         Section(
             "claims", (Table(("status", "what is claimed"), [(_status(s), said) for s, said in claims(found)], "<~"),)
@@ -134,18 +135,11 @@ def _left(found: Rehearsal) -> list[tuple[int, str]]:
     return [(index, label(step)) for index, step in enumerate(found.plan.steps)][len(found.steps) :]
 
 
-def zero(count: int, tries: int) -> str:
-    """A count; with none seen, what they may yet be at 95 % confidence (about 3 of n)."""
-    if count or not tries:
-        return str(count)
-    return f"0 (< {min(100.0, 300 / tries):.3g} %)"
-
-
 def _stages(found: Rehearsal) -> Section:
     head = ("weight", "exposed", "superset", "pauses", "punched", "discarded", "lost", "lost by flag", "at risk")
     fleet = len(found.plan.sandboxes())
     rows = [_stage(each, fleet) for each in found.stages]
-    note = "measured; with no event, the 95 % bound: 3/n; lost by flag: lost here and not with the flag off"
+    note = "measured; lost by flag: lost here and not with the flag off"
     return Section("Stages, of the rehearsed fleet", (Table((*head, "freed"), rows, ">"),), note)
 
 
@@ -157,9 +151,9 @@ def _stage(each: StageResult, fleet: int) -> tuple[str, ...]:
         "yes" if each.exposure.is_superset else "no",
         str(on.asked),
         str(len(on.punched)),
-        zero(on.discarded, on.asked),
+        str(on.discarded),
         str(len(on.lost)),
-        zero(len(each.lost_by_flag), on.punched_pauses),
+        str(len(each.lost_by_flag)),
         str(on.at_risk),
         words.size(on.punched_bytes),
     )
@@ -243,42 +237,23 @@ def of_production(made: Production) -> str:
 def _kill_switch(found: Rehearsal) -> Section:
     if not found.stages:
         return Section("", ())
-    blast = max((each.blast for each in found.stages), key=lambda each: each.weight)
-    product = (
-        f"{blast.sandboxes} sandboxes x {blast.weight:g} % x {blast.pauses_per_minute:g} pauses a minute x seconds"
-    )
-    rows = [(e.name, *seconds_of(e), *reached_of(e), e.known, e.note) for e in ways(found)]
-    head = ("way", "p50", "p95", "p99", "most", "reached p50", "reached p99", "known", "note")
+    rows = [(e.name, *seconds_of(e), e.known, e.note) for e in ways(found)]
+    head = ("way", "p50", "p95", "p99", "most", "known", "note")
     return Section(
         "Kill switch: how long until OFF is obeyed",
         (
-            Table(head, rows, "<>>>>>><~"),
-            Paragraph(f"reached: {product} ({_fleet(found)}; derived): punched before OFF is obeyed"),
+            Table(head, rows, "<>>>><~"),
             Paragraph(("measure these on this machine: ", code("snapdrill flags propagation"))),
         ),
         "turning the flag off undoes nothing",
     )
 
 
-def _fleet(found: Rehearsal) -> str:
-    return "given" if found.plan.production else "the rehearsed fleet's"
-
-
 def seconds_of(way: Way) -> list[str]:
     """A way's percentiles; `never` where OFF is not obeyed."""
-    return ["never"] * len(SHARES) if way.seconds is None else [f"{each:.3g} s" for each in way.seconds]
-
-
-def reached_of(way: Way) -> list[str]:
-    """Sandboxes at the median and the 99th percentile; `-` for what is in no blast radius."""
-    return ["-", "-"] if way.reached is None else [figures.number(each) for each in way.reached]
-
-
-def _blast_radius(found: Rehearsal) -> Section:
-    rows = [(f"{e.stage.weight:g} %", *map(figures.number, (e.blast.p50, e.blast.p99))) for e in found.stages]
-    note = f"by stream; derived; fleet: {_fleet(found)}"
-    title = "Irreversible blast radius: sandboxes punched before OFF is obeyed"
-    return Section(title, (Table(("weight", "p50", "p99"), rows, ">"),), note)
+    if way.seconds is None:
+        return ["never"] * len(SHARES)
+    return ["unknown" if each is None else f"{each:.3g} s" for each in way.seconds]
 
 
 def _status(status: str) -> Span:
@@ -295,7 +270,7 @@ def _metrics(found: Rehearsal) -> Section:
         asked = f"{metric.success_condition or f'not {metric.failure_condition}'}"
         rows.append((metric.name, *map(_cell, results), asked + (", dry run" if metric.dry_run else "")))
     head = ("metric", *(f"{each.weight:g} %" for each in analyses), "asked")
-    note = "! not met, ? inconclusive; measured; ratios, with their noise bands, and savings derived"
+    note = "! not met, ? inconclusive; measured; ratios, with their intervals, and savings derived"
     table = Table(head, rows, "<" + ">" * len(analyses) + "~")
     return Section("Metrics", (table, Bullets(list(_unclear(found).values()))), note)
 
@@ -350,15 +325,18 @@ def invariants(view: View) -> str:
     return ", ".join([held, *(f"{len(each)} {verdict}: {', '.join(each)}" for verdict, each in names.items())])
 
 
-def outline(made: Compiled, exposed: Sequence[Exposure]) -> str:
-    """What a plan will do, before anything runs."""
+def outline(made: Compiled, exposed: Sequence[Exposure], exported: Exposure | None = None) -> str:
+    """What a plan will do, before anything runs; `exported` is who has the user's flag on before the first stage."""
     plan = made.plan
-    title = f"{plan.name}: {len(made.scenario.steps)} scenario steps, {duration(sum(made.virtual))} by its own clock"
+    clock = duration(sum(made.virtual))
+    title = f"{plan.name}: {len(made.scenario.steps)} scenario steps, {clock} by its own clock; exposed by {plan.by}"
     rows = []
+    if exported is not None:
+        rows.append(("as exported", str(len(exported.sandboxes)), f"{exported.contexts} of {exported.of_contexts}", ""))
     for stage, each in zip(made.stages, exposed, strict=True):
         who = ", ".join(each.sandboxes[:4]) + (" ..." if len(each.sandboxes) > 4 else "")
         if stage.weight and not each.contexts:
             who = f"nobody: one takes about {contexts_needed(1, stage.weight)} {plan.by} contexts"
         contexts = f"{each.contexts} of {each.of_contexts}"
         rows.append((f"{stage.weight:g} %", str(len(each.sandboxes)), contexts, who))
-    return text(Section(title, (Table(("weight", "exposed", f"{plan.by} contexts", "which"), rows, ">>>~"),)))
+    return text(Section(title, (Table(("weight", "exposed", "contexts", "which"), rows, ">>>~"),)))

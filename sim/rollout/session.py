@@ -14,12 +14,16 @@ import click
 from sim.files.plan import Plan
 from sim.record.verdict import ExitCode
 from sim.report.document import scenario_document, write_document
+from sim.report.html import write_page
 from sim.report.junit import suite, write_junit
+from sim.report.table import text
 from sim.rollout.compiled import compiled
-from sim.rollout.exposure import exposures
+from sim.rollout.critic import concern_lines, critique, stops
+from sim.rollout.exposure import as_exported, exposures_of
 from sim.rollout.outputs import rehearsal_suite, write_rehearsal_page
 from sim.rollout.rehearse import decided, rehearse
 from sim.rollout.results import Rehearsal, StepResult, weaknesses
+from sim.rollout.user_fleet import UserFleet, of_plan
 from sim.run.batch import Batch, Item
 from sim.run.dask import open_pool
 from sim.run.flag_source import check_source
@@ -35,24 +39,53 @@ class Session:
     """What was asked for, and what came of it: `rehearsal` is None until it has come to its end."""
 
     def __init__(
-        self, plan: Plan, options: RunOptions, *, quiet: bool = False, export: Path | None = None, plot: bool = False
+        self,
+        plan: Plan,
+        options: RunOptions,
+        *,
+        quiet: bool = False,
+        export: Path | None = None,
+        plot: bool = False,
+        summary: Path | None = None,
     ) -> None:
         self.plan = plan
+        self.fleet: UserFleet | None = None
         self.rehearsal: Rehearsal | None = None
         self._options = options
         self._batch = Batch(quiet=quiet, on_stderr=True)
         self._export = export
         self._plot = plot
+        self._summary = summary
 
-    def outline(self) -> str:
-        """What the plan comes to, with who would be exposed; starts nothing."""
+    def outline(self) -> ExitCode:
+        """Print what the plan comes to, who would be exposed and what the critic says; starts nothing.
+
+        INCONCLUSIVE where the plan cannot end in a go.
+        """
+        from sim.rollout.decision_page import fleet_sections
         from sim.rollout.sections import outline
 
+        self._look_at_the_fleet()
         made = compiled(self.plan)
-        return outline(made, exposures(self.plan, [each.weight for each in made.stages]))
+        exposed = exposures_of(made)
+        concerns = critique(made, exposed, self.fleet)
+        whole = fleet_sections(self.plan, self.fleet)
+        click.echo("\n".join([outline(made, exposed, as_exported(self.plan)), *(["", text(whole)] if whole else [])]))
+        click.echo("\n".join(["", *concern_lines(self.plan, concerns)]))
+        return ExitCode.INCONCLUSIVE if stops(concerns) else ExitCode.HELD
+
+    def _look_at_the_fleet(self) -> None:
+        """Of a plan over a table: who of all its rows is exposed; the plan is then over a sample of them."""
+
+        def progress(share: float) -> None:
+            self._batch.show(f"{self.plan.name}: exposure of every row, {share:.0%}")
+
+        self.plan, self.fleet = of_plan(self.plan, progress)
+        self._batch.show("")
 
     def run(self) -> ExitCode:
         """To the end; the exit code of its decision."""
+        self._look_at_the_fleet()
         made = compiled(self.plan)
         check_source(made.scenario)
         return self._batch.run([Item(self.plan.name, self._rehearse, partial(missing, made.scenario))])
@@ -61,7 +94,7 @@ class Session:
         def progress(step: str) -> None:
             self._batch.show(f"{self.plan.name}: {step}")
 
-        result = self._batch.interrupts.run(rehearse(self.plan, self._options, progress, self._tell))
+        result = self._batch.interrupts.run(rehearse(self.plan, self._options, progress, self._tell, self.fleet))
         self._batch.show("")
         self.rehearsal = self._with_weaknesses(result)
         self._store()
@@ -73,7 +106,6 @@ class Session:
 
     def run_matrix(self, jobs: int | None, *, cluster: str | None = None) -> ExitCode:
         """Each step x each fault; violated where one of them is. `cluster` as open_pool has it."""
-        from sim.report.table import text
         from sim.rollout import matrix
 
         pool = open_pool(cluster, jobs or default_jobs(), default_memory())
@@ -118,6 +150,10 @@ class Session:
             from sim.rollout.export import export
 
             export(found, self._export)
+        if self._summary is not None:
+            from sim.rollout.decision_page import summary
+
+            write_page(self._summary, summary(found))
 
     def _tell(self, result: StepResult) -> None:
         """Each step as it ends, on a terminal's stderr."""

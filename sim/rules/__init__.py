@@ -1,4 +1,4 @@
-"""The nine rules, one module each, judged by one loop: of a run that is being made, of a stored or foreign ledger."""
+"""The ten rules, one module each, judged by one loop: of a run that is being made, of a stored or foreign ledger."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sim.rules import (
     never_resumed,
     no_leaks,
     no_unpublished,
+    off_arrives,
     peak_bounded,
     rollback_intact,
 )
@@ -31,6 +32,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         no_leaks.NAME: Rule(no_leaks.judge, no_leaks.observe),
         legal_transitions.NAME: Rule(legal_transitions.judge),
         no_unpublished.NAME: Rule(no_unpublished.judge, no_unpublished.observe),
+        off_arrives.NAME: Rule(off_arrives.judge),
     }
 )
 

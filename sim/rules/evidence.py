@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from engine import events as engine_events
 from engine.events import Event
 from sim.record import events
+from sim.record.codes import fault_kind
 from sim.record.fold import Fold
 from sim.record.ledger import Entry
 from sim.record.view import PauseView, View
@@ -174,8 +175,12 @@ def damaged_builds(entries: Iterable[Entry]) -> set[str]:
     return {
         each.pause
         for each in entries
-        if each.pause is not None and isinstance(each.event, events.FaultFired) and each.event.error == "corrupt"
+        if each.pause is not None and isinstance(each.event, events.FaultFired) and _corrupts(each.event)
     }
+
+
+def _corrupts(fired: events.FaultFired) -> bool:
+    return fault_kind(fired.kind, fired.error) == "corrupt"
 
 
 class Rule(NamedTuple):

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 from engine import events as engine_events
 from sim.record import events
+from sim.record.names import sandbox_of
 from sim.record.oracle import PAGE, content, describe, key_of
 from sim.rules.evidence import PUNCHES, Evidence
 from sim.rules.finding import Finding
+from sim.rules.heartbeat import ran_after_its_freeze
 from sim.rules.reality import Reality, SpawnedGuest, zeroed_pages
 
 NAME = "never_resumed"
@@ -20,9 +22,10 @@ _DYING = 2.0  # seconds in which a process that was sent SIGKILL may still be se
 def observe(evidence: Evidence, reality: Reality) -> None:
     """Look at every incarnation that runs: is it condemned, and are pages gone that it wrote? No process is left after
     teardown: no_leaks looks for those that are."""
-    seen = reality.seen[NAME]
+    _ask_the_witness(evidence, reality)
     if reality.torn_down:
         return
+    seen = reality.seen[NAME]
     condemned = {each.incarnation: each.id for each in evidence.view.pauses if each.incarnation and each.condemned}
     end = time.monotonic() + _DYING
     for incarnation, guest in reality.guests(evidence.guests).items():
@@ -40,6 +43,18 @@ def _look_at(guest: SpawnedGuest, condemned_by: str | None, reality: Reality, en
     seen, incarnation = reality.seen[NAME], guest.born.incarnation
     seen.done.add(incarnation)
     seen.finding.violated(guest.sandbox, reason, incarnation=incarnation, pause=condemned_by, **(page or {}))
+
+
+def _ask_the_witness(evidence: Evidence, reality: Reality) -> None:
+    """The guest's own clock, which the engine has no hand in: it may not have gone on after the freeze."""
+    if reality.heartbeats is None:
+        return
+    seen = reality.seen[NAME]
+    for incarnation, pause, microseconds in ran_after_its_freeze(evidence.entries, reality.heartbeats):
+        if incarnation not in seen.done:
+            seen.done.add(incarnation)
+            reason = f"its own clock went on by {microseconds} us after the freeze: a condemned guest has run"
+            seen.finding.violated(sandbox_of(incarnation), reason, incarnation=incarnation, pause=pause)
 
 
 def _goes_on_running(guest: SpawnedGuest, end: float) -> bool:

@@ -42,7 +42,7 @@ def judge(evidence: Evidence) -> Finding:
         if not pause.published and not punched:
             continue
         finding.checked += 1
-        if punched and not evidence.of_kind(engine_events.ChunkPublished):
+        if punched and _copies(happened) and not evidence.of_kind(engine_events.ChunkPublished):
             reason = "missing evidence: it punched, and no `chunk_published` event says what was published"
             finding.lacks(pause.sandbox, reason, pause=pause.id)
             continue
@@ -50,6 +50,12 @@ def judge(evidence: Evidence) -> Finding:
         if too_early is not None:
             finding.violated(pause.sandbox, too_early, incarnation=evidence.incarnation_of(pause), pause=pause.id)
     return finding
+
+
+def _copies(happened: Iterable[Event]) -> bool:
+    """False where the plan has no chunk: clean pages are all that such a pause may punch."""
+    planned = [each for each in happened if isinstance(each, engine_events.Planned)]
+    return not planned or any(each.chunks for each in planned)
 
 
 def punched_too_early(happened: Iterable[Event]) -> str | None:

@@ -20,6 +20,7 @@ from sim.record.ledger import EVENTS_FILE, Entry, Follower
 from sim.record.names import sandbox_of
 from sim.record.oracle import PAGE, ZEROED, Mismatch, generations, key_of, mismatches
 from sim.rules.finding import Finding
+from sim.rules.heartbeat import Heartbeats
 
 if TYPE_CHECKING:  # loaded where it is used: a stored ledger is judged on machines without Linux, too
     from engine.memfd import Memfd
@@ -84,6 +85,7 @@ class Reality:
     socket_dir: Path
     cache_kept: bool = False
     torn_down: bool = False
+    heartbeats: Heartbeats | None = None
     seen: defaultdict[str, Seen] = field(default_factory=lambda: defaultdict(Seen))
 
     @property

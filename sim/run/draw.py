@@ -74,6 +74,7 @@ def draw(scenario: Scenario, seed: int, *, huge_pages: bool) -> Scenario:
     document: Step = {key: written[key] for key in _KEPT if key in written}
     document |= {"seed": seed, "fleet": fleet}
     if scenario.flag_source != "launchdarkly":
+        document.setdefault("contexts", "all")  # flags are drawn by every kind
         document["flags"] = {**written.get("flags", {}), **({} if "file" in written.get("flags", {}) else flags)}
     steps = [*_own_steps(scenario, written, names), *program.steps()]
     document["steps"] = [*steps, *_liveness(steps)]

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -21,27 +22,30 @@ from engine.events import Event
 from engine.incarnation import start_time_of
 from flags.inline import InlineValue, as_written
 from sim import rules
-from sim.files.faults import CRASH, FaultPoint, Place, describe_place, to_json
+from sim.files.faults import FaultPoint, Harm, Place, describe_place, to_json
 from sim.files.flag_values import ServedFlags
 from sim.files.scenario import Scenario
 from sim.files.steps import Outage
 from sim.node.cgroup import OVERHEAD, MemoryCgroup
-from sim.node.config import Known, NodeConfig, SandboxConfig
+from sim.node.config import Known, NodeConfig
 from sim.node.guest_link import ZYGOTE_SOCKET
 from sim.record import events
 from sim.record.digest import digest
 from sim.record.fold import Fold
 from sim.record.folder import SCENARIO_FILE, RunRecord, make, make_cache, point_latest_at, remove, write_record
 from sim.record.ledger import EVENTS_FILE, Entry, Follower, Ledger, drop_torn_line
+from sim.record.leftovers import retire_ended
+from sim.record.names import CONDEMNED
 from sim.record.scenario_copy import chosen, store
 from sim.record.verdict import Verdict
 from sim.record.view import View
 from sim.rules.evidence import Evidence
-from sim.rules.finding import Finding
+from sim.rules.finding import Finding, in_file
+from sim.rules.heartbeat import Heartbeats
 from sim.rules.reality import Reality
 from sim.run.flag_source import FlagService, check_source, open_service
 from sim.run.host import host, snapdrill_version
-from sim.run.judging import conclude, judge_invariants
+from sim.run.judging import conclude, judge_invariants, lost_lines
 from sim.run.needs import check_limits
 from sim.run.node_link import (
     NodeDiedError,
@@ -51,10 +55,9 @@ from sim.run.node_link import (
     execute_node,
     outlived,
     raise_failures,
-    retire_ended,
     shielded,
 )
-from sim.run.restart import known
+from sim.run.node_start import known, sandbox_configs
 
 GRACE = 30.0
 """Seconds that a zygote waits for a node after a crash."""
@@ -76,6 +79,7 @@ class Drill:
         cache_dir: Path | None = None,
         keep_cache: Callable[[str], bool] = lambda _verdict: False,
         trace: bool = False,
+        heartbeat: float = 0.0,
         start_node: NodeStarter = execute_node,
     ) -> None:
         self.scenario = scenario
@@ -94,10 +98,13 @@ class Drill:
         self._node: NodeLink | None = None
         self._node_expected = False
         self.entries: list[Entry] = []
-        self.findings = {name: Finding() for name in rules.RULES}
-        """The rules' findings at the last barrier."""
-        self.run_dir = Path()
+        self.findings = {name: Finding() for name in rules.RULES}  # the rules' findings at the last barrier
+        self._looking = asyncio.Lock()
+        self.heartbeats = Heartbeats()
+        self._sandboxes = sandbox_configs(scenario, only, heartbeat)
+        self.run_dir = self.socket_dir = Path()
         self._cgroup_base: int | None = None
+        self.cgroup: MemoryCgroup | None = None
         self._ledger: Ledger | None = None
 
     # -- making and ending a run
@@ -124,8 +131,7 @@ class Drill:
         store(self.scenario, self.run_dir / SCENARIO_FILE)
         self.began = time.monotonic()
         self._ledger = Ledger(self.run_dir / EVENTS_FILE, self.began)
-        self.socket_dir = Path()
-        self.cgroup: MemoryCgroup | None = None
+        self._ledger.reserve(len(self._sandboxes))
         self._follower = Follower(self.run_dir / EVENTS_FILE)
         try:
             self.cache_dir = self._make_cache_dir()
@@ -138,8 +144,9 @@ class Drill:
         self._write_record(ended=False)  # so that `clean` finds it if this process is killed
         self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
         self._fleet.callback(shutil.rmtree, self.socket_dir, ignore_errors=True)
-        self.reality = Reality(self.run, self.seed, self.run_dir, self.cache_dir, self.socket_dir)
-        check_limits(len(self._sandboxes()), self.socket_dir / ZYGOTE_SOCKET)
+        where = self.run_dir, self.cache_dir, self.socket_dir
+        self.reality = Reality(self.run, self.seed, *where, heartbeats=self.heartbeats)
+        check_limits(len(self._sandboxes), self.socket_dir / ZYGOTE_SOCKET)
         self.cgroup = MemoryCgroup.make(self.run, self.scenario.node.memory + OVERHEAD)
         if self.cgroup is not None:
             self._fleet.callback(self.cgroup.remove)
@@ -166,12 +173,10 @@ class Drill:
             seed=self.seed,
             only=list(self.only),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
-            budget=self.scenario.node.memory,
-            cache=self.scenario.node.cache,
             **self.scenario.engine.choice(),
             drawn={"fleet": fleet} | chosen(self.scenario),
             host={**host(), "python": platform.python_version(), "cgroup": self.cgroup is not None},
-            flag_source=self.scenario.flag_source,
+            **self.scenario.facts(),
         )
 
     def _open_flags(self) -> None:
@@ -181,23 +186,6 @@ class Drill:
             self.note(events.FlagSet(key, as_written(value)))
         if isinstance(self.scenario.flags, ServedFlags) and self.scenario.flags.start == "down":
             self.note(events.OutageBegan("down", "from the start"))
-
-    def _sandboxes(self) -> list[SandboxConfig]:
-        return [
-            SandboxConfig(
-                name=each.name,
-                memory=each.memory,
-                page_size=each.page_size,
-                block_size=each.block_size,
-                template=each.template,
-                team=each.team,
-                cluster=each.cluster,
-                dirty=each.workload.dirty / 100,
-                pattern=each.workload.pattern,
-            )
-            for each in self.scenario.sandboxes()
-            if not self.only or each.name in self.only
-        ]
 
     async def _start_node(self, sandboxes: dict[str, Known]) -> None:
         config = NodeConfig(
@@ -211,7 +199,7 @@ class Drill:
             grace=GRACE,
             cgroup=str(self.cgroup.folder) if self.cgroup else None,
             **self.scenario.engine.choice(),
-            sandboxes=self._sandboxes(),
+            sandboxes=self._sandboxes,
             tick=self.view().tick,
             trace=self._trace,
             known=sandboxes,
@@ -250,7 +238,8 @@ class Drill:
                 await self._node.reap()
         finally:
             await asyncio.to_thread(end_zygote, self.socket_dir)
-            retire_ended(self.reality.condemned)
+            self.view()
+            retire_ended(self.run_dir / CONDEMNED, self.cache_dir, self.entries, self.note)
 
     async def tear_down(self) -> None:
         """End every process and remove everything that was made; harmless when done already.
@@ -258,6 +247,7 @@ class Drill:
         A cancellation takes effect after it is done.
         """
         await shielded(self._fleet.aclose())
+        self.heartbeats.close()
         if self._ledger is not None:
             self._ledger.close()
 
@@ -275,9 +265,12 @@ class Drill:
         self.reality.cache_kept = self._kept = self._keep_cache(so_far)
         cgroup_peak = self.cgroup.peak() if self.cgroup else None
         await shielded(self._fleet.aclose())
+        self.view()
+        self.heartbeats.close()  # anything that it still holds would be a leak
         self.reality.torn_down = True
         await self.observe()
         raise_failures(self.entries)
+        expected += lost_lines(self.entries, self._ledger.lost if self._ledger else 0)
         everything = [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected]
         verdict, canaries = conclude(self.scenario, everything, whole_fleet=whole)
         for each in [*everything, *canaries]:
@@ -305,23 +298,23 @@ class Drill:
         """True between a crash of the node and its restart."""
         return not self._node_expected
 
-    # -- what is known
-
     def view(self) -> View:
-        """The ledger up to now, folded."""
-        new = list(self._follower.new_entries())
+        """The ledger up to now, folded; empty before the run has one."""
+        new = [] if self._ledger is None else list(self._follower.new_entries())
         self.entries += new
+        self.heartbeats.take(new)
         self._fold.apply(new)
         return self._fold.view()
 
-    def evidence(self) -> Evidence:
-        """The evidence for the rules: the ledger up to now, and this fleet."""
-        view = self.view()
-        return Evidence(list(self.entries), view, self.reality)
-
     async def observe(self) -> None:
-        """Have every rule look at reality and judge, now."""
-        self.findings = await asyncio.to_thread(rules.judge, self.evidence())
+        """Have every rule look at reality and judge, now; what it finds gets this step's place."""
+        async with self._looking:
+            view = self.view()  # first: it reads the ledger on
+            self.findings = await asyncio.to_thread(rules.judge, Evidence(list(self.entries), view, self.reality))
+        if view.step is not None and not self.reality.torn_down:
+            for found in self.violations():
+                for key, value in in_file(view.step).items():
+                    found.setdefault(key, value)
 
     def violations(self) -> list[dict[str, Any]]:
         """The violations that the rules have found so far."""
@@ -342,8 +335,9 @@ class Drill:
             self.view()
 
     async def tick(self, count: int = 1) -> None:
-        """Every running guest works."""
-        await self._ask("tick", count=count)
+        """Every running guest works, but not while a checker reads its memory."""
+        async with self._looking:
+            await self._ask("tick", count=count)
 
     async def pause(
         self, names: Sequence[str], *, concurrency: int = 4, until: str = "settled", deadline: float = 60.0
@@ -391,20 +385,26 @@ class Drill:
     async def inject(
         self,
         fault: FaultPoint,
-        error: str | None,
+        harm: Harm,
         at: Place,
         sandboxes: str,
         count: int | None = None,
         *,
         nth: int | None = None,
         by_kernel: bool = False,
+        rate: float | None = None,
     ) -> int:
-        """Arm a fault, `error` as `Fault.error`, or None for SIGKILL of the node. Gives its id."""
+        """Arm a fault, with a `rate` in that share (0 to 1) of the pauses. Gives its id."""
         self._fault_ids += 1
-        number, error = self._fault_ids, error or CRASH
-        self.note(events.FaultArmed(number, fault, error, describe_place(fault, at, nth), sandboxes, by_kernel))
-        what = {"fault_id": number, "point": fault, "error": error, "at": to_json(at), "sandboxes": sandboxes}
-        await self._ask("arm", **what, count=count, nth=nth, by_kernel=by_kernel)
+        number, place = self._fault_ids, describe_place(fault, at, nth)
+        place += "" if rate is None else f", in {rate * 100:g} % of them"
+        armed = events.FaultArmed(
+            number, fault, harm.error, place, sandboxes, by_kernel, kind=harm.kind, seconds=harm.seconds
+        )
+        self.note(armed)
+        what = {"fault_id": number, "point": fault, "harm": asdict(harm), "at": to_json(at), "sandboxes": sandboxes}
+        drawn = {} if rate is None else {"rate": rate, "seed": self.seed}
+        await self._ask("arm", **what, count=count, nth=nth, by_kernel=by_kernel, **drawn)
         return number
 
     async def clear(self) -> None:

@@ -194,6 +194,21 @@ def unfired_faults(view: View, places: dict[int, Place]) -> list[events.Judged]:
     ]
 
 
+LEDGER = "ledger"
+
+
+def lost_lines(entries: Iterable[Entry], lost_here: int) -> list[events.Judged]:
+    """Lost lines may have held any event, so the run proves nothing. `lost_here`: lost by the runner."""
+    lost = lost_here + sum(each.event.count for each in entries if isinstance(each.event, events.LinesLost))
+    if not lost:
+        return []
+    reason = {
+        "sandbox": "*",
+        "reason": f"{lost} lines could not be written to it; free some space on the disk of the run",
+    }
+    return [events.Judged(LEDGER, INCONCLUSIVE, lost, [reason])]
+
+
 def rollouts_without_effect(scenario: Scenario, entries: Iterable[Entry], view: View) -> list[events.Judged]:
     """A weight above 0 that punched no sandbox proves nothing."""
     weights = [

@@ -15,8 +15,6 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
-from engine.errors import CondemnedError
-from engine.incarnation import CondemnedRecords
 from sim.node.config import NodeConfig
 from sim.node.guest_link import ZYGOTE_SOCKET, ZygoteLink, open_zygote
 from sim.record import events
@@ -189,14 +187,6 @@ def outlived(run: str) -> bool:
             break
         time.sleep(0.01)
     return left
-
-
-def retire_ended(folder: Path) -> None:
-    """Retire the records of guests that ended while no node was running."""
-    records = CondemnedRecords(folder)
-    for record in list(records.records()):
-        with contextlib.suppress(CondemnedError):
-            records.retire_gone(record)
 
 
 def raise_failures(entries: Iterable[Entry]) -> None:

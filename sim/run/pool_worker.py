@@ -25,7 +25,7 @@ _LITTER = 100_000
 
 
 def main(arguments: list[str]) -> int:
-    """Units come one at a time; the next only after the result of the last."""
+    """Run units, one at a time; the next one is sent only after the last one's result."""
     fd = int(arguments[0])
     os.set_inheritable(fd, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

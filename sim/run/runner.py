@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from engine.errors import UserError
 from sim.files.expectations import InvariantExpectation, MetricExpectation
+from sim.files.faults import KILL_NODE
 from sim.files.scenario import Scenario
 from sim.files.steps import (
     Checkpoint,
@@ -59,7 +60,10 @@ from sim.run.node_link import NodeDiedError, NodeFailedError, NodeStarter, execu
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a scenario is run; `time_limit` in seconds; `trace` records every fault point that is passed."""
+    """How a scenario is run; `time_limit` in seconds; `trace` records every fault point that is passed.
+
+    `heartbeat`, in seconds, is for guests whose scenario sets none; 0: none.
+    """
 
     runs_dir: Path
     seed: int | None = None
@@ -69,6 +73,7 @@ class RunOptions:
     time_limit: float = 120.0
     events: BinaryIO | None = None
     trace: bool = False
+    heartbeat: float = 0.0
     start_node: NodeStarter = execute_node
 
 
@@ -83,7 +88,7 @@ class RunResult:
 
 Progress = Callable[[str], None]
 Gate = Callable[[int, Drill], Awaitable[Sequence[Step] | None]]
-"""Called after each step with its 0-based index: the steps to take instead of the remaining ones; None to go on."""
+"""Called after each step with its 0-based index; gives steps to take instead of the remaining ones, None to go on."""
 
 
 async def run_scenario(
@@ -97,6 +102,7 @@ async def run_scenario(
         only=options.only,
         cache_dir=options.cache_dir,
         trace=options.trace,
+        heartbeat=options.heartbeat,
         start_node=options.start_node,
         keep_cache=lambda verdict: options.keep == "always" or (options.keep == "failed" and verdict != HELD),
     )
@@ -240,7 +246,14 @@ class _Runner:
             case Inject():
                 by_kernel = step.by == "kernel"
                 number = await self.drill.inject(
-                    step.fault, step.error, step.at, step.sandboxes, step.count, nth=step.nth, by_kernel=by_kernel
+                    step.fault,
+                    step.harm,
+                    step.at,
+                    step.sandboxes,
+                    step.count,
+                    nth=step.nth,
+                    by_kernel=by_kernel,
+                    rate=None if step.rate is None else step.rate / 100,
                 )
                 self.places[number] = place
             case Clear():
@@ -293,7 +306,7 @@ class _Runner:
             await self.drill.crash()
             return
         point = step.at
-        number = await self.drill.inject(point.fault, None, point.place, step.sandboxes, 1, nth=point.nth)
+        number = await self.drill.inject(point.fault, KILL_NODE, point.place, step.sandboxes, 1, nth=point.nth)
         self.places[number] = place
         self.crash_armed = True
 

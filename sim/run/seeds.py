@@ -14,10 +14,11 @@ from typing import Any, get_args
 
 from engine.errors import UserError
 from sim.files.expectations import Invariant
-from sim.files.faults import CATALOGUE, KINDS, kind_of
+from sim.files.faults import CATALOGUE, KINDS
 from sim.files.scenario import Scenario
 from sim.files.steps import Crash, Inject
 from sim.record import events
+from sim.record.codes import fault_kind
 from sim.record.folder import remove
 from sim.record.verdict import INVARIANT, TIME_LIMIT, ExitCode, Verdict, worst
 from sim.report.judgements import NOT_EXERCISED
@@ -110,7 +111,8 @@ class Seeds:
         self.pauses += len(result.settled)
         self.sandboxes += len(result.states)
         self.armed.update(_armed(run))
-        self.fired.update((each.fault, kind_of(each.error)) for _, each in result.each(events.FaultFired))
+        fired = (each for _, each in result.each(events.FaultFired))
+        self.fired.update((each.fault, fault_kind(each.kind, each.error) or each.error) for each in fired)
         for each in result.judged:
             if each.subject.startswith(INVARIANT):
                 self.exercised[each.subject.removeprefix(INVARIANT)] += each.checked
@@ -223,7 +225,7 @@ def _failed(seed: int, judged: events.Judged, result: UnitResult) -> Seed:
 def _armed(run: Scenario) -> Iterator[tuple[str, str]]:
     for step in run.steps:
         if isinstance(step, Inject):
-            yield step.fault, kind_of(step.error)
+            yield step.fault, step.harm.kind
         elif isinstance(step, Crash) and step.at is not None:
             yield step.at.fault, "kill-node"
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from engine.errors import UserError
-from sim.files.faults import CATALOGUE, KINDS, FaultPoint, Kind, kind_of
+from sim.files.faults import CATALOGUE, KINDS, FaultPoint, Kind
 from sim.files.scenario import Scenario
 from sim.files.units import format_size
 from sim.files.yaml import parse, scenario_text
 from sim.record import events
+from sim.record.codes import fault_kind
 from sim.record.folder import remove
 from sim.record.ledger import Entry
 from sim.record.verdict import ExitCode, worst
@@ -257,7 +258,7 @@ def _fired(case: Case, result: UnitResult) -> bool:
     point, pauses = case.point, {None, case.point.occasion}
     return any(
         (entry.sandbox, fired.fault, fired.chunk) == (point.sandbox, point.fault, point.chunk)
-        and kind_of(fired.error) == case.kind
+        and fault_kind(fired.kind, fired.error) == case.kind
         and entry.pause in pauses
         for entry, fired in result.each(events.FaultFired)
     )

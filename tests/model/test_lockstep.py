@@ -20,11 +20,12 @@ from pyroaring import BitMap
 
 from engine import linux, resume
 from engine.dirty import DirtySet, Tracker
-from engine.effects import Effects
-from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation
+from engine.effects import Before, Effects
+from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, PunchPermit
 from engine.memfd import Memfd, ProcessMemory
-from engine.pause import Outcome, Pause, PauseRequest, PauseResult
+from engine.pause import Outcome, Pause, PauseResult
 from engine.plan import DedupOptions, PauseOptions
+from engine.prepare import PauseRequest
 from engine.ranges import Blocks
 from engine.snapshot import Build, Header, template
 
@@ -35,19 +36,30 @@ PAGES = SIZE // PAGE
 Write = tuple[int, int, int]
 
 
+class SaidToBeDead(GuestProcess):
+    """So that the permit opens: nothing runs that could see what is punched."""
+
+    def is_dead(self) -> bool:
+        return True
+
+
 class SelfEffects(Effects):
     """The guest is this very process: it counts as stopped, is told what is dirty, and is not killed."""
 
     def __init__(self, dirty: Blocks) -> None:
         self.dirty = dirty
 
-    def confirm_stopped(self, guest: GuestProcess) -> None: ...
+    def look(self, guest: GuestProcess, before: Before) -> None: ...
 
     def scan(self, tracker: Tracker, guest: GuestProcess, memory: object, block_size: int) -> DirtySet:
         dirty = BitMap({page * PAGE // block_size for page in self.dirty})
         return DirtySet(dirty, BitMap(), "model", 0.0)
 
     def kill(self, guest: GuestProcess) -> None: ...
+
+    def await_death(self, guest: GuestProcess, permit: PunchPermit | None) -> None:
+        if permit is not None:
+            permit.open(SaidToBeDead(guest.incarnation, -1))
 
     def retire(self, records: CondemnedRecords, guest: GuestProcess) -> None: ...
 

@@ -2,7 +2,7 @@
 
 Counts sandboxes, teams and, with --contexts-from, GiB of your own fleet: 1 % of the teams is not 1 % of the memory.
 The made-up fleet of --contexts has ten sandboxes a team, eight templates and four clusters. Files are evaluated as
-LaunchDarkly would, mistakes and all; `snapdrill flags lint` names those.
+production's SDK (Go) would, mistakes and all, with the kinds of context that there are when the flag is read.
 
 Example: snapdrill flags cohort before.json after.json --superset
 """
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sim.commands.flag.kinds import KINDS_HELP, contexts_given
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
@@ -35,21 +36,29 @@ SHOWN = 8
 @click.option("--contexts-from", "table", type=click.Path(path_type=Path), metavar="FILE",
               help="Your fleet: CSV or JSON with sandbox, team, template; cluster and memory if known.")  # fmt: skip
 @click.option("--flag", "key", default="memfd-punch-on-snapshot", show_default=True, metavar="KEY")
+@click.option("--kinds", default="original", show_default=True, metavar="KINDS", help=KINDS_HELP)
 @click.option("--superset", is_flag=True, help="End with 1 where somebody leaves.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with every name.")
 def cohort(
-    before: Path, after: Path, contexts: int, table: Path | None, key: str, superset: bool, as_json: bool
+    before: Path,
+    after: Path,
+    contexts: int,
+    table: Path | None,
+    key: str,
+    kinds: str,
+    superset: bool,
+    as_json: bool,
 ) -> ExitCode:
     """Replaced by the module's docstring."""
     from flags.cohort import fleet_of, step
     from flags.file import read_as_served
-    from flags.launchdarkly import silence_sdk_logs
+    from flags.sdk_logs import silence_sdk_logs
     from sim.files.fleet_table import read_fleet
     from sim.report.table import text
 
     silence_sdk_logs()
     fleet = read_fleet(table) if table else fleet_of(contexts)
-    change = step(read_as_served(before), read_as_served(after), key, fleet)
+    change = step(read_as_served(before), read_as_served(after), key, fleet, contexts_given(kinds))
     if as_json:
         click.echo(json.dumps({"version": 1, "flag": key, **as_document(change, fleet)}, indent=2))
     else:

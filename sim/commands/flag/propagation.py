@@ -44,8 +44,8 @@ def propagation(rounds: int, lease: float, as_json: bool) -> ExitCode:
 
 def measured(rounds: int, lease: float) -> dict[Way, list[float | None]]:
     """Seconds of each round, by way; None where OFF was not obeyed while it was waited for."""
-    from flags.launchdarkly import silence_sdk_logs
     from flags.propagation import kill_switch_times
+    from flags.sdk_logs import silence_sdk_logs
 
     silence_sdk_logs()
     ways: tuple[Way, ...] = ("file", "stream", "half-open with lease")

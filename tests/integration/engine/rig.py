@@ -29,8 +29,9 @@ from engine.effects import Effects
 from engine.events import Event, Planned
 from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, start_time_of
 from engine.memfd import Memfd, ProcessMemory
-from engine.pause import Outcome, Pause, PauseRequest, PauseResult
+from engine.pause import Outcome, Pause, PauseResult
 from engine.plan import DedupOptions, PauseOptions
+from engine.prepare import PauseRequest
 from engine.snapshot import Build, Header, template
 
 MIB = 1 << 20
@@ -235,6 +236,7 @@ class Pauser:
         self.builds = self.folder / "builds"
         self.builds.mkdir(parents=True)
         self.condemned = CondemnedRecords(self.folder / "condemned")
+        self._pauses: list[Pause] = []
 
     def prepare(
         self,
@@ -269,7 +271,14 @@ class Pauser:
             attachments=attachments or {},
             checkpoint=checkpoint,
         )
-        return Pause(request, effects, self.events.append)
+        pause = Pause(request, effects, self.events.append)
+        self._pauses.append(pause)
+        return pause
+
+    def retire(self) -> bool:
+        """As a node does that has told the outcomes of all pauses so far; False where no record could go."""
+        retired = [pause.retire() for pause in self._pauses]
+        return any(retired)
 
     def pause(self, guest: Guest, **options: Any) -> PauseResult:
         """Freeze and pause to the very end."""
@@ -304,6 +313,7 @@ class Pauser:
         self, guest: Guest, result: PauseResult, before: bytes, build: str = "b1", *, condemned: bool = True
     ) -> Header:
         """Every byte is in the build; guest dead, record retired, memory given back, nothing half done left."""
+        self.retire()
         assert (result.outcome, result.error) == (Outcome.FINISHED, None)
         assert result.condemned is condemned
         assert guest.process.is_dead()
@@ -323,6 +333,7 @@ class Pauser:
 
     def assert_discarded(self, guest: Guest, result: PauseResult, left: Sequence[str] = ()) -> None:
         """Rule 5: guest dead, cache gone, record retired, memory given back. `left` are the builds of before."""
+        self.retire()
         assert result.outcome is Outcome.DISCARDED
         assert result.condemned
         assert result.header is None
@@ -333,6 +344,7 @@ class Pauser:
 
     def assert_rolled_back(self, guest: Guest, result: PauseResult, before: bytes, left: Sequence[str] = ()) -> None:
         """Rule 5: nothing was lost; the guest is still stopped and may run on. `left` are the builds of before."""
+        self.retire()
         assert result.outcome is Outcome.ROLLED_BACK
         assert not result.condemned
         assert result.punched_bytes == 0

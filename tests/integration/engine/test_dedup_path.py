@@ -21,6 +21,9 @@ from engine.events import (
     Compared,
     Condemned,
     CopyFailed,
+    GuestDied,
+    GuestKilled,
+    GuestLooked,
     Planned,
     Scanned,
 )
@@ -127,7 +130,8 @@ def test_a_guest_that_wrote_only_what_was_there_stores_nothing_and_is_punched_wh
     header = pauser.assert_finished(guest, result, before, "b1")
     assert (header.length, guest.resident()) == (0, 0)
     kinds = [type(event) for event in pauser.events]
-    assert kinds == [Scanned, Compared, Planned, Condemned, CleanPagesPunched, BuildFinished]
+    ended = [Condemned, GuestLooked, GuestKilled, GuestDied]
+    assert kinds == [Scanned, Compared, Planned, *ended, CleanPagesPunched, BuildFinished]
 
 
 def test_a_first_generation_leaves_out_its_zeros(guests: Guests, pauser: Pauser) -> None:

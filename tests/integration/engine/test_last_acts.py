@@ -38,6 +38,7 @@ def test_what_cannot_be_closed_is_told_and_keeps_nobody_waiting(
     assert guest.memfd.fd == -1
     assert caches_open(pauser) == []
     assert pauser.restored() == before
+    assert pauser.retire()
     assert list(pauser.condemned.records()) == []
 
 
@@ -55,6 +56,7 @@ def test_a_memfd_that_somebody_closes_meanwhile_costs_the_pause_and_keeps_nobody
     assert result.outcome is Outcome.DISCARDED
     assert guest.process.is_dead()
     assert caches_open(pauser) == []
+    assert pauser.retire()
     assert list(pauser.condemned.records()) == []
 
 

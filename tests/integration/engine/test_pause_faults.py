@@ -68,7 +68,7 @@ def test_a_chunk_that_fails_rolls_back_before_the_condemnation_and_discards_afte
         pauser.assert_nothing_was_forgotten(guest)
 
 
-@pytest.mark.parametrize("call", ["confirm_stopped", "scan", "create_cache", "reserve"])
+@pytest.mark.parametrize("call", ["look", "scan", "create_cache", "reserve"])
 @BOTH
 def test_what_fails_before_the_first_chunk_rolls_back(
     guest: Guest, pauser: Pauser, faults: Faults, call: str, background: bool

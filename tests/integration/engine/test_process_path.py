@@ -201,7 +201,7 @@ def test_a_process_that_took_a_dead_guests_pid_is_not_copied_for_it(
     monkeypatch.setattr(linux, "read_process", from_the_other)
     result = pauser.pause(guest, by_process=True, effects=faults.at_chunk("copy_read", 2, guest.process.kill))
     assert result.outcome is Outcome.ROLLED_BACK
-    assert "no longer stopped" in str(result.error)
+    assert "is dead, by no act of ours" in str(result.error)
     assert pauser.names() == []
 
 

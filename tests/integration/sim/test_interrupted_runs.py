@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -124,20 +124,26 @@ steps:
 """
 
 
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
+    """An empty TMPDIR with a name that is short enough for the sockets in it."""
+    with tempfile.TemporaryDirectory(prefix="snapdrill-test-") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield pathlib.Path(folder)
+
+
 @pytest.mark.parametrize("many", list(MANY))
-def test_many_runs_are_ended_in_order_too(
-    runs: Any, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch, many: str
-) -> None:
+def test_many_runs_are_ended_in_order_too(runs: Any, wait_until: WaitUntil, temporary: pathlib.Path, many: str) -> None:
     """And impatience does not break their teardown."""
     number, arguments = MANY[many]
-    file, plan, temporary = runs.folder / "crash.yaml", runs.folder / "plan.yaml", runs.folder / "tmp"
+    file, plan = runs.folder / "crash.yaml", runs.folder / "plan.yaml"
     file.write_text(runs.scenario_text(memory="4MiB", steps=TICKS))
     plan.write_text(PLAN)
-    temporary.mkdir()
-    monkeypatch.setenv("TMPDIR", str(temporary))
     command = runs.command(*arguments.format(file=file, plan=plan, runs=runs.runs).split())
-    record = wait_until(lambda: next(iter(runs.folder.glob("**/run.json")), None))
-    run = read_record(record.parent).run
+    places = [runs.folder, temporary]  # shrink makes its runs in a temporary folder
+    ledger = wait_until(lambda: next((each for at in places for each in at.glob("**/events.jsonl")), None))
+    wait_until(lambda: b'"guest_spawned"' in ledger.read_bytes())
+    run = read_record(ledger.parent).run
     for _ in range(3):
         os.killpg(command.pid, number)
     _, err = command.communicate(timeout=50)

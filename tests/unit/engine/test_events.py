@@ -19,9 +19,10 @@ SAMPLES = {
     "int": 7,
     "int | None": None,
     "str": "x",
-    "str | None": None,
+    "str | None": "x",
     "bool": True,
     "float": 1.5,
+    "dict[str, list[int]] | None": {"7": [1, 2]},
 }
 
 

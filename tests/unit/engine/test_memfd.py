@@ -42,7 +42,9 @@ def memfd() -> Iterator[Memfd]:
 
 @pytest.fixture
 def permit(memfd: Memfd, tmp_path: Path) -> PunchPermit:
-    return CondemnedRecords(tmp_path).condemn(Incarnation("web-0", os.getpid(), 0, memfd.inode), "b1")
+    permit = CondemnedRecords(tmp_path).condemn(Incarnation("web-0", os.getpid(), 0, memfd.inode), "b1")
+    permit.is_open = True
+    return permit
 
 
 def test_an_adopted_memfd_can_no_longer_change_its_size(memfd: Memfd) -> None:
@@ -109,6 +111,32 @@ def test_a_punch_without_a_permit_is_refused(memfd: Memfd) -> None:
     look_alike = SimpleNamespace(incarnation=Incarnation("web-0", os.getpid(), 0, memfd.inode))
     for permit in (None, True, object(), look_alike):
         assert_refused(memfd, 0, SIZE, permit)
+
+
+def test_a_punch_while_the_guest_is_not_known_to_be_dead_is_refused(memfd: Memfd, permit: PunchPermit) -> None:
+    permit.is_open = False
+    assert_refused(memfd, 0, SIZE, permit)
+
+
+@pytest.mark.parametrize("seals", [0, 2, 4, 6, 7], ids=lambda seals: f"seals-{seals}")
+def test_a_memfd_that_a_vmm_has_sealed_is_adopted_and_cannot_change_its_size(seals: int) -> None:
+    """Firecracker and QEMU add SHRINK and GROW, and SEAL last: then nobody can add any."""
+    fd = filled()
+    if seals:
+        linux.add_seals(fd, seals)
+    adopted = Memfd.adopt(fd, SIZE)
+    assert adopted.seals & 6 == 6
+    with pytest.raises(OSError, match="not permitted"):
+        os.ftruncate(adopted.fd, SIZE // 2)
+    adopted.close()
+
+
+@pytest.mark.parametrize("seals", [1, 3, 5], ids=["none", "shrink", "grow"])
+def test_a_memfd_that_lacks_a_seal_and_takes_none_is_refused(seals: int) -> None:
+    fd = filled()
+    linux.add_seals(fd, seals)
+    with pytest.raises(NotAMemfdError, match="cannot be sealed"):
+        Memfd.adopt(fd, SIZE)
 
 
 def test_a_punch_with_the_permit_of_another_memfd_is_refused(memfd: Memfd, permit: PunchPermit) -> None:

@@ -52,6 +52,7 @@ def test_the_peak_is_the_largest_sum_and_not_the_last(cache: Cache, memfd: Memfd
     store(cache, 0)
     assert meter.sample() == Sample(SIZE, 2 * MIB)
     permit = CondemnedRecords(tmp_path / "condemned").condemn(Incarnation("me", 1, 1, memfd.inode), "b1")
+    permit.is_open = True
     memfd.punch(0, SIZE, permit)
     assert meter.sample() == Sample(0, 2 * MIB)
     assert (meter.peak_over, meter.peak_ratio) == (2 * MIB, 1.5)

@@ -54,7 +54,7 @@ def inject(written: str) -> Inject:
     ],
 )
 def test_what_a_fault_gives_is_one_string(written: str, error: str) -> None:
-    assert inject(written).error == error
+    assert inject(written).harm.error == error
 
 
 @pytest.mark.parametrize("point", CATALOGUE)
@@ -114,4 +114,4 @@ def test_a_crash_waits_at_the_first_chunk_unless_told_otherwise() -> None:
 
 def test_a_fault_may_come_from_the_kernel_in_the_second_pause_alone() -> None:
     found = inject("fault: copy.write, errno: ENOSPC, by: kernel, at: 50%, nth: 2, count: 1")
-    assert (found.by, found.nth, found.count, found.error) == ("kernel", 2, 1, "ENOSPC")
+    assert (found.by, found.nth, found.count, found.harm.error) == ("kernel", 2, 1, "ENOSPC")

@@ -142,5 +142,5 @@ def test_launchdarkly_without_a_key_is_refused_before_anything_starts(monkeypatc
 
 def test_the_json_schema_has_the_settings_beside_the_flags() -> None:
     form = json_schema()["$defs"]["ServedFlags"]
-    assert form["properties"].keys() == {"source", "lease", "start"}
+    assert form["properties"].keys() == {"source", "lease", "obey_unsafe", "start"}
     assert "rollout" in str(form["additionalProperties"]) or "$ref" in str(form["additionalProperties"])

@@ -195,7 +195,7 @@ def test_memory_is_whole_pages_and_whole_blocks(group: str, message: str) -> Non
 
 def test_a_flag_file_and_inline_flags_do_not_mix() -> None:
     found = mistakes(FLEET + "flags: {file: no.json, memfd-background-copy: true}\nsteps:\n  - tick: 1\n")
-    assert found[1:] == ["5:24: flags.memfd-background-copy: unknown key; use one of: file"]
+    assert found[1:] == ["5:24: flags.memfd-background-copy: unknown key; use one of: file, lease, obey_unsafe"]
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "-x", "", "x" * 61])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flags.document import DocumentError
-from sim.files.faults import CATALOGUE, kind_of
+from sim.files.faults import CATALOGUE
 from sim.files.scenario import Scenario, load, load_text
 from sim.files.steps import Crash, Expect, FlagStep, Inject, Restart
 from sim.run.draw import draw, stream
@@ -83,7 +83,7 @@ def test_bounds_hold(seed: int) -> None:
 
 
 def faults_of(run: Scenario) -> Sequence[tuple[str, str]]:
-    armed = [(each.fault, kind_of(each.error)) for each in run.steps if isinstance(each, Inject)]
+    armed = [(each.fault, each.harm.kind) for each in run.steps if isinstance(each, Inject)]
     crashes = [(each.at.fault, "kill-node") for each in run.steps if isinstance(each, Crash) and each.at]
     return [*armed, *crashes]
 

@@ -17,6 +17,7 @@ from engine import mapping as maps
 from engine.cache import Cache
 from engine.dirty import DirtySet, Tracker
 from engine.effects import Effects
+from engine.errors import CondemnedError
 from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, PunchPermit, start_time_of
 from engine.memfd import Memfd
 from engine.ranges import Blocks, Chunk, chunks
@@ -46,6 +47,12 @@ class Scene:
 
     def condemn(self, effects: Effects) -> PunchPermit:
         return effects.condemn(self.records, self.guest, "web-0.p1")
+
+    def condemn_and_kill(self, effects: Effects) -> PunchPermit:
+        permit = self.condemn(effects)
+        effects.kill(self.guest)
+        effects.await_death(self.guest, permit)
+        return permit
 
     def is_running(self) -> bool:
         return not self.guest.is_stopped() and not self.guest.is_dead()
@@ -78,21 +85,22 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 def test_the_engine_itself_kills_a_condemned_guest_and_retires_its_record(scene: Scene) -> None:
     right = made(FaultyEffects)
-    scene.condemn(right)
-    right.discard(scene.cache, OSError("broken"))
-    right.kill(scene.guest)
-    right.retire(scene.records, scene.guest)
+    scene.condemn_and_kill(right)
     assert scene.guest.is_dead()
+    right.discard(scene.cache, OSError("broken"))
+    right.close(None, None)
+    right.retire(scene.records, scene.guest)
     assert not scene.records.holds(scene.guest.incarnation)
     assert not scene.cache.folder.exists()
 
 
 def test_resume_after_punch_wakes_the_condemned_guest_instead_of_killing_it(scene: Scene) -> None:
     wrong = made(wrong_acts.ResumeAfterPunch)
-    scene.condemn(wrong)
+    scene.condemn_and_kill(wrong)
     wrong.discard(scene.cache, OSError("broken"))
-    wrong.kill(scene.guest)
-    wrong.retire(scene.records, scene.guest)
+    wrong.close(None, None)
+    with pytest.raises(CondemnedError):
+        wrong.retire(scene.records, scene.guest)
     status = os.waitid(os.P_PIDFD, scene.guest.pidfd, os.WCONTINUED)
     assert status is not None
     assert status.si_status == signal.SIGCONT
@@ -107,10 +115,11 @@ def test_resume_after_punch_still_deletes_the_partial_cache(scene: Scene) -> Non
 
 def test_discard_skipped_leaves_guest_record_and_partial_cache_where_they_are(scene: Scene) -> None:
     wrong = made(wrong_acts.DiscardSkipped)
-    scene.condemn(wrong)
+    scene.condemn_and_kill(wrong)
     wrong.discard(scene.cache, OSError("broken"))
-    wrong.kill(scene.guest)
-    wrong.retire(scene.records, scene.guest)
+    wrong.close(None, None)
+    with pytest.raises(CondemnedError):
+        wrong.retire(scene.records, scene.guest)
     assert scene.guest.is_stopped()
     assert scene.records.holds(scene.guest.incarnation)
     assert scene.cache.folder.exists()
@@ -120,7 +129,7 @@ def test_punch_before_publish_frees_a_condemned_guests_chunk_before_its_readers_
     wrong = made(wrong_acts.PunchBeforePublish)
     scene.copy(wrong, scene.chunks[0])
     assert scene.memfd.resident_bytes() == SIZE
-    scene.condemn(wrong)
+    scene.condemn_and_kill(wrong)
     scene.copy(wrong, scene.chunks[1])
     with pytest.raises(TimeoutError):
         scene.cache.read(SPAN, SPAN, 0)
@@ -130,7 +139,7 @@ def test_punch_before_publish_frees_a_condemned_guests_chunk_before_its_readers_
 
 def test_the_engine_itself_frees_nothing_by_copying(scene: Scene) -> None:
     right = made(FaultyEffects)
-    scene.condemn(right)
+    scene.condemn_and_kill(right)
     scene.copy(right, scene.chunks[1])
     assert scene.memfd.resident_bytes() == SIZE
 
@@ -164,11 +173,12 @@ def test_only_the_wrong_scan_rearms_and_both_tell_what_was_written(
     assert list(found.dirty) == [3]
 
 
-@pytest.mark.parametrize("kind", [wrong_acts.ResumeAfterPunch, wrong_acts.DiscardSkipped])
+@pytest.mark.parametrize("kind", [wrong_acts.KillsLate, wrong_acts.ResumeAfterPunch, wrong_acts.DiscardSkipped])
 def test_a_pause_that_does_not_fail_ends_as_it_should(scene: Scene, kind: type[FaultyEffects]) -> None:
     wrong = made(kind)
-    scene.condemn(wrong)
-    wrong.kill(scene.guest)
+    scene.condemn_and_kill(wrong)
+    assert scene.guest.is_stopped()
+    wrong.close(None, None)
     wrong.retire(scene.records, scene.guest)
     assert scene.guest.is_dead()
     assert not scene.records.holds(scene.guest.incarnation)
@@ -176,7 +186,7 @@ def test_a_pause_that_does_not_fail_ends_as_it_should(scene: Scene, kind: type[F
 
 def test_record_after_punch_gives_a_permit_that_no_record_stands_behind_until_the_header(scene: Scene) -> None:
     wrong = made(wrong_acts.RecordAfterPunch)
-    permit = scene.condemn(wrong)
+    permit = scene.condemn_and_kill(wrong)
     wrong.punch(scene.memfd, 0, SPAN, permit, scene.chunks[0])
     assert scene.memfd.resident_bytes() == SIZE - SPAN
     assert not scene.records.holds(scene.guest.incarnation)

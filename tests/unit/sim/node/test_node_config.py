@@ -67,6 +67,7 @@ def test_a_guest_is_told_its_sandboxs_memory_and_work_and_the_runs_seed() -> Non
         "block_size": 2 * MIB,
         "dirty": 0.4,
         "pattern": "runs",
+        "heartbeat": 0.0,
     }
 
 

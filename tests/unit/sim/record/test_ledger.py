@@ -25,6 +25,7 @@ SAMPLES: dict[Any, Any] = {
     bool: True,
     dict[str, Any]: {"a": [1, None]},
     dict[str, int]: {"paused": 2},
+    dict[str, list[int]]: {"4711": [3, 1200]},
     dict[str, dict[str, Any]]: {"memfd-background-copy": {"value": True}},
     list[str]: ["web-0"],
     list[dict[str, Any]]: [{"sandbox": "web-0", "page": 3}],

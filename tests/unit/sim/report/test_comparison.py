@@ -22,7 +22,7 @@ def settled(**changes: Any) -> events.PauseSettled:
     told: dict[str, Any] = {
         "outcome": "finished", "path": "memfd", "punch": True, "punch_reason": "", "dirty_bytes": 4096,
         "punched_bytes": 4096, "peak_over": 1 << 20, "peak_ratio": 1.25, "copy_ms": 3.0, "blocked_ms": 4.0,
-        "condemned": True, "error": None, "failed_chunk": None, "condemn_error": None, "punch_error": None,
+        "condemned": True,
         "build": "web-0.p1", "content_hash": "aa",
     }  # fmt: skip
     return events.PauseSettled(**told | changes)

@@ -63,10 +63,6 @@ def settled(punch: bool, outcome: str = "finished", **changes: Any) -> events.Pa
         "copy_ms": 12.5,
         "blocked_ms": 3.25,
         "condemned": punch,
-        "error": None,
-        "failed_chunk": None,
-        "condemn_error": None,
-        "punch_error": None,
         "build": "b1",
         "content_hash": "c1",
     }

@@ -72,6 +72,11 @@ def test_a_table_that_is_too_wide_comes_in_blocks_with_its_key_in_each() -> None
     ]
 
 
+def test_a_row_with_nothing_but_its_key_is_said_once() -> None:
+    table = Table((), [("a", "1" * 9, "2" * 9), ("idle", "", "")], "<")
+    assert text(table, width=20).splitlines() == ["a     111111111", "idle", "", "a  222222222"]
+
+
 def test_prose_is_wrapped_in_its_column_and_a_path_is_never_broken() -> None:
     path = "/a/path/that/is/longer/than/all/the/room/there/is"
     lines = text(Table((), [("no", f"made one in {path} there"), ("yes", "x")], "<~"), width=30).splitlines()
@@ -101,6 +106,8 @@ def test_colours_are_for_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert text(said) == "it is \x1b[32mHELD\x1b[0m"
     assert text(said, width=80) == "it is HELD"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert text(said) == "it is HELD"
 
 
 def test_a_terminal_is_as_wide_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:

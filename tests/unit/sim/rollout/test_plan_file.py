@@ -74,7 +74,7 @@ def test_a_plan_with_every_mistake_lists_them_all_with_line_and_column() -> None
         "plan.yaml:9:9: error: flags.memfd-punch-on-snapshot: the plan's steps set this flag's weight",
         'plan.yaml:11:12: error: metrics[0].name: unknown metric "discard"; did you mean "discards"?',
         "plan.yaml:11:39: error: metrics[0].successCondition: expected a comparison",
-        "plan.yaml:12:5: error: metrics[1]: nothing is asked of it",
+        "plan.yaml:12:5: error: metrics[1]: the metric has no condition",
         'plan.yaml:13:59: error: metrics[2].onFailure: unknown value "stop"',
         "plan.yaml:15:5: error: steps[0]: a plan begins with setWeight",
         "plan.yaml:15:17: error: steps[0].wait.for: expected a duration",
@@ -123,7 +123,7 @@ def test_a_weight_finer_than_launchdarkly_has_is_refused() -> None:
 
 
 def test_every_shipped_plan_is_sound() -> None:
-    assert [load_plan(path).kind for path in sorted(ROLLOUTS.glob("*.yaml"))] == ["plan"] * 4
+    assert [load_plan(path).kind for path in sorted(ROLLOUTS.glob("*.yaml"))] == ["plan"] * 5
 
 
 def test_a_lease_for_inline_flags_is_refused_on_the_command_line() -> None:

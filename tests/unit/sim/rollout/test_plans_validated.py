@@ -41,7 +41,15 @@ def test_plans_and_fleets_are_validated_as_scenarios_are(
     (tmp_path / "plan.yaml").write_text(PLAN)
     assert validated(capsys, tmp_path) == (
         ExitCode.HELD,
-        [f"{tmp_path}/fleet.yaml: ok", f"{tmp_path}/plan.yaml: ok"],
+        [
+            f"{tmp_path}/fleet.yaml: ok",
+            f"{tmp_path}/plan.yaml: ok",
+            "critic: 1 concern that no go can bear, 2 in all",
+            f"  {tmp_path}/plan.yaml: stops: no-metrics: the plan has no metrics: nothing can stop it",
+            "      add metrics: corrupted_resumes and lost_because_of_the_flag, both critical, at least",
+            f"  {tmp_path}/plan.yaml: note: no-drill: the kill switch is never thrown",
+            "      add a drill where somebody is exposed",
+        ],
         [],
     )
 

@@ -68,7 +68,7 @@ def test_results_are_told_in_productions_units_with_how_each_is_known(plan: Plan
     fleet, node = ({each.label: each for each in part} for part in (made.stages[1].fleet, made.stages[1].node))
     assert (fleet["exposed"].value, fleet["exposed"].known) == (100, "derived")
     assert (fleet["punched"].value, fleet["punched"].note) == (200, "measured 2 of 10 rehearsed")
-    assert fleet["discarded"].note.endswith("at 95 % fewer than 300: only 10 were tried")
+    assert fleet["discarded"].note == "measured 0 of 10 rehearsed"  # a bound is of the exposed, never of the fleet
     assert (node["peak, flag off"].value, node["peak, flag on"].value) == (6400 * MIB, 5120 * MIB)
     assert (node["peak, flag on"].known, node["peak, flag on"].note) == ("derived", "measured at 1/64")
     assert node["saved at peak"].value == (4 * 64 - 3) * MIB  # what a pause that punches needs does not scale
@@ -106,6 +106,6 @@ def test_a_mistake_of_the_fleet_file_is_told_at_the_plans_line_beside_the_plans_
         load_plan(plan.path)
     fleet, own = str(error.value).splitlines()
     assert fleet.startswith(
-        f"{plan.path}:3:8: error: fleet: its file is not sound: {plan.path.parent}/fleet.yaml:3:8: "
+        f"{plan.path}:3:8: error: fleet: the fleet file has a mistake: {plan.path.parent}/fleet.yaml:3:8: "
     )
     assert own == f'{plan.path}:7:1: error: sed: unknown key; did you mean "seed"?'

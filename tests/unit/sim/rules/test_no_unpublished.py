@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine import events as copying
-from tests.story import MEMORY, MIB, Story, created
+from tests.story import MEMORY, MIB, Story, created, planned
 
 if TYPE_CHECKING:
     from tests.unit.sim.rules.conftest import Scene
@@ -65,6 +65,19 @@ def test_a_ledger_without_any_publishing_lacks_evidence(story: Story) -> None:
     assert silent.missing(NAME) == [
         "missing evidence: it punched, and no `chunk_published` event says what was published"
     ]
+
+
+def test_a_pause_with_nothing_to_copy_may_punch_all_of_its_clean_pages(story: Story) -> None:
+    story.tell(planned(chunks=0, dirty_bytes=0), pause="web-0.p1")
+    story.tell(copying.CleanPagesPunched(MEMORY, MEMORY), pause="web-0.p1").settle(dirty_bytes=0)
+    found = story.end().found(NAME)
+    assert (found.checked, found.violations, found.missing) == (1, [], [])
+
+
+def test_a_chunk_that_is_punched_though_there_is_none_to_copy_is_caught(story: Story) -> None:
+    story.tell(planned(chunks=0, dirty_bytes=0), pause="web-0.p1")
+    story.tell(copying.ChunkPunched(0, MEMORY), pause="web-0.p1")
+    assert story.reasons(NAME) == ["chunk 0 was punched before it was published"]
 
 
 def test_a_scan_that_knows_no_resident_bytes_is_no_reason(story: Story) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from sim.files.faults import CRASH
 from sim.files.scenario import Scenario, load_text
 from sim.record import events
 from sim.record.ledger import Entry
@@ -88,8 +87,7 @@ def judged(subject: str, verdict: str = "violated", checked: int = 1, **reason: 
 def fired(case: Case) -> Entry:
     """What the ledger of a run says of the fault of a case."""
     point = case.point
-    error = {"errno": "EIO", "delay": "delay 20 ms", "hang": "hang 20 ms", "kill-node": CRASH}.get(case.kind, case.kind)
-    event = events.FaultFired(1, point.fault, error, point.chunk)
+    event = events.FaultFired(1, point.fault, "as it is said", point.chunk, kind=case.kind)
     return Entry(0.0, event, point.sandbox, None if point.of_resume else point.occasion)
 
 

@@ -39,12 +39,7 @@ def pause(sandbox: str, decided: float, *, punched: int = MIB, punch: bool = Tru
         copy_ms=1.0,
         blocked_ms=1.0,
         condemned=True,
-        error=None,
-        failed_chunk=None,
-        condemn_error=None,
-        punch_error=None,
         build="b",
-        content_hash=None,
     )
     name = f"{sandbox}.p1"
     return [(decided, events.Decided({}), sandbox, name), (decided + 60.0, settled, sandbox, name)]

@@ -50,7 +50,7 @@ def test_a_fault_that_did_not_fire_was_not_reached_and_proves_nothing(case: Name
     hit = case("web-0.p1/copy.write/1/errno")
     entry = made.fired(hit)
     others = [replace(entry, **{key: value}) for key, value in (("sandbox", "web-1"), ("pause", "web-0.p2"))]
-    for key, value in (("fault", "punch"), ("chunk", 0), ("error", "delay 20 ms")):
+    for key, value in (("fault", "punch"), ("chunk", 0), ("kind", "delay")):
         others.append(replace(entry, event=replace(entry.event, **{key: value})))
     found = result_of(hit, made.unit_result(hit.name, *others, made.settled(hit, "finished")))
     assert (found.outcome, found.exit_code) == ("not reached", ExitCode.INCONCLUSIVE)

@@ -1,10 +1,12 @@
-"""What a restarted node learns about each sandbox from the ledger."""
+"""The input of a node that starts: its sandboxes, and after a crash what the ledger knows about each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from sim.node.config import Known, OpenPause
+from flags.context import OF_A_GROUP
+from sim.files.scenario import Scenario
+from sim.node.config import Known, OpenPause, SandboxConfig
 from sim.record import events
 from sim.record.ledger import Entry
 from sim.record.names import number_of
@@ -38,3 +40,24 @@ def _open(pause: PauseView | None) -> OpenPause | None:
         pause.dirty_bytes,
         pause.blocked_ms,
     )
+
+
+def sandbox_configs(scenario: Scenario, only: Collection[str], heartbeat: float) -> list[SandboxConfig]:
+    """Every sandbox, or those in `only`; `heartbeat` (seconds, 0: none) where the scenario asks for none."""
+    return [
+        SandboxConfig(
+            name=each.name,
+            memory=each.memory,
+            page_size=each.page_size,
+            block_size=each.block_size,
+            template=each.template,
+            team=each.team,
+            cluster=each.cluster,
+            dirty=each.workload.dirty / 100,
+            pattern=each.workload.pattern,
+            heartbeat=each.workload.heartbeat or heartbeat,
+            **{name: getattr(each, name) for name in OF_A_GROUP},
+        )
+        for each in scenario.sandboxes()
+        if not only or each.name in only
+    ]

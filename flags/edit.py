@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
@@ -150,6 +151,11 @@ class Ids:
     def complete(self, flag: Flag) -> bool:
         """Whether nothing has to be replaced."""
         return len(self.variations) >= len(flag["variations"])
+
+
+def ids_file(flag_file: Path) -> Path:
+    """Where the ids of the variations of a flag file's flags are kept: `flags.json` has `flags.ids.json`."""
+    return flag_file.with_suffix(".ids.json")
 
 
 def instruction(flag: Flag, place: Place, ids: Ids) -> dict[str, Any]:

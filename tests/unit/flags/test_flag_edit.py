@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import UserError
-from sim.rollout.flag_edit import Ids, Place, instruction, share_of, turned_on, variation_of, with_share
+from flags.edit import Ids, Place, instruction, share_of, turned_on, variation_of, with_share
 
 HERE, RULE = Place(), Place("browsers")
 
