@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from engine.errors import EngineError
 from flags.context import Moment, SandboxAttributes
@@ -30,6 +30,21 @@ class SourceStatus:
     state: str
     since: float | None
     error: str | None
+
+
+Kind = TypeVar("Kind")
+
+
+def one_change(
+    before: Mapping[Kind, Mapping[str, Any]] | None, after: Mapping[Kind, Mapping[str, Any]]
+) -> tuple[Kind, Any] | None:
+    """The kind and the item where one item alone is another object, and none is new, gone or deleted; else None."""
+    if before is None or any(before[kind].keys() != items.keys() for kind, items in after.items()):
+        return None
+    changed = [
+        (kind, item) for kind, items in after.items() for key, item in items.items() if before[kind][key] is not item
+    ]
+    return changed[0] if len(changed) == 1 and not changed[0][1].get("deleted") else None
 
 
 def error_words(status: int, message: str) -> str:

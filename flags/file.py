@@ -12,7 +12,7 @@ from engine.errors import UserError
 from flags.client import FlagClientMisusedError, SourceStatus
 from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
 from flags.decision import Decision
-from flags.decode import decode, look, text_of
+from flags.decode import decode, look, text_of, uncollected
 from flags.document import Document, parse
 from flags.launchdarkly import CLOSE_SECONDS, Evaluator, InProcessSource, Items, refusal
 from flags.lease import Lease
@@ -107,12 +107,13 @@ class FileFlags(Evaluator):
             self._lease.renew(began)
 
     def _take(self, found: bytes | str) -> None:
-        try:
-            decoded = decode(self._path, found)
-        except UserError as torn:
-            self._interrupt(str(torn))
-            return
-        self._source.put(decoded.flags, decoded.segments)
+        with uncollected():
+            try:
+                decoded = decode(self._path, found)
+            except UserError as torn:
+                self._interrupt(str(torn))
+                return
+            self._source.put(decoded.flags, decoded.segments)
         refused: dict[tuple[str, ...], str] = decoded.refused | dict(self._source.refused.items())
         self._mistakes = mistakes(self._path, found, refused)
         self._is_whole = True

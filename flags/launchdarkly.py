@@ -28,7 +28,7 @@ from ldclient.versioned_data_kind import FEATURES, SEGMENTS, VersionedDataKind
 from engine.errors import UserError
 from flags.as_go import AsGo, flag_as_go, segment_as_go
 from flags.catalog import CATALOG, FLAGS, Flag
-from flags.client import SourceStatus, Versions, error_words
+from flags.client import SourceStatus, Versions, error_words, one_change
 from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
 from flags.decision import Decision, Evaluation, evaluation_of
 from flags.decode import in_words
@@ -39,16 +39,14 @@ Items = Mapping[str, Mapping[str, Any]]
 
 CLOSE_SECONDS = 2.0
 _KINDS = {"flags": FEATURES, "segments": SEGMENTS}
-_OTHERS = 1.5
-"""All of an environment's flags at once, where they are no more than so many times those that are asked for."""
+_OTHERS = 1.5  # all of an environment's flags at once, where they are no more times as many as are asked for
 
 
 class InProcessSource(UpdateProcessor):
     """A data source whose flags are put there by this process, through the SDK's own sink.
 
-    The SDK tells its listeners only of higher versions, so each change of content raises the version here. One that
-    begins without flags is not ready before the first put(): until then every flag has its default. What the SDK's
-    decoder refuses is not there; `refused` says why, by section ("flags" or "segments") and key.
+    Each change of content raises the version: the SDK's listeners hear of no other. Before the first put() every flag
+    has its default. What the SDK's decoder refuses is not there; `refused` says why, by section and key.
     """
 
     def __init__(self, flags: Items | None = None, segments: Items | None = None) -> None:
@@ -56,6 +54,7 @@ class InProcessSource(UpdateProcessor):
         self._versions = Versions()
         self._decoded: dict[tuple[str, str], tuple[dict[str, Any], Any]] = {}
         self.refused: dict[tuple[str, str], str] = {}
+        self._pushed: Mapping[VersionedDataKind, Mapping[str, Any]] | None = None
         self._data = None if flags is None else self._taken(flags, segments or {})
         self._sink: DataSourceUpdateSink | None = None
         self._ready = Event()
@@ -99,13 +98,19 @@ class InProcessSource(UpdateProcessor):
             self._report(DataSourceState.INTERRUPTED, info)
 
     def _push(self) -> None:
-        if self._sink is not None and self._data is not None:
-            try:
+        if self._sink is None or self._data is None:
+            return
+        change, self._pushed, before = one_change(self._pushed, self._data), None, self._pushed
+        try:
+            if change is not None:
+                self._sink.upsert(*change)
+            elif before is not self._data:
                 self._sink.init(self._data)
-            except Exception as error:  # noqa: BLE001 - the SDK sorts flags by their prerequisites, at any depth
-                self._sink.init({FEATURES: {}, SEGMENTS: {}})  # no older value
-                self.refused[("flags", "")] = f"the SDK refuses the whole set: {error!r}"
-            self._report(DataSourceState.VALID)
+            self._pushed = self._data
+        except Exception as error:  # noqa: BLE001 - the SDK sorts flags by their prerequisites, at any depth
+            self._sink.init({FEATURES: {}, SEGMENTS: {}})  # no older value
+            self.refused[("flags", "")] = f"the SDK refuses the whole set: {error!r}"
+        self._report(DataSourceState.VALID)
 
     def _report(self, state: DataSourceState, error: DataSourceErrorInfo | None = None) -> None:
         if self._sink is not None:
@@ -139,7 +144,7 @@ def _decoded(kind: VersionedDataKind, item: Mapping[str, Any], key: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where LaunchDarkly is, and who asks. URIs of None are LaunchDarkly's own; the delay is in seconds."""
+    """Where LaunchDarkly is, and who asks. URIs of None are LaunchDarkly's own; seconds."""
 
     sdk_key: str = field(repr=False)
     stream_uri: str | None = None
@@ -167,11 +172,9 @@ _Everything = Mapping[VersionedDataKind, Mapping[str, Any]]
 
 
 class Store(FeatureStore):
-    """The SDK's flags and segments; each change replaces the whole, so that reading takes no lock.
+    """The SDK's flags and segments; each change replaces the whole: the SDK's own store locks for each read.
 
     What is read is as production's SDK, Go's, would serve it where as_go() says for which kinds of context.
-
-    The SDK's own store locks for each read: a fifth of the time of a decision.
     """
 
     def __init__(self) -> None:

@@ -77,9 +77,10 @@ class Scenario(Drilled):
         given = None if isinstance(self.flags, Mapping) else self.flags.lease
         return lease_seconds(given, self.flag_source)
 
-    def flag_facts(self) -> dict[str, Any]:
-        """Of its flags, what a ledger begins with."""
-        return {"flag_source": self.flag_source, "lease": self.lease, "contexts": self.contexts.written}
+    def facts(self) -> dict[str, Any]:
+        """Of its node and its flags, what a ledger begins with."""
+        node = {"budget": self.node.memory, "cache": self.node.cache}
+        return {**node, "flag_source": self.flag_source, "lease": self.lease, "contexts": self.contexts.written}
 
     @property
     def obeys_unsafe(self) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from flags.catalog import flag
 from sim.files.plan import Plan
 from sim.record.verdict import TIME_LIMIT, Verdict
 from sim.report import judgements, words
@@ -162,7 +163,7 @@ def decided(found: Rehearsal) -> Rehearsal:
 
 
 def _against(found: Rehearsal) -> list[str]:
-    reasons = []
+    reasons = _by_nothing(found.plan)
     for step in found.steps:
         if step.stopped == "abort" or (step.stopped == "wait" and step.outcome is not Outcome.INCONCLUSIVE):
             reasons.append(f"{where(step)}: {step.detail}")
@@ -177,6 +178,14 @@ def _against(found: Rehearsal) -> list[str]:
         if each.verdict == Verdict.VIOLATED
     ]
     return reasons
+
+
+def _by_nothing(plan: Plan) -> list[str]:
+    """A rollout by a kind that is not there when the flag is read is nobody's, until all at once it is everybody's."""
+    moment = flag(plan.flag).moments[0]
+    if plan.by in plan.contexts.shapes[moment]:
+        return []
+    return [f"{plan.flag} is rolled out by {plan.by}, and no context has that kind at a {moment}: see contexts"]
 
 
 def _after_rollback(found: Rehearsal) -> int:

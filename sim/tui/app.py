@@ -31,6 +31,7 @@ from sim.tui.screens.fleet import FleetScreen
 from sim.tui.screens.help import HelpScreen
 from sim.tui.screens.live import LEAST, LiveScreen, bindings
 from sim.tui.screens.log import LogScreen
+from sim.tui.screens.map import MapScreen
 from sim.tui.screens.memory import MemoryScreen
 from sim.tui.screens.sandbox import SandboxScreen
 from sim.tui.spans import Span, colours
@@ -88,6 +89,7 @@ SCREENS: dict[str, type[LiveScreen]] = {
     "faults": FaultsScreen,
     "memory": MemoryScreen,
     "log": LogScreen,
+    "map": MapScreen,
 }
 """The screens over the fleet that a key shows, by the name in the key's action."""
 

@@ -30,6 +30,7 @@ EVERYWHERE = (
     Key("3", "3", "show('faults')", "faults", "the faults: arm, see fire, clear", 3),
     Key("4", "4", "show('memory')", "memory", "the node's memory over time", 3),
     Key("5", "5", "show('log')", "log", "everything that happened; / finds words in it", 4),
+    Key("6", "6", "show('map')", "map", "every sandbox of a large fleet as one cell, with totals of each group", 5),
     Key("backspace", "bksp", "drop_waiting", "drop", "drop the request that waits and was made last", 9),
     Key("y", "y", "copy", "copy", "copy what is marked with the mouse, else the run's id", 9),
     Key("R", "R", "restart", "restart", "tear down and start again on the same seed", 5),
@@ -56,6 +57,7 @@ REPLAY = (
     Key("3", "3", "show('faults')", "faults", "the faults that were armed, and how often they fired", 9),
     Key("4", "4", "show('memory')", "memory", "the node's memory over time", 7),
     Key("5", "5", "show('log')", "log", "everything that happened; / finds words in it", 8),
+    Key("6", "6", "show('map')", "map", "every sandbox of a large fleet as one cell, with totals of each group", 8),
     Key("y", "y", "copy", "copy", "copy what is marked with the mouse, else the run's id", 9),
     Key("ctrl+z", "ctrl+z", "suspend_process", "suspend", "back to the shell for a while; fg returns", 9),
     Key("question_mark", "?", "help", "help", "this page", 0),
@@ -195,6 +197,10 @@ LOG = (
     Key("pageup", "pgup", "page(-1)", "page up", "a page up", 9),
     Key("g,home", "g", "edge(0)", "first", "to the first", 9),
     Key("G,end", "G", "edge(-1)", "last", "to the last, and follow", 9),
+)
+MAP = (
+    Key("escape", "esc", "app.pop_screen", "fleet", "back to the fleet", 0),
+    Key("m", "m", "by", "by", "by state, memory or decision", 0),
 )
 ASKING = frozenset(
     {

@@ -23,6 +23,7 @@ SCREENS = {
     "faults": "3",
     "memory": "4",
     "log": "5",
+    "map": "6",
     "sandbox": "1 enter",
     "help": "question_mark",
 }
@@ -85,7 +86,7 @@ async def test_the_keys_that_ask_are_refused_to_who_may_only_watch_and_no_others
     app.live.refusing = "read-only"
     async with app.run_test(size=(80, 24)) as pilot:
         await begun(pilot)
-        for name in ("1", "2", "3", "4", "5", "1 enter"):
+        for name in ("1", "2", "3", "4", "5", "6", "1 enter"):
             await pilot.press(*name.split())
             screen = app.screen
             assert isinstance(screen, LiveScreen)

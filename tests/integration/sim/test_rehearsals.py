@@ -107,13 +107,14 @@ def test_the_shipped_rollout_passes_and_hands_over_its_patches(tmp_path: Path) -
 
 
 def _both_arms_were_compared_in_turns(found: dict[str, Any]) -> None:
-    """Times have a ratio as soon as enough pauses were exposed, and none before."""
+    """Times have a ratio as soon as six rounds have exposed somebody, and none before."""
     assert found["arms"] == "in turns"
     analyses = [{each["name"]: each for each in step["metrics"]} for step in found["steps"] if step["metrics"]]
     few, enough = analyses[1]["copy_p50_ratio"], analyses[-1]["copy_p50_ratio"]
     assert (few["values"], few["bands"]) == ([None], [[None, None]])
     (low, high), (value,) = enough["bands"][0], enough["values"]
     assert 0 < low <= value <= high
+    assert enough["intervals"][0]["rounds"] == 8
 
 
 @pytest.mark.slow
@@ -188,8 +189,10 @@ def test_a_dry_run_says_who_would_be_exposed_and_starts_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = written(tmp_path, NOBODY)
-    assert main(["rehearse", str(plan), "--dry-run", "--runs-dir", str(tmp_path / "runs")]) == 0
-    assert "nobody: one takes about 100 sandbox contexts" in capsys.readouterr().out
+    assert main(["rehearse", str(plan), "--dry-run", "--runs-dir", str(tmp_path / "runs")]) == 3
+    said = capsys.readouterr().out
+    assert "nobody: one takes about 100 sandbox contexts" in said
+    assert "stops: nobody: 1 % exposes none of" in said
     assert not (tmp_path / "runs").exists()
 
 
