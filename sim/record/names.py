@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+CONDEMNED = "condemned"
+"""The folder of condemned records, in a run's folder."""
+
 
 def incarnation_name(sandbox: str, number: int) -> str:
     """Of a sandbox's guest, counted from 1."""

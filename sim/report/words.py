@@ -68,7 +68,7 @@ def sentence(entry: Entry) -> str:
 def tell(entry: Entry) -> Sentence:
     """What the entry says."""
     said = None
-    for group in (_of_run, _of_setting, _of_faults, _of_sandbox, _of_guest, _of_copy, _of_its_end):
+    for group in (_of_run, _of_setting, _of_faults, _of_sandbox, _of_guest, _of_killed_guest, _of_copy, _of_its_end):
         said = said or group(entry.event)
     said = said or _fine(entry.name.replace("_", " "))
     return replace(said, t=entry.t, subjects=() if entry.sandbox is None else (entry.sandbox,))
@@ -185,6 +185,12 @@ def _of_guest(event: Event) -> Sentence | None:
         case events.PaceSet(factor, held):
             slowed = f"copies are slowed {factor:g} times" if factor > 1 else "copies go at their own pace"
             return _say(f"{slowed}{', and stop at each chunk' if held else ''}", "busy")
+        case events.RecordRetired(incarnation, build, outcome):
+            return _fine(f"the condemned record of {incarnation} is removed: its build {build or ''} is {outcome}")
+        case events.LinesLost(count):
+            return _say(
+                f"{plural(count, 'event')} could not be written to the ledger: what happened then is unknown", "bad"
+            )
         case events.GuestEnded(incarnation, why):
             return _fine(f"guest {incarnation} is dead: {why}")
         case events.GuestMeasured(resident):
@@ -200,6 +206,21 @@ def _cells(runs: str) -> str:
     for run in runs.split():
         counted[run[-1]] += int(run[:-1]) if run[:-1].isdecimal() else 0  # a ledger made elsewhere may say anything
     return ", ".join(f"{counted[letter]:,} {word}" for letter, word in _CELLS.items() if counted[letter])
+
+
+def _of_killed_guest(event: Event) -> Sentence | None:
+    """How a condemned guest ends."""
+    match event:
+        case copying.GuestLooked(before=before, code=code):
+            ran = "has not run since its freeze" if code is None else f"may have run since its freeze ({code})"
+            return _say(f"before the {before}: its guest {ran}", "muted" if code is None else "bad")
+        case copying.GuestKilled():
+            return _fine("its guest is sent SIGKILL: nothing may run on memory that will be freed")
+        case copying.GuestDied(death_ms=took):
+            return _fine("its guest is dead", f"{took:.1f} ms after the signal")
+        case copying.KillFailed(error=error):
+            return _say(f"its condemned guest does not die, so nothing is punched: {error}", "bad")
+    return None
 
 
 def _of_copy(event: Event) -> Sentence | None:

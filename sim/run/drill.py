@@ -34,7 +34,8 @@ from sim.record.digest import digest
 from sim.record.fold import Fold
 from sim.record.folder import SCENARIO_FILE, RunRecord, make, make_cache, point_latest_at, remove, write_record
 from sim.record.ledger import EVENTS_FILE, Entry, Follower, Ledger, drop_torn_line
-from sim.record.leftovers import CONDEMNED, retire_ended
+from sim.record.leftovers import retire_ended
+from sim.record.names import CONDEMNED
 from sim.record.scenario_copy import chosen, store
 from sim.record.verdict import Verdict
 from sim.record.view import View
@@ -97,12 +98,11 @@ class Drill:
         self._node: NodeLink | None = None
         self._node_expected = False
         self.entries: list[Entry] = []
-        self.findings = {name: Finding() for name in rules.RULES}
-        """What the rules said at the last barrier."""
+        self.findings = {name: Finding() for name in rules.RULES}  # what the rules said at the last barrier
         self._looking = asyncio.Lock()
         self.heartbeats = Heartbeats()
         self._sandboxes = sandbox_configs(scenario, only, heartbeat)
-        self.run_dir = Path()
+        self.run_dir = self.socket_dir = Path()
         self._cgroup_base: int | None = None
         self.cgroup: MemoryCgroup | None = None
         self._ledger: Ledger | None = None
@@ -133,7 +133,6 @@ class Drill:
         self._ledger = Ledger(self.run_dir / EVENTS_FILE, self.began)
         self._ledger.reserve(len(self._sandboxes))
         self._follower = Follower(self.run_dir / EVENTS_FILE)
-        self.socket_dir = Path()
         try:
             self.cache_dir = self._make_cache_dir()
         except OSError:
@@ -298,8 +297,6 @@ class Drill:
     def is_down(self) -> bool:
         """True between a crash of the node and its restart."""
         return not self._node_expected
-
-    # -- what is known
 
     def view(self) -> View:
         """Everything the ledger says up to now, folded; nothing before the run has one."""

@@ -79,11 +79,15 @@ def test_a_flag_file_is_checked_where_it_is_written(form: Form[Any], steps: str,
     with pytest.raises(DocumentError) as refused:
         form.load(path)
     assert str(refused.value) == f'{path}:4:15: error: flags.file: no file "flags.json" {there}'
-    (tmp_path / "flags.json").write_text('{"flags": {},\n }')
+    (tmp_path / "flags.json").write_text('{"flags": {},\n "flagz": {}}')
+    if form is PLAN:  # takes the user's flag as LaunchDarkly does, mistakes included
+        assert form.load(path).flag_file == tmp_path / "flags.json"
+        (tmp_path / "flags.json").write_text('{"flags": {\n "a": 7}}')
     with pytest.raises(DocumentError) as refused:
         form.load(path)
     (line,) = str(refused.value).splitlines()
-    assert line.startswith(f"{tmp_path}/flags.json:2:2: error: not JSON: ")
+    said = "LaunchDarkly refuses a: it is no object" if form is PLAN else 'unknown key "flagz"; '
+    assert line.startswith(f"{tmp_path}/flags.json:2:2: error: {said}")
     (tmp_path / "flags.json").write_text('{"flags": {}}')
     loaded = form.load(path)
     assert (loaded.flag_file, loaded.flag_source, loaded.flag_values) == (tmp_path / "flags.json", "file", {})
