@@ -38,7 +38,7 @@ from sim.node.recovery import recover
 from sim.node.sandbox import Machine
 from sim.record import events
 from sim.record.ledger import EVENTS_FILE, Ledger
-from sim.record.leftovers import CONDEMNED
+from sim.record.run_id import CONDEMNED
 from sim.record.stages import Pace
 
 _SOCKET_BUFFER = 4 << 20

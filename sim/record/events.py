@@ -27,6 +27,7 @@ class RunStarted(Event):
     flag_source: str = "inline"  # inline | file | relay | launchdarkly
     profile: str | None = None  # a wrong engine of several weaknesses, but for those that are mended
     mended: list[str] = field(default_factory=list)
+    verify: str = "off"  # off | full: clean pages are compared with the parent before anything is punched
 
 
 @dataclass(frozen=True, slots=True)

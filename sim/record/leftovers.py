@@ -17,10 +17,8 @@ from engine.incarnation import CondemnedRecords, lives
 from sim.record import events
 from sim.record.folder import RunRecord
 from sim.record.ledger import EVENTS_FILE, Entry, Ledger, drop_torn_line, read
-from sim.record.run_id import RUN_VARIABLE
+from sim.record.run_id import CONDEMNED, RUN_VARIABLE
 
-CONDEMNED = "condemned"
-"""The folder of condemned records, in a run's folder."""
 DEATH_SECONDS = 10.0
 RMDIR_SECONDS = 2.0
 

@@ -32,7 +32,8 @@ from sim.record.digest import digest
 from sim.record.fold import Fold
 from sim.record.folder import RunRecord, make, make_cache, point_latest_at, remove, write_record
 from sim.record.ledger import EVENTS_FILE, Entry, Follower, Ledger, drop_torn_line
-from sim.record.leftovers import CONDEMNED, retire_ended
+from sim.record.leftovers import retire_ended
+from sim.record.run_id import CONDEMNED
 from sim.record.scenario_copy import chosen, store
 from sim.record.verdict import Verdict
 from sim.record.view import View
