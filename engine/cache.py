@@ -13,8 +13,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine import linux
 from engine.errors import BuildFailedError, TruncatedError
+from engine.pages import PAGE, runs_of, zeros_of
 from engine.ranges import Chunk
 
 PARTIAL = ".partial"
@@ -37,6 +41,7 @@ class Cache:
         self._published = [False] * len(chunks)
         self.digests = [b""] * len(chunks)
         """XXH3-128 of each chunk's packed bytes, once it is published."""
+        self._zero: list[NDArray[np.int64]] = []
         self._wanted: deque[int] = deque()
         self._changed = threading.Condition()
         self._error: BaseException | None = None
@@ -70,10 +75,42 @@ class Cache:
             os.posix_fallocate(self.fd, 0, self.length)
 
     def write(self, data: memoryview, offset: int) -> None:
-        """Write the whole of `data` at `offset` of the packed file; raises OSError as the kernel says."""
+        """Write `data` at `offset` of the packed file, without its zero pages; raises OSError as the kernel says.
+
+        They stay holes of the file, which read as zeros, and are remembered.
+        """
+        zero, start = zeros_of(data), 0
+        for first, end in runs_of(zero):
+            self._write(data[start : first * PAGE], offset + start)
+            self._leave_out(offset + first * PAGE, (end - first) * PAGE)
+            start = end * PAGE
+        self._write(data[start:], offset + start)
+        if len(zero):
+            with self._changed:
+                self._zero.append(zero + offset // PAGE)
+
+    def _write(self, data: memoryview, offset: int) -> None:
         done = 0
         while done < len(data):
             done += os.pwrite(self.fd, data[done:], offset + done)
+
+    def _leave_out(self, offset: int, length: int) -> None:
+        """A hole of the file, which reaches to its end at least: readers and the finished build ask for its length.
+
+        What was reserved is given back; where that cannot be had it is read as zeros all the same.
+        """
+        end = offset + length
+        is_longer = os.fstat(self.fd).st_size >= end
+        if not is_longer:
+            os.pwrite(self.fd, b"\0", end - 1)  # never shortens it, whatever the other worker writes meanwhile
+        if not is_longer or not self.on_tmpfs:
+            with contextlib.suppress(OSError):
+                linux.punch_hole(self.fd, offset, length)
+
+    def zeros(self) -> NDArray[np.int64]:
+        """Pages of the packed file that hold nothing, ascending, by their number."""
+        with self._changed:
+            return np.unique(np.concatenate(self._zero)) if self._zero else np.empty(0, dtype=np.int64)
 
     def publish(self, chunk: Chunk) -> None:
         """The chunk's bytes are in the file: its readers may have them."""

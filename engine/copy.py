@@ -57,6 +57,8 @@ class ChunkCopier:
         self.permit: PunchPermit | None = None
         self.punch_error: str | None = None
         self.digests = cache.digests
+        self.buffer_bytes = 0
+        """Memory of the copiers' own, at most."""
 
     def copy_first(self, stop: Callable[[], None]) -> None:
         """Copy and publish chunk 0 alone, where there is one; `stop` raises if the pause was cancelled.
@@ -68,6 +70,7 @@ class ChunkCopier:
             self._first = self._queue.popleft()
             workers = 2 if len(self._queue) > 1 else 1
             self._buffers = [_Buffers(self._plan) for _ in range(workers)]
+            self.buffer_bytes = sum(each.size for each in self._buffers)
             self._copy(self._first, self._buffers[0])
 
     def punch_nothing(self, why: str) -> None:
@@ -199,7 +202,12 @@ class _Buffers:
         size = max((chunk.end - chunk.start for chunk in plan.chunks), default=mmap.PAGESIZE)
         # Private, and mapped at once: a fault a page would cost more than the copy of a small guest.
         self.span = memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE))
-        self._packed = np.empty(size, dtype=np.uint8)
+        scattered = any(
+            chunk.length < (int(chunk.blocks[-1]) - int(chunk.blocks[0]) + 1) * plan.facts.block_size
+            for chunk in plan.chunks
+        )
+        self._packed = np.empty(size if scattered else 0, dtype=np.uint8)
+        self.size = len(self.span) + len(self._packed)
 
     def pack(self, span: memoryview, chunk: Chunk, block: int) -> memoryview:
         rows = np.frombuffer(span, dtype=np.uint8).reshape(-1, block)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as Dictionary
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.mapping import Mapping
+from engine.pages import PAGE, zero_pages
 from engine.ranges import Blocks, Chunk, from_indexes
 from engine.snapshot import Build
 
-PAGE = 4096
 _WORDS = PAGE // 8
+_LONG_GAP = 64 << 10  # bytes that are read faster than passed over
 
 ReadSpan = Callable[[memoryview, int, Chunk], None]
 """Fills a buffer that begins at a byte offset of memory, at least where the chunk has dirty blocks."""
@@ -36,7 +37,7 @@ def compare(chunks: Sequence[Chunk], block_size: int, memory: ReadSpan, parent: 
 
     A zero page is `zero` whatever the parent holds: it costs nothing to say so. Raises what the reads raise.
     """
-    queue = iter(chunks)
+    queue = iter(_batches(chunks, block_size))
     lock = threading.Lock()
     found: list[tuple[NDArray[np.uint32], NDArray[np.uint8]]] = []
     failures: list[Exception] = []
@@ -46,10 +47,10 @@ def compare(chunks: Sequence[Chunk], block_size: int, memory: ReadSpan, parent: 
             comparer = _Comparer(max((c.end - c.start for c in chunks), default=PAGE))
             while not failures:
                 with lock:
-                    chunk = next(queue, None)
-                if chunk is None:
+                    batch = next(queue, None)
+                if batch is None:
                     return
-                kinds = comparer.kinds(chunk, block_size, memory, parent)
+                kinds = comparer.kinds(batch, block_size, memory, parent)
                 with lock:
                     found.append(kinds)
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
@@ -114,28 +115,53 @@ class _Comparer:
         self._differs = np.empty(size // 8, dtype=bool)
 
     def kinds(
-        self, chunk: Chunk, block_size: int, memory: ReadSpan, parent: ReadSpan
+        self, batch: Sequence[Chunk], block_size: int, memory: ReadSpan, parent: ReadSpan
     ) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
-        """The pages of the chunk's dirty blocks, and for each which kind it is."""
-        first, last = int(chunk.blocks[0]) * block_size, (int(chunk.blocks[-1]) + 1) * block_size
-        size = last - first
-        memory(self._memory[:size].data, first, chunk)
-        parent(self._parent[:size].data, first, chunk)
+        """The pages of the dirty blocks of these pieces, and for each which kind it is."""
+        size, moved = 0, []  # how far each piece lies in memory from where it is read to, in pages
+        for piece in batch:
+            low, length = int(piece.blocks[0]) * block_size, _length(piece, block_size)
+            memory(self._memory[size : size + length].data, low, piece)
+            parent(self._parent[size : size + length].data, low, piece)
+            moved.append((low - size) // PAGE)
+            size += length
+        blocks = np.concatenate([piece.blocks for piece in batch])
         per_block = block_size // PAGE
-        pages = (chunk.blocks[:, None] * per_block + np.arange(per_block, dtype=np.uint32)).reshape(-1)
-        rows = pages - first // PAGE
+        pages = (blocks[:, None] * per_block + np.arange(per_block, dtype=np.uint32)).reshape(-1)
+        rows = pages - np.repeat(moved, [len(piece.blocks) * per_block for piece in batch])
         words = self._memory[:size].view(np.uint64)
         np.not_equal(words, self._parent[:size].view(np.uint64), out=self._differs[: size // 8])
         flags = self._differs[: size // 8].view(np.uint64)  # eight at a time
         differs: NDArray[np.bool_] = np.not_equal(flags.reshape(-1, _WORDS // 8).max(axis=1), 0)
-        zero = _zero_pages(words.reshape(-1, _WORDS))
+        zero = zero_pages(words.reshape(-1, _WORDS))
         kinds = np.where(zero[rows], _ZERO, np.where(differs[rows], _STORED, _EQUAL)).astype(np.uint8)
         return pages.astype(np.uint32), kinds
 
 
-def _zero_pages(pages: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which rows are all zero; few need a full look: most pages begin or end with something."""
-    zero: NDArray[np.bool_] = (pages[:, 0] | pages[:, -1]) == 0
-    for page in np.flatnonzero(zero):
-        zero[page] = not pages[page].any()
-    return zero
+def _length(piece: Chunk, block_size: int) -> int:
+    return (int(piece.blocks[-1]) + 1 - int(piece.blocks[0])) * block_size
+
+
+def _batches(chunks: Sequence[Chunk], block_size: int) -> Iterator[list[Chunk]]:
+    """Pieces that are read and compared at once: as much as the largest chunk spans."""
+    most = max((chunk.end - chunk.start for chunk in chunks), default=0)
+    batch: list[Chunk] = []
+    size = 0
+    for chunk in chunks:
+        for piece in _pieces(chunk, block_size):
+            length = _length(piece, block_size)
+            if size + length > most:
+                yield batch
+                batch, size = [], 0
+            batch.append(piece)
+            size += length
+    if batch:
+        yield batch
+
+
+def _pieces(chunk: Chunk, block_size: int) -> list[Chunk]:
+    """The chunk cut where nothing has to be read for a long way."""
+    gaps = np.flatnonzero(np.diff(chunk.blocks.astype(np.int64)) > max(1, _LONG_GAP // block_size)) + 1
+    if not len(gaps):
+        return [chunk]
+    return [replace(chunk, blocks=blocks, length=len(blocks) * block_size) for blocks in np.split(chunk.blocks, gaps)]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from engine import linux
+from engine.holders import Holders
 from engine.incarnation import GuestProcess
+from engine.mapping import NIL, Mapping
 from engine.memfd import Memfd, ProcessMemory
-from engine.ranges import Blocks, from_ranges
+from engine.pages import PAGE
+from engine.ranges import Blocks, from_indexes, from_ranges, in_smaller_blocks, indexes
 
 RESIDENT = "resident-blocks"
 
@@ -26,6 +31,8 @@ class DirtySet:
     empty: Blocks
     tracker: str
     scan_ms: float
+    why: str | None = None
+    """Why the guest's own tracker was not believed."""
 
 
 class Tracker(Protocol):
@@ -118,19 +125,91 @@ class Forgotten:
 
 
 def resident_blocks(memfd: Memfd | ProcessMemory, block_size: int) -> Blocks:
-    """Blocks that hold data (SEEK_DATA; on hugetlb the kernel always says all data); all, where there is no fd."""
-    if isinstance(memfd, ProcessMemory):
+    """Blocks that hold data (on hugetlb the kernel does not say: all of them); all, where there is no fd."""
+    if isinstance(memfd, ProcessMemory) or (pages := resident(memfd)) is None:
         return BitMap(range(memfd.size // block_size))
-    found: Blocks = BitMap()
-    offset = 0
-    while offset < memfd.size:
-        try:
-            start = os.lseek(memfd.fd, offset, os.SEEK_DATA)
-        except OSError:  # ENXIO: no data after offset
-            break
-        offset = os.lseek(memfd.fd, start, os.SEEK_HOLE)
-        found.add_range(start // block_size, -(-offset // block_size))
-    return found
+    blocks = pages.reshape(-1, block_size // PAGE).any(axis=1)
+    return from_indexes(np.flatnonzero(blocks).astype(np.uint32))
+
+
+def resident(memfd: Memfd) -> NDArray[np.bool_] | None:
+    """Which pages of 4 KiB the kernel holds data for; None on hugetlb, where it does not tell.
+
+    Where nothing lacks no look is needed; else mincore, and where that tells fewer pages than there are, as of swapped
+    ones, a walk from hole to hole.
+    """
+    if memfd.page_size > PAGE:
+        return None
+    count, held = memfd.size // PAGE, memfd.resident_bytes() // PAGE
+    if held >= count:
+        return np.ones(count, dtype=bool)
+    try:
+        pages = linux.resident_pages(memfd.fd, memfd.size)
+    except OSError:
+        return _walked(memfd)
+    return pages if np.count_nonzero(pages) == held else _walked(memfd)
+
+
+def _walked(memfd: Memfd) -> NDArray[np.bool_]:
+    """By SEEK_DATA, on an open file description of our own: the guest's own file offset is not ours to move."""
+    pages = np.zeros(memfd.size // PAGE, dtype=bool)
+    fd = os.open(f"/proc/self/fd/{memfd.fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        offset = 0
+        while offset < memfd.size:
+            start = os.lseek(fd, offset, os.SEEK_DATA)
+            offset = os.lseek(fd, start, os.SEEK_HOLE)
+            pages[start // PAGE : -(-offset // PAGE)] = True
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # no data after offset
+            raise
+    finally:
+        os.close(fd)
+    return pages
+
+
+def in_pages(found: DirtySet, memfd: Memfd, parent: Mapping, block_size: int) -> DirtySet | None:
+    """The dirty set in pages of 4 KiB, with what the guest freed: a hole where the parent's page holds data is empty.
+
+    A hole in a dirty block is empty too, so that of a sparse large block only what is there is stored. None where there
+    is no hole and nothing to refine, or where the kernel does not tell (hugetlb: see `freed_unseen`).
+    """
+    stored = stored_pages(parent)
+    if not stored.any() and block_size == PAGE and found.tracker != RESIDENT:
+        return None  # what is a hole is zero in the parent as well
+    held = resident(memfd)
+    if held is None or held.all():
+        return None
+    dirty = np.zeros(len(held), dtype=bool)
+    dirty[indexes(in_smaller_blocks(found.dirty, block_size // PAGE))] = True
+    gone = np.zeros(len(held), dtype=bool)
+    gone[indexes(in_smaller_blocks(found.empty, block_size // PAGE))] = True
+    empty = ~held & (dirty | stored | gone)
+    kept = from_indexes(np.flatnonzero(dirty & held).astype(np.uint32))
+    return replace(found, dirty=kept, empty=from_indexes(np.flatnonzero(empty).astype(np.uint32)))
+
+
+def freed_unseen(found: DirtySet, memfd: Memfd, parent: Mapping, block_size: int) -> bool:
+    """On hugetlb: True where fewer pages are there than must be, so that the guest has freed some, and none says which.
+
+    One that was freed and touched again is not seen: what is assumed of a guest is in docs/safety.md.
+    """
+    if memfd.page_size == PAGE:
+        return False
+    per_page = memfd.page_size // PAGE
+    must = stored_pages(parent)
+    must[indexes(in_smaller_blocks(found.dirty, block_size // PAGE))] = True
+    return bool(memfd.resident_bytes() < np.count_nonzero(must.reshape(-1, per_page).any(axis=1)) * memfd.page_size)
+
+
+def stored_pages(parent: Mapping) -> NDArray[np.bool_]:
+    """Which pages of 4 KiB the parent holds anything of but zeros."""
+    rows = parent.extents
+    kept = rows.build != NIL
+    edges = np.zeros(parent.size // PAGE + 1, dtype=np.int32)
+    np.add.at(edges, rows.offset[kept] // PAGE, 1)
+    np.add.at(edges, (rows.offset[kept] + rows.length[kept]) // PAGE, -1)
+    return np.cumsum(edges)[:-1] > 0
 
 
 def scan(
@@ -138,13 +217,29 @@ def scan(
 ) -> DirtySet:
     """The dirty set of a stopped guest. A pause does not re-arm, so that a roll-back forgets nothing.
 
-    Where the tracker cannot answer, and a dead guest's answer is an empty list, every resident block is dirty and every
-    other one zero.
+    Where the tracker cannot answer, where a dead guest's answer is an empty list, and where somebody else may have
+    written, every resident block is dirty and every other one zero.
     """
     begin = time.perf_counter()
+    why = _other_writers(guest, memfd)
     written = tracker.written(rearm=rearm)
     if written is None or guest.is_dead():
-        dirty = resident_blocks(memfd, block_size)
-        empty = BitMap(range(memfd.size // block_size)) - dirty
-        return DirtySet(dirty, empty, RESIDENT, (time.perf_counter() - begin) * 1e3)
-    return DirtySet(written, BitMap(), tracker.name, (time.perf_counter() - begin) * 1e3)
+        why = why or f"{tracker.name} cannot answer"
+    if why is None and written is not None:
+        return DirtySet(written, BitMap(), tracker.name, (time.perf_counter() - begin) * 1e3)
+    dirty = resident_blocks(memfd, block_size)
+    empty = BitMap(range(memfd.size // block_size)) - dirty
+    return DirtySet(dirty, empty, RESIDENT, (time.perf_counter() - begin) * 1e3, why)
+
+
+_HOLDERS = Holders()
+
+
+def _other_writers(guest: GuestProcess, memfd: Memfd | ProcessMemory) -> str | None:
+    """Who else may have written, as far as the host lets us see it; None where nobody is seen."""
+    if children := guest.children():
+        return f"the guest has forked: process {children[0]} shares its memory"
+    if isinstance(memfd, ProcessMemory) or os.geteuid() != 0:
+        return None
+    others = _HOLDERS.of(memfd.inode, {guest.incarnation.pid, os.getpid()})
+    return f"process {min(others)} holds the memory, too" if others else None

@@ -13,13 +13,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Scanned(Event):
-    """The dirty set was read; `tracker` says how."""
+    """The dirty set was read; `tracker` says how, `why` what stood against the guest's own one."""
 
     tracker: str
     dirty_bytes: int
     empty_bytes: int
     resident_bytes: int | None
     scan_ms: float
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,15 @@ class Compared(Event):
     zero: int
     equal: int
     compare_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class CleanVerified(Event):
+    """What no tracker named was compared with the parent, whose digests held; `differing` bytes are stored."""
+
+    compared: int
+    differing: int
+    verify_ms: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:  # guests are forked from a process that never loads numpy: th
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
 _libc.process_vm_readv.restype = ctypes.c_ssize_t
 _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
@@ -203,6 +207,24 @@ def scan_written(pagemap_fd: int, address: int, length: int, *, rearm: bool) -> 
         start = max(int(struct.unpack_from("<Q", buffer, 32)[0]), int(vector[count - 1, 1]))
     ranges = np.concatenate(parts) if parts else np.empty((0, 2), dtype=np.uint64)
     return WrittenRanges(ranges[:, 0], ranges[:, 1])
+
+
+def resident_pages(fd: int, length: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which pages of a file are in memory, by mincore(2) through a mapping of our own that is never touched.
+
+    Allocates nothing. Not on hugetlb, which it says nothing of; a swapped page counts as absent. Raises OSError.
+    """
+    import numpy as np
+
+    address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
+    if address == ctypes.c_void_p(-1).value:
+        _raise()
+    try:
+        vector = np.empty(-(-length // mmap.PAGESIZE), dtype=np.uint8)
+        _check(_libc.mincore(address, length, vector.ctypes.data))
+    finally:
+        _libc.munmap(address, length)
+    return (vector & 1).astype(bool)
 
 
 FailableCall = Literal["preadv", "pwrite", "fallocate", "process_vm_readv"]

@@ -31,7 +31,7 @@ from engine.events import (
 from engine.incarnation import PunchPermit
 from engine.meter import PeakMeter
 from engine.plan import PausePlan
-from engine.prepare import PauseRequest, Work, check_parents, unfinished_header, work_out
+from engine.prepare import PauseRequest, Work, check_parents, unfinished_header, without_zeros, work_out
 from engine.snapshot import PARENTS, Header, parents_of, pinning, write_attachments
 
 
@@ -64,6 +64,7 @@ class PauseResult:
     header: Header | None
     parent_damaged: bool = False
     kill_error: str | None = None
+    copier_bytes: int | None = None
 
 
 class Pause:
@@ -275,14 +276,15 @@ class Pause:
 
     def _finish(self) -> Header:
         copier, plan = self._parts()
-        unfinished, cache = self.header, self._cache
-        if unfinished is None or cache is None:
+        unfinished, cache, work = self.header, self._cache, self._work
+        if unfinished is None or cache is None or work is None:
             raise EngineError("a pause was finished before it was prepared")
+        mapping = without_zeros(unfinished.mapping, work, cache.zeros(), unfinished.build)
         header = Header(
             unfinished.build,
             unfinished.base_build,
             unfinished.generation,
-            maps.normalise(unfinished.mapping),
+            maps.normalise(mapping),
             tuple(chunk.length for chunk in plan.chunks),
             tuple(copier.digests),
         )
@@ -397,6 +399,7 @@ class Pause:
             header=header,
             parent_damaged=isinstance(error, CorruptBuildError),
             kill_error=self._ending.error,
+            copier_bytes=copier.buffer_bytes if copier else None,
         )
 
     def _parts(self) -> tuple[ChunkCopier, PausePlan]:

@@ -64,6 +64,7 @@ class PauseOptions:
     punch: bool = False
     dedup: DedupOptions = DedupOptions()
     inflight_serve: bool = False
+    verify: bool = False  # compare what is clean with the parent, before anything is punched
 
 
 @dataclass(frozen=True, slots=True)

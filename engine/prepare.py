@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engine import mapping as maps
 from engine import plan as plans
-from engine.dedup import PAGE, ParentReader
-from engine.dirty import DirtySet, Tracker
+from engine.dedup import ParentReader
+from engine.dirty import RESIDENT, DirtySet, Tracker, freed_unseen, in_pages, resident, stored_pages
 from engine.effects import Effects, Memory
 from engine.errors import EngineError
-from engine.events import Compared, Emit, Planned, Scanned
+from engine.events import CleanVerified, Compared, Emit, Planned, Scanned
 from engine.incarnation import CondemnedRecords, GuestProcess
+from engine.mapping import Mapping as MemoryMapping
 from engine.memfd import Memfd
+from engine.pages import PAGE
 from engine.plan import MemoryFacts, PauseOptions, PausePlan
-from engine.ranges import chunks, in_smaller_blocks
+from engine.ranges import Blocks, chunks, from_indexes, in_smaller_blocks, indexes
 from engine.resume import open_chain
 from engine.snapshot import Header, check_build
 
@@ -56,16 +61,54 @@ def work_out(request: PauseRequest, effects: Effects, emit: Emit) -> Work:
     if (size := request.parent.mapping.size) != request.memory.size:
         raise EngineError(f"the parent holds {size} bytes, the memfd has {request.memory.size}")
     effects.look(request.guest, "scan")
-    dirty = effects.scan(request.tracker, request.guest, request.memory, request.block_size)
-    facts = _facts(request, request.block_size)
-    _tell_of_scan(request, dirty, emit)
+    found = effects.scan(request.tracker, request.guest, request.memory, request.block_size)
+    dirty, block = _with_what_was_freed(request, found)
+    resident = request.memory.resident_bytes()
+    told = (len(dirty.dirty) * block, len(dirty.empty) * block, resident, dirty.scan_ms, dirty.why)
+    emit(Scanned(dirty.tracker, *told))
+    if request.options.verify:
+        dirty, block = _with_what_differs(request, effects, dirty, block, emit), PAGE
+    facts = _facts(request, block)
     if request.options.dedup.enabled and plans.path_of(request.options, facts) is plans.Path.DEDUP:
-        dirty = _without_equal_pages(request, effects, dirty, facts, emit)
-        facts = _facts(request, PAGE)
+        dirty, block = _without_equal_pages(request, effects, dirty, facts, emit), PAGE
+        facts = _facts(request, block)
     plan = plans.plan(request.options, facts, dirty.dirty)
     work = len(plan.chunks), plan.dirty_bytes, list(plan.notes)
     emit(Planned(plan.path.value, plan.punch, plan.punch_reason, *work, plan.punch_code.value))
-    return Work(plan, dirty, facts.block_size)
+    return Work(plan, dirty, block)
+
+
+def _with_what_was_freed(request: PauseRequest, found: DirtySet) -> tuple[DirtySet, int]:
+    """The dirty set, and the size of its blocks: of pages, where the memory has holes."""
+    memory, parent, block = request.memory, request.parent.mapping, request.block_size
+    if not isinstance(memory, Memfd):
+        return found, block
+    begun = time.perf_counter()
+    refined = in_pages(found, memory, parent, block)
+    milliseconds = found.scan_ms + (time.perf_counter() - begun) * 1e3
+    if refined is not None:
+        return replace(refined, scan_ms=milliseconds), PAGE
+    if freed_unseen(found, memory, parent, block):
+        everything = Blocks(range(memory.size // block))
+        return DirtySet(everything, Blocks(), RESIDENT, milliseconds, "the guest has freed huge pages"), block
+    return replace(found, scan_ms=milliseconds), block
+
+
+def _with_what_differs(request: PauseRequest, effects: Effects, found: DirtySet, block: int, emit: Emit) -> DirtySet:
+    """In pages: what no tracker named is compared with the parent, and stored where it is not the same."""
+    begun, memory, mapping = time.perf_counter(), request.memory, request.parent.mapping
+    dirty, empty = (in_smaller_blocks(kind, block // PAGE) for kind in (found.dirty, found.empty - found.dirty))
+    clean = Blocks(range(memory.size // PAGE)) - dirty - empty
+    stored = from_indexes(np.flatnonzero(stored_pages(mapping)).astype(np.uint32))
+    if isinstance(memory, Memfd) and (held := resident(memory)) is not None:
+        clean &= stored | from_indexes(np.flatnonzero(held).astype(np.uint32))  # a hole is zero, as the parent is
+    spans = chunks(clean, memory.size, PAGE, memory.page_size)
+    with open_chain(request.builds, request.parent) as chain:
+        differs = effects.compare(spans, PAGE, memory.read_span, ParentReader(mapping, chain).read_span)
+    zeroed = differs.zero & stored
+    changed = (len(differs.stored) + len(zeroed)) * PAGE
+    emit(CleanVerified(len(clean) * PAGE, changed, (time.perf_counter() - begun) * 1e3))
+    return replace(found, dirty=dirty | differs.stored, empty=empty | zeroed)
 
 
 def _facts(request: PauseRequest, block_size: int) -> MemoryFacts:
@@ -80,25 +123,19 @@ def _facts(request: PauseRequest, block_size: int) -> MemoryFacts:
     )
 
 
-def _tell_of_scan(request: PauseRequest, dirty: DirtySet, emit: Emit) -> None:
-    block = request.block_size
-    resident = request.memory.resident_bytes()
-    emit(Scanned(dirty.tracker, len(dirty.dirty) * block, len(dirty.empty) * block, resident, dirty.scan_ms))
-
-
 def _without_equal_pages(
     request: PauseRequest, effects: Effects, dirty: DirtySet, facts: MemoryFacts, emit: Emit
 ) -> DirtySet:
     """The dirty set in pages, without those that are zero or as in the parent; the guest may still run on."""
     begun = time.perf_counter()
     spans = chunks(dirty.dirty, facts.size, facts.block_size, facts.page_size)
-    with open_chain(request.builds, request.parent) as chain:
+    with open_chain(request.builds, request.parent, verified=False) as chain:  # what is equal is proven by that
         parent = ParentReader(request.parent.mapping, chain)
         found = effects.compare(spans, facts.block_size, request.memory.read_span, parent.read_span)
     stored, zero, equal = (len(kind) * PAGE for kind in (found.stored, found.zero, found.equal))
     emit(Compared(stored, zero, equal, (time.perf_counter() - begun) * 1e3))
     empty = in_smaller_blocks(dirty.empty - dirty.dirty, facts.block_size // PAGE) | found.zero
-    return DirtySet(found.stored, empty, dirty.tracker, dirty.scan_ms)
+    return replace(dirty, dirty=found.stored, empty=empty)
 
 
 def check_parents(request: PauseRequest) -> None:
@@ -117,3 +154,11 @@ def unfinished_header(request: PauseRequest, work: Work) -> Header:
     mapping = maps.merge(request.parent.mapping, change)
     base = request.parent.base_build or request.build
     return Header(request.build, base, request.parent.generation + 1, mapping, (), ())
+
+
+def without_zeros(mapping: MemoryMapping, work: Work, zeros: NDArray[np.int64], build: str) -> MemoryMapping:
+    """The mapping, once it is known which of the packed pages hold nothing: there it says zero."""
+    if not len(zeros):
+        return mapping
+    stored = indexes(in_smaller_blocks(work.stored.dirty, work.block_size // PAGE))
+    return maps.merge(mapping, maps.diff(Blocks(), from_indexes(stored[zeros]), build, PAGE))

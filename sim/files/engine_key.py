@@ -1,8 +1,8 @@
-"""The `engine` key of a scenario: which wrong engine it runs."""
+"""The `engine` key of a scenario: its options, and which wrong engine it runs."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -33,15 +33,17 @@ Switches = Annotated[tuple[Annotated[str, AfterValidator(_switch)], ...], Field(
 
 
 class Engine(Strict):
-    """An engine that is wrong on purpose; the scenario must catch it.
+    """The engine of the runs. With `mutant` or `profile` it is wrong on purpose, and the scenario must catch it.
 
     `profile: pr-2902` is the pull request as written; `mended` fixes the named weaknesses, `only` fixes all others.
+    `verify` does not make an engine wrong: `full` compares clean pages with the parent before anything is punched.
     """
 
     mutant: Annotated[str, AfterValidator(_mutant)] | None = None
     profile: Annotated[str, AfterValidator(_profile)] | None = None
     mended: Switches = ()
     only: Switches = ()
+    verify: Literal["off", "full"] = "off"
 
     @model_validator(mode="after")
     def _is_one_engine(self) -> Self:
@@ -54,6 +56,6 @@ class Engine(Strict):
         return self
 
     def choice(self) -> dict[str, Any]:
-        """For the ledger and the node: mutant, profile and the mended weaknesses."""
+        """For the ledger and the node: mutant, profile, the mended weaknesses, and what is verified."""
         sound = [name for name in SWITCHES if name not in self.only] if self.only else list(self.mended)
-        return {"mutant": self.mutant, "profile": self.profile, "mended": sound}
+        return {"mutant": self.mutant, "profile": self.profile, "mended": sound, "verify": self.verify}

@@ -291,7 +291,7 @@ def _with_lease(plan: Plan, lease: str) -> Plan:
 
 def _mended(plan: Plan, names: Sequence[str]) -> Plan:
     known = plan.engine
-    said = {"profile": known.profile, "mended": [*known.mended, *names], "only": list(known.only)}
+    said = {**known.model_dump(), "mended": [*known.mended, *names]}
     try:
         engine = Engine.model_validate(said)
     except ValidationError as error:

@@ -98,6 +98,7 @@ class NodeConfig:
     trace: bool = False
     profile: str | None = None
     mended: list[str] = field(default_factory=list)
+    verify: str = "off"
     known: dict[str, Known] = field(default_factory=dict)
 
     @property

@@ -161,7 +161,8 @@ class Pausing:
         return Pause(request, effects, self._emit(sandbox, admitted, effects))
 
     def _options(self, sandbox: Sandbox, admitted: Admitted) -> PauseOptions:
-        return options(admitted.decision, use_memfd=sandbox.use_memfd)
+        asked = options(admitted.decision, use_memfd=sandbox.use_memfd)
+        return replace(asked, verify=self._node.config.verify == "full")
 
     def _effects(self, sandbox: Sandbox, admitted: Admitted) -> FaultyEffects:
         node, name = self._node, sandbox.config.name
@@ -343,6 +344,7 @@ def settled(
         content_hash=result.header.content_hash if result.header else None,
         checkpoint=checkpoint,
         kill_error=result.kill_error,
+        copier_bytes=result.copier_bytes,
     )
 
 

@@ -68,7 +68,7 @@ def sentence(entry: Entry) -> str:
 def tell(entry: Entry) -> Sentence:
     """The entry as a sentence."""
     found = None
-    for group in (_of_run, _of_setting, _of_faults, _of_sandbox, _of_guest, _of_killed_guest, _of_copy, _of_its_end):
+    for group in (_of_run, _of_setting, _of_faults, _of_sandbox, _of_guest, _of_copy, _of_its_guest, _of_its_end):
         found = found or group(entry.event)
     found = found or _fine(entry.name.replace("_", " "))
     return replace(found, t=entry.t, subjects=() if entry.sandbox is None else (entry.sandbox,))
@@ -180,17 +180,12 @@ def _of_guest(event: Event) -> Sentence | None:
             return _fine(f"has a new guest{source}", f"{incarnation}, pid {pid}, tracked by {tracker}")
         case events.GuestFrozen(incarnation, took):
             return _fine("is frozen", f"{incarnation}, {took:.1f} ms")
-        case events.GuestThawed(incarnation):
-            return _fine("runs on", incarnation)
+        case events.GuestThawed(incarnation, code=code):
+            before = _SEEN.get(code or "", "")
+            return _fine(f"runs on{f': it {before}' if before else ''}", incarnation)
         case events.PaceSet(factor, held):
             slowed = f"copies are slowed {factor:g} times" if factor > 1 else "copies go at their own pace"
             return _say(f"{slowed}{', and stop at each chunk' if held else ''}", "busy")
-        case events.RecordRetired(incarnation, build, outcome):
-            return _fine(f"the condemned record of {incarnation} is removed: its build {build or ''} is {outcome}")
-        case events.LinesLost(count):
-            return _say(
-                f"{plural(count, 'event')} could not be written to the ledger: what happened then is unknown", "bad"
-            )
         case events.GuestEnded(incarnation, why):
             return _fine(f"guest {incarnation} is dead: {why}")
         case events.GuestMeasured(resident):
@@ -208,26 +203,12 @@ def _cells(runs: str) -> str:
     return ", ".join(f"{counted[letter]:,} {word}" for letter, word in _CELLS.items() if counted[letter])
 
 
-def _of_killed_guest(event: Event) -> Sentence | None:
-    """How a condemned guest ends."""
-    match event:
-        case copying.GuestLooked(before=before, code=code):
-            ran = "has not run since its freeze" if code is None else f"may have run since its freeze ({code})"
-            return _say(f"before the {before}: its guest {ran}", "muted" if code is None else "bad")
-        case copying.GuestKilled():
-            return _fine("its guest is sent SIGKILL: nothing may run on memory that will be freed")
-        case copying.GuestDied(death_ms=took):
-            return _fine("its guest is dead", f"{took:.1f} ms after the signal")
-        case copying.KillFailed(error=error):
-            return _say(f"its condemned guest does not die, so nothing is punched: {error}", "bad")
-    return None
-
-
 def _of_copy(event: Event) -> Sentence | None:
     match event:
-        case copying.Scanned(tracker=tracker, dirty_bytes=dirty, resident_bytes=resident, scan_ms=took):
+        case copying.Scanned(tracker=tracker, dirty_bytes=dirty, resident_bytes=resident, scan_ms=took, why=why):
             of = "" if resident is None else f" of {size(resident)} resident"
-            return _fine(f"scanned: {size(dirty)}{of} is dirty", f"{tracker}, {took:.1f} ms")
+            because = f": {why}" if why else ""
+            return _fine(f"scanned: {size(dirty)}{of} is dirty{because}", f"{tracker}, {took:.1f} ms")
         case events.MemoryMapped(runs):
             return _fine(f"memory in cells: {_cells(runs)}")
         case events.BoundaryReached(before, chunk):
@@ -247,6 +228,37 @@ def _of_copy(event: Event) -> Sentence | None:
             return _fine(f"punched {size(length)} that no snapshot needs; {size(freed)} freed so far")
         case copying.Retried(call, error, attempt):
             return _say(f"{call} is tried again (attempt {attempt}): {error}", "muted")
+    return None
+
+
+_SEEN = {
+    "ran": "has run since it was frozen",
+    "not-stopped": "is no longer stopped",
+    "dead": "was killed by another process",
+    "unseen": "cannot be shown to have been stopped",
+}
+
+
+def _of_its_guest(event: Event) -> Sentence | None:
+    match event:
+        case copying.GuestLooked(before, _, code):
+            if code is None:
+                return _fine(f"looked at before {before}: it has not run since it was frozen")
+            return _say(f"looked at before {before}: it {_SEEN.get(code, code)}", "bad")
+        case copying.GuestKilled():
+            return _fine("killed: what is left is its memory")
+        case copying.GuestDied(took):
+            return _fine("its guest is dead: punching may begin", f"{took:.1f} ms after the kill")
+        case copying.KillFailed(error, code):
+            how = "could not be killed" if code == "not-sent" else "does not die"
+            return _say(f"condemned, and {how}: it stays frozen for good, nothing is punched: {error}", "bad")
+        case events.RecordRetired(incarnation, build, outcome):
+            return _say(f"the condemned record of {incarnation} is retired: build {build} is {outcome}", "muted")
+        case events.LinesLost(count):
+            return _say(f"{plural(count, 'line')} could not be written to the ledger", "bad")
+        case copying.CleanVerified(compared, differing, took):
+            found = f"{size(differing)} differs, and is stored" if differing else "all of it is the same"
+            return _fine(f"compared {size(compared)} clean memory with the parent: {found}", f"{took:.1f} ms")
     return None
 
 

@@ -22,12 +22,13 @@ from pyroaring import BitMap
 from engine import linux
 from engine import mapping as maps
 from engine.cache import MEMFILE
-from engine.dedup import PAGE, ParentReader, compare
+from engine.dedup import ParentReader, compare
 from engine.dirty import Tracker, WriteProtectScan
 from engine.errors import EngineError
 from engine.events import BuildFinished, Event
 from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, start_time_of
 from engine.memfd import Memfd
+from engine.pages import PAGE
 from engine.pause import Outcome, Pause, PauseResult
 from engine.plan import PauseOptions
 from engine.prepare import PauseRequest

@@ -396,12 +396,9 @@ class Drill:
     ) -> int:
         """Arm a fault, with a `rate` in that share (0 to 1) of the pauses. Gives its id."""
         self._fault_ids += 1
-        number, place = self._fault_ids, describe_place(fault, at, nth)
-        place += "" if rate is None else f", in {rate * 100:g} % of them"
-        armed = events.FaultArmed(
-            number, fault, harm.error, place, sandboxes, by_kernel, kind=harm.kind, seconds=harm.seconds
-        )
-        self.note(armed)
+        number, share = self._fault_ids, "" if rate is None else f", in {rate * 100:g} % of them"
+        at_place = describe_place(fault, at, nth) + share
+        self.note(events.FaultArmed(number, fault, harm.error, at_place, sandboxes, by_kernel, harm.kind, harm.seconds))
         what = {"fault_id": number, "point": fault, "harm": asdict(harm), "at": to_json(at), "sandboxes": sandboxes}
         drawn = {} if rate is None else {"rate": rate, "seed": self.seed}
         await self._ask("arm", **what, count=count, nth=nth, by_kernel=by_kernel, **drawn)

@@ -11,7 +11,7 @@ from flags.catalog import PUNCH
 from sim.record.view import SandboxView, View
 from sim.report import words
 from sim.tui import rows
-from sim.tui.spans import Span, Spans, Tone, fit, wrap
+from sim.tui.spans import Span, Spans, Tone, wrap
 
 By = Literal["state", "memory", "decision"]
 BYS: tuple[By, ...] = ("state", "memory", "decision")
@@ -26,15 +26,16 @@ def lines(view: View, by: By, cells: int, height: int) -> list[Spans]:
     groups = grouped(list(view.sandboxes.values()))
     legend = _legend(by, cells)
     across = max(1, cells - 2)
-    room = max(1, height - 1 - len(legend) - len(groups))
+    totals = {name: wrap(_totals(name, group), cells - 1, indent="   ") for name, group in groups.items()}
+    room = max(1, height - 2 - len(legend) - sum(map(len, totals.values())))
     per_cell = 1
     while sum(-(-len(group) // (across * per_cell)) for group in groups.values()) > room and per_cell < len(
         view.sandboxes
     ):
         per_cell += 1
-    drawn: list[Spans] = [_title(view, by, per_cell, cells)]
+    drawn = wrap(_title(view, by, per_cell), cells - 1, indent="   ")
     for name, group in groups.items():
-        drawn.append(fit(_totals(name, group), cells))
+        drawn += totals[name]
         found = [
             gravest([cell(each, by) for each in group[at : at + per_cell]]) for at in range(0, len(group), per_cell)
         ]
@@ -79,13 +80,13 @@ def _runs(found: Sequence[Cell]) -> list[Span]:
     return [Span(glyph * len(list(run)), tone) for (glyph, tone), run in groupby(found)]
 
 
-def _title(view: View, by: By, per_cell: int, cells: int) -> Spans:
+def _title(view: View, by: By, per_cell: int) -> Spans:
     of = (
         "one cell a sandbox"
         if per_cell == 1
         else f"one cell is {per_cell} sandboxes, drawn as the one to look at first"
     )
-    return fit((Span(f" {len(view.sandboxes)} sandboxes by {by}", "title"), Span(f"   {of}", "muted")), cells)
+    return (Span(f" {len(view.sandboxes)} sandboxes by {by}", "title"), Span(f"   {of}", "muted"))
 
 
 def _totals(name: str, group: Sequence[SandboxView]) -> Spans:

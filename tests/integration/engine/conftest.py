@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine import linux
+from engine.holders import Holders
 from sim.files.units import HUGE_PAGE
 from sim.rollout.bench_host import pool_of
 from tests.integration.engine.rig import DEADLINE, MIB, SHM, Faults, Guest, Guests, Pauser, WaitForReaders, wait_until
@@ -20,6 +21,18 @@ from tests.integration.engine.rig import DEADLINE, MIB, SHM, Faults, Guest, Gues
 def wait_for_readers() -> WaitForReaders:
     """Returns once so many readers wait for something of the cache."""
     return lambda cache, count: wait_until(lambda: len(vars(cache._changed)["_waiters"]) >= count)
+
+
+class NobodyElse(Holders):
+    """A look at all processes in the background would open descriptors that a test counts."""
+
+    def of(self, inode: int, but: set[int]) -> set[int]:
+        return set()
+
+
+@pytest.fixture(autouse=True)
+def nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.dirty._HOLDERS", NobodyElse())
 
 
 @pytest.fixture

@@ -373,12 +373,12 @@ def test_a_guest_that_runs_during_its_checkpoint_spoils_it_and_forgets_nothing(
     pauser.assert_nothing_was_forgotten(guest)
 
 
-def test_a_guest_killed_during_its_checkpoint_has_its_last_moment_kept(
+def test_a_guest_that_somebody_kills_during_its_checkpoint_is_in_no_build(
     guest: Guest, pauser: Pauser, faults: Faults
 ) -> None:
-    before = guest.memory()
-    header_of(checkpoint(pauser, guest, effects=faults.at_chunk("copy_write", 2, guest.process.kill)))
-    assert pauser.restored() == before
+    """What it did last cannot be known any more."""
+    result = checkpoint(pauser, guest, effects=faults.at_chunk("copy_write", 2, guest.process.kill))
+    assert (result.outcome, result.condemned, pauser.names()) == (Outcome.ROLLED_BACK, False, [])
     assert list(pauser.condemned.records()) == []
 
 

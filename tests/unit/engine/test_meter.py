@@ -42,7 +42,7 @@ def memfd() -> Iterator[Memfd]:
 
 def store(cache: Cache, number: int) -> None:
     chunk = CHUNKS[number]
-    cache.write(memoryview(bytes(chunk.length)), chunk.cache_offset)
+    cache.write(memoryview(b"\1" * chunk.length), chunk.cache_offset)
     cache.publish(chunk)
 
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from sim.files.engine_key import Engine
 from sim.files.wrong_engines import SWITCHES
 
-SOUND: dict[str, object] = {"mutant": None, "profile": None, "mended": []}
+SOUND: dict[str, object] = {"mutant": None, "profile": None, "mended": [], "verify": "off"}
 
 
 def test_without_anything_it_is_the_sound_engine() -> None:

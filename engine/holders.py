@@ -1,0 +1,81 @@
+"""Who else holds a memfd for writing: what they write is in no dirty set."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+
+_KEPT = 1.0  # seconds for which one look at all processes serves every pause
+_PATIENCE = 0.005  # seconds that a frozen guest waits for it: a busy process may hold a look up for long
+
+
+class Holders:
+    """Looks at every process that may be looked at, in a thread of its own, once a second at most. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begun = -_KEPT
+        self._done = threading.Event()
+        self._holders: dict[int, set[int]] = {}
+
+    def look(self) -> None:
+        """Begin a look, unless one was begun just now; it may take a while."""
+        with self._lock:
+            if time.monotonic() - self._begun < _KEPT:
+                return
+            self._begun = time.monotonic()
+            self._done.clear()
+        with contextlib.suppress(RuntimeError):  # no thread to be had: what was seen last is what is known
+            threading.Thread(target=self._note, name="holders", daemon=True).start()
+
+    def _note(self) -> None:
+        try:
+            self._holders = _look()
+        finally:
+            self._done.set()
+
+    def of(self, inode: int, but: set[int]) -> set[int]:
+        """Pids, other than these, with a writable fd or shared mapping of the memfd with this inode.
+
+        By a look that is made now where that is done in time, else by the one before.
+        """
+        self.look()
+        self._done.wait(_PATIENCE)
+        return self._holders.get(inode, set()) - but
+
+
+def _look() -> dict[int, set[int]]:
+    """Every memfd's inode, and the processes that may write to it."""
+    found: dict[int, set[int]] = {}
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            for inode in _mapped(name) | _opened(name):
+                found.setdefault(inode, set()).add(int(name))
+        except OSError:  # somebody else's, or gone
+            continue
+    return found
+
+
+def _mapped(pid: str) -> set[int]:
+    with open(f"/proc/{pid}/maps", "rb") as file:
+        lines = [line.split(maxsplit=5) for line in file.read().splitlines() if b"/memfd:" in line]
+    return {int(fields[4]) for fields in lines if fields[1][1:2] == b"w" and fields[1][3:4] == b"s"}
+
+
+def _opened(pid: str) -> set[int]:
+    found = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            if os.readlink(f"/proc/{pid}/fd/{fd}").startswith("/memfd:") and _is_writable(pid, fd):
+                found.add(os.stat(f"/proc/{pid}/fd/{fd}").st_ino)
+        except OSError:  # closed meanwhile
+            continue
+    return found
+
+
+def _is_writable(pid: str, fd: str) -> bool:
+    with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as file:
+        flags = next(line for line in file if line.startswith("flags:"))
+    return int(flags.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY
