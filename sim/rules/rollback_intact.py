@@ -93,7 +93,8 @@ def _missing(evidence: Evidence, pause: PauseView) -> list[str]:
     incarnation = evidence.incarnation_of(pause)
     began = evidence.of_pause(pause.id)[0].at
     thawed = any(
-        each.entry.event == events.GuestThawed(incarnation or "") for each in evidence.of_sandbox(pause.sandbox, began)
+        isinstance(each.entry.event, events.GuestThawed) and each.entry.event.incarnation == incarnation
+        for each in evidence.of_sandbox(pause.sandbox, began)
     )
     if after[0].new == "running" and incarnation is not None and not thawed:
         return [f"missing evidence: no `guest_thawed` event for {incarnation}"]
