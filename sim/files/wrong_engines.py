@@ -41,12 +41,17 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
     _wrong(
         "record-after-punch",
         "invariant:never_resumed",
-        "the condemned record is written only when everything is punched: a crash before that forgets who was punched",
+        "the condemned record is written, and told, only when everything is punched: a crash forgets who was punched",
+    ),
+    _wrong(
+        "woken-in-mid-copy",
+        "invariant:never_resumed",
+        "a punched guest is woken for a moment in the middle of its copy, and stopped again",
     ),
     _wrong(
         "record-retired-early",
         "invariant:never_resumed",
-        "the condemned record is retired before the guest is dead: a crash between the two lets it run",
+        "the condemned record is retired, and never told of, before the guest is dead: a crash in between lets it run",
     ),
     _wrong(
         "punch-before-publish",
