@@ -19,6 +19,8 @@ from engine.snapshot import Build, Header, write_header
 Memory = Memfd | ProcessMemory
 Before = Literal["scan", "condemn", "finish"]
 """What an untouched guest is a condition of."""
+Boundary = Literal["condemn", "finish"]
+"""What a pause is about to do: condemn its guest (or, where it never does, copy on past the first chunk); finish."""
 
 
 class Effects:
@@ -27,6 +29,9 @@ class Effects:
     def look(self, guest: GuestProcess, before: Before) -> None:
         """Has the guest run since its freeze? Raises GuestRanError; `before` says what it is looked at for."""
         guest.look()
+
+    def boundary(self, before: Boundary) -> None:
+        """A pause comes to one of its boundaries: nothing is done here, and whoever slows or holds copies waits."""
 
     def scan(self, tracker: Tracker, guest: GuestProcess, memory: Memory, block_size: int) -> DirtySet:
         """Without re-arming, so that a failure forgets nothing."""

@@ -49,7 +49,11 @@ class BuildFailedError(EngineError):
 
 
 class CorruptBuildError(EngineError):
-    """A header or a cache does not hold what was written: refused as a whole."""
+    """A header or a cache does not hold what was written: refused as a whole. `build` is the one that is damaged."""
+
+    def __init__(self, build: str, what: str) -> None:
+        super().__init__(f"build {build}{what}")
+        self.build = build
 
 
 class PinnedBuildError(EngineError):

@@ -25,7 +25,10 @@ class Scanned(Event):
 
 @dataclass(frozen=True, slots=True)
 class Planned(Event):
-    """Path, legality of punching and amount of work were decided; `notes` are flags without effect on this path."""
+    """Path, legality of punching and amount of work were decided; `notes` are flags without effect on this path.
+
+    `punch_code` is a `PunchCode`; None in ledgers from before there were codes.
+    """
 
     path: str
     punch: bool
@@ -33,6 +36,7 @@ class Planned(Event):
     chunks: int
     dirty_bytes: int
     notes: list[str] = field(default_factory=list)
+    punch_code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

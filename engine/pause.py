@@ -106,6 +106,7 @@ class Pause:
             self._prepare()
             copier, plan = self._parts()
             copier.copy_first(self._stop_if_cancelled)
+            self._effects.boundary("condemn")
             self._ending.look("condemn")
             if plan.condemns_early:
                 self._condemn()
@@ -245,6 +246,7 @@ class Pause:
             self._ending.await_death()
         copier.punch_owed_to_nobody()
         copier.copy_rest(self._stop_if_cancelled)
+        self._effects.boundary("finish")
         self._ending.look("finish")
         self._commit()
         header = self._finish()

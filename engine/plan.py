@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from types import MappingProxyType
 
 from engine.ranges import Blocks, Chunk, chunks
 
@@ -18,6 +20,31 @@ class Path(StrEnum):
     MEMFD_BACKGROUND = "memfd-background"
     DEDUP = "dedup"
     IN_PLACE = "in-place"
+
+
+class PunchCode(StrEnum):
+    """Why a pause punches (`legal`), or does not."""
+
+    LEGAL = "legal"
+    OFF = "off"
+    BORROWED = "borrowed"
+    NO_MEMFD = "no-memfd"
+    READERS = "readers"
+    PARENT_UNFINISHED = "parent-unfinished"
+    SEALED = "sealed"
+
+
+PUNCH_REASONS: Mapping[PunchCode, str] = MappingProxyType(
+    {
+        PunchCode.LEGAL: "the memfd is consumed and the guest will be condemned first",
+        PunchCode.OFF: "memfd-punch-on-snapshot is off",
+        PunchCode.BORROWED: "the memory is borrowed: the same guest goes on",
+        PunchCode.NO_MEMFD: "there is no memfd to punch",
+        PunchCode.READERS: "in-flight readers may still need any range of the memfd",
+        PunchCode.PARENT_UNFINISHED: "the parent build is not finished, so clean pages are nowhere but in the memfd",
+        PunchCode.SEALED: "the memfd is sealed against writing, so the kernel refuses to punch it",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +85,21 @@ class PausePlan:
     """Path, pieces of work, the legality of punching with its reason, and which flags have no effect."""
 
     path: Path
-    punch: bool
-    punch_reason: str
+    punch_code: PunchCode
     facts: MemoryFacts
     chunks: tuple[Chunk, ...]
     dirty: Blocks
     notes: tuple[str, ...] = ()
+
+    @property
+    def punch(self) -> bool:
+        """Whether what is copied is freed from the memfd."""
+        return self.punch_code is PunchCode.LEGAL
+
+    @property
+    def punch_reason(self) -> str:
+        """Why, in words."""
+        return PUNCH_REASONS[self.punch_code]
 
     @property
     def dirty_bytes(self) -> int:
@@ -103,22 +139,22 @@ def path_of(options: PauseOptions, facts: MemoryFacts) -> Path:
     return Path.MEMFD_BACKGROUND if options.background_copy else Path.MEMFD
 
 
-def punch_legality(options: PauseOptions, facts: MemoryFacts) -> tuple[bool, str]:
-    """Whether punching is asked for and legal, and the reason in words."""
+def punch_legality(options: PauseOptions, facts: MemoryFacts) -> PunchCode:
+    """Whether punching is asked for and legal (`PunchCode.LEGAL`), else the first reason against it."""
     path = path_of(options, facts)
     if not options.punch:
-        return False, "memfd-punch-on-snapshot is off"
+        return PunchCode.OFF
     if not facts.consumed:
-        return False, "the memory is borrowed: the same guest goes on"
+        return PunchCode.BORROWED
     if path is Path.PROCESS:
-        return False, "there is no memfd to punch"
+        return PunchCode.NO_MEMFD
     if path is Path.DEDUP and options.inflight_serve:
-        return False, "in-flight readers may still need any range of the memfd"
+        return PunchCode.READERS
     if not facts.parent_finished:
-        return False, "the parent build is not finished, so clean pages are nowhere but in the memfd"
+        return PunchCode.PARENT_UNFINISHED
     if facts.seals & (SEAL_WRITE | SEAL_FUTURE_WRITE):
-        return False, "the memfd is sealed against writing, so the kernel refuses to punch it"
-    return True, "the memfd is consumed and the guest will be condemned first"
+        return PunchCode.SEALED
+    return PunchCode.LEGAL
 
 
 def without_effect(options: PauseOptions, facts: MemoryFacts) -> tuple[str, ...]:
@@ -128,8 +164,8 @@ def without_effect(options: PauseOptions, facts: MemoryFacts) -> tuple[str, ...]
     if options.use_memfd != facts.memfd:
         was = "with its memfd" if facts.memfd else "without a memfd"
         found.append(f"use-memfd {'on' if options.use_memfd else 'off'} has no effect: the guest was started {was}")
-    if options.punch and not (legal := punch_legality(options, facts))[0]:
-        found.append(f"memfd-punch-on-snapshot has no effect: {legal[1]}")
+    if options.punch and (code := punch_legality(options, facts)) is not PunchCode.LEGAL:
+        found.append(f"memfd-punch-on-snapshot has no effect: {PUNCH_REASONS[code]}")
     if options.background_copy and path in {Path.PROCESS, Path.IN_PLACE}:
         found.append(f"memfd-background-copy has no effect: the {path} path answers when its copy is done")
     if not options.background_copy and path is Path.DEDUP:
@@ -140,7 +176,7 @@ def without_effect(options: PauseOptions, facts: MemoryFacts) -> tuple[str, ...]
         found += [f"memfile-diff-dedup: {name} is accepted and has no effect" for name in options.dedup.ignored]
     if options.inflight_serve and path is not Path.DEDUP:
         found.append(f"memfd-dedup-inflight-serve has no effect on the {path} path")
-    elif options.inflight_serve and not punch_legality(replace(options, inflight_serve=False), facts)[0]:
+    elif options.inflight_serve and punch_legality(replace(options, inflight_serve=False), facts) != PunchCode.LEGAL:
         found.append("memfd-dedup-inflight-serve has no effect: it only forbids punching, which is not to be done")
     return tuple(found)
 
@@ -150,11 +186,9 @@ def plan(options: PauseOptions, facts: MemoryFacts, dirty: Blocks, span: int = 2
 
     Raises EngineError where sizes are not multiples of one another.
     """
-    legal, reason = punch_legality(options, facts)
     return PausePlan(
         path=path_of(options, facts),
-        punch=legal,
-        punch_reason=reason,
+        punch_code=punch_legality(options, facts),
         facts=facts,
         chunks=tuple(chunks(dirty, facts.size, facts.block_size, facts.page_size, span)),
         dirty=dirty,

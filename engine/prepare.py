@@ -73,7 +73,8 @@ def work_out(request: PauseRequest, effects: Effects, emit: Emit) -> Work:
         dirty, block = _without_equal_pages(request, effects, dirty, facts, emit), PAGE
         facts = _facts(request, block)
     plan = plans.plan(request.options, facts, dirty.dirty)
-    emit(Planned(plan.path.value, plan.punch, plan.punch_reason, len(plan.chunks), plan.dirty_bytes, list(plan.notes)))
+    work = len(plan.chunks), plan.dirty_bytes, list(plan.notes)
+    emit(Planned(plan.path.value, plan.punch, plan.punch_reason, *work, plan.punch_code.value))
     return Work(plan, dirty, block)
 
 

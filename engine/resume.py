@@ -81,7 +81,7 @@ class _Chunks:
         """What lies from `offset` to the end of its chunk; raises CorruptBuildError."""
         index = bisect.bisect_right(self._spans, (offset, 1 << 62)) - 1
         if index < 0 or offset >= sum(self._spans[index]):
-            raise CorruptBuildError(f"build {self._name}: its cache ends before byte {offset}")
+            raise CorruptBuildError(self._name, f": its cache ends before byte {offset}")
         if index != self._index:
             self._data, self._index = self._read(index), index
         return self._data[offset - self._spans[index][0] :]
@@ -89,7 +89,7 @@ class _Chunks:
     def _read(self, index: int) -> memoryview:
         data = self._effects.resume_read(self._source, *self._spans[index])
         if xxhash.xxh3_128_digest(data) != self._source.digest(index):
-            raise CorruptBuildError(f"build {self._name}: chunk {index} does not match its digest")
+            raise CorruptBuildError(self._name, f": chunk {index} does not match its digest")
         return memoryview(data)
 
 

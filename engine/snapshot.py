@@ -79,25 +79,25 @@ def to_bytes(header: Header) -> bytes:
     return body + xxhash.xxh3_128_digest(body)
 
 
-def from_bytes(data: bytes, name: str) -> Header:
-    """Read a header back; raises CorruptBuildError, naming `name`, unless it is whole and says something valid."""
-    text, columns = _whole(data, name)
+def from_bytes(data: bytes, build: str) -> Header:
+    """Read a header back; raises CorruptBuildError, of `build`, unless it is whole and says something valid."""
+    text, columns = _whole(data, build)
     try:
         return _from_parts(json.loads(text), bytes(columns))
     except (MappingError, KeyError, TypeError, ValueError) as error:
-        raise CorruptBuildError(f"{name}: {error}") from error
+        raise CorruptBuildError(build, f": {error}") from error
 
 
-def _whole(data: bytes, name: str) -> tuple[bytes, memoryview]:
+def _whole(data: bytes, build: str) -> tuple[bytes, memoryview]:
     """A header's JSON and its columns, once length and checksum say that they are as they were written."""
     if len(data) < _PREFIX.size + _DIGEST or data[: len(_MAGIC)] != _MAGIC:
-        raise CorruptBuildError(f"{name}: not a header of this version")
+        raise CorruptBuildError(build, ": not a header of this version")
     _, text_length, columns_length = _PREFIX.unpack_from(data)
     body = memoryview(data)[:-_DIGEST]
     if len(body) != _PREFIX.size + text_length + columns_length:
-        raise CorruptBuildError(f"{name}: the header is cut short or has bytes after its end")
+        raise CorruptBuildError(build, ": the header is cut short or has bytes after its end")
     if xxhash.xxh3_128_digest(body) != data[-_DIGEST:]:
-        raise CorruptBuildError(f"{name}: the header's checksum does not match")
+        raise CorruptBuildError(build, ": the header's checksum does not match")
     return bytes(body[_PREFIX.size : _PREFIX.size + text_length]), body[_PREFIX.size + text_length :]
 
 
@@ -149,7 +149,7 @@ def delete_build(builds: Path, build: str) -> None:
     written, stands on it, OSError where it cannot be learned what another one stands on.
     """
     if build in {"", ".", ".."} or "/" in build or build.endswith(PARTIAL) or not (builds / build).is_dir():
-        raise CorruptBuildError(f"build {build} is not finished or does not exist: nothing was deleted")
+        raise CorruptBuildError(build, " is not finished or does not exist: nothing was deleted")
     doomed = builds / f"{build}{PARTIAL}"  # of no use from its new name on, also after a crash
     with pinning(builds):
         for other in builds.iterdir():
@@ -179,18 +179,18 @@ def check_build(builds: Path, build: str, length: int) -> None:
     header (mtime). Not noticed, and refused by a resume alone: bytes that were wrong before the header was written,
     that changed within a tick of the clock after it (at most 10 ms), or that changed without a write (a failing disk).
     """
-    name, folder = f"build {build}", builds / build
+    folder = builds / build
     try:
-        text, _ = _whole((folder / HEADER).read_bytes(), name)
+        text, _ = _whole((folder / HEADER).read_bytes(), build)
         header, cache = os.stat(folder / HEADER), os.stat(folder / MEMFILE)
     except OSError as error:
-        raise CorruptBuildError(f"{name} is not finished or cannot be read: {error.strerror}") from error
+        raise CorruptBuildError(build, f" is not finished or cannot be read: {error.strerror}") from error
     meta = json.loads(text)
     if meta["build"] != build:
-        raise CorruptBuildError(f"{name}: its header is that of build {meta['build']}")
+        raise CorruptBuildError(build, f": its header is that of build {meta['build']}")
     stored = sum(meta["chunk_lengths"])
     if min(stored, cache.st_size) < max(stored, length):
-        raise CorruptBuildError(f"{name}: its cache has {cache.st_size} bytes of {max(stored, length)}")
+        raise CorruptBuildError(build, f": its cache has {cache.st_size} bytes of {max(stored, length)}")
     if cache.st_mtime_ns > header.st_mtime_ns:
         with contextlib.closing(Build.open(builds, build)) as touched:
             touched.verify()
@@ -209,18 +209,18 @@ class Build:
         """Open a finished build; raises CorruptBuildError where it is missing, unfinished, cut short or damaged."""
         folder = builds / build
         if build.endswith(PARTIAL) or not folder.is_dir():
-            raise CorruptBuildError(f"build {build} is not finished or does not exist")
+            raise CorruptBuildError(build, " is not finished or does not exist")
         try:
-            header = from_bytes((folder / HEADER).read_bytes(), f"build {build}")
+            header = from_bytes((folder / HEADER).read_bytes(), build)
             if header.build != build:
-                raise CorruptBuildError(f"build {build}: its header is that of build {header.build}")
+                raise CorruptBuildError(build, f": its header is that of build {header.build}")
             opened = cls(header, folder)
         except OSError as error:
-            raise CorruptBuildError(f"build {build} cannot be read: {error.strerror}") from error
+            raise CorruptBuildError(build, f" cannot be read: {error.strerror}") from error
         size = os.fstat(opened.fd).st_size
         if size < header.length:
             opened.close()
-            raise CorruptBuildError(f"build {build}: its cache has {size} bytes of {header.length}")
+            raise CorruptBuildError(build, f": its cache has {size} bytes of {header.length}")
         return opened
 
     def chunks(self) -> Iterator[tuple[int, int]]:
@@ -236,20 +236,20 @@ class Build:
         """Bytes of the packed cache; raises CorruptBuildError where it ends early."""
         data = os.pread(self.fd, length, offset)
         if len(data) != length:
-            raise CorruptBuildError(f"build {self.header.build}: its cache ended at byte {offset + len(data)}")
+            raise CorruptBuildError(self.header.build, f": its cache ended at byte {offset + len(data)}")
         return data
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill the buffer from the packed cache; raises CorruptBuildError where it ends early."""
         if os.preadv(self.fd, [buffer], offset) != len(buffer):
-            raise CorruptBuildError(f"build {self.header.build}: its cache ended before byte {offset + len(buffer)}")
+            raise CorruptBuildError(self.header.build, f": its cache ended before byte {offset + len(buffer)}")
 
     def verify(self) -> None:
         """Compare every chunk with its digest; raises CorruptBuildError naming the first chunk that differs."""
         offset = 0
         for index, (length, digest) in enumerate(zip(self.header.chunk_lengths, self.header.digests, strict=True)):
             if xxhash.xxh3_128_digest(self.read(offset, length)) != digest:
-                raise CorruptBuildError(f"build {self.header.build}: chunk {index} does not match its digest")
+                raise CorruptBuildError(self.header.build, f": chunk {index} does not match its digest")
             offset += length
 
     def attachment(self, name: str) -> bytes:
@@ -257,7 +257,7 @@ class Build:
         try:
             return (self.folder / name).read_bytes()
         except OSError as error:
-            raise CorruptBuildError(f"build {self.header.build}: {name} cannot be read: {error.strerror}") from error
+            raise CorruptBuildError(self.header.build, f": {name} cannot be read: {error.strerror}") from error
 
     def close(self) -> None:
         """Close the cache; harmless when already closed."""

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from engine.errors import UserError
+from flags.context import Moment
 
 PUNCH = "memfd-punch-on-snapshot"
 BACKGROUND = "memfd-background-copy"
@@ -16,6 +17,13 @@ DEDUP = "memfile-diff-dedup"
 
 Value = bool | Mapping[str, Any]
 """What a flag serves: true or false, or the object of a JSON flag."""
+
+
+_MOMENTS: dict[str, tuple[Moment, ...]] = {
+    "each pause": ("pause", "checkpoint"),
+    "each checkpoint": ("checkpoint",),
+    "at resume": ("resume", "create"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,11 @@ class Flag:
     overrides: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     settings: tuple[Setting, ...] = ()
+
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        """When it is read, as the contexts name it."""
+        return _MOMENTS[self.read]
 
     def accepted(self, value: Any) -> Value | None:
         """The value (an object as a copy), or None where it is not of this flag's type and shape.
@@ -184,8 +197,14 @@ def flag(key: str) -> Flag:
     raise UserError(f'unknown flag "{key}"; {did_you_mean(key, FLAGS)}')
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """What to do about an unknown word: the nearest known one, or the list of all."""
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that an unknown one was probably meant to be; None where none is near."""
+    return next(iter(get_close_matches(word, sorted(known), n=1)), None)
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """What to do about an unknown word: the nearest known one; else `otherwise`, or the list of all."""
     choices = sorted(known)
-    near = get_close_matches(word, choices, n=1)
-    return f'did you mean "{near[0]}"?' if near else f"use one of: {', '.join(choices)}"
+    if (near := nearest(word, choices)) is not None:
+        return f'did you mean "{near}"?'
+    return f"use one of: {', '.join(choices)}" if otherwise is None else otherwise

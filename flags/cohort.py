@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from flags.catalog import flag, is_on
-from flags.context import SandboxAttributes, to_context
+from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
 from flags.launchdarkly import Evaluator, InProcessSource, Items, make_context
 
 Sections = tuple[Items, Items]
@@ -44,20 +44,28 @@ def fleet_of(count: int) -> list[Member]:
     ]
 
 
-def cohort(sections: Sections, key: str, fleet: Iterable[Member]) -> tuple[Member, ...]:
-    """Those for whom the flag is on, by LaunchDarkly's own evaluation; UserError for an unknown key."""
+def cohort(
+    sections: Sections, key: str, fleet: Iterable[Member], contexts: Contexts = ORIGINAL, moment: Moment | None = None
+) -> tuple[Member, ...]:
+    """Those for whom the flag is on, as production's SDK serves it when it is read, or at that moment.
+
+    UserError for an unknown key.
+    """
     known, evaluator = flag(key), Evaluator(InProcessSource(*sections))
+    when = known.moments[0] if moment is None else moment
     try:
         return tuple(
-            each for each in fleet if is_on(evaluator.evaluate(known, make_context(to_context(each.attributes))).value)
+            each
+            for each in fleet
+            if is_on(evaluator.evaluate(known, make_context(contexts.context(each.attributes, when))).value)
         )
     finally:
         evaluator.close()
 
 
-def step(before: Sections, after: Sections, key: str, fleet: Sequence[Member]) -> Step:
+def step(before: Sections, after: Sections, key: str, fleet: Sequence[Member], contexts: Contexts = ORIGINAL) -> Step:
     """Who joins and who leaves from `before` to `after`."""
-    had, have = cohort(before, key, fleet), cohort(after, key, fleet)
+    had, have = cohort(before, key, fleet, contexts), cohort(after, key, fleet, contexts)
     names, kept = {each.attributes.sandbox for each in had}, {each.attributes.sandbox for each in have}
     return Step(
         before=had,

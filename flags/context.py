@@ -1,24 +1,47 @@
-"""What LaunchDarkly is told about a sandbox: attributes, and the multi-kind context made of them, as plain data."""
+"""What a flag is evaluated for: a sandbox's attributes, and which of them a context has at which moment."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
-KINDS = ("sandbox", "team", "template", "cluster", "deployment", "service")
-_OF_THE_SANDBOX = {
-    "template-id": "template",
-    "sandbox-type": "sandbox_type",
-    "kernel-version": "kernel_version",
-    "firecracker-version": "firecracker_version",
+from engine.errors import UserError
+
+Moment = Literal["create", "resume", "pause", "checkpoint"]
+MOMENTS: tuple[Moment, ...] = get_args(Moment)
+
+_FIELDS: dict[str, dict[str, str]] = {
+    "sandbox": {
+        "key": "sandbox",
+        "template-id": "template",
+        "sandbox-type": "sandbox_type",
+        "kernel-version": "kernel_version",
+        "firecracker-version": "firecracker_version",
+        "envd-version": "envd_version",
+    },
+    "team": {"key": "team"},
+    "template": {"key": "template"},
+    "cluster": {"key": "cluster"},
+    "deployment": {"key": "deployment"},
+    "orchestrator": {"key": "orchestrator", "commit": "commit"},
+    "service": {"key": "service"},
 }
-ATTRIBUTES: dict[str, tuple[str, ...]] = dict.fromkeys(KINDS, ("key",)) | {"sandbox": ("key", *_OF_THE_SANDBOX)}
-"""The attributes that a context of each kind has."""
+"""Each kind's attributes, with the field of SandboxAttributes that they are of."""
+KINDS = tuple(_FIELDS)
+ATTRIBUTES: dict[str, tuple[str, ...]] = {kind: tuple(fields) for kind, fields in _FIELDS.items()}
+"""The attributes that a context of each kind can have."""
+
+Shape = Mapping[str, tuple[str, ...]]
+"""The kinds of a context, each with its attributes."""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxAttributes:
-    """Who a decision is for. Versions are bare semantic ones, for LaunchDarkly's semVer operators."""
+    """Who a decision is for. Versions are bare semantic ones, for LaunchDarkly's semVer operators.
+
+    `orchestrator` is the node's id, `commit` the version of the program that runs there.
+    """
 
     sandbox: str
     template: str
@@ -29,10 +52,82 @@ class SandboxAttributes:
     sandbox_type: str = "default"
     kernel_version: str = "6.1.158"
     firecracker_version: str = "1.14.1"
+    envd_version: str = "0.4.0"
+    orchestrator: str = "node-1"
+    commit: str = "0000000"
 
 
-def to_context(attributes: SandboxAttributes) -> dict[str, Any]:
-    """The multi-kind context in LaunchDarkly's JSON form: a key for each of KINDS, attributes on the sandbox."""
-    context: dict[str, Any] = {kind: {"key": getattr(attributes, kind)} for kind in KINDS}
-    context["sandbox"] |= {name: getattr(attributes, field) for name, field in _OF_THE_SANDBOX.items()}
-    return {"kind": "multi", **context}
+OF_A_GROUP = ("sandbox_type", "kernel_version", "firecracker_version", "envd_version")
+"""What a fleet may say of the sandboxes of a group, beside their template, team and cluster."""
+DEFAULTS = SandboxAttributes("", "", "")
+"""What a fleet does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """Which kinds and attributes a context has at each moment; `written` is what a file says of it."""
+
+    written: Any
+    shapes: Mapping[Moment, Shape]
+
+    def context(self, attributes: SandboxAttributes, moment: Moment) -> dict[str, Any]:
+        """The multi-kind context in LaunchDarkly's JSON form."""
+        parts = {
+            kind: {name: getattr(attributes, _FIELDS[kind][name]) for name in names}
+            for kind, names in self.shapes[moment].items()
+        }
+        return {"kind": "multi", **parts}
+
+
+def _whole(*kinds: str) -> Shape:
+    return {kind: ATTRIBUTES[kind] for kind in kinds}
+
+
+_AT_A_PAUSE = _whole("sandbox", "deployment", "orchestrator")
+_WITH_TEAM = _whole("sandbox", "team", "deployment", "orchestrator")
+ORIGINAL = Contexts(
+    "original", {"create": _WITH_TEAM, "resume": _WITH_TEAM, "pause": _AT_A_PAUSE, "checkpoint": _AT_A_PAUSE}
+)
+"""As the original does: whose team it is, a flag learns at create and resume, never at a pause or checkpoint."""
+ALL = Contexts("all", dict.fromkeys(MOMENTS, _whole(*KINDS)))
+"""Every kind at every moment."""
+PRESETS = {"original": ORIGINAL, "all": ALL}
+
+
+def contexts_of(written: Any) -> Contexts:
+    """`original`, `all`, or a table such as {pause: [sandbox, team, orchestrator.commit]}.
+
+    A kind has all its attributes unless some are named; a moment that is not named is as in the original. UserError
+    for anything else.
+    """
+    if isinstance(written, str) and written in PRESETS:
+        return PRESETS[written]
+    if not isinstance(written, Mapping) or not written:
+        raise UserError("contexts are original, all, or a table such as {pause: [sandbox, team]}")
+    shapes = dict(ORIGINAL.shapes)
+    for moment, words in written.items():
+        if moment not in MOMENTS:
+            raise UserError(f'contexts: no moment "{moment}"; use one of: {", ".join(MOMENTS)}')
+        shapes[moment] = _shape(moment, words)
+    return Contexts({moment: list(words) for moment, words in written.items()}, shapes)
+
+
+def _shape(moment: str, words: Any) -> Shape:
+    if not isinstance(words, list | tuple) or not words or not all(isinstance(word, str) for word in words):
+        raise UserError(f"contexts: {moment} takes a list of kinds, such as [sandbox, team]")
+    shape: dict[str, tuple[str, ...]] = {}
+    for word in words:
+        kind, dot, name = word.partition(".")
+        if kind not in KINDS:
+            raise UserError(f'contexts: no kind "{kind}"; use one of: {", ".join(KINDS)}')
+        if dot and name not in ATTRIBUTES[kind]:
+            raise UserError(f'contexts: {kind} has no "{name}"; use one of: {", ".join(ATTRIBUTES[kind])}')
+        named = {"key", name} if dot else set(ATTRIBUTES[kind])
+        shape[kind] = tuple(each for each in ATTRIBUTES[kind] if each in named | {*shape.get(kind, ())})
+    return shape
+
+
+def has_memfd(firecracker_version: str) -> bool:
+    """True from Firecracker 1.14 on: older ones cannot give their guest's memory away, whatever `use-memfd` says."""
+    numbers = [int(part) for part in firecracker_version.lstrip("v").split(".")[:2] if part.isdecimal()]
+    return numbers >= [1, 14]

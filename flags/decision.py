@@ -17,9 +17,10 @@ class Evaluation:
     """One flag's answer and how it came about.
 
     `reason` is LaunchDarkly's reason kind (OFF, FALLTHROUGH, TARGET_MATCH, RULE_MATCH, PREREQUISITE_FAILED), its
-    error as ERROR:FLAG_NOT_FOUND and the like, or WRONG_TYPE where the served value was not of the catalogue's
-    type and shape; the value is then the safe one. `variation`, `version` and `rule` (id, else index) are None
-    where there is none. `source_state` is the data source's state at that moment.
+    error as ERROR:FLAG_NOT_FOUND and the like, WRONG_TYPE where the served value was not of the catalogue's type and
+    shape, or UNSAFE_FLAG where a following node does not obey it (flags/unsafe.py); the value is then the safe one.
+    `variation`, `version` and `rule` (id, else index) are None where there is none. `source_state` is the data
+    source's state at that moment.
     """
 
     flag: str
@@ -61,6 +62,28 @@ class Decision:
         """JSON-ready: for each flag its value, reason, variation, version, rule and source_state."""
         names = ("value", "reason", "variation", "version", "rule", "source_state")
         return {each.flag: {name: getattr(each, name) for name in names} for each in self.evaluations}
+
+
+Answer = tuple[Any, int | None, Mapping[str, Any]]
+"""What the SDK says: a value, its variation, and its reason, such as {"kind": "OFF"}."""
+
+
+def evaluation_of(flag: Flag, answer: Answer, version: int | None, state: str) -> Evaluation:
+    """One flag's answer; the SDK checks no types."""
+    given, variation, reason = answer
+    value = flag.accepted(given)
+    said = "WRONG_TYPE" if value is None else reason_of(reason)
+    return Evaluation(flag.key, flag.safe if value is None else value, said, variation, version, rule_of(reason), state)
+
+
+def reason_of(reason: Mapping[str, Any]) -> str:
+    """The SDK's reason as one word: its kind, an error as ERROR:MALFORMED_FLAG."""
+    return f"{reason['kind']}:{reason['errorKind']}" if "errorKind" in reason else str(reason["kind"])
+
+
+def rule_of(reason: Mapping[str, Any]) -> str | None:
+    """The rule that matched, by its id or else by its index."""
+    return str(reason.get("ruleId") or reason["ruleIndex"]) if reason["kind"] == "RULE_MATCH" else None
 
 
 def otel_fields(decision: Decision, sandbox: str | None = None) -> list[dict[str, Any]]:

@@ -1,13 +1,21 @@
-"""Strict JSON with positions: what the text says, and at which line and column each part of it stands."""
+"""What people write: where a part of it stands, what is wrong with it, and strict JSON read with positions.
+
+Position, Mistake and DocumentError serve YAML and CSV too. They are here because flags is the lowest package that
+reads what people write: sim may import it, and the engine reads no document.
+"""
 
 from __future__ import annotations
 
 import json
+import pathlib
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+
+from engine.errors import UserError
+from flags.decode import parse_json
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
 _CONSTANTS = ("NaN", "Infinity", "-Infinity")  # json.loads takes them
@@ -18,8 +26,43 @@ Path = tuple[str | int, ...]
 class Position(NamedTuple):
     """1-based, counted in characters."""
 
-    line: int
-    column: int
+    line: int = 1
+    column: int = 1
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Mistake:
+    """One mistake in a file. `path` names the part as people write it (`steps[3].pause`), empty for the whole file.
+
+    `text` says what is wrong and `hint` what to do, where `text` does not say both; `file` is empty until it is known,
+    and for the file that is being read. In the order of places.
+    """
+
+    position: Position
+    path: str
+    text: str
+    hint: str = ""
+    file: str = ""
+
+    def __str__(self) -> str:
+        line, column = self.position
+        said = f"{self.path}: {self.text}" if self.path else self.text
+        return f"{self.file}:{line}:{column}: error: {said}" + (f"; {self.hint}" if self.hint else "")
+
+
+class DocumentError(UserError):
+    """A file that cannot be used: every mistake in it and in the files that it names, one line each."""
+
+    def __init__(self, path: pathlib.Path | str, mistakes: Iterable[Mistake]) -> None:
+        """`path` is the file where a mistake names none; its own mistakes come first."""
+        self._given = path, frozenset(mistakes)
+        in_order = sorted(self._given[1], key=lambda each: (each.file, each))
+        self.mistakes = tuple(each if each.file else replace(each, file=str(path)) for each in in_order)
+        super().__init__("\n".join(map(str, self.mistakes)))
+
+    def __reduce__(self) -> tuple[type[DocumentError], tuple[pathlib.Path | str, frozenset[Mistake]]]:
+        """Worker processes send their errors pickled."""
+        return DocumentError, self._given
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +77,7 @@ class Document:
 def parse(text: str) -> Document:
     """Parse one JSON document; json.JSONDecodeError where it is not JSON (RFC 8259: no NaN, no Infinity)."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
         scan = _Scan(text)
         scan.value(next(scan.tokens), ())
     except RecursionError:
@@ -63,7 +106,7 @@ class _Scan:
     def _members(self, parent: Path) -> None:
         seen: set[str] = set()
         for token in self._until("}"):
-            key: str = json.loads(token.group())
+            key: str = parse_json(token.group())
             path = (*parent, key)
             if key in seen:
                 self.duplicates.append((path, self._position(token)))

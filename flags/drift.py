@@ -74,7 +74,7 @@ def _item(section: str, key: str, here: Items, live: Items) -> Iterator[Drift]:
 
 def _telling_item(item: Mapping[str, Any]) -> dict[str, Any]:
     """What is served counts to the letter; a segment's salt only where it takes a share of its members."""
-    told: dict[str, Any] = _telling(item)
+    told: dict[str, Any] = _as_sets(_telling(item))
     if "variations" in item:
         return {**told, "variations": item["variations"]}
     weighted = any("weight" in rule for _, rule in objects(item, "rules"))
@@ -87,6 +87,21 @@ def _telling(value: Any) -> Any:
         kept = {name: _telling(each) for name, each in value.items() if name not in _REMARKS}
         return {name: each for name, each in kept.items() if not _is_default(name, each)}
     return [_telling(each) for each in value] if isinstance(value, list) else value
+
+
+def _as_sets(item: dict[str, Any]) -> dict[str, Any]:
+    """The keys of targets are sets, of which the order is of no account."""
+    sorted_keys = {name: sorted(item[name]) for name in ("included", "excluded") if _is_text(item.get(name))}
+    listed = {
+        name: [{**each, "values": sorted(each["values"])} if _is_text(each.get("values")) else each for each in found]
+        for name in ("targets", "contextTargets", "includedContexts", "excludedContexts")
+        if isinstance(found := item.get(name), list) and all(isinstance(each, dict) for each in found)
+    }
+    return {**item, **sorted_keys, **listed}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def _is_default(name: str, value: Any) -> bool:

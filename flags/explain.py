@@ -1,17 +1,18 @@
-"""Why one sandbox gets its value."""
+"""Why one sandbox gets its value: the SDK's own reasons, in words."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flags.catalog import FLAGS, Flag
-from flags.decision import Evaluation
+from flags.catalog import FLAGS
+from flags.context import Moment
+from flags.decision import Evaluation, reason_of, rule_of
 from flags.launchdarkly import Evaluator, InProcessSource, Items, make_context
-from flags.problem import objects
+from flags.launchdarkly_fleet import bucket_in
+from flags.unsafe import UNSAFE_FLAG
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,109 +24,117 @@ class Explanation:
     landing: Landing | None
 
 
-def explain(flags: Items, segments: Items, context: dict[str, Any], keys: list[str]) -> list[Explanation]:
-    """Each of these flags of the catalogue for a context of to_context()'s form; UserError where that is invalid."""
-    evaluator = Evaluator(InProcessSource(flags, segments))
+def explain(sections: tuple[Items, Items], context: dict[str, Any], keys: list[str]) -> list[Explanation]:
+    """Each of these flags for a context in LaunchDarkly's JSON form, as production serves it.
+
+    UserError where the context is invalid.
+    """
+    evaluator = Evaluator(InProcessSource(*sections))
     try:
-        made = make_context(context)
-        teller = _Teller(evaluator, flags, context)
-        return [teller.explain(key, evaluator.evaluate(FLAGS[key], made)) for key in keys]
+        return [_Teller(evaluator, context, key).explanation() for key in keys]
     finally:
         evaluator.close()
 
 
 class _Teller:
-    """Finds the part of a flag that an evaluation names."""
+    """Finds the part of a flag that an answer names."""
 
-    def __init__(self, evaluator: Evaluator, flags: Items, context: dict[str, Any]) -> None:
-        self._evaluator = evaluator
-        self._flags = flags
-        self._context = context
+    def __init__(self, evaluator: Evaluator, context: dict[str, Any], key: str) -> None:
+        self._evaluator, self._key = evaluator, key
+        self._context, self._data = make_context(context), context
+        self._flag = evaluator.model("flags", key)
+        self._answer = evaluator.answer(key, self._context)
 
-    def explain(self, key: str, evaluation: Evaluation) -> Explanation:
-        flag = self._flags.get(key)
-        if flag is None:
-            return Explanation(evaluation, ("it is not in the file, so its safe value is served",), None)
-        because = tuple(self._because(flag, evaluation))
-        part = _part(flag, evaluation)
-        lands = landing(flag, part["rollout"], self._context) if "rollout" in part else None
-        return Explanation(evaluation, because, lands)
+    def explanation(self) -> Explanation:
+        evaluation = self._evaluation()
+        if self._flag is None:
+            why = "it is not in the file, so its safe value is served"
+            return Explanation(evaluation, (why,), None)
+        lands = self._landing()
+        return Explanation(evaluation, (*self._because(evaluation), *self._differences()), lands)
 
-    def _because(self, flag: Mapping[str, Any], evaluation: Evaluation) -> Iterator[str]:
-        reason = evaluation.reason.partition(":")[0]
-        if reason == "OFF":
-            yield "the flag is off" + ("" if flag.get("offVariation") is not None else " and has no off variation")
-        elif reason == "PREREQUISITE_FAILED":
-            yield from self._prerequisites(flag)
-        elif reason == "TARGET_MATCH":
-            yield self._target(flag, evaluation)
-        elif reason == "RULE_MATCH":
-            index, rule = _rule(flag, evaluation)
-            yield f"rule {index + 1} matches: {rule_words(rule)}; it serves {_serves(flag, rule)}"
-        elif reason == "FALLTHROUGH":
-            yield f"{_unmatched(flag)} is served {_serves(flag, flag['fallthrough'])}"
-        elif reason == "WRONG_TYPE":
+    def _evaluation(self) -> Evaluation:
+        if self._key in FLAGS:
+            return self._evaluator.evaluate(FLAGS[self._key], self._context)
+        answer: Any = self._answer
+        version = None if self._flag is None else self._flag.version
+        said, rule = reason_of(answer.reason), rule_of(answer.reason)
+        return Evaluation(self._key, answer.value, said, answer.variation_index, version, rule, "VALID")
+
+    def _because(self, evaluation: Evaluation) -> Iterator[str]:
+        flag, reason = self._flag, self._answer.reason
+        if evaluation.reason == "WRONG_TYPE":
             yield f"variation {evaluation.variation} is not of this flag's type, so its safe value is served"
+        elif reason["kind"] == "OFF":
+            yield "the flag is off" + ("" if flag.off_variation is not None else " and has no off variation")
+        elif reason["kind"] == "PREREQUISITE_FAILED":
+            yield self._prerequisite(str(reason["prerequisiteKey"]))
+        elif reason["kind"] == "TARGET_MATCH":
+            yield self._target()
+        elif reason["kind"] == "RULE_MATCH":
+            index = int(reason["ruleIndex"])
+            rule = flag.rules[index]
+            yield f"rule {index + 1} matches: {rule_words(rule)}; it serves {self._serves(rule.variation_or_rollout)}"
+        elif reason["kind"] == "FALLTHROUGH":
+            yield f"{_unmatched(flag)} is served {self._serves(flag.fallthrough)}"
         else:
             yield "LaunchDarkly cannot evaluate the flag, so its safe value is served; `flags lint` says why"
 
-    def _prerequisites(self, flag: Mapping[str, Any]) -> Iterator[str]:
-        """Each one that is not met, in the order LaunchDarkly asks; the first decides."""
-        for _, asked in objects(flag, "prerequisites"):
-            key, wanted = str(asked.get("key")), asked.get("variation")
-            needed = self._flags.get(key)
-            if needed is None:
-                yield f'the prerequisite "{key}" is not in the file'
-            elif not needed.get("on"):
-                yield f'the prerequisite "{key}" is off, which never counts as met'
-            elif (served := self._variation(key)) != wanted:
-                yield f'the prerequisite "{key}" must serve variation {wanted} and serves {served}'
+    def _differences(self) -> Iterator[str]:
+        """Where Python's SDK, or a following node, would serve something else."""
+        python = self._evaluator.answer(self._key, self._context, as_go=False)
+        if (python.variation_index, python.value) != (self._answer.variation_index, self._answer.value):
+            yield f"Python's SDK serves {json.dumps(python.value)} instead; so may other SDKs"
+        for why in self._evaluator.unsafe(self._data).get(self._key, ()):
+            yield f"a following node serves the safe value ({UNSAFE_FLAG}): {why}"
 
-    def _variation(self, key: str) -> int | None:
-        asked = Flag(key, "json", safe={}, read="each pause", effect=False, summary="")
-        return self._evaluator.evaluate(asked, make_context(self._context)).variation
+    def _prerequisite(self, key: str) -> str:
+        """The one that the SDK names: the first that is not met."""
+        needed = self._evaluator.model("flags", key)
+        wanted = next(each.variation for each in self._flag.prerequisites if each.key == key)
+        if needed is None:
+            return f'the prerequisite "{key}" is not in the file'
+        if not needed.on:
+            return f'the prerequisite "{key}" is off, which never counts as met'
+        served = self._evaluator.answer(key, self._context).variation_index
+        return f'the prerequisite "{key}" must serve variation {wanted} and serves {served}'
 
-    def _target(self, flag: Mapping[str, Any], evaluation: Evaluation) -> str:
-        for name in ("contextTargets", "targets"):
-            for _, target in objects(flag, name):
-                kind = target.get("contextKind") or "user"
-                mine = self._context.get(kind, {}).get("key")
-                if mine in (target.get("values") or []) and target["variation"] == evaluation.variation:
-                    return f'it is a target: {kind} "{mine}" is listed for variation {evaluation.variation}'
-        return f"it is a target of variation {evaluation.variation}"
+    def _target(self) -> str:
+        variation = self._answer.variation_index
+        for target in (*self._flag.context_targets, *self._flag.targets):
+            kind = target.context_kind or "user"
+            mine = self._data.get(kind, {}).get("key")
+            if target.variation == variation and mine in target.values:
+                return f'it is a target: {kind} "{mine}" is listed for variation {variation}'
+        return f"it is a target of variation {variation}"
 
+    def _serves(self, part: Any) -> str:
+        if part.variation is None and part.rollout is not None:
+            return rollout_words(part.rollout, self._flag.variations)
+        return _variation(part.variation, self._flag.variations)
 
-def _part(flag: Mapping[str, Any], evaluation: Evaluation) -> Mapping[str, Any]:
-    """The rule or fallthrough that served, empty where neither did."""
-    if evaluation.reason == "FALLTHROUGH":
-        part: Mapping[str, Any] = flag["fallthrough"]
-        return part
-    return _rule(flag, evaluation)[1] if evaluation.reason == "RULE_MATCH" else {}
-
-
-def _rule(flag: Mapping[str, Any], evaluation: Evaluation) -> tuple[int, dict[str, Any]]:
-    rules = objects(flag, "rules")
-    for index, rule in rules:
-        if rule.get("id") == evaluation.rule:
-            return index, rule
-    return rules[int(evaluation.rule or 0)]  # a rule without an id is named by its index
-
-
-def _serves(flag: Mapping[str, Any], part: Mapping[str, Any]) -> str:
-    variations = flag["variations"]
-    if "rollout" in part:
-        return rollout_words(part["rollout"], variations)
-    return json.dumps(variations[part["variation"]])
+    def _landing(self) -> Landing | None:
+        reason = self._answer.reason
+        if reason["kind"] == "RULE_MATCH":
+            part = self._flag.rules[int(reason["ruleIndex"])].variation_or_rollout
+        elif reason["kind"] == "FALLTHROUGH":
+            part = self._flag.fallthrough
+        else:
+            return None
+        if part.variation is not None or part.rollout is None or not part.rollout.variations:
+            return None
+        return landing(self._flag, part.rollout, self._context, self._data)
 
 
-def _unmatched(flag: Mapping[str, Any]) -> str:
-    rules = [rule_words(rule) for _, rule in objects(flag, "rules")]
-    targets = [
-        target_words(target)
-        for name in ("targets", "contextTargets")
-        for _, target in objects(flag, name)
-        if target.get("values")
-    ]
+def _variation(index: int | None, variations: list[Any]) -> str:
+    if index is None:
+        return "nothing"
+    return json.dumps(variations[index]) if 0 <= index < len(variations) else f"variation {index}, which it has not"
+
+
+def _unmatched(flag: Any) -> str:
+    rules = [rule_words(rule) for rule in flag.rules]
+    targets = [target_words(target) for target in (*flag.targets, *flag.context_targets) if target.values]
     missed = [*(f"target {each}" for each in targets), *(f"rule {i} ({each})" for i, each in enumerate(rules, 1))]
     return f"no match: {'; '.join(missed)}; everybody else" if missed else "everybody"
 
@@ -148,41 +157,43 @@ _OPERATORS = {
 }
 
 
-def clause_words(clause: Mapping[str, Any]) -> str:
-    """`team key is "acme" or "apex"`."""
-    values = clause.get("values")
-    said = " or ".join(json.dumps(each) for each in values) if isinstance(values, list) and values else "nothing"
-    negate = bool(clause.get("negate"))
-    if clause.get("op") == "segmentMatch":
+def clause_words(clause: Any) -> str:
+    """`team key is "acme" or "apex"`, of a clause in the SDK's model."""
+    return _words(
+        clause.context_kind or "user", clause.attribute.path, clause.op, clause.values, negate=bool(clause.negate)
+    )
+
+
+def _words(kind: str, attribute: str, operator: str, values: Any, *, negate: bool = False) -> str:
+    said = " or ".join(map(json.dumps, values)) or "nothing"
+    if operator == "segmentMatch":
         return f"{'not ' if negate else ''}in the segment {said}"
-    if clause.get("attribute") == "kind" and clause.get("op") == "in":
+    if attribute == "kind" and operator == "in":
         return f"{'without' if negate else 'with'} the kind {said}"
-    kind, attribute, operator = clause.get("contextKind") or "user", clause.get("attribute"), str(clause.get("op"))
     verb = _OPERATORS.get(operator, (operator, f"not {operator}"))[negate]
     return f"{kind} {attribute} {verb} {said}"
 
 
-def rule_words(rule: Mapping[str, Any]) -> str:
+def rule_words(rule: Any) -> str:
     """Its clauses, all of which must match; a rule without any matches everybody."""
-    return " and ".join(clause_words(clause) for _, clause in objects(rule, "clauses")) or "everybody"
+    return " and ".join(map(clause_words, rule.clauses)) or "everybody"
 
 
-def target_words(target: Mapping[str, Any]) -> str:
+def target_words(target: Any) -> str:
     """`sandbox key is "web-0"`."""
-    as_clause = {"attribute": "key", "op": "in", "values": target.get("values")}
-    return clause_words({**as_clause, "contextKind": target.get("contextKind")})
+    return _words(target.context_kind or "user", "key", "in", sorted(target.values))
 
 
-def rollout_words(rollout: Mapping[str, Any], variations: list[Any]) -> str:
+def rollout_words(rollout: Any, variations: list[Any]) -> str:
     """`false for 50 %, true for 50 %, by sandbox key`."""
-    entries = rollout["variations"]
     shares = ", ".join(
-        f"{json.dumps(variations[entry['variation']])} for {entry['weight'] / 1000:g} %" for entry in entries
+        f"{_variation(entry.variation, variations)} for {entry.weight / 1000:g} %" for entry in rollout.variations
     )
-    return f"{shares}, by {rollout.get('contextKind') or 'user'} {rollout.get('bucketBy') or 'key'}"
+    return f"{shares}, by {rollout.context_kind or 'user'} {_bucket_by(rollout)}"
 
 
-_LONGEST = 0xFFFFFFFFFFFFFFF
+def _bucket_by(rollout: Any) -> str:
+    return "key" if rollout.is_experiment or rollout.bucket_by is None else str(rollout.bucket_by.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,38 +212,39 @@ class Landing:
     high: float
 
 
-def bucket_of(key: str, salt: str, value: str, seed: int | None = None) -> float:
-    """From 0 to 1: the first 60 bits of SHA-1 (SDK evaluator, bucket_context); with a seed, key and salt count not."""
-    prefix = f"{key}.{salt}" if seed is None else str(seed)
-    digest = hashlib.sha1(f"{prefix}.{value}".encode(), usedforsecurity=False).hexdigest()
-    return int(digest[:15], 16) / _LONGEST
+def landing(flag: Any, rollout: Any, context: Any, data: Mapping[str, Any]) -> Landing:
+    """Where a context lands in one rollout of a flag; both are the SDK's models, `data` is the context as JSON."""
+    kind, by = rollout.context_kind or "user", _bucket_by(rollout)
+    reference = None if rollout.is_experiment else rollout.bucket_by
+    bucket = bucket_in(context, rollout.context_kind, flag.key, flag.salt, reference, rollout.seed)
+    value = _looked_up(data, kind, by)
+    hashed = str(value) if isinstance(value, str) or type(value) is int else None
+    entry, low, high = _entry(rollout.variations, max(bucket, 0.0))
+    return Landing(kind, by, hashed, None if bucket < 0 else bucket, entry, low, high)
 
 
-def landing(flag: Mapping[str, Any], rollout: Mapping[str, Any], context: Mapping[str, Any]) -> Landing:
-    """Where a context (to_context()'s data) lands in one rollout of a flag."""
-    kind = rollout.get("contextKind") or "user"
-    experiment = rollout.get("kind") == "experiment"
-    by = "key" if experiment else str(rollout.get("bucketBy") or "key").removeprefix("/")
-    part = context.get(kind)
-    hashed = None if part is None else _hashable(part.get(by))
-    bucket = None if part is None else 0.0
-    if hashed is not None:
-        bucket = bucket_of(flag["key"], str(flag.get("salt") or ""), hashed, rollout.get("seed"))
-    entry, low, high = _entry(rollout["variations"], bucket)
-    return Landing(kind, by, hashed, bucket, entry, low, high)
+def _looked_up(data: Mapping[str, Any], kind: str, by: str) -> Any:
+    value: Any = kind if by == "kind" and kind in data else data.get(kind)
+    if by == "kind":
+        return value
+    for name in by.removeprefix("/").split("/"):
+        value = value.get(name.replace("~1", "/").replace("~0", "~")) if isinstance(value, Mapping) else None
+    return value
 
 
-def _hashable(value: Any) -> str | None:
-    """Text and whole numbers; anything else lands in bucket 0."""
-    return str(value) if isinstance(value, str) or type(value) is int else None
-
-
-def _entry(entries: list[dict[str, Any]], bucket: float | None) -> tuple[int, float, float]:
-    """The entry whose share holds the bucket: the first without a bucket, the last past all shares."""
+def _entry(entries: Any, bucket: float) -> tuple[int, float, float]:
+    """The entry whose share holds the bucket, the last where none does: as the SDK adds the weights up."""
     low = 0.0
     for index, entry in enumerate(entries):
-        high = low + entry["weight"] / 100_000
-        if bucket is None or bucket < high or index == len(entries) - 1:
-            return index, low, high if bucket is None or bucket < high else 1.0
+        high = low + entry.weight / 100_000.0
+        if bucket < high or index == len(entries) - 1:
+            return index, low, high if bucket < high else 1.0
         low = high
     raise ValueError("a rollout has at least one entry")
+
+
+def moment_of(key: str, moment: Moment | None) -> Moment:
+    """When a flag is looked at: as asked, else when it is read; a pause for one that is not of the pause path."""
+    if moment is not None:
+        return moment
+    return FLAGS[key].moments[0] if key in FLAGS else "pause"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from stat import S_ISREG
 from threading import Event, RLock, Thread, current_thread
-from typing import Any
 
 from engine.errors import UserError
-from flags.client import SourceStatus
-from flags.document import Document
+from flags.client import FlagClientMisusedError, SourceStatus
+from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
+from flags.decision import Decision
+from flags.decode import decode, look, text_of, uncollected
+from flags.document import Document, parse
 from flags.launchdarkly import CLOSE_SECONDS, Evaluator, InProcessSource, Items, refusal
-from flags.lint import SECTIONS, Finding, check
+from flags.lease import Lease
+from flags.lint import Finding, check
 
 POLL_SECONDS = 0.05
 
@@ -20,31 +24,59 @@ POLL_SECONDS = 0.05
 class FileFlags(Evaluator):
     """A FlagClient over a file: {"flags": {KEY: FLAG}, "segments": {...}}, each in LaunchDarkly's JSON form.
 
-    Where it is missing or bad, the last good content stays in force until it is good again, and the status is
-    INTERRUPTED, with every mistake on a line of its own. At the start, where there is none to stay, each flag has its
-    safe value, and the status is INITIALIZING with those lines.
+    What LaunchDarkly's decoder takes from the newest whole file is in force, never an older value; status().error
+    names what it refuses. Where the file is torn, unreadable or gone, the last good content stays in force and the
+    status is INTERRUPTED, with the reason; at the start, where there is none to stay, each flag has its safe value,
+    and the status is INITIALIZING. With a lease, each whole file renews it, and nothing is punched once it has ended.
     """
 
-    def __init__(self, path: Path, poll: float = POLL_SECONDS) -> None:
+    def __init__(
+        self,
+        path: Path,
+        poll: float = POLL_SECONDS,
+        *,
+        lease: Lease | None = None,
+        contexts: Contexts = ORIGINAL,
+        obey_unsafe: bool = False,
+    ) -> None:
         """Follow the file by its name, looking every `poll` seconds."""
         self._path = path
+        self._process = os.getpid()
         self._lock = RLock()  # a subscriber may refresh
-        self._seen = _look(path)
+        self._lease = lease
+        self._seen: bytes | str | None = None
+        self._is_whole = False
+        self._mistakes: str | None = None
         self._source = InProcessSource()
-        super().__init__(self._source)
-        self._take(self._seen)
+        super().__init__(self._source, contexts=contexts, obey_unsafe=obey_unsafe)
+        self.refresh()
         self._closed = Event()
         self._poller = Thread(target=self._follow, args=(poll,), name="flags.file", daemon=True)
         self._poller.start()
 
+    def decide(self, attributes: SandboxAttributes, moment: Moment = "pause") -> Decision:
+        """As any FlagClient; FlagClientMisusedError in a process that a fork has made: nothing follows the file there.
+
+        Where half of the lease is over, the file is read again first: that its thread was starved changes no decision.
+        """
+        if os.getpid() != self._process:
+            raise FlagClientMisusedError("this flag file is followed by another process; make a client in each process")
+        if self._lease is None:
+            return super().decide(attributes, moment)
+        if (left := self._lease.left()) <= self._lease.duration / 2:
+            self._refresh(left)
+        return self._lease.guarded(super().decide(attributes, moment))
+
     def refresh(self) -> SourceStatus:
         """Look at the file now: what was written before is in force, or refused, when this returns."""
-        with self._lock:
-            look = _look(self._path)
-            if look != self._seen:
-                self._seen = look
-                self._take(look)
+        self._refresh(-1)
         return self.status()
+
+    def status(self) -> SourceStatus:
+        if os.getpid() != self._process:
+            return SourceStatus("OFF", None, "made before a fork: no change reaches this process")
+        status = super().status()
+        return SourceStatus("VALID", status.since, self._mistakes) if status.state == "VALID" else status
 
     def close(self) -> None:
         self._closed.set()
@@ -52,87 +84,99 @@ class FileFlags(Evaluator):
             self._poller.join(CLOSE_SECONDS)  # a subscriber may be at work on it, or the file system in no hurry
         super().close()
 
-    def _take(self, look: bytes | str) -> None:
+    def _refresh(self, patience: float) -> None:
+        """Wait for another that is reading so many seconds, -1 for ever: a read may hang in its file system."""
+        if self._lock.acquire(timeout=patience):
+            try:
+                self._look()
+            finally:
+                self._lock.release()
+
+    def _look(self) -> None:
+        """Never raises: whatever is the matter with this file, the next one must be obeyed."""
+        began = self._lease.clock() if self._lease is not None else 0.0
         try:
-            sections = _load(self._path, look)
-        except UserError as error:
-            self._source.interrupt(str(error))
-        else:
-            self._source.put(*sections)
+            found = look(self._path)
+            if found != self._seen:
+                self._take(found)
+                self._seen = found
+        except Exception as error:  # noqa: BLE001 - as above
+            self._seen = None
+            self._interrupt(str(error) or type(error).__name__)
+        if self._is_whole and self._lease is not None:
+            self._lease.renew(began)
+
+    def _take(self, found: bytes | str) -> None:
+        with uncollected():
+            try:
+                decoded = decode(self._path, found)
+            except UserError as torn:
+                self._interrupt(str(torn))
+                return
+            self._source.put(decoded.flags, decoded.segments)
+        refused: dict[tuple[str, ...], str] = decoded.refused | dict(self._source.refused.items())
+        self._mistakes = mistakes(self._path, found, refused)
+        self._is_whole = True
+
+    def _interrupt(self, why: str) -> None:
+        self._is_whole = False
+        self._source.interrupt(why)
 
     def _follow(self, poll: float) -> None:
         while not self._closed.wait(poll):
-            self.refresh()
+            self._refresh(-1)
 
 
-def _look(path: Path) -> bytes | str:
-    """The file's bytes, or why there are none. Bytes tell a change: size and times can miss a quick rewrite."""
-    try:
-        return path.read_bytes() if S_ISREG(path.stat().st_mode) else "it is not a regular file"
-    except OSError as error:
-        return error.strerror or str(error)
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What LaunchDarkly's decoder takes from a file; `mistakes` has a line for each part that it refuses, else None."""
+
+    flags: Items
+    segments: Items
+    refused: dict[tuple[str, ...], str]
+    mistakes: str | None
 
 
 def read_as_served(path: Path) -> tuple[Items, Items]:
-    """Flags and segments as LaunchDarkly serves them, whatever else lint finds; UserError where it refuses them."""
-    document, findings = examine(path)
-    if document is not None:
-        refused = sorted(_refusals(document)) if _is_shaped(document.value) else findings
-        if not refused:
-            return document.value["flags"], document.value.get("segments", {})
-        findings = refused
-    raise UserError("\n".join(finding.text(str(path)) for finding in findings))
+    """Flags and segments as LaunchDarkly serves them, whatever lint finds.
+
+    UserError where the file is not whole, or LaunchDarkly's decoder refuses any of it: it would serve nothing then.
+    """
+    taken = taken_from(path, look(path))
+    if taken.mistakes:
+        raise UserError(taken.mistakes)
+    return taken.flags, taken.segments
 
 
-def _is_shaped(document: Any) -> bool:
-    if not isinstance(document, dict) or "flags" not in document:
-        return False
-    sections = [document.get(section, {}) for section in SECTIONS]
-    return all(isinstance(items, dict) and all(isinstance(item, dict) for item in items.values()) for items in sections)
+def taken_from(path: Path, content: bytes | str) -> Taken:
+    """What LaunchDarkly's decoder takes from what was read by look(); UserError where that is not whole."""
+    found = decode(path, content)
+    for section, items in (("flags", found.flags), ("segments", found.segments)):
+        wrong = {key: reason for key, item in items.items() if (reason := refusal(section, item, key)) is not None}
+        found.refused.update({(section, key): reason for key, reason in wrong.items()})
+        for key in wrong:
+            del items[key]
+    return Taken(found.flags, found.segments, found.refused, mistakes(path, content, found.refused))
 
 
-def examine(path: Path) -> tuple[Document | None, list[Finding]]:
+def examine(path: Path, contexts: Contexts = ORIGINAL) -> tuple[Document | None, list[Finding]]:
     """The file's document (None where it is not JSON) and what is wrong with it; UserError where it is unreadable."""
-    return _examine(path, _look(path))
+    return check(text_of(path, look(path)), contexts)
 
 
-def _examine(path: Path, look: bytes | str) -> tuple[Document | None, list[Finding]]:
-    if isinstance(look, str):
-        raise UserError(f"{path}: error: cannot read the flag file: {look}; put a JSON file there")
-    document, findings = check(_decode(path, look))
-    if document is not None and not _errors(findings):
-        findings = sorted([*findings, *_refusals(document)])
-    return document, findings
+def mistakes(path: Path, content: bytes | str, refused: Mapping[tuple[str, ...], str]) -> str | None:
+    """A line for each part that is not served, with its place; None where all is."""
+    if not refused:
+        return None
+    document = parse(text_of(path, content))
+    return "\n".join(each.text(str(path)) for each in sorted(_refused(document, refused)))
 
 
-def _load(path: Path, look: bytes | str) -> tuple[Items, Items]:
-    """Flags and segments of what was read; UserError where it cannot be served. What is only odd is the linter's."""
-    document, findings = _examine(path, look)
-    if document is None or _errors(findings):
-        raise UserError("\n".join(finding.text(str(path)) for finding in findings))
-    return document.value["flags"], document.value.get("segments", {})
-
-
-def _decode(path: Path, content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        column = error.start - content.rfind(b"\n", 0, error.start)
-        raise UserError(f"{path}:{line}:{column}: error: not UTF-8; save the file as UTF-8") from None
-
-
-def _errors(findings: list[Finding]) -> bool:
-    return any(finding.severity == "error" for finding in findings)
-
-
-def _refusals(document: Document) -> Iterator[Finding]:
-    """What only LaunchDarkly's own parser finds; unfound, it would stop the whole set from being served."""
-    for section in SECTIONS:
-        for key, item in document.value.get(section, {}).items():
-            reason = refusal(section, item)
-            if reason:
-                place = document.positions[section, key]
-                message = f'LaunchDarkly refuses "{key}": {reason}'
-                production = "the whole set of flags is refused, and the last one stays in force"
-                yield Finding(*place, "error", message, "correct its type", production)
+def _refused(document: Document, refused: Mapping[tuple[str, ...], str]) -> list[Finding]:
+    production = "LaunchDarkly refuses the whole set of flags, and the last one stays in force"
+    found = []
+    for part, reason in refused.items():
+        place = document.positions.get(part, (1, 1))
+        message = f'LaunchDarkly refuses "{part[-1]}": {reason}' if part else f"LaunchDarkly refuses it: {reason}"
+        found.append(Finding(*place, "error", message, "correct its type; it is not served", production))
+    return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from flags.catalog import FLAGS, did_you_mean
+from flags.decode import sections
 from flags.document import Path
 from flags.launchdarkly import refusal
 from flags.problem import Problem, objects
@@ -23,10 +24,15 @@ class Imported:
     origins: dict[tuple[str, str], Path] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     form: str = "SDK payload"
+    warnings: list[Problem] = field(default_factory=list)
 
 
 def convert(document: Any, env: str | None) -> Imported:
     """A REST export (a list of flags, one flag, or segments; `env` names the environment) or an SDK payload."""
+    if isinstance(document, dict) and isinstance(document.get("events"), list):
+        return _payload(_objects_of(document["events"]), ("events",), form="FDv2 payload")
+    if isinstance(document, dict) and isinstance(document.get("flagValues"), dict):
+        return _values(document)
     if isinstance(document, dict) and isinstance(document.get("data"), dict):  # a `put` as the stream sends it
         return _payload(document["data"], ("data",))
     if isinstance(document, dict) and isinstance(document.get("flags"), dict) and "items" not in document["flags"]:
@@ -34,8 +40,30 @@ def convert(document: Any, env: str | None) -> Imported:
     return _rest(document, env)
 
 
-def _payload(payload: Mapping[str, Any], path: Path) -> Imported:
-    found = Imported()
+def _values(document: Mapping[str, Any]) -> Imported:
+    """LaunchDarkly's short form, of its file source: a value for each key, on for everybody."""
+    taken = sections(document)
+    found = _payload({"flags": taken.flags, "segments": taken.segments}, (), form="file of values")
+    found.problems += [Problem(part, f"it cannot be read: {why}", "", _AS_SENT) for part, why in taken.refused.items()]
+    return found
+
+
+def _objects_of(events: list[Any]) -> dict[str, dict[str, Any]]:
+    """The flags and segments that a whole FDv2 transfer puts."""
+    found: dict[str, dict[str, Any]] = {"flags": {}, "segments": {}}
+    for each in events:
+        data = each.get("data") if isinstance(each, dict) else None
+        section = f"{data.get('kind')}s" if isinstance(data, dict) else ""
+        if section in found and isinstance(data, dict) and each.get("event") == "put-object":
+            version = {"version": data["version"]} if "version" in data else {}
+            found[section][str(data.get("key"))] = {**version, **(data.get("object") or {})}
+        elif section in found and isinstance(data, dict) and each.get("event") == "delete-object":
+            found[section].pop(str(data.get("key")), None)
+    return found
+
+
+def _payload(payload: Mapping[str, Any], path: Path, form: str = "SDK payload") -> Imported:
+    found = Imported(form=form)
     for name, items in payload.items():
         if name in ("flags", "segments") and isinstance(items, dict):
             found.problems += _checked(name, items, (*path, name))
@@ -48,7 +76,7 @@ def _payload(payload: Mapping[str, Any], path: Path) -> Imported:
 
 def _checked(section: str, items: Mapping[str, Any], path: Path) -> Iterator[Problem]:
     for key, item in items.items():
-        reason = refusal(section, item) if isinstance(item, dict) else "it is not an object"
+        reason = refusal(section, item, key) if isinstance(item, dict) else "it is not an object"
         if isinstance(item, dict) and "environments" in item:
             message = f'"{key}" has its state under "environments": this is no SDK payload'
             yield Problem((*path, key), message, "every rollout in it is lost", _AS_SENT)
@@ -78,7 +106,7 @@ def _rest(document: Any, env: str | None) -> Imported:
         else:
             found.segments[item["key"]] = export.segment(path, item)
             found.origins["segments", item["key"]] = path
-    found.problems = export.problems
+    found.problems, found.warnings = export.problems, export.warnings
     if not found.flags and not found.segments and not found.problems:
         fix = 'give {"items": [...]} of LaunchDarkly\'s REST API, or an SDK payload {"flags": {...}}'
         found.problems.append(Problem((), "neither flags nor segments are in it", "", fix))
@@ -94,6 +122,21 @@ def _rest_items(document: Any) -> Iterator[tuple[Path, Any]]:
     elif isinstance(document, dict):
         for name in ("items", "flags", "segments"):
             yield from (((name, *path), item) for path, item in _rest_items(document.get(name)))
+
+
+def variation_ids(document: Any) -> dict[str, list[str]]:
+    """The ids of each flag's variations, in their order, where a REST export has them all; patches are written by them.
+
+    An SDK payload has none.
+    """
+    found: dict[str, list[str]] = {}
+    for _, item in _rest_items(document):
+        if isinstance(item, dict) and isinstance(item.get("key"), str) and "environments" in item:
+            variations = objects(item, "variations")
+            ids = [each["_id"] for _, each in variations if isinstance(each.get("_id"), str)]
+            if ids and len(ids) == len(variations):
+                found[item["key"]] = ids
+    return found
 
 
 def references(found: Imported) -> Iterator[Problem]:
@@ -173,6 +216,7 @@ class RestExport:
     def __init__(self, env: str | None) -> None:
         self._env = env
         self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
 
     def flag(self, path: Path, item: Mapping[str, Any]) -> dict[str, Any]:
         """One flag with its state in the environment; whatever is wrong with it is in `problems`."""
@@ -240,9 +284,27 @@ class RestExport:
         carried = self._pick(path, served, part)
         if isinstance(served.get("rollout"), dict):
             here = (*path, "rollout")
-            entries = self._each(here, served["rollout"], "variations", _ENTRY)
-            carried["rollout"] = {**self._pick(here, served["rollout"], _ROLLOUT), "variations": entries}
+            rollout = self._as_it_stands(here, served["rollout"])
+            entries = self._each(here, rollout, "variations", _ENTRY)
+            carried["rollout"] = {**self._pick(here, rollout, _ROLLOUT), "variations": entries}
         return carried
+
+    def _as_it_stands(self, path: Path, rollout: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A guarded or progressive rollout by the weights that it has at the export."""
+        allocation = rollout.get("experimentAllocation")
+        kind = _STAGED.get(str(allocation.get("type"))) if isinstance(allocation, dict) else None
+        if kind is None:
+            return rollout
+        message = f"a {kind} rollout is imported as it stands at the export"
+        production = (
+            "LaunchDarkly moves it on by itself, and the next one re-assigns the sandboxes: no stage is foretold"
+        )
+        self.warnings.append(Problem(path, message, production, "rehearse a percentage rollout instead", "warning"))
+        if rollout.get("bucketBy") not in {None, "", "key"}:
+            self._problem((*path, "bucketBy"), f"a {kind} rollout goes by the key, not by bucketBy", _PAYLOAD)
+        kept = {name: each for name, each in rollout.items() if name != "experimentAllocation"}
+        entries = [_tracked(entry) for _, entry in objects(rollout, "variations")]
+        return {**kept, "variations": entries}
 
     def _each(self, path: Path, item: Mapping[str, Any], name: str, part: _Part) -> list[dict[str, Any]]:
         return [self._pick((*path, name, index), each, part) for index, each in objects(item, name)]
@@ -256,6 +318,14 @@ class RestExport:
 
     def _problem(self, path: Path, message: str, fix: str) -> None:
         self.problems.append(Problem(path, message, "what it does would be lost", fix))
+
+
+_STAGED = {"measuredRollout": "guarded", "progressiveRollout": "progressive"}
+
+
+def _tracked(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The REST API marks with `_untracked` what an SDK payload calls `untracked`."""
+    return {"untracked" if name == "_untracked" else name: each for name, each in entry.items()}
 
 
 def _with_user_targets(others: list[dict[str, Any]], users: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -32,7 +32,19 @@ class Rollout:
             raise UserError(f'unknown rollout kind "{self.by}"; {did_you_mean(self.by, get_args(RolloutKind))}')
 
 
-InlineValue = bool | Mapping[str, Any] | Rollout
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Edit the flag that a file serves: `percent` on its true variation, by its default rule or the rule of that id.
+
+    `by` is for a rule that had no rollout yet. Everything else of the flag stays.
+    """
+
+    percent: float
+    by: RolloutKind = "sandbox"
+    rule: str | None = None
+
+
+InlineValue = bool | Mapping[str, Any] | Rollout | Share
 
 
 def flag_from(key: str, value: InlineValue) -> dict[str, Any]:
@@ -43,6 +55,8 @@ def flag_from(key: str, value: InlineValue) -> dict[str, Any]:
     rollout's kind gets the first entry at any weight (SDK evaluator: its bucket is -1). The salt is the key, so
     that a rollout draws the same cohort in every source.
     """
+    if isinstance(value, Share):
+        raise UserError(f"{key} has no flag of its own to edit here; a share is for a flag that a file serves")
     aimed = _aimed(key, value)
     variations = _variations(flag(key).safe, aimed)
     index = variations.index(aimed)
@@ -85,6 +99,9 @@ def _rollout(rollout: Rollout, index: int, variations: int) -> dict[str, Any]:
 
 def as_written(value: InlineValue) -> Any:
     """The value as a scenario file writes it."""
+    if isinstance(value, Share):
+        named = {} if value.rule is None else {"rule": value.rule}
+        return {"share": f"{value.percent:g}%", "by": value.by, **named}
     if not isinstance(value, Rollout):
         return value if isinstance(value, bool) else dict(value)
     served = {} if value.value is None else {"value": dict(value.value)}
@@ -95,5 +112,7 @@ def from_written(written: Any) -> InlineValue:
     """The value of what as_written() gave."""
     if isinstance(written, Mapping) and "rollout" in written:
         return Rollout(float(written["rollout"].rstrip("%")), written["by"], written.get("value"))
+    if isinstance(written, Mapping) and "share" in written:
+        return Share(float(written["share"].rstrip("%")), written["by"], written.get("rule"))
     value: InlineValue = written
     return value

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
-from http import HTTPStatus
-from itertools import repeat
-from pathlib import Path
-from threading import Event, Lock, RLock, Thread
+from functools import lru_cache, partial
+from threading import Event, Lock, RLock, Thread, local
 from typing import Any, Self
 
 import ldclient.impl.datasystem.fdv1  # noqa: F401 - a client loads it when it starts, each forked node would again
@@ -28,30 +26,36 @@ from ldclient.interfaces import (
 from ldclient.versioned_data_kind import FEATURES, SEGMENTS, VersionedDataKind
 
 from engine.errors import UserError
-from flags.catalog import CATALOG, Flag
-from flags.client import SourceStatus, Versions
-from flags.context import SandboxAttributes, to_context
-from flags.decision import Decision, Evaluation
+from flags.as_go import AsGo, flag_as_go, segment_as_go
+from flags.catalog import CATALOG, FLAGS, Flag
+from flags.client import SourceStatus, Versions, error_words, one_change
+from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
+from flags.decision import Decision, Evaluation, evaluation_of
+from flags.decode import in_words
+from flags.unsafe import UNSAFE_FLAG, Judge, Served
 
 Items = Mapping[str, Mapping[str, Any]]
 """Flags or segments in LaunchDarkly's JSON form, by key. `version` may be left out."""
 
 CLOSE_SECONDS = 2.0
-_OTHERS = 1.5
-"""All of an environment's flags at once, where they are no more than so many times those that are asked for."""
+_KINDS = {"flags": FEATURES, "segments": SEGMENTS}
+_OTHERS = 1.5  # all of an environment's flags at once, where they are no more times as many as are asked for
 
 
 class InProcessSource(UpdateProcessor):
     """A data source whose flags are put there by this process, through the SDK's own sink.
 
-    The SDK tells its listeners only of higher versions, so each change of content raises the version here. One that
-    begins without flags is not ready before the first put(): until then every flag has its default.
+    Each change of content raises the version: the SDK's listeners hear of no other. Before the first put() every flag
+    has its default. What the SDK's decoder refuses is not there; `refused` says why, by section and key.
     """
 
     def __init__(self, flags: Items | None = None, segments: Items | None = None) -> None:
         self._lock = RLock()  # a listener may put again
         self._versions = Versions()
-        self._data = None if flags is None else self._versioned(flags, segments or {})
+        self._decoded: dict[tuple[str, str], tuple[dict[str, Any], Any]] = {}
+        self.refused: dict[tuple[str, str], str] = {}
+        self._pushed: Mapping[VersionedDataKind, Mapping[str, Any]] | None = None
+        self._data = None if flags is None else self._taken(flags, segments or {})
         self._sink: DataSourceUpdateSink | None = None
         self._ready = Event()
 
@@ -84,7 +88,7 @@ class InProcessSource(UpdateProcessor):
     def put(self, flags: Items, segments: Items) -> None:
         """Replace the whole set; effective, and listeners called on this thread, before it returns."""
         with self._lock:
-            self._data = self._versioned(flags, segments)
+            self._data = self._taken(flags, segments)
             self._push()
 
     def interrupt(self, error: str) -> None:
@@ -94,24 +98,53 @@ class InProcessSource(UpdateProcessor):
             self._report(DataSourceState.INTERRUPTED, info)
 
     def _push(self) -> None:
-        if self._sink is not None and self._data is not None:
-            self._sink.init(self._data)
-            self._report(DataSourceState.VALID)
+        if self._sink is None or self._data is None:
+            return
+        change, self._pushed, before = one_change(self._pushed, self._data), None, self._pushed
+        try:
+            if change is not None:
+                self._sink.upsert(*change)
+            elif before is not self._data:
+                self._sink.init(self._data)
+            self._pushed = self._data
+        except Exception as error:  # noqa: BLE001 - the SDK sorts flags by their prerequisites, at any depth
+            self._sink.init({FEATURES: {}, SEGMENTS: {}})  # no older value
+            self.refused[("flags", "")] = f"the SDK refuses the whole set: {error!r}"
+        self._report(DataSourceState.VALID)
 
     def _report(self, state: DataSourceState, error: DataSourceErrorInfo | None = None) -> None:
         if self._sink is not None:
             self._sink.update_status(state, error)
 
-    def _versioned(self, flags: Items, segments: Items) -> dict[VersionedDataKind, dict[str, dict[str, Any]]]:
-        return {
-            kind: {key: self._versions.stamp(section, key, item) for key, item in items.items()}
-            for section, kind, items in (("flags", FEATURES, flags), ("segments", SEGMENTS, segments))
-        }
+    def _taken(self, flags: Items, segments: Items) -> dict[VersionedDataKind, dict[str, Any]]:
+        """What decodes, decoded; what is as it was is not decoded again."""
+        self.refused, before, self._decoded = {}, self._decoded, {}
+        found: dict[VersionedDataKind, dict[str, Any]] = {FEATURES: {}, SEGMENTS: {}}
+        for section, kind, items in (("flags", FEATURES, flags), ("segments", SEGMENTS, segments)):
+            for key, item in items.items():
+                stamped = self._versions.stamp(section, key, item)
+                known = before.get((section, key))
+                made = known[1] if known is not None and known[0] is stamped else _decoded(kind, stamped, key)
+                self._decoded[section, key] = stamped, made
+                if isinstance(made, str):
+                    self.refused[section, key] = made
+                else:
+                    found[kind][key] = made
+        return found
+
+
+def _decoded(kind: VersionedDataKind, item: Mapping[str, Any], key: str) -> Any:
+    """The SDK's model of an item, or as text why its decoder refuses it; null is as good as absent."""
+    try:
+        made = kind.decode({name: each for name, each in item.items() if each is not None})
+        return made if made.key == key or made.deleted else f'its "key" is {json.dumps(made.key)}'
+    except Exception as error:  # noqa: BLE001 - it reads what anybody may have written
+        return in_words(str(error) or type(error).__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where LaunchDarkly is, and who asks. URIs of None are LaunchDarkly's own; the delay is in seconds."""
+    """Where LaunchDarkly is, and who asks. URIs of None are LaunchDarkly's own; seconds."""
 
     sdk_key: str = field(repr=False)
     stream_uri: str | None = None
@@ -135,28 +168,52 @@ class Connection:
         return config
 
 
-class Store(FeatureStore):
-    """The SDK's flags and segments; each change replaces the whole, so that reading takes no lock.
+_Everything = Mapping[VersionedDataKind, Mapping[str, Any]]
 
-    The SDK's own store locks for each read: a fifth of the time of a decision.
+
+class Store(FeatureStore):
+    """The SDK's flags and segments; each change replaces the whole: the SDK's own store locks for each read.
+
+    What is read is as production's SDK, Go's, would serve it where as_go() says for which kinds of context.
     """
 
     def __init__(self) -> None:
         self._changing = Lock()
         self._ready = False
-        self._items: Mapping[VersionedDataKind, Mapping[str, Any]] = {FEATURES: {}, SEGMENTS: {}}
+        self._asking = local()
+        self._as_go = AsGo()
+        self.items: _Everything = {FEATURES: {}, SEGMENTS: {}}
+
+    @contextmanager
+    def as_go(self, kinds: frozenset[str] | None) -> Iterator[None]:
+        """Give this thread what Go's SDK would serve to contexts of these kinds; None: what Python's would."""
+        self._asking.kinds = kinds
+        try:
+            yield
+        finally:
+            self._asking.kinds = None
 
     def get(self, kind: VersionedDataKind, key: str, callback: Callable[[Any], Any] = lambda item: item) -> Any:
-        item = self._items[kind].get(key)
-        return callback(None if item is None or item.get("deleted") else item)
+        items = self.items
+        item = items[kind].get(key)
+        return callback(None if item is None or item.get("deleted") else self._asked_for(items, kind, key, item))
 
     def all(self, kind: VersionedDataKind, callback: Callable[[Any], Any] = lambda items: items) -> Any:
-        return callback({key: item for key, item in self._items[kind].items() if not item.get("deleted")})
+        items = self.items
+        found = ((key, item) for key, item in items[kind].items() if not item.get("deleted"))
+        return callback({key: self._asked_for(items, kind, key, item) for key, item in found})
+
+    def _asked_for(self, items: _Everything, kind: VersionedDataKind, key: str, item: Any) -> Any:
+        kinds = getattr(self._asking, "kinds", None)
+        if kinds is None:
+            return item
+        rewrite = flag_as_go if kind is FEATURES else segment_as_go
+        return self._as_go.made(items, (kind, key, kinds), item, partial(rewrite, kinds=kinds), kind.decode)
 
     def init(self, all_data: Mapping[VersionedDataKind, Mapping[str, Any]]) -> None:
         decoded = {kind: {key: kind.decode(item) for key, item in items.items()} for kind, items in all_data.items()}
         with self._changing:
-            self._items = {FEATURES: {}, SEGMENTS: {}, **decoded}
+            self.items = {FEATURES: {}, SEGMENTS: {}, **decoded}
             self._ready = True
 
     def upsert(self, kind: VersionedDataKind, item: dict[str, Any]) -> None:
@@ -171,46 +228,92 @@ class Store(FeatureStore):
 
     def count(self) -> int:
         """How many flags there are, deleted ones with them."""
-        return len(self._items[FEATURES])
+        return len(self.items[FEATURES])
 
     def flags(self, keys: Iterable[str]) -> list[Any]:
         """Each flag as it is now, None where there is none; a change makes another, which is unequal."""
-        items = self._items[FEATURES]
+        items = self.items[FEATURES]
         return [items.get(key) for key in keys]
 
     def _newer(self, kind: VersionedDataKind, key: str, item: Any) -> None:
         """Older and equal versions change nothing: messages may come out of order."""
         with self._changing:
-            known = self._items[kind].get(key)
+            known = self.items[kind].get(key)
             if known is None or known["version"] < item["version"]:
-                self._items = {**self._items, kind: {**self._items[kind], key: item}}
+                self.items = {**self.items, kind: {**self.items[kind], key: item}}
 
 
 class Evaluator:
     """A FlagClient over a data source, with the SDK's own evaluation. Make one a process, after any fork."""
 
-    def __init__(self, source: InProcessSource | Connection) -> None:
-        """Never blocks: flags in this process are in force on return, those of a Connection when they come."""
+    def __init__(
+        self, source: InProcessSource | Connection, *, contexts: Contexts = ORIGINAL, obey_unsafe: bool = True
+    ) -> None:
+        """Never blocks: flags in this process are in force on return, those of a Connection when they come.
+
+        Without `obey_unsafe`, decide() serves the safe value of a flag with one of the mistakes of flags/unsafe.py.
+        """
+        self._contexts = contexts
+        self._obey_unsafe = obey_unsafe
+        self._judge = Judge([flag.key for flag in CATALOG])
         self._store = Store()
         self._client = LDClient(source.config(self._store), start_wait=0)
 
-    def decide(self, attributes: SandboxAttributes) -> Decision:
-        return Decision(self._evaluations(CATALOG, make_context(to_context(attributes))))
+    def decide(self, attributes: SandboxAttributes, moment: Moment = "pause") -> Decision:
+        data = self._contexts.context(attributes, moment)
+        refused = {} if self._obey_unsafe else self.unsafe(data)
+        found = self._evaluations([flag for flag in CATALOG if flag.key not in refused], make_context(data))
+        refused |= {} if self._obey_unsafe else self.unsafe(data)  # the flags may have changed meanwhile
+        if not refused:
+            return Decision(found)
+        state = self._client.data_source_status_provider.status.state.name
+        known = {each.flag: each for each in found if each.flag not in refused}
+        return Decision(
+            tuple(
+                known.get(flag.key)
+                or Evaluation(flag.key, flag.safe, UNSAFE_FLAG, None, self.version(flag.key), None, state)
+                for flag in CATALOG
+            )
+        )
 
-    def evaluate(self, flag: Flag, context: Context) -> Evaluation:
-        """One flag for a context of make_context(); a value of another type becomes the safe one."""
-        return self._evaluations((flag,), context)[0]
+    def unsafe(self, context: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+        """The flags that a following node does not obey for a context in LaunchDarkly's JSON form, and why."""
+        shape = {kind: tuple(part) for kind, part in context.items() if kind != "kind"}
+        items = self._store.items
+        return self._judge.unsafe(items, Served(items[FEATURES].get, items[SEGMENTS].get, shape))
 
-    def _evaluations(self, flags: Sequence[Flag], context: Context) -> tuple[Evaluation, ...]:
+    def evaluate(self, flag: Flag, context: Context, *, as_go: bool = True) -> Evaluation:
+        """One flag for a context of make_context(); a value of another type becomes the safe one.
+
+        As Go's SDK, production's, serves it, or else as Python's does.
+        """
+        return self._evaluations((flag,), context, as_go=as_go)[0]
+
+    def answer(self, key: str, context: Context, *, as_go: bool = True) -> EvaluationDetail:
+        """What the SDK says of any flag, as Go's or as Python's; its default is the catalogue's safe value, or None."""
+        kinds = kinds_of(context) if as_go else None
+        with self._store.as_go(kinds):
+            return self._client.variation_detail(key, context, FLAGS[key].safe if key in FLAGS else None)
+
+    def model(self, section: str, key: str) -> Any:
+        """The SDK's model of a flag or segment ("flags" or "segments"), None where there is none."""
+        return self._store.get(_KINDS[section], key)
+
+    def _evaluations(self, flags: Sequence[Flag], context: Context, *, as_go: bool = True) -> tuple[Evaluation, ...]:
         """All from one state of these flags: evaluated anew where one changed meanwhile, so versions fit values."""
+        kinds = kinds_of(context) if as_go else None
         keys = [flag.key for flag in flags]
         before, now = None, self._store.flags(keys)
         while now != before:
             before = now
             state = self._client.data_source_status_provider.status.state.name
-            details = self._details(flags, context)
+            with self._store.as_go(kinds):
+                details = self._details(flags, context)
             now = self._store.flags(keys)
-        return tuple(map(_evaluation, flags, details, now, repeat(state)))
+        return tuple(
+            evaluation_of(flag, (each.value, each.variation_index, each.reason), version_of(item), state)
+            for flag, each, item in zip(flags, details, now, strict=True)
+        )
 
     def _details(self, flags: Sequence[Flag], context: Context) -> list[EvaluationDetail]:
         """In one call for all, which takes half the time, unless many others would be evaluated with them.
@@ -287,7 +390,7 @@ class Evaluator:
     def status(self) -> SourceStatus:
         status = self._client.data_source_status_provider.status
         sound = status.state in {DataSourceState.VALID, DataSourceState.OFF}  # the SDK keeps the last error for ever
-        error = None if sound or not status.error else _problem(status.error)
+        error = None if sound or not status.error else error_words(status.error.status_code, str(status.error.message))
         return SourceStatus(status.state.name, status.since, error)
 
     def close(self) -> None:
@@ -297,21 +400,19 @@ class Evaluator:
         closing.join(CLOSE_SECONDS)
 
 
-def _evaluation(flag: Flag, detail: EvaluationDetail, item: Any, state: str) -> Evaluation:
-    value = flag.accepted(detail.value)  # the SDK checks no types
-    return Evaluation(
-        flag.key,
-        flag.safe if value is None else value,
-        "WRONG_TYPE" if value is None else _reason(detail.reason),
-        detail.variation_index,
-        None if item is None or item.get("deleted") else item["version"],
-        _rule(detail.reason),
-        state,
-    )
+def version_of(item: Any) -> int | None:
+    """The version of the SDK's model of a flag; None where there is no flag, or it was deleted."""
+    return None if item is None or item.get("deleted") else int(item["version"])
+
+
+def kinds_of(context: Context) -> frozenset[str]:
+    """The kinds that a context has."""
+    singles = (context.get_individual_context(n) for n in range(context.individual_context_count))
+    return frozenset(each.kind for each in singles if each is not None)
 
 
 def make_context(data: dict[str, Any]) -> Context:
-    """The SDK's context of to_context()'s data; UserError where it is invalid (the SDK would serve defaults)."""
+    """The SDK's context of data in LaunchDarkly's JSON form; UserError where it is invalid: it would get defaults."""
     multi = data.get("kind") == "multi"
     context = Context.create_multi(*_parts(data)) if multi else Context.from_dict(data)
     if not context.valid:
@@ -331,43 +432,8 @@ def _bare(kind: str, key: str) -> Context:
     return Context.create(key, kind)
 
 
-def refusal(section: str, item: Mapping[str, Any]) -> str | None:
+def refusal(section: str, item: Mapping[str, Any], key: str) -> str | None:
     """Why the SDK would refuse this flag or segment ("flags" or "segments"), None if it would take it."""
-    kind = {"flags": FEATURES, "segments": SEGMENTS}[section]
-    try:
-        kind.decode({"version": 1, **item})
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        return str(error)
-    return None
-
-
-def route_sdk_logs(path: Path) -> None:
-    """Send the SDK's log records to a file from now on, so that none is written over a screen."""
-    logger = logging.getLogger("ldclient")
-    for handler in logger.handlers[:]:
-        logger.removeHandler(handler)
-        handler.close()
-    logger.addHandler(logging.FileHandler(path, encoding="utf-8", delay=True))
-    logger.propagate = False
-
-
-def silence_sdk_logs() -> None:
-    """For commands that print findings of their own: what the SDK logs about a flag file repeats them."""
-    logger = logging.getLogger("ldclient")
-    logger.addHandler(logging.NullHandler())
-    logger.propagate = False
-
-
-def _problem(error: DataSourceErrorInfo) -> str:
-    """The SDK's error in words; after most 4xx its next attempt comes in 2.5 to 60 minutes (SDK, retry.py)."""
-    if error.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        return f"LaunchDarkly refused the SDK key (HTTP {error.status_code}); correct the key and start again"
-    return f"HTTP {error.status_code} from LaunchDarkly" if error.status_code else str(error.message)
-
-
-def _reason(reason: Mapping[str, Any]) -> str:
-    return f"{reason['kind']}:{reason['errorKind']}" if "errorKind" in reason else str(reason["kind"])
-
-
-def _rule(reason: Mapping[str, Any]) -> str | None:
-    return str(reason.get("ruleId") or reason["ruleIndex"]) if reason["kind"] == "RULE_MATCH" else None
+    version = 1 if item.get("version") is None else item["version"]
+    made = _decoded(_KINDS[section], {**item, "version": version}, key)
+    return made if isinstance(made, str) else None

@@ -1,7 +1,8 @@
-"""The dead-man lease: without a fresh heartbeat nothing is punched, whatever the SDK says.
+"""The dead-man lease: without fresh news of the flags nothing is punched, whatever the SDK says.
 
 In a half-open partition the SDK serves its last values, with status VALID, for 300 s (its stream_read_timeout). A
-heartbeat flag that the flag service changes all the time tells that apart from a service that has nothing to say.
+heartbeat flag that the flag service changes all the time tells that apart from a service that has nothing to say. Of a
+flag file, each whole content that is read is fresh news.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from typing import Any, Protocol
 from engine.errors import UserError
 from flags.catalog import flag
 from flags.client import FlagClient, SourceStatus
-from flags.context import SandboxAttributes
+from flags.context import Moment, SandboxAttributes
 from flags.decision import Decision, Evaluation
 
 HEARTBEAT = "punch-heartbeat"
 """The flag that the flag service changes every so often; what it serves is of no account, its version rises."""
 
 LEASE_EXPIRED = "lease_expired"
+LEASE_SECONDS = 5.0
+"""The lease of a flag file and of a relay, unless another is given."""
 _GUARDED = flag("memfd-punch-on-snapshot")
 
 
@@ -38,9 +41,9 @@ def heartbeat_flag(beat: int) -> dict[str, Any]:
 
 
 class Lease:
-    """Open while the last heartbeat is younger than `duration` seconds of `clock`. Safe from several threads.
+    """Open while the last renewal is younger than `duration` seconds of `clock`. Safe from several threads.
 
-    A heartbeat is a version higher than any before. The first one seen says nothing about its age, so it opens
+    A heartbeat renews it: a version higher than any before. The first one seen says nothing about its age, so it opens
     nothing; the next one does.
     """
 
@@ -48,7 +51,7 @@ class Lease:
         if not duration > 0:
             raise UserError(f"lease {duration:g} s is out of range; use a few times the heartbeat's interval")
         self.duration = duration
-        self._clock = clock
+        self.clock = clock
         self._lock = Lock()
         self._version: int | None = None
         self._renewed: float | None = None
@@ -59,18 +62,34 @@ class Lease:
             if version is None or (self._version is not None and version <= self._version):
                 return
             if self._version is not None:
-                self._renewed = self._clock()
+                self._renewed = self.clock()
             self._version = version
 
+    def renew(self, seen: float) -> None:
+        """What was read at that moment of the clock was whole."""
+        with self._lock:
+            self._renewed = seen if self._renewed is None else max(seen, self._renewed)
+
     def open(self, now: float | None = None) -> bool:
-        """True where the last heartbeat is fresh at `now` (default: the clock's now)."""
+        """True where the last renewal is fresh at `now` (default: the clock's now)."""
         age = self.age(now)
         return age is not None and age < self.duration
 
     def age(self, now: float | None = None) -> float | None:
-        """Seconds since the last heartbeat, None where there was none."""
+        """Seconds since the last renewal, None where there was none."""
         renewed = self._renewed
-        return None if renewed is None else (self._clock() if now is None else now) - renewed
+        return None if renewed is None else (self.clock() if now is None else now) - renewed
+
+    def left(self) -> float:
+        """Seconds until it ends, 0 where it is not open."""
+        age = self.age()
+        return 0.0 if age is None else max(0.0, self.duration - age)
+
+    def guarded(self, decision: Decision) -> Decision:
+        """The decision where the lease is open, else without punching. Ask it after the evaluation."""
+        if self.open():
+            return decision
+        return Decision(tuple(_closed(each) if each.flag == _GUARDED.key else each for each in decision.evaluations))
 
 
 class VersionedFlags(FlagClient, Protocol):
@@ -91,11 +110,8 @@ class LeasedFlags:
         self._unsubscribe = client.subscribe(self._changed)
         lease.saw(client.version(HEARTBEAT))
 
-    def decide(self, attributes: SandboxAttributes) -> Decision:
-        decision = self._client.decide(attributes)
-        if self._lease.open():  # asked after the evaluation: the lease covers the answer, not the question
-            return decision
-        return Decision(tuple(_closed(each) if each.flag == _GUARDED.key else each for each in decision.evaluations))
+    def decide(self, attributes: SandboxAttributes, moment: Moment = "pause") -> Decision:
+        return self._lease.guarded(self._client.decide(attributes, moment))
 
     def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
         return self._client.subscribe(callback)
@@ -113,4 +129,7 @@ class LeasedFlags:
 
 
 def _closed(evaluation: Evaluation) -> Evaluation:
+    """An answer that was safe for want of a usable one keeps its reason."""
+    if evaluation.reason.startswith("ERROR:") and evaluation.value == _GUARDED.safe:
+        return evaluation
     return replace(evaluation, value=_GUARDED.safe, reason=LEASE_EXPIRED, variation=None, rule=None)

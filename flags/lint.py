@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flags.catalog import CATALOG, DEDUP, FLAGS, PUNCH, USE_MEMFD, Value, did_you_mean, is_on
+from flags import decode
+from flags.catalog import CATALOG, DEDUP, FLAGS, PUNCH, USE_MEMFD, Value, did_you_mean, is_on, nearest
+from flags.context import ORIGINAL, Contexts, Moment, Shape
+from flags.decode import SECTIONS
 from flags.document import Document, Path, Position, parse
-from flags.lint_meaning import prerequisites, reachable, segments, served
-from flags.problem import Flags, Problem, Severity, index_problem, objects
-
-SECTIONS = ("flags", "segments")
+from flags.lint_meaning import meet, prerequisites, reachable, served
+from flags.lint_meaning import segments as named_segments
+from flags.problem import Flags, Problem, Severity, index_problem, objects, present
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,26 +35,26 @@ class Finding:
         return f"{path}:{self.line}:{self.column}: {self.severity}: {self.message}; {self.fix}"
 
 
-def check(text: str) -> tuple[Document | None, list[Finding]]:
+def check(text: str, contexts: Contexts = ORIGINAL) -> tuple[Document | None, list[Finding]]:
     """A flag file's document (None where it is not JSON) and everything found wrong with it."""
     try:
         document = parse(text)
     except json.JSONDecodeError as error:
         fix = "write JSON: no comments, no trailing commas" if text.strip() else "write at least an empty set of flags"
-        production = "the last good flags stay in force; at start, every safe value is served"
+        production = "the last good flags stay in force until the lease ends; at start, every safe value is served"
         return None, [Finding(error.lineno, error.colno, "error", f"not JSON: {error.msg}", fix, production)]
     duplicates = [
         Finding(*position, "error", f'duplicate key "{path[-1]}"', "keep one of the two", "the last one wins silently")
         for path, position in document.duplicates
     ]
-    return document, sorted(duplicates + lint(document.value, document.positions))
+    return document, sorted(duplicates + lint(document.value, document.positions, contexts))
 
 
-def lint(document: Any, positions: Mapping[Path, Position]) -> list[Finding]:
+def lint(document: Any, positions: Mapping[Path, Position], contexts: Contexts = ORIGINAL) -> list[Finding]:
     """Everything wrong with a parsed flag file, by place."""
     return sorted(
         Finding(*place(each.path, positions), each.severity, each.message, each.fix, each.production)
-        for each in _document(document)
+        for each in _document(document, contexts)
     )
 
 
@@ -63,57 +65,93 @@ def place(path: Path, positions: Mapping[Path, Position]) -> Position:
     return positions.get(path, Position(1, 1))
 
 
-def _document(document: Any) -> Iterator[Problem]:
+def _document(document: Any, contexts: Contexts) -> Iterator[Problem]:
     if not isinstance(document, dict):
-        yield Problem((), "the document is not an object", "nothing is served", 'write {"flags": {...}}')
+        yield Problem((), "the document is not an object", "every flag is off", 'write {"flags": {...}}')
         return
-    for key in document.keys() - set(SECTIONS):
+    known = (*SECTIONS, "flagValues")
+    for key in document.keys() - set(known):
         production = "LaunchDarkly's file source ignores it silently"
-        yield Problem((key,), f'unknown key "{key}"', production, did_you_mean(key, SECTIONS))
-    if "flags" not in document:
+        yield Problem((key,), f'unknown key "{key}"', production, did_you_mean(key, known))
+    if document.get("flags") is None and document.get("flagValues") is None:
         fix = 'add "flags": {}, which serves every safe value'
         yield Problem((), '"flags" is missing', "every flag vanishes, and the code's defaults are served", fix)
-    for section in SECTIONS:
-        yield from _section(section, document.get(section, {}))
-    if isinstance(document.get("flags"), dict):
-        yield from _flags(document["flags"], document)
+    taken = decode.sections(document)
+    refused = taken.refused | _refused(taken)
+    for path, reason in refused.items():
+        yield _refused_problem(path, reason)
+    flags, segments = (
+        {key: present(item) for key, item in items.items() if (section, key) not in refused and not item.get("deleted")}
+        for section, items in (("flags", taken.flags), ("segments", taken.segments))
+    )
+    yield from _flags(flags, segments, contexts)
 
 
-def _section(section: str, items: Any) -> Iterator[Problem]:
-    refused = "LaunchDarkly refuses the whole set of flags, and the last one stays in force"
-    if not isinstance(items, dict):
-        fix = "write an object with an entry for each key"
-        yield Problem((section,), f'"{section}" is not an object', refused, fix)
-        return
-    for key, item in items.items():
-        path = (section, key)
-        if not isinstance(item, dict):
-            fix = "write it in full, as LaunchDarkly exports it"
-            yield Problem(path, f'"{key}" is not an object', refused, fix)
-        elif "key" not in item:
-            yield Problem(path, f'"{key}" has no "key"', refused, f'write "key": "{key}"')
-        elif item["key"] != key:
-            message = f'"key" is {json.dumps(item["key"])} inside "{key}"'
-            production = "the inner key wins: the flag is served under that name"
-            yield Problem((*path, "key"), message, production, f'write "key": "{key}"')
+def _refused(taken: decode.Decoded) -> dict[tuple[str, ...], str]:
+    """What LaunchDarkly's own decoder takes no flag or segment from."""
+    from flags.launchdarkly import refusal  # it loads the SDK, which takes a while
+
+    return {
+        (section, key): reason
+        for section, items in (("flags", taken.flags), ("segments", taken.segments))
+        for key, item in items.items()
+        if (reason := refusal(section, item, key)) is not None
+    }
 
 
-def _flags(flags: dict[str, Any], document: dict[str, Any]) -> Iterator[Problem]:
+def _refused_problem(path: tuple[str, ...], reason: str) -> Problem:
+    if reason.startswith('its "key" is '):
+        message = f'{reason.removeprefix("its ")} inside "{path[-1]}"'
+        production = "some SDKs serve it under one name, some under the other, some refuse the whole set of flags"
+        return Problem((*path, "key"), message, production, f'write "key": "{path[-1]}"')
+    return Problem(path, _refusal(path, reason), _REFUSED, _mend(path, reason))
+
+
+def _refusal(path: tuple[str, ...], reason: str) -> str:
+    if reason == "it is not an object":
+        return f'"{path[-1]}" is not an object'
+    if reason == '"key" is missing':
+        return f'"{path[-1]}" has no "key"'
+    return f'LaunchDarkly refuses "{path[-1]}": {reason}'
+
+
+def _mend(path: tuple[str, ...], reason: str) -> str:
+    if reason == "it is not an object":
+        return "write it in full, as LaunchDarkly exports it" if len(path) > 1 else "write an entry for each key"
+    return f'write "key": "{path[-1]}"' if reason == '"key" is missing' else "correct its type"
+
+
+def _flags(flags: dict[str, Any], segments: dict[str, Any], contexts: Contexts) -> Iterator[Problem]:
     """Only flags of the pause path, and those that they ask for, are looked into."""
     required = _required(flags)
     yield from _unknown(flags, required)
     sound: dict[str, Mapping[str, Any]] = {}
     for key, flag in flags.items():
-        if isinstance(flag, dict) and (key in FLAGS or key in required):
+        if key in FLAGS or key in required:
             wrong = list(shape(("flags", key), key, flag))
             yield from wrong
             if not wrong:
                 sound[key] = flag
+    shapes = _shapes(flags, contexts)
     for key, flag in sound.items():
-        yield from served(("flags", key), key, flag, required.get(key, set()))
+        yield from served(("flags", key), key, flag, required.get(key, set()), shapes[key])
     yield from prerequisites(flags, sound)
-    yield from segments(document, sound)
+    yield from named_segments(segments, sound, shapes)
     yield from combinations(sound)
+
+
+def _shapes(flags: Flags, contexts: Contexts) -> dict[str, Shape]:
+    """What the contexts of each flag have at every moment when it, or one that asks for it, is read."""
+    moments: dict[str, set[Moment]] = {key: set(FLAGS[key].moments) for key in flags if key in FLAGS}
+    waiting = list(moments)
+    while waiting:
+        key = waiting.pop()
+        for _, asked in objects(flags.get(key, {}), "prerequisites"):
+            known = moments.setdefault(asked["key"], set())
+            if not moments[key] <= known:
+                known |= moments[key]
+                waiting.append(asked["key"])
+    return {key: meet([contexts.shapes[moment] for moment in found]) for key, found in moments.items()}
 
 
 def _required(flags: Flags) -> dict[str, set[int]]:
@@ -122,7 +160,7 @@ def _required(flags: Flags) -> dict[str, set[int]]:
     waiting = [key for key in flags if key in FLAGS]
     while waiting:
         flag = flags.get(waiting.pop())
-        for _, asked in objects(flag, "prerequisites") if isinstance(flag, dict) else []:
+        for _, asked in objects(flag, "prerequisites") if flag is not None else []:
             key = str(asked.get("key"))
             if key not in required:
                 required[key] = set()
@@ -134,12 +172,13 @@ def _required(flags: Flags) -> dict[str, set[int]]:
 
 def _unknown(flags: dict[str, Any], required: Mapping[str, Any]) -> Iterator[Problem]:
     others = [key for key in flags if key not in FLAGS and key not in required]
-    hints = {key: did_you_mean(key, FLAGS) for key in others}
-    far = [key for key in others if not hints[key].startswith("did")]
+    far = [key for key in others if nearest(key, FLAGS) is None]
     for key in others:
         if key not in far:
             production = "nothing asks for it; the flag that was meant serves its safe value"
-            yield Problem(("flags", key), f'unknown flag "{key}" is ignored', production, hints[key], "warning")
+            yield Problem(
+                ("flags", key), f'unknown flag "{key}" is ignored', production, did_you_mean(key, FLAGS), "warning"
+            )
     if far:
         message = f"not of the pause path, and ignored: {', '.join(far[:5])}" + (
             f" and {len(far) - 5} more" * (len(far) > 5)

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flags.catalog import FLAGS, Flag, did_you_mean, is_on
-from flags.context import ATTRIBUTES, KINDS
+from flags.context import ATTRIBUTES, Shape
 from flags.document import Path
 from flags.problem import Flags, Problem, kind_problem, objects, off, outcomes
+from flags.unsafe import repeats_nest
 
 _NOBODY = "it matches no sandbox, so it does nothing"
-_FIRST = "every sandbox gets the entry listed first, whatever the weights say"
+_FIRST = "every sandbox gets the first entry of any weight, all at once; other SDKs than Go's serve the first entry"
 
 
-def served(path: Path, key: str, flag: Mapping[str, Any], required: set[int]) -> Iterator[Problem]:
-    """What a flag serves to whom; `required` are the variations that other flags' prerequisites ask of it."""
+def served(path: Path, key: str, flag: Mapping[str, Any], required: set[int], shape: Shape) -> Iterator[Problem]:
+    """What a flag serves to whom; `required` are the variations that other flags' prerequisites ask of it.
+
+    `shape` is that of the contexts at the moments when it is read.
+    """
     variations = flag["variations"]
     known = FLAGS.get(key)
     yield from _off(path, key, flag)
     if known is not None:
         yield from _settings(path, known, variations)
     unsafe, safe = _unsafe(known, variations, required), json.dumps(known.safe) if known else "another variation"
-    yield from _targets(path, flag)
+    yield from _targets(path, flag, shape)
     guarded: set[str] = set()
     for index, rule in objects(flag, "rules"):
         here = (*path, "rules", index)
-        yield from _clauses(here, rule)
-        yield from _rollout(here, rule, unsafe, safe, guarded | _demanded(rule))
+        yield from _clauses(here, rule, shape)
+        yield from _rollout(here, rule, (unsafe, safe), guarded | _demanded(rule), shape)
         guarded |= _guarded_by(rule, unsafe)
-    yield from _rollout((*path, "fallthrough"), flag["fallthrough"], unsafe, safe, guarded)
+    yield from _rollout((*path, "fallthrough"), flag["fallthrough"], (unsafe, safe), guarded, shape)
 
 
 def _unsafe(known: Flag | None, variations: list[Any], required: set[int]) -> Callable[[int], bool]:
@@ -50,7 +54,7 @@ def _off(path: Path, key: str, flag: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem((*path, "offVariation"), message, "the kill switch does nothing", fix)
 
 
-def _targets(path: Path, flag: Mapping[str, Any]) -> Iterator[Problem]:
+def _targets(path: Path, flag: Mapping[str, Any], shape: Shape) -> Iterator[Problem]:
     """Empty ones only keep a place in the order."""
     for index, target in objects(flag, "targets"):
         if target.get("values"):
@@ -58,7 +62,7 @@ def _targets(path: Path, flag: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem((*path, "targets", index), message, _NOBODY, fix, "warning")
     for index, target in objects(flag, "contextTargets"):
         if target.get("values"):
-            yield from kind_problem((*path, "contextTargets", index), target, _NOBODY)
+            yield from kind_problem((*path, "contextTargets", index), target, _NOBODY, shape)
 
 
 def _settings(path: Path, known: Flag, variations: list[Any]) -> Iterator[Problem]:
@@ -69,28 +73,36 @@ def _settings(path: Path, known: Flag, variations: list[Any]) -> Iterator[Proble
             yield Problem(here, f'unknown setting "{name}"', "it is ignored", did_you_mean(name, names), "warning")
 
 
-def _clauses(path: Path, rule: Mapping[str, Any]) -> Iterator[Problem]:
+def _clauses(path: Path, rule: Mapping[str, Any], shape: Shape) -> Iterator[Problem]:
     for index, clause in objects(rule, "clauses"):
+        if clause.get("op") == "matches" and any(
+            isinstance(each, str) and repeats_nest(each) for each in clause["values"]
+        ):
+            production = "a following node does not obey the flag: Python's SDK may take seconds over a few characters"
+            message = "a regular expression repeats a repeat without bound"
+            yield Problem((*path, "clauses", index, "values"), message, production, "write it without the inner repeat")
         if clause.get("op") != "segmentMatch" and clause.get("attribute") != "kind":
-            yield from clause_problem((*path, "clauses", index), clause)
+            yield from _clause((*path, "clauses", index), clause, shape)
 
 
-def clause_problem(path: Path, clause: Mapping[str, Any]) -> Iterator[Problem]:
+def _clause(path: Path, clause: Mapping[str, Any], shape: Shape) -> Iterator[Problem]:
     """An unknown kind, or an attribute that a sandbox's context of that kind does not have."""
-    unknown = list(kind_problem(path, clause, "the clause matches no sandbox, so the rule does nothing"))
+    production = "the clause matches no sandbox, so the rule does nothing"
+    unknown = list(kind_problem(path, clause, production, shape))
     yield from unknown
     if not unknown:
-        production = "the clause matches no sandbox, so the rule does nothing"
-        yield from _attribute((*path, "attribute"), clause, "attribute", clause["contextKind"], production, "warning")
+        known = shape[clause["contextKind"]]
+        yield from _attribute((*path, "attribute"), clause, "attribute", known, production, "warning")
 
 
 def _attribute(
-    path: Path, item: Mapping[str, Any], name: str, kind: str, production: str, severity: Any
+    path: Path, item: Mapping[str, Any], name: str, known: Sequence[str], production: str, severity: Any
 ) -> Iterator[Problem]:
-    given = str(item.get(name, "key")).removeprefix("/")
-    if given not in ATTRIBUTES[kind]:
+    given = str(item.get(name) or "key").removeprefix("/")
+    if given not in known:
+        kind = item.get("contextKind") or item.get("rolloutContextKind")
         message = f'unknown {name} "{given}": kind "{kind}" has no such attribute'
-        yield Problem(path, message, production, did_you_mean(given, ATTRIBUTES[kind]), severity)
+        yield Problem(path, message, production, did_you_mean(given, known), severity)
 
 
 def _guarded_by(rule: Mapping[str, Any], unsafe: Callable[[int], bool]) -> set[str]:
@@ -120,16 +132,16 @@ def _kinds_named(clause: Mapping[str, Any], negate: bool) -> set[str]:
 
 
 def _rollout(
-    path: Path, part: Mapping[str, Any], unsafe: Callable[[int], bool], safe: str, guarded: set[str]
+    path: Path, part: Mapping[str, Any], judged: tuple[Callable[[int], bool], str], guarded: set[str], shape: Shape
 ) -> Iterator[Problem]:
     if "rollout" not in part:
         return
-    rollout, here = part["rollout"], (*path, "rollout")
-    yield from kind_problem(here, rollout, _FIRST)
-    kind = rollout.get("contextKind", "user")
-    if kind in KINDS and rollout.get("kind") != "experiment":  # an experiment does not read bucketBy
+    (unsafe, safe), rollout, here = judged, part["rollout"], (*path, "rollout")
+    yield from kind_problem(here, rollout, _FIRST, shape)
+    kind = rollout.get("contextKind") or "user"
+    if kind in shape and rollout.get("kind") != "experiment":  # an experiment does not read bucketBy
         production = "without the attribute everybody is in bucket 0: all get the first entry that has any weight"
-        yield from _attribute((*here, "bucketBy"), rollout, "bucketBy", kind, production, "error")
+        yield from _attribute((*here, "bucketBy"), rollout, "bucketBy", shape[kind], production, "error")
     entries = [entry for _, entry in objects(rollout, "variations")]
     total = sum(entry["weight"] for entry in entries)
     if total != 100_000:
@@ -138,7 +150,7 @@ def _rollout(
             production = "entries past 100 % get less than their weight, or nobody"
         yield Problem((*here, "variations"), f"the weights sum to {total}", production, "make them sum to 100000")
     if unsafe(entries[0]["variation"]) and kind not in guarded:
-        production = f'a context without the kind "{kind}" gets it at any weight, 0 % included'
+        production = f'a context without the kind "{kind}" gets it at any weight; with some SDKs at 0 % too'
         fix = f"list {safe} first, or let the first rule serve it to contexts without that kind"
         yield Problem((*here, "variations", 0), "the unsafe variation is listed first", production, fix)
 
@@ -207,17 +219,47 @@ def _cycle(key: str, needed: str, sound: Flags) -> list[str]:
     return []
 
 
-def segments(document: Mapping[str, Any], sound: Flags) -> Iterator[Problem]:
-    """Segments that rules name and the file lacks, and segments that match no sandbox."""
-    known = document.get("segments")
-    known = known if isinstance(known, dict) else {}
+def segments(known: Flags, sound: Flags, shapes: Mapping[str, Shape]) -> Iterator[Problem]:
+    """Segments that rules name and the file lacks, and segments that match no sandbox; `shapes` are by flag."""
     places = [(("flags", key), flag) for key, flag in sound.items()]
     places += [(("segments", key), segment) for key, segment in known.items() if isinstance(segment, dict)]
     for path, item in places:
         for index, rule in objects(item, "rules"):
             yield from _named((*path, "rules", index), rule, known)
-    for path, segment in places[len(sound) :]:
-        yield from _segment(path, segment)
+    asked = {key: shapes[key] for key in sound}
+    for key, segment in known.items():
+        yield from _segment(("segments", key), segment, _shape_of(key, known, sound, asked))
+
+
+def _shape_of(name: str, known: Flags, sound: Flags, shapes: Mapping[str, Shape]) -> Shape:
+    """What all flags that name this segment, directly or not, have in their contexts."""
+    found = [shapes[key] for key, flag in sound.items() if name in _members_of(flag, known)]
+    return meet(found) if found else ATTRIBUTES
+
+
+def _members_of(flag: Mapping[str, Any], known: Flags) -> set[str]:
+    found: set[str] = set()
+    waiting = list(_segments_named(flag))
+    while waiting:
+        if (name := waiting.pop()) not in found:
+            found.add(name)
+            waiting += _segments_named(known.get(name, {}))
+    return found
+
+
+def _segments_named(item: Mapping[str, Any]) -> list[str]:
+    clauses = [clause for _, rule in objects(item, "rules") for _, clause in objects(rule, "clauses")]
+    return [str(value) for each in clauses if each.get("op") == "segmentMatch" for value in each.get("values") or []]
+
+
+def meet(shapes: Sequence[Shape]) -> Shape:
+    """The kinds and attributes that all of them have."""
+    first, *others = shapes
+    return {
+        kind: tuple(name for name in names if all(name in each[kind] for each in others))
+        for kind, names in first.items()
+        if all(kind in each for each in others)
+    }
 
 
 def _named(path: Path, rule: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[Problem]:
@@ -233,7 +275,7 @@ def _named(path: Path, rule: Mapping[str, Any], known: Mapping[str, Any]) -> Ite
                 yield Problem(place, message, f"the clause silently matches {matches}", _near(str(name), known))
 
 
-def _segment(path: Path, segment: Mapping[str, Any]) -> Iterator[Problem]:
+def _segment(path: Path, segment: Mapping[str, Any], shape: Shape) -> Iterator[Problem]:
     if segment.get("unbounded"):
         message = f'"{path[-1]}" is a big segment, whose members are not in the file'
         fix = "list its members under includedContexts"
@@ -244,11 +286,20 @@ def _segment(path: Path, segment: Mapping[str, Any]) -> Iterator[Problem]:
         fix = f'list them under "{name}Contexts" with a contextKind'
         yield Problem((*path, name), message, "they match no sandbox", fix, "warning")
     for index, rule in objects(segment, "rules"):
-        for number, clause in objects(rule, "clauses"):
-            if clause.get("op") != "segmentMatch" and clause.get("attribute") != "kind":
-                yield from clause_problem((*path, "rules", index, "clauses", number), clause)
+        yield from _clauses((*path, "rules", index), rule, shape)
+        yield from _share((*path, "rules", index), rule, shape)
+
+
+def _share(path: Path, rule: Mapping[str, Any], shape: Shape) -> Iterator[Problem]:
+    """A share of a segment's members, which is nobody or everybody without its kind."""
+    if rule.get("weight") is None:
+        return
+    production = "no sandbox is a member with Go's SDK, every sandbox with Python's, whatever the weight says"
+    yield from kind_problem(path, rule, production, shape, "rolloutContextKind")
+    if rule.get("rolloutContextKind") in shape:
+        known, missing = shape[rule["rolloutContextKind"]], "without the attribute everybody is in bucket 0: a member"
+        yield from _attribute((*path, "bucketBy"), rule, "bucketBy", known, missing, "error")
 
 
 def _near(word: str, known: Mapping[str, Any]) -> str:
-    hint = did_you_mean(word, known)
-    return hint if hint.startswith("did") else "add it to the file, or remove what names it"
+    return did_you_mean(word, known, "add it to the file, or remove what names it")

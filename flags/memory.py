@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
+from flags.context import ORIGINAL, Contexts
 from flags.launchdarkly import Evaluator, InProcessSource, Items
 
 
 class MemoryFlags(Evaluator):
     """A FlagClient over flags in LaunchDarkly's JSON form, by key. Taken as they are: lint is for files."""
 
-    def __init__(self, flags: Items) -> None:
+    def __init__(self, flags: Items, contexts: Contexts = ORIGINAL) -> None:
         self._changing = Lock()
         self._flags = dict(flags)
         self._source = InProcessSource(self._flags, {})
-        super().__init__(self._source)
+        super().__init__(self._source, contexts=contexts)
 
     def set(self, flag: Mapping[str, Any]) -> None:
         """Add or replace the flag of that `key`; effective, with subscribers told, before it returns."""

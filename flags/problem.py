@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from flags.catalog import did_you_mean
-from flags.context import KINDS
+from flags.context import KINDS, Shape
 from flags.document import Path
 
 Severity = Literal["error", "warning"]
@@ -25,6 +25,24 @@ class Problem(NamedTuple):
     severity: Severity = "error"
 
 
+def present(value: Any) -> Any:
+    """Without the members that are null: to LaunchDarkly's decoder they are absent. What is served stays as it is."""
+    if isinstance(value, Mapping):
+        kept = {name: each for name, each in value.items() if each is not None}
+        return {
+            name: each if name in {"variations", "values"} and _is_plain(each) else present(each)
+            for name, each in kept.items()
+        }
+    return [present(each) for each in value] if isinstance(value, list) else value
+
+
+def _is_plain(items: Any) -> bool:
+    """Variations of a flag and values of a clause; those of a rollout have members of their own."""
+    return not (
+        isinstance(items, list) and items and all(isinstance(each, dict) and "weight" in each for each in items)
+    )
+
+
 def objects(item: Mapping[str, Any], name: str) -> list[tuple[int, dict[str, Any]]]:
     """The objects of a list, with their index; what is of another type, LaunchDarkly's own parser refuses."""
     items = item.get(name)
@@ -38,16 +56,22 @@ def index_problem(path: Path, index: Any, variations: list[Any], production: str
         yield Problem(path, f"variation {json.dumps(index)} is out of range", production, fix)
 
 
-def kind_problem(path: Path, item: Mapping[str, Any], production: str) -> Iterator[Problem]:
+def kind_problem(
+    path: Path, item: Mapping[str, Any], production: str, shape: Shape, name: str = "contextKind"
+) -> Iterator[Problem]:
     """Without one LaunchDarkly means `user`, which no sandbox has; written out, it may be meant for others."""
-    if "contextKind" not in item:
-        fix = f"use one of: {', '.join(KINDS)}"
-        yield Problem(path, '"contextKind" is missing, which means "user"', production, fix)
-    elif item["contextKind"] not in KINDS:
-        message = f"unknown contextKind {json.dumps(item['contextKind'])}"
-        fix = did_you_mean(str(item["contextKind"]), KINDS)
-        severity: Severity = "warning" if item["contextKind"] == "user" and "variations" not in item else "error"
-        yield Problem((*path, "contextKind"), message, production, fix, severity)
+    kind = item.get(name)
+    if not kind:
+        fix = f"use one of: {', '.join(shape)}"
+        yield Problem(path, f'"{name}" is missing, which means "user"', production, fix)
+    elif kind not in KINDS:
+        message = f"unknown {name} {json.dumps(kind)}"
+        severity: Severity = "warning" if kind == "user" and "variations" not in item else "error"
+        yield Problem((*path, name), message, production, did_you_mean(str(kind), KINDS), severity)
+    elif kind not in shape:
+        message = f'no context has the kind "{kind}" when the flag is read'
+        fix = f"use one of: {', '.join(shape)}; or say with --kinds which kinds your contexts have"
+        yield Problem((*path, name), message, production, fix)
 
 
 def off(flag: Mapping[str, Any]) -> set[int]:
@@ -65,6 +89,7 @@ def outcomes(flag: Mapping[str, Any]) -> set[int]:
     ]
     found = off(flag) if flag.get("prerequisites") else set()
     for each in served:
-        entries = [entry for _, entry in objects(each.get("rollout", {}), "variations") if entry["weight"]]
-        found |= {entry["variation"] for entry in entries or [each]}
+        entries = [entry for _, entry in objects(each.get("rollout", {}), "variations")]
+        weighted = [entry for entry in entries if entry["weight"]] or entries[-1:]  # what is left over is the last's
+        found |= {entry["variation"] for entry in weighted or [each]}
     return found

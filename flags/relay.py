@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from socket import socket
 from threading import Condition, Event, Thread
 from typing import Any, Self
 
-from engine.errors import UserError
-from flags.client import Versions
-from flags.file import POLL_SECONDS, _load, _look
+from flags.decode import look
+from flags.file import POLL_SECONDS, Taken, taken_from
 from flags.launchdarkly import Items
-from flags.lease import HEARTBEAT, heartbeat_flag
-from flags.relay_http import HOST, KEEP_ALIVE, STREAM_END, STREAM_HEAD, Request, Server, answer, chunk
+from flags.lease import Lease, heartbeat_flag
+from flags.relay_content import Change, Content, event, fdv1, fdv2
+from flags.relay_http import HOST, HTML, KEEP_ALIVE, STREAM_END, STREAM_HEAD, Request, Server, answer, chunk
 
 _EVENT_PATHS = ("/bulk", "/diagnostic")
+_STREAMS = {("GET", "/all"): fdv1, ("GET", "/sdk/stream"): fdv2}
+_WHOLES = {("GET", "/sdk/latest-all"), ("GET", "/sdk/poll")}
 Wait = Callable[[Event, float], bool]
 """Wait for the event at most so many seconds; True where it came. Event.wait, but for tests that own the time."""
-_Stream = SimpleQueue[tuple[float, bytes | None]]
-"""What a stream has yet to send, and from which monotonic time on; None ends it."""
+_Message = Change | bytes | None
+"""A change, bytes as they are, or the stream's end: None as is proper, _CUT in the middle of what came before."""
+_CUT = b""
+_MOST_WAITING = 10_000
+_REFUSED_KEYS = ("mob-", "api-")
+
+
+class _Stream:
+    """What a stream has yet to send, and from which monotonic time on; `encode` is its protocol's."""
+
+    def __init__(self, encode: Callable[[Change], bytes]) -> None:
+        self.encode = encode
+        self.waiting: SimpleQueue[tuple[float, _Message]] = SimpleQueue()
+
+    def put(self, due: float, message: _Message) -> None:
+        """A client that reads too slowly to be kept up to date is cut off; it connects again, and gets everything."""
+        self.waiting.put((due, message) if self.waiting.qsize() < _MOST_WAITING else (0.0, _CUT))
 
 
 class Relay:
@@ -55,6 +71,7 @@ class Relay:
         self._thawed, self._stopping = Event(), Event()
         self._thawed.set()
         self._refusal: int | None = None
+        self._html = self._emptied = False
         self._latency = 0.0
         self._keep_alive, self._wait = keep_alive, wait
         self._repeats: dict[str, _Repeat] = {}
@@ -111,6 +128,23 @@ class Relay:
         with self._state:
             self._publish([event("patch", '{"path": "/flags/')])
 
+    def cut(self) -> None:
+        """End every stream in the middle of an event, as a connection that is lost; clients connect again."""
+        with self._state:
+            self._publish([event("patch", '{"path": "/flags/')[:-2], _CUT])
+
+    def empty(self) -> None:
+        """Send a put without any flag, which is well formed: every flag is gone until the streams begin anew."""
+        with self._state:
+            self._emptied = True
+            self._publish([event("put", {"path": "/", "data": {"flags": {}, "segments": {}}})])
+
+    def html(self, on: bool = True) -> None:
+        """Answer everything with 200 and a page, as a proxy's log-in does, and end the streams; False: no more."""
+        self._html = on
+        if on:
+            self.drop()
+
     def refuse(self, status: int | None) -> None:
         """Answer every request with that HTTP status and end the streams; None: no more."""
         self._refusal = status
@@ -146,6 +180,10 @@ class Relay:
         """End every fault."""
         self.flap(None)
         self.refuse(None)
+        self.html(False)
+        if self._emptied:
+            self._emptied = False
+            self.drop()
         self.slow(0.0)
         self.thaw()
         self.up()
@@ -164,18 +202,22 @@ class Relay:
         with self._state:
             return self._state.wait_for(lambda: self._streams_opened >= opened, timeout)
 
-    def _publish(self, messages: Iterable[bytes | None]) -> None:
+    def _publish(self, messages: Iterable[_Message]) -> None:
         for message in messages:
             for stream in self._streams:
-                stream.put((time.monotonic() + self._latency, message))
+                stream.put(time.monotonic() + self._latency, message)
 
     def _respond(self, connection: socket, request: Request) -> None:
         self._stopping.wait(self._latency)
         if self._refusal is not None:
             answer(connection, self._refusal)
-        elif request[:2] == ("GET", "/all"):
-            self._serve_stream(connection)
-        elif request[:2] == ("GET", "/sdk/latest-all"):
+        elif self._html:
+            answer(connection, 200, HTML, **{"Content-Type": "text/html"})
+        elif request.headers.get("Authorization", "").strip().startswith(_REFUSED_KEYS):
+            answer(connection, 401)
+        elif request[:2] in _STREAMS:
+            self._serve_stream(connection, _STREAMS[request[:2]])
+        elif request[:2] in _WHOLES:
             self._serve_whole(connection, request)
         elif request.method == "POST" and request.path in _EVENT_PATHS:
             self._events_posted += 1
@@ -183,30 +225,34 @@ class Relay:
         else:
             answer(connection, 404)
 
-    def _serve_stream(self, connection: socket) -> None:
-        stream = self._open_stream()
+    def _serve_stream(self, connection: socket, encode: Callable[[Change], bytes]) -> None:
+        stream = self._open_stream(encode)
         try:
             connection.sendall(STREAM_HEAD)
             while (message := self._next(stream)) is not None:
-                connection.sendall(chunk(message))
+                if message == _CUT:
+                    return
+                connection.sendall(chunk(encode(message) if isinstance(message, Change) else message))
             connection.sendall(STREAM_END)
         finally:
             with self._state:
                 self._streams.discard(stream)
 
-    def _open_stream(self) -> _Stream:
+    def _open_stream(self, encode: Callable[[Change], bytes]) -> _Stream:
         """Everything as of now and every change after it, none lost and none twice."""
-        stream: _Stream = SimpleQueue()
+        stream = _Stream(encode)
         with self._state:
-            stream.put((0.0, self._content.put()))
+            stream.put(0.0, self._content.put() if encode is fdv1 else self._content.transfer())
             self._streams.add(stream)
             self._streams_opened += 1
             self._state.notify_all()
         return stream
 
-    def _next(self, stream: _Stream) -> bytes | None:
+    def _next(self, stream: _Stream) -> _Message:
+        due: float
+        message: _Message
         try:
-            due, message = stream.get(timeout=self._keep_alive)
+            due, message = stream.waiting.get(timeout=self._keep_alive)
         except Empty:
             due, message = 0.0, KEEP_ALIVE
         self._stopping.wait(due - time.monotonic())
@@ -215,7 +261,7 @@ class Relay:
 
     def _serve_whole(self, connection: socket, request: Request) -> None:
         with self._state:
-            body = self._content.whole()
+            body = self._content.whole() if request.path == "/sdk/latest-all" else self._content.polled()
         etag = f'"{hashlib.sha256(body).hexdigest()}"'
         if request.headers.get("If-None-Match") == etag:
             answer(connection, 304, ETag=etag)
@@ -230,37 +276,71 @@ def serve_file(
     port: int = 0,
     first_version: int = 1,
     poll: float = POLL_SECONDS,
+    lease: Lease | None = None,
 ) -> Relay:
-    """A relay of what a flag file says, and says later; UserError where it is missing or bad now.
+    """A relay of what LaunchDarkly's decoder takes from a flag file now and later; UserError where it is torn now.
 
-    Later a bad file leaves the last good one in force. `told` gets its mistakes, and None when it is good again.
+    Later a torn file leaves the last good flags in force. `told` gets what is wrong, and None when all is good again.
+    Each whole file renews `lease`.
     """
-    seen = _look(path)
-    relay = Relay(*_load(path, seen), port=port, first_version=first_version)
+    followed = _Followed(path, lease)
+    first = followed.take(followed.look())
+    relay = Relay(first.flags, first.segments, port=port, first_version=first_version)
+    if first.refused:
+        told(first.mistakes)
 
     def look_again() -> None:
-        nonlocal seen
-        if (now := _look(path)) == seen:
+        if (seen := followed.look()) == followed.seen:
+            followed.renew()
             return
-        seen = now
         try:
-            relay.replace(*_load(path, now))
-        except UserError as mistakes:
-            told(str(mistakes))
+            taken = followed.take(seen)
+            relay.replace(taken.flags, taken.segments)
+        except Exception as error:  # noqa: BLE001 - whatever is the matter with this file, the next one must be served
+            told(str(error) or type(error).__name__)
         else:
-            told(None)
+            told(taken.mistakes)
 
     relay.every("relay.file", poll, look_again)
     return relay
 
 
-def beat(relay: Relay, every: float | None) -> None:
-    """Let the relay change the heartbeat flag now and every so many seconds, unless frozen; None: no more."""
+class _Followed:
+    """A file that is looked at again and again, what was seen of it last, and the lease of what follows it."""
+
+    def __init__(self, path: Path, lease: Lease | None) -> None:
+        self.seen: bytes | str | None = None
+        self._path, self._lease = path, lease
+        self._is_whole = False
+        self._began = 0.0
+
+    def look(self) -> bytes | str:
+        self._began = self._lease.clock() if self._lease is not None else 0.0
+        return look(self._path)
+
+    def take(self, seen: bytes | str) -> Taken:
+        """What decodes of it; UserError where it is torn."""
+        self.seen, self._is_whole = seen, False
+        taken = taken_from(self._path, seen)
+        self._is_whole = True
+        self.renew()
+        return taken
+
+    def renew(self) -> None:
+        if self._is_whole and self._lease is not None:
+            self._lease.renew(self._began)
+
+
+def beat(relay: Relay, every: float | None, lease: Lease | None = None) -> None:
+    """Let the relay change the heartbeat flag now and every so many seconds, unless frozen; None: no more.
+
+    With a lease it beats only while that is open: what it serves may be old otherwise.
+    """
     beats = 0
 
     def change() -> None:
         nonlocal beats
-        if not relay.frozen:
+        if not relay.frozen and (lease is None or lease.open()):
             beats += 1
             relay.set(heartbeat_flag(beats))
 
@@ -284,56 +364,3 @@ class _Repeat:
     def _run(self, seconds: float, act: Callable[[], object], wait: Wait) -> None:
         while not wait(self._stopped, seconds):
             act()
-
-
-_SECTIONS = ("segments", "flags")  # in the order of their use: a flag comes after the segments it names
-
-
-class Content:
-    """Flags and segments with versions that only rise, and LaunchDarkly's put, patch and delete of them."""
-
-    def __init__(self, first_version: int) -> None:
-        self._versions = Versions(first_version)
-        self._served: dict[str, dict[str, dict[str, Any]]] = {section: {} for section in _SECTIONS}
-
-    def whole(self) -> bytes:
-        """All of it as JSON, as a client that polls gets it."""
-        return json.dumps(self._served).encode()
-
-    def put(self) -> bytes:
-        """The event that a stream begins with."""
-        return event("put", {"path": "/", "data": self._served})
-
-    def set(self, section: str, key: str, item: Mapping[str, Any]) -> Iterator[bytes]:
-        """Serve this; a patch, or nothing where the content is the same."""
-        stamped = self._versions.stamp(section, key, item)
-        if self._served[section].get(key) != stamped:
-            self._served[section][key] = stamped
-            yield event("patch", {"path": f"/{section}/{key}", "data": stamped})
-
-    def delete(self, section: str, key: str) -> Iterator[bytes]:
-        """Serve this no longer; a deletion, or nothing where there is no such thing."""
-        if self._served[section].pop(key, None) is not None:
-            version = self._versions.retire(section, key)
-            yield event("delete", {"path": f"/{section}/{key}", "version": version})
-
-    def replace(self, flags: Items, segments: Items) -> Iterator[bytes]:
-        """Make these the whole, but for the heartbeat; a patch or a deletion for each difference."""
-        wanted = {"flags": flags, "segments": segments}
-        for section in _SECTIONS:
-            for key, item in wanted[section].items():
-                yield from self.set(section, key, item)
-        for section in reversed(_SECTIONS):
-            for key in self._served[section].keys() - wanted[section].keys() - {HEARTBEAT}:
-                yield from self.delete(section, key)
-
-    def version(self, key: str) -> int | None:
-        """The version in force of a flag, None where there is none."""
-        version: int | None = self._served["flags"].get(key, {}).get("version")
-        return version
-
-
-def event(name: str, data: Any) -> bytes:
-    """A server-sent event with JSON data; data that is text is sent as it is."""
-    text = data if isinstance(data, str) else json.dumps(data)
-    return f"event: {name}\ndata: {text}\n\n".encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from email.message import Message
@@ -24,8 +25,17 @@ STREAM_END = b"0\r\n\r\n"
 KEEP_ALIVE = b":\n"
 """A comment; LaunchDarkly's sign of life on a stream that has nothing to say."""
 
+HTML = b"<!doctype html><title>Sign in</title>"
+
 _LONGEST_LINE = 8192
 _LARGEST_BODY = 16 << 20
+_PIECE = 64 << 10
+_READ_SECONDS = 10.0
+"""For a whole request: one that is sent in part, or a byte at a time, keeps its thread no longer."""
+_WRITE_SECONDS = 60.0
+_MOST_CONNECTIONS = 512
+_REST = 0.05
+"""Before the next try where the process has no file descriptor or thread left."""
 
 
 class Request(NamedTuple):
@@ -37,17 +47,36 @@ class Request(NamedTuple):
 
 
 def read_request(connection: socket) -> Request | None:
-    """The request, its body read and dropped; None where the peer sends none. OSError where it goes away."""
+    """The request, its body read and dropped; None where the peer sends none.
+
+    OSError where it goes away or takes its time. What is no HTTP, or too large, is answered with 400 or 413.
+    """
+    connection.settimeout(_READ_SECONDS)
+    ends = time.monotonic() + _READ_SECONDS
     with connection.makefile("rb") as reader:
         words = reader.readline(_LONGEST_LINE).decode("latin-1").split()
-        if len(words) != 3:
+        if not words:
             return None
         try:
             headers: Message = parse_headers(reader)
-            reader.read(min(int(headers.get("Content-Length", 0)), _LARGEST_BODY))
+            length = _length(headers.get("Content-Length", "0"))
         except (HTTPException, ValueError):
+            length = -1
+        if len(words) != 3 or not 0 <= length <= _LARGEST_BODY:
+            answer(connection, 413 if length > _LARGEST_BODY else 400)
             return None
-    return Request(words[0], words[1].partition("?")[0], headers)
+        while length > 0 and time.monotonic() < ends:
+            piece = len(reader.read1(min(length, _PIECE)))
+            if piece == 0:
+                return None
+            length -= piece
+    return Request(words[0], words[1].partition("?")[0], headers) if length == 0 else None
+
+
+def _length(text: str) -> int:
+    """Bytes, -1 for what is no number."""
+    digits = text.strip()
+    return int(digits[:20]) if digits.isascii() and digits.isdecimal() else -1
 
 
 def answer(connection: socket, status: int, body: bytes = b"", **headers: str) -> None:
@@ -117,17 +146,33 @@ class Server:
         while True:
             try:
                 connection, _ = listener.accept()
-            except OSError:  # down
-                return
+            except OSError:
+                if listener is not self._listener:  # down
+                    return
+                time.sleep(_REST)  # no file descriptor is left: whoever waits is served once there is one
+                continue
             self._gate.wait()
-            handler = Thread(target=self._handle, args=(connection,), name="relay.connection", daemon=True)
-            with self._lock:
-                self._connections[handler] = connection
+            self._take(connection)
+
+    def _take(self, connection: socket) -> None:
+        """Serve it on a thread of its own; it is closed where too many are served, or no thread can be had."""
+        handler = Thread(target=self._handle, args=(connection,), name="relay.connection", daemon=True)
+        with self._lock:
+            if len(self._connections) >= _MOST_CONNECTIONS:
+                connection.close()
+                return
+            self._connections[handler] = connection
+        try:
             handler.start()
+        except RuntimeError:
+            with self._lock:
+                del self._connections[handler]
+            connection.close()
 
     def _handle(self, connection: socket) -> None:
         with connection, suppress(OSError):  # the peer may go away at any time
             request = read_request(connection)
+            connection.settimeout(_WRITE_SECONDS)
             self._gate.wait()
             if request is not None:
                 self._serve(connection, request)

@@ -7,19 +7,15 @@ from collections.abc import Mapping
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-from engine.errors import EngineError, UserError
-from flags.client import SourceStatus
-from flags.context import SandboxAttributes
+from engine.errors import UserError
+from flags.client import FlagClientMisusedError, SourceStatus
+from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
 from flags.decision import Decision
 from flags.launchdarkly import Connection, Evaluator
 
 SDK_KEY = "LAUNCHDARKLY_SDK_KEY"
 STREAM_URI = "LAUNCHDARKLY_STREAM_URI"
 _LOOPBACK = ("127.0.0.1", "localhost")
-
-
-class FlagClientMisusedError(EngineError):
-    """A second LaunchDarkly client in one process, or one that a fork has copied: neither would hear of a change."""
 
 
 class LaunchDarklyFlags(Evaluator):
@@ -39,6 +35,8 @@ class LaunchDarklyFlags(Evaluator):
         base_uri: str | None = None,
         events_uri: str | None = None,
         initial_reconnect_delay: float = 1.0,
+        contexts: Contexts = ORIGINAL,
+        obey_unsafe: bool = False,
     ) -> None:
         """Connect with `sdk_key` (default: the environment's LAUNCHDARKLY_SDK_KEY), to LaunchDarkly by default.
 
@@ -60,7 +58,7 @@ class LaunchDarklyFlags(Evaluator):
         if self._open.setdefault(self._process, self) is not self:
             raise FlagClientMisusedError("this process has a LaunchDarkly client already; close that one first")
         try:
-            super().__init__(connection)
+            super().__init__(connection, contexts=contexts, obey_unsafe=obey_unsafe)
         except BaseException:
             self._release()
             raise
@@ -69,10 +67,10 @@ class LaunchDarklyFlags(Evaluator):
         """Wait for the first flags to be in force, at most `timeout` seconds; False where they have not come."""
         return self.wait_until(self._client.is_initialized, timeout)
 
-    def decide(self, attributes: SandboxAttributes) -> Decision:
+    def decide(self, attributes: SandboxAttributes, moment: Moment = "pause") -> Decision:
         if os.getpid() != self._process:
             raise FlagClientMisusedError("this LaunchDarkly client was made before a fork; make one in each process")
-        return super().decide(attributes)
+        return super().decide(attributes, moment)
 
     def status(self) -> SourceStatus:
         if os.getpid() != self._process:

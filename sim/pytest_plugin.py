@@ -115,7 +115,7 @@ class ScenarioItem(pytest.Item):
 
     def _keep(self, result: RunResult) -> None:
         from sim.report.document import scenario_document
-        from sim.run.batch import Outputs
+        from sim.run.one_by_one import Outputs
 
         Outputs().add(result, self.scenario.path, scenario_document(result.view))
         run, ended = result.view.run, result.view.ended

@@ -13,8 +13,6 @@ Example: snapdrill bench --only decision --rounds 3
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +77,7 @@ def command(
     report = _measure(chosen, rounds=rounds, size=_size(size), seed=seed, cache_dir=cache_dir)
     if calibrate is not None and report.results:
         _write_calibration(calibrate, chosen, report, cache_dir)
-    click.echo(json.dumps(report.document(), indent=2) if as_json else "\n".join(report.lines()))
+    click.echo(json.dumps(report.document(), indent=2) if as_json else report.text())
     return ExitCode.HELD if report.results else ExitCode.UNSUPPORTED
 
 
@@ -113,6 +111,7 @@ def _measure(chosen: list[Row], *, rounds: int, size: int, seed: int, cache_dir:
     from sim.rollout import bench_report as taking
     from sim.rollout.bench_report import Report
     from sim.rollout.bench_ways import Bench
+    from sim.run.batch import rewrite
     from sim.run.host import host
 
     bench.require_memory(size, chosen)
@@ -125,8 +124,13 @@ def _measure(chosen: list[Row], *, rounds: int, size: int, seed: int, cache_dir:
     ):
         left_out = {row: why for row in chosen if (why := bench.reason_to_leave_out(row, size, folders, refusal))}
         measured = [row for row in chosen if row not in left_out]
-        taken = taking.run(measured, Bench(size, folders), rounds, seed, _progress(check))
-        _progress(check)("")
+
+        def progress(step: str) -> None:
+            rewrite(step)
+            check()
+
+        taken = taking.run(measured, Bench(size, folders), rounds, seed, progress)
+        progress("")
     results = []
     for row in measured:
         found = taking.result(row, taken)
@@ -135,14 +139,3 @@ def _measure(chosen: list[Row], *, rounds: int, size: int, seed: int, cache_dir:
         else:
             results.append(found)
     return Report(size, rounds, seed, machine, results, list(left_out.items()))
-
-
-def _progress(check: Callable[[], None]) -> Callable[[str], None]:
-    """One line on a terminal's stderr, rewritten at each step; `check` may end it all there."""
-
-    def step(text: str) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
-        check()
-
-    return step

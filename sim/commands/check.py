@@ -43,13 +43,14 @@ def command(run: Path | None, trace_file: Path | None, as_json: bool) -> ExitCod
 
 
 def _judge(path: Path, entries: Sequence[Entry], unknown: Mapping[str, int], *, as_json: bool) -> ExitCode:
-    from sim import rules
-    from sim.record import events
     from sim.report import rejudged
+    from sim.report.table import text
+    from sim.rules import judge
+    from sim.rules.evidence import Evidence
 
-    found = rules.rejudge(entries)
-    complete = any(isinstance(entry.event, events.RunEnded) for entry in entries)
-    verdict = rules.verdict_of(found, complete=complete)
+    evidence = Evidence(entries)
+    found = rejudged.beside_the_run(judge(evidence), evidence.view)
+    verdict = rejudged.verdict_of(found, complete=evidence.complete)
     if as_json:
         document = rejudged.document(str(path), found, verdict, len(entries), unknown)
         click.echo(json.dumps(document, indent=2))
@@ -58,7 +59,7 @@ def _judge(path: Path, entries: Sequence[Entry], unknown: Mapping[str, int], *, 
     if unknown:
         told = ", ".join(f"{name} ({count})" for name, count in unknown.items())
         click.echo(f"left out, not known to this version: {told}")
-    if not complete:
-        click.echo("the ledger does not tell the run's end: what is not in it may have happened")
-    click.echo("\n" + "\n".join(rejudged.lines(found)))
+    if not evidence.complete:
+        click.echo("the ledger has no end of the run: what is not in it may have happened")
+    click.echo("\n" + text(rejudged.sections(found)))
     return verdict.exit_code

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import textwrap
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +17,7 @@ import click
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
+    from sim.report.words import Tone
     from sim.run.host import Finding
 
 
@@ -31,28 +31,25 @@ def command(as_json: bool) -> ExitCode:
     if as_json:
         click.echo(json.dumps({"version": 1, "probes": [dataclasses.asdict(each) for each in found]}, indent=2))
     else:
-        click.echo("\n".join(report(found)))
+        click.echo(report(found))
     missing = any(each.required and each.available is host.Available.NO for each in found)
     return ExitCode.UNSUPPORTED if missing else ExitCode.HELD
 
 
-def report(found: list[Finding]) -> list[str]:
+def report(found: list[Finding]) -> str:
     """One line each, two more for what is missing or limited, and a last line that says whether runs are possible."""
-    width = max(len(each.name) for each in found)
-    lines = []
+    from sim.report.table import Paragraph, Table, Words, text, toned
+
+    rows: list[tuple[Words, str, str]] = []
     for each in found:
-        lines += _beside(f"{each.available.value:<7}  {each.name:<{width}}  ", each.detail)
+        tone = _TONES[each.available.value]
+        rows.append((toned(each.available.value, tone), each.name, each.detail))
         if each.available.value != "yes":
-            indent = " " * (width + 11)
-            lines += [*_beside(indent, f"costs: {each.costs}"), *_beside(indent, f"needs: {each.needs}")]
+            rows += [("", "", f"costs: {each.costs}"), ("", "", f"needs: {each.needs}")]
     missing = [each.name for each in found if each.required and each.available.value == "no"]
-    return [*lines, "", f"this host cannot run snapdrill without: {', '.join(missing)}" if missing else _CAN_RUN]
+    last = f"this host cannot run snapdrill without: {', '.join(missing)}" if missing else _CAN_RUN
+    return text([Table((), rows, "<<~"), Paragraph(last)])
 
 
-def _beside(start: str, text: str) -> list[str]:
-    """In lines of 80; a path or a command is never broken."""
-    whole = textwrap.TextWrapper(80, start, " " * len(start), break_long_words=False, break_on_hyphens=False)
-    return whole.wrap(text) or [start]
-
-
+_TONES: dict[str, Tone] = {"yes": "good", "limited": "warn", "no": "bad"}
 _CAN_RUN = "this host can run snapdrill"

@@ -30,7 +30,7 @@ def _bytes(_context: click.Context, _option: click.Parameter, text: str | None) 
 
 
 @command.command("import")
-@click.argument("table", metavar="CSV", type=click.Path(path_type=Path))
+@click.argument("table", metavar="TABLE", type=click.Path(path_type=Path))
 @click.option("--node-memory", required=True, callback=_bytes, metavar="SIZE", help="A node's memory of 4 KiB pages.")
 @click.option("--hugetlb", callback=_bytes, metavar="SIZE", help="A node's pool of 2 MiB pages.")
 @click.option("--scale", default="1/64", show_default=True, help="What a rehearsal divides sizes by.")
@@ -38,15 +38,15 @@ def _bytes(_context: click.Context, _option: click.Parameter, text: str | None) 
 def import_table(table: Path, node_memory: int, hugetlb: int, scale: str, name: str) -> ExitCode:
     """Print a fleet file of a table with one sandbox a row.
 
-    Columns: memory (required), dirty, resident, page_size, team, template, node, pauses_per_hour,
-    peak_pauses_per_hour, sandbox.
+    The table is CSV with a header, or JSON, a list of objects. Columns: memory (required), dirty, resident, page_size,
+    team, template, node, pauses_per_hour, peak_pauses_per_hour, sandbox.
 
     Example: snapdrill fleet import fleet.csv --node-memory 64GiB > fleet.yaml
     """
     from sim.files.fleet_file import load_text
-    from sim.files.fleet_table import fleet_text, read_table
+    from sim.files.fleet_table import fleet_text, read_sandboxes
 
-    sandboxes = read_table(table)
+    sandboxes = read_sandboxes(table)
     text = fleet_text(sandboxes, name=name, node_memory=node_memory, hugetlb=hugetlb, scale=scale, origin=table.name)
     load_text(text, Path("fleet.yaml"))  # what is printed can be read
     click.echo(text, nl=False)
@@ -63,9 +63,9 @@ def show(file: Path, as_json: bool) -> ExitCode:
 
     Example: snapdrill fleet show scenarios/fleets/example.yaml --json
     """
-    from sim.files.figures import lines
     from sim.files.fleet_file import assumptions, load
     from sim.files.fleet_scale import at_scale
+    from sim.report.table import Bullets, Section, figure_table, text
     from sim.rollout.production import per_node, rehearsed, totals
 
     fleet = load(file)
@@ -80,9 +80,6 @@ def show(file: Path, as_json: bool) -> ExitCode:
         document = {part: {each.label: each.document() for each in figures} for part, figures in parts.items()}
         click.echo(json.dumps({"version": 1, "name": fleet.name, **document, "notes": scaled.notes}, indent=2))
         return ExitCode.HELD
-    for title, figures in parts.items():
-        if figures:
-            click.echo("\n".join([f"{title}:", *(f"  {line}" for line in lines(figures))]))
-    for note in scaled.notes:
-        click.echo(f"note: {note}")
+    notes = Section("notes", (Bullets(scaled.notes),))
+    click.echo(text([*(Section(title, (figure_table(figures),)) for title, figures in parts.items()), notes]))
     return ExitCode.HELD

@@ -11,7 +11,6 @@ Example: snapdrill forecast scenarios/fleets/example.yaml --sandboxes 9999
 from __future__ import annotations
 
 import json
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,7 +85,9 @@ def command(
     as_json: bool,
 ) -> ExitCode:
     """Replaced by the module's docstring."""
+    from sim.report.table import text
     from sim.rollout.forecast import Asked, forecast, source
+    from sim.run.batch import rewrite
 
     start, costs = source(path), _costs(calibration)
     asked = Asked(
@@ -99,13 +100,14 @@ def command(
         background=background,
     )
     _require_room(asked.sandboxes)
-    found = forecast(start, costs, asked, datetime.now(UTC), _progress)
+    found = forecast(start, costs, asked, datetime.now(UTC), lambda done: rewrite(f"{done:.0%} of the time"))
+    rewrite("")
     agreed = _against_real(against_real, costs, seed, runs_dir) if against_real else None
     if as_json:
         document = found.document() | ({"agreement": agreed.document()} if agreed else {})
         click.echo(json.dumps(document, indent=2))
     else:
-        click.echo("\n".join([*found.lines(), *(["", *agreed.lines()] if agreed else [])]))
+        click.echo(text([*found.sections(), *([agreed.section()] if agreed else [])]))
     return ExitCode.VIOLATED if agreed and not agreed.holds else ExitCode.HELD
 
 
@@ -114,12 +116,6 @@ def _require_room(sandboxes: int) -> None:
 
     if sandboxes > _MOST:
         raise UserError(f"{sandboxes:,} sandboxes are more than {_MOST:,}: give --sandboxes fewer of them")
-
-
-def _progress(done: float) -> None:
-    """One line on a terminal's stderr, rewritten every percent and removed at the end."""
-    if sys.stderr.isatty():
-        click.echo(f"\r\x1b[K{done:.0%} of the time\r", nl=False, err=True)
 
 
 def _costs(path: Path | None) -> Costs:

@@ -15,10 +15,6 @@ from pathlib import Path
 
 import click
 
-from sim.record.verdict import ExitCode
-
-_FILE = click.Path(path_type=Path, dir_okay=False)
-
 
 @click.command("rehearse")
 @click.argument("path", metavar="PLAN", type=click.Path(path_type=Path, dir_okay=False))
@@ -54,7 +50,17 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="DIR",
     help="Write the evidence, and for a go the LaunchDarkly patches of each stage, into a new folder.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what the plan comes to; start nothing.")
+@click.option(
+    "--summary",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the page that decides there, in Markdown that fits a chat message.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what the plan comes to and what is wrong with it; start nothing. Ends with 3 where no go is possible.",
+)
 def command(
     path: Path,
     seed: int | None,
@@ -69,6 +75,7 @@ def command(
     jobs: int | None,
     cluster: str | None,
     plot: bool,
+    summary: Path | None,
     dry_run: bool,
 ) -> int:
     """Replaced by the module's docstring."""
@@ -79,14 +86,13 @@ def command(
 
     plan = changed(load_plan(path), lease=lease, mend=mend, source=source)
     options = RunOptions(runs_dir=runs_dir, seed=seed, time_limit=time_limit)
-    session = Session(plan, options, quiet=as_json, export=export, plot=plot)
+    session = Session(plan, options, quiet=as_json, export=export, plot=plot, summary=summary)
     if dry_run:
-        click.echo(session.outline())
-        return ExitCode.HELD
+        return session.outline()
     if matrix:
         if is_elsewhere(cluster) and jobs is not None:
             raise click.UsageError("--jobs is of this machine; the workers of a cluster say their own")
-        return session.run_matrix(jobs, cluster=cluster, as_json=as_json)
+        return session.run_matrix(jobs, cluster=cluster)
     if jobs is not None or cluster is not None:
         raise click.UsageError(f"{'--jobs' if cluster is None else '--cluster'} goes with --matrix")
     code = session.run()

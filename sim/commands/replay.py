@@ -4,7 +4,7 @@ RUN is a run folder, the `latest` link beside it, the folder of a scenario's run
 events.jsonl. With `--at T` only what was known T seconds after the run began. Nothing is run: any machine can tell a
 recording from any other.
 
-`--tui` shows it on screen instead, as a live run is shown: space plays and holds, `[` and `]` go a second back or on,
+`--tui` shows it on screen instead, as a live run is shown: space plays and stops, `[` and `]` go a second back or on,
 `n` goes to the next violation or fault.
 
 Example: snapdrill replay runs/demo/latest --sandbox web-0 --last 20
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import click
 
 from engine.errors import UserError
-from sim.tui.available import is_terminal
+from sim.tui.available import is_terminal, is_unicode
 
 if TYPE_CHECKING:
     from sim.record.folder import StoredRun
@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 @click.option("--at", "until", metavar="T", type=click.FloatRange(min=0), help="Stop T seconds after the run began.")
 @click.option("--last", metavar="N", type=click.IntRange(min=0), help="Only the last N of these events.")
 @click.option("--event", "kinds", metavar="EVENT", multiple=True, help="Only events of this name; may be repeated.")
-@click.option("--tui", "on_screen", is_flag=True, help="Watch it on screen: play, hold, scrub.")
+@click.option("--tui", "on_screen", is_flag=True, help="Watch it on screen: play, stop, scrub.")
 def command(
     run: Path, sandbox: str | None, until: float | None, last: int | None, kinds: tuple[str, ...], on_screen: bool
 ) -> None:
     """Print it, or UserError naming what cannot be read."""
     from sim.record.folder import open_run
+    from sim.report.table import Paragraph, Section, text
     from sim.report.text import fleet_table, moment, summary
 
     stored = open_run(run)
@@ -52,16 +53,17 @@ def command(
     known_then = [entry for entry in stored.entries if until is None or entry.t <= until]
     for line in _told(known_then, sandbox, last, kinds):
         click.echo(line)
-    click.echo(f"\nstate at {view.t if until is None else until:.3f} s")
-    click.echo("\n".join([*moment(view), *fleet_table(view, sandbox)]))
+    title = f"state at {view.t if until is None else until:.3f} s"
+    click.echo("\n" + text(Section(title, (Paragraph(moment(view)), fleet_table(view, sandbox)))))
     if len(known_then) == len(stored.entries):  # before its end a run has nothing to sum up
         click.echo(f"\n{summary(view, stored.folder)}")
 
 
 def _watch(stored: StoredRun, at: float | None) -> None:
     from sim.tui.replay import ReplayApp
+    from sim.tui.terminal import terminal
 
-    app = ReplayApp(stored, held=at is not None)
+    app = ReplayApp(stored, stopped=at is not None, terminal=terminal(ascii_only=not is_unicode()))
     app.playback.t = min(at or 0.0, app.playback.end)
     app.run()
 

@@ -81,38 +81,43 @@ def command(
 ) -> int:
     """Replaced by the module's docstring."""
     from sim.record.ledger import STDOUT, open_sink
-    from sim.run.batch import Batch, Outputs, nothing_in
+    from sim.report.document import run_document
+    from sim.run.batch import NEVER, NOT_HELD, Batch, nothing_in
+    from sim.run.one_by_one import OneByOne, Outputs
     from sim.run.runner import RunOptions
 
     if as_json and events == STDOUT:
         raise click.UsageError("--json and --events - both want standard output; use --events FILE")
     options = RunOptions(runs_dir=runs_dir, seed=seed, cache_dir=cache_dir, only=only, keep=keep, time_limit=time_limit)
-    batch = Batch.load(paths, options, variables)
-    if not batch.scenarios:
+    chosen = OneByOne.load(paths, options, variables)
+    if not chosen.scenarios:
         click.echo(nothing_in(paths), err=True)
-    batch.outputs = Outputs(plot=plot, metrics=prometheus, stdout_is_data=events == STDOUT)
+    chosen.outputs = Outputs(plot=plot, metrics=prometheus)
     if dry_run:
-        click.echo(batch.plan())
-        return ExitCode.HELD if batch.scenarios else ExitCode.NOTHING_SELECTED
+        click.echo(chosen.plan())
+        return ExitCode.HELD if chosen.scenarios else ExitCode.NOTHING_SELECTED
+    batch = Batch(quiet=as_json, on_stderr=events == STDOUT, strict=strict, stops_at=NOT_HELD if fail_fast else NEVER)
     if seeds is not None:
-        from sim.run.batch import run_batch, seed_options
         from sim.run.dask import is_elsewhere
+        from sim.run.seeds import SeedOptions, run_scenarios
 
         one_run = {"--seed": seed, "--only": only, "--html": plot, "--prometheus": prometheus, "--events": events}
         _refuse_beside_seeds(one_run)
         if is_elsewhere(cluster) and jobs is not None:
             raise click.UsageError("--jobs is of this machine; the workers of a cluster say their own")
-        chosen = seed_options(seeds, options, jobs=jobs, fail_fast=fail_fast)
-        return run_batch(batch.scenarios, chosen, as_json=as_json, strict=strict, cluster=cluster)
+        code, document = run_scenarios(chosen.scenarios, SeedOptions.of(seeds, options, jobs), batch, cluster)
+        if as_json:
+            click.echo(json.dumps(document, indent=2))
+        return code
     if cluster is not None or jobs is not None:
         raise click.UsageError(
             f"{'--jobs' if cluster is None else '--cluster'} goes with --seeds; a single run is made here"
         )
     with open_sink(events) as sink:
-        batch.options = replace(options, events=sink)
-        code = batch.exit_code(batch.run(quiet=as_json, fail_fast=fail_fast), strict=strict)
+        chosen.options = replace(options, events=sink)
+        code = chosen.run(batch)
     if as_json:
-        click.echo(json.dumps(batch.document(code), indent=2))
+        click.echo(json.dumps(run_document(chosen.documents, code) | batch.left_out(), indent=2))
     return code
 
 

@@ -11,7 +11,6 @@ Example: snapdrill self-test --only 'pr-2902:*'
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import click
@@ -29,21 +28,18 @@ from sim.record.verdict import ExitCode
 def command(only: tuple[str, ...], as_list: bool, jobs: int | None, runs_dir: Path, as_json: bool) -> ExitCode:
     """Replaced by the module's docstring."""
     from sim.run import self_test
+    from sim.run.batch import Batch, Item
     from sim.run.pool import local_pool
 
     if as_list:
-        for name, wrong in self_test.names().items():
-            click.echo(f"{name:<30}  caught by {wrong.caught_by.partition(':')[2]}\n{self_test.below(wrong.sentence)}")
+        click.echo(self_test.catalogue())
         return ExitCode.HELD
 
-    def told(name: str) -> None:
-        if sys.stderr.isatty() and not as_json:
-            click.echo(f"\r\x1b[K{name}", nl=False, err=True)
+    chosen, pool, batch = self_test.trials(only), local_pool(jobs), Batch(quiet=as_json, on_stderr=True)
 
-    chosen = self_test.trials(only)
-    with local_pool(jobs) as pool:
-        findings = self_test.run(chosen, pool, runs_dir.absolute(), told)
-    if sys.stderr.isatty() and not as_json:
-        click.echo("\r\x1b[K", nl=False, err=True)
-    click.echo(json.dumps(self_test.document(findings), indent=2) if as_json else self_test.table(findings))
-    return self_test.exit_code(findings)
+    def test() -> ExitCode:
+        findings = self_test.run(chosen, pool, runs_dir.absolute(), batch)
+        click.echo(json.dumps(self_test.document(findings), indent=2) if as_json else self_test.table(findings))
+        return self_test.exit_code(findings)
+
+    return batch.run([Item("self-test", test)], pool)

@@ -10,7 +10,6 @@ Example: snapdrill shrink runs/demo/latest --out smallest.yaml
 from __future__ import annotations
 
 import shlex
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,7 +47,7 @@ SMALLEST = "smallest.yaml"
 @click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Runs at a time.  [default: one a CPU]")
 def command(run: Path, seed: int | None, out: Path | None, tries: int, time_limit: float, jobs: int | None) -> int:
     """Replaced by the module's docstring."""
-    from sim.run.batch import check_writable
+    from sim.run.batch import Batch, Item, check_writable
     from sim.run.pool import default_jobs, local_pool
     from sim.run.shrink import Subject, Trials, shrink
 
@@ -56,16 +55,21 @@ def command(run: Path, seed: int | None, out: Path | None, tries: int, time_limi
     out = out or (run / SMALLEST if run.is_dir() else Path(SMALLEST))
     check_writable(out)
     jobs = jobs or default_jobs()
-    with tempfile.TemporaryDirectory(prefix="snapdrill-shrink-") as folder, local_pool(jobs) as pool:
+    pool, batch = local_pool(jobs), Batch(on_stderr=True)
+
+    def show(shrinking: Shrinking) -> None:
+        steps = len(shrinking.document["steps"])
+        batch.show(f"{shrinking.tried}/{shrinking.tries} tried; {steps} steps left")
+
+    with tempfile.TemporaryDirectory(prefix="snapdrill-shrink-") as folder:
         trials = Trials(pool, subject.path, Path(folder))
-        found = shrink(subject, trials, tries=tries, seconds=time_limit, at_a_time=jobs, told=_progress)
-    _clear_progress()
-    if found is None:
-        was = f"; the recorded run had {subject.recorded}" if subject.recorded else ""
-        click.echo(f"{run}: it does not fail{' any more' if was else ''}{was}", err=True)
-        return ExitCode.INCONCLUSIVE
-    out.write_text(_text(found, run, out), encoding="utf-8")
-    return _report(found, subject, trials, out)
+
+        def smallest() -> ExitCode:
+            found = shrink(subject, trials, tries=tries, seconds=time_limit, at_a_time=jobs, told=show)
+            batch.show("")
+            return _report(found, run, subject, trials, out)
+
+        return batch.run([Item(str(run), smallest)], pool)
 
 
 def _text(found: Shrunk, run: Path, out: Path) -> str:
@@ -80,7 +84,12 @@ def _command(out: Path) -> str:
     return shlex.join(["snapdrill", "run", str(out)])
 
 
-def _report(found: Shrunk, subject: Subject, trials: Trials, out: Path) -> ExitCode:
+def _report(found: Shrunk | None, run: Path, subject: Subject, trials: Trials, out: Path) -> ExitCode:
+    if found is None:
+        was = f"; the recorded run had {subject.recorded}" if subject.recorded else ""
+        click.echo(f"{run}: it does not fail{' any more' if was else ''}{was}", err=True)
+        return ExitCode.INCONCLUSIVE
+    out.write_text(_text(found, run, out), encoding="utf-8")
     before, after = (len(each["steps"]) for each in (subject.document, found.document))
     click.echo(f"{out}: {before} steps shrunk to {after} in {trials.runs} runs")
     click.echo(f"  violates   {found.failure}")
@@ -91,16 +100,3 @@ def _report(found: Shrunk, subject: Subject, trials: Trials, out: Path) -> ExitC
         click.echo(f"{out}: its last run did not fail in the same way: the failure comes and goes", err=True)
         return ExitCode.INCONCLUSIVE
     return ExitCode.HELD
-
-
-def _progress(shrinking: Shrinking) -> None:
-    """One line on a terminal's stderr, rewritten at each try."""
-    if sys.stderr.isatty():
-        steps = len(shrinking.document["steps"])
-        line = f"{shrinking.tried}/{shrinking.tries} tried; {steps} steps left"
-        click.echo(f"\r\x1b[K{line}", nl=False, err=True)
-
-
-def _clear_progress() -> None:
-    if sys.stderr.isatty():
-        click.echo("\r\x1b[K", nl=False, err=True)

@@ -20,7 +20,6 @@ from typing import Any
 import click
 
 from sim.record.verdict import ExitCode
-from sim.run import sweep_batch
 
 
 def _shard(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, int]:
@@ -31,7 +30,7 @@ def _shard(_context: click.Context, _option: click.Parameter, text: str | None) 
 
 
 def _unit(parse: str) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """A callback that reads a size or a duration with its unit, by a function of sim.units."""
+    """A callback that reads a size or a duration with its unit, by a function of sim.files.units."""
 
     def read(_context: click.Context, _option: click.Parameter, text: str | None) -> Any:
         from sim.files import units
@@ -83,10 +82,11 @@ def command(
 ) -> int:
     """Replaced by the module's docstring."""
     from sim.run import sweep_report
-    from sim.run.batch import check_writable, nothing_in
+    from sim.run.batch import NEVER, Batch, check_writable, nothing_in, read_all, refuse
     from sim.run.dask import is_elsewhere
     from sim.run.pool import default_jobs, default_memory
     from sim.run.sweep import SweepOptions
+    from sim.run.sweep_batch import Sweeps
 
     if points:
         click.echo(sweep_report.points())
@@ -103,17 +103,18 @@ def command(
         time_limit=time_limit,
         only=only,
         shard=shard,
-        fail_fast=fail_fast,
     )
     if junit is not None:
         check_writable(junit)
-    sweeping = sweep_batch.SweepBatch(swept, budget=budget, only_list=as_list, quiet=as_json, cluster=cluster)
-    scenarios = sweep_batch.load_scenarios(paths)
+    batch = Batch(quiet=as_json, on_stderr=True, stops_at=frozenset({ExitCode.VIOLATED}) if fail_fast else NEVER)
+    sweeping = Sweeps(swept, batch, budget=budget, only_list=as_list, cluster=cluster)
+    scenarios, mistakes = read_all(paths)
+    refuse(mistakes)
     if not scenarios:
         click.echo(nothing_in(paths), err=True)
     code = sweeping.run(scenarios) if scenarios else ExitCode.NOTHING_SELECTED
     if as_json:
-        click.echo(json.dumps(sweep_report.document(sweeping.sweeps, code, sweeping.skipped), indent=2))
+        click.echo(json.dumps(sweep_report.document(sweeping.sweeps, code, batch.skipped), indent=2))
     if junit is not None:
         sweep_report.write_suites(junit, sweeping.sweeps)
     sweep_report.tell_github(sweeping.sweeps)

@@ -6,6 +6,9 @@ invariant, tears everything down and ends with the verdict. Where there is no te
 `--relay` serves the scenario's flags over a stream, as LaunchDarkly does: on the flags screen (2) keys drop it, freeze
 it, take it down and restore it. With `--lease 2s` no fresh heartbeat for two seconds means no punching.
 
+`--attach RUN` watches a run that another process drives, from its folder: nothing can be asked of it, and nothing is
+judged before it has ended.
+
 `--stage` is a talk of 90 seconds on twelve rows: the arrow keys go from beat to beat, `--autopilot` needs no keys and
 ends with 0 where each beat came to what it should. `--record` keeps what was drawn for `asciinema play`.
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pathlib
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -28,7 +32,7 @@ from sim.record.view import View
 if TYPE_CHECKING:
     from sim.files.scenario import Scenario
     from sim.run.drill import Drill
-    from sim.tui.app import FleetApp
+    from sim.tui.app import FleetApp, ShowApp
     from sim.tui.stage_beats import Beat
     from sim.tui.terminal import Cast, MortalTerminal
 from sim.tui.available import is_terminal, is_unicode
@@ -43,6 +47,9 @@ from sim.tui.available import is_terminal, is_unicode
 @click.option("--record", type=click.Path(path_type=pathlib.Path, dir_okay=False), help="Keep an asciinema recording.")
 @click.option("--relay", is_flag=True, help="Serve the flags over a stream that keys can break: outages.")
 @click.option("--lease", metavar="TIME", help="With --relay: no fresh heartbeat for so long, such as 2s, no punching.")
+@click.option(
+    "--attach", metavar="RUN", type=click.Path(path_type=pathlib.Path), help="Watch a run of another process."
+)
 @click.option("--read-only", is_flag=True, help="The clock may tick; whatever else is asked of the fleet is refused.")
 @click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII alone; so it is where there is no UTF-8.")
 @click.option("--theme", metavar="NAME", help="A theme of textual's, or high-contrast; ctrl+p changes it.")
@@ -57,45 +64,91 @@ def command(
     record: pathlib.Path | None,
     relay: bool,
     lease: str | None,
+    attach: pathlib.Path | None,
     read_only: bool,
     ascii_only: bool,
     theme: str | None,
 ) -> int:
     """Run the screen; the exit code is the verdict's, or 128 + the signal's number."""
     stage = stage or autopilot
-    if stage and (scenario is not None or seed is not None or relay):
-        raise UserError("the stage brings its own fleets and seed; leave SCENARIO, --seed and --relay away, or --stage")
-    if lease is not None:
-        _check_lease(lease, relay=relay)
+    _check_together(attach, scenario, seed, stage=stage, relay=relay, lease=lease)
     if not is_terminal():
-        if relay:
-            raise UserError(
-                "no terminal for the keys that break a relay; without one: snapdrill run scenarios/outages/"
-            )
-        return _without_screen(context, scenario, seed, runs_dir, stage=stage)
+        return _without_screen(context, scenario, seed, runs_dir, stage=stage, relay=relay, attach=attach)
 
+    from sim.run.needs import missing
     from sim.tui.terminal import terminal
 
     cast = _cast(record)
     drawn_on = terminal(ascii_only=ascii_only or not is_unicode(), cast=cast)
     runs: list[Drill] = []
     try:
+        if attach is not None:
+            return _attached(attach, drawn_on, theme)
         if stage:
             return _on_stage(runs, runs_dir, drawn_on, autopilot=autopilot)
-        app = _fleet_app(runs, _loaded(scenario, relay=relay, lease=lease), runs_dir, seed, drawn_on)
+        loaded = _loaded(scenario, relay=relay, lease=lease)
+        if lacks := missing(loaded):
+            click.echo(f"snapdrill: {loaded.path} cannot be run here: {lacks}", err=True)
+            return ExitCode.UNSUPPORTED
+        app = _fleet_app(runs, loaded, runs_dir, seed, drawn_on)
         _set(app, theme, read_only=read_only)
+        began = app.theme
         _drive(app, runs)
-        return 128 + app.signal if app.signal is not None else _told(app.last)
+        _keep(app.theme, began)
+        code = _told(app.last, runs[-1].run_dir if runs else None)
+        return 128 + app.signal if app.signal is not None else code
     finally:
         if cast is not None:
             cast.close()
 
 
+def _check_together(
+    attach: pathlib.Path | None,
+    scenario: pathlib.Path | None,
+    seed: int | None,
+    *,
+    stage: bool,
+    relay: bool,
+    lease: str | None,
+) -> None:
+    """UserError for options that contradict each other."""
+    if attach is not None and (stage or scenario is not None or seed is not None or relay):
+        raise UserError("--attach watches a run that is there; leave SCENARIO, --seed, --stage and --relay away")
+    if stage and (scenario is not None or seed is not None or relay):
+        raise UserError("the stage brings its own fleets and seed; leave SCENARIO, --seed and --relay away, or --stage")
+    if lease is not None:
+        _check_lease(lease, relay=relay)
+
+
+def _attached(run: pathlib.Path, drawn_on: type[MortalTerminal], theme: str | None) -> int:
+    """0 once somebody leaves: nothing was judged here."""
+    from sim.record.folder import open_run
+    from sim.tui.attached import AttachedApp
+
+    app = AttachedApp(open_run(run), drawn_on)
+    _set_theme(app, theme)
+    app.run()
+    if app.failure is not None:
+        raise app.failure
+    return ExitCode.INTERNAL if app.return_code else ExitCode.HELD
+
+
 def _without_screen(
-    context: click.Context, scenario: pathlib.Path | None, seed: int | None, runs_dir: pathlib.Path, *, stage: bool
+    context: click.Context,
+    scenario: pathlib.Path | None,
+    seed: int | None,
+    runs_dir: pathlib.Path,
+    *,
+    stage: bool,
+    relay: bool,
+    attach: pathlib.Path | None,
 ) -> int:
     from sim.commands.run import command as run
 
+    if attach is not None:
+        raise UserError(f"no terminal for the screen; without one: snapdrill replay {attach}")
+    if relay:
+        raise UserError("no terminal for the keys that break a relay; without one: snapdrill run scenarios/outages/")
     if stage:
         raise UserError("no terminal for the stage; without one there is: snapdrill run scenarios/demo.yaml")
     path = _path(scenario)
@@ -143,18 +196,37 @@ def _fleet_app(
     from sim.tui.twin import Twin
     from sim.tui.twin_runs import runs_of
 
+    driven = scenario.model_copy(
+        update={"expect": []}
+    )  # of steps that nobody plays: the invariants are judged all the same
+
     def start() -> Drill:
-        runs.append(Drill(scenario, runs_dir=runs_dir, seed=seed))
+        runs.append(Drill(driven, runs_dir=runs_dir, seed=seed))
         return runs[-1]
 
     return FleetApp(start, drawn_on, Twin(runs_of(scenario, runs_dir, seed)))
 
 
 def _set(app: FleetApp, theme: str | None, *, read_only: bool) -> None:
+    _set_theme(app, theme)
+    app.live.refusing = "read-only: the fleet can be watched, not asked" if read_only else None
+
+
+def _keep(theme: str, began: str) -> None:
+    """A theme that somebody chose meanwhile."""
+    from sim.tui.settings import keep_theme
+
+    if theme != began:
+        keep_theme(theme)
+
+
+def _set_theme(app: ShowApp, theme: str | None) -> None:
     if theme is not None and theme not in app.available_themes:
         raise UserError(f"no theme is called {theme}; there are: {', '.join(sorted(app.available_themes))}")
-    app.theme = theme or app.theme
-    app.live.refusing = "read-only: the fleet can be watched, not asked" if read_only else None
+    from sim.tui.settings import kept_theme
+
+    kept = kept_theme()
+    app.theme = theme or (kept if kept in app.available_themes else None) or app.theme
 
 
 def _on_stage(runs: list[Drill], runs_dir: pathlib.Path, drawn_on: type[MortalTerminal], *, autopilot: bool) -> int:
@@ -194,15 +266,22 @@ def _drive(app: FleetApp, runs: list[Drill]) -> None:
         raise click.exceptions.Exit(ExitCode.INTERNAL)
 
 
-def _told(last: View | None) -> int:
-    """The verdict on one line, what did not hold on one each; the exit code."""
+def _told(last: View | None, run_dir: pathlib.Path | None = None) -> int:
+    """The verdict on one line, what did not hold on one each, where the run is and what to do next; the exit code."""
     from sim.report.words import judgement
 
-    if last is None or last.run is None or last.ended is None:
+    if last is None:
+        click.echo("snapdrill: left before the run had started: nothing was judged", err=True)
+        return ExitCode.INCONCLUSIVE
+    if last.run is None or last.ended is None:
         click.echo("snapdrill: the run was cut off before it was judged", err=True)
         return ExitCode.INCONCLUSIVE
     click.echo(f"{last.ended.verdict.upper()}  {last.run.name}  seed {last.run.seed}  run {last.run.run}")
     for judged in last.judged:
         if judged.verdict != Verdict.HELD:
             click.echo(f"  {judgement(judged)}")
+    if run_dir is not None:
+        click.echo(f"run folder: {run_dir}")
+        click.echo(f"  see it again:  snapdrill replay {shlex.quote(str(run_dir))} --tui")
+        click.echo(f"  judge it again: snapdrill check {shlex.quote(str(run_dir))}")
     return last.ended.exit_code

@@ -21,6 +21,7 @@ Invariant = Literal[
     "no_leaks",
     "legal_transitions",
     "no_unpublished",
+    "off_arrives",
 ]
 Metric = Literal[
     "peak_over", "peak_ratio", "copy_ms", "blocked_ms", "dirty_bytes", "punched_bytes", "pauses", "punched_after_kill"

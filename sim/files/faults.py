@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 FaultPoint = Literal[
     "freeze",
@@ -25,7 +24,10 @@ FaultPoint = Literal[
     "guest.spawn",
     "resume.read",
 ]
-"""In the order of a pause, then of a resume; `teardown` comes before the first punch where there is to be one."""
+"""In the order of a pause, then of a resume; `teardown` comes before the first punch where there is to be one.
+
+What each is: `CATALOGUE`.
+"""
 AtWord = Literal["first", "last", "after_condemn"]
 
 
@@ -80,42 +82,37 @@ def in_words(place: Place) -> str:
             return f"{place:g}%"
 
 
-_DELAY = re.compile(r"delay ([0-9.]+) ms")
-_HANG = re.compile(r"hang ([0-9.]+) ms")
-
-
-def in_words_of_delay(seconds: float) -> str:
-    """A fault that only takes time, as its error is told: `delay 300 ms`."""
-    return f"delay {_milliseconds(seconds)} ms"
-
-
-def in_words_of_hang(seconds: float) -> str:
-    """A fault that takes time and then fails, as its error is told: `hang 2000 ms`."""
-    return f"hang {_milliseconds(seconds)} ms"
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.12g}"  # never with an exponent: it is read back
-
-
-def delay_of(error: str) -> float | None:
-    """Seconds of a fault that `in_words_of_delay` described; None for any other."""
-    return _seconds(_DELAY, error)
-
-
-def hang_of(error: str) -> float | None:
-    """Seconds of a fault that `in_words_of_hang` described; None for any other."""
-    return _seconds(_HANG, error)
-
-
-def _seconds(pattern: re.Pattern[str], error: str) -> float | None:
-    found = pattern.fullmatch(error)
-    return float(found[1]) / 1e3 if found else None
-
-
 Kind = Literal["errno", "short", "delay", "corrupt", "hang", "cancel", "kill-guest", "kill-node"]
-CRASH = "SIGKILL of the node"
-"""The `error` of a fault that ends the node instead of failing a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Harm:
+    """What a fault does to an act. `errno` is a name, for the kind errno; `seconds` are of a delay or a hang."""
+
+    kind: Kind
+    errno: str | None = None
+    seconds: float | None = None
+
+    @property
+    def error(self) -> str:
+        """For a person, as the `error` of a ledger has it: `ENOSPC`, `delay 300 ms`, `short`. Nobody reads it back."""
+        match self.kind:
+            case "errno":
+                return self.errno or "EIO"
+            case "delay" | "hang":
+                return f"{self.kind} {(self.seconds or 0.0) * 1e3:.12g} ms"
+            case "kill-node":
+                return "SIGKILL of the node"
+            case _:
+                return self.kind
+
+
+def failing(errno: str) -> Harm:
+    """The act fails with it."""
+    return Harm("errno", errno=errno)
+
+
+KILL_NODE = Harm("kill-node")
 KINDS: Mapping[Kind, str] = MappingProxyType(
     {
         "errno": "The act fails with an errno, and is not done.",
@@ -157,7 +154,7 @@ _SPECS = (
     PointSpec("freeze", "The guest is stopped, and confirmed stopped.", chunked=False, kinds=_PAUSE),
     PointSpec("scan", "The kernel is asked which blocks the guest wrote.", chunked=False, kinds=_PAUSE),
     PointSpec("cache.create", "The build's unfinished folder and file are made.", chunked=False, kinds=_PAUSE),
-    PointSpec("reserve", "The space for the copy is made sure of.", chunked=False, kinds=_PAUSE),
+    PointSpec("reserve", "Disk space for the copy is reserved.", chunked=False, kinds=_PAUSE),
     PointSpec("copy.read", "A chunk is read from the guest's memory.", chunked=True, kinds=_transfer(), by_kernel=True),
     PointSpec(
         "copy.write",
@@ -173,9 +170,7 @@ _SPECS = (
     ),
     PointSpec("header.write", "The header is written beside the cache.", chunked=False, kinds=_transfer("corrupt")),
     PointSpec("finish", "The build gets its final name.", chunked=False, kinds=_PAUSE),
-    PointSpec(
-        "teardown", "The condemned guest is killed: before the first punch, or in the end.", chunked=False, kinds=_PAUSE
-    ),
+    PointSpec("teardown", "The condemned guest is killed, before the first punch.", chunked=False, kinds=_PAUSE),
     PointSpec("close", "The memfd and the cache's file are closed.", chunked=False, kinds=_PAUSE),
     PointSpec("guest.spawn", "The guest of a resume is forked.", chunked=False, kinds=_ALWAYS),
     PointSpec(
@@ -198,18 +193,7 @@ def points_by_kernel() -> tuple[FaultPoint, ...]:
     return tuple(spec.point for spec in _SPECS if spec.by_kernel)
 
 
-def kind_of(error: str) -> Kind:
-    """The kind of a fault by its `error` as ledger and node tell it: `ENOSPC`, `delay 300 ms`, `short`, ..."""
-    if error == CRASH:
-        return "kill-node"
-    if delay_of(error) is not None:
-        return "delay"
-    if hang_of(error) is not None:
-        return "hang"
-    return next((kind for kind in get_args(Kind) if kind == error), "errno")
-
-
-def in_words_of_place(point: FaultPoint, place: Place, nth: int | None) -> str:
+def describe_place(point: FaultPoint, place: Place, nth: int | None) -> str:
     """Where a fault waits, as a ledger tells it: `chunk 3`, `last of pause 2`, `every pause`, `incarnation 2`."""
     spec = CATALOGUE[point]
     time = "incarnation" if spec.of_resume else "pause"

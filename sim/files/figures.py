@@ -1,8 +1,7 @@
-"""A figure that says how it is known, and how a document and a report write it."""
+"""A figure that says how it is known, and how a document and a report write its value."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,13 +23,6 @@ class Figure:
         """JSON-ready."""
         said = {"value": self.value, "unit": self.unit or None, "known": self.known}
         return {**said, "note": self.note} if self.note else said
-
-
-def lines(figures: Iterable[Figure]) -> list[str]:
-    """A table: label, value with its unit, how it is known."""
-    rows = [(each.label, shown(each), f"({each.known}{': ' + each.note if each.note else ''})") for each in figures]
-    label, value = (max((len(row[at]) for row in rows), default=0) for at in (0, 1))
-    return [f"{row[0]:<{label}}  {row[1]:<{value}}  {row[2]}" for row in rows]
 
 
 def shown(figure: Figure) -> str:

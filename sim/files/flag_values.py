@@ -14,20 +14,31 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    TypeAdapter,
     ValidationInfo,
     create_model,
     field_validator,
 )
 
 from flags.catalog import FLAGS, Flag, did_you_mean
-from flags.inline import InlineValue, Rollout, RolloutKind
+from flags.inline import InlineValue, Rollout, RolloutKind, Share
+from flags.lease import LEASE_SECONDS
+from sim.files.sources import Source
 from sim.files.strict import Strict
-from sim.files.units import Duration, Percent, show
+from sim.files.units import Duration, Percent, format_duration, show
 
 
 class _RolloutForm(Strict):
     rollout: Percent
     by: RolloutKind = "sandbox"
+
+
+class _ShareForm(Strict):
+    """An edit of the flag that a file serves: so much of its default rule, or of the rule of that id."""
+
+    share: Percent
+    by: RolloutKind = "sandbox"
+    rule: str | None = None
 
 
 def _object_form(flag: Flag) -> type[Strict]:
@@ -60,8 +71,11 @@ def _with_keys(values: Any) -> Any:
 
 def _flag_value(given: Any, info: ValidationInfo) -> Any:
     key, value = given.key, given.value
-    if isinstance(value, Rollout) or key not in FLAGS:
+    if isinstance(value, Rollout | Share) or key not in FLAGS:
         return value
+    if isinstance(value, Mapping) and "share" in value:
+        share = _ShareForm.model_validate(value, context=info.context)
+        return Share(share.share, share.by, share.rule)
     form, rollout_form = _OBJECT_FORMS.get(key), _OBJECT_ROLLOUT_FORMS.get(key, _RolloutForm)
     if form is None and isinstance(value, bool):
         return value
@@ -86,10 +100,34 @@ def _flag_key(key: str) -> str:
 
 
 FlagKey = Annotated[str, AfterValidator(_flag_key)]
-_FLAG_FORMS = reduce(operator.or_, [*_OBJECT_FORMS.values(), *_OBJECT_ROLLOUT_FORMS.values()], bool | _RolloutForm)
+_FLAG_FORMS = reduce(
+    operator.or_, [*_OBJECT_FORMS.values(), *_OBJECT_ROLLOUT_FORMS.values()], bool | _RolloutForm | _ShareForm
+)
 FlagValue = Annotated[InlineValue, PlainValidator(_flag_value, json_schema_input_type=_FLAG_FORMS)]
 FlagValues = Annotated[Mapping[FlagKey, FlagValue], BeforeValidator(_with_keys)]
 """Flag values as a scenario writes them, each of its flag's type."""
+
+
+def _lease(value: Any, info: ValidationInfo) -> Any:
+    return NO_LEASE if value == "none" else _DURATION.validate_python(value, context=info.context)
+
+
+NO_LEASE = 0.0
+_DURATION: TypeAdapter[float] = TypeAdapter(Duration)
+Lease = Annotated[float | None, PlainValidator(_lease, json_schema_input_type=str)]
+"""Seconds, NO_LEASE for `none`; None where it is not said."""
+
+
+def lease_seconds(lease: float | None, source: str) -> float | None:
+    """Of flags from this source: 5 s for a file and a relay unless something else is said, none for the others."""
+    if lease is None:
+        return LEASE_SECONDS if source in {"file", "relay"} else None
+    return lease or None
+
+
+def written_lease(lease: float | None) -> str:
+    """As a file writes it: `none`, `2s`."""
+    return format_duration(lease) if lease else "none"
 
 
 def _beside_values(schema: dict[str, Any]) -> None:
@@ -100,21 +138,24 @@ def _beside_values(schema: dict[str, Any]) -> None:
 class ServedFlags(Strict):
     """Flags that a flag service streams to the node: `relay` is one on this machine that an `outage` step can break.
 
-    With `lease` (seconds) a heartbeat flag must stay younger than that, else nothing punches. `start: down` is a
-    relay that is not there yet. LaunchDarkly's own flags are read with the key in LAUNCHDARKLY_SDK_KEY.
+    With `lease` (5 s for a relay, none for LaunchDarkly, unless given) a heartbeat flag must stay younger than that,
+    else nothing punches. A flag with a mistake that punches more than anybody wrote serves its safe value, unless
+    `obey_unsafe`. `start: down` is a relay that is not there yet. LaunchDarkly's own flags are read with the key in
+    LAUNCHDARKLY_SDK_KEY.
     """
 
     model_config = ConfigDict(json_schema_extra=_beside_values)
 
     source: Literal["inline", "relay", "launchdarkly"] = "inline"
-    lease: Duration | None = None
+    lease: Lease = None
+    obey_unsafe: bool = False
     start: Literal["up", "down"] = "up"
     values: FlagValues = Field(default_factory=dict)
 
     @field_validator("lease")
     @classmethod
     def _has_a_heartbeat(cls, lease: float | None, info: ValidationInfo) -> float | None:
-        if info.data.get("source") == "inline":
+        if lease and info.data.get("source") == "inline":
             raise ValueError("a lease needs a flag service whose heartbeat it watches; add source: relay")
         return lease
 
@@ -142,3 +183,49 @@ def served(written: Mapping[str, Any]) -> dict[str, Any]:
     values = {key: value for key, value in written.items() if key not in SETTINGS}
     settings = {key: value for key, value in written.items() if key in SETTINGS}
     return settings | {"values": values}
+
+
+class FlagFile(Strict):
+    """A file in LaunchDarkly's JSON form, beside the scenario; it is watched while the scenario runs.
+
+    Nothing punches where it was not read whole for the time of its `lease`, 5 s unless given. A flag with a mistake
+    that punches more than anybody wrote serves its safe value, unless `obey_unsafe`.
+    """
+
+    file: str
+    lease: Lease = None
+    obey_unsafe: bool = False
+
+    @field_validator("file")
+    @classmethod
+    def _is_there(cls, file: str, info: ValidationInfo) -> str:
+        source = info.context
+        if isinstance(source, Source) and not (source.path.parent / file).is_file():
+            here = f"beside the {source.kind}; the path is relative to the {source.kind}'s folder"
+            raise ValueError(f'no file "{file}" {here}')
+        return file
+
+
+_INLINE_FLAGS: TypeAdapter[Mapping[str, Any]] = TypeAdapter(FlagValues)
+
+
+def _flags(value: Any, info: ValidationInfo) -> Any:
+    if isinstance(value, FlagFile | ServedFlags):
+        return value
+    if isinstance(value, Mapping) and "file" in value:
+        return FlagFile.model_validate(value, context=info.context)
+    if isinstance(value, Mapping) and SETTINGS & value.keys():
+        return ServedFlags.model_validate(served(value), context=info.context)
+    return _INLINE_FLAGS.validate_python(value, strict=True, context=info.context)
+
+
+AnyFlags = FlagFile | ServedFlags | FlagValues
+Flags = Annotated[AnyFlags, PlainValidator(_flags, json_schema_input_type=AnyFlags)]
+FlagSource = Literal["file", "inline", "relay", "launchdarkly"]
+
+
+def source_of(flags: AnyFlags) -> FlagSource:
+    """Where a node has such flags from."""
+    if isinstance(flags, FlagFile):
+        return "file"
+    return flags.source if isinstance(flags, ServedFlags) else "inline"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, field_validator
 
+from engine.errors import UserError
+from flags.context import DEFAULTS, OF_A_GROUP, Contexts, Moment, SandboxAttributes, contexts_of
 from sim.files.strict import Strict
 from sim.files.units import Duration, Percent, Size, format_size, parse_size, show
 
@@ -34,6 +37,30 @@ Pattern = Literal["scattered", "runs", "full", "hot", "zero", "same"]
 PageSize = Annotated[int, BeforeValidator(_page_size, json_schema_input_type=Literal["4KiB", "2MiB"])]
 
 
+def _version(value: str) -> str:
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+){0,2}([-+][0-9A-Za-z.+-]+)?", value):
+        raise ValueError(f"expected a version such as 1.14.1, got {show(value)}")
+    return value
+
+
+Version = Annotated[str, AfterValidator(_version)]
+"""A semantic version without a leading v, as LaunchDarkly's semVer operators take it."""
+
+
+def _contexts(value: Any) -> Any:
+    if isinstance(value, Contexts):
+        return value
+    try:
+        return contexts_of(value)
+    except UserError as error:
+        raise ValueError(str(error).removeprefix("contexts: ")) from None
+
+
+_Preset = Literal["original", "all"]
+ContextsKey = Annotated[Contexts, PlainValidator(_contexts, json_schema_input_type=_Preset | dict[Moment, list[str]])]
+"""`original`, `all`, or the kinds of each moment that differs."""
+
+
 class Node(Strict):
     """One machine: its memory budget in bytes, and what holds the caches."""
 
@@ -53,17 +80,32 @@ class Workload(Strict):
 
 
 class Group(Strict):
-    """`count` like sandboxes, `<name>-0` and on; sizes in bytes. `block_size` is the page size unless given."""
+    """`count` like sandboxes, `<name>-0` and on; sizes in bytes. `block_size` is the page size unless given.
+
+    With `exact` it is one sandbox of that very name.
+    """
 
     name: Slug
     count: Annotated[int, Field(ge=1, le=10_000)] = 1
+    exact: bool = False
     page_size: PageSize = PAGE_SIZES[0]
     block_size: PageSize | None = None
     memory: Size
     template: str = "base"
     team: str = "default"
-    cluster: str = "local"
+    cluster: str = DEFAULTS.cluster
+    type: str = DEFAULTS.sandbox_type
+    kernel_version: Version = DEFAULTS.kernel_version
+    firecracker_version: Version = DEFAULTS.firecracker_version
+    envd_version: Version = DEFAULTS.envd_version
     workload: Workload = Workload()
+
+    @field_validator("exact")
+    @classmethod
+    def _is_one(cls, exact: bool, info: ValidationInfo) -> bool:
+        if exact and info.data.get("count", 1) != 1:
+            raise ValueError("a name can be that of one sandbox only; remove count")
+        return exact
 
     @field_validator("memory")
     @classmethod
@@ -87,6 +129,20 @@ class SandboxSpec:
     team: str
     cluster: str
     workload: Workload
+    sandbox_type: str = DEFAULTS.sandbox_type
+    kernel_version: str = DEFAULTS.kernel_version
+    firecracker_version: str = DEFAULTS.firecracker_version
+    envd_version: str = DEFAULTS.envd_version
+
+    def attributes(self) -> SandboxAttributes:
+        """What flags are evaluated for."""
+        return SandboxAttributes(
+            sandbox=self.name,
+            template=self.template,
+            team=self.team,
+            cluster=self.cluster,
+            **{name: getattr(self, name) for name in OF_A_GROUP},
+        )
 
 
 def sandbox_specs(fleet: Iterable[Group]) -> list[SandboxSpec]:
@@ -96,7 +152,7 @@ def sandbox_specs(fleet: Iterable[Group]) -> list[SandboxSpec]:
 
 def _spec(group: Group, index: int) -> SandboxSpec:
     return SandboxSpec(
-        name=f"{group.name}-{index}",
+        name=group.name if group.exact else f"{group.name}-{index}",
         group=group.name,
         memory=group.memory,
         page_size=group.page_size,
@@ -105,4 +161,8 @@ def _spec(group: Group, index: int) -> SandboxSpec:
         team=group.team,
         cluster=group.cluster,
         workload=group.workload,
+        sandbox_type=group.type,
+        kernel_version=group.kernel_version,
+        firecracker_version=group.firecracker_version,
+        envd_version=group.envd_version,
     )

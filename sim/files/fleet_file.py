@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -16,19 +15,18 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from flags.context import ORIGINAL
 from sim.files.figures import Figure
-from sim.files.fleet import PageSize, Slug
+from sim.files.fleet import ContextsKey, PageSize, Slug
+from sim.files.loader import Form, Written
 from sim.files.propagation import Propagation
-from sim.files.sources import ScenarioError, read_text, refuse_another_kind
-from sim.files.strict import Finding, Strict, findings
+from sim.files.strict import Strict
 from sim.files.units import HUGE_PAGE, Duration, Percent, Size, format_size, show
-from sim.files.yaml import Document, parse
 
 MOST = 100_000_000
 PerHour = Annotated[float, Field(gt=0)]
@@ -107,7 +105,7 @@ class FleetNode(Strict):
     concurrency: Annotated[int, Field(ge=1, le=64)] = 4
 
 
-class Fleet(Strict):
+class Fleet(Written):
     """A whole fleet. `scale` is what one machine rehearses it at: sizes are divided by it."""
 
     kind: Literal["fleet"]
@@ -120,6 +118,7 @@ class Fleet(Strict):
     paused_for: Duration = 600.0
     propagation: Propagation = Propagation()
     copy_failures: Percent | None = None
+    contexts: ContextsKey = ORIGINAL
 
     @model_validator(mode="after")
     def _fits_together(self) -> Fleet:
@@ -146,34 +145,6 @@ def smallest(distribution: Distribution) -> float:
     if isinstance(distribution, Percentiles):
         return distribution.points()[0][1]
     return min(each.value for each in distribution) if isinstance(distribution, tuple) else distribution
-
-
-def load(path: pathlib.Path) -> Fleet:
-    """Read and check a fleet file; ScenarioError, one line a mistake, with every mistake."""
-    return load_text(read_text(path), path)
-
-
-def load_text(text: str, path: pathlib.Path) -> Fleet:
-    """Check the text of one; `path` names it in messages."""
-    document = parse(text)
-    found = [Finding(*problem.position, "", problem.message) for problem in document.problems]
-    refuse_another_kind("fleet", document, path)
-    fleet, mistakes = _checked(document) if document.data is not None else (None, [])
-    if fleet is None or found:
-        raise ScenarioError("\n".join(f"{path}:{each}" for each in sorted({*found, *mistakes})))
-    return fleet
-
-
-def _checked(document: Document) -> tuple[Fleet | None, list[Finding]]:
-    try:
-        return Fleet.model_validate(document.data, context=document), []
-    except ValidationError as error:
-        return None, findings(error, document)
-
-
-def is_fleet(data: Any) -> bool:
-    """True for a document that says it is a fleet."""
-    return isinstance(data, Mapping) and data.get("kind") == "fleet"
 
 
 def assumptions(fleet: Fleet) -> list[Figure]:
@@ -315,3 +286,7 @@ def evenly(distribution: Distribution, count: int) -> Floats:
 def mean(distribution: Distribution) -> float:
     """The mean; of percentiles, by the straight lines."""
     return float(evenly(distribution, 1 if isinstance(distribution, int | float) else 10_000).mean())
+
+
+FLEET = Form("fleet", Fleet)
+load, load_text = FLEET.load, FLEET.load_text

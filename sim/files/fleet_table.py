@@ -1,135 +1,273 @@
-"""A fleet exported as CSV or JSON: one reader."""
+"""A fleet exported as CSV or JSON, one sandbox a row: one reader, and what is made of the rows."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from decimal import Decimal
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.errors import UserError
 from flags.catalog import did_you_mean
 from flags.cohort import Member
 from flags.context import SandboxAttributes
-from flags.document import parse
+from flags.document import DocumentError, Mistake, Position, parse
 from sim.files.fleet import PAGE_SIZES
 from sim.files.sources import read_text
 from sim.files.units import format_size, parse_percent, parse_size, show
 from sim.files.yaml import flow
 
-ATTRIBUTES = {each.name.replace("_", "-"): each.name for each in fields(SandboxAttributes)}
-"""What a sandbox may be described by, as people write it, and the attribute it is."""
-REQUIRED = ("sandbox", "team", "template")
-_COLUMNS = (*ATTRIBUTES, "memory")
-_TOO_MANY = "a cell more than the header has"
+Readers = Mapping[str, Callable[[Any], Any]]
+"""The columns that a table may have, and what makes a value of a cell; ValueError where it cannot."""
+
+
+class Cell(NamedTuple):
+    """What a cell says, in CSV a string without quotes and outer blanks; and where it stands."""
+
+    value: Any
+    position: Position
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """What one row says, by column; where it is written, and each cell where that is known."""
+class Row:
+    """The cells of one sandbox that say anything, by column."""
 
-    line: int
-    column: int
-    cells: Mapping[str, Any]
-    places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-
-    def mistake(self, what: str, name: str = "") -> str:
-        line, column = self.places.get(name, (self.line, self.column))
-        return f"{line}:{column}: error: {what}"
+    position: Position
+    cells: Mapping[str, Cell]
 
 
-def read_fleet(path: Path) -> list[Member]:
-    """Every sandbox of the table; memory in bytes, or as `512MiB`. UserError with every mistake as file:line:column."""
-    text = read_text(path)
-    if text.lstrip().startswith(("[", "{")):
-        found, wrong_head = list(_json_rows(path, text)), list[str]()
-    else:
-        found, wrong_head = _csv_rows(text)
-    mistakes = [*wrong_head, *(mistake for row in found for mistake in _mistakes(row)), *_repeated_members(found)]
-    if not found and not mistakes:
-        mistakes = ["1:1: error: no sandbox; write a row for each"]
+def table(text: str, path: Path, readers: Readers, required: Sequence[str]) -> list[dict[str, Any]]:
+    """What every row says, by column; DocumentError with every mistake.
+
+    CSV with a header, or JSON, a list of objects (or one). An empty cell of CSV and a null of JSON say nothing.
+    """
+    is_json = text.lstrip().startswith(("[", "{"))
+    found = _json_rows(text, path, readers, required) if is_json else _csv_rows(text, readers, required)
+    read: list[dict[str, Any]] = []
+    mistakes: list[Mistake] = []
+    lines: dict[str, int] = {}
+    for each in found:
+        if isinstance(each, Mistake):
+            mistakes.append(each)
+        else:
+            values, wrong = _values(each, readers)
+            read.append(values)
+            mistakes += [*wrong, *_repeated(each, lines)]
+    if not read and not mistakes:
+        how = "an object for each, with" if is_json else "a row for each, below a header with"
+        mistakes.append(Mistake(Position(), "", f"no sandbox; write {how} {_names(required)}"))
     if mistakes:
-        raise UserError("\n".join(f"{path}:{each}" for each in mistakes))
-    return [_member(row.cells) for row in found]
+        raise DocumentError(path, mistakes)
+    return read
 
 
-def _csv_rows(text: str) -> tuple[list[_Row], list[str]]:
-    """The rows, and what is wrong with the header, which is told once."""
-    head, *body = list(rows(text)) or [[]]
-    mistakes = [
-        f"{cell.line}:{cell.column}: error: {_unknown(cell.text)}" for cell in head if cell.text not in _COLUMNS
-    ]
-    return [_csv_row(head, row) for row in body], mistakes
-
-
-def _csv_row(head: Sequence[Cell], row: Sequence[Cell]) -> _Row:
-    said = [(name.text, cell) for name, cell in zip(head, row, strict=False) if name.text in _COLUMNS and cell.text]
-    said += [(_TOO_MANY, cell) for cell in row[len(head) : len(head) + 1]]
-    places = {name: (cell.line, cell.column) for name, cell in said}
-    return _Row(row[0].line, row[0].column, {name: cell.text for name, cell in said}, places)
-
-
-def _json_rows(path: Path, text: str) -> Iterator[_Row]:
+def _json_rows(text: str, path: Path, readers: Readers, required: Sequence[str]) -> Iterator[Row | Mistake]:
     try:
         document = parse(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}:{error.colno}: error: not JSON: {error.msg}") from None
-    listed = document.value if isinstance(document.value, list) else [document.value]
-    for index, cells in enumerate(listed):
-        place = document.positions.get((index,))
-        line, column = (place.line, place.column) if place is not None else (1, 1)
-        said = cells if isinstance(cells, dict) else {show(cells): None}
-        known = {name: document.positions.get((index, name)) for name in said}
-        yield _Row(line, column, said, {name: (at.line, at.column) for name, at in known.items() if at is not None})
+        what = Mistake(Position(error.lineno, error.colno), "", f"not JSON: {error.msg}")
+        raise DocumentError(path, [what]) from None
+    yield from (_second(str(where[-1]), position) for where, position in document.duplicates)
+    at, is_list = document.positions, isinstance(document.value, list)
+    for index, said in enumerate(document.value if is_list else [document.value]):
+        where = (index,) if is_list else ()
+        position = at.get(where, Position())
+        if isinstance(said, dict):
+            yield from (_unknown(name, at[(*where, name)], readers) for name in said if name not in readers)
+            cells = {name: Cell(value, at[(*where, name)]) for name, value in said.items() if value is not None}
+            row = Row(position, cells)
+            yield from _missing(row, required)
+            yield row
+        else:
+            yield Mistake(position, "", f"expected a row, an object with {_names(required)}; got {show(said)}")
 
 
-def _unknown(name: str) -> str:
-    return f'unknown column "{name}"; {did_you_mean(name, _COLUMNS)}'
+def _csv_rows(text: str, readers: Readers, required: Sequence[str]) -> Iterator[Row | Mistake]:
+    """What is wrong with the header is said once, however many rows it has."""
+    cells = cells_of(text)
+    head = next(cells, [])
+    names = [str(cell.value) for cell in head]
+    yield from (_unknown(cell.value, cell.position, readers) for cell in head if cell.value not in readers)
+    yield from (_second(cell.value, cell.position) for at, cell in enumerate(head) if cell.value in names[:at])
+    absent = [name for name in required if head and name not in names]
+    needed = f"every row needs {_names(required)}"
+    yield from (Mistake(head[0].position, "", f"no column {name}; {needed}") for name in absent)
+    for said in cells:
+        row = Row(said[0].position, {name: cell for name, cell in zip(names, said, strict=False) if cell.value})
+        extra = f"a cell more than the {len(head)} of the header"
+        yield from (Mistake(cell.position, "", extra) for cell in said[len(head) :])
+        yield from _missing(row, required, absent)
+        yield row
 
 
-def _mistakes(row: _Row) -> Iterator[str]:
+def _names(required: Sequence[str]) -> str:
+    return ", ".join(required)
+
+
+def _unknown(name: str, position: Position, readers: Readers) -> Mistake:
+    return Mistake(position, "", f'unknown column "{name}"', did_you_mean(name, readers))
+
+
+def _second(name: str, position: Position) -> Mistake:
+    return Mistake(position, "", f"a second column {name}", "keep one")
+
+
+def _missing(row: Row, required: Sequence[str], absent: Sequence[str] = ()) -> list[Mistake]:
+    """Without the columns that are `absent` from the header: that is said once."""
+    return [
+        Mistake(row.position, "", f"no {name} in this row; every row needs {_names(required)}")
+        for name in required
+        if name not in row.cells and name not in absent
+    ]
+
+
+def _values(row: Row, readers: Readers) -> tuple[dict[str, Any], list[Mistake]]:
+    values, wrong = {}, []
     for name, cell in row.cells.items():
-        if name == _TOO_MANY:
-            yield row.mistake(_TOO_MANY, name)
-        elif name not in _COLUMNS:
-            yield row.mistake(_unknown(name), name)
-        elif name != "memory" and not (isinstance(cell, str) and cell):
-            yield row.mistake(f"{name} is {show(cell)}; write a name", name)
-    for name in REQUIRED:
-        if name not in row.cells:
-            yield row.mistake(f"{name} is missing; every row needs {', '.join(REQUIRED)}")
-    try:
-        _memory(row.cells.get("memory"))
-    except ValueError as error:
-        yield row.mistake(f"memory: {error}", "memory")
+        if name in readers:
+            try:
+                values[name] = readers[name](cell.value)
+            except ValueError as error:
+                wrong.append(Mistake(cell.position, name, str(error)))
+    return values, wrong
 
 
-def _memory(cell: Any) -> int | None:
-    if cell is None or (type(cell) is int and cell >= 0):
-        return cell
-    return int(cell) if isinstance(cell, str) and cell.isdecimal() else parse_size(cell)
+def _repeated(row: Row, lines: dict[str, int]) -> Iterator[Mistake]:
+    """`lines` is where each sandbox was met first."""
+    cell = row.cells.get("sandbox")
+    if cell is not None and isinstance(cell.value, str):
+        if cell.value in lines:
+            what = f'sandbox "{cell.value}" is there twice; the first is in line {lines[cell.value]}'
+            yield Mistake(cell.position, "", what, "keep one")
+        lines.setdefault(cell.value, cell.position.line)
 
 
-def _repeated_members(found: Sequence[_Row]) -> Iterator[str]:
-    seen: set[str] = set()
-    for row in found:
-        name = str(row.cells.get("sandbox"))
-        if name in seen:
-            yield row.mistake(f"{name} is there twice; keep one row", "sandbox")
-        seen.add(name)
+def cells_of(text: str) -> Iterator[list[Cell]]:
+    """Every row of CSV that is not blank. A quote that is never closed runs to the end of the text."""
+    row: list[Cell] = []
+    at, line, begin = 0, 1, 0
+    while at <= len(text):
+        cell, after, lines = _cell(text, at)
+        row.append(Cell(cell.strip(), Position(line, at - begin + 1)))
+        ended = after >= len(text) or text[after] == "\n"
+        line += lines
+        at = after + 1
+        if lines:
+            begin = text.rfind("\n", 0, after) + 1
+        if ended:
+            if any(each.value for each in row):
+                yield row
+            row, line, begin = [], line + 1, at
 
 
-def _member(cells: Mapping[str, Any]) -> Member:
-    attributes = {ATTRIBUTES[name]: cell for name, cell in cells.items() if name != "memory"}
-    return Member(SandboxAttributes(**attributes), _memory(cells.get("memory")))
+def _cell(text: str, at: int) -> tuple[str, int, int]:
+    """The cell that begins there, the place of what ends it, and how many line ends are inside its quotes."""
+    if text[at : at + 1] == '"':
+        return _quoted(text, at)
+    ends = [place for mark in ",\n" if (place := text.find(mark, at)) >= 0]
+    end = min(ends, default=len(text))
+    return text[at:end].removesuffix("\r"), end, 0
 
 
+def _quoted(text: str, at: int) -> tuple[str, int, int]:
+    close = at + 1
+    while (close := text.find('"', close)) >= 0 and text[close + 1 : close + 2] == '"':
+        close += 2
+    close = len(text) if close < 0 else close
+    held = text[at + 1 : close].replace('""', '"')
+    rest, end, _ = _cell(text, close + 1) if text[close + 1 : close + 2] not in {'"', ""} else ("", close + 1, 0)
+    return held + rest, min(end, len(text)), text.count("\n", at, close)
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"expected a name, got {show(value)}")
+    return value
+
+
+def _bytes(value: Any) -> int:
+    """A number is bytes."""
+    if type(value) is int and value >= 0:
+        return value
+    return int(value) if isinstance(value, str) and value.isdecimal() else parse_size(value)
+
+
+ATTRIBUTES = {each.name.replace("_", "-"): each.name for each in fields(SandboxAttributes)}
+"""What a sandbox may be described by, as people write it, and the attribute it is."""
+REQUIRED = ("sandbox", "team", "template")
+
+
+def read_fleet(path: Path) -> list[Member]:
+    """The sandboxes of a table as flags see them; memory in bytes, None where the table does not say it."""
+    readers = {**dict.fromkeys(ATTRIBUTES, _name), "memory": _bytes}
+    return [_member(row) for row in table(read_text(path), path, readers, REQUIRED)]
+
+
+def _member(row: Mapping[str, Any]) -> Member:
+    attributes = {ATTRIBUTES[name]: value for name, value in row.items() if name != "memory"}
+    return Member(SandboxAttributes(**attributes), row.get("memory"))
+
+
+def _written(value: Any) -> str:
+    """A number of JSON as CSV has it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"expected text or a number, got {show(value)}")  # noqa: TRY004 - a mistake
+    return format(Decimal(str(value)), "f")
+
+
+def _size(value: Any) -> int:
+    text = _written(value)
+    size = int(text) if text.isascii() and text.isdecimal() else parse_size(text)
+    if size <= 0:
+        raise ValueError("expected more than no memory")
+    return size
+
+
+def _share(value: Any) -> float:
+    """`40%`, or a ratio from 0 to 1."""
+    text = _written(value)
+    if not re.fullmatch(r"[0-9]*\.?[0-9]+", text):
+        return parse_percent(text)
+    if float(text) > 1:
+        raise ValueError(f'expected a share such as 40% or 0.4, got "{text}"')
+    return float(text) * 100
+
+
+def _page_size(value: Any) -> int:
+    text = _written(value)
+    if text not in {*map(str, PAGE_SIZES), *map(format_size, PAGE_SIZES)}:
+        raise ValueError(f'expected {" or ".join(map(format_size, PAGE_SIZES))}, got "{text}"')
+    return int(text) if text.isdecimal() else parse_size(text)
+
+
+def _rate(value: Any) -> float:
+    text = _written(value)
+    if not re.fullmatch(r"[0-9]*\.?[0-9]+", text):
+        raise ValueError(f'expected a number of pauses an hour, got "{text}"')
+    return float(text)
+
+
+COLUMNS: Readers = {
+    "memory": _size,
+    "dirty": _share,
+    "resident": _share,
+    "page_size": _page_size,
+    "team": _name,
+    "template": _name,
+    "node": _name,
+    "pauses_per_hour": _rate,
+    "peak_pauses_per_hour": _rate,
+    "sandbox": _name,
+}
+"""What a table may say of a sandbox to be imported; only memory is required."""
 _FEW = 4
 _NEVER = 1e-6  # pauses an hour: once in a century
 _SHARES = (10, 50, 90, 99)
@@ -151,119 +289,9 @@ class Sandbox:
     sandbox: str | None = None
 
 
-def _size(text: str) -> int:
-    size = int(text) if text.isascii() and text.isdecimal() else parse_size(text)
-    if size <= 0:
-        raise ValueError("expected more than no memory")
-    return size
-
-
-def _share(text: str) -> float:
-    """`40%`, or a ratio from 0 to 1."""
-    if not re.fullmatch(r"[0-9]*\.?[0-9]+", text):
-        return parse_percent(text)
-    if float(text) > 1:
-        raise ValueError(f'expected a share such as 40% or 0.4, got "{text}"')
-    return float(text) * 100
-
-
-def _page_size(text: str) -> int:
-    if text not in {*map(str, PAGE_SIZES), *map(format_size, PAGE_SIZES)}:
-        raise ValueError(f'expected {" or ".join(map(format_size, PAGE_SIZES))}, got "{text}"')
-    return int(text) if text.isdecimal() else parse_size(text)
-
-
-def _rate(text: str) -> float:
-    if not re.fullmatch(r"[0-9]*\.?[0-9]+", text):
-        raise ValueError(f'expected a number of pauses an hour, got "{text}"')
-    return float(text)
-
-
-COLUMNS: Mapping[str, Callable[[str], Any]] = {
-    "memory": _size,
-    "dirty": _share,
-    "resident": _share,
-    "page_size": _page_size,
-    "team": str,
-    "template": str,
-    "node": str,
-    "pauses_per_hour": _rate,
-    "peak_pauses_per_hour": _rate,
-    "sandbox": str,
-}
-"""What a table may tell of a sandbox, and how it is read; only memory is required."""
-
-
-def read_table(path: Path) -> list[Sandbox]:
-    """Every sandbox of a CSV file; ScenarioError or UserError with every mistake as file:line:column."""
-    return table(read_text(path), str(path))
-
-
-def table(text: str, name: str) -> list[Sandbox]:
-    """The same of its text; `name` is what messages call it."""
-    found = list(rows(text))
-    head, body = (found[0], found[1:]) if found else ([], [])
-    mistakes = _head_mistakes(head)
-    sandboxes = []
-    for row in body if not mistakes else ():
-        read, wrong = _row(head, row)
-        mistakes += wrong
-        sandboxes += [Sandbox(**read)] if not wrong else []
-    mistakes += _repeated(head, body)
-    if not mistakes and not sandboxes:
-        mistakes = [(1, 1, "no sandbox; write a header with `memory` in it, and a row for each sandbox")]
-    if mistakes:
-        raise UserError("\n".join(f"{name}:{line}:{column}: error: {what}" for line, column, what in sorted(mistakes)))
-    return sandboxes
-
-
-Mistake = tuple[int, int, str]
-
-
-def _head_mistakes(head: Sequence[Cell]) -> list[Mistake]:
-    names = [cell.text for cell in head]
-    found = [
-        (cell.line, cell.column, f'unknown column "{cell.text}"; {did_you_mean(cell.text, COLUMNS)}')
-        for cell in head
-        if cell.text not in COLUMNS
-    ]
-    found += [
-        (cell.line, cell.column, f"a second column {cell.text}; keep one")
-        for at, cell in enumerate(head)
-        if cell.text in names[:at]
-    ]
-    missing = [(1, 1, "no column memory; it is required")] if head and "memory" not in names else []
-    return found + missing
-
-
-def _row(head: Sequence[Cell], row: Sequence[Cell]) -> tuple[dict[str, Any], list[Mistake]]:
-    """An empty cell says nothing."""
-    read: dict[str, Any] = {}
-    wrong = [(cell.line, cell.column, f"a cell more than the {len(head)} of the header") for cell in row[len(head) :]]
-    for name, cell in zip(head, row, strict=False):
-        if not cell.text:
-            continue
-        try:
-            read[name.text] = COLUMNS[name.text](cell.text)
-        except ValueError as error:
-            wrong.append((cell.line, cell.column, f"{name.text}: {error}"))
-    bad = any(what.startswith("memory:") for _, _, what in wrong)
-    if "memory" not in read and not bad:
-        wrong.append((row[0].line, row[0].column, "no memory in this row; it is required"))
-    return read, wrong
-
-
-def _repeated(head: Sequence[Cell], body: Iterable[Sequence[Cell]]) -> list[Mistake]:
-    names = [cell.text for cell in head]
-    at = names.index("sandbox") if "sandbox" in names else None
-    cells = [row[at] for row in body if at is not None and len(row) > at and row[at].text]
-    first: dict[str, Cell] = {}
-    found = []
-    for cell in cells:
-        if first.setdefault(cell.text, cell) is not cell:
-            what = f'sandbox "{cell.text}" is there twice; the first is in line {first[cell.text].line}'
-            found.append((cell.line, cell.column, what))
-    return found
+def read_sandboxes(path: Path) -> list[Sandbox]:
+    """The sandboxes of a table, to make a fleet file of."""
+    return [Sandbox(**row) for row in table(read_text(path), path, COLUMNS, ("memory",))]
 
 
 def fleet_text(
@@ -341,48 +369,3 @@ def _distribution(values: Sequence[float], write: Callable[[float], Any]) -> Any
     at = np.percentile(values, _SHARES)
     least, most = {"min": write(min(values))}, {"max": write(max(values))}
     return least | {f"p{share}": write(float(value)) for share, value in zip(_SHARES, at, strict=True)} | most
-
-
-class Cell(NamedTuple):
-    """What a cell holds, without quotes and outer blanks; line and column are 1-based, in characters."""
-
-    text: str
-    line: int
-    column: int
-
-
-def rows(text: str) -> Iterator[list[Cell]]:
-    """Every row that is not blank. A quote that is never closed runs to the end of the text."""
-    row: list[Cell] = []
-    at, line, begin = 0, 1, 0
-    while at <= len(text):
-        cell, after, lines = _cell(text, at)
-        row.append(Cell(cell.strip(), line, at - begin + 1))
-        ended = after >= len(text) or text[after] == "\n"
-        line += lines
-        at = after + 1
-        if lines:
-            begin = text.rfind("\n", 0, after) + 1
-        if ended:
-            if any(each.text for each in row):
-                yield row
-            row, line, begin = [], line + 1, at
-
-
-def _cell(text: str, at: int) -> tuple[str, int, int]:
-    """The cell that begins there, the place of what ends it, and how many line ends are inside its quotes."""
-    if text[at : at + 1] == '"':
-        return _quoted(text, at)
-    ends = [place for mark in ",\n" if (place := text.find(mark, at)) >= 0]
-    end = min(ends, default=len(text))
-    return text[at:end].removesuffix("\r"), end, 0
-
-
-def _quoted(text: str, at: int) -> tuple[str, int, int]:
-    close = at + 1
-    while (close := text.find('"', close)) >= 0 and text[close + 1 : close + 2] == '"':
-        close += 2
-    close = len(text) if close < 0 else close
-    held = text[at + 1 : close].replace('""', '"')
-    rest, end, _ = _cell(text, close + 1) if text[close + 1 : close + 2] not in {'"', ""} else ("", close + 1, 0)
-    return held + rest, min(end, len(text)), text.count("\n", at, close)

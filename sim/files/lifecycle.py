@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class State(StrEnum):
@@ -57,8 +58,24 @@ def check_transition(old: State, new: State) -> None:
         raise IllegalTransitionError(f"a {old} sandbox cannot become {new}")
 
 
-def refusal(request: str, state: State, reason: str) -> str | None:
-    """Why a request on a sandbox in `state` is refused, in words; None where it may go ahead."""
+class RefusalCode(StrEnum):
+    """Why a request is refused."""
+
+    DISCARDED = "discarded"
+    KILLED = "killed"
+    STATE = "state"
+    BUDGET = "budget"
+
+
+class Refusal(NamedTuple):
+    """Why a request is refused, and in words."""
+
+    code: RefusalCode
+    reason: str
+
+
+def refusal(request: str, state: State, reason: str) -> Refusal | None:
+    """Why a request on a sandbox in `state`, which it has for `reason`, is refused; None where it may go ahead."""
     allowed = {
         "pause": {State.RUNNING},
         "checkpoint": {State.RUNNING},
@@ -68,7 +85,8 @@ def refusal(request: str, state: State, reason: str) -> str | None:
     if state in allowed:
         return None
     if state is State.DISCARDED:
-        return f"it was discarded and can never run again: {reason}"
+        return Refusal(RefusalCode.DISCARDED, f"it was discarded and can never run again: {reason}")
     if state is State.KILLED:
-        return f"it was killed: {reason}"
-    return f"it is {state}; a {request} takes one that is {' or '.join(sorted(allowed))}"
+        return Refusal(RefusalCode.KILLED, f"it was killed: {reason}")
+    why = f"it is {state}; a {request} takes one that is {' or '.join(sorted(allowed))}"
+    return Refusal(RefusalCode.STATE, why)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     AliasGenerator,
     BeforeValidator,
     ConfigDict,
     Field,
-    PrivateAttr,
     ValidationError,
     field_validator,
     model_validator,
@@ -20,24 +19,28 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from engine.errors import UserError
-from flags import lint
 from flags.catalog import PUNCH, did_you_mean
+from flags.context import ORIGINAL
+from flags.document import DocumentError
 from flags.inline import RolloutKind
+from sim.files import fleet_file
+from sim.files.checks import plan_checks
+from sim.files.demand import Accepted, Demand, Incident
 from sim.files.engine_key import Engine
 from sim.files.expectations import Invariant
-from sim.files.flag_values import FlagKey, ServedFlags
-from sim.files.fleet import Group, Node, SandboxSpec, Slug, sandbox_specs
+from sim.files.flag_values import NO_LEASE, FlagKey, Flags, Lease, ServedFlags, lease_seconds
+from sim.files.fleet import ContextsKey, Group, Node, Slug
+from sim.files.fleet_file import Scale
+from sim.files.fleet_scale import ScaledFleet, at_scale
+from sim.files.loader import Drilled, Expanded, Form
 from sim.files.metrics import MEASURES, WrittenCondition
 from sim.files.propagation import Propagation
-from sim.files.scenario import FlagFile, Flags, FlagSource, source_of
-from sim.files.sources import ScenarioError, read_text, refuse_another_kind
+from sim.files.sources import Source
 from sim.files.steps import Clear, Inject, Outage
-from sim.files.strict import Finding, Strict, finding, findings
-from sim.files.units import Duration, format_duration, format_size, parse_duration, parse_percent, show
-from sim.files.yaml import Document, Origin, Path, parse
-
-if TYPE_CHECKING:
-    from sim.files.fleet_scale import ScaledFleet
+from sim.files.strict import Strict, mistakes, one_key
+from sim.files.units import Duration, format_duration, format_size, parse_duration, parse_percent, parse_size, show
+from sim.files.user_table import SUFFIXES, UserSandbox, as_group, production, read_user_table
+from sim.files.yaml import Document
 
 AtLeastOne = Annotated[int, Field(ge=1)]
 
@@ -63,10 +66,23 @@ class Camel(Strict):
 
 
 class SetWeight(Camel):
-    """Serve the destructive variation to `weight` percent of the randomization units: a stage begins."""
+    """Serve the destructive variation to `weight` percent of the randomization units: a stage begins.
+
+    Of a flag that a file serves it edits the default rule, or the rule of that id; everything else stays.
+    """
 
     kind: Literal["setWeight"] = "setWeight"
     weight: Weight
+    rule: Annotated[str, Field(strict=True, min_length=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_settings(cls, value: Any) -> Any:
+        """`setWeight: {weight: 5, rule: ID}` as `setWeight: 5` is written."""
+        written = value.get("weight") if isinstance(value, Mapping) else None
+        if not isinstance(written, Mapping):
+            return value
+        return {**{key: each for key, each in written.items() if key != "kind"}, "kind": "setWeight"}
 
 
 class Wait(Camel):
@@ -111,27 +127,10 @@ PlanStep = SetWeight | Wait | Analysis | Drill | Assert | Inject | Outage | Clea
 PLAN_STEPS: dict[str, type[PlanStep]] = {each.model_fields["kind"].default: each for each in get_args(PlanStep)}
 
 
-def _from_one_key(value: Any) -> Any:
-    """`{wait: {...}}` as the fields of a Wait."""
-    if isinstance(value, get_args(PlanStep)):
-        return value
-    if not isinstance(value, Mapping) or len(value) != 1:
-        found = ", ".join(map(str, value)) if isinstance(value, Mapping) else show(value)
-        raise ValueError(f"a step is one key and its settings, such as `setWeight: 10%`; found {found}")
-    ((kind, body),) = value.items()
-    if kind not in PLAN_STEPS:
-        raise ValueError(f'unknown step "{kind}"; {did_you_mean(str(kind), PLAN_STEPS)}')
-    if kind == "setWeight":
-        return {"kind": kind, "weight": body}
-    if not isinstance(body, Mapping):
-        raise ValueError(f"{kind} takes settings; write `{kind}: {{}}` for the defaults")  # noqa: TRY004 - a finding
-    if "kind" in body:
-        raise ValueError(f'{kind} has no setting "kind"; remove it')
-    return {**body, "kind": kind}
-
-
+PLAN_BODIES = {"setWeight": "weight"}
+"""Steps that are written as one value, and the field that holds it."""
 AnyPlanStep = Annotated[
-    Annotated[PlanStep, Field(discriminator="kind")], BeforeValidator(_from_one_key, json_schema_input_type=PlanStep)
+    Annotated[PlanStep, Field(discriminator="kind")], one_key(PLAN_STEPS, PLAN_BODIES, "setWeight: 10%")
 ]
 Limit = Annotated[int, Field(ge=-1)]
 Action = Literal["abort", "wait", "continue"]
@@ -186,27 +185,26 @@ class Production(Camel):
 
     sandboxes: Annotated[int, Field(ge=1)]
     pauses_per_minute: Annotated[float, Field(gt=0)]
-
-
-def _lease(value: Any) -> Any:
-    return None if value == "none" else value
-
-
-Lease = Annotated[Duration | None, BeforeValidator(_lease, json_schema_input_type=str)]
+    nodes: Annotated[int, Field(ge=1)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Where a plan was read, and the fleet of the file that it names."""
+class _WithFleetFile(Source):
+    """Of a plan that names a fleet file: that name, and the fleet at its scale."""
 
-    path: pathlib.Path = pathlib.Path("-")
-    text: str = ""
-    document: Document = field(default_factory=Document)
+    fleet_file: str = ""
     scaled: ScaledFleet | None = None
-    fleet_file: str | None = None
 
 
-class Plan(Camel):
+@dataclass(frozen=True, slots=True)
+class _WithTable(Source):
+    """Of a plan that names a table of sandboxes: that name, and its rows."""
+
+    file: str = ""
+    table: list[UserSandbox] = field(default_factory=list)
+
+
+class Plan(Camel, Drilled):
     """One rollout plan. Only kind, name, fleet and steps are required.
 
     `by` is the randomization unit; `safe` the variation that a rollback serves. `time: virtual` turns hours into
@@ -222,108 +220,41 @@ class Plan(Camel):
     safe: bool = False
     by: RolloutKind = "sandbox"
     time: Literal["virtual", "real"] = "virtual"
-    lease: Lease = None
+    written_lease: Lease = Field(default=None, alias="lease")
     propagation: Propagation = Propagation()
     pacing: Pacing = Pacing()
     production: Production | None = None
+    demand: Demand | None = None
+    incident: Incident = Incident()
+    accept: Accepted = Field(default_factory=dict)
+    turn_on: bool = False
+    sample: Annotated[int, Field(ge=1, le=10_000)] = 120
+    scale: Scale = Fraction(1)
+    takes_flags_as_they_are: ClassVar[bool] = True
     node: Node = Node()
     engine: Engine = Engine()
     fleet: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)]
     flags: Flags = Field(default_factory=dict)
+    contexts: ContextsKey = ORIGINAL
     metrics: Annotated[tuple[Metric, ...], Field(strict=False)] = ()
     steps: Annotated[tuple[AnyPlanStep, ...], Field(strict=False, min_length=1)]
-    _source: Source = PrivateAttr(default_factory=Source)
-
-    def model_post_init(self, context: Any, /) -> None:
-        if isinstance(context, Source):
-            self._source = context
-
-    @property
-    def path(self) -> pathlib.Path:
-        """The file it was read from."""
-        return self._source.path
-
-    @property
-    def source_text(self) -> str:
-        """The text of that file."""
-        return self._source.text
-
-    @property
-    def document(self) -> Document:
-        """The file as data, with positions."""
-        return self._source.document
 
     @property
     def scaled(self) -> ScaledFleet | None:
         """The fleet file's fleet at its scale; None where the plan has a fleet of its own."""
-        return self._source.scaled
+        return self._source.scaled if isinstance(self._source, _WithFleetFile) else None
 
     @property
     def fleet_file(self) -> str | None:
         """The fleet file as the plan names it; None where the plan has a fleet of its own."""
-        return self._source.fleet_file
+        if isinstance(self._source, _WithTable):
+            return self._source.file
+        return self._source.fleet_file if isinstance(self._source, _WithFleetFile) else None
 
     @property
-    def flag_source(self) -> FlagSource:
-        """Where the node has its flags from."""
-        return source_of(self.flags)
-
-    def origin(self, path: Path) -> Origin:
-        """Where a part is written."""
-        return self._source.document.origin(path)
-
-    def place(self, path: Path) -> str:
-        """`plan.yaml:12:5`."""
-        origin = self.origin(path)
-        return f"{self.path}:{origin.line}:{origin.column}"
-
-    def sandboxes(self) -> list[SandboxSpec]:
-        """Every sandbox of the fleet, in order."""
-        return sandbox_specs(self.fleet)
-
-
-def load_plan(path: pathlib.Path) -> Plan:
-    """Read and check a plan; ScenarioError with every mistake."""
-    return load_plan_text(read_text(path), path)
-
-
-def load_plan_text(text: str, path: pathlib.Path) -> Plan:
-    """Check the text of a plan; `path` names it in messages."""
-    from sim.files.checks import plan_checks
-    from sim.files.strict import Finding
-
-    document = parse(text)
-    refuse_another_kind("plan", document, path)
-    found = {Finding(*each.position, "", each.message) for each in document.problems}
-    plan = None
-    if not found or document.data is not None:
-        scaled, wrong_fleet = fleet_of(document, path.parent)
-        fleet_file = document.data["fleet"] if scaled is not None else None
-        if scaled is not None:
-            put(document, scaled)
-        found |= {*wrong_fleet, *plan_checks(document, path.parent)}
-        try:
-            plan = Plan.model_validate(document.data, context=Source(path, text, document, scaled, fleet_file))
-        except ValidationError as error:
-            found |= {each for each in findings(error, document) if not (wrong_fleet and each.path == "fleet")}
-    if found or plan is None:
-        raise ScenarioError("\n".join(f"{path}:{each}" for each in sorted(found)))
-    if wrong := _flag_file_mistakes(plan):
-        raise ScenarioError("\n".join(wrong))
-    return plan
-
-
-def flag_file(plan: Plan) -> pathlib.Path | None:
-    """The flag file, relative to the working directory; None where there is none."""
-    return plan.path.parent / plan.flags.file if isinstance(plan.flags, FlagFile) else None
-
-
-def _flag_file_mistakes(plan: Plan) -> list[str]:
-    file = flag_file(plan)
-    if file is None:
-        return []
-    _, found = lint.check(read_text(file))
-    return [each.text(str(file)) for each in found if each.severity == "error"]
+    def lease(self) -> float | None:
+        """Seconds for which news of the flags is good; None where there is no lease."""
+        return lease_seconds(self.written_lease, self.flag_source)
 
 
 def changed(plan: Plan, *, lease: str | None = None, mend: Sequence[str] = (), source: str | None = None) -> Plan:
@@ -348,12 +279,12 @@ def _following(plan: Plan) -> Plan:
 
 def _with_lease(plan: Plan, lease: str) -> Plan:
     try:
-        seconds = None if lease == "none" else parse_duration(lease)
+        seconds = NO_LEASE if lease == "none" else parse_duration(lease)
     except ValueError as error:
         raise UserError(f"--lease: {error}, or none") from None
-    if seconds is not None and plan.flag_source not in {"relay", "launchdarkly"}:
+    if seconds and plan.flag_source == "inline":
         raise UserError(f"--lease: {plan.path} has no flag service whose heartbeat a lease could watch; use none")
-    return plan.model_copy(update={"lease": seconds})
+    return plan.model_copy(update={"written_lease": seconds})
 
 
 def _mended(plan: Plan, names: Sequence[str]) -> Plan:
@@ -366,22 +297,24 @@ def _mended(plan: Plan, names: Sequence[str]) -> Plan:
     return plan.model_copy(update={"engine": engine})
 
 
-def fleet_of(document: Document, folder: pathlib.Path) -> tuple[ScaledFleet | None, list[Finding]]:
-    """The fleet of the file that a plan names, at its scale; None without one. Its mistakes are told as they are."""
-    from sim.files.fleet_file import load
-    from sim.files.fleet_scale import at_scale
-
-    data = document.data
-    if not isinstance(data, dict) or not isinstance(data.get("fleet"), str):
-        return None, []
+def _with_fleet(source: Source, _given: Mapping[str, str]) -> Expanded:
+    """The plan with the fleet of the file that it names, at its scale; the mistakes of that file are the plan's."""
+    document = source.document
+    file = document.data.get("fleet") if isinstance(document.data, dict) else None
+    if not isinstance(file, str):
+        return [source], []
+    if file.endswith(SUFFIXES):
+        return _with_table(source, file)
     try:
-        return at_scale(load(folder / data["fleet"])), []
-    except UserError as error:
-        lines = str(error).splitlines()
-        return None, [finding(document, ("fleet",), f"its file is not sound: {line}") for line in lines]
+        scaled = at_scale(fleet_file.load(source.path.parent / file))
+    except DocumentError as error:
+        wrong = [document.mistake(("fleet",), f"its file is not sound: {each}") for each in error.mistakes]
+        return [replace(source, broken=frozenset({document.origin(("fleet",))}))], wrong
+    _put(document, scaled)
+    return [_WithFleetFile(source.path, source.text, document, source.kind, fleet_file=file, scaled=scaled)], []
 
 
-def put(document: Document, scaled: ScaledFleet) -> None:
+def _put(document: Document, scaled: ScaledFleet) -> None:
     """What the fleet file says, in its place in the plan; what the plan says itself stays."""
     said, data = _said(scaled), document.data
     if isinstance(data.get("pacing"), dict):
@@ -411,6 +344,8 @@ def _said(scaled: ScaledFleet) -> dict[str, Any]:
         "production": {"sandboxes": fleet.count, "pausesPerMinute": pauses},
         "pacing": {"pausesPerMinute": share, "concurrency": fleet.node.concurrency},
     }
+    if "contexts" in fleet.model_fields_set:
+        said["contexts"] = fleet.contexts.written
     if fleet.propagation.origin != "assumed":
         written = fleet.propagation.model_dump(exclude_none=True)
         said["propagation"] = {
@@ -418,3 +353,48 @@ def _said(scaled: ScaledFleet) -> dict[str, Any]:
             for key, value in written.items()
         }
     return said
+
+
+def table_of(plan: Plan) -> list[UserSandbox] | None:
+    """The rows of the table that the plan names as its fleet; None where it names none."""
+    source = plan._source  # noqa: SLF001 - the plan's own module
+    return source.table if isinstance(source, _WithTable) else None
+
+
+def with_groups(plan: Plan, groups: Sequence[Mapping[str, Any]]) -> Plan:
+    """The same plan over these groups; DocumentError where they do not fit."""
+    source = plan._source  # noqa: SLF001 - the plan's own module
+    data = {**source.document.data, "fleet": [dict(each) for each in groups]}
+    data["node"] = _node_for(groups) | (data.get("node") or {})
+    document = replace(source.document, data=data)
+    try:
+        return Plan.model_validate(data, context=replace(source, document=document))
+    except ValidationError as error:
+        raise DocumentError(plan.path, mistakes(error, document)) from None
+
+
+def _node_for(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Room for the guests and as much again, in whole MiB."""
+    guests = sum(parse_size(each["memory"]) for each in groups)
+    return {"memory": format_size(max(64, -(-2 * guests >> 20)) << 20)}
+
+
+def _with_table(source: Source, file: str) -> Expanded:
+    """A plan over a table: as many of its rows as are rehearsed, until it is known who is exposed."""
+    document = source.document
+    try:
+        table = read_user_table(source.path.parent / file)
+    except DocumentError as error:
+        wrong = [document.mistake(("fleet",), f"its table is not sound: {each}") for each in error.mistakes]
+        return [replace(source, broken=frozenset({document.origin(("fleet",))}))], wrong
+    data = document.data
+    size = data.get("sample", 120)
+    step = max(1, len(table) // size) if isinstance(size, int) and size > 0 else len(table)
+    groups = [as_group(each, Fraction(1, 1 << 20)) for each in table[::step]]
+    data["fleet"] = groups
+    data.setdefault("production", production(table))
+    return [_WithTable(source.path, source.text, document, source.kind, file=file, table=table)], []
+
+
+PLAN = Form("plan", Plan, expand=_with_fleet, check=plan_checks)
+load_plan, load_plan_text = PLAN.load, PLAN.load_text

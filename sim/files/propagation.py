@@ -1,10 +1,8 @@
-"""How long a kill switch takes to be obeyed, as a distribution, and what cannot be undone meanwhile. Pure."""
+"""How long a kill switch takes to be obeyed, as a distribution. Pure."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
@@ -13,13 +11,11 @@ from pydantic import Field, model_validator
 from sim.files.strict import Strict
 from sim.files.units import Duration
 
-DRAWS = 1000
-
 
 class Propagation(Strict):
     """Seconds from OFF at its source to a node that obeys: percentiles, or a list of what was measured out there.
 
-    Between percentiles it is drawn on a straight line. What is given nowhere is assumed: p50 200ms, p95 1s, p99 5s,
+    Between percentiles it lies on a straight line. What is given nowhere is assumed: p50 200ms, p95 1s, p99 5s,
     30s at most. What this machine measures over loopback is never in it: the way to LaunchDarkly is longer.
     """
 
@@ -66,15 +62,6 @@ class Propagation(Strict):
                 return fast + (slow - fast) * (share - low) / (high - low)
         return points[-1][1]
 
-    def draw(self, seed: int, purpose: str, count: int = DRAWS) -> list[float]:
-        """Sorted seconds of so many kill switches; the same for the same seed and purpose."""
-        return sorted(self.quantile(_uniform(seed, purpose, index)) for index in range(count))
-
-
-def _uniform(seed: int, purpose: str, index: int) -> float:
-    digest = hashlib.blake2b(f"{seed}:propagation:{purpose}:{index}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / (1 << 64)
-
 
 def percentile(values: Sequence[float], percent: float) -> float:
     """By nearest rank, of sorted values; ValueError for none."""
@@ -82,35 +69,3 @@ def percentile(values: Sequence[float], percent: float) -> float:
         raise ValueError("no values")
     rank = max(1, -(-int(percent * 1000) * len(values) // 100_000))
     return values[min(rank, len(values)) - 1]
-
-
-@dataclass(frozen=True, slots=True)
-class BlastRadius:
-    """Sandboxes whose memory is freed before the kill switch is obeyed, at the median and the 99th percentile.
-
-    Turning the flag off undoes none of them: what was punched is gone.
-    """
-
-    sandboxes: int
-    pauses_per_minute: float
-    weight: float
-    p50_seconds: float
-    p99_seconds: float
-    p50: float
-    p99: float
-
-
-def blast_radius(sandboxes: int, weight: float, pauses_per_minute: float, drawn: Sequence[float]) -> BlastRadius:
-    """Fleet x weight x pause rate x propagation; `weight` in percent, `pauses_per_minute` of the whole fleet.
-
-    A sandbox is not paused twice in it: never more than the whole exposed share of the fleet.
-    """
-    p50, p99 = percentile(drawn, 50), percentile(drawn, 99)
-    most = (reached(sandboxes, weight, pauses_per_minute, each) for each in (p50, p99))
-    return BlastRadius(sandboxes, pauses_per_minute, weight, p50, p99, *most)
-
-
-def reached(sandboxes: int, weight: float, pauses_per_minute: float, seconds: float | None) -> float:
-    """Sandboxes that are paused, and punched, in that time; all that are exposed where it never ends (None)."""
-    exposed = sandboxes * weight / 100
-    return exposed if seconds is None else min(exposed, pauses_per_minute / 60 * weight / 100 * seconds)

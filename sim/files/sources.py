@@ -1,20 +1,20 @@
-"""The files that a scenario is written in: its own and those that it extends, as one document of known origins."""
+"""The files that people write: their text, their kind, and what a scenario extends as one document."""
 
 from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from engine.errors import UserError
-from sim.files.strict import Finding, finding
-from sim.files.yaml import Document, Origin, Path, parse
+from flags.document import DocumentError, Mistake, Path, Position
+from sim.files.yaml import Document, Origin, parse
 
+Kind = Literal["scenario", "plan", "fleet"]
 NOT_INHERITED = ("name", "extends")
 """What each file says for itself alone."""
-_KINDS = {
+_KINDS: dict[str, tuple[str, str]] = {
     "scenario": ("a scenario", "run"),
     "plan": ("a rollout plan", "rehearse"),
     "fleet": ("a fleet", "forecast"),
@@ -22,34 +22,44 @@ _KINDS = {
 """The documents by their `kind`, and which command takes them."""
 
 
-class ScenarioError(UserError):
-    """A scenario that cannot be run: one `file:line:column: error: path: message` line a mistake."""
-
-
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A scenario's document with what it extends merged into it; `found` is what is wrong with the files as YAML.
+    """What a scenario, plan or fleet is made from; the model keeps it. Without one it was made in code.
 
-    `readable` is False where a file could not be read at all: nothing else can be said then.
+    `title`, `chosen` and `variables` are of the matrix and the variables of a scenario, and `slug` is its name there.
+    `broken` are places whose mistake is known already: what else is wrong there follows from it.
     """
 
-    document: Document
-    found: tuple[Finding, ...] = ()
-    readable: bool = True
+    path: pathlib.Path = pathlib.Path("-")
+    text: str = ""
+    document: Document = field(default_factory=Document)
+    kind: Kind = "scenario"
+    title: str | None = None
+    slug: str | None = None
+    chosen: Mapping[str, str | bool | int | float] = field(default_factory=dict)
+    variables: Mapping[str, str | bool | int | float] = field(default_factory=dict)
+    broken: frozenset[Origin] = frozenset()
 
 
 def read_text(path: pathlib.Path) -> str:
-    """The text of a scenario file; ScenarioError where there is none."""
+    """The text of a file; DocumentError where there is none."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ScenarioError(f"{path}:1:1: error: cannot be read: {error.strerror}") from None
+        what = f"cannot be read: {error.strerror}"
     except UnicodeDecodeError as error:
-        raise ScenarioError(f"{path}:1:1: error: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+        what = f"not UTF-8 at byte {error.start}; save it as UTF-8"
+    raise DocumentError(path, [Mistake(Position(), "", what)])
 
 
-def refuse_another_kind(wanted: str, document: Document, path: pathlib.Path) -> None:
-    """ScenarioError, with the command that takes it, for a document that is known to be no `wanted` of _KINDS."""
+def kind_of(document: Document) -> str | None:
+    """What the document says that it is; None where it does not say so."""
+    kind = document.data.get("kind") if isinstance(document.data, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
+def refuse_another_kind(wanted: Kind, document: Document, path: pathlib.Path) -> None:
+    """DocumentError, with the command that takes it, for a document that is known to be no `wanted`."""
     data = document.data
     if not isinstance(data, dict):
         return
@@ -58,43 +68,44 @@ def refuse_another_kind(wanted: str, document: Document, path: pathlib.Path) -> 
     kind = str(data.get("kind", "plan" if weighs else "scenario" if steps else ""))
     what, command = _KINDS.get(kind, ("", ""))
     if what and kind != wanted:
-        told = finding(document, ("kind",), f"{what} is no {wanted}; use: snapdrill {command} {path}")
-        raise ScenarioError(f"{told.file or path}:{told}")
+        text = f"{what} is no {wanted}; use: snapdrill {command} {path}"
+        raise DocumentError(path, [document.mistake(("kind",), text)])
 
 
-def read_source(text: str, path: pathlib.Path) -> Source:
+def read_scenario(text: str, path: pathlib.Path) -> Document:
     """The document of a file's text and of every file that it extends; relative names start at the file's folder.
 
-    Maps are merged key by key, all else is replaced; `name` is not inherited.
+    Maps are merged key by key, all else is replaced; `name` is not inherited. It is not readable where any of the
+    files is not.
     """
     return _read(text, path, (path.resolve(),))
 
 
-def _read(text: str, path: pathlib.Path, chain: tuple[pathlib.Path, ...]) -> Source:
+def _read(text: str, path: pathlib.Path, chain: tuple[pathlib.Path, ...]) -> Document:
     document = parse(text)
-    found = tuple(Finding(*problem.position, "", problem.message) for problem in document.problems)
-    if document.data is None and found:  # its syntax is broken
-        return Source(document, tuple(_with_hint(each, text) for each in found), readable=False)
+    if not document.is_readable:
+        return Document(mistakes=[_with_hint(each, text) for each in document.mistakes])
     extends = document.data.get("extends") if isinstance(document.data, dict) else None
     if not isinstance(extends, str):  # where it is anything else the schema says so
-        return Source(document, found)
+        return document
     base = _base(document, path, extends, chain)
-    return Source(_merged(base.document, document), found + base.found, base.readable)
+    found = document.mistakes + base.mistakes
+    return replace(_merged(base, document), mistakes=found) if base.is_readable else Document(mistakes=found)
 
 
-def _with_hint(finding: Finding, text: str) -> Finding:
+def _with_hint(mistake: Mistake, text: str) -> Mistake:
     """Braces mean a mapping inside braces: the most likely mistake with a reference."""
-    lines = text.splitlines()
-    if "${{" not in "".join(lines[max(0, finding.line - 2) : finding.line]):
-        return finding
-    return replace(finding, message=f'{finding.message}; inside {{ }} or [ ] write "${{{{ ... }}}}" in quotes')
+    line = mistake.position.line
+    if "${{" not in "".join(text.splitlines()[max(0, line - 2) : line]):
+        return mistake
+    return replace(mistake, hint='inside { } or [ ] write "${{ ... }}" in quotes')
 
 
-def _base(document: Document, path: pathlib.Path, extends: str, chain: tuple[pathlib.Path, ...]) -> Source:
-    """What `path` extends, with origins that name its file."""
+def _base(document: Document, path: pathlib.Path, extends: str, chain: tuple[pathlib.Path, ...]) -> Document:
+    """What `path` extends, with origins that name its file; not readable where it cannot be extended."""
 
-    def refused(message: str) -> Source:
-        return Source(Document(), (Finding(*document.where(("extends",)), "extends", message),), readable=False)
+    def refused(text: str) -> Document:
+        return Document(mistakes=[document.mistake(("extends",), text)])
 
     base_path = path.parent / extends
     whole = base_path.resolve()
@@ -103,12 +114,12 @@ def _base(document: Document, path: pathlib.Path, extends: str, chain: tuple[pat
         return refused(f"a scenario that extends itself ({names}); remove one of these")
     try:
         text = read_text(base_path)
-    except ScenarioError as error:
-        return refused(str(error).partition(" error: ")[2] + f" ({base_path}); it is relative to this file's folder")
+    except DocumentError as error:
+        (why,) = error.mistakes
+        return refused(f"{why.text} ({base_path}); it is relative to this file's folder")
     base = _read(text, base_path, (*chain, whole))
-    _move_flag_file(base.document.data, base_path.parent, path.parent)
-    found = tuple(each if each.file else replace(each, file=str(base_path)) for each in base.found)
-    return replace(base, document=_stamped(base.document, str(base_path)), found=found)
+    _move_flag_file(base.data, base_path.parent, path.parent)
+    return _stamped(base, str(base_path))
 
 
 def _move_flag_file(data: Any, old: pathlib.Path, new: pathlib.Path) -> None:
@@ -121,18 +132,18 @@ def _move_flag_file(data: Any, old: pathlib.Path, new: pathlib.Path) -> None:
 def _stamped(document: Document, file: str) -> Document:
     return Document(
         document.data,
-        {path: _in_file(where, file) for path, where in document.keys.items()},
-        {path: _in_file(where, file) for path, where in document.values.items()},
+        {path: _in_file(origin, file) for path, origin in document.keys.items()},
+        {path: _in_file(origin, file) for path, origin in document.values.items()},
+        [each if each.file else replace(each, file=file) for each in document.mistakes],
     )
 
 
-def _in_file(where: tuple[int, int] | Origin, file: str) -> Origin:
-    origin = Origin(*where)
+def _in_file(origin: Origin, file: str) -> Origin:
     return origin if origin.file else origin._replace(file=file)
 
 
 def _merged(base: Document, over: Document) -> Document:
-    made = Document(problems=over.problems)
+    made = Document()
     inherited = dict(base.data) if isinstance(base.data, dict) else {}
     for name in NOT_INHERITED:
         inherited.pop(name, None)

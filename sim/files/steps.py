@@ -17,15 +17,15 @@ from sim.files.faults import (
     AtChunk,
     AtWord,
     FaultPoint,
+    Harm,
     Place,
     PointSpec,
-    in_words_of_delay,
-    in_words_of_hang,
+    failing,
     points_by_kernel,
     points_with,
 )
 from sim.files.flag_values import FlagKey, FlagValues
-from sim.files.strict import Strict
+from sim.files.strict import Strict, one_key
 from sim.files.units import PERCENT, Duration, Percent, parse_percent, show
 
 State = Literal["running", "pausing", "paused", "checkpointing", "resuming", "discarded", "killed"]
@@ -71,8 +71,7 @@ Count = Annotated[Comparison, BeforeValidator(_comparison, json_schema_input_typ
 def _errno(name: str) -> str:
     known = set(errno_names.errorcode.values())
     if name not in known:
-        near = did_you_mean(name.upper(), known)
-        raise ValueError(f"unknown errno; {near if near.startswith('did') else 'use a name such as EIO or ENOSPC'}")
+        raise ValueError(f"unknown errno; {did_you_mean(name.upper(), known, 'use a name such as EIO or ENOSPC')}")
     return name
 
 
@@ -214,7 +213,7 @@ class Outage(Strict):
         said = {
             "refuse": f"HTTP {self.status}",
             "delete": self.flag or "",
-            "slow": in_words_of_delay(self.delay),
+            "slow": Harm("delay", seconds=self.delay).error,
             "flap": f"every {self.every:g} s",
             "tear": f"{self.keep:g}% kept",
         }
@@ -247,7 +246,8 @@ class Inject(Strict):
 
     It fails the act with `errno`; holds it up for `delay` seconds; lets it `hang` for as long, and fails it then
     (ETIMEDOUT); or disturbs it as `how` says. `by: kernel` has the kernel return the errno to the copying thread. With
-    `nth`, only in the n-th pause or checkpoint of a sandbox; at a point of a resume, in its n-th incarnation.
+    `nth`, only in the n-th pause or checkpoint of a sandbox; at a point of a resume, in its n-th incarnation. With
+    `rate`, only in that share of them, which the seed draws.
     """
 
     kind: Literal["inject"] = "inject"
@@ -261,6 +261,7 @@ class Inject(Strict):
     sandboxes: str = "*"
     count: AtLeastOne | None = None
     nth: AtLeastOne | None = None
+    rate: Annotated[Percent, Field(gt=0)] | None = None
 
     @field_validator("how")
     @classmethod
@@ -313,13 +314,13 @@ class Inject(Strict):
         return self
 
     @property
-    def error(self) -> str:
-        """What the fault gives: an errno name (EIO unless given), `delay 300 ms`, `hang 2000 ms`, or how."""
+    def harm(self) -> Harm:
+        """What the fault does; it fails the act with EIO unless another thing is given."""
         if self.delay is not None:
-            return in_words_of_delay(self.delay)
+            return Harm("delay", seconds=self.delay)
         if self.hang is not None:
-            return in_words_of_hang(self.hang)
-        return self.how or self.errno or "EIO"
+            return Harm("hang", seconds=self.hang)
+        return Harm(self.how) if self.how is not None else failing(self.errno or "EIO")
 
 
 class Clear(Strict):
@@ -425,23 +426,4 @@ BODIES = {"tick": "ticks", "flag": "values", "wait": "seconds"}
 """Steps that are written as one value, `tick: 10`, and the field that holds it."""
 
 
-def _from_one_key(value: Any) -> Any:
-    """`{pause: {...}}` as the fields of a Pause."""
-    if isinstance(value, get_args(Step)):
-        return value
-    if not isinstance(value, Mapping) or len(value) != 1:
-        found = ", ".join(value) if isinstance(value, Mapping) else show(value)
-        raise ValueError(f"a step is one key and its settings, such as `pause: {{concurrency: 3}}`; found {found}")
-    ((kind, body),) = value.items()
-    if kind not in STEPS:
-        raise ValueError(f'unknown step "{kind}"; {did_you_mean(kind, STEPS)}')
-    if kind in BODIES:
-        return {"kind": kind, BODIES[kind]: body}
-    if not isinstance(body, Mapping):
-        raise ValueError(f"{kind} takes settings; write `{kind}: {{}}` for the defaults")  # noqa: TRY004 - same
-    if "kind" in body:
-        raise ValueError(f'{kind} has no setting "kind"; remove it')
-    return {**body, "kind": kind}
-
-
-AnyStep = Annotated[Annotated[Step, Field(discriminator="kind")], BeforeValidator(_from_one_key)]
+AnyStep = Annotated[Annotated[Step, Field(discriminator="kind")], one_key(STEPS, BODIES, "pause: {concurrency: 3}")]

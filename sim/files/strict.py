@@ -1,18 +1,26 @@
-"""Strict models of outside documents, and their mistakes as findings: where, what, and what to do."""
+"""Strict models of what people write, and pydantic's errors as mistakes: where, what, and what to do."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from flags.catalog import did_you_mean
+from flags.document import Mistake, Path
 from sim.files.units import show
-from sim.files.yaml import Document, Path
+from sim.files.yaml import Document
 
 _EXPECTED = {
     "bool_type": "true or false",
@@ -31,23 +39,6 @@ _LIMITS = {
     "greater_than_equal": ("at least", "ge"),
     "less_than_equal": ("at most", "le"),
 }
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class Finding:
-    """One mistake in a document; line and column are 1-based, `path` is empty for the document as a whole.
-
-    `file` is empty for the document's own file.
-    """
-
-    line: int
-    column: int
-    path: str
-    message: str
-    file: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.line}:{self.column}: error: " + (f"{self.path}: " if self.path else "") + self.message
 
 
 class Strict(BaseModel):
@@ -77,10 +68,10 @@ def _with_known_keys(line: ErrorDetails, known: Iterable[str]) -> InitErrorDetai
     return InitErrorDetails(type=kind, loc=line["loc"], input=line["input"], ctx=context)
 
 
-def findings(error: ValidationError, document: Document) -> list[Finding]:
-    """Each of pydantic's errors at its place in the document, in the document's order of lines."""
+def mistakes(error: ValidationError, document: Document) -> list[Mistake]:
+    """Each of pydantic's errors at its place in the document."""
     lines = error.errors(include_url=False)
-    return sorted({_finding(line, document) for line in lines if not _follows_from_others(line)})
+    return [_mistake(line, document) for line in lines if not _follows_from_others(line)]
 
 
 def _follows_from_others(line: ErrorDetails) -> bool:
@@ -88,25 +79,13 @@ def _follows_from_others(line: ErrorDetails) -> bool:
     return line["type"] == "too_short" and bool(line["input"])
 
 
-def finding(document: Document, path: Path, message: str, *, key: bool = False) -> Finding:
-    """A finding at the value of `path`, or at its key."""
-    origin = document.origin(path, key=key)
-    return Finding(origin.line, origin.column, dotted(path), message, origin.file)
-
-
-def dotted(path: Path) -> str:
-    """`("steps", 3, "pause")` as people write it: `steps[3].pause`."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
-
-
-def _finding(line: ErrorDetails, document: Document) -> Finding:
+def _mistake(line: ErrorDetails, document: Document) -> Mistake:
     path = _known_part(line["loc"], document)
     if line["type"] == "missing":
-        path, shown = _known_part(line["loc"][:-1], document), (*path, str(line["loc"][-1]))
-        origin = document.origin(path)
-        return Finding(origin.line, origin.column, dotted(shown), "missing; it is required", origin.file)
+        parent = _known_part(line["loc"][:-1], document)
+        return document.mistake(parent, "missing; it is required", shown=(*path, str(line["loc"][-1])))
     at_key = line["type"] == "unknown_key" or line["loc"][-1:] == ("[key]",)
-    return finding(document, path, _message(line), key=at_key)
+    return document.mistake(path, _message(line), key=at_key)
 
 
 def _known_part(loc: Path, document: Document) -> Path:
@@ -133,3 +112,37 @@ def _message(line: ErrorDetails) -> str:
     if kind == "value_error":
         return str(context["error"])
     return line["msg"]
+
+
+def part(adapter: TypeAdapter[Any], data: Any) -> Any:
+    """What the adapter makes of a part of a document; None where that part is mistaken itself."""
+    try:
+        return adapter.validate_python(data, context={})
+    except ValidationError:
+        return None
+
+
+def one_key(models: Mapping[str, type[BaseModel]], bodies: Mapping[str, str], example: str) -> BeforeValidator:
+    """A step as people write it, one key and its settings (`{pause: {...}}`), as the fields of the key's model.
+
+    `bodies` are the kinds that are written as one value, `tick: 10`, and the field that holds it.
+    """
+
+    def fields(value: Any) -> Any:
+        if isinstance(value, tuple(models.values())):
+            return value
+        if not isinstance(value, Mapping) or len(value) != 1:
+            found = ", ".join(map(str, value)) if isinstance(value, Mapping) else show(value)
+            raise ValueError(f"a step is one key and its settings, such as `{example}`; found {found}")
+        ((kind, body),) = value.items()
+        if kind not in models:
+            raise ValueError(f'unknown step "{kind}"; {did_you_mean(str(kind), models)}')
+        if kind in bodies:
+            return {"kind": kind, bodies[kind]: body}
+        if not isinstance(body, Mapping):
+            raise ValueError(f"{kind} takes settings; write `{kind}: {{}}` for the defaults")  # noqa: TRY004 - a mistake
+        if "kind" in body:
+            raise ValueError(f'{kind} has no setting "kind"; remove it')
+        return {**body, "kind": kind}
+
+    return BeforeValidator(fields)

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from flags.catalog import did_you_mean
-from sim.files.strict import Finding, finding
+from flags.document import Mistake, Path
+from sim.files.strict import part
 from sim.files.units import show
-from sim.files.yaml import Document, Origin, Path, core_scalar
+from sim.files.yaml import Document, Origin, core_scalar
 
 MOST_COMBINATIONS = 256
 UNRESOLVED = frozenset({"extends", "vars", "matrix"})
@@ -37,7 +38,7 @@ def _name(name: str) -> str:
 
 def _one_value(value: Any) -> Any:
     if not isinstance(value, Scalar):
-        raise ValueError(f"expected a string, a number, true or false, got {show(value)}")  # noqa: TRY004 - a finding
+        raise ValueError(f"expected a string, a number, true or false, got {show(value)}")  # noqa: TRY004 - a mistake
     return value
 
 
@@ -81,12 +82,12 @@ class Resolved:
     unknown: frozenset[str] = frozenset()
     used: set[str] = field(default_factory=set)
     broken: set[Origin] = field(default_factory=set)
-    found: list[Finding] = field(default_factory=list)
+    found: list[Mistake] = field(default_factory=list)
 
 
 def _variables(document: Document, given: Mapping[str, str]) -> dict[str, Value] | None:
     """The declared names, with what the command line gives; None where `vars` is mistaken itself."""
-    declared = _part(TypeAdapter(Variables), document, "vars")
+    declared = part(TypeAdapter(Variables), document.data.get("vars", {}))
     if declared is None:
         return None
     return {
@@ -113,7 +114,7 @@ class Draft:
     slug: str
 
 
-def expand(document: Document, given: Mapping[str, str]) -> tuple[list[Draft], list[Finding]]:
+def expand(document: Document, given: Mapping[str, str]) -> tuple[list[Draft], list[Mistake]]:
     """A draft for each combination of the matrix, and what is wrong with `vars`, `matrix` and the references.
 
     `given` are values from the command line; names that the file does not declare are another file's.
@@ -133,12 +134,12 @@ def expand(document: Document, given: Mapping[str, str]) -> tuple[list[Draft], l
     return drafts, [*found, *(each for draft in drafts for each in draft.resolved.found)]
 
 
-def _combinations(document: Document) -> tuple[list[dict[str, Value]], list[Finding]] | None:
+def _combinations(document: Document) -> tuple[list[dict[str, Value]], list[Mistake]] | None:
     """Every combination of the matrix, in the file's order, one without a value where there is no matrix; mistakes.
 
     None where the schema will refuse it.
     """
-    matrix = _part(TypeAdapter(Matrix), document, "matrix")
+    matrix = part(TypeAdapter(Matrix), document.data.get("matrix", {}))
     if matrix is None:
         return None
     lists: dict[str, Sequence[Scalar]] = matrix.model_extra or {}
@@ -148,14 +149,14 @@ def _combinations(document: Document) -> tuple[list[dict[str, Value]], list[Find
         count *= len(values)
     if count > MOST_COMBINATIONS:
         message = f"{count} combinations are too many to run; at most {MOST_COMBINATIONS}"
-        return [], [*found, finding(document, ("matrix",), message, key=True)]
+        return [], [*found, document.mistake(("matrix",), message, key=True)]
     made = [
         {f"matrix.{name}": value for name, value in zip(lists, chosen, strict=True)}
         for chosen in itertools.product(*(_values(document, name, values) for name, values in lists.items()))
     ]
     kept = [each for each in made if not any(_meets(each, entry) for entry in matrix.exclude)]
     if not kept:
-        found.append(finding(document, ("matrix", "exclude"), "every combination is excluded; nothing is left to run"))
+        found.append(document.mistake(("matrix", "exclude"), "every combination is excluded; nothing is left to run"))
     return kept, found
 
 
@@ -163,23 +164,23 @@ def _values(document: Document, name: str, values: Sequence[Scalar]) -> list[Val
     return [Value(value, document.origin(("matrix", name, index))) for index, value in enumerate(values)]
 
 
-def _repeated(document: Document, lists: Mapping[str, Sequence[Scalar]]) -> Iterator[Finding]:
+def _repeated(document: Document, lists: Mapping[str, Sequence[Scalar]]) -> Iterator[Mistake]:
     for name, values in lists.items():
         for index, value in enumerate(values):
             if any(_same(value, before) for before in values[:index]):
-                yield finding(document, ("matrix", name, index), f"{show(value)} a second time; remove it")
+                yield document.mistake(("matrix", name, index), f"{show(value)} a second time; remove it")
 
 
 def _mistaken_excludes(
     document: Document, lists: Mapping[str, Sequence[Scalar]], excludes: Sequence[Mapping[str, Scalar]]
-) -> Iterator[Finding]:
+) -> Iterator[Mistake]:
     for index, entry in enumerate(excludes):
         for name, value in entry.items():
             at: Path = ("matrix", "exclude", index, name)
             if name not in lists:
-                yield finding(document, at, f"no such name in matrix; {did_you_mean(name, lists)}", key=True)
+                yield document.mistake(at, f"no such name in matrix; {did_you_mean(name, lists)}", key=True)
             elif not any(_same(value, each) for each in lists[name]):
-                yield finding(document, at, f"matrix.{name} has no {show(value)}; nothing is excluded")
+                yield document.mistake(at, f"matrix.{name} has no {show(value)}; nothing is excluded")
 
 
 def _meets(combination: Values, entry: Mapping[str, Scalar]) -> bool:
@@ -194,7 +195,7 @@ def _same(one: Scalar, other: Scalar) -> bool:
     return type(one) is type(other) and one == other
 
 
-def _unused(document: Document, used: set[str]) -> list[Finding]:
+def _unused(document: Document, used: set[str]) -> list[Mistake]:
     """Names of the file itself that nothing refers to; what a file extends may declare more than is left in use."""
     found = []
     for section in ("matrix", "vars"):
@@ -203,7 +204,7 @@ def _unused(document: Document, used: set[str]) -> list[Finding]:
             at = (section, name)
             if f"{section}.{name}" not in used | {"matrix.exclude"} and not document.origin(at, key=True).file:
                 message = f"nothing uses it; write ${{{{ {section}.{name} }}}} where it belongs, or remove it"
-                found.append(finding(document, at, message, key=True))
+                found.append(document.mistake(at, message, key=True))
     return found
 
 
@@ -212,7 +213,7 @@ def _resolved(document: Document, values: Values, unknown: frozenset[str]) -> Re
 
     Nothing is known of what the `unknown` sections declare: they are mistaken.
     """
-    made = Document(None, document.keys, dict(document.values), document.problems)
+    made = Document(None, document.keys, dict(document.values), document.mistakes)
     resolved = Resolved(made, unknown=unknown)
     made.data = _resolve(document, values, resolved, (), document.data)
     return resolved
@@ -239,7 +240,7 @@ def _resolve(document: Document, values: Values, resolved: Resolved, path: Path,
 
 
 def _references(document: Document, values: Values, resolved: Resolved, path: Path, text: str) -> list[str] | None:
-    """What the references in `text` name; None, with a finding, where one is mistaken."""
+    """What the references in `text` name; None, with a mistake, where one is mistaken."""
     wrong = None
     inside = [_INSIDE.fullmatch(each) for each in _REFERENCE.findall(text)]
     names = [f"{each[1]}.{each[2]}" for each in inside if each]
@@ -250,7 +251,7 @@ def _references(document: Document, values: Values, resolved: Resolved, path: Pa
     elif missing := next((name for name in names if name not in values and not _in(name, resolved.unknown)), None):
         wrong = f"nothing declares {missing}; {did_you_mean(missing, values) if values else 'add it to vars or matrix'}"
     if wrong:
-        resolved.found.append(finding(document, path, wrong))
+        resolved.found.append(document.mistake(path, wrong))
     return None if wrong else names
 
 
@@ -301,11 +302,3 @@ def _or_reference(schema: Any) -> Any:
     if isinstance(properties := schema.get("properties"), dict):
         made["properties"] = {name: _or_reference(each) for name, each in properties.items()}
     return made
-
-
-def _part(adapter: TypeAdapter[Any], document: Document, key: str) -> Any:
-    """A section where it is right, an empty one where there is none."""
-    try:
-        return adapter.validate_python(document.data.get(key, {}))
-    except ValidationError:
-        return None

@@ -10,16 +10,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
-Path = tuple[str | int, ...]
-Position = tuple[int, int]
-"""1-based line and column, in characters."""
+from flags.document import Mistake, Path, Position
 
 
 class Origin(NamedTuple):
     """Where a part was written: 1-based line and column; `file` is empty for the document's own."""
 
-    line: int
-    column: int
+    line: int = 1
+    column: int = 1
     file: str = ""
 
 
@@ -34,54 +32,61 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\
 _CORE_TAG = "tag:yaml.org,2002:"
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One finding at a place in the text."""
-
-    position: Position
-    message: str
-
-
 @dataclass
 class Document:
     """What one text holds: `data` from dict, list and scalars; where each path's key and value stand; what is wrong."""
 
     data: Any = None
-    keys: dict[Path, Position | Origin] = field(default_factory=dict)
-    values: dict[Path, Position | Origin] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    keys: dict[Path, Origin] = field(default_factory=dict)
+    values: dict[Path, Origin] = field(default_factory=dict)
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    @property
+    def is_readable(self) -> bool:
+        """False where its syntax is broken: nothing is known of what it says."""
+        return self.data is not None or not self.mistakes
 
     def where(self, path: Path, *, key: bool = False) -> Position:
         """The position of the value at `path` (of its key with `key`); of its nearest parent when it is not there."""
-        origin = self.origin(path, key=key)
-        return origin.line, origin.column
+        line, column, _ = self.origin(path, key=key)
+        return Position(line, column)
 
     def origin(self, path: Path, *, key: bool = False) -> Origin:
         """The same with the file, for a document that was put together from several."""
         while path and path not in self.values:
             path, key = path[:-1], False
-        positions = self.keys if key and path in self.keys else self.values
-        return Origin(*positions.get(path, (1, 1)))
+        places = self.keys if key and path in self.keys else self.values
+        return places.get(path, Origin())
+
+    def mistake(self, path: Path, text: str, *, key: bool = False, shown: Path | None = None) -> Mistake:
+        """A mistake at the value of `path`, or at its key; `shown` is the path that it names, where that is another."""
+        line, column, file = self.origin(path, key=key)
+        return Mistake(Position(line, column), dotted(path if shown is None else shown), text, file=file)
+
+
+def dotted(path: Path) -> str:
+    """`("steps", 3, "pause")` as people write it: `steps[3].pause`."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
 
 
 class _UnreadableError(Exception):
-    """Reading cannot go on behind this problem."""
+    """Nothing after this mistake can be read."""
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
+    def __init__(self, mistake: Mistake) -> None:
+        super().__init__(mistake.text)
+        self.mistake = mistake
 
 
 def parse(text: str) -> Document:
-    """Read one document. Syntax ends the reading; every other problem is collected, and the first of two equal keys
-    is kept. Anchors, aliases and merge keys (`<<`) are refused: each value stands where it is used."""
+    """Read one document. Broken syntax ends the reading; every other mistake is collected, and the first of two equal
+    keys is kept. Anchors, aliases and merge keys (`<<`) are refused: each value stands where it is used."""
     document = Document()
     try:
         _Reader(text, document).read()
     except _UnreadableError as stop:
-        document.problems.append(stop.problem)
+        document.mistakes.append(stop.mistake)
     except yaml.YAMLError as error:
-        document.problems.append(_syntax_problem(text, error))
+        document.mistakes.append(_syntax_mistake(text, error))
     return document
 
 
@@ -93,7 +98,7 @@ class _Reader:
     def read(self) -> None:
         next(self.events)  # the stream starts
         if isinstance(next(self.events), yaml.StreamEndEvent):
-            return self.note((1, 1), "the file is empty")
+            return self.note(Origin(), "the file is empty")
         self.document.data = self.value(next(self.events), (), 0)
         next(self.events)  # the document ends
         event = next(self.events)
@@ -101,13 +106,13 @@ class _Reader:
             self.note(_start(event), "a second document; write one document a file")
         return None
 
-    def note(self, position: Position, message: str) -> None:
-        self.document.problems.append(Problem(position, message))
+    def note(self, place: Origin, text: str) -> None:
+        self.document.mistakes.append(_mistake(place, text))
 
     def value(self, event: yaml.Event, path: Path, depth: int) -> Any:
         self.document.values[path] = _start(event)
         if depth > MAX_DEPTH:
-            raise _UnreadableError(Problem(_start(event), f"nested more than {MAX_DEPTH} levels deep"))
+            raise _UnreadableError(_mistake(_start(event), f"nested more than {MAX_DEPTH} levels deep"))
         self.refuse_anchor(event)
         if isinstance(event, yaml.MappingStartEvent):
             return self.mapping(path, depth)
@@ -125,7 +130,7 @@ class _Reader:
             key = self.key(event)
             below = (*path, key)
             if known := self.document.keys.get(below):
-                self.note(_start(event), f'duplicate key "{key}"; the first is in line {known[0]}')
+                self.note(_start(event), f'duplicate key "{key}"; the first is in line {known.line}')
                 below = (*path, key, "/duplicate")
             self.document.keys[below] = _start(event)
             value = self.value(next(self.events), below, depth + 1)
@@ -134,7 +139,7 @@ class _Reader:
 
     def key(self, event: yaml.Event) -> str:
         if not isinstance(event, yaml.ScalarEvent):
-            raise _UnreadableError(Problem(_start(event), "a key must be a plain word, not a list or a mapping"))
+            raise _UnreadableError(_mistake(_start(event), "a key must be a plain word, not a list or a mapping"))
         self.refuse_anchor(event)
         if event.value == "<<":
             self.note(_start(event), "merge keys (<<) are not supported; write the keys out")
@@ -181,25 +186,32 @@ def core_scalar(text: str) -> str | int | float | bool | None:
     return text
 
 
-def _start(event: yaml.Event) -> Position:
-    mark = event.start_mark
-    return (mark.line + 1, mark.column + 1) if mark else (1, 1)
+def _start(event: yaml.Event) -> Origin:
+    return _at(event.start_mark)
+
+
+def _at(mark: Any) -> Origin:
+    return Origin(mark.line + 1, mark.column + 1) if mark else Origin()
+
+
+def _mistake(place: Origin, text: str) -> Mistake:
+    return Mistake(Position(place.line, place.column), "", text)
 
 
 def _short(tag: str) -> str:
     return tag.replace(_CORE_TAG, "!!")
 
 
-def _syntax_problem(text: str, error: yaml.YAMLError) -> Problem:
+def _syntax_mistake(text: str, error: yaml.YAMLError) -> Mistake:
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         message = " ".join(str(part) for part in (error.problem, error.context) if part)
         if error.context and error.context_mark:
             message += f" that starts in line {error.context_mark.line + 1}"
-        return Problem((mark.line + 1, mark.column + 1) if mark else (1, 1), message)
+        return _mistake(_at(mark), message)
     before = text[: getattr(error, "position", 0)]
-    position = before.count("\n") + 1, len(before) - before.rfind("\n")
-    return Problem(position, str(getattr(error, "reason", error)))
+    place = Origin(before.count("\n") + 1, len(before) - before.rfind("\n"))
+    return _mistake(place, str(getattr(error, "reason", error)))
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.%/+-]*")

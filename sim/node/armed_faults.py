@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import hashlib
 import os
 import signal
 import threading
@@ -17,50 +18,51 @@ from engine import linux
 from engine.cache import Cache
 from engine.dedup import Compared, ReadSpan
 from engine.dirty import DirtySet, Tracker
-from engine.effects import Before, Effects, Memory
+from engine.effects import Before, Boundary, Effects, Memory
 from engine.events import Event
 from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
 from engine.memfd import Memfd
 from engine.ranges import Chunk
 from engine.snapshot import HEADER, Build, Header
-from sim.files.faults import CATALOGUE, CRASH, FaultPoint, Kind, Place, chunk_index, delay_of, hang_of, kind_of
+from sim.files.faults import CATALOGUE, FaultPoint, Harm, Place, chunk_index
 from sim.record import events
-
-__all__ = ["CRASH", "ArmedFaults", "Fault", "FaultyEffects", "Passage"]
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is armed: a point, what it gives, where, on whom, how often each, in which of a sandbox's pauses.
-
-    `error` is an errno name, `delay 300 ms`, `hang 2000 ms`, `short`, `corrupt`, `cancel`, `kill-guest` or CRASH.
-    Raises ValueError for what the point does not have.
-    """
+    """What is armed: a point, what it does there, in which chunk, to which sandboxes (a glob), at most how often to
+    each, and in which of a sandbox's pauses (all, where None). With `rate` (0 to 1) in that share of them, drawn by
+    `seed`. Raises ValueError for what the point does not have."""
 
     fault_id: int
     point: FaultPoint
-    error: str
+    harm: Harm
     at: Place
     sandboxes: str
     count: int | None = None
     nth: int | None = None
     by_kernel: bool = False
+    rate: float | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         spec = CATALOGUE[self.point]
-        if self.kind not in spec.kinds:
-            raise ValueError(f"{self.point} has no {self.kind}")
-        if self.by_kernel and not (spec.by_kernel and self.kind == "errno"):
-            raise ValueError(f"the kernel cannot give {self.error} at {self.point}")
-        if self.kind == "errno" and not hasattr(errno, self.error):
-            raise ValueError(f"unknown errno {self.error}")
+        if self.harm.kind not in spec.kinds:
+            raise ValueError(f"{self.point} has no {self.harm.kind}")
+        if self.by_kernel and not (spec.by_kernel and self.harm.kind == "errno"):
+            raise ValueError(f"the kernel cannot give {self.harm.error} at {self.point}")
+        if self.harm.kind == "errno" and not hasattr(errno, self.harm.errno or ""):
+            raise ValueError(f"unknown errno {self.harm.errno}")
 
-    @property
-    def kind(self) -> Kind:
-        """Which kind of fault its error is."""
-        return kind_of(self.error)
+    def is_drawn(self, sandbox: str, nth: int) -> bool:
+        """Whether it is for this pause; the same for the same seed, whatever else happens."""
+        if self.rate is None:
+            return True
+        key = f"{self.seed}:rate of fault {self.fault_id}:{sandbox}:{nth}".encode()
+        drawn = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
+        return drawn / (1 << 64) < self.rate
 
 
 class ArmedFaults:
@@ -89,7 +91,7 @@ class ArmedFaults:
                     continue
                 if chunk is not None and chunk_index(fault.at, chunks) != chunk:
                     continue
-                if fault.nth not in {None, nth}:
+                if fault.nth not in {None, nth} or not fault.is_drawn(sandbox, nth):
                     continue
                 fired = self._fired.get((fault.fault_id, sandbox), 0)
                 if fault.count is None or fired < fault.count:
@@ -140,14 +142,15 @@ class FaultyEffects(Effects):
         fault = self._armed.take(point, passage.sandbox, chunk, self._chunks, passage.nth)
         if fault is None:
             return None
-        passage.tell(events.FaultFired(fault.fault_id, fault.point, fault.error, chunk))
-        if fault.kind in {"short", "corrupt"} or fault.by_kernel:
+        harm = fault.harm
+        passage.tell(events.FaultFired(fault.fault_id, fault.point, harm.error, chunk, harm.kind, harm.seconds))
+        if harm.kind in {"short", "corrupt"} or fault.by_kernel:
             return fault
         self._disturb(fault)
         return None
 
     def _disturb(self, fault: Fault) -> None:
-        match fault.kind:
+        match fault.harm.kind:
             case "kill-node":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "kill-guest":
@@ -156,9 +159,9 @@ class FaultyEffects(Effects):
                 self.cancelled = True
                 self._passage.cancel()
             case "delay":
-                time.sleep(delay_of(fault.error) or 0.0)
+                time.sleep(fault.harm.seconds or 0.0)
             case "hang":
-                time.sleep(hang_of(fault.error) or 0.0)
+                time.sleep(fault.harm.seconds or 0.0)
                 raise _injected(errno.ETIMEDOUT)
             case _:
                 raise _injected(_number(fault))
@@ -179,6 +182,9 @@ class FaultyEffects(Effects):
 
     def look(self, guest: GuestProcess, before: Before) -> None:
         self._inner.look(guest, before)
+
+    def boundary(self, before: Boundary) -> None:
+        self._inner.boundary(before)
 
     def scan(self, tracker: Tracker, guest: GuestProcess, memory: Memory, block_size: int) -> DirtySet:
         self._pass("scan")
@@ -206,7 +212,7 @@ class FaultyEffects(Effects):
             else:
                 linux.fail_calls("process_vm_readv", memory.pid, None, _number(fault))
         self._inner.copy_read(memory, buffer, offset, chunk)
-        if fault is not None and fault.kind == "short":
+        if fault is not None and fault.harm.kind == "short":
             half = len(buffer) // 2
             buffer[half:] = bytes(len(buffer) - half)
             raise _injected(errno.EIO)
@@ -215,11 +221,11 @@ class FaultyEffects(Effects):
         fault = self._pass("copy.write", chunk.index)
         if fault is not None and fault.by_kernel:
             linux.fail_calls("pwrite", cache.fd, chunk.cache_offset, _number(fault))
-        if fault is not None and fault.kind == "short":
+        if fault is not None and fault.harm.kind == "short":
             self._inner.copy_write(cache, data[: len(data) // 2], chunk)
             raise _injected(errno.EIO)
         self._inner.copy_write(cache, data, chunk)
-        if fault is not None and fault.kind == "corrupt":
+        if fault is not None and fault.harm.kind == "corrupt":
             _flip(cache.fd, chunk.cache_offset + len(data) // 2)
 
     def publish(self, cache: Cache, chunk: Chunk) -> None:
@@ -271,7 +277,7 @@ class FaultyEffects(Effects):
         data = self._inner.resume_read(source, offset, length)
         if fault is None:
             return data
-        if fault.kind == "short":
+        if fault.harm.kind == "short":
             raise _injected(errno.EIO)
         flipped = bytearray(data)
         flipped[len(data) // 2] ^= 0xFF
@@ -279,7 +285,7 @@ class FaultyEffects(Effects):
 
 
 def _number(fault: Fault) -> int:
-    return int(getattr(errno, fault.error))
+    return int(getattr(errno, fault.harm.errno or ""))
 
 
 def _injected(number: int) -> OSError:
@@ -294,7 +300,7 @@ def _flip(fd: int, offset: int) -> None:
 def _damage_header(path: Path, fault: Fault) -> None:
     with path.open("r+b") as file:
         half = path.stat().st_size // 2
-        if fault.kind == "corrupt":
+        if fault.harm.kind == "corrupt":
             _flip(file.fileno(), half)
             return
         file.truncate(half)

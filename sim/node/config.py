@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flags.context import SandboxAttributes
+from flags.context import DEFAULTS, OF_A_GROUP, SandboxAttributes
 from sim.node.guest import GuestSpec
 
 
@@ -24,11 +24,21 @@ class SandboxConfig:
     cluster: str
     dirty: float
     pattern: str
+    sandbox_type: str = DEFAULTS.sandbox_type
+    kernel_version: str = DEFAULTS.kernel_version
+    firecracker_version: str = DEFAULTS.firecracker_version
+    envd_version: str = DEFAULTS.envd_version
     heartbeat: float = 0.0
 
     def attributes(self) -> SandboxAttributes:
         """What flags are evaluated for."""
-        return SandboxAttributes(sandbox=self.name, template=self.template, team=self.team, cluster=self.cluster)
+        return SandboxAttributes(
+            sandbox=self.name,
+            template=self.template,
+            team=self.team,
+            cluster=self.cluster,
+            **{name: getattr(self, name) for name in OF_A_GROUP},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,7 @@ class OpenPause:
     path: str | None
     punch: bool
     punch_reason: str | None
+    punch_code: str | None
     dirty_bytes: int | None
     blocked_ms: float | None
 
@@ -61,7 +72,8 @@ class NodeConfig:
 
     `mutant`, or `profile` without its `mended` weaknesses, is a wrong engine; both are None for the sound one.
     Flags come from one of `inline_flags` (LaunchDarkly's JSON by key), `flag_file` (a path), `relay` (a URI) and
-    LaunchDarkly itself; `lease` in seconds. With `trace` every fault point that is passed is told.
+    LaunchDarkly itself; `lease` in seconds. A flag with a dangerous mistake is
+    obeyed with `obey_unsafe` alone. With `trace` every fault point that is passed is told.
     """
 
     run: str
@@ -80,6 +92,8 @@ class NodeConfig:
     relay: str | None = None
     launchdarkly: bool = False
     lease: float | None = None
+    obey_unsafe: bool = False
+    contexts: Any = "original"
     tick: int = 0
     trace: bool = False
     profile: str | None = None

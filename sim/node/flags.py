@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flags.client import FlagClient, SourceStatus
+from flags.context import contexts_of
 from flags.file import FileFlags
 from flags.launchdarkly import Evaluator
 from flags.lease import Lease, LeasedFlags
@@ -28,8 +29,8 @@ class NodeFlags:
     def __init__(self, config: NodeConfig) -> None:
         """Blocks until the flags have come, or it is known why they have not: then the safe values are in force."""
         self._file = None if config.flag_file is None else Path(config.flag_file)
-        self._evaluator = _open(config)
         self._lease = Lease(config.lease) if config.lease is not None else None
+        self._evaluator = _open(config, self._lease)
         self._lease_watch = LeaseWatch(self._lease) if self._lease is not None else None
         self.client: FlagClient = self._evaluator
         if isinstance(self._evaluator, LaunchDarklyFlags):
@@ -90,14 +91,21 @@ class NodeFlags:
         self.client.close()
 
 
-def _open(config: NodeConfig) -> Evaluator:
+def _open(config: NodeConfig, lease: Lease | None) -> Evaluator:
+    contexts = contexts_of(config.contexts)
     if config.relay is not None:
-        return LaunchDarklyFlags(RELAY_KEY, stream_uri=config.relay, initial_reconnect_delay=RECONNECT_SECONDS)
+        return LaunchDarklyFlags(
+            RELAY_KEY,
+            stream_uri=config.relay,
+            initial_reconnect_delay=RECONNECT_SECONDS,
+            contexts=contexts,
+            obey_unsafe=config.obey_unsafe,
+        )
     if config.launchdarkly:
-        return LaunchDarklyFlags()
+        return LaunchDarklyFlags(contexts=contexts, obey_unsafe=config.obey_unsafe)
     if config.flag_file is not None:
-        return FileFlags(Path(config.flag_file))
-    return MemoryFlags(config.inline_flags or {})
+        return FileFlags(Path(config.flag_file), lease=lease, contexts=contexts, obey_unsafe=config.obey_unsafe)
+    return MemoryFlags(config.inline_flags or {}, contexts)
 
 
 LOOKS_PER_LEASE = 8

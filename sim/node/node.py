@@ -19,6 +19,7 @@ from engine.resume import fill
 from engine.snapshot import Build, Header
 from flags.catalog import USE_MEMFD
 from flags.client import FlagClient
+from flags.context import Moment, has_memfd
 from sim.files.lifecycle import State, StopReason, refusal
 from sim.node.armed_faults import ArmedFaults, FaultyEffects, Passage
 from sim.node.config import NodeConfig
@@ -30,6 +31,7 @@ from sim.node.pausing import Pausing
 from sim.node.sandbox import Machine, Sandbox
 from sim.record import events
 from sim.record.ledger import Ledger
+from sim.record.names import incarnation_name
 from sim.record.oracle import GENERATIONS, PAGE
 from sim.record.stages import Pace
 
@@ -82,9 +84,11 @@ class Node:
     async def _spawn(self, sandbox: Sandbox, header: Header | None) -> int:
         """A new incarnation, filled from `header` before it is tracked; gives the bytes that were filled."""
         sandbox.incarnations += 1
-        spec = self.config.guest_spec(sandbox.config, f"{sandbox.config.name}.{sandbox.incarnations}")
+        spec = self.config.guest_spec(sandbox.config, incarnation_name(sandbox.config.name, sandbox.incarnations))
         begun = time.perf_counter()
-        sandbox.use_memfd = self.flags.decide(sandbox.config.attributes()).is_on(USE_MEMFD)
+        moment: Moment = "create" if header is None else "resume"
+        asked = self.flags.decide(sandbox.config.attributes(), moment).is_on(USE_MEMFD)
+        sandbox.use_memfd = asked and has_memfd(sandbox.config.firecracker_version)
         tracker, written = await asyncio.to_thread(self._bring_up, sandbox, spec, header)
         self._tell_of_guest(sandbox, tracker, (time.perf_counter() - begun) * 1e3)
         return written
@@ -225,7 +229,7 @@ class Node:
         if self.ending:
             return
         if why := refusal(kind, sandbox.state, sandbox.reason):
-            self.ledger.append(events.RequestRefused(kind, why), sandbox=name)
+            self.ledger.append(events.RequestRefused(kind, why.reason, why.code), sandbox=name)
             return
         task = asyncio.ensure_future(self._run(sandbox, act))
         sandbox.busy = (kind, task)
@@ -318,7 +322,7 @@ class Node:
             await asyncio.wait([sandbox.settling])
         async with self.ticking:  # which may be waiting for this guest's answer
             if why := refusal("kill", sandbox.state, sandbox.reason):
-                self.ledger.append(events.RequestRefused("kill", why), sandbox=sandbox.config.name)
+                self.ledger.append(events.RequestRefused("kill", why.reason, why.code), sandbox=sandbox.config.name)
                 return
             try:
                 if sandbox.guest is not None:

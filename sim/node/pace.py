@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from engine.dirty import DirtySet, Tracker
-from engine.effects import Before, Effects, Memory
+from engine.effects import Boundary, Effects, Memory
 from engine.events import Event
 from engine.incarnation import GuestProcess
 from engine.mapping import Mapping
@@ -118,17 +118,15 @@ class PacedEffects(Effects):
         self._passed.at = time.monotonic()
         return found
 
-    def look(self, guest: GuestProcess, before: Before) -> None:
-        """The pause's own boundaries: the point of no return, and the finish."""
-        if before != "scan":
-            self._boundary(BoundaryReached(before), -1)
-        super().look(guest, before)
+    def boundary(self, before: Boundary) -> None:
+        """The pause's own: the point of no return, and the finish."""
+        self._wait_at(BoundaryReached(before), -1)
 
     def copy_read(self, memory: Memory, buffer: memoryview, offset: int, chunk: Chunk) -> None:
-        self._boundary(BoundaryReached("chunk", chunk.index, chunk.start, chunk.end - chunk.start), chunk.index)
+        self._wait_at(BoundaryReached("chunk", chunk.index, chunk.start, chunk.end - chunk.start), chunk.index)
         super().copy_read(memory, buffer, offset, chunk)
 
-    def _boundary(self, reached: BoundaryReached, chunk: int) -> None:
+    def _wait_at(self, reached: BoundaryReached, chunk: int) -> None:
         """Each thread is slowed by what it did itself since its last boundary."""
         now = time.monotonic()
         if self._paces.is_set(self._sandbox):

@@ -21,13 +21,14 @@ from engine.plan import PauseOptions
 from engine.prepare import PauseRequest
 from engine.snapshot import template
 from flags.decision import Decision, options, otel_fields
-from sim.files.lifecycle import State, refusal
+from sim.files.lifecycle import RefusalCode, State, refusal
 from sim.node.armed_faults import FaultyEffects, Passage
 from sim.node.guest_link import Guest, GuestError
 from sim.node.memory import PUNCHED_PEAK, OverBudgetError
 from sim.node.pace import PacedEffects
 from sim.node.sandbox import Machine, Sandbox
 from sim.record import events
+from sim.record.names import pause_name
 from sim.record.oracle import GENERATIONS, PAGE
 
 
@@ -67,7 +68,8 @@ class Pausing:
         await asyncio.shield(sandbox.settling)
         why = refusal(request, sandbox.state, sandbox.reason)
         if why is not None:
-            self._node.ledger.append(events.RequestRefused(request, why), sandbox=sandbox.config.name)
+            told = events.RequestRefused(request, why.reason, why.code)
+            self._node.ledger.append(told, sandbox=sandbox.config.name)
         return why is None
 
     async def _export(self, sandbox: Sandbox, state: State, *, checkpoint: bool) -> None:
@@ -112,9 +114,9 @@ class Pausing:
         if guest is None or sandbox.state is not State.RUNNING:
             raise GuestError(f"{name} is {sandbox.state} without a guest")
         sandbox.pauses += 1
-        pause_id = f"{name}.p{sandbox.pauses}"
+        pause_id = pause_name(name, sandbox.pauses)
         sandbox.to(state, f"a {'checkpoint' if checkpoint else 'pause'} was requested")
-        decision = node.flags.decide(sandbox.config.attributes())
+        decision = node.flags.decide(sandbox.config.attributes(), "checkpoint" if checkpoint else "pause")
         decided = events.Decided(decision.as_fields(), otel_fields(decision, name))
         node.ledger.append(decided, sandbox=name, pause=pause_id)
         planned = self._planned_bytes(sandbox, decision, checkpoint=checkpoint)
@@ -124,7 +126,7 @@ class Pausing:
             told = not_begun(pause_id, "refused", str(error), checkpoint=checkpoint)
             node.ledger.append(told, sandbox=name, pause=pause_id)
             sandbox.to(State.RUNNING, f"it was refused: {error}")
-            node.ledger.append(events.RequestRefused(state.value, str(error)), sandbox=name)
+            node.ledger.append(events.RequestRefused(state.value, str(error), RefusalCode.BUDGET), sandbox=name)
             return None
         node.in_flight += 1
         return Admitted(pause_id, decision, planned, guest, checkpoint)
@@ -313,26 +315,7 @@ def _ms_since(begun: float) -> float:
 
 def not_begun(pause_id: str, outcome: str, why: str, *, checkpoint: bool) -> events.PauseSettled:
     """A pause that the engine never had: nothing was copied or freed."""
-    return events.PauseSettled(
-        outcome=outcome,
-        path=None,
-        punch=False,
-        punch_reason=None,
-        dirty_bytes=None,
-        punched_bytes=0,
-        peak_over=None,
-        peak_ratio=None,
-        copy_ms=None,
-        blocked_ms=0.0,
-        condemned=False,
-        error=why,
-        failed_chunk=None,
-        condemn_error=None,
-        punch_error=None,
-        build=pause_id,
-        content_hash=None,
-        checkpoint=checkpoint,
-    )
+    return events.PauseSettled(outcome, pause_id, error=why, checkpoint=checkpoint)
 
 
 def settled(
@@ -345,6 +328,7 @@ def settled(
         path=plan.path.value if plan else None,
         punch=plan.punch if plan else False,
         punch_reason=plan.punch_reason if plan else None,
+        punch_code=plan.punch_code.value if plan else None,
         dirty_bytes=plan.dirty_bytes if plan else None,
         punched_bytes=result.punched_bytes,
         peak_over=result.peak_over,

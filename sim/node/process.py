@@ -24,9 +24,9 @@ from typing import Any
 from engine import linux
 from engine.incarnation import CondemnedRecords, start_time_of
 from flags.client import SourceStatus
-from flags.launchdarkly import route_sdk_logs
+from flags.sdk_logs import route_sdk_logs
 from flags.streaming import SDK_KEY
-from sim.files.faults import from_json
+from sim.files.faults import Harm, from_json
 from sim.node import cgroup
 from sim.node.armed_faults import Fault
 from sim.node.config import NodeConfig
@@ -38,7 +38,7 @@ from sim.node.recovery import recover
 from sim.node.sandbox import Machine
 from sim.record import events
 from sim.record.ledger import EVENTS_FILE, Ledger
-from sim.record.run_id import CONDEMNED
+from sim.record.names import CONDEMNED
 from sim.record.stages import Pace
 
 _SOCKET_BUFFER = 4 << 20
@@ -133,7 +133,7 @@ class _Server:
         await asyncio.to_thread(self._flags.wait_for, versions, seconds)
 
     async def _arm(self, args: dict[str, Any]) -> None:
-        self._node.armed.arm(Fault(**{**args, "at": from_json(args["at"])}))
+        self._node.armed.arm(Fault(**{**args, "harm": Harm(**args["harm"]), "at": from_json(args["at"])}))
 
 
 def _tell_status(ledger: Ledger, status: SourceStatus) -> None:
@@ -187,7 +187,7 @@ async def _main(fd: int, config: NodeConfig, start_zygote: ZygoteStarter) -> Non
         bool(config.known),
     )
     ledger.append(started)
-    if config.relay is not None or config.launchdarkly:
+    if config.inline_flags is None:
         flags.watch(lambda status: _tell_status(ledger, status))
     lease = config.lease and asyncio.ensure_future(_tell_of_lease(ledger, flags, config.lease / LOOKS_PER_LEASE))
     server = _Server(node, flags, writer)

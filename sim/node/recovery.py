@@ -21,6 +21,7 @@ from sim.node.node import Node
 from sim.node.sandbox import Sandbox
 from sim.record import events
 from sim.record.ledger import EVENTS_FILE, Entry, read
+from sim.record.names import incarnation_name
 
 _CRASHED = "the node crashed"
 _HAS_A_GUEST = frozenset({State.RUNNING, State.PAUSING, State.CHECKPOINTING})
@@ -39,7 +40,7 @@ async def recover(node: Node) -> None:
     await _end_condemned(node, living, condemned)
     for name, known in node.config.known.items():
         sandbox = node.sandboxes[name]
-        latest = f"{name}.{sandbox.incarnations}"
+        latest = incarnation_name(name, sandbox.incarnations)
         guest = living.pop(latest, None)
         pause = known.open_pause
         doomed = pause is not None and (pause.id in condemned.pauses or latest in condemned.guests)
@@ -217,17 +218,11 @@ def _settle(node: Node, sandbox: Sandbox, pause: OpenPause, *, condemned: bool) 
         path=pause.path,
         punch=pause.punch,
         punch_reason=pause.punch_reason,
+        punch_code=pause.punch_code,
         dirty_bytes=pause.dirty_bytes,
-        punched_bytes=0,
-        peak_over=None,
-        peak_ratio=None,
-        copy_ms=None,
         blocked_ms=pause.blocked_ms or 0.0,
         condemned=condemned,
         error=None if finished else _CRASHED,
-        failed_chunk=None,
-        condemn_error=None,
-        punch_error=None,
         build=pause.id,
         content_hash=sandbox.header.content_hash if finished and not _is_damaged(node, pause.id) else None,
         checkpoint=sandbox.state is State.CHECKPOINTING,

@@ -27,6 +27,8 @@ class RunStarted(Event):
     flag_source: str = "inline"  # inline | file | relay | launchdarkly
     profile: str | None = None  # a wrong engine of several weaknesses, but for those that are mended
     mended: list[str] = field(default_factory=list)
+    lease: float | None = None  # seconds that news of the flags is good for; None: no lease, or not known
+    contexts: Any = "all"  # which kinds a flag is evaluated for; older ledgers had every kind
     verify: str = "off"  # off | full: clean pages are compared with the parent before anything is punched
 
 
@@ -180,24 +182,25 @@ class PauseSettled(Event):
     """Nothing more will happen in this pause. None where a figure does not apply."""
 
     outcome: str
-    path: str | None
-    punch: bool
-    punch_reason: str | None
-    dirty_bytes: int | None
-    punched_bytes: int
-    peak_over: int | None
-    peak_ratio: float | None
-    copy_ms: float | None
-    blocked_ms: float
-    condemned: bool
-    error: str | None
-    failed_chunk: int | None
-    condemn_error: str | None
-    punch_error: str | None
     build: str
-    content_hash: str | None
+    path: str | None = None
+    punch: bool = False
+    punch_reason: str | None = None
+    dirty_bytes: int | None = None
+    punched_bytes: int = 0
+    peak_over: int | None = None
+    peak_ratio: float | None = None
+    copy_ms: float | None = None
+    blocked_ms: float = 0.0
+    condemned: bool = False
+    error: str | None = None
+    failed_chunk: int | None = None
+    condemn_error: str | None = None
+    punch_error: str | None = None
+    content_hash: str | None = None
     checkpoint: bool = False
     paced: bool = False  # slowed or held by somebody: its times are in no figure
+    punch_code: str | None = None  # engine.plan.PunchCode
     kill_error: str | None = None  # the condemned guest did not die: it is frozen for good
     copier_bytes: int | None = None  # memory of the copiers' own
 
@@ -234,6 +237,7 @@ class RequestRefused(Event):
 
     request: str
     reason: str
+    code: str | None = None  # sim.files.lifecycle.RefusalCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +295,8 @@ class FaultArmed(Event):
     at: str
     sandboxes: str
     by_kernel: bool = False
+    kind: str | None = None  # sim.files.faults.Kind
+    seconds: float | None = None  # of a delay or a hang
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +307,8 @@ class FaultFired(Event):
     fault: str
     error: str
     chunk: int | None
+    kind: str | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from engine import events as engine_events
 from sim.record import events
+from sim.record.codes import punch_code
 from sim.record.ledger import Entry
 from sim.record.stages import OWN_PACE, Pace, Sample, next_track, thinned
 from sim.record.view import (
@@ -185,7 +186,7 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
             resident = 0 if gone and sandbox.pause and sandbox.pause.settled_at else sandbox.resident
             cached = 0 if new == "discarded" else sandbox.cached  # a recovery deletes without a word what a crash left
             found = replace(sandbox, pid=pid, resident=resident, cached=cached)
-            return replace(found, state=new, reason=reason, stop_reason=stop_reason, refusal=None)
+            return replace(found, state=new, reason=reason, stop_reason=stop_reason, refused=None)
         case events.GuestSpawned() as made:
             return replace(
                 sandbox,
@@ -209,8 +210,8 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
             return replace(sandbox, cached=0)
         case events.PauseSettled() as settled:
             return _pause_ended(sandbox, settled)
-        case events.RequestRefused(reason=reason):
-            return replace(sandbox, refusal=reason)
+        case events.RequestRefused() as refused:
+            return replace(sandbox, refused=refused)
     return sandbox
 
 
@@ -225,7 +226,8 @@ def _copied_on(sandbox: SandboxView, published: engine_events.ChunkPublished) ->
 
 
 def _pause_ended(sandbox: SandboxView, settled: events.PauseSettled) -> SandboxView:
-    peaks = sandbox.peaks if settled.peak_ratio is None else (*sandbox.peaks, settled.peak_ratio)[-PEAKS:]
+    nothing = settled.peak_ratio is None or settled.dirty_bytes == 0  # a copy of nothing has no peak
+    peaks = sandbox.peaks if nothing else (*sandbox.peaks, settled.peak_ratio or 0.0)[-PEAKS:]
     if settled.outcome != "finished":
         return replace(sandbox, peaks=peaks)
     return replace(sandbox, peaks=peaks, build=settled.build, reason="its memory is in a finished build")
@@ -237,9 +239,9 @@ def _next_pause(pause: PauseView, entry: Entry) -> PauseView:
             return replace(pause, decision=flags)
         case events.GuestFrozen(incarnation):
             return replace(pause, incarnation=incarnation)
-        case engine_events.Planned(path, punch, reason, chunks, dirty, notes):
-            pause = replace(pause, path=path, punch=punch, punch_reason=reason, notes=tuple(notes))
-            return replace(pause, chunks=chunks, dirty_bytes=dirty)
+        case engine_events.Planned(path, punch, reason, chunks, dirty, notes, code):
+            pause = replace(pause, path=path, punch=punch, punch_reason=reason, punch_code=punch_code(code, reason))
+            return replace(pause, chunks=chunks, dirty_bytes=dirty, notes=tuple(notes))
         case engine_events.ChunkPublished(length=length, source_resident=source, cache_resident=cached):
             published, held = pause.published_bytes + length, 0 if source is None else source + cached
             peak = max(pause.peak, held)
@@ -262,21 +264,13 @@ def _settled(pause: PauseView, settled: events.PauseSettled, t: float) -> PauseV
     return replace(
         pause,
         settled_at=t,
-        outcome=settled.outcome,
+        settled=settled,
         path=settled.path,
         punch=settled.punch,
         punch_reason=settled.punch_reason,
+        punch_code=punch_code(settled.punch_code, settled.punch_reason),
         dirty_bytes=settled.dirty_bytes,
         punched_bytes=max(pause.punched_bytes, settled.punched_bytes),  # a recovering node does not know
         condemned_at=t if settled.condemned and pause.condemned_at is None else pause.condemned_at,
-        error=settled.error,
-        punch_error=settled.punch_error,
-        condemn_error=settled.condemn_error,
-        peak_over=settled.peak_over,
-        peak_ratio=settled.peak_ratio,
-        copy_ms=settled.copy_ms,
         blocked_ms=settled.blocked_ms,
-        build=settled.build,
-        content_hash=settled.content_hash,
-        checkpoint=settled.checkpoint,
     )

@@ -17,7 +17,8 @@ from engine.incarnation import CondemnedRecords, lives
 from sim.record import events
 from sim.record.folder import RunRecord
 from sim.record.ledger import EVENTS_FILE, Entry, Ledger, drop_torn_line, read
-from sim.record.run_id import CONDEMNED, RUN_VARIABLE
+from sim.record.names import CONDEMNED
+from sim.record.run_id import RUN_VARIABLE
 
 DEATH_SECONDS = 10.0
 RMDIR_SECONDS = 2.0

@@ -10,8 +10,6 @@ from engine import linux
 
 RUN_VARIABLE = "SNAPDRILL_RUN"
 """Environment variable whose value, the run's id, every process of a run carries."""
-CONDEMNED = "condemned"
-"""The folder of condemned records, in a run's folder."""
 PLACEHOLDER = "-" * 8
 """In the place of an id, and as long: such a process belongs to no run, what is forked from it will."""
 _ENV_START = 50 - 3  # proc_pid_stat(5), counted from the state, which is the third field

@@ -8,15 +8,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from engine.errors import UserError
 from engine.events import Event
+from engine.plan import PunchCode
 from flags.catalog import did_you_mean
 from flags.document import Position, parse
-from sim.files.lifecycle import State
+from sim.files.faults import Kind
+from sim.files.lifecycle import RefusalCode, State
 from sim.files.schemas import DRAFT
 from sim.files.units import show
 from sim.record.ledger import EVENT_TYPES, Entry
@@ -27,10 +29,16 @@ _LINE: dict[str, Any] = {
     "pause": {"type": "string", "description": "The pause or checkpoint it belongs to; left out where there is none."},
 }
 PATHS = ("process", "memfd", "memfd-background", "dedup", "in-place")
+PUNCH_CODES = tuple(PunchCode)
 CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("planned", "path"): PATHS,
     ("pause_settled", "path"): PATHS,
     ("pause_settled", "outcome"): ("finished", "rolled-back", "discarded", "refused"),
+    ("planned", "punch_code"): PUNCH_CODES,
+    ("pause_settled", "punch_code"): PUNCH_CODES,
+    ("fault_armed", "kind"): get_args(Kind),
+    ("fault_fired", "kind"): get_args(Kind),
+    ("request_refused", "code"): tuple(RefusalCode),
     ("state_changed", "old"): tuple(State),
     ("state_changed", "new"): tuple(State),
 }

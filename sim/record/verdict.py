@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import IntEnum, StrEnum
 
+INVARIANT = "invariant:"
+"""How the subject of a judged invariant begins; its name follows."""
+TIME_LIMIT = "time-limit"
+"""The subject that is judged, inconclusive, where the time limit ended a run."""
+
 
 class Verdict(StrEnum):
     """What the checkers concluded about one scenario or plan."""

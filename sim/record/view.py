@@ -74,7 +74,8 @@ def next_source(source: SourceView, entry: Entry) -> SourceView:
 class PauseView:
     """One pause of one sandbox, as far as it is known; bytes, milliseconds, `t` seconds since the run began.
 
-    `peak` is the most of memfd and cache that a chunk was told with; 0 where there is no memfd.
+    Of its plan, of its copy as far as it goes, and, once it is `settled`, of its end. `peak` is the most of memfd and
+    cache that was there at a chunk; 0 where there is no memfd.
     """
 
     id: str
@@ -85,8 +86,8 @@ class PauseView:
     path: str | None = None
     punch: bool = False
     punch_reason: str | None = None
+    punch_code: str | None = None
     notes: tuple[str, ...] = ()
-    checkpoint: bool = False
     chunks: int = 0
     published: int = 0
     published_bytes: int = 0
@@ -95,19 +96,61 @@ class PauseView:
     punched_bytes: int = 0
     condemned_at: float | None = None
     returned_at: float | None = None
-    settled_at: float | None = None
-    outcome: str | None = None
-    error: str | None = None
-    punch_error: str | None = None
-    condemn_error: str | None = None
-    peak: int = 0
-    peak_over: int | None = None
-    peak_ratio: float | None = None
-    copy_ms: float | None = None
     blocked_ms: float | None = None
-    build: str | None = None
-    content_hash: str | None = None
+    settled_at: float | None = None
+    settled: events.PauseSettled | None = None
+    peak: int = 0
     track: Track = NO_TRACK
+
+    @property
+    def outcome(self) -> str | None:
+        """How it ended; this and what follows is None (or False) until it has settled."""
+        return self.settled.outcome if self.settled else None
+
+    @property
+    def build(self) -> str | None:
+        """The build that it made, or was to make."""
+        return self.settled.build if self.settled else None
+
+    @property
+    def content_hash(self) -> str | None:
+        """Of the finished build."""
+        return self.settled.content_hash if self.settled else None
+
+    @property
+    def checkpoint(self) -> bool:
+        """True where it was a checkpoint."""
+        return self.settled is not None and self.settled.checkpoint
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed."""
+        return self.settled.error if self.settled else None
+
+    @property
+    def punch_error(self) -> str | None:
+        """Why punching ended early."""
+        return self.settled.punch_error if self.settled else None
+
+    @property
+    def condemn_error(self) -> str | None:
+        """Why its guest could not be condemned."""
+        return self.settled.condemn_error if self.settled else None
+
+    @property
+    def peak_over(self) -> int | None:
+        """Bytes beyond the guest at its worst moment."""
+        return self.settled.peak_over if self.settled else None
+
+    @property
+    def peak_ratio(self) -> float | None:
+        """The peak, in units of what the guest held at the freeze."""
+        return self.settled.peak_ratio if self.settled else None
+
+    @property
+    def copy_ms(self) -> float | None:
+        """From its beginning to the end of its copy."""
+        return self.settled.copy_ms if self.settled else None
 
     @property
     def paced(self) -> bool:
@@ -147,7 +190,7 @@ class SandboxView:
     punched: int = 0
     peaks: tuple[float, ...] = ()
     pause: PauseView | None = None
-    refusal: str | None = None
+    refused: events.RequestRefused | None = None
     pace: Pace = OWN_PACE
 
 
@@ -215,6 +258,11 @@ class View:
     def measured(self) -> tuple[PauseView, ...]:
         """The pauses that went at their own pace: those of which figures are made."""
         return tuple(each for each in self.pauses if not each.paced)
+
+    def after_kill(self, pause: PauseView) -> float | None:
+        """Seconds from the kill switch in force at its source when this pause was decided; None where none was."""
+        before = [each for each in self.switches if each.t <= pause.began]
+        return pause.began - before[-1].t if before and not before[-1].on else None
 
     @property
     def wrong_engine(self) -> str | None:

@@ -15,6 +15,7 @@ from typing import Literal
 from sim.record.ledger import Entry
 from sim.record.view import View
 from sim.report import failure, judgements, words
+from sim.report.table import Code, Paragraph, Section, Table, markdown, toned
 from sim.report.words import scrub
 
 MOST = 10
@@ -104,28 +105,29 @@ def commands(found: Iterable[Annotation]) -> list[str]:
 
 
 def section(view: View, run_dir: Path, scenario_file: Path, entries: Sequence[Entry] | None = None) -> str:
-    """One run as Markdown: verdict and reason, what was judged, what the pauses came to, and the failure block."""
+    """One run as Markdown: verdict and reason, what was judged, how the pauses ended, and the failure block."""
     name = view.run.name if view.run else scenario_file.stem
     seed = view.run.seed if view.run else "unknown"
-    lines = [
-        f"### {judgements.verdict_of(view).upper()}: {_text(name)} (seed {seed})",
-        _text(judgements.why(view)),
-        f"**engine: {_text(view.wrong_engine)}**" if view.wrong_engine else "",
-        _table(
-            ("judged", "verdict", "checked", "violations"),
-            [
-                (each.name, each.verdict, str(each.checked), str(len(each.violations)))
-                for each in [*judgements.invariants(view), *judgements.expectations(view)]
-            ],
-        ),
-        f"{words.plural(len(view.pauses), 'pause')}; at the end "
-        + (", ".join(f"{count} {state}" for state, count in sorted(view.counts.items())) or "no sandbox"),
-    ]
-    if found := judgements.propagation(view):
-        lines.append(f"kill switch {_text(judgements.sentence(found))}")
+    states = ", ".join(f"{count} {state}" for state, count in sorted(view.counts.items())) or "no sandbox"
+    found = judgements.propagation(view)
+    judged = Table(
+        ("judged", "verdict", "checked", "violations"),
+        [
+            (each.name, each.verdict, str(each.checked), str(len(each.violations)))
+            for each in [*judgements.invariants(view), *judgements.expectations(view)]
+        ],
+    )
+    parts = (
+        Paragraph(judgements.why(view)),
+        Paragraph(toned(f"engine: {view.wrong_engine}" if view.wrong_engine else "", "bad")),
+        judged,
+        Paragraph(f"{words.plural(len(view.pauses), 'pause')}; at the end {states}"),
+        Paragraph(f"kill switch {judgements.sentence(found)}" if found else ""),
+    )
+    said = markdown(Section(f"{judgements.verdict_of(view).upper()}: {name} (seed {seed})", parts), level=3)
     if block := failure.failure_block(view, run_dir, scenario_file, entries):
-        lines.append(f"<details><summary>what failed</summary>\n\n{_fence(block)}\n\n</details>")
-    return "\n\n".join(filter(None, lines)) + "\n"
+        said += f"\n\n<details><summary>what failed</summary>\n\n{markdown(Code(block))}\n\n</details>"
+    return said + "\n"
 
 
 def append_summary(sections: Sequence[str], environ: Mapping[str, str] = os.environ) -> None:
@@ -159,25 +161,3 @@ def _data(text: str) -> str:
 
 def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
-
-
-_MARKDOWN = str.maketrans({char: f"\\{char}" for char in "\\`*_[]|~#"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
-
-
-def _text(text: str) -> str:
-    """Shown as it is, on one line."""
-    return " ".join(scrub(text).split()).translate(_MARKDOWN)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return ""
-    lines = [head, ["---"] * len(head), *([_text(each) for each in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
-
-
-def _fence(text: str) -> str:
-    """A code block whose fence is longer than any in the text."""
-    longest = max(map(len, re.findall("`+", text)), default=0)
-    mark = "`" * max(3, longest + 1)
-    return f"{mark}text\n{scrub(text)}\n{mark}"

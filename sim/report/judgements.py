@@ -8,14 +8,13 @@ from statistics import median
 from typing import Any
 
 from sim.record.events import Judged
-from sim.record.verdict import Verdict
-from sim.record.view import PauseView, Switch, View
+from sim.record.verdict import INVARIANT, Verdict
+from sim.record.view import View
 from sim.report import words
 
 NOT_EXERCISED = "not exercised"
 CUT_OFF = "the record was cut off: there is no verdict"
 UNJUDGED = "the run ended without judging everything"
-_INVARIANT = "invariant:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +30,12 @@ class Judgement:
 
 def invariants(view: View) -> list[Judgement]:
     """The invariants, by their bare names."""
-    return [_judgement(view, each) for each in view.judged if each.subject.startswith(_INVARIANT)]
+    return [_judgement(view, each) for each in view.judged if each.subject.startswith(INVARIANT)]
 
 
 def expectations(view: View) -> list[Judgement]:
     """Everything else that was judged: `metric:...`, `state:...`, `verdict:...`."""
-    return [_judgement(view, each) for each in view.judged if not each.subject.startswith(_INVARIANT)]
+    return [_judgement(view, each) for each in view.judged if not each.subject.startswith(INVARIANT)]
 
 
 def failed(view: View) -> list[Judgement]:
@@ -77,7 +76,7 @@ def verdict_of(view: View) -> str:
 
 
 def _judgement(view: View, judged: Judged) -> Judgement:
-    name = judged.subject.removeprefix(_INVARIANT)
+    name = judged.subject.removeprefix(INVARIANT)
     vacuous = judged.verdict == Verdict.HELD and judged.checked == 0 and name != judged.subject
     verdict = NOT_EXERCISED if vacuous else judged.verdict.replace("_", " ")
     caught = verdict == Verdict.VIOLATED and verdict_of(view) == Verdict.HELD
@@ -127,19 +126,13 @@ def propagation(view: View) -> Propagation | None:
     thrown = [each for each in view.switches if not each.on]
     if not thrown:
         return None
-    late = [age for each in view.pauses if each.punch and (age := _since_kill(each, view.switches)) is not None]
+    late = [age for each in view.pauses if each.punch and (age := view.after_kill(each)) is not None]
     return Propagation(
         source=view.run.flag_source if view.run else "inline",
         took_ms=distribution([each.took_ms for each in thrown if each.took_ms is not None]),
         unawaited=sum(each.took_ms is None for each in thrown),
         latest_punch_ms=round(max(late) * 1e3, 3) if late else None,
     )
-
-
-def _since_kill(pause: PauseView, switches: Sequence[Switch]) -> float | None:
-    """Seconds from the kill switch that was in force at its source when this pause was decided."""
-    before = [each for each in switches if each.t <= pause.began]
-    return pause.began - before[-1].t if before and not before[-1].on else None
 
 
 def sentence(found: Propagation) -> str:

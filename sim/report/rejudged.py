@@ -2,26 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sim.record import events
 from sim.record.verdict import Verdict
+from sim.record.view import View
 from sim.report import words
 from sim.report.judgements import NOT_EXERCISED
-from sim.rules import Rejudged
+from sim.report.table import Bullets, Section, Span, Table, toned
+from sim.rules.finding import Finding
 
 VERSION = 1
 _MOST_REASONS = 5
 
 
-def lines(rejudged: Sequence[Rejudged]) -> list[str]:
+class Rejudged(NamedTuple):
+    """One rule: by the ledger alone, and as the run itself judged reality (None where it did not)."""
+
+    name: str
+    ledger: events.Judged
+    run: events.Judged | None
+    expected: bool  # the scenario wants it violated, and it was: a canary that was caught
+
+    @property
+    def verdict(self) -> Verdict:
+        """Violated where either saw it; inconclusive where the ledger lacks evidence that the run does not give."""
+        if Verdict.VIOLATED in self._verdicts:
+            return Verdict.VIOLATED
+        if self.run is not None and self.run.checked and self.run.verdict == Verdict.HELD:
+            return Verdict.HELD
+        return Verdict.INCONCLUSIVE if Verdict.INCONCLUSIVE in self._verdicts else Verdict.HELD
+
+    @property
+    def checked(self) -> int:
+        """How often it was exercised, by whichever saw more of it."""
+        return max(self.ledger.checked, self.run.checked if self.run else 0)
+
+    @property
+    def differs(self) -> bool:
+        """True where one saw a violation and the other says that it held."""
+        return self.run is not None and {Verdict.HELD, Verdict.VIOLATED} <= self._verdicts and bool(self.checked)
+
+    @property
+    def _verdicts(self) -> set[str]:
+        return {each.verdict for each in (self.ledger, self.run) if each is not None}
+
+
+def beside_the_run(findings: Mapping[str, Finding], view: View) -> list[Rejudged]:
+    """Today's finding of each rule beside the judgement in the ledger itself."""
+    recorded = {each.subject: each for each in view.judged}
+
+    def is_held(subject: str) -> bool:
+        return subject in recorded and recorded[subject].verdict == Verdict.HELD
+
+    return [
+        Rejudged(name, judged, recorded.get(judged.subject), is_held(f"verdict:violated:{judged.subject}"))
+        for name, judged in ((name, finding.judged(name)) for name, finding in findings.items())
+    ]
+
+
+def verdict_of(rejudged: Iterable[Rejudged], *, complete: bool) -> Verdict:
+    """Of a whole ledger; one without the run's end, or that exercises nothing, is at best inconclusive."""
+    found = list(rejudged)
+    verdicts = {each.verdict for each in found if not (each.expected and each.verdict is Verdict.VIOLATED)}
+    if Verdict.VIOLATED in verdicts:
+        return Verdict.VIOLATED
+    exercised = any(each.checked for each in found)
+    return Verdict.HELD if complete and exercised and verdicts <= {Verdict.HELD} else Verdict.INCONCLUSIVE
+
+
+def sections(rejudged: Sequence[Rejudged]) -> list[Section]:
     """A table of all invariants, then why some did not hold, what the ledger lacks, and where the two disagree."""
-    rows = [("", "the ledger alone", "the run, of reality")]
-    rows += [(each.name, shown(each.ledger), shown(each.run) if each.run else "not told") for each in rejudged]
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    table = [f"  {name:<{widths[0]}}  {ledger:<{widths[1]}}  {run}".rstrip() for name, ledger, run in rows]
-    return [*table, *_reasons(rejudged), *_lacking(rejudged), *_differences(rejudged)]
+    rows = [
+        (each.name, _toned(each.ledger), _toned(each.run) if each.run else toned("not recorded", "muted"))
+        for each in rejudged
+    ]
+    differences = [_difference(each) for each in rejudged if each.differs]
+    return [
+        Section("", (Table(("invariant", "the ledger alone", "the run, of reality"), rows),)),
+        *_reasons(rejudged),
+        *_lacking(rejudged),
+        Section("differences", (Bullets(differences),)),
+    ]
+
+
+def _toned(judged: events.Judged) -> Span:
+    said = shown(judged)
+    return toned(said, "muted" if said == NOT_EXERCISED else words.verdict_tone(judged.verdict))
 
 
 def shown(judged: events.Judged) -> str:
@@ -31,33 +99,21 @@ def shown(judged: events.Judged) -> str:
     return f"{judged.verdict}, checked {words.times(judged.checked)}"
 
 
-def _reasons(rejudged: Sequence[Rejudged]) -> list[str]:
-    found = []
+def _reasons(rejudged: Sequence[Rejudged]) -> Iterator[Section]:
     for each in rejudged:
         for judged in (each.ledger, each.run):
             if judged is not None and judged.verdict == Verdict.VIOLATED:
                 by = "the ledger alone" if judged is each.ledger else "the run"
                 wanted = ", as the scenario expects" if each.expected else ""
-                found += ["", f"{each.name} violated, by {by}{wanted}", *_notes(judged.violations)]
-    return found
+                yield Section(f"{each.name} violated, by {by}{wanted}", (_notes(judged.violations),))
 
 
-def _lacking(rejudged: Sequence[Rejudged]) -> list[str]:
-    found = []
+def _lacking(rejudged: Sequence[Rejudged]) -> Iterator[Section]:
     for each in rejudged:
         if each.verdict is Verdict.INCONCLUSIVE:
             judged = each.ledger if each.ledger.verdict == Verdict.INCONCLUSIVE else each.run
-            found += [
-                "",
-                f"{each.name} inconclusive, evidence is missing",
-                *_notes(judged.violations if judged else []),
-            ]
-    return found
-
-
-def _differences(rejudged: Sequence[Rejudged]) -> list[str]:
-    found = [_difference(each) for each in rejudged if each.differs]
-    return ["", "differences", *(f"  {text}" for text in found)] if found else []
+            title = f"{each.name} inconclusive, evidence is missing"
+            yield Section(title, (_notes(judged.violations if judged else []),))
 
 
 def _difference(each: Rejudged) -> str:
@@ -66,9 +122,9 @@ def _difference(each: Rejudged) -> str:
     return f"{each.name}: the run saw a violation in reality that its ledger does not show"
 
 
-def _notes(notes: Sequence[Mapping[str, Any]]) -> list[str]:
-    told = [f"  {_who(note)}{note.get('reason', '')}" for note in notes[:_MOST_REASONS]]
-    return told + ([f"  and {len(notes) - _MOST_REASONS} more"] if len(notes) > _MOST_REASONS else [])
+def _notes(notes: Sequence[Mapping[str, Any]]) -> Bullets:
+    said = [f"{_who(note)}{note.get('reason', '')}" for note in notes[:_MOST_REASONS]] or ["no reason is recorded"]
+    return Bullets(said + ([f"and {len(notes) - _MOST_REASONS} more"] if len(notes) > _MOST_REASONS else []))
 
 
 def _who(note: Mapping[str, Any]) -> str:

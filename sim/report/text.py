@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import click
-
 from sim.files.units import HUGE_PAGE
 from sim.record.verdict import Verdict
 from sim.record.view import PUNCH, PauseView, SandboxView, View
 from sim.report import judgements, words
 from sim.report.judgements import Judgement, propagation, sentence
+from sim.report.table import Bullets, Paragraph, Section, Span, Table, Words, facts, text, toned
 from sim.report.words import plural, size
 
 _OUTCOMES = {"finished": "paused", "rolled-back": "rolled back", "discarded": "discarded"}
@@ -24,31 +23,35 @@ _MEASURED = "peaks and freed bytes, by the kernel's accounts; ratios are derived
 
 def summary(view: View, run_dir: Path | None = None) -> str:
     """The whole run in a screenful: verdict, both peaks, outcomes, what was judged, and where to look."""
-    sections = (
-        _title(view),
-        *(_flag_table(flag, view.measured) for flag in _compared_flags(view.measured)),
-        _outcomes(view),
-        _without_effect(view),
-        _judged("invariants", judgements.invariants(view)),
-        _judged("expectations", judgements.expectations(view)),
-        _footer(view, run_dir),
+    return text(
+        [
+            _title(view),
+            *(_flag_table(flag, view.measured) for flag in _compared_flags(view.measured)),
+            _outcomes(view),
+            _without_effect(view),
+            _judged("invariants", judgements.invariants(view)),
+            _judged("expectations", judgements.expectations(view)),
+            facts([*figures(view), ("run folder", str(run_dir) if run_dir else None)]),
+        ]
     )
-    return "\n\n".join("\n".join(lines) for lines in sections if lines)
 
 
-def _title(view: View) -> list[str]:
+def _title(view: View) -> Section:
     name, seed = (view.run.name, str(view.run.seed)) if view.run else ("a run without a first line", "unknown")
-    verdict = judgements.verdict_of(view).upper() + ("" if view.ended else " (the record was cut off)")
+    verdict = judgements.verdict_of(view)
+    shown = toned(verdict.upper(), words.verdict_tone(verdict))
     sandboxes = view.sandboxes.values()
     trackers = sorted({each.tracker for each in sandboxes if each.tracker})
     fleet = f"{words.plural(len(sandboxes), 'sandbox', 'sandboxes')}, "
     fleet += f"{words.size(sum(each.memory for each in sandboxes))} of guest memory"
-    lines = [f"{name}   seed {seed}   {verdict}", f"{fleet}; dirty blocks from {', '.join(trackers) or 'nobody'}"]
-    if paced := len(view.pauses) - len(view.measured):
-        lines.append(f"{words.plural(paced, 'pause')} slowed or held on screen: in no figure")
-    if view.wrong_engine:
-        lines.insert(0, click.style(f"ENGINE: {view.wrong_engine}", fg="red", bold=True))
-    return lines
+    paced = len(view.pauses) - len(view.measured)
+    lines: list[Words] = [
+        toned(f"ENGINE: {view.wrong_engine}" if view.wrong_engine else "", "bad"),
+        (f"{name}   seed {seed}   ", shown, "" if view.ended else " (the record was cut off)"),
+        f"{fleet}; dirty blocks from {', '.join(trackers) or 'nobody'}",
+        f"{words.plural(paced, 'pause')} slowed or stopped on screen: in no figure" if paced else "",
+    ]
+    return Section("", tuple(Paragraph(each) for each in lines))
 
 
 def _compared_flags(pauses: Sequence[PauseView]) -> list[str]:
@@ -65,59 +68,70 @@ def _is_on(value: object) -> bool:
     return bool(value.get("enabled")) if isinstance(value, dict) else bool(value)
 
 
-def _flag_table(flag: str, pauses: Sequence[PauseView]) -> list[str]:
-    lines = [flag]
-    for value, label in ((False, "flag off:"), (True, "flag on:")):
+def _flag_table(flag: str, pauses: Sequence[PauseView]) -> Section:
+    """The figures are of pauses that had something to copy: a pause with nothing dirty peaks at 1x by itself."""
+    rows, dirty = [], []
+    for value, label in ((False, "flag off"), (True, "flag on")):
         group = [each for each in pauses if flag in each.decision and _is_on(each.decision[flag].get("value")) is value]
         if group:
-            lines.append(f"  {label:<9} {_peaks(group)}{_freed(group)}")
-    return lines
+            rows.append((label, str(len(group)), *_peaks(group), *_freed(group)))
+            dirty.append({each.dirty_bytes for each in group if each.dirty_bytes})
+    head = ("", "pauses", "peak", "over, a sandbox at most", "punched", "freed")
+    table, empty = Table(head, rows, "<>"), sum(each.dirty_bytes == 0 for each in pauses)
+    unlike = len(dirty) == 2 and dirty[0] != dirty[1]
+    notes = [
+        f"{words.plural(empty, 'pause')} had nothing dirty and copied nothing: left out of the peaks" if empty else "",
+        "not to be compared: flag off and on had different amounts of dirty memory to copy" if unlike else "",
+    ]
+    return Section(flag, (table, *(Paragraph(each) for each in notes if each)))
 
 
-def _peaks(pauses: Sequence[PauseView]) -> str:
-    count = f"{words.plural(len(pauses), 'pause'):<10}"
+def _peaks(pauses: Sequence[PauseView]) -> tuple[str, str]:
+    """Of those that had something to copy."""
+    pauses = [each for each in pauses if each.dirty_bytes != 0]
+    if not pauses:
+        return "nothing dirty", "-"
     over = [each.peak_over for each in pauses if each.peak_over is not None]
     ratios = [each.peak_ratio for each in pauses if each.peak_ratio is not None]
     if not over:
-        return f"{count} peak not measured"
-    ratio = f"{max(ratios):.2f}x" if ratios else "n/a"
-    return f"{count} peak {ratio}  (+{words.size(max(over))} a sandbox at most)"
+        return "not measured", "-"
+    return f"{max(ratios):.2f}x" if ratios else "n/a", f"+{words.size(max(over))}"
 
 
-def _freed(pauses: Sequence[PauseView]) -> str:
+def _freed(pauses: Sequence[PauseView]) -> tuple[str, str]:
     punched = [each.punched_bytes for each in pauses if each.punched_bytes]
-    return f"   {len(punched)} punched, {words.size(sum(punched))} freed" if punched else ""
+    return str(len(punched)), words.size(sum(punched)) if punched else "-"
 
 
-def _outcomes(view: View) -> list[str]:
+def _outcomes(view: View) -> Table:
     counted = Counter("checkpoint" if _is_checkpoint(each) else each.outcome for each in view.pauses)
     parts = [f"{counted[outcome]} {word}" for outcome, word in _OUTCOMES.items()]
     parts += [f"{counted[outcome]} {word}" for outcome, word in _ALSO.items() if counted[outcome]]
     if counted[None]:
         parts.append(f"{counted[None]} not settled")
     states = ", ".join(f"{count} {state}" for state, count in sorted(view.counts.items()))
-    return [f"pauses      {', '.join(parts)}", f"at the end  {states or 'no sandbox'}"]
+    return facts([("pauses", ", ".join(parts)), ("at the end", states or "no sandbox")])
 
 
 def _is_checkpoint(pause: PauseView) -> bool:
     return pause.checkpoint and pause.outcome == "finished"
 
 
-def _without_effect(view: View) -> list[str]:
+def _without_effect(view: View) -> Section:
     """Flags that were set and did nothing, once each, with how many pauses that was so for."""
     counted = Counter(note for pause in view.pauses for note in pause.notes)
-    return (
-        ["flags without effect", *(f"  {note} ({words.plural(n, 'pause')})" for note, n in counted.items())]
-        if counted
-        else []
+    return Section(
+        "flags without effect", (Bullets([f"{e} ({words.plural(n, 'pause')})" for e, n in counted.items()]),)
     )
 
 
-def _judged(title: str, judged: Sequence[Judgement]) -> list[str]:
-    if not judged:
-        return []
-    width = max(len(each.name) for each in judged)
-    return [title, *(f"  {each.verdict:<13}  {each.name:<{width}}  {_checks(each)}".rstrip() for each in judged)]
+def _judged(title: str, judged: Sequence[Judgement]) -> Section:
+    return Section(title, (Table((), [(_verdict(each), each.name, _checks(each)) for each in judged], "<<~"),))
+
+
+def _verdict(judgement: Judgement) -> Span:
+    idle = judgement.verdict == judgements.NOT_EXERCISED
+    return toned(judgement.verdict, "muted" if idle else words.verdict_tone(judgement.verdict))
 
 
 def _checks(judgement: Judgement) -> str:
@@ -129,11 +143,6 @@ def _checks(judgement: Judgement) -> str:
     if judgement.expected:
         parts.append("as the scenario expects")
     return ", ".join(parts)
-
-
-def _footer(view: View, run_dir: Path | None) -> list[str]:
-    rows = [*figures(view), ("run folder", str(run_dir))] if run_dir else figures(view)
-    return [f"{label:<11} {text}" for label, text in rows]
 
 
 def figures(view: View) -> list[tuple[str, str]]:
@@ -198,42 +207,28 @@ def _stand_in(page_sizes: Iterable[int]) -> str | None:
     return "; ".join(sorted(claims)) or None
 
 
-_HEAD = ("sandbox", "state", "resident", "cached", "freed", "pause")
+def fleet_table(view: View, sandbox: str | None = None) -> Table:
+    """Every sandbox, or the one of that name; the reason of its state comes last."""
+    rows = [_cells(each) for each in view.sandboxes.values() if sandbox is None or each.name == sandbox]
+    return Table(("sandbox", "state", "resident", "cached", "freed", "pause", "why"), rows, "<<>>><~")
 
 
-def fleet_table(view: View, sandbox: str | None = None) -> list[str]:
-    """Every sandbox, or the one of that name, under a line of headings; the reason of its state comes last."""
-    rows = [each for each in view.sandboxes.values() if sandbox is None or each.name == sandbox]
-    cells = [_HEAD, *(_cells(each) for each in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(_HEAD))]
-    reasons = ["", *(f"  ({each.reason})" if each.reason else "" for each in rows)]
-    return [f"  {_aligned(row, widths)}{reason}".rstrip() for row, reason in zip(cells, reasons, strict=True)]
-
-
-def moment(view: View) -> list[str]:
+def moment(view: View) -> str:
     """What is not any sandbox's: node, tick, step, memory, armed faults."""
     memory = view.memory
-    told = [f"node {view.node}, tick {view.tick}"]
+    said = [f"node {view.node}, tick {view.tick}"]
     if view.step is not None:
-        told.append(f"step {view.step.index}: {view.step.step} (line {view.step.line})")
+        said.append(f"step {view.step.index}: {view.step.step} (line {view.step.line})")
     if memory.now:
-        told.append(f"{size(memory.now)} in guests and caches, {size(memory.planned)} granted")
+        said.append(f"{size(memory.now)} in guests and caches, {size(memory.planned)} granted")
     if view.faults:
-        told.append(f"{plural(len(view.faults), 'fault')} armed")
-    return ["  " + "; ".join(told)]
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    numbers = range(2, 5)
-    return "  ".join(
-        cell.rjust(width) if column in numbers else cell.ljust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-    )
+        said.append(f"{plural(len(view.faults), 'fault')} armed")
+    return "; ".join(said)
 
 
 def _cells(each: SandboxView) -> tuple[str, ...]:
     amounts = (size(amount) if amount else "-" for amount in (each.resident, each.cached, each.punched))
-    return (each.name, each.state, *amounts, _pause(each.pause) if each.pause else "-")
+    return (each.name, each.state, *amounts, _pause(each.pause) if each.pause else "-", each.reason or "")
 
 
 def _pause(pause: PauseView) -> str:

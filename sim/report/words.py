@@ -17,7 +17,7 @@ from sim.record.view import BACKGROUND, PUNCH
 
 SAMPLES = (events.MemorySampled, events.GuestMeasured)
 """Events that measure and tell no story."""
-Tone = Literal["plain", "muted", "good", "calm", "busy", "warn", "bad"]
+Tone = Literal["plain", "muted", "good", "calm", "busy", "warn", "bad", "condemned"]
 """What a sentence means; a screen's theme decides how that looks."""
 
 
@@ -184,8 +184,8 @@ def _of_guest(event: Event) -> Sentence | None:
             before = _SEEN.get(code or "", "")
             return _fine(f"runs on{f': it {before}' if before else ''}", incarnation)
         case events.PaceSet(factor, held):
-            slowed = f"slowed {factor:g} times" if factor > 1 else "at their own pace"
-            return _say(f"copies {slowed}{', held at chunk boundaries' if held else ''}", "busy")
+            slowed = f"copies are slowed {factor:g} times" if factor > 1 else "copies go at their own pace"
+            return _say(f"{slowed}{', and stop at each chunk' if held else ''}", "busy")
         case events.GuestEnded(incarnation, why):
             return _fine(f"guest {incarnation} is dead: {why}")
         case events.GuestMeasured(resident):
@@ -265,7 +265,7 @@ def _of_its_guest(event: Event) -> Sentence | None:
 def _of_its_end(event: Event) -> Sentence | None:
     match event:
         case copying.Condemned(build):
-            return _say("condemned: point of no return", "warn", f"build {build}")
+            return _say("condemned: point of no return", "condemned", f"build {build}")
         case copying.CondemnFailed(error):
             return _say(f"not condemned, so nothing will be punched: {error}", "warn")
         case copying.PunchFailed(chunk, error):
@@ -306,6 +306,8 @@ def _state(old: str, new: str, reason: str) -> Sentence:
 
 def _settled(settled: events.PauseSettled) -> Sentence:
     over = "" if settled.peak_over is None else f"peak +{size(settled.peak_over)}"
+    if settled.outcome == "finished" and settled.dirty_bytes == 0:
+        return _say(f"nothing was dirty, so nothing was copied; punched {mib(settled.punched_bytes)} MiB", "muted")
     if settled.outcome == "finished":
         copied = f" {mib(settled.dirty_bytes)} MiB" if settled.dirty_bytes is not None else ""
         took = f" in {ms(settled.copy_ms)}" if settled.copy_ms is not None and not settled.paced else ""
@@ -317,6 +319,14 @@ def _settled(settled: events.PauseSettled) -> Sentence:
     times_over = over + (f" ({ratio(settled.peak_ratio)})" if over and settled.peak_ratio is not None else "")
     parts = [f"pause is {outcome}", times_over, freed, settled.error or ""]
     return _fine(", ".join(filter(None, parts)), tone="warn")  # the failed call and the new state say it shorter
+
+
+_REFUSALS = {"discarded": "it was discarded and can never run again", "killed": "it was killed"}
+
+
+def refusal(refused: events.RequestRefused) -> str:
+    """Why a request was refused, without what led to it."""
+    return _REFUSALS.get(refused.code or "", refused.reason)
 
 
 def judgement(judged: events.Judged) -> str:

@@ -17,8 +17,8 @@ from sim.files.fleet_scale import CHUNK
 from sim.files.scenario import Scenario, load_text
 from sim.files.units import format_size
 from sim.files.yaml import scenario_text
+from sim.report.table import Section, Table
 from sim.rollout.costs import Costs
-from sim.rollout.forecast import table
 from sim.rollout.simulation import Demand, Nodes, demand
 from sim.rollout.virtual_fleet import VirtualFleet, stream, virtual_fleet
 from sim.run.host import host
@@ -78,8 +78,8 @@ class Agreement:
         known = {"forecast": "derived", "real": "measured"}
         return {**asdict(self), "rows": rows, "holds": self.holds, "known": known}
 
-    def lines(self) -> list[str]:
-        """A table, and what it comes to."""
+    def section(self) -> Section:
+        """A table, forecast beside real."""
         head = ("weight", "figure", "forecast (derived)", "real (measured)", "error", "stated", "")
         rows = [
             (
@@ -94,7 +94,7 @@ class Agreement:
             for row in self.rows
         ]
         said = f"{self.sandboxes} real sandboxes of {format_size(MEMORY)}, {self.failing} copies made to fail"
-        return [f"Agreement: {said}; runs {', '.join(self.verdicts)}", *table(head, rows)]
+        return Section(f"Agreement: {said}; runs {', '.join(self.verdicts)}", (Table(head, rows, "><>>>><"),))
 
 
 def _shown(row: Row, value: float) -> str:

@@ -1,4 +1,4 @@
-"""Metrics judged, ratios with their noise."""
+"""Metrics judged; ratios of times with their intervals."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import median
 from typing import Literal
 
 from sim.files.plan import Metric
 from sim.files.propagation import percentile
 from sim.report import words
+from sim.rollout.ratio_interval import LEAST_ROUNDS, RatioInterval, ratio_interval
 from sim.rollout.stretch import Figures, PauseCost, saved
 
 
@@ -35,7 +37,7 @@ def worst(outcomes: Sequence[Outcome]) -> Outcome:
 class Measurement:
     """One result, None where there was nothing to measure, and what its conditions say of it.
 
-    A ratio has a noise band from `low` to `high`; `why` says what it wants to be conclusive.
+    A ratio lies between `low` and `high`, as its `interval` of rounds says; `why` says what is missing to conclude.
     """
 
     value: float | None
@@ -43,6 +45,7 @@ class Measurement:
     low: float | None = None
     high: float | None = None
     why: str = ""
+    interval: RatioInterval | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ _VALUES: Mapping[str, Callable[[Arms], float | None]] = {
     "flag_staleness": lambda arms: arms.on.stalest,
     "punched_after_kill": lambda arms: arms.on.late,
 }
-_RATIOS: Mapping[str, tuple[Took, float]] = {
+_RATIOS: Mapping[str, tuple[Took, int]] = {
     "copy_p50_ratio": ("copy_ms", 50),
     "copy_p95_ratio": ("copy_ms", 95),
     "blocked_p50_ratio": ("blocked_ms", 50),
@@ -116,17 +119,24 @@ def measure(metric: Metric, arms: Arms) -> Measurement:
 
 
 def _measured_ratio(metric: Metric, arms: Arms) -> Measurement:
-    """Conclusive where the whole noise band is on one side of its conditions."""
+    """Conclusive where the whole interval is on one side of its conditions."""
     if arms.pairs is None:
         return Measurement(None, Outcome.INCONCLUSIVE, why="the arms took no turns, so their times do not compare")
     took, percent = _RATIOS[metric.name]
     found = ratio(arms.pairs, took, percent)
-    if found.value is None or found.low is None or found.high is None:
+    known = found.interval
+    if known is None:
         return Measurement(None, Outcome.INCONCLUSIVE, why=found.why)
-    ends = {judge(metric, each) for each in (found.low, found.value, found.high)}
+    low, high = known.low, known.high
+    ends = {judge(metric, each) for each in (low, known.value, high)}
     clear = len(ends) == 1 and Outcome.INCONCLUSIVE not in ends
-    why = "" if clear else f"its noise band is {found.low:.2f} to {found.high:.2f}, of {found.pauses} pauses"
-    return Measurement(found.value, ends.pop() if clear else Outcome.INCONCLUSIVE, found.low, found.high, why)
+    why = "" if clear else f"its interval is {low:.2f} to {high:.2f}: {interval_words(known)}"
+    return Measurement(known.value, ends.pop() if clear else Outcome.INCONCLUSIVE, low, high, why, known)
+
+
+def interval_words(interval: RatioInterval) -> str:
+    """`7 rounds, 95.3 %, lag-1 0.12`."""
+    return f"{interval.rounds} rounds, {interval.level * 100:.1f} %, lag-1 {interval.lag1:.2f}"
 
 
 def judge(metric: Metric, value: float) -> Outcome:
@@ -179,10 +189,8 @@ def _why(metric: Metric, outcome: Outcome) -> str:
 
 
 Took = Literal["copy_ms", "blocked_ms"]
-MISS = 0.05
-"""How often the band may miss the true ratio."""
-LEAST = 6
-"""Pauses in each order of the arms: with fewer no median has such a band."""
+LEAST_PAUSES = {50: 1, 95: 20}
+"""Exposed pauses that a round needs to have such a percentile of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,20 +200,13 @@ class Pair:
     on: PauseCost
     off: PauseCost
 
-    @property
-    def on_first(self) -> bool:
-        """Whether the arm with the flag on came first."""
-        return self.on.began < self.off.began
-
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """`value` lies in the band from `low` to `high`; all None where `pauses` are too few, as `why` says."""
+    """`interval` of the rounds; None where `rounds` are too few, as `why` says."""
 
-    pauses: int
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
+    rounds: int
+    interval: RatioInterval | None = None
     why: str = ""
 
 
@@ -218,62 +219,24 @@ def pairs(on: Iterable[PauseCost], off: Iterable[PauseCost]) -> Iterator[Pair]:
             yield Pair(each, other)
 
 
-def ratio(compared: Sequence[Pair], took: Took, percent: float) -> Ratio:
-    """The median is of the ratios of the pairs; another percentile is of each arm for itself."""
-    known = [pair for pair in compared if getattr(pair.on, took) is not None and getattr(pair.off, took)]
-    orders = [[pair for pair in known if pair.on_first is first] for first in (True, False)]
-    fewest, band = min(map(len, orders)), _band(known, took, percent)
-    if band is None or fewest < LEAST:
-        lack = f"{words.plural(len(known), 'exposed pause')} to compare, {fewest} of them in one order of the arms"
-        return Ratio(len(known), why=f"{lack}: it takes {_needed(percent)}, {LEAST} in each")
-    value, *by_order = (_estimate(each, took, percent) for each in (known, *orders))
-    return Ratio(len(known), value, min(band[0], *by_order), max(band[1], *by_order))
+def ratio(compared: Iterable[Pair], took: Took, percent: int) -> Ratio:
+    """Over the rounds: the median of a round is of the ratios of its pairs; the 95th percentile of each arm's times."""
+    rounds: dict[int, list[tuple[float, float]]] = {}
+    for pair in compared:
+        mine, other = getattr(pair.on, took), getattr(pair.off, took)
+        if mine and other:
+            rounds.setdefault(pair.on.nth, []).append((mine, other))
+    least = LEAST_PAUSES[percent]
+    enough = [times for _, times in sorted(rounds.items()) if len(times) >= least]
+    interval = ratio_interval([_log_ratio(times, percent) for times in enough])
+    if interval is None:
+        each = "" if least == 1 else f" with {least} exposed pauses"
+        return Ratio(len(enough), why=f"{words.plural(len(enough), 'exposed round')}{each}: it takes {LEAST_ROUNDS}")
+    return Ratio(len(enough), interval)
 
 
-def _estimate(compared: Sequence[Pair], took: Took, percent: float) -> float:
+def _log_ratio(times: Sequence[tuple[float, float]], percent: int) -> float:
     if percent == 50:
-        return percentile(_ratios(compared, took), percent)
-    mine, others = _of_each(compared, took)
-    return percentile(mine, percent) / percentile(others, percent)
-
-
-def _band(compared: Sequence[Pair], took: Took, percent: float) -> tuple[float, float] | None:
-    found = ranks(len(compared), percent / 100, _miss(percent))
-    if found is None:
-        return None
-    low, high = found[0] - 1, found[1] - 1
-    if percent == 50:
-        ratios = _ratios(compared, took)
-        return ratios[low], ratios[high]
-    mine, others = _of_each(compared, took)
-    return mine[low] / others[high], mine[high] / others[low]
-
-
-def _miss(percent: float) -> float:
-    """Where each arm has a band of its own, each may miss half as often."""
-    return MISS if percent == 50 else MISS / 2
-
-
-def _needed(percent: float) -> int:
-    return next(n for n in range(2 * LEAST, 10_000) if ranks(n, percent / 100, _miss(percent)) is not None)
-
-
-def _ratios(compared: Iterable[Pair], took: Took) -> list[float]:
-    return sorted(getattr(pair.on, took) / getattr(pair.off, took) for pair in compared)
-
-
-def _of_each(compared: Sequence[Pair], took: Took) -> tuple[list[float], list[float]]:
-    return sorted(getattr(pair.on, took) for pair in compared), sorted(getattr(pair.off, took) for pair in compared)
-
-
-def ranks(count: int, share: float, miss: float) -> tuple[int, int] | None:
-    """1-based ranks of sorted values between which their quantile lies, but for a share `miss`; None for too few."""
-    below = 0.0
-    low = 0
-    for rank in range(1, count + 1):
-        below += math.comb(count, rank - 1) * share ** (rank - 1) * (1 - share) ** (count - rank + 1)
-        if below <= miss / 2:
-            low = rank
-        elif below >= 1 - miss / 2:
-            return (low, rank) if low else None
-    return None
+        return median(math.log(mine / other) for mine, other in times)
+    mine, others = (sorted(column) for column in zip(*times, strict=True))
+    return math.log(percentile(mine, percent) / percentile(others, percent))

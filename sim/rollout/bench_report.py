@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from engine.errors import EngineError, UserError
-from sim.files.strict import Strict, dotted
+from sim.files.strict import Strict
 from sim.files.units import format_size
+from sim.files.yaml import dotted
 from sim.node.guest_link import GuestError
+from sim.report.table import Paragraph, Section, Table, text
 from sim.rollout import bench_guest
 from sim.rollout.bench import Goal, Measurement, Row
 from sim.rollout.bench_ways import Bench, Taken
@@ -149,19 +151,21 @@ class Report:
             "disturbed": result.disturbed,
         }
 
-    def lines(self) -> list[str]:
+    def text(self) -> str:
         """Two tables, what was left out and why, and what the columns mean."""
         copies = [each for each in self.results if each.row.name == "copy"]
         others = [each for each in self.results if each.row.name != "copy"]
         title = f"{format_size(self.size)} of guest memory, {self.rounds} rounds, {self.machine.get('cpus')} CPUs"
-        lines = [title]
-        if copies:
-            lines += ["", *_table((*_COPY_COLUMNS, *_GOAL_COLUMNS), (self._copy_cells(each) for each in copies))]
-        if others:
-            lines += ["", *_table((*_COLUMNS, *_GOAL_COLUMNS), (self._cells(each) for each in others))]
-        if self.left_out:
-            lines += ["", *(f"left out: {row.label}: {reason}" for row, reason in self.left_out)]
-        return [*lines, *(["", *_KEY] if copies else [])]
+        left_out = [f"left out: {row.label}: {reason}" for row, reason in self.left_out]
+        return text(
+            [
+                Paragraph(title),
+                Table((*_COPY_COLUMNS, *_GOAL_COLUMNS), [self._copy_cells(each) for each in copies], "<<<<>", keys=4),
+                Table((*_COLUMNS, *_GOAL_COLUMNS), [self._cells(each) for each in others], "<<><><", keys=2),
+                Section("", tuple(map(Paragraph, left_out))),
+                Section("", tuple(map(Paragraph, _KEY if copies else ()))),
+            ]
+        )
 
     def _copy_cells(self, result: Result) -> list[str]:
         case, figures = result.row.case, result.figures
@@ -222,12 +226,6 @@ def _number(value: float, unit: str | None) -> str:
     """Three digits that mean something; bytes as MiB."""
     value = value / (1 << 20) if unit == "bytes" else value
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    table = [head, *rows]
-    widths = [max(len(line[at]) for line in table) for at in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
 
 
 SMALL = 4 << 20

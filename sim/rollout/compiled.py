@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from flags.document import Path
+from sim.files.flag_values import written_lease
 from sim.files.plan import Analysis, Assert, Drill, Plan, PlanStep, SetWeight, Wait
 from sim.files.scenario import Scenario, from_document
 from sim.files.steps import Clear, Inject, Outage, Pause, Step
 from sim.files.units import HUGE_PAGE, format_duration
-from sim.files.yaml import Document, Origin, Path, Position, scenario_text
+from sim.files.yaml import Document, Origin, scenario_text
+from sim.rollout.stage_flags import exported, stage_value
 from sim.run.host import host
 from sim.run.needs import free_memory, needed_memory
 
@@ -36,6 +40,7 @@ class Stage:
     weight: float
     steps: range
     first: int
+    rule: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class _Draft:
     virtual: list[float] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
     weight: float = 0.0
+    rule: str | None = None
     armed: bool = False
 
     def add(self, owner: int, *steps: dict[str, Any]) -> None:
@@ -133,12 +139,12 @@ def seconds_of(step: PlanStep) -> float:
 
 def _take(draft: _Draft, index: int, step: PlanStep) -> None:
     match step:
-        case SetWeight(weight=weight):
+        case SetWeight(weight=weight, rule=rule):
             if draft.armed:
                 draft.add(index, {"clear": {}})
                 draft.armed = False
             draft.firsts.append(len(draft.steps))
-            draft.weight = weight
+            draft.weight, draft.rule = weight, rule
             draft.add(index, _set(draft, weight))
         case Wait(duration=seconds):
             draft.load(index, seconds)
@@ -167,19 +173,17 @@ def _set(draft: _Draft, weight: float) -> dict[str, Any]:
     """The weight at its source; LaunchDarkly's own is turned by its operator, and followed."""
     if draft.plan.flag_source == "launchdarkly":
         return {"wait": "1ms"}
-    return {"flag": {draft.plan.flag: weight_value(draft.plan, weight if draft.arm == "on" else 0.0)}}
-
-
-def weight_value(plan: Plan, weight: float) -> dict[str, Any]:
-    """The flag's value at a weight, as a scenario writes it."""
-    return {"rollout": f"{weight:g}%", "by": plan.by}
+    plan, value = draft.plan, stage_value(draft.plan, weight if draft.arm == "on" else 0.0, draft.rule)
+    if draft.arm == "off" and "share" in value:
+        return {"flag": {plan.flag: plan.safe}}
+    return {"flag": {plan.flag: value}}
 
 
 def _stages(plan: Plan, firsts: Sequence[int]) -> Iterator[Stage]:
-    begins = [(index, step.weight) for index, step in enumerate(plan.steps) if isinstance(step, SetWeight)]
+    begins = [(index, step) for index, step in enumerate(plan.steps) if isinstance(step, SetWeight)]
     ends = [*(index for index, _ in begins[1:]), len(plan.steps)]
-    for number, ((begin, weight), end, first) in enumerate(zip(begins, ends, firsts, strict=True), 1):
-        yield Stage(number, weight, range(begin, end), first)
+    for number, ((begin, step), end, first) in enumerate(zip(begins, ends, firsts, strict=True), 1):
+        yield Stage(number, step.weight, range(begin, end), first, step.rule)
 
 
 def _scenario(draft: _Draft) -> Scenario:
@@ -187,6 +191,7 @@ def _scenario(draft: _Draft) -> Scenario:
     data: dict[str, Any] = {"version": 1, "name": plan.name, "seed": plan.seed}
     data |= {"node": raw["node"]} if "node" in raw else {}
     data |= {"engine": engine} if (engine := engine_of(plan)) else {}
+    data |= {"contexts": raw["contexts"]} if "contexts" in raw else {}
     data |= {"fleet": raw["fleet"], "flags": _flags(plan, draft.arm), "steps": draft.steps}
     asserted = [step.invariant for step in plan.steps if isinstance(step, Assert)]
     data["expect"] = [{"invariant": each} for each in dict.fromkeys(asserted)]
@@ -202,18 +207,22 @@ def engine_of(plan: Plan) -> dict[str, Any]:
 
 def _flags(plan: Plan, arm: Arm) -> dict[str, Any]:
     """LaunchDarkly serves its own flags; with the flag off they are safe, and nobody need turn them."""
-    lease = {"lease": format_duration(plan.lease)} if plan.lease is not None else {}
+    lease = {} if plan.flag_source == "inline" else {"lease": written_lease(plan.lease)}
     if plan.flag_source == "launchdarkly":
         return {"source": "launchdarkly", **lease} if arm == "on" else {}
     given = dict(plan.document.data.get("flags") or {}) | lease
-    return given if plan.flag_source == "file" else given | {plan.flag: weight_value(plan, 0.0)}
+    if plan.flag_source != "file":
+        return given | {plan.flag: stage_value(plan, 0.0)}
+    # the user's own flag is served as production's SDK would serve it: what is wrong with it, the critic says
+    return given if exported(plan) is None else {"obey_unsafe": True, **given}
 
 
 def _placed(draft: _Draft, data: dict[str, Any]) -> Document:
     """Every step stands where its plan step is written."""
     source = draft.plan.document
-    same = {path: at for path, at in source.values.items() if path and path[0] in {"fleet", "node", "engine", "flags"}}
-    written: dict[Path, Position | Origin] = {(): (1, 1), **same}
+    kept = {"fleet", "node", "engine", "flags", "contexts"}
+    same = {path: at for path, at in source.values.items() if path and path[0] in kept}
+    written: dict[Path, Origin] = {(): Origin(), **same}
     written |= {("steps", index): source.origin(("steps", owner)) for index, owner in enumerate(draft.owners)}
     asserted = {step.invariant: index for index, step in enumerate(draft.plan.steps) if isinstance(step, Assert)}
     for place, each in enumerate(data["expect"]):
@@ -225,14 +234,22 @@ Result = TypeVar("Result")
 _OTHER: dict[Arm, Arm] = {"on": "off", "off": "on"}
 
 
-def beginners(steps: Sequence[Step]) -> tuple[Arm, ...]:
-    """Which arm takes each step first: after every pause the other one, so that neither always comes second."""
+def beginners(steps: Sequence[Step], seed: int) -> tuple[Arm, ...]:
+    """Which arm takes each step first. The order of a round is drawn by the seed; of each two rounds both orders come.
+
+    The arm with the flag off begins the run.
+    """
     found: list[Arm] = []
-    now: Arm = "off"
+    rounds = 0
     for step in steps:
-        found.append(now)
-        now = _OTHER[now] if isinstance(step, Pause) else now
+        found.append(_first_arm(seed, rounds) if found else "off")
+        rounds += isinstance(step, Pause)
     return tuple(found)
+
+
+def _first_arm(seed: int, number: int) -> Arm:
+    drawn = hashlib.blake2b(f"{seed}:order of the arms:{number // 2}".encode(), digest_size=1).digest()[0] & 1
+    return "on" if drawn ^ (number & 1) else "off"
 
 
 class Turns:

@@ -8,20 +8,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
 from engine.errors import UserError
-from sim.files.plan import Analysis, Drill, Plan, Wait
+from flags.edit import Place, instruction, variation_of
+from sim.files.plan import Analysis, Drill, Plan, SetWeight, Wait
 from sim.report.document import write_document
+from sim.report.table import WIDTH, markdown_words
 from sim.rollout.analysis import Outcome
-from sim.rollout.first_page import _beside, first_page, named_files
 from sim.rollout.gates import shown
+from sim.rollout.identity import beside, named_files
 from sim.rollout.outputs import rehearsal_document
 from sim.rollout.results import Rehearsal
-from sim.rollout.sections import (
-    duration,
-    report,
-)
+from sim.rollout.sections import duration, first_page, report
+from sim.rollout.stage_flags import exported, stage_flag, variation_ids
 
 FIRST_PAGE = "README.md"
 CHECKLIST = "checklist.md"
@@ -35,9 +33,9 @@ def export(found: Rehearsal, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.yaml").write_text(found.plan.source_text, encoding="utf-8")
     for said, path in named_files(found.plan):
-        shutil.copyfile(path, folder / _beside(said).name)
+        shutil.copyfile(path, folder / beside(said).name)
     write_document(folder / "rehearsal.json", rehearsal_document(found))
-    (folder / "rehearsal.txt").write_text(click.unstyle(report(found)) + "\n", encoding="utf-8")
+    (folder / "rehearsal.txt").write_text(report(found, width=WIDTH) + "\n", encoding="utf-8")
     for name, run in (("flag-on", found.on), ("flag-off", found.off)):
         (folder / name).mkdir()
         for record in _RECORDS:
@@ -46,7 +44,7 @@ def export(found: Rehearsal, folder: Path) -> None:
     if found.decision == "go":
         _write_patches(found, folder / "launchdarkly")
         (folder / CHECKLIST).write_text("\n".join(_checklist(found)) + "\n", encoding="utf-8")
-    (folder / FIRST_PAGE).write_text("\n".join(first_page(found)) + "\n", encoding="utf-8")
+    (folder / FIRST_PAGE).write_text(first_page(found), encoding="utf-8")
 
 
 def _write_patches(found: Rehearsal, folder: Path) -> None:
@@ -64,10 +62,14 @@ def _write_json(path: Path, document: dict[str, Any]) -> None:
 
 def _checklist(found: Rehearsal) -> Iterator[str]:
     """What an operator does, in order, with the gate of each stage as it was rehearsed."""
-    yield f"# {found.plan.name}: operator's checklist"
+    yield f"# {markdown_words(found.plan.name)}: operator's checklist"
     yield ""
-    yield "- [ ] replace PROJECT, ENVIRONMENT and VARIATION_ID_OF_... in `launchdarkly/*.json`"
-    yield "- [ ] the safe variation is the off variation, and listed first"
+    known = exported(found.plan)
+    has_ids = known is not None and variation_ids(found.plan).complete(known)
+    ids = "" if has_ids else " and VARIATION_ID_OF_... (the flag file has no ids beside it)"
+    yield f"- [ ] replace PROJECT and ENVIRONMENT{ids} in `launchdarkly/*.json`"
+    if known is None:
+        yield "- [ ] the safe variation is the off variation, and listed first"
     yield "- [ ] somebody else than you has `launchdarkly/kill-switch.json` ready to send"
     for number, stage in enumerate(found.stages, 1):
         weight = stage.stage.weight
@@ -75,14 +77,17 @@ def _checklist(found: Rehearsal) -> Iterator[str]:
         yield f"## Stage {number}: {weight:g} %"
         yield f"- [ ] send `launchdarkly/stage-{number}-{weight:g}-percent.json`"
         first = str(found.plan.safe).lower()
-        yield f"- [ ] the default rule lists {first} first: in another order others are exposed than were rehearsed"
+        order = (
+            f"the default rule lists {first} first" if known is None else "the variations are in the order as before"
+        )
+        yield f"- [ ] {order}: in another order others are exposed than were rehearsed"
         for index in stage.stage.steps:
             step = found.plan.steps[index]
             match step:
                 case Wait(duration=seconds):
                     yield f"- [ ] wait {duration(seconds)}"
                 case Analysis():
-                    yield from (f"- [ ] {each}" for each in _asked(found, index))
+                    yield from (f"- [ ] {markdown_words(each)}" for each in _asked(found, index))
                 case Drill():
                     yield "- [ ] throw the kill switch once, see that nobody punches, and send the stage again"
         yield f"- [ ] else: send `launchdarkly/stage-{number}-inverse.json`; what was punched stays punched"
@@ -124,12 +129,18 @@ def weight_patch(plan: Plan, weight: float, comment: str) -> dict[str, Any]:
 
 def kill_patch(plan: Plan) -> dict[str, Any]:
     """The kill switch: the safe variation for everybody, whatever the off variation was before."""
-    instructions = [{"kind": "updateOffVariation", "variationId": variation_id(plan.safe)}, {"kind": "turnFlagOff"}]
+    known = exported(plan)
+    safe = variation_id(plan.safe)
+    if known is not None:
+        safe = variation_ids(plan).of(known, variation_of(known, plan.safe))
+    instructions = [{"kind": "updateOffVariation", "variationId": safe}, {"kind": "turnFlagOff"}]
     return _patch(instructions, f"Kill switch of {plan.name}: what was punched stays punched")
 
 
 def stage_patches(plan: Plan, weights: Sequence[float]) -> list[tuple[float, dict[str, Any], dict[str, Any]]]:
     """(weight, forward, inverse) of each stage; the inverse of the first is the kill switch."""
+    if exported(plan) is not None:
+        return _edits(plan, weights)
     made = []
     for number, weight in enumerate(weights):
         forward = weight_patch(plan, weight, f"{plan.name}, stage {number + 1}: {weight:g} %")
@@ -138,6 +149,24 @@ def stage_patches(plan: Plan, weights: Sequence[float]) -> list[tuple[float, dic
             before = weights[number - 1]
             back = weight_patch(plan, before, f"{plan.name}: stage {number + 1} taken back, to {before:g} %")
         made.append((weight, forward, back))
+    return made
+
+
+def _edits(plan: Plan, weights: Sequence[float]) -> list[tuple[float, dict[str, Any], dict[str, Any]]]:
+    """The edits of the user's own flag, each with the one that takes it back."""
+    known, ids = exported(plan) or {}, variation_ids(plan)
+    rules = [each.rule for each in plan.steps if isinstance(each, SetWeight)]
+    edits = list(zip(weights, rules, strict=False))
+    made = []
+    for number, (weight, rule) in enumerate(edits, 1):
+        after, place = stage_flag(plan, edits[:number]), Place(rule, plan.by)
+        before = stage_flag(plan, edits[: number - 1]) if number > 1 else known
+        forward = [{"kind": "turnFlagOn"}] if number == 1 and plan.turn_on else []
+        forward.append(instruction(after, place, ids))
+        said = f"{plan.name}, stage {number}: {weight:g} % of {place}"
+        back = [instruction(before, place, ids)]
+        taken_back = f"{plan.name}: stage {number} taken back; what was punched stays punched"
+        made.append((weight, _patch(forward, said), _patch(back, taken_back)))
     return made
 
 

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any
 
 from engine.errors import UserError
 from flags.catalog import flag
 from flags.cohort import Member, cohort
-from flags.context import SandboxAttributes, to_context
-from flags.inline import Rollout, flag_from
-from flags.launchdarkly import Evaluator, InProcessSource, Items, make_context, silence_sdk_logs
+from flags.context import SandboxAttributes
+from flags.edit import Place, share_of
+from flags.launchdarkly import Items, make_context
+from flags.sdk_logs import silence_sdk_logs
 from flags.streaming import LaunchDarklyFlags
-from sim.files.plan import Plan, flag_file
+from sim.files.plan import Plan
+from sim.rollout.compiled import Compiled
+from sim.rollout.row_exposure import stage_exposures
+from sim.rollout.stage_flags import exported, stage_sections
 
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """Sandboxes that have the flag on at a weight, and how many randomization units they are of how many."""
+    """Sandboxes that have the flag on at a weight, and how many randomization units they are of how many.
+
+    `reasons` counts them by the part of the flag that serves them: `default rule`, `rule ID`, `target`.
+    """
 
     weight: float
     sandboxes: tuple[str, ...]
@@ -30,6 +37,7 @@ class Exposure:
     of_contexts: int
     joins: tuple[str, ...]
     leaves: tuple[str, ...]
+    reasons: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_superset(self) -> bool:
@@ -37,19 +45,33 @@ class Exposure:
         return not self.leaves
 
 
-def exposures(plan: Plan, weights: Sequence[float]) -> list[Exposure]:
-    """One a weight, in order; who joins and leaves is against the weight before."""
+def exposures(plan: Plan, weights: Sequence[float], rules: Sequence[str | None] = ()) -> list[Exposure]:
+    """One a weight, in order, with the user's rule that it edits; who joins and leaves is against the one before."""
     silence_sdk_logs()
-    members = {
-        each.name: SandboxAttributes(each.name, each.template, each.team, each.cluster) for each in plan.sandboxes()
-    }
     found: list[Exposure] = []
     before: tuple[str, ...] = ()
-    for weight in weights:
-        on = _on(plan, weight, members)
-        found.append(exposure_of(plan, weight, on, before))
+    edits = list(zip_longest(weights, rules[: len(weights)]))
+    for number, weight in enumerate(weights, 1):
+        on, reasons = _on(plan, stage_sections(plan, edits[:number]))
+        found.append(replace(exposure_of(plan, weight, on, before), reasons=reasons))
         before = on
     return found
+
+
+def exposures_of(made: Compiled) -> list[Exposure]:
+    """Of the stages of a plan."""
+    return exposures(made.plan, [each.weight for each in made.stages], [each.rule for each in made.stages])
+
+
+def as_exported(plan: Plan) -> Exposure | None:
+    """Who has the user's flag on as its file has it, before the first stage; None where no file serves it."""
+    known = exported(plan)
+    if known is None:
+        return None
+    silence_sdk_logs()
+    flags, segments = stage_sections(plan, [])
+    on, reasons = _on(plan, ({**flags, plan.flag: known}, segments))
+    return replace(exposure_of(plan, share_of(known, not plan.safe, Place()), on, ()), reasons=reasons)
 
 
 def exposure_of(plan: Plan, weight: float, on: tuple[str, ...], before: tuple[str, ...]) -> Exposure:
@@ -60,25 +82,23 @@ def exposure_of(plan: Plan, weight: float, on: tuple[str, ...], before: tuple[st
     return Exposure(weight, on, len({units[name] for name in on}), len(set(units.values())), joins, leaves)
 
 
-def _on(plan: Plan, weight: float, members: dict[str, SandboxAttributes]) -> tuple[str, ...]:
-    known, (flags, segments) = flag(plan.flag), _served(plan)
-    flags = {**flags, plan.flag: flag_from(plan.flag, Rollout(weight, plan.by))}
-    evaluator = Evaluator(InProcessSource(flags, segments))
-    try:
-        return tuple(
-            name
-            for name, each in members.items()
-            if evaluator.evaluate(known, make_context(to_context(each))).value is True
+def _on(plan: Plan, sections: tuple[Items, Items]) -> tuple[tuple[str, ...], Mapping[str, int]]:
+    """Names, and how many of them by which part of the flag; UserError where a prerequisite keeps everybody away."""
+    known = flag(plan.flag)
+    members = [each.attributes() for each in plan.sandboxes()]
+    contexts = [make_context(context_of(plan, each)) for each in members]
+    (found,) = stage_exposures([(0.0, sections)], known, contexts)
+    if found.failures.get("PREREQUISITE_FAILED") == len(members):
+        raise UserError(
+            f"{plan.flag_file}: error: a prerequisite of {plan.flag} fails for every sandbox: no stage exposes anybody"
         )
-    finally:
-        evaluator.close()
+    return tuple(each.sandbox for each, on in zip(members, found.on.tolist(), strict=True) if on), found.reasons
 
 
-def _served(plan: Plan) -> tuple[Items, Items]:
-    """What a flag file serves beside the flag that is rolled out: its prerequisites, for instance."""
-    file = flag_file(plan)
-    document = json.loads(file.read_text()) if file is not None else {}
-    return dict(document.get("flags", {})), dict(document.get("segments", {}))
+def context_of(plan: Plan, attributes: SandboxAttributes, others: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the plan's flag is evaluated for when it is read; `others` are further attributes of the sandbox."""
+    made = plan.contexts.context(attributes, flag(plan.flag).moments[0])
+    return made if not others or "sandbox" not in made else {**made, "sandbox": {**others, **made["sandbox"]}}
 
 
 def contexts_needed(contexts: int, weight: float) -> int:
@@ -122,8 +142,8 @@ class Follower:
 
     def exposure(self, weight: float, before: tuple[str, ...]) -> Exposure:
         """Who is exposed by the flag as it is served now, with its own salt and rules."""
-        members = [Member(SandboxAttributes(e.name, e.template, e.team, e.cluster)) for e in self._plan.sandboxes()]
-        on = cohort(self._served(), self._plan.flag, members)
+        members = [Member(each.attributes()) for each in self._plan.sandboxes()]
+        on = cohort(self._served(), self._plan.flag, members, self._plan.contexts)
         return exposure_of(self._plan, weight, tuple(each.attributes.sandbox for each in on), before)
 
     def close(self) -> None:

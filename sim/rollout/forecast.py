@@ -11,13 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from engine.errors import UserError
-from sim.files.figures import Figure, Known, in_gib, lines, number
-from sim.files.fleet_file import Fleet, FleetGroup, FleetNode, Floats, PausesPerHour, assumptions, is_fleet, load
-from sim.files.plan import Plan, SetWeight, load_plan
-from sim.files.sources import read_text
+from flags.document import DocumentError
+from sim.files.figures import Figure, Known, in_gib, number
+from sim.files.fleet_file import (
+    Fleet,
+    FleetGroup,
+    FleetNode,
+    Floats,
+    PausesPerHour,
+    assumptions,
+    load_text,
+)
+from sim.files.plan import Plan, SetWeight, load_plan_text
+from sim.files.sources import kind_of, read_text
 from sim.files.units import HUGE_PAGE
 from sim.files.yaml import parse
+from sim.report.table import Bullets, Paragraph, Section, Table, figure_table
 from sim.rollout.costs import Costs
 from sim.rollout.simulation import STEP, Demand, Simulated, Simulation, demand
 from sim.rollout.virtual_fleet import VirtualFleet, virtual_fleet
@@ -70,26 +79,25 @@ class Forecast:
             "model": [*self.notes, *_MODEL],
         }
 
-    def lines(self) -> list[str]:
+    def sections(self) -> list[Section]:
         """For people: what it rests on, then a line a weight, then what cannot be undone."""
         asked = self.asked
         nodes = f"{self.nodes:,} {'node' if self.nodes == 1 else 'nodes'}"
-        head = f"{asked.sandboxes:,} sandboxes on {nodes} through {asked.hours:g} h, seed {asked.seed}"
-        parts = [[f"{head}, by {asked.by}"], lines(self.inputs), lines(self.totals), self._memory(), self._losses()]
-        parts += [self._blast(), ["What the model takes for granted (assumed):", *self.notes, *_MODEL]]
-        return [line for part in parts for line in (*part, "")][:-1]
+        head = f"{asked.sandboxes:,} sandboxes on {nodes} through {asked.hours:g} h, seed {asked.seed}, by {asked.by}"
+        return [
+            Section("", (Paragraph(head),)),
+            Section("What it rests on", (figure_table(self.inputs),)),
+            Section("The fleet", (figure_table(self.totals),)),
+            self._memory(),
+            self._losses(),
+            self._blast(),
+            Section("What the model takes for granted (assumed)", (Bullets([*self.notes, *_MODEL]),)),
+        ]
 
-    def _memory(self) -> list[str]:
+    def _memory(self) -> Section:
         """Of 4 KiB pages: what punching gives back."""
         head = (
-            "weight",
-            "exposed",
-            "node peak p50",
-            "p90",
-            "p99",
-            "max",
-            "over memory",
-            "fit at once p50 / p99",
+            *("weight", "exposed", "peak p50", "p90", "p99", "max", "over memory", "fit at once p50", "fit p99"),
             "saved",
         )
         rows = [
@@ -98,7 +106,8 @@ class Forecast:
                 f"{each.exposed:,}",
                 *(in_gib(size) for size in asdict(each.peak).values()),
                 f"{each.over_memory:.2%}",
-                f"{each.fit:,} / {each.fit_p99:,}",
+                f"{each.fit:,}",
+                f"{each.fit_p99:,}",
                 in_gib(each.saved),
             )
             for each in self.answers
@@ -108,10 +117,10 @@ class Forecast:
             if self.fleet.node.cache == "tmpfs"
             else "copies stall on disk"
         )
-        title = f"Memory of a node's 4 KiB pages (derived); over memory: {over}; saved: by all nodes, at their peaks"
-        return [title, *table(head, rows)]
+        note = f"peaks of a node; over memory: {over}; saved: by all nodes, at their peaks"
+        return Section("Memory of a node's 4 KiB pages (derived)", (Table(head, rows, ">"),), note)
 
-    def _losses(self) -> list[str]:
+    def _losses(self) -> Section:
         head = ("weight", "pauses that punch", "freed early a day", "lost a year", "rolled back a year")
         rows = [
             (
@@ -123,9 +132,10 @@ class Forecast:
             )
             for each in self.answers
         ]
-        return ["Pauses, and what becomes of those whose copy fails (derived)", *table(head, rows)]
+        title = "Pauses, and what becomes of those whose copy fails (derived)"
+        return Section(title, (Table(head, rows, ">"),))
 
-    def _blast(self) -> list[str]:
+    def _blast(self) -> Section:
         """At each weight above 0."""
         head = ("weight", "switch takes", "punched meanwhile", "in the worst moment", "of guest memory")
         rows = [
@@ -141,7 +151,8 @@ class Forecast:
             for blast in each.blast
         ]
         title = "A late kill switch: what is punched until it is obeyed, and cannot be undone (derived)"
-        return [title, *table(head, rows)] if rows else [title, "nobody punches at any of these weights"]
+        nobody = "" if rows else "nobody punches at any of these weights"
+        return Section(title, (Table(head, rows, ">"), Paragraph(nobody)))
 
 
 def forecast(
@@ -202,13 +213,6 @@ def _totals(fleet: VirtualFleet, file: Fleet, found: Simulated, asked: Asked) ->
 
 def _text(found: Spread) -> str:
     return ", ".join(f"{name} {in_gib(size)}" for name, size in asdict(found).items())
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Columns as wide as their widest cell."""
-    every = [head, *rows]
-    widths = [max(len(row[at]) for row in every) for at in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in every]
 
 
 YEAR_HOURS = 365 * 24
@@ -355,14 +359,16 @@ class Source:
 
 
 def source(path: pathlib.Path) -> Source:
-    """What the file says; ScenarioError with every mistake, UserError for a file that is neither."""
-    data = parse(read_text(path)).data
-    kind = data.get("kind") if isinstance(data, dict) else None
-    if kind == "plan":
-        return of_plan(load_plan(path))
-    if is_fleet(data) or kind is None:
-        return Source(load(path))
-    raise UserError(f'{path}:1:1: error: kind: expected "fleet" or "plan"; a forecast starts from nothing else')
+    """What the file says; DocumentError with every mistake."""
+    text = read_text(path)
+    document = parse(text)
+    match kind_of(document):
+        case "plan":
+            return of_plan(load_plan_text(text, path))
+        case "fleet" | None:
+            return Source(load_text(text, path))
+    what = 'expected "fleet" or "plan"; a forecast starts from nothing else'
+    raise DocumentError(path, [document.mistake(("kind",), what)])
 
 
 def of_plan(plan: Plan) -> Source:
@@ -380,7 +386,9 @@ def of_plan(plan: Plan) -> Source:
         sandboxes=rehearsed,
         concurrency=min(64, plan.pacing.concurrency),
     )
-    fleet = Fleet(kind="fleet", name=plan.name, node=node, groups=groups, propagation=plan.propagation)
+    fleet = Fleet(
+        kind="fleet", name=plan.name, node=node, groups=groups, propagation=plan.propagation, contexts=plan.contexts
+    )
     stages = {step.weight for step in plan.steps if isinstance(step, SetWeight)}
     weights = tuple(sorted({0.0, *stages})) if stages else STAGES
     return Source(fleet, weights, plan.by, stages_given=bool(stages), said="plan")

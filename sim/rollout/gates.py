@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from sim.files.plan import Analysis, Assert, Metric, PlanStep, SetWeight, Wait
+from sim.files.plan import Analysis, Assert, KillSwitch, Metric, PlanStep, SetWeight, Wait
 from sim.files.plan import Drill as DrillStep
-from sim.files.propagation import percentile
 from sim.files.steps import Clear, FlagStep, Inject, Outage, Pause, Resume, Step, Tick
 from sim.files.units import format_duration
 from sim.record import events
@@ -19,6 +18,7 @@ from sim.rollout.analysis import Arms, Measurement, MetricResult, Outcome, concl
 from sim.rollout.compiled import Compiled, Gate, Stage, Turns
 from sim.rollout.exposure import Exposure, Follower, contexts_needed
 from sim.rollout.results import StepResult
+from sim.rollout.shown import nodes_of, obeyed
 from sim.rollout.stretch import Figures, Kill, PauseCost, Window, costs, figures
 from sim.run.drill import Drill
 
@@ -58,8 +58,8 @@ def began(entries: Sequence[Entry], step: int) -> float:
 
 
 def corruptions(drill: Drill) -> int:
-    """Wrong bytes, and punched memory that lives, as the checkers have found up to now."""
-    return sum(len(each.violations) for each in drill.panel.checkers if each.name in CORRUPTION)
+    """Wrong bytes, and punched memory that lives, as the rules have found up to now."""
+    return sum(len(finding.violations) for name, finding in drill.findings.items() if name in CORRUPTION)
 
 
 @dataclass
@@ -68,7 +68,6 @@ class Gates:
 
     compiled: Compiled
     exposures: list[Exposure]
-    drawn: Sequence[float]
     off: Recorder
     told: Told = lambda _result: None
     follower: Follower | None = None
@@ -188,8 +187,14 @@ class Gates:
         exposure = self.exposures[stage.number - 1]
         fleet = len(self.compiled.plan.sandboxes())
         detail = f"{len(exposure.sandboxes)} of {words.plural(fleet, 'sandbox', 'sandboxes')} exposed"
-        before = self.exposures[stage.number - 2].weight if stage.number > 1 else 0.0
-        if stage.weight >= before and not exposure.is_superset:
+        earlier = [each for each in self.compiled.stages[: stage.number - 1] if each.rule == stage.rule]
+        before = earlier[-1].weight if earlier else 0.0
+        if not stage.weight and exposure.sandboxes:
+            detail += f", by {_by(exposure)}: a weight of 0 % does not reach them"
+        if stage.weight < before:
+            gone = words.plural(len(exposure.leaves), "sandbox leaves", "sandboxes leave")
+            return replace(blank, detail=f"{detail}; a rollback: {gone}, what was punched stays punched")
+        if not exposure.is_superset:
             gone = words.plural(len(exposure.leaves), "sandbox leaves", "sandboxes leave")
             return replace(blank, outcome=Outcome.FAILED, detail=f"{detail}; no superset: {gone}", stopped="abort")
         return replace(blank, detail=detail)
@@ -225,7 +230,7 @@ class Gates:
             return replace(blank, outcome=Outcome.INCONCLUSIVE, detail="not thrown: this flag is its operator's")
         if arms.on.late:
             detail = f"{words.plural(arms.on.late, 'pause')} punched after the kill switch had had its time: EXPOSED"
-            if self.compiled.plan.lease is None and self.compiled.plan.flag_source == "relay":
+            if self.compiled.plan.lease is None and self.compiled.plan.flag_source in {"file", "relay"}:
                 detail += "; a lease would stop them: --lease 1s"
             return replace(blank, outcome=Outcome.FAILED, detail=detail, stopped="abort")
         if self.compiled.plan.time == "real":
@@ -233,12 +238,25 @@ class Gates:
             known = took is not None
             detail = f"obeyed after {took:.1f} ms over loopback (measured)" if known else "not awaited in the outage"
             return replace(blank, detail=f"{detail}; nobody punched after it")
-        seconds, limit = percentile(self.drawn, drill.percentile), drill.max_propagation
-        origin = self.compiled.plan.propagation.origin
-        detail = f"p{drill.percentile:g} of propagation {seconds:.3g} s ({origin}), {format_duration(limit)} allowed"
+        return self._obeyed_in_time(blank, drill)
+
+    def _obeyed_in_time(self, blank: StepResult, drill: KillSwitch) -> StepResult:
+        """By the given distribution, computed: of the last node where the plan says how many there are."""
+        plan, limit = self.compiled.plan, drill.max_propagation
+        seconds, nodes, origin = obeyed(plan).quantile(drill.percentile / 100), nodes_of(plan), plan.propagation.origin
+        of = "propagation" if nodes == 1 else f"propagation to the last of {nodes:,} nodes"
+        if seconds is None:
+            detail = f"p{drill.percentile:g} of {of} is unknown: give propagation.most"
+            return replace(blank, outcome=Outcome.INCONCLUSIVE, detail=detail, stopped="wait")
+        detail = f"p{drill.percentile:g} of {of} {seconds:.3g} s ({origin}), {format_duration(limit)} allowed"
         if seconds > limit:
             return replace(blank, outcome=Outcome.FAILED, detail=detail, stopped="abort")
         return replace(blank, detail=f"{detail}; nobody punched once it was obeyed")
+
+
+def _by(exposure: Exposure) -> str:
+    """`rule 8a52a8b4-0002 477, target 1`."""
+    return ", ".join(f"{part} {count}" for part, count in exposure.reasons.items())
 
 
 def _stop(bad: Sequence[MetricResult]) -> Literal["abort", "wait"] | None:
@@ -260,16 +278,16 @@ def kills(flag: str, safe: bool, entries: Sequence[Entry], now: float, allowed: 
 
 
 def asserted(blank: StepResult, step: Assert, drill: Drill) -> StepResult:
-    """The invariant as its checker has seen it up to now."""
-    checker = next(each for each in drill.panel.checkers if each.name == step.invariant)
-    if checker.violations:
-        reason = checker.violations[0]
+    """The invariant as its rule has seen it up to now."""
+    finding = drill.findings[step.invariant]
+    if finding.violations:
+        reason = finding.violations[0]
         detail = f"{step.invariant} is violated: {reason['sandbox']}: {reason['reason']}"
         return replace(blank, outcome=Outcome.FAILED, detail=detail, stopped="abort")
-    if not checker.checked:
+    if not finding.checked:
         detail = f"nothing exercised {step.invariant} yet; it is judged at the end"
         return replace(blank, detail=detail)
-    return replace(blank, detail=f"{step.invariant} held, checked {words.times(checker.checked)}")
+    return replace(blank, detail=f"{step.invariant} held, checked {words.times(finding.checked)}")
 
 
 def label(step: PlanStep) -> str:
@@ -289,7 +307,7 @@ def label(step: PlanStep) -> str:
 
 
 def shown(result: MetricResult) -> str:
-    """A metric's last value with its unit, and its noise band where it has one."""
+    """A metric's last value with its unit, and its interval where it has one."""
     last = result.measurements[-1] if result.measurements else None
     text = value_text(result.metric.name, result.value)
     return text if last is None or last.low is None else f"{text} ({last.low:.2f}-{last.high:.2f})"

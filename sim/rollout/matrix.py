@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from sim.files.flag_values import written_lease
 from sim.files.plan import Analysis, Drill, Plan, SetWeight, Wait
 from sim.files.scenario import load_text
-from sim.files.units import format_duration
 from sim.files.yaml import scenario_text
+from sim.record.verdict import ExitCode, Verdict
 from sim.report import words
-from sim.rollout.compiled import engine_of, weight_value
+from sim.report.table import Bullets, Paragraph, Section, Span, Table, Words, facts, toned
+from sim.rollout.compiled import engine_of
 from sim.rollout.exposure import exposures
 from sim.rollout.gates import label
+from sim.rollout.stage_flags import bare_value
+from sim.run.batch import Batch
 from sim.run.cases import Unit, UnitResult
 from sim.run.pool import Pool
 
@@ -106,6 +110,7 @@ def cell_scenario(plan: Plan, index: int, weight: float, fault: MatrixFault, fle
     at_once = 1 if _crashes(fault) else plan.pacing.concurrency  # who else is condemned at a crash is a race
     steps = [{"tick": 1}, *map(dict, fault.steps), *_change(plan, index, weight), {"tick": 1}, _pause(at_once)]
     steps += [_end(fault), _RESUME, {"tick": 1}, _pause(plan.pacing.concurrency), _RESUME]
+    data |= {"contexts": plan.contexts.written}
     return data | {"fleet": fleet, "flags": _cell_flags(plan, index, weight, fault), "steps": steps}
 
 
@@ -124,7 +129,7 @@ def _change(plan: Plan, index: int, weight: float) -> list[dict[str, Any]]:
     """What the step itself does to the flag."""
     match plan.steps[index]:
         case SetWeight():
-            return [{"flag": {plan.flag: weight_value(plan, weight)}}]
+            return [{"flag": {plan.flag: bare_value(plan, weight)}}]
         case Drill():
             return [{"flag": {plan.flag: plan.safe}}]
     return []
@@ -141,9 +146,8 @@ def _cell_flags(plan: Plan, index: int, weight: float, fault: MatrixFault) -> di
     start = _weight_before(plan, index) if isinstance(plan.steps[index], SetWeight) else weight
     given = plan.document.data.get("flags") or {}
     flags = {key: value for key, value in given.items() if key not in {"source", "start", "file"}}
-    flags[plan.flag] = weight_value(plan, start)
-    lease = {"lease": format_duration(plan.lease)} if plan.lease is not None else {}
-    return {"source": "relay", **lease, **flags} if fault.where == "source" else flags
+    flags[plan.flag] = bare_value(plan, start)
+    return {**flags, "source": "relay", "lease": written_lease(plan.lease)} if fault.where == "source" else flags
 
 
 def _weight_before(plan: Plan, index: int) -> float:
@@ -166,12 +170,12 @@ def run_matrix(
     plan: Plan,
     runs_dir: Path,
     pool: Pool,
+    batch: Batch,
     *,
     seed: int | None = None,
     faults: Sequence[MatrixFault] = FAULTS,
-    told: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Matrix:
-    """Every cell through the pool; cells that come to the same run share it. `seed` instead of the plan's."""
+    """Every cell through the pool; cells that need the same run share it. `seed` instead of the plan's."""
     began = time.monotonic()
     texts: dict[tuple[int, str], str] = {}
     for index, weight in rows(plan):
@@ -179,7 +183,14 @@ def run_matrix(
         for fault in faults:
             document = cell_scenario(plan, index, weight, fault, fleet)
             texts[index, fault.name] = scenario_text(document, f"{plan.name}, step {index + 1}: {fault.sentence}.")
-    results = _run(_units(plan, _shared(texts), runs_dir, seed), pool, told)
+    results: dict[str, UnitResult] = {}
+
+    def take(bare: str, result: UnitResult) -> tuple[ExitCode, str]:
+        results[bare] = result
+        return ExitCode.HELD, "runs"
+
+    units = _units(plan, _shared(texts), runs_dir, seed)
+    batch.through(pool, plan.name, units, len(units), take)
     cells = [_cell(index, name, results[_bare(text)]) for (index, name), text in texts.items()]
     return Matrix(plan, tuple(index for index, _ in rows(plan)), tuple(cells), time.monotonic() - began)
 
@@ -199,23 +210,13 @@ def _shared(texts: Mapping[tuple[int, str], str]) -> dict[str, tuple[str, str]]:
 
 def _units(
     plan: Plan, shared: Mapping[str, tuple[str, str]], runs_dir: Path, seed: int | None
-) -> dict[str, tuple[str, Unit]]:
-    """Bare text and unit of each different run, by the unit's name."""
-    made = {}
+) -> list[tuple[str, Unit]]:
+    """Bare text and unit of each different run."""
+    made = []
     for bare, (name, text) in shared.items():
         unit = Unit.of(name, load_text(text, plan.path), runs_dir, seed=seed)
-        made[name] = (bare, replace(unit, text=text, time_limit=CELL_SECONDS))
+        made.append((bare, replace(unit, text=text, time_limit=CELL_SECONDS)))
     return made
-
-
-def _run(units: Mapping[str, tuple[str, Unit]], pool: Pool, told: Callable[[int, int], None]) -> dict[str, UnitResult]:
-    """By bare text."""
-    results: dict[str, UnitResult] = {}
-    for result in pool.run(unit for _, unit in units.values()):
-        bare, _ = units[result.name]
-        results[bare] = result
-        told(len(results), len(units))
-    return results
 
 
 def _cell(step: int, fault: str, result: UnitResult) -> Cell:
@@ -225,37 +226,38 @@ def _cell(step: int, fault: str, result: UnitResult) -> Cell:
 
 def outcome(result: UnitResult) -> tuple[str, bool]:
     """A cell in a word or two, and whether it is bad: an invariant violated, or a run without a verdict."""
-    if result.error is not None:
+    if result.why_broken is not None:
         return "BROKEN", True
-    violated = [each.subject.partition(":")[2] for each in result.not_held if each.verdict == "violated"]
-    if violated:
-        return f"VIOLATED {violated[0]}", True
-    if any(each.subject.startswith("fault:") for each in result.not_held):
+    if result.violated:
+        return f"VIOLATED {result.violated[0].subject.partition(':')[2]}", True
+    if any(each.subject.startswith("fault:") and each.verdict != Verdict.HELD for each in result.judged):
         return "not reached", False
     counts = result.counts
     lost = [f"{counts[state]} {state}" for state in ("discarded", "killed") if counts.get(state)]
     if lost:
         return ", ".join(lost), False
-    back = sum(each.outcome == "rolled-back" for each in result.pauses)
+    back = sum(settled.outcome == "rolled-back" for settled in result.settled.values())
     return (f"{back} rolled back", False) if back else ("held", False)
 
 
-_READING = """\
-  held: nobody was lost; rolled back: ran on; discarded, killed: lost, and nobody resumed what was punched;
-  not reached: the step does not come to where the fault is"""
+_READING = (
+    "held: nobody was lost; rolled back: ran on; discarded, killed: lost, and nobody resumed what was punched; "
+    "not reached: the step does not come to where the fault is"
+)
 
 
-def table(matrix: Matrix) -> list[str]:
+def table(matrix: Matrix) -> Table:
     """A row a step, a column a fault."""
     faults = list(dict.fromkeys(each.fault for each in matrix.cells))
     cells = {(each.step, each.fault): each for each in matrix.cells}
-    widths = {name: max(len(name), *(len(cells[row, name].what) for row in matrix.rows)) for name in faults}
-    heads = [_row_name(matrix.plan, row) for row in matrix.rows]
-    width = max(map(len, heads))
-    lines = ["  ".join([" " * width, *(f"{name:<{widths[name]}}" for name in faults)]).rstrip()]
-    for row, head in zip(matrix.rows, heads, strict=True):
-        lines.append("  ".join([f"{head:<{width}}", *(f"{cells[row, n].what:<{widths[n]}}" for n in faults)]).rstrip())
-    return lines
+    rows: list[tuple[Words, ...]] = [
+        (_row_name(matrix.plan, row), *(_shown(cells[row, fault]) for fault in faults)) for row in matrix.rows
+    ]
+    return Table(("step", *faults), rows)
+
+
+def _shown(cell: Cell) -> Span:
+    return toned(cell.what, "bad" if cell.bad else "plain")
 
 
 def _row_name(plan: Plan, index: int) -> str:
@@ -264,20 +266,25 @@ def _row_name(plan: Plan, index: int) -> str:
     return f"{index + 1:>2} {label(step)}{at}"
 
 
-def text(matrix: Matrix) -> str:
+def sections(matrix: Matrix) -> list[Section]:
     """The table, what its columns mean, and every bad cell with where to look."""
     different = len({id(each.result) for each in matrix.cells})
     counted = f"{len(matrix.cells)} cells by {words.plural(different, 'run')} in {matrix.seconds:.1f} s"
-    lines = [f"{matrix.plan.name}: each step x each fault: {counted}; coverage, no rate", *table(matrix), ""]
-    lines += [f"  {each.name:<12} {each.sentence}" for each in FAULTS]
-    lines.append(_READING)
-    for cell in matrix.bad:
-        result = cell.result
-        folder = f"; see {result.run_dir}" if result is not None and result.run_dir else ""
-        error = f": {result.error.strip().splitlines()[-1]}" if result is not None and result.error else ""
-        lines.append(f"step {cell.step + 1}, {cell.fault}: {cell.what}{error}{folder}")
-    lines.append(f"{len(matrix.bad)} bad" if matrix.bad else "every invariant held in every cell")
-    return "\n".join(lines)
+    title = f"{matrix.plan.name}: each step x each fault: {counted}; coverage, no rate"
+    bad = [_bad(each) for each in matrix.bad]
+    said = f"{len(matrix.bad)} bad" if matrix.bad else "every invariant held in every cell"
+    return [
+        Section(title, (table(matrix),)),
+        Section("faults", (facts((each.name, each.sentence) for each in FAULTS), Paragraph(_READING))),
+        Section("", (Bullets(bad), Paragraph(said))),
+    ]
+
+
+def _bad(cell: Cell) -> str:
+    result = cell.result
+    folder = f"; see {result.run_dir}" if result is not None and result.run_dir else ""
+    error = f": {result.why_broken}" if result is not None and result.why_broken else ""
+    return f"step {cell.step + 1}, {cell.fault}: {cell.what}{error}{folder}"
 
 
 def document(matrix: Matrix) -> dict[str, Any]:

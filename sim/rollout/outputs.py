@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from junitparser import Error, Failure, Skipped, TestCase, TestSuite
@@ -17,17 +15,19 @@ from sim.files.metrics import MEASURES
 from sim.record import events
 from sim.record.ledger import Entry
 from sim.report.document import scenario_document
-from sim.report.html import WITHOUT_PLOTLY, page
+from sim.report.html import WITHOUT_PLOTLY, page, write_page
 from sim.report.plot import as_html
 from sim.report.words import scrub
 from sim.rollout.analysis import Outcome
 from sim.rollout.compiled import Compiled, compiled
-from sim.rollout.first_page import first_page
+from sim.rollout.decision_page import stage_bound
+from sim.rollout.delays import delay_of
 from sim.rollout.gates import label
+from sim.rollout.incident_clock import Incident
 from sim.rollout.production import SHARES, Way, claims, production, ways
 from sim.rollout.rehearse import where
 from sim.rollout.results import Rehearsal, StageResult, StepResult
-from sim.rollout.sections import of_production
+from sim.rollout.sections import TONES, of_production, sections
 from sim.rollout.stretch import Figures
 
 VERSION = 1
@@ -53,6 +53,8 @@ def rehearsal_document(found: Rehearsal) -> dict[str, Any]:
         "not_taken": len(found.plan.steps) - len(found.steps),
         "stages": [_stage(each) for each in found.stages],
         "weaknesses": [str(each) for each in found.weaknesses],
+        "bound": None if found.bound is None else asdict(found.bound) | {"met": found.bound.is_met},
+        "concerns": [asdict(each) for each in found.concerns],
         "kill_switch": _kill_switch(found),
         "claims": [{"status": status, "claim": sentence} for status, sentence in claims(found)],
         "origins": origins(found),
@@ -70,7 +72,8 @@ def origins(found: Rehearsal) -> dict[str, str]:
         "stages.exposed": "derived",
         "stages.counts": "measured",
         "stages.pools": "measured",
-        "stages.blast_radius": "derived",
+        "stages.incident": "derived",
+        "bound": "derived",
         "kill_switch.propagation": found.plan.propagation.origin,
         "kill_switch.fleet": fleet,
         "kill_switch.loopback_ms": "measured",
@@ -79,12 +82,11 @@ def origins(found: Rehearsal) -> dict[str, str]:
 
 
 def _kill_switch(found: Rehearsal) -> dict[str, Any]:
-    drawn = found.drawn
+    stream = delay_of(found.plan.propagation)
     return {
         "propagation": {
             "origin": found.plan.propagation.origin,
-            "draws": len(drawn),
-            "seconds": {name: drawn[int(share * (len(drawn) - 1))] for name, share in _SHARES.items()},
+            "seconds": {name: stream.quantile(share) for name, share in _SHARES.items()},
         },
         "ways": [_way(each) for each in ways(found)],
         "loopback_ms": list(found.kill_switch_ms),
@@ -95,8 +97,7 @@ def _way(way: Way) -> dict[str, Any]:
     """Null seconds where OFF is never obeyed."""
     names = [f"p{share:g}" if share < 100 else "max" for share in SHARES]
     seconds = None if way.seconds is None else dict(zip(names, way.seconds, strict=True))
-    reached = None if way.reached is None else {"p50": way.reached[0], "p99": way.reached[1]}
-    return {"name": way.name, "seconds": seconds, "reached": reached, "known": way.known, "note": way.note}
+    return {"name": way.name, "seconds": seconds, "known": way.known, "note": way.note}
 
 
 _SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
@@ -112,6 +113,7 @@ def _step(step: StepResult) -> dict[str, Any]:
             "dry_run": each.metric.dry_run,
             "values": [m.value for m in each.measurements],
             "bands": [[m.low, m.high] for m in each.measurements],
+            "intervals": [None if m.interval is None else asdict(m.interval) for m in each.measurements],
             "unit": MEASURES[each.metric.name].unit,
             "origin": MEASURES[each.metric.name].origin,
         }
@@ -142,12 +144,28 @@ def _stage(each: StageResult) -> dict[str, Any]:
             "largest_pauses_at_once": each.saved,
         },
         "lost_because_of_the_flag": list(each.lost_by_flag),
-        "blast_radius": asdict(each.blast),
-        "bounds_95": {
-            "discarded": _bound(each.on.discarded, each.on.asked),
-            "lost_because_of_the_flag": _bound(len(each.lost_by_flag), each.on.punched_pauses),
-            "corrupted": _bound(each.on.corrupted, each.on.asked),
-        },
+        "incident": None if each.incident is None else _incident(each.incident),
+        "bounds_95": {"lost_because_of_the_flag": stage_bound(each)},
+    }
+
+
+def _incident(of: Incident) -> dict[str, Any]:
+    """Seconds, and numbers of sandboxes; null where a delay that it needs was not given."""
+    parts = [
+        {
+            "name": each.name,
+            "known": each.known,
+            "per_node": each.per_node,
+            "seconds": {name: each.delay.quantile(share) for name, share in _SHARES.items()},
+        }
+        for each in of.parts
+    ]
+    return {
+        "exposed": of.exposed,
+        "clock": parts,
+        "obeyed_seconds": dict(zip(("p50", "p99"), of.obeyed, strict=True)),
+        "punched": asdict(of.punched),
+        "lost": None if of.lost is None else asdict(of.lost),
     }
 
 
@@ -169,93 +187,30 @@ def _production(found: Rehearsal) -> dict[str, Any] | None:
     return {"of": of_production(made), "stages": stages, "assumed": figures(made.assumed), "notes": list(made.notes)}
 
 
-def _bound(count: int, tries: int) -> float | None:
-    """What a count of none may be at 95 % confidence, as a share; None where something was counted or nothing tried."""
-    return None if count or not tries else min(1.0, 3 / tries)
-
-
 HTML_FILE = "rehearsal.html"
 WITHOUT_PLOT = "Tables only. snapdrill rehearse --html draws memory over the plan and propagation as well."
 DRAWN = "Memory of the node over the plan (measured), and how long a kill switch takes"
-_CLASSES = {"go": "held", "no-go": "violated", "inconclusive": "inconclusive"}
-_OUTCOMES = {"successful": "held", "failed": "violated", "error": "violated", "inconclusive": "inconclusive"}
 
 
 def rehearsal_page(found: Rehearsal, *, with_plot: bool = False) -> str:
-    """What the evidence's first page says, as a page; with a plot where it is asked for and plotly is installed."""
-    kind = _CLASSES[found.decision]
-    title = f"{found.decision.upper()}: {found.plan.name}"
-    body = [f'<h1><span class="{kind}">{escape(found.decision.upper())}</span> {escape(found.plan.name)}</h1>']
-    body += list(_sections(first_page(found)[1:]))
-    body += _drawing(found, with_plot=with_plot)
-    links = {"with the flag": found.on.run_dir, "with the flag off": found.off.run_dir}
-    runs = ", ".join(f'<a href="{escape(_link(found, run))}">{name}</a>' for name, run in links.items())
-    return page(title, [*body, f"<p>The runs themselves: {runs}.</p>"])
+    """The sections as a page; with a plot where it is asked for and plotly is installed."""
+    runs = {"with the flag": found.on.run_dir, "with the flag off": found.off.run_dir}
+    return page(
+        "rehearsal.html",
+        found.decision.upper(),
+        TONES[found.decision],
+        found.plan.name,
+        sections=sections(found),
+        drawn=DRAWN,
+        plot=plot(found) if with_plot else None,
+        without_plot=WITHOUT_PLOTLY if with_plot else WITHOUT_PLOT,
+        runs=[(name, os.path.relpath(run / "report.html", found.folder)) for name, run in runs.items()],
+    )
 
 
-def _drawing(found: Rehearsal, *, with_plot: bool) -> list[str]:
-    if not with_plot:
-        return [f'<p class="soft">{escape(WITHOUT_PLOT)}</p>']
-
-    drawn = plot(found)
-    return [f"<h2>{escape(DRAWN)}</h2>", drawn] if drawn else [f'<p class="soft">{escape(WITHOUT_PLOTLY)}</p>']
-
-
-def write_page(found: Rehearsal, *, with_plot: bool = False) -> None:
+def write_rehearsal_page(found: Rehearsal, *, with_plot: bool = False) -> None:
     """Beside the other reports of the run with the flag on, atomically."""
-    path = found.folder / HTML_FILE
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(rehearsal_page(found, with_plot=with_plot), encoding="utf-8")
-    os.replace(partial, path)
-
-
-def _link(found: Rehearsal, run: Path) -> str:
-    return os.path.relpath(run / "report.html", found.folder)
-
-
-def _sections(lines: Sequence[str]) -> Iterator[str]:
-    """The first page's own Markdown: headings, lists, tables and one code block."""
-    rows: list[str] = []
-    items: list[str] = []
-    code = False
-    for line in [*lines, ""]:
-        if rows and not line.startswith("|"):
-            yield _table(rows)
-            rows = []
-        if items and not line.startswith("- "):
-            yield "<ul>" + "".join(f"<li>{_inline(each)}</li>" for each in items) + "</ul>"
-            items = []
-        if line == "```":
-            code = not code
-        elif code:
-            yield f"<pre>{_text(line)}</pre>"
-        elif line.startswith("## "):
-            yield f"<h2>{_inline(line[3:])}</h2>"
-        elif line.startswith("- "):
-            items.append(line[2:])
-        elif line.startswith("|"):
-            rows.append(line)
-
-
-def _table(rows: Sequence[str]) -> str:
-    head, _, *body = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
-    top = "".join(f"<th>{_inline(each)}</th>" for each in head)
-    lines = "\n".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in body)
-    return f'<div class="scroll"><table>\n<tr>{top}</tr>\n{lines}\n</table></div>'
-
-
-def _cell(text: str) -> str:
-    kind = f' class="{_OUTCOMES[text]}"' if text in _OUTCOMES else ""
-    return f"<td{kind}>{_inline(text)}</td>"
-
-
-def _inline(text: str) -> str:
-    shown = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", _text(text.replace("\\|", "|")))
-    return re.sub(r"`(.+?)`", r"<code>\1</code>", shown)
-
-
-def _text(text: str) -> str:
-    return escape(scrub(text))
+    write_page(found.folder / HTML_FILE, rehearsal_page(found, with_plot=with_plot))
 
 
 def rehearsal_suite(found: Rehearsal) -> TestSuite:
@@ -357,15 +312,17 @@ def _spread(step: int, samples: Sequence[float]) -> Iterable[tuple[float, float]
 
 
 def propagation(found: Rehearsal) -> list[dict[str, Any]]:
-    """The share of kill switches that is obeyed by then: of the draws as a curve, of other ways as points."""
-    drawn = found.drawn
-    shares = [(place + 1) / len(drawn) for place in range(len(drawn))]
-    lines = [_line(f"stream ({found.plan.propagation.origin})", _ON, drawn, shares, shape="hv")]
+    """The share of kill switches that is obeyed by then: what was given as a curve, other ways as points."""
+    points = delay_of(found.plan.propagation).points
+    seconds, shares = [each for _, each in points], [share for share, _ in points]
+    lines = [_line(f"stream ({found.plan.propagation.origin})", _ON, seconds, shares)]
+    least = next((each for each in seconds if each > 0), 1e-3)
     for way, color in zip(ways(found)[1:], _OTHERS, strict=False):
         if way.seconds is None:
-            lines.append(_line(f"{way.name}: never", color, [max(1e-3, drawn[0]), drawn[-1]], [0, 0]))
+            lines.append(_line(f"{way.name}: never", color, [least, seconds[-1]], [0, 0]))
             continue
-        named = _line(f"{way.name} ({way.known})", color, way.seconds, [0.5, 0.95, 0.99, 1.0])
+        known = [(each, share / 100) for each, share in zip(way.seconds, SHARES, strict=True) if each is not None]
+        named = _line(f"{way.name} ({way.known})", color, [each for each, _ in known], [share for _, share in known])
         lines.append(named | {"mode": "lines+markers"})
     return lines
 

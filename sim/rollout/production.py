@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flags.file import POLL_SECONDS
 from sim.files.figures import Figure, Known
 from sim.files.fleet_file import Fleet, FleetGroup, assumptions, mean
 from sim.files.fleet_scale import ScaledFleet
-from sim.files.propagation import percentile, reached
+from sim.files.propagation import percentile
 from sim.files.units import HUGE_PAGE, format_duration
 from sim.report import judgements, words
+from sim.rollout.delays import Delay, delay_of, fixed, last_of
 from sim.rollout.results import Rehearsal, StageResult
+from sim.rollout.shown import nodes_of
 from sim.rollout.stretch import Figures, saved
 
-_RULE_OF_THREE = 3
 _UNUSED = {"mass_eviction", "paused_for", "resident", "median"}
 """Of a fleet file: a forecast goes by them, a rehearsal does not."""
 
@@ -56,19 +57,8 @@ def _fleet(scaled: ScaledFleet, each: StageResult) -> Iterator[Figure]:
     weight, whole = each.stage.weight, scaled.fleet.count
     yield Figure("exposed", round(whole * weight / 100), "", "derived", f"{weight:g} % of {whole:,}, given")
     yield scaled.in_sandboxes("punched", len(each.on.punched))
-    for label, lost, of in (
-        ("discarded", each.on.discarded, each.on.asked),
-        ("lost because of the flag", len(each.lost_by_flag), each.on.punched_pauses),
-    ):
-        figure = scaled.in_sandboxes(label, lost)
-        yield figure if lost or not of else _at_most(figure, scaled, of)
-
-
-def _at_most(none: Figure, scaled: ScaledFleet, of: int) -> Figure:
-    """None seen: what they may yet be at 95 % confidence (about 3 of n)."""
-    bound = min(1.0, _RULE_OF_THREE / of) * scaled.fleet.count
-    note = f"{none.note}; at 95 % fewer than {bound:,.0f}: only {of} were tried"
-    return Figure(none.label, none.value, none.unit, none.known, note)
+    for label, lost in (("discarded", each.on.discarded), ("lost because of the flag", len(each.lost_by_flag))):
+        yield scaled.in_sandboxes(label, lost)
 
 
 def _node(found: Rehearsal, scaled: ScaledFleet, each: StageResult) -> Iterator[Figure]:
@@ -109,7 +99,7 @@ def claims(found: Rehearsal) -> list[tuple[str, str]]:
     source = found.plan.flag_source
     made.append(_source(source))
     if found.plan.time != "real":
-        made.append((STAND_IN, "the kill switch is obeyed at once it is known; its way there is drawn from a table"))
+        made.append((STAND_IN, "the kill switch is obeyed at once it is known; its way there is given"))
     origin = found.plan.propagation.origin
     way = f"the way from LaunchDarkly to your nodes: propagation is {origin}, never taken from this machine's loopback"
     made += [
@@ -136,49 +126,41 @@ SHARES = (50.0, 95.0, 99.0, 100.0)
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """`seconds` at each of SHARES; None where it is never obeyed. `reached`: sandboxes, at the median and the 99th.
-
-    `reached` is None for what was measured on this machine: its loopback is no part of a blast radius.
-    """
+    """`seconds` at each of SHARES, None where that was not given; no seconds at all where it is never obeyed."""
 
     name: str
-    seconds: tuple[float, ...] | None
+    seconds: tuple[float | None, ...] | None
     known: Known
     note: str
-    reached: tuple[float, float] | None = None
 
 
 def ways(found: Rehearsal) -> list[Way]:
-    """Each way with its distribution; the blast radius is that of the highest weight that was reached."""
+    """Each way by which OFF may come, with its distribution, computed."""
     return list(_ways(found)) if found.stages else []
 
 
 def _ways(found: Rehearsal) -> Iterator[Way]:
     plan = found.plan
     lease, given = (USUAL_LEASE, False) if plan.lease is None else (plan.lease, True)
-
-    def way(name: str, seconds: Sequence[float] | None, known: Known, note: str) -> Way:
-        told = None if seconds is None else tuple(percentile(sorted(seconds), each) for each in SHARES)
-        return Way(name, told, known, note, _reached(found, told))
-
-    origin = plan.propagation.origin
-    yield way("stream", found.drawn, origin, f"the plan's propagation, {len(found.drawn)} draws")
-    looks = [POLL_SECONDS * (draw + 1) / 1000 for draw in range(1000)]
-    yield way("file", looks, "derived", f"looked at every {format_duration(POLL_SECONDS)}, once it is on the node")
-    yield way("half-open", None, "given", "no lease: the SDK says VALID, and notices after 300 s at the earliest")
+    stream, origin = delay_of(plan.propagation), plan.propagation.origin
+    yield Way("stream", _at_shares(stream), origin, "the plan's propagation, to one node")
+    nodes = nodes_of(plan)
+    if nodes > 1:
+        yield Way("stream, last node", _at_shares(last_of(stream, nodes)), origin, f"the slowest of {nodes:,} nodes")
+    looks = Delay(((0.0, 0.0), (1.0, POLL_SECONDS)))
+    note = f"looked at every {format_duration(POLL_SECONDS)}, once it is on the node"
+    yield Way("file", _at_shares(looks), "derived", note)
+    yield Way("half-open", None, "given", "no lease: the SDK says VALID; everybody exposed is punched")
     said = f"its heartbeat is overdue then; lease {format_duration(lease)} {'given' if given else 'assumed'}"
-    yield way("half-open, leased", [lease], "derived", said)
+    yield Way("half-open, leased", _at_shares(fixed(lease)), "derived", said)
     if plan.time == "real" and found.kill_switch_ms:
-        took = [each / 1e3 for each in found.kill_switch_ms]
-        told = tuple(percentile(sorted(took), each) for each in SHARES)
-        yield Way("stream, loopback", told, "measured", f"{len(took)} times here; in no blast radius")
+        took = sorted(each / 1e3 for each in found.kill_switch_ms)
+        seconds = tuple(percentile(took, each) for each in SHARES)
+        yield Way("stream, loopback", seconds, "measured", f"{len(took)} times here; in no incident clock")
 
 
-def _reached(found: Rehearsal, seconds: tuple[float, ...] | None) -> tuple[float, float]:
-    last = max(found.stages, key=lambda each: each.stage.weight)
-    at = [None, None] if seconds is None else [seconds[0], seconds[2]]
-    median, most = (reached(last.blast.sandboxes, last.stage.weight, last.blast.pauses_per_minute, s) for s in at)
-    return median, most
+def _at_shares(delay: Delay) -> tuple[float | None, ...]:
+    return tuple(delay.quantile(each / 100) for each in SHARES)
 
 
 def totals(fleet: Fleet) -> list[Figure]:

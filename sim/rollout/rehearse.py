@@ -7,24 +7,31 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from flags.catalog import flag
 from sim.files.plan import Plan
-from sim.files.propagation import blast_radius
-from sim.record.verdict import Verdict
+from sim.record.verdict import TIME_LIMIT, Verdict
 from sim.report import judgements, words
 from sim.rollout.analysis import Outcome
 from sim.rollout.compiled import Turns, beginners, compiled, has_room_for_two, side_by_side
-from sim.rollout.exposure import Follower, exposures
+from sim.rollout.critic import concern_place, critique, stops
+from sim.rollout.exposure import Exposure, Follower, exposures_of
 from sim.rollout.gates import Gates, Recorder, Told
 from sim.rollout.results import Decision, Rehearsal, StageResult, StepResult
+from sim.rollout.shown import LossBound, even_rates, incidents, loss_bound, nodes_of
+from sim.rollout.stage_flags import exported
 from sim.rollout.stretch import saved
-from sim.run.judging import TIME_LIMIT
+from sim.rollout.user_fleet import UserFleet
 from sim.run.runner import Progress, RunOptions, RunResult, run_scenario
 
 _VERDICTS = {"go": Verdict.HELD, "no-go": Verdict.VIOLATED, "inconclusive": Verdict.INCONCLUSIVE}
 
 
 async def rehearse(
-    plan: Plan, options: RunOptions, progress: Progress = lambda _: None, told: Told = lambda _: None
+    plan: Plan,
+    options: RunOptions,
+    progress: Progress = lambda _: None,
+    told: Told = lambda _: None,
+    fleet: UserFleet | None = None,
 ) -> Rehearsal:
     """Both arms on the same seed; `told` of each step when it is over.
 
@@ -32,29 +39,33 @@ async def rehearse(
     """
     seed = plan.seed if options.seed is None else options.seed
     on, off = compiled(plan), compiled(plan, "off")
-    exposed = exposures(plan, [each.weight for each in on.stages])
-    drawn = plan.propagation.draw(seed, plan.name)
-    turns = Turns(beginners(on.scenario.steps)) if plan.time == "virtual" and has_room_for_two(on.scenario) else None
-    gates = Gates(on, exposed, drawn, Recorder(off, turns), told)
+    exposed = exposures_of(on)
+    together = plan.time == "virtual" and has_room_for_two(on.scenario)
+    turns = Turns(beginners(on.scenario.steps, seed)) if together else None
+    gates = Gates(on, exposed, Recorder(off, turns), told)
     began = time.monotonic()
     if turns is None:
         without, result = await _one_after_the_other(gates, options, progress)
     else:
         without, result = await _in_turns(turns, gates, options, progress)
+    stages = _stages(gates, plan)
+    bound = _bound(plan, gates.exposures, stages, fleet)
     found = Rehearsal(
         plan=plan,
         decision="go",
         verdict=Verdict.HELD,
         reasons=(),
         steps=tuple(gates.results),
-        stages=tuple(_stages(gates, plan, drawn)),
-        drawn=tuple(drawn),
+        stages=tuple(_with_incident(plan, each, bound, fleet) for each in stages),
         on=result,
         off=without,
         seconds=time.monotonic() - began,
         virtual=gates.clock,
         kill_switch_ms=_kill_switch_ms(result),
         in_turns=turns is not None,
+        bound=bound,
+        concerns=tuple(critique(on, gates.exposures, fleet)),
+        fleet=fleet,
     )
     return decided(found)
 
@@ -99,10 +110,8 @@ def _kill_switch_ms(result: RunResult) -> tuple[float, ...]:
     return tuple(sorted(each.took_ms for each in thrown if each.took_ms is not None))
 
 
-def _stages(gates: Gates, plan: Plan, drawn: Sequence[float]) -> list[StageResult]:
+def _stages(gates: Gates, plan: Plan) -> list[StageResult]:
     """Those that were reached."""
-    fleet = plan.production.sandboxes if plan.production else len(plan.sandboxes())
-    pace = (plan.production or plan.pacing).pauses_per_minute
     done = {each.index for each in gates.results if each.stopped is None}
     found = []
     for stage, exposure in zip(gates.compiled.stages, gates.exposures, strict=True):
@@ -111,9 +120,37 @@ def _stages(gates: Gates, plan: Plan, drawn: Sequence[float]) -> list[StageResul
         arms = gates.arms[stage.number]
         lost = tuple(name for name in arms.on.lost if name not in arms.off.lost)
         spared = saved(arms.off, arms.on, plan.pacing.concurrency)
-        blast = blast_radius(fleet, stage.weight, pace, drawn)
-        found.append(StageResult(stage, exposure, arms.on, arms.off, blast, lost, spared, set(stage.steps) <= done))
+        found.append(StageResult(stage, exposure, arms.on, arms.off, lost, spared, set(stage.steps) <= done))
     return found
+
+
+def _bound(
+    plan: Plan, exposures: Sequence[Exposure], stages: Sequence[StageResult], fleet: UserFleet | None
+) -> LossBound:
+    """Of the stages that were reached, up to the one that the demand is about; of a sample by its worst stratum."""
+    at = 100.0 if plan.demand is None else plan.demand.at
+    by_then = [each for each in stages if each.stage.weight <= at]
+    tried = {name for each in by_then for name in each.on.punched}
+    lost = {name for each in by_then for name in each.lost_by_flag}
+    found = loss_bound(plan.demand, exposures, tried, lost)
+    if fleet is None or not by_then:
+        return found
+    last = max(each.stage.number for each in by_then) - 1
+    return replace(found, rate=fleet.bound(last, tried | lost, lost, found.confidence), stratified=True)
+
+
+def _with_incident(plan: Plan, stage: StageResult, bound: LossBound, fleet: UserFleet | None) -> StageResult:
+    """Losses at the rate that the plan gives, or at the one that this rehearsal rules out."""
+    given = plan.incident.loss_rate
+    rate = bound.rate if given is None else given / 100
+    if fleet is not None:
+        rates = fleet.rates(stage.stage.number - 1)
+    elif exported(plan) is None:
+        rates = even_rates(plan, stage.stage.weight)
+    else:  # rules of the user's flag expose whom no weight says: the share is that of the rehearsed fleet
+        rates = even_rates(plan, 100 * len(stage.exposure.sandboxes) / len(plan.sandboxes()))
+    (found,) = incidents(plan, [stage.stage], [rates], nodes_of(plan), rate)
+    return replace(stage, incident=found)
 
 
 def decided(found: Rehearsal) -> Rehearsal:
@@ -126,7 +163,7 @@ def decided(found: Rehearsal) -> Rehearsal:
 
 
 def _against(found: Rehearsal) -> list[str]:
-    reasons = []
+    reasons = _by_nothing(found.plan)
     for step in found.steps:
         if step.stopped == "abort" or (step.stopped == "wait" and step.outcome is not Outcome.INCONCLUSIVE):
             reasons.append(f"{where(step)}: {step.detail}")
@@ -141,6 +178,14 @@ def _against(found: Rehearsal) -> list[str]:
         if each.verdict == Verdict.VIOLATED
     ]
     return reasons
+
+
+def _by_nothing(plan: Plan) -> list[str]:
+    """A rollout by a kind that is not there when the flag is read is nobody's, until all at once it is everybody's."""
+    moment = flag(plan.flag).moments[0]
+    if plan.by in plan.contexts.shapes[moment]:
+        return []
+    return [f"{plan.flag} is rolled out by {plan.by}, and no context has that kind at a {moment}: see contexts"]
 
 
 def _after_rollback(found: Rehearsal) -> int:
@@ -171,7 +216,10 @@ def _open(found: Rehearsal) -> list[str]:
         if each.verdict == Verdict.INCONCLUSIVE
     ]
     cut_off = [each for each in judgements.failed(found.off.view) if each.name == TIME_LIMIT]
-    return reasons + [f"with the flag off: {each.name}: {judgements.message(each)}" for each in cut_off]
+    reasons += [f"with the flag off: {each.name}: {judgements.message(each)}" for each in cut_off]
+    if found.bound is not None and not found.bound.is_met:
+        reasons.append(found.bound.short)
+    return reasons + [f"{concern_place(found.plan, each)}{each.what}; {each.mend}" for each in stops(found.concerns)]
 
 
 def _why_go(found: Rehearsal) -> list[str]:
@@ -183,6 +231,7 @@ def _why_go(found: Rehearsal) -> list[str]:
     return [
         f"{stages} passed, {words.plural(len(found.steps), 'step')} successful",
         f"{words.plural(punched, 'pause')} punched, none of them lost a sandbox because of the flag",
+        *([f"shown: {found.bound.text}: of the exposed, on this engine, here"] if found.bound is not None else []),
         f"{words.plural(resumed, 'snapshot')} and resumed guests compared byte by byte, none differs",
         *([_fits(refused)] if refused is not None and spared else []),
     ]

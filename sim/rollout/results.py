@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Literal
 
 from sim.files.plan import Plan
-from sim.files.propagation import BlastRadius
 from sim.files.scenario import load
 from sim.files.shipped import scenario_folder
 from sim.files.wrong_engines import SWITCHES
 from sim.record.verdict import Verdict
 from sim.rollout.analysis import MetricResult, Outcome
 from sim.rollout.compiled import Stage
+from sim.rollout.critic import Concern
 from sim.rollout.exposure import Exposure
+from sim.rollout.incident_clock import Incident
+from sim.rollout.shown import LossBound
 from sim.rollout.stretch import Figures
+from sim.rollout.user_fleet import UserFleet
 from sim.run.cases import Unit, UnitResult
 from sim.run.pool import LocalPool
 from sim.run.runner import RunResult
@@ -51,16 +54,17 @@ class StageResult:
     exposure: Exposure
     on: Figures
     off: Figures
-    blast: BlastRadius
     lost_by_flag: tuple[str, ...]
     saved: int | None
     complete: bool
+    incident: Incident | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """A plan, rehearsed. `reasons` are why not, or what the go rests on; `drawn` sorted seconds of propagation.
+    """A plan, rehearsed. `reasons` are why not, or what the go rests on.
 
+    `bound` is what the exposed sandboxes show about losses, `concerns` what the plan's critic says.
     `in_turns`: both arms took each step one after the other; else the one with the flag off came first, as a whole.
     """
 
@@ -70,7 +74,6 @@ class Rehearsal:
     reasons: tuple[str, ...]
     steps: tuple[StepResult, ...]
     stages: tuple[StageResult, ...]
-    drawn: tuple[float, ...]
     on: RunResult
     off: RunResult
     seconds: float
@@ -79,6 +82,9 @@ class Rehearsal:
     in_turns: bool = True
     weaknesses: tuple[Weakness, ...] = ()
     conditions: tuple[str, ...] = field(default=())
+    bound: LossBound | None = None
+    concerns: tuple[Concern, ...] = ()
+    fleet: UserFleet | None = None
 
     @property
     def folder(self) -> Path:

@@ -1,4 +1,4 @@
-"""What a rehearsal says on a terminal: the decision and why, steps, stages, the kill switch, claims."""
+"""What a rehearsal says, once, as sections; as text for a terminal, and as the first page of its evidence."""
 
 from __future__ import annotations
 
@@ -10,57 +10,78 @@ from sim.files import figures
 from sim.files.plan import Plan
 from sim.record.view import View
 from sim.report import judgements, words
+from sim.report.table import Bullets, Paragraph, Section, Span, Table, Words, code, facts, markdown, text, toned
+from sim.report.words import Tone
 from sim.rollout.analysis import MetricResult, Outcome
 from sim.rollout.compiled import Compiled
+from sim.rollout.decision_page import decision_page
 from sim.rollout.exposure import Exposure, contexts_needed
 from sim.rollout.gates import label, shown, value_text
-from sim.rollout.production import SHARES, Production, Way, claims, production, ways
+from sim.rollout.identity import identity, lease_words, seed_of
+from sim.rollout.production import NOT_HERE, SHARES, SHOWN, Production, Way, claims, production, ways
 from sim.rollout.rehearse import where
-from sim.rollout.results import Rehearsal, StageResult, StepResult
+from sim.rollout.results import Decision, Rehearsal, StageResult, StepResult
 
-_MARKS = {
-    Outcome.SUCCESSFUL: ("ok", "green"),
-    Outcome.FAILED: ("FAILED", "red"),
-    Outcome.ERROR: ("ERROR", "red"),
-    Outcome.INCONCLUSIVE: ("INCONCLUSIVE", "yellow"),
+TONES: dict[Decision, Tone] = {"go": "good", "no-go": "bad", "inconclusive": "warn"}
+_MARKS: dict[Outcome, tuple[str, Tone]] = {
+    Outcome.SUCCESSFUL: ("ok", "good"),
+    Outcome.FAILED: ("FAILED", "bad"),
+    Outcome.ERROR: ("ERROR", "bad"),
+    Outcome.INCONCLUSIVE: ("INCONCLUSIVE", "warn"),
 }
-_COLOURS = {"go": "green", "no-go": "red", "inconclusive": "yellow"}
+_COLOURS = {"good": "green", "bad": "red", "warn": "yellow"}
+_STOPPED = {"abort": "; ABORTED: rolled back", "wait": "; WAITS at this weight for a person", None: ""}
 
 
-def report(found: Rehearsal) -> str:
-    """The whole rehearsal, the decision first."""
-    sections = (
-        _head(found),
-        ["steps", *(f"  {step_line(each)}" for each in found.steps), *_not_taken(found)],
+def report(found: Rehearsal, *, width: int | None = None) -> str:
+    """For a terminal, the decision first; `width` as `text` has it."""
+    decision = toned(found.decision.upper(), TONES[found.decision])
+    folders = facts(
+        [
+            ("decision", decision),
+            ("run folders", f"{found.on.run_dir} (rehearsal.html, rehearsal.json, junit.xml)"),
+            ("", f"{found.off.run_dir} (flag off)"),
+        ]
+    )
+    title = Paragraph((f"{found.plan.name}   seed {seed_of(found)}   ", decision))
+    return text([title, *sections(found), folders], width=width)
+
+
+def first_page(found: Rehearsal) -> str:
+    """In Markdown, for the folder of evidence."""
+    return f"# {markdown(Paragraph(f'{found.decision.upper()}: {found.plan.name}'))}\n\n{markdown(sections(found))}\n"
+
+
+def sections(found: Rehearsal) -> list[Section]:
+    """The decision and why, then everything that it rests on."""
+    return [
+        _decision(found),
+        *decision_page(found),
+        _steps(found),
         _stages(found),
+        _arms(found),
         _cohorts(found),
         _metrics(found),
         _pools(found),
         _production(found),
         _kill_switch(found),
-        _weaknesses(found),
-        ["claims", *(f"  {status:<21} {sentence}" for status, sentence in claims(found))],
+        Section("Weaknesses", (Bullets([str(each) for each in found.weaknesses if not each.shown]),)),
+        Section(
+            "claims", (Table(("status", "what is claimed"), [(_status(s), said) for s, said in claims(found)], "<~"),)
+        ),
+        Section("Invariants", (Paragraph(invariants(found.on.view)),)),
         _conditions(found),
-        _foot(found),
-    )
-    return "\n\n".join("\n".join(lines) for lines in sections if lines)
-
-
-def _head(found: Rehearsal) -> list[str]:
-    plan, run = found.plan, found.on.view.run
-    decision = click.style(found.decision.upper(), fg=_COLOURS[found.decision], bold=True)
-    lease = "none" if plan.lease is None else f"{plan.lease:g} s"
-    lines = [
-        f"{plan.name}   seed {run.seed if run else plan.seed}   {decision}",
-        f"{plan.flag} by {plan.by}; {fleet_words(plan)}; {time_words(found)}; lease {lease}",
+        _not_covered(found),
+        *identity(found),
     ]
-    if found.on.view.wrong_engine:
-        lines.insert(0, click.style(f"ENGINE: {found.on.view.wrong_engine}", fg="red", bold=True))
-    lines += [f"  {'why' if place == 0 else '   '}  {each}" for place, each in enumerate(found.reasons)]
-    first = found.first_failing
-    return lines + (
-        [f"  first failing step: {where(first)}, {found.plan.place(('steps', first.index))}"] if first else []
-    )
+
+
+def _decision(found: Rehearsal) -> Section:
+    plan, wrong, first = found.plan, found.on.view.wrong_engine, found.first_failing
+    of = f"{plan.flag} by {plan.by}; {fleet_words(plan)}; {time_words(found)}; lease {lease_words(plan)}"
+    failing = f"first failing step: {where(first)}, {plan.place(('steps', first.index))}" if first else ""
+    engine = toned(f"ENGINE: {wrong}" if wrong else "", "bad")
+    return Section("", (Paragraph(engine), Paragraph(of), Bullets(found.reasons), Paragraph(failing)))
 
 
 def fleet_words(plan: Plan) -> str:
@@ -76,19 +97,6 @@ def time_words(found: Rehearsal) -> str:
     return f"{found.plan.time} time: {duration(found.virtual)} of the plan in {found.seconds:.1f} s, {arms}"
 
 
-def step_line(step: StepResult) -> str:
-    """One step on one line: when, what, how it ended and why."""
-    word, colour = _MARKS[step.outcome]
-    stopped = {"abort": "; ABORTED: rolled back", "wait": "; WAITS at this weight for a person", None: ""}[step.stopped]
-    head = f"{step.index + 1:>2}  {duration(step.at):>8}  {step.weight:>5g} %  {step.label:<26}"
-    return f"{head} {click.style(f'{word:<12}', fg=colour)} {step.detail}{stopped}".rstrip()
-
-
-def _not_taken(found: Rehearsal) -> list[str]:
-    left = [label(each) for each in found.plan.steps[len(found.steps) :]]
-    return [f"      not taken: {', '.join(left)}"] if left else []
-
-
 def duration(seconds: float) -> str:
     """`4h10m`, `30m`, `12s`, `0.5s`."""
     if seconds < 60:
@@ -99,60 +107,99 @@ def duration(seconds: float) -> str:
     return "".join(parts)
 
 
-def zero(count: int, tries: int) -> str:
-    """A count; with none seen, what they may yet be at 95 % confidence (about 3 of n)."""
-    if count or not tries:
-        return str(count)
-    return f"0 (< {min(100.0, 300 / tries):.3g} %)"
+def step_line(step: StepResult) -> str:
+    """One step on one line as it ends: when, what, how it ended and why."""
+    word, tone = _MARKS[step.outcome]
+    head = f"{step.index + 1:>2}  {duration(step.at):>8}  {step.weight:>5g} %  {step.label:<26}"
+    return f"{head} {click.style(f'{word:<12}', fg=_COLOURS[tone])} {step.detail}{_STOPPED[step.stopped]}".rstrip()
 
 
-def _stages(found: Rehearsal) -> list[str]:
-    head = (
-        f"  {'weight':>7} {'exposed':>16} {'pauses':>7} {'punched':>8} {'discarded':>14} {'lost':>5} {'by flag':>14}"
-        f" {'at risk':>8} {'freed':>10} {'blast p50':>10} {'p99':>9}"
+def _steps(found: Rehearsal) -> Section:
+    """Those that were not taken come last."""
+    rows: list[tuple[Words, ...]] = [
+        (
+            str(each.index + 1),
+            duration(each.at),
+            f"{each.weight:g} %",
+            each.label,
+            toned(*_MARKS[each.outcome]),
+            f"{each.detail}{_STOPPED[each.stopped]}",
+        )
+        for each in found.steps
+    ]
+    rows += [(str(index + 1), "", "", step, toned("not taken", "muted"), "") for index, step in _left(found)]
+    return Section("Steps", (Table(("step", "at", "weight", "what", "outcome", "detail"), rows, ">>><<~"),))
+
+
+def _left(found: Rehearsal) -> list[tuple[int, str]]:
+    return [(index, label(step)) for index, step in enumerate(found.plan.steps)][len(found.steps) :]
+
+
+def _stages(found: Rehearsal) -> Section:
+    head = ("weight", "exposed", "superset", "pauses", "punched", "discarded", "lost", "lost by flag", "at risk")
+    fleet = len(found.plan.sandboxes())
+    rows = [_stage(each, fleet) for each in found.stages]
+    note = "measured; lost by flag: lost here and not with the flag off"
+    return Section("Stages, of the rehearsed fleet", (Table((*head, "freed"), rows, ">"),), note)
+
+
+def _stage(each: StageResult, fleet: int) -> tuple[str, ...]:
+    on, exposed = each.on, len(each.exposure.sandboxes)
+    return (
+        f"{each.stage.weight:g} %{'' if each.complete else ', not completed'}",
+        f"{exposed} of {fleet} ({exposed / fleet * 100:.3g} %)",
+        "yes" if each.exposure.is_superset else "no",
+        str(on.asked),
+        str(len(on.punched)),
+        str(on.discarded),
+        str(len(on.lost)),
+        str(len(each.lost_by_flag)),
+        str(on.at_risk),
+        words.size(on.punched_bytes),
     )
-    title = "stages, of the rehearsed fleet (measured; with no event, the 95 % bound: 3/n; blast radius derived)"
-    return [title, head] + [_stage(each, len(found.plan.sandboxes())) for each in found.stages]
 
 
-def _cohorts(found: Rehearsal) -> list[str]:
+def _arms(found: Rehearsal) -> Section:
+    rows = []
+    for each in found.stages:
+        arms = each.off, each.on
+        saved = "unknown" if each.saved is None else value_text("bytes_saved", each.saved)
+        cells = (
+            (f"{e.finished}/{e.asked}" for e in arms),
+            (str(e.refused) for e in arms),
+            (str(len(e.lost)) for e in arms),
+        )
+        rows.append((f"{each.stage.weight:g} %", *map(" -> ".join, cells), saved))
+    head = ("weight", "pauses finished", "refused", "lost", "saved at peak")
+    note = "measured; saved: what the largest pauses at once need less (derived)"
+    return Section("The flag off -> on", (Table(head, rows, ">"),), note)
+
+
+def _cohorts(found: Rehearsal) -> Section:
     """Who joined and left at each weight, and why the flag was decided as it was."""
-    lines = ["cohorts, by the SDK's evaluator (derived), and decisions by reason (measured)"]
+    rows = []
     for each in found.stages:
         joins, leaves = len(each.exposure.joins), len(each.exposure.leaves)
-        change = f"+{joins}" + (f" -{leaves}, no superset" if leaves else ", nobody leaves")
+        left = f"{leaves}, no superset" if leaves else "nobody"
         reasons = ", ".join(f"{reason} {count}" for reason, count in each.on.reasons.items())
-        lines.append(f"  {each.stage.weight:>5g} % {change:<20} {reasons or 'no decision'}")
-    return lines
+        rows.append((f"{each.stage.weight:g} %", str(joins), left, reasons or "no decision"))
+    note = "by the SDK's evaluator (derived); decisions by reason (measured)"
+    return Section("Cohorts", (Table(("weight", "join", "leave", "decisions"), rows, ">><~"),), note)
 
 
-def _stage(each: StageResult, fleet: int) -> str:
-    on, exposed = each.on, len(each.exposure.sandboxes)
-    share = f"{exposed} of {fleet} ({exposed / fleet * 100:.3g} %)"
-    return (
-        f"  {each.stage.weight:>5g} % {share:>16} {on.asked:>7} {len(on.punched):>8} {zero(on.discarded, on.asked):>14}"
-        f" {len(on.lost):>5} {zero(len(each.lost_by_flag), on.punched_pauses):>14} {on.at_risk:>8}"
-        f" {words.size(on.punched_bytes):>10} {figures.number(each.blast.p50):>10} {figures.number(each.blast.p99):>9}"
-        + ("" if each.complete else "  not completed")
-    )
-
-
-def _pools(found: Rehearsal) -> list[str]:
-    head = f"  {'weight':>7} {'hugetlb':>23} {'4 KiB pages and caches':>26} {'saved':>11}"
-    lines = [
-        "node memory at the stage's peak, flag off -> on (measured); saved: the largest pauses at once (derived)",
-        f"{head}   page cache kept, the kernel's to take",
-    ]
+def _pools(found: Rehearsal) -> Section:
+    rows = []
     for each in found.stages:
-        on, off = each.on.pools, each.off.pools
-        saved = "unknown" if each.saved is None else value_text("bytes_saved", each.saved)
-        huge, pages, cache = (
-            _change(*(getattr(pools, name) if pools.samples else None for pools in (off, on)))
+        changes = (
+            _change(*(getattr(arm.pools, name) if arm.pools.samples else None for arm in (each.off, each.on)))
             for name in ("hugetlb", "pages", "page_cache")
         )
-        lines.append(f"  {each.stage.weight:>5g} % {huge:>23} {pages:>26} {saved:>11}   {cache}")
+        rows.append((f"{each.stage.weight:g} %", *changes))
     known = "given" if found.plan.scaled is None else "derived, from the fleet file's node"
-    return [*lines, f"  budget {words.size(found.plan.node.memory)} ({known})"]
+    head = ("weight", "hugetlb", "4 KiB pages and caches", "page cache kept")
+    budget = Paragraph(f"budget {words.size(found.plan.node.memory)} ({known})")
+    note = "measured; the page cache is the kernel's to take"
+    return Section("Node memory at the stage's peak, flag off -> on", (Table(head, rows, ">"), budget), note)
 
 
 def _change(off: int | None, on: int | None) -> str:
@@ -163,17 +210,21 @@ def _change(off: int | None, on: int | None) -> str:
     return " -> ".join("not sampled" if each is None else words.size(each) for each in (off, on))
 
 
-def _production(found: Rehearsal) -> list[str]:
+def _production(found: Rehearsal) -> Section:
     """Each stage in the units of the fleet file."""
     made = production(found)
     if made is None:
-        return []
-    lines = [f"in production: {of_production(made)}"]
-    for each in made.stages:
-        lines.append(f"  {each.weight:g} %, the whole fleet, then one node of it")
-        lines += [f"    {line}" for line in figures.lines([*each.fleet, *each.node])]
-    lines += ["  assumed", *(f"    {line}" for line in figures.lines(made.assumed))] if made.assumed else []
-    return lines + [f"  note: {each}" for each in made.notes]
+        return Section("", ())
+    said = [
+        (f"{stage.weight:g} %", of, each)
+        for stage in made.stages
+        for of, part in (("the fleet", stage.fleet), ("a node", stage.node))
+        for each in part
+    ]
+    said += [("all", "assumed", each) for each in made.assumed]
+    rows = [(weight, of, each.label, figures.shown(each), each.known, each.note) for weight, of, each in said]
+    table = Table(("weight", "of", "figure", "value", "known", "note"), rows, "><<><~", keys=3)
+    return Section(f"In production: {of_production(made)}", (table, Bullets(made.notes)))
 
 
 def of_production(made: Production) -> str:
@@ -183,101 +234,86 @@ def of_production(made: Production) -> str:
     return f"{whole}; rehearsed were {made.scaled.sandboxes}, one node's, at {scale.numerator}/{scale.denominator}"
 
 
-def _kill_switch(found: Rehearsal) -> list[str]:
+def _kill_switch(found: Rehearsal) -> Section:
     if not found.stages:
-        return []
-    blast = max((each.blast for each in found.stages), key=lambda each: each.weight)
-    fleet = "given" if found.plan.production else "the rehearsed fleet's"
-    product = (
-        f"{blast.sandboxes} sandboxes x {blast.weight:g} % x {blast.pauses_per_minute:g} pauses a minute x seconds"
+        return Section("", ())
+    rows = [(e.name, *seconds_of(e), e.known, e.note) for e in ways(found)]
+    head = ("way", "p50", "p95", "p99", "most", "known", "note")
+    return Section(
+        "Kill switch: how long until OFF is obeyed",
+        (
+            Table(head, rows, "<>>>><~"),
+            Paragraph(("measure these on this machine: ", code("snapdrill flags propagation"))),
+        ),
+        "turning the flag off undoes nothing",
     )
-    lines = [
-        "kill switch: turning the flag off undoes nothing",
-        f"  {'OFF is obeyed after':<22}{'p50':>9}{'p95':>9}{'p99':>9}{'most':>9}{'reached p50':>14}{'p99':>11}",
-    ]
-    for way in ways(found):
-        seconds = "".join(f"{each:>9}" for each in seconds_of(way))
-        reach = "".join(f"{each:>{width}}" for each, width in zip(reached_of(way), (14, 11), strict=True))
-        lines.append(f"  {way.name:<22}{seconds}{reach}   {way.known}: {way.note}")
-    return [*lines, f"  reached: {product} ({fleet}; derived): punched before OFF is obeyed", f"  {MEASURE}"]
-
-
-MEASURE = "measure these on this machine: snapdrill flags propagation"
 
 
 def seconds_of(way: Way) -> list[str]:
     """A way's percentiles; `never` where OFF is not obeyed."""
-    return ["never"] * len(SHARES) if way.seconds is None else [f"{each:.3g} s" for each in way.seconds]
+    if way.seconds is None:
+        return ["never"] * len(SHARES)
+    return ["unknown" if each is None else f"{each:.3g} s" for each in way.seconds]
 
 
-def reached_of(way: Way) -> list[str]:
-    """Sandboxes at the median and the 99th percentile; `-` for what is in no blast radius."""
-    return ["-", "-"] if way.reached is None else [figures.number(each) for each in way.reached]
+def _status(status: str) -> Span:
+    tones: dict[str, Tone] = {SHOWN: "good", NOT_HERE: "muted"}
+    return toned(status, tones.get(status, "warn"))
 
 
-def _weaknesses(found: Rehearsal) -> list[str]:
-    """Those that are no reason against it."""
-    rest = [f"  {each}" for each in found.weaknesses if not each.shown]
-    return ["weaknesses", *rest] if rest else []
-
-
-def _conditions(found: Rehearsal) -> list[str]:
-    return ["conditions", *(f"  {each}" for each in found.conditions)] if found.conditions else []
-
-
-def _foot(found: Rehearsal) -> list[str]:
-    view = found.on.view
-    return [
-        f"invariants   {invariants(view)}",
-        f"run folders  {found.on.run_dir} (rehearsal.html, rehearsal.json, junit.xml)",
-        f"             {found.off.run_dir} (flag off)",
-    ]
-
-
-def _metrics(found: Rehearsal) -> list[str]:
-    """A line a metric, a column an analysis."""
-    head, *rows = metric_rows(found)
-    if not rows:
-        return []
-    widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
-    lines = ["metrics (`!` not met, `?` inconclusive; measured; ratios, with their noise bands, and savings derived)"]
-    for name, *cells, asked in (head, *rows):
-        shown_cells = "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths[1:-1], strict=True))
-        lines.append(f"  {name:<{widths[0]}}{shown_cells}   {asked}".rstrip())
-    return [*lines, *(f"  ? {each}" for each in unclear(found))]
-
-
-def metric_rows(found: Rehearsal) -> list[list[str]]:
-    """A head and a row a metric: its name, what each analysis found, and what is asked of it."""
+def _metrics(found: Rehearsal) -> Section:
+    """A line a metric, a column an analysis, then why the latest of one were inconclusive."""
     analyses = [each for each in found.steps if each.metrics]
-    if not analyses:
-        return [[""]]
-    rows = [["metric", *(f"{each.weight:g} %" for each in analyses), "asked"]]
-    for metric in found.plan.metrics:
+    rows: list[tuple[Words, ...]] = []
+    for metric in found.plan.metrics if analyses else ():
         results = [next((m for m in each.metrics if m.metric.name == metric.name), None) for each in analyses]
-        asked = (
-            f"{metric.success_condition or f'not {metric.failure_condition}'}{', dry run' if metric.dry_run else ''}"
-        )
-        rows.append([metric.name, *map(_cell, results), asked])
-    return rows
+        asked = f"{metric.success_condition or f'not {metric.failure_condition}'}"
+        rows.append((metric.name, *map(_cell, results), asked + (", dry run" if metric.dry_run else "")))
+    head = ("metric", *(f"{each.weight:g} %" for each in analyses), "asked")
+    note = "! not met, ? inconclusive; measured; ratios, with their intervals, and savings derived"
+    table = Table(head, rows, "<" + ">" * len(analyses) + "~")
+    return Section("Metrics", (table, Bullets(list(_unclear(found).values()))), note)
 
 
-def unclear(found: Rehearsal) -> list[str]:
-    """Why a metric's last measurements were inconclusive, once a metric: the latest."""
+def _cell(result: MetricResult | None) -> Span:
+    if result is None or not result.measurements:
+        return toned("-", "muted")
+    match result.measurements[-1].outcome:
+        case Outcome.SUCCESSFUL:
+            return Span(shown(result))
+        case Outcome.INCONCLUSIVE:
+            return toned(f"{shown(result)} ?", "warn")
+    return toned(f"{shown(result)} !", "bad")
+
+
+def _unclear(found: Rehearsal) -> dict[str, str]:
     why: dict[str, str] = {}
     for step in found.steps:
         for each in step.metrics:
             if each.measurements and each.measurements[-1].outcome is Outcome.INCONCLUSIVE:
                 said = each.measurements[-1].why or each.why
                 why[each.metric.name] = f"{each.metric.name} at {step.weight:g} %: {said}"
-    return list(why.values())
+    return why
 
 
-def _cell(result: MetricResult | None) -> str:
-    if result is None or not result.measurements:
-        return "-"
-    marks = {Outcome.SUCCESSFUL: "", Outcome.INCONCLUSIVE: " ?"}
-    return shown(result) + marks.get(result.measurements[-1].outcome, " !")
+def _conditions(found: Rehearsal) -> Section:
+    """Each with the test that closes it."""
+    rows: list[tuple[Words, Words]] = [(each, "mend it, and rehearse again") for each in found.conditions]
+    if found.plan.propagation.origin != "measured":
+        closes = "measure OFF to obeyed in production, write it as ", code("propagation: {measured: [...]}")
+        rows.append((f"propagation is {found.plan.propagation.origin}", (*closes, ", rehearse again")))
+    if all(each.page_size < 2 << 20 for each in found.plan.sandboxes()):
+        closed = "rehearse ", code("page_size: 2MiB"), " on a host with a pool"
+        rows.append(("4 KiB shmem stands for 2 MiB hugetlb", closed))
+    if found.plan.flag_source != "launchdarkly":
+        rows.append(("the flag is not LaunchDarkly's own", ("rehearse with ", code("flags: {source: launchdarkly}"))))
+    return Section("Conditions", (Table(("condition", "closed by"), rows, "~"),))
+
+
+def _not_covered(found: Rehearsal) -> Section:
+    left = [f"step {index + 1}, {step}: not taken" for index, step in _left(found)]
+    fixed = ["power loss", "memory pressure from outside the node", "what uploads a finished build"]
+    return Section("Not covered", (Bullets([*left, *fixed]),))
 
 
 def invariants(view: View) -> str:
@@ -289,14 +325,18 @@ def invariants(view: View) -> str:
     return ", ".join([held, *(f"{len(each)} {verdict}: {', '.join(each)}" for verdict, each in names.items())])
 
 
-def outline(made: Compiled, exposed: Sequence[Exposure]) -> str:
-    """What a plan comes to, before anything runs."""
+def outline(made: Compiled, exposed: Sequence[Exposure], exported: Exposure | None = None) -> str:
+    """What a plan will do, before anything runs; `exported` is who has the user's flag on before the first stage."""
     plan = made.plan
-    lines = [f"{plan.name}: {len(made.scenario.steps)} scenario steps, {duration(sum(made.virtual))} by its own clock"]
+    clock = duration(sum(made.virtual))
+    title = f"{plan.name}: {len(made.scenario.steps)} scenario steps, {clock} by its own clock; exposed by {plan.by}"
+    rows = []
+    if exported is not None:
+        rows.append(("as exported", str(len(exported.sandboxes)), f"{exported.contexts} of {exported.of_contexts}", ""))
     for stage, each in zip(made.stages, exposed, strict=True):
-        names = ", ".join(each.sandboxes[:4]) + (" ..." if len(each.sandboxes) > 4 else "")
-        contexts = f"({each.contexts} of {each.of_contexts} {plan.by} contexts)"
-        lines.append(f"  {stage.weight:>5g} %  exposed {len(each.sandboxes):>4} {contexts}  {names}".rstrip())
+        who = ", ".join(each.sandboxes[:4]) + (" ..." if len(each.sandboxes) > 4 else "")
         if stage.weight and not each.contexts:
-            lines.append(f"           nobody: one takes about {contexts_needed(1, stage.weight)} {plan.by} contexts")
-    return "\n".join(lines)
+            who = f"nobody: one takes about {contexts_needed(1, stage.weight)} {plan.by} contexts"
+        contexts = f"{each.contexts} of {each.of_contexts}"
+        rows.append((f"{stage.weight:g} %", str(len(each.sandboxes)), contexts, who))
+    return text(Section(title, (Table(("weight", "exposed", "contexts", "which"), rows, ">>>~"),)))

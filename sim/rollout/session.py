@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,21 @@ import click
 from sim.files.plan import Plan
 from sim.record.verdict import ExitCode
 from sim.report.document import scenario_document, write_document
+from sim.report.html import write_page
 from sim.report.junit import suite, write_junit
+from sim.report.table import text
 from sim.rollout.compiled import compiled
-from sim.rollout.exposure import exposures
-from sim.rollout.outputs import rehearsal_suite, write_page
+from sim.rollout.critic import concern_lines, critique, stops
+from sim.rollout.exposure import as_exported, exposures_of
+from sim.rollout.outputs import rehearsal_suite, write_rehearsal_page
 from sim.rollout.rehearse import decided, rehearse
 from sim.rollout.results import Rehearsal, StepResult, weaknesses
-from sim.run.batch import Outputs, run_interruptibly
+from sim.rollout.user_fleet import UserFleet, of_plan
+from sim.run.batch import Batch, Item
 from sim.run.dask import open_pool
 from sim.run.flag_source import check_source
 from sim.run.needs import missing
+from sim.run.one_by_one import Outputs
 from sim.run.pool import default_jobs, default_memory
 from sim.run.runner import RunOptions
 
@@ -34,62 +39,87 @@ class Session:
     """What was asked for, and what came of it: `rehearsal` is None until it has come to its end."""
 
     def __init__(
-        self, plan: Plan, options: RunOptions, *, quiet: bool = False, export: Path | None = None, plot: bool = False
+        self,
+        plan: Plan,
+        options: RunOptions,
+        *,
+        quiet: bool = False,
+        export: Path | None = None,
+        plot: bool = False,
+        summary: Path | None = None,
     ) -> None:
         self.plan = plan
+        self.fleet: UserFleet | None = None
         self.rehearsal: Rehearsal | None = None
         self._options = options
-        self._quiet = quiet
+        self._batch = Batch(quiet=quiet, on_stderr=True)
         self._export = export
         self._plot = plot
+        self._summary = summary
 
-    def outline(self) -> str:
-        """What the plan comes to, with who would be exposed; starts nothing."""
+    def outline(self) -> ExitCode:
+        """Print what the plan comes to, who would be exposed and what the critic says; starts nothing.
+
+        INCONCLUSIVE where the plan cannot end in a go.
+        """
+        from sim.rollout.decision_page import fleet_sections
         from sim.rollout.sections import outline
 
+        self._look_at_the_fleet()
         made = compiled(self.plan)
-        return outline(made, exposures(self.plan, [each.weight for each in made.stages]))
+        exposed = exposures_of(made)
+        concerns = critique(made, exposed, self.fleet)
+        whole = fleet_sections(self.plan, self.fleet)
+        click.echo("\n".join([outline(made, exposed, as_exported(self.plan)), *(["", text(whole)] if whole else [])]))
+        click.echo("\n".join(["", *concern_lines(self.plan, concerns)]))
+        return ExitCode.INCONCLUSIVE if stops(concerns) else ExitCode.HELD
+
+    def _look_at_the_fleet(self) -> None:
+        """Of a plan over a table: who of all its rows is exposed; the plan is then over a sample of them."""
+
+        def progress(share: float) -> None:
+            self._batch.show(f"{self.plan.name}: exposure of every row, {share:.0%}")
+
+        self.plan, self.fleet = of_plan(self.plan, progress)
+        self._batch.show("")
 
     def run(self) -> ExitCode:
         """To the end; the exit code of its decision."""
+        self._look_at_the_fleet()
         made = compiled(self.plan)
         check_source(made.scenario)
-        if reason := missing(made.scenario):
-            click.echo(f"{self.plan.name}: cannot be run here: {reason}", err=True)
-            return ExitCode.UNSUPPORTED
-        progress = _progress(self.plan.name, quiet=self._quiet)
-        result, code = run_interruptibly(rehearse(self.plan, self._options, progress, self._tell))
-        progress("")
-        if result is None:
-            click.echo(f"{self.plan.name}: interrupted; everything it started was ended", err=True)
-            return code
+        return self._batch.run([Item(self.plan.name, self._rehearse, partial(missing, made.scenario))])
+
+    def _rehearse(self) -> ExitCode:
+        def progress(step: str) -> None:
+            self._batch.show(f"{self.plan.name}: {step}")
+
+        result = self._batch.interrupts.run(rehearse(self.plan, self._options, progress, self._tell, self.fleet))
+        self._batch.show("")
         self.rehearsal = self._with_weaknesses(result)
         self._store()
-        if not self._quiet:
+        if not self._batch.quiet:
             from sim.rollout.sections import report
 
             click.echo(report(self.rehearsal))
         return self.rehearsal.verdict.exit_code
 
-    def run_matrix(self, jobs: int | None, *, cluster: str | None = None, as_json: bool = False) -> ExitCode:
+    def run_matrix(self, jobs: int | None, *, cluster: str | None = None) -> ExitCode:
         """Each step x each fault; violated where one of them is. `cluster` as open_pool has it."""
         from sim.rollout import matrix
 
-        progress = _progress(self.plan.name, quiet=self._quiet)
-        with open_pool(cluster, jobs or default_jobs(), default_memory()) as pool:
-            if reason := pool.lacks(compiled(self.plan).scenario):
-                click.echo(f"{self.plan.name}: cannot be run: {reason}", err=True)
-                return ExitCode.UNSUPPORTED
-            made = matrix.run_matrix(
-                self.plan,
-                self._options.runs_dir.absolute(),
-                pool,
-                seed=self._options.seed,
-                told=lambda done, all_of_them: progress(f"{done}/{all_of_them} runs"),
+        pool = open_pool(cluster, jobs or default_jobs(), default_memory())
+
+        def run() -> ExitCode:
+            runs_dir = self._options.runs_dir.absolute()
+            made = matrix.run_matrix(self.plan, runs_dir, pool, self._batch, seed=self._options.seed)
+            click.echo(
+                json.dumps(matrix.document(made), indent=2) if self._batch.quiet else text(matrix.sections(made))
             )
-        progress("")
-        click.echo(json.dumps(matrix.document(made), indent=2) if as_json else matrix.text(made))
-        return ExitCode.VIOLATED if made.bad else ExitCode.HELD
+            return ExitCode.VIOLATED if made.bad else ExitCode.HELD
+
+        lacks = partial(pool.lacks, compiled(self.plan).scenario)
+        return self._batch.run([Item(self.plan.name, run, lacks)], pool)
 
     def _with_weaknesses(self, found: Rehearsal) -> Rehearsal:
         """A wrong engine answers for each of its weaknesses by itself."""
@@ -115,21 +145,19 @@ class Session:
         write_document(folder / REHEARSAL_FILE, self.document())
         suites = [rehearsal_suite(found), suite(found.on.view, folder, self.plan.path, found.on.entries)]
         write_junit(folder / "junit.xml", suites)
-        write_page(found, with_plot=self._plot)
+        write_rehearsal_page(found, with_plot=self._plot)
         if self._export is not None:
             from sim.rollout.export import export
 
             export(found, self._export)
+        if self._summary is not None:
+            from sim.rollout.decision_page import summary
+
+            write_page(self._summary, summary(found))
 
     def _tell(self, result: StepResult) -> None:
         """Each step as it ends, on a terminal's stderr."""
-        if not self._quiet and sys.stderr.isatty():
+        if not self._batch.quiet and sys.stderr.isatty():
             from sim.rollout.sections import step_line
 
             click.echo("\r\x1b[K" + step_line(result), err=True)
-
-
-def _progress(name: str, *, quiet: bool) -> Callable[[str], None]:
-    if quiet or not sys.stderr.isatty():
-        return lambda _step: None
-    return lambda step: click.echo(f"\r\x1b[K{name}: {step}" if step else "\r\x1b[K", nl=False, err=True)

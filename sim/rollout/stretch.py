@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from flags.lease import LEASE_EXPIRED
 from sim.record import events
 from sim.record.ledger import Entry
 from sim.record.view import PauseView, View
@@ -178,7 +179,7 @@ def _reason(pause: PauseView, flag: str) -> str:
 def _is_sound(pause: PauseView, flag: str) -> bool:
     """Decided from a source in order; a lease that has run out says so in the reason."""
     state = str(pause.decision.get(flag, {}).get("source_state", ""))
-    return state in SOUND_STATES and "LEASE" not in _reason(pause, flag).upper()
+    return state in SOUND_STATES and _reason(pause, flag) != LEASE_EXPIRED
 
 
 def _staleness(pause: PauseView, flag: str, kills: Iterable[Kill]) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flags.catalog import PUNCH
-from flags.explain import bucket_of
+from flags.launchdarkly_fleet import bucket_of
 from sim.files import fleet_file
 from sim.files.fleet_file import Fleet, FleetGroup, Floats, Ints
 from sim.files.fleet_scale import CHUNK, shares
@@ -64,13 +64,15 @@ class VirtualFleet:
 def virtual_fleet(fleet: Fleet, count: int, seed: int, by: str = "sandbox") -> VirtualFleet:
     """`count` sandboxes in the fleet's shares, drawn from its distributions and dealt to its nodes.
 
-    Rollouts go by LaunchDarkly's own buckets of the sandboxes' names (`web-0` and on, as in a scenario) or teams.
+    Rollouts go by LaunchDarkly's own buckets of the sandboxes' names (`web-0` and on, as in a scenario) or teams. Of a
+    kind that no context has at a pause, production's SDK takes bucket 0.
     """
     parts = [(group, share) for group, share in shares(fleet, count) if share]
     drawn = [_drawn(group, share, seed, by) for group, share in parts]
     nodes = -(-count // fleet.node.sandboxes)
     node = (stream(seed, "placement").permutation(count) % nodes).astype(np.int64)
     by_node = np.argsort(node, kind="stable")
+    is_known = by in fleet.contexts.shapes["pause"]
     resident, dirty, chunks, bucket = (np.concatenate(columns)[by_node] for columns in zip(*drawn, strict=True))
     of_group = np.repeat(np.arange(len(parts)), [share for _, share in parts])[by_node]
     return VirtualFleet(
@@ -81,7 +83,7 @@ def virtual_fleet(fleet: Fleet, count: int, seed: int, by: str = "sandbox") -> V
         dirty=dirty,
         chunks=chunks,
         huge=np.array([group.page_size == HUGE_PAGE for group, _ in parts])[of_group],
-        bucket=bucket,
+        bucket=bucket if is_known else np.zeros(count),
     )
 
 

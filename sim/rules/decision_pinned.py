@@ -1,4 +1,4 @@
-"""The rule, for both."""
+"""One pause acts on one decision, whatever flips meanwhile."""
 
 from __future__ import annotations
 
@@ -8,75 +8,44 @@ from typing import Any
 
 from engine import events as engine_events
 from engine import plan as plans
+from engine.events import Event
 from flags.catalog import BACKGROUND, DEDUP, FLAGS, PUNCH
 from flags.decision import Decision, Evaluation, options
 from sim.record import events
-from sim.record.ledger import Entry
 from sim.record.view import PauseView
-from sim.rules.evidence import Finding, Trace
-from sim.rules.reality import Evidence, violation
+from sim.rules.evidence import Evidence
+from sim.rules.finding import Finding
+
+NAME = "decision_pinned"
 
 
-class DecisionPinned:
-    """Compares what each pause did with the one decision that its ledger entries carry."""
-
-    name = "decision_pinned"
-
-    def __init__(self) -> None:
-        self.checked = 0
-        self.violations: list[dict[str, Any]] = []
-        self._done: set[str] = set()
-
-    def observe(self, evidence: Evidence) -> None:
-        for pause in evidence.view.pauses:
-            if pause.settled_at is None or pause.id in self._done:
-                continue
-            self._done.add(pause.id)
-            self.checked += 1
-            decisions = sum(isinstance(each.event, events.Decided) for each in evidence.of_pause(pause.id))
-            reasons = [] if decisions == 1 else [f"the pause has {decisions} decisions, not one"]
-            reasons += contradictions(pause, _latched(evidence, pause)) or freed_unasked(
-                evidence.of_pause(pause.id), pause
-            )
-            for reason in reasons:
-                found = violation(pause.sandbox, reason, incarnation=pause.incarnation, pause=pause.id)
-                self.violations.append(found)
-
-    def conclude(self, evidence: Evidence) -> None:
-        """Everything was judged when it settled."""
-
-
-def _latched(evidence: Evidence, pause: PauseView) -> bool | None:
-    """Whether the paused incarnation gave its memfd; None where its start was not told."""
-    born = (each.born for each in evidence.guests() if each.born.incarnation == pause.incarnation)
-    return next((each.use_memfd for each in born), None)
-
-
-_SEALED = "sealed"
-
-
-def judge(trace: Trace) -> Finding:
-    """Every pause that was told to do something."""
+def judge(evidence: Evidence) -> Finding:
+    """Every pause that decided, or that did something."""
     finding = Finding()
-    for pause in trace.view.pauses:
-        told = [each.entry for each in trace.of_pause(pause.id)]
-        decisions = [entry.event for entry in told if isinstance(entry.event, events.Decided)]
-        decided = len(decisions)
-        if decided == 0 and not (pause.path or pause.outcome):
+    for pause in evidence.view.pauses:
+        happened = evidence.events_of(pause.id)
+        decisions = [each for each in happened if isinstance(each, events.Decided)]
+        if not decisions and not (pause.path or pause.outcome):
             continue
         finding.checked += 1
-        reasons = [f"the pause has {decided} decisions, not one"] if decided > 1 else []
-        if decided:
-            reasons += contradictions(pause, latched(trace, pause)) or freed_unasked(told, pause)
-            reasons += [reason for each in decisions for reason in told_otherwise(each)]
-        else:
-            finding.lacks(pause.sandbox, f"no decided tells what the flags said for {pause.id}", pause=pause.id)
+        incarnation = evidence.incarnation_of(pause)
+        reasons = [] if len(decisions) == 1 else [f"the pause has {len(decisions)} decisions, not one"]
+        if decisions:
+            reasons += contradictions(pause, latched(evidence, pause)) or freed_unasked(happened, pause)
+            reasons += [reason for each in decisions for reason in evaluated_otherwise(each)]
+            if _is_unexplained(pause):
+                why = f"missing evidence: the plan was not to punch, and no code says why: {pause.punch_reason}"
+                finding.lacks(pause.sandbox, why, pause=pause.id)
+        elif evidence.reality is None:  # a run's own ledger has every decision that was made
+            reasons = []
+            reason = f"missing evidence: no `decided` event says what the flags said for {pause.id}"
+            finding.lacks(pause.sandbox, reason, pause=pause.id)
         for reason in reasons:
-            finding.violated(pause.sandbox, reason, incarnation=trace.incarnation_of(pause), pause=pause.id)
+            finding.violated(pause.sandbox, reason, incarnation=incarnation, pause=pause.id)
     return finding
 
 
-def told_otherwise(decided: events.Decided) -> list[str]:
+def evaluated_otherwise(decided: events.Decided) -> list[str]:
     """Flags whose value is another one in the evaluations, where there are any, than in the decision."""
     telemetry = {each.get("feature_flag.key"): each.get("feature_flag.result.value") for each in decided.evaluations}
     return [
@@ -86,9 +55,9 @@ def told_otherwise(decided: events.Decided) -> list[str]:
     ]
 
 
-def latched(trace: Trace, pause: PauseView) -> bool | None:
-    """Whether the incarnation that was paused gave its memfd; None where its start is not told."""
-    born = trace.born.get(trace.incarnation_of(pause) or "")
+def latched(evidence: Evidence, pause: PauseView) -> bool | None:
+    """Whether the incarnation that was paused gave its memfd; None where its start is not in the ledger."""
+    born = evidence.born.get(evidence.incarnation_of(pause) or "")
     event = born.entry.event if born else None
     return event.use_memfd if isinstance(event, events.GuestSpawned) else None
 
@@ -107,9 +76,15 @@ def contradictions(pause: PauseView, use_memfd: bool | None = None) -> list[str]
     legal, why = next((legal, why) for path, legal, why in plausible if path == pause.path)
     if pause.punch and not legal and not found:
         found.append(f"it was to punch, and {why}")
-    if legal and not pause.punch and _SEALED not in (pause.punch_reason or ""):
+    if legal and not pause.punch and pause.punch_code not in {plans.PunchCode.SEALED, None}:
         found.append(f"the decision was to punch, and the plan was not to: {pause.punch_reason or 'no reason'}")
     return found
+
+
+def _is_unexplained(pause: PauseView) -> bool:
+    """A plan without punching, though it was decided: the kernel may refuse it, but this ledger does not say so."""
+    asked = decision_of(pause.decision).is_on(PUNCH)
+    return asked and pause.path is not None and not pause.punch and pause.punch_code is None
 
 
 def _said(pause: PauseView, decision: Decision) -> set[str]:
@@ -121,14 +96,14 @@ def _said(pause: PauseView, decision: Decision) -> set[str]:
     return {"memfd-background" if decision.is_on(BACKGROUND) else "memfd", "process"}
 
 
-def freed_unasked(entries: Iterable[Entry], pause: PauseView) -> list[str]:
+def freed_unasked(happened: Iterable[Event], pause: PauseView) -> list[str]:
     """What st_blocks says is gone of a guest that was not to be punched; frozen, it frees nothing itself."""
     if pause.punch:
         return []
     at_freeze: int | None = None
     least: int | None = None
-    for entry in entries:
-        match entry.event:
+    for event in happened:
+        match event:
             case engine_events.Scanned(resident_bytes=resident):
                 at_freeze = resident
             case engine_events.ChunkPublished(source_resident=int(resident)):
@@ -163,5 +138,5 @@ def _planned(pause: PauseView, decision: Decision, memfd: bool) -> tuple[str, bo
         parent_finished=True,
         memfd=memfd,
     )
-    legal, why = plans.punch_legality(asked, facts)
-    return plans.path_of(asked, facts).value, legal, why
+    code = plans.punch_legality(asked, facts)
+    return plans.path_of(asked, facts).value, code is plans.PunchCode.LEGAL, plans.PUNCH_REASONS[code]

@@ -1,21 +1,24 @@
-"""What the judges of a ledger look at: its entries by pause and by incarnation, and nothing else. Pure."""
+"""What every rule judges: the ledger, indexed; and reality, where the fleet that it is of is at hand."""
 
 from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from engine import events as engine_events
 from engine.events import Event
 from sim.record import events
+from sim.record.codes import fault_kind
 from sim.record.fold import Fold
 from sim.record.ledger import Entry
-from sim.record.verdict import Verdict
 from sim.record.view import PauseView, View
+from sim.rules.finding import Finding
+
+if TYPE_CHECKING:
+    from sim.rules.reality import Reality
 
 
 class Told(NamedTuple):
@@ -25,43 +28,13 @@ class Told(NamedTuple):
     entry: Entry
 
 
-@dataclass(slots=True)
-class Finding:
-    """One invariant: how often it was exercised, what did not hold, and which evidence the ledger does not have."""
+class Evidence:
+    """A ledger as far as it goes, folded and indexed once; `reality` is None where there is no fleet to look at."""
 
-    checked: int = 0
-    violations: list[dict[str, Any]] = field(default_factory=list)
-    missing: list[dict[str, Any]] = field(default_factory=list)
-
-    def violated(self, sandbox: str | None, reason: str, **details: Any) -> None:
-        """Note what did not hold: whose, why, and what else is known (incarnation, pause)."""
-        self.violations.append(_note(sandbox, reason, details))
-
-    def lacks(self, sandbox: str | None, reason: str, **details: Any) -> None:
-        """Note what the ledger would have to tell and does not."""
-        self.missing.append(_note(sandbox, reason, details))
-
-    @property
-    def verdict(self) -> Verdict:
-        """Violated, else inconclusive where evidence is missing, else held."""
-        if self.violations:
-            return Verdict.VIOLATED
-        return Verdict.INCONCLUSIVE if self.missing else Verdict.HELD
-
-
-def _note(sandbox: str | None, reason: str, details: dict[str, Any]) -> dict[str, Any]:
-    known = {name: value for name, value in details.items() if value is not None}
-    return {"sandbox": sandbox or "*", "reason": reason, **known}
-
-
-class Trace:
-    """A whole ledger, folded and indexed once."""
-
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[Entry], view: View | None = None, reality: Reality | None = None) -> None:
         self.entries = entries
-        fold = Fold()
-        fold.apply(entries)
-        self.view: View = fold.view()
+        self.reality = reality
+        self.view = _folded(entries) if view is None else view
         self._pauses: dict[str, list[Told]] = {}
         self._sandboxes: dict[str, list[Told]] = {}
         self._kinds: dict[type[Event], list[Told]] = {}
@@ -72,9 +45,39 @@ class Trace:
             if told.entry.pause is not None:
                 self._pauses.setdefault(told.entry.pause, []).append(told)
 
+    # -- what is at hand
+
+    @property
+    def complete(self) -> bool:
+        """True where the run is over: what is not in the ledger by then did not happen."""
+        return self.view.ended is not None or (self.reality is not None and self.reality.torn_down)
+
+    @property
+    def may_grow(self) -> bool:
+        """True while the run goes on: evidence that is missing now may yet come."""
+        return self.reality is not None and not self.reality.torn_down
+
+    @property
+    def node_is_down(self) -> bool:
+        """True where the last that is known of the node is its death."""
+        return self.view.node == "crashed"
+
+    def seen(self, rule: str) -> Finding:
+        """What a rule has seen of reality so far, as the beginning of its finding; empty without reality."""
+        if self.reality is None:
+            return Finding()
+        known = self.reality.seen[rule].finding
+        return Finding(known.checked, list(known.violations))
+
+    # -- the index
+
     def of_pause(self, pause: str) -> list[Told]:
         """The entries of one pause, in order."""
         return self._pauses.get(pause, [])
+
+    def events_of(self, pause: str) -> list[Event]:
+        """What happened in one pause, in order."""
+        return [told.entry.event for told in self.of_pause(pause)]
 
     def of_sandbox(self, sandbox: str, after: int = -1) -> list[Told]:
         """The entries of one sandbox later than `after`, in order."""
@@ -85,33 +88,33 @@ class Trace:
         """Every entry of a kind, in the ledger's order."""
         return self._kinds.get(kind, [])
 
-    @property
-    def complete(self) -> bool:
-        """True where the run's end is told: what is not told by then did not happen."""
-        return self.view.ended is not None
-
-    @property
-    def node_is_down(self) -> bool:
-        """True where the last that is told of the node is its death."""
-        return self.view.node == "crashed"
-
     @cached_property
     def crashes(self) -> list[int]:
-        """Where in the order the node died: what it did last may not be told."""
+        """Where in the order the node died: what it did last may not be in the ledger."""
         return [told.at for told in self.of_kind(events.NodeCrashed)]
 
     def crashed_after(self, at: int) -> bool:
         """True where the node died later than this entry."""
         return any(crash > at for crash in self.crashes)
 
+    def crashed_within(self, pause: str) -> bool:
+        """True where the node died between the first and the last entry of a pause."""
+        told = self.of_pause(pause)
+        return bool(told) and any(told[0].at < crash < told[-1].at for crash in self.crashes)
+
     @cached_property
     def born(self) -> dict[str, Told]:
-        """Each incarnation's GuestSpawned, the first where it is told twice."""
+        """Each incarnation's GuestSpawned, the first where there are two."""
         found: dict[str, Told] = {}
         for told in self.of_kind(events.GuestSpawned):
             if isinstance(told.entry.event, events.GuestSpawned):
                 found.setdefault(told.entry.event.incarnation, told)
         return found
+
+    @cached_property
+    def guests(self) -> list[events.GuestSpawned]:
+        """Every incarnation there ever was."""
+        return [told.entry.event for told in self.born.values() if isinstance(told.entry.event, events.GuestSpawned)]
 
     @cached_property
     def ended(self) -> dict[str, int]:
@@ -122,8 +125,13 @@ class Trace:
             if isinstance(told.entry.event, events.GuestEnded)
         }
 
+    @cached_property
+    def damaged(self) -> frozenset[str]:
+        """Builds in which an injected fault flipped a byte: they must be refused, by name, when they are read."""
+        return frozenset(damaged_builds(self.entries))
+
     def incarnation_of(self, pause: PauseView) -> str | None:
-        """Whom the pause froze; else the sandbox's latest guest when it began; None where neither is told."""
+        """Which guest the pause froze; else the sandbox's latest when it began; None where neither is in the ledger."""
         if pause.incarnation:
             return pause.incarnation
         began = self.of_pause(pause.id)[0].at
@@ -140,14 +148,47 @@ class Trace:
         return [event for event in told if isinstance(event, events.StateChanged)]
 
     def settled_at(self, pause: str) -> int | None:
-        """Where in the order it was told that nothing more happens in a pause."""
+        """Where in the order a pause had settled."""
         places = [told.at for told in self.of_pause(pause) if isinstance(told.entry.event, events.PauseSettled)]
         return places[0] if places else None
 
-    def crashed_within(self, pause: str) -> bool:
-        """True where the node died between the first and the last that is told of a pause."""
+    def step_of(self, pause: str) -> events.StepStarted | None:
+        """The step in which a pause had settled, or had its last entry; None where the ledger has no such step."""
         told = self.of_pause(pause)
-        return bool(told) and any(told[0].at < crash < told[-1].at for crash in self.crashes)
+        if not told:
+            return None
+        settled = self.settled_at(pause)
+        steps = self.of_kind(events.StepStarted)
+        place = bisect.bisect_right(steps, told[-1].at if settled is None else settled, key=lambda each: each.at)
+        step = steps[place - 1].entry.event if place else None
+        return step if isinstance(step, events.StepStarted) else None
+
+
+def _folded(entries: Sequence[Entry]) -> View:
+    fold = Fold()
+    fold.apply(entries)
+    return fold.view()
+
+
+def damaged_builds(entries: Iterable[Entry]) -> set[str]:
+    """Builds in which an injected fault flipped a byte."""
+    return {
+        each.pause
+        for each in entries
+        if each.pause is not None and isinstance(each.event, events.FaultFired) and _corrupts(each.event)
+    }
+
+
+def _corrupts(fired: events.FaultFired) -> bool:
+    return fault_kind(fired.kind, fired.error) == "corrupt"
+
+
+class Rule(NamedTuple):
+    """One invariant. `judge` reads all there is; `observe` looks at the living fleet, at a barrier, and once more when
+    it is torn down (`reality.torn_down`)."""
+
+    judge: Callable[[Evidence], Finding]
+    observe: Callable[[Evidence, Reality], None] | None = None
 
 
 PUNCHES = (engine_events.ChunkPunched, engine_events.CleanPagesPunched)

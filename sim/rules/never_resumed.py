@@ -1,4 +1,4 @@
-"""The rule, for both."""
+"""An incarnation with a punched byte, or a condemned one, never runs again."""
 
 from __future__ import annotations
 
@@ -8,59 +8,53 @@ from typing import Any, NamedTuple
 
 from engine import events as engine_events
 from sim.record import events
+from sim.record.names import sandbox_of
 from sim.record.oracle import PAGE, content, describe, key_of
-from sim.rules.evidence import PUNCHES, Finding, Trace
+from sim.rules.evidence import PUNCHES, Evidence
+from sim.rules.finding import Finding
 from sim.rules.heartbeat import ran_after_its_freeze
-from sim.rules.reality import Evidence, SpawnedGuest, violation, zeroed_pages
+from sim.rules.reality import Reality, SpawnedGuest, zeroed_pages
 
+NAME = "never_resumed"
 _DYING = 2.0  # seconds in which a process that was sent SIGKILL may still be seen
 
 
-class NeverResumed:
-    """Looks at every incarnation that runs: is it condemned, and are pages gone that it wrote?"""
+def observe(evidence: Evidence, reality: Reality) -> None:
+    """Look at every incarnation that runs: is it condemned, and are pages gone that it wrote? No process is left after
+    teardown: no_leaks looks for those that are."""
+    _ask_the_witness(evidence, reality)
+    if reality.torn_down:
+        return
+    seen = reality.seen[NAME]
+    condemned = {each.incarnation: each.id for each in evidence.view.pauses if each.incarnation and each.condemned}
+    end = time.monotonic() + _DYING
+    for incarnation, guest in reality.guests(evidence.guests).items():
+        if incarnation not in seen.done and guest.is_running():
+            _look_at(guest, condemned.get(incarnation), reality, end)
 
-    name = "never_resumed"
 
-    def __init__(self) -> None:
-        self.checked = 0
-        self.violations: list[dict[str, Any]] = []
-        self._reported: set[str] = set()
+def _look_at(guest: SpawnedGuest, condemned_by: str | None, reality: Reality, end: float) -> None:
+    if condemned_by is not None and not _goes_on_running(guest, end):
+        return
+    page = _first_lost_page(guest, reality.seed)
+    if not guest.is_running() or (condemned_by is None and page is None):
+        return
+    reason = "a condemned guest runs again" if condemned_by else "a guest runs although its memory was freed"
+    seen, incarnation = reality.seen[NAME], guest.born.incarnation
+    seen.done.add(incarnation)
+    seen.finding.violated(guest.sandbox, reason, incarnation=incarnation, pause=condemned_by, **(page or {}))
 
-    def observe(self, evidence: Evidence) -> None:
-        pauses = [each for each in evidence.view.pauses if each.incarnation]
-        self.checked = len({each.incarnation for each in pauses if each.punched_bytes})
-        condemned = {each.incarnation: each.id for each in pauses if each.condemned}
-        end = time.monotonic() + _DYING
-        for guest in evidence.guests():
-            if guest.born.incarnation not in self._reported and guest.is_running():
-                self._look_at(guest, condemned.get(guest.born.incarnation), evidence.seed, end)
-        self._ask_the_witness(evidence)
 
-    def conclude(self, evidence: Evidence) -> None:
-        """No process is left after teardown; no_leaks looks for those that are. What they did last is written."""
-        self._ask_the_witness(evidence)
-
-    def _ask_the_witness(self, evidence: Evidence) -> None:
-        if evidence.heartbeats is None:
-            return
-        for incarnation, pause, microseconds in ran_after_its_freeze(evidence.entries, evidence.heartbeats):
-            if incarnation not in self._reported:
-                self._reported.add(incarnation)
-                reason = f"its own clock went on by {microseconds} us after the freeze: a condemned guest has run"
-                sandbox = incarnation.rpartition(".")[0]
-                self.violations.append(violation(sandbox, reason, incarnation=incarnation, pause=pause))
-
-    def _look_at(self, guest: SpawnedGuest, condemned_by: str | None, seed: int, end: float) -> None:
-        if condemned_by is not None and not _goes_on_running(guest, end):
-            return
-        page = _first_lost_page(guest, seed)
-        if not guest.is_running() or (condemned_by is None and page is None):
-            return
-        reason = "a condemned guest runs again" if condemned_by else "a guest runs although its memory was freed"
-        self._reported.add(guest.born.incarnation)
-        self.violations.append(
-            violation(guest.sandbox, reason, incarnation=guest.born.incarnation, pause=condemned_by, **(page or {}))
-        )
+def _ask_the_witness(evidence: Evidence, reality: Reality) -> None:
+    """The guest's own clock, which the engine has no hand in: it may not have gone on after the freeze."""
+    if reality.heartbeats is None:
+        return
+    seen = reality.seen[NAME]
+    for incarnation, pause, microseconds in ran_after_its_freeze(evidence.entries, reality.heartbeats):
+        if incarnation not in seen.done:
+            seen.done.add(incarnation)
+            reason = f"its own clock went on by {microseconds} us after the freeze: a condemned guest has run"
+            seen.finding.violated(sandbox_of(incarnation), reason, incarnation=incarnation, pause=pause)
 
 
 def _goes_on_running(guest: SpawnedGuest, end: float) -> bool:
@@ -94,43 +88,46 @@ class _Lost(NamedTuple):
     incarnation: str
     pause: str
     at: int
+    punched: bool
 
 
-def judge(trace: Trace) -> Finding:
-    """Walk on from each point of no return."""
-    finding = Finding()
-    for lost in _lost(trace, finding):
-        finding.checked += 1
-        reason = _ran_again(trace, lost)
+def judge(evidence: Evidence) -> Finding:
+    """Walk on from each point of no return. Exercised by those that were punched."""
+    finding = evidence.seen(NAME)
+    everything = _lost(evidence, finding)
+    finding.checked = len({each.incarnation for each in everything if each.punched})
+    for lost in everything:
+        if finding.blames(incarnation=lost.incarnation):
+            continue
+        reason = _ran_again(evidence, lost)
         if reason is not None:
             finding.violated(lost.sandbox, reason, incarnation=lost.incarnation, pause=lost.pause)
-        elif lost.incarnation not in trace.ended:
-            finding.lacks(
-                lost.sandbox, f"no guest_ended tells the end of {lost.incarnation}, which was condemned or punched",
-                incarnation=lost.incarnation, pause=lost.pause,
-            )  # fmt: skip
+        elif evidence.reality is None and lost.incarnation not in evidence.ended:
+            reason = f"missing evidence: no `guest_ended` event for {lost.incarnation}, which was condemned or punched"
+            finding.lacks(lost.sandbox, reason, incarnation=lost.incarnation, pause=lost.pause)
     return finding
 
 
-def _lost(trace: Trace, finding: Finding) -> list[_Lost]:
+def _lost(evidence: Evidence, finding: Finding) -> list[_Lost]:
     found = []
-    for pause in trace.view.pauses:
-        told = trace.of_pause(pause.id)
+    for pause in evidence.view.pauses:
+        told = evidence.of_pause(pause.id)
         condemned = [each.at for each in told if isinstance(each.entry.event, engine_events.Condemned)]
         punched = [each.at for each in told if isinstance(each.entry.event, PUNCHES)]
         settled = [each.at for each in told if _settled_condemned(each.entry.event)]
         places = condemned[:1] + punched[:1] + settled[:1]
         if not places:
             continue
-        incarnation = trace.incarnation_of(pause)
+        incarnation = evidence.incarnation_of(pause)
         if incarnation is None:
-            finding.lacks(pause.sandbox, f"neither guest_frozen nor guest_spawned tells whom {pause.id} took",
-                          pause=pause.id)  # fmt: skip
+            reason = f"missing evidence: no `guest_frozen` or `guest_spawned` event says which guest {pause.id} froze"
+            finding.lacks(pause.sandbox, reason, pause=pause.id)
             continue
         if condemned and punched and punched[0] < condemned[0]:
             reason = "it was punched before it was condemned: a crash in between would have let it run again"
             finding.violated(pause.sandbox, reason, incarnation=incarnation, pause=pause.id)
-        found.append(_Lost(pause.sandbox, incarnation, pause.id, min(places)))
+        freed = pause.punched_bytes > 0 or bool(punched)
+        found.append(_Lost(pause.sandbox, incarnation, pause.id, min(places), freed))
     return found
 
 
@@ -138,10 +135,10 @@ def _settled_condemned(event: object) -> bool:
     return isinstance(event, events.PauseSettled) and (event.condemned or event.punched_bytes > 0)
 
 
-def _ran_again(trace: Trace, lost: _Lost) -> str | None:
-    """The first thing told of it that only a running guest can do."""
+def _ran_again(evidence: Evidence, lost: _Lost) -> str | None:
+    """The first event of it that only a running guest can bring about."""
     now = lost.incarnation
-    for _, entry in trace.of_sandbox(lost.sandbox, lost.at):
+    for _, entry in evidence.of_sandbox(lost.sandbox, lost.at):
         match entry.event:
             case events.GuestThawed(incarnation) if incarnation == lost.incarnation:
                 return "a condemned guest was thawed"

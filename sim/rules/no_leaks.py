@@ -1,4 +1,7 @@
-"""The rule, for both."""
+"""Every process, memfd, mapping, cache file, record and cgroup that carries this run's id is gone after teardown.
+
+And a finished pause has ended its guest and closed its memory.
+"""
 
 from __future__ import annotations
 
@@ -6,59 +9,56 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from engine import events as engine_events
 from sim.record.verdict import Verdict
 from sim.record.view import PauseView
-from sim.rules.evidence import Finding, Trace
-from sim.rules.reality import Evidence, SpawnedGuest, violation
+from sim.rules.evidence import Evidence
+from sim.rules.finding import Finding
+from sim.rules.reality import Reality, SpawnedGuest
 
+NAME = "no_leaks"
 _CLOSING = 2.0  # seconds in which a node may still close what it says is over
 
 
-class NoLeaks:
-    """Searches /proc for the run's id: in environments, open fds and mappings; and the run's folders."""
-
-    name = "no_leaks"
-
-    def __init__(self) -> None:
-        self.checked = 0
-        self.violations: list[dict[str, Any]] = []
-        self._done: set[str] = set()
-
-    def observe(self, evidence: Evidence) -> None:
-        """The fleet is there rightly, but for a guest whose pause is finished (one that failed is judged elsewhere)."""
-        new = [each for each in evidence.view.pauses if each.settled_at is not None and each.id not in self._done]
-        self._done.update(each.id for each in new)
-        guests = {each.born.incarnation: each for each in evidence.guests()} if new else {}
-        held = _links(evidence.view.node_pid) if new else set()
-        for pause in new:
-            guest = guests.get(pause.incarnation or "")
-            if guest is None or pause.outcome != "finished" or pause.checkpoint:
-                continue
-            for reason in _outlived(guest, evidence, held):
-                found = violation(pause.sandbox, reason, incarnation=pause.incarnation, pause=pause.id)
-                self.violations.append(found)
-
-    def conclude(self, evidence: Evidence) -> None:
-        self.checked = 1
-        left = [f"process {pid} is still there" for pid in evidence.processes()]
-        left += _held(evidence.run)
-        left += [f"{folder} is still there" for folder in _folders(evidence) if folder.exists()]
-        self.violations += [violation("*", reason) for reason in left]
+def observe(evidence: Evidence, reality: Reality) -> None:
+    """While the fleet lives it is there rightly, except a guest whose pause is finished (one that failed is judged
+    elsewhere); after teardown nothing may be left."""
+    seen = reality.seen[NAME]
+    if reality.torn_down:
+        seen.finding.checked = 1
+        for reason in _left(reality):
+            seen.finding.violated("*", reason)
+        return
+    new = [each for each in evidence.view.pauses if each.settled_at is not None and each.id not in seen.done]
+    seen.done.update(each.id for each in new)
+    guests = reality.guests(evidence.guests) if new else {}
+    held = _links(evidence.view.node_pid) if new else set()
+    for pause in new:
+        guest = guests.get(pause.incarnation)
+        if guest is None or pause.outcome != "finished" or pause.checkpoint:
+            continue
+        for reason in _outlived(guest, reality.run, evidence.view.node_pid, held):
+            seen.finding.violated(pause.sandbox, reason, incarnation=pause.incarnation, pause=pause.id)
 
 
-def _outlived(guest: SpawnedGuest, evidence: Evidence, held: set[str]) -> list[str]:
-    """A pause ends its guest and closes its memory before it is told to have settled, but for a memfd not its own."""
+def _left(reality: Reality) -> list[str]:
+    """In environments, open fds and mappings of every process that may be looked into; and the run's folders."""
+    left = [f"process {pid} is still there" for pid in reality.processes()]
+    left += _held(reality.run)
+    return left + [f"{folder} is still there" for folder in _folders(reality) if folder.exists()]
+
+
+def _outlived(guest: SpawnedGuest, run: str, node: int | None, held: set[str]) -> list[str]:
+    """A pause ends its guest and closes its memory before it settles."""
     state = guest.state()
     found = [] if state is None else [f"its pause is finished, and its guest is still there (state {state})"]
-    name, end = f"/memfd:snapdrill-{evidence.run}-{guest.born.incarnation} (deleted)", time.monotonic() + _CLOSING
+    name, end = f"/memfd:snapdrill-{run}-{guest.born.incarnation} (deleted)", time.monotonic() + _CLOSING
     while name in held:
         if time.monotonic() > end:
             return [*found, "its pause is finished, and the node still holds its memory"]
         time.sleep(0.005)
-        held = _links(evidence.view.node_pid)
+        held = _links(node)
     return found
 
 
@@ -70,12 +70,12 @@ def _links(pid: int | None) -> set[str]:
         return set()
 
 
-def _folders(evidence: Evidence) -> Iterator[Path]:
-    if not evidence.cache_kept:
-        yield evidence.builds
-    yield evidence.socket_dir
-    yield from evidence.condemned.glob("*.json")
-    name = f"snapdrill-{evidence.run}"
+def _folders(reality: Reality) -> Iterator[Path]:
+    if not reality.cache_kept:
+        yield reality.builds
+    yield reality.socket_dir
+    yield from reality.condemned.glob("*.json")
+    name = f"snapdrill-{reality.run}"
     for parent, folders, _ in os.walk("/sys/fs/cgroup"):  # which passes over what others remove meanwhile
         if name in folders:
             yield Path(parent, name)
@@ -105,49 +105,52 @@ def _target(fd: str) -> str:
 
 
 _CRASHED = "the node died, and"
-_LOOKED = "the run found nothing that was left, though"
-_CUT_OFF = "the ledger does not tell the run's end, and"
+_LOOKED = "the run's own leak check passed, but"
+_CUT_OFF = "the ledger ends before the run does, and"
 
 
-def judge(trace: Trace) -> Finding:
-    """Something that is not told to be gone is left, unless the teller died or the ledger was cut off."""
-    finding = Finding()
-    for incarnation, told in trace.born.items():
+def judge(evidence: Evidence) -> Finding:
+    """What was looked at, else the ledger: what it does not say to be gone is left, unless the node died or the ledger
+    was cut off."""
+    finding = evidence.seen(NAME)
+    if evidence.reality is not None:
+        return finding
+    for incarnation, told in evidence.born.items():
         finding.checked += 1
-        if incarnation not in trace.ended:
-            _left(finding, trace, told.at, told.entry.sandbox, f"{incarnation} is never told to have ended")
-    for pause in trace.view.pauses:
-        if not _made_a_cache(trace, pause):
+        if incarnation not in evidence.ended:
+            _note(finding, evidence, told.at, told.entry.sandbox, f"the ledger has no `guest_ended` for {incarnation}")
+    for pause in evidence.view.pauses:
+        if not _made_a_cache(evidence, pause):
             continue
         finding.checked += 1
-        if not _cache_is_gone(trace, pause):
+        if not _cache_is_gone(evidence, pause):
             reason = f"the cache of {pause.id} was neither finished nor deleted"
-            _left(finding, trace, trace.of_pause(pause.id)[0].at, pause.sandbox, reason)
+            _note(finding, evidence, evidence.of_pause(pause.id)[0].at, pause.sandbox, reason)
     return finding
 
 
-def _left(finding: Finding, trace: Trace, since: int, sandbox: str | None, reason: str) -> None:
-    if trace.crashed_after(since):
+def _note(finding: Finding, evidence: Evidence, since: int, sandbox: str | None, reason: str) -> None:
+    if evidence.crashed_after(since):
         finding.lacks(sandbox, f"{_CRASHED} {reason}")
-    elif not trace.complete:
+    elif not evidence.complete:
         finding.lacks(sandbox, f"{_CUT_OFF} {reason}")
-    elif _looked_for(trace):
+    elif _looked_for(evidence):
         finding.lacks(sandbox, f"{_LOOKED} {reason}")
     else:
         finding.violated(sandbox, reason)
 
 
-def _looked_for(trace: Trace) -> bool:
-    """True where the run tells that it looked for what is left, and found nothing."""
-    told = (each for each in trace.view.judged if each.subject == "invariant:no_leaks")
+def _looked_for(evidence: Evidence) -> bool:
+    """True where the run recorded that it looked for what is left, and found nothing."""
+    told = (each for each in evidence.view.judged if each.subject == f"invariant:{NAME}")
     return any(each.verdict == Verdict.HELD and each.checked for each in told)
 
 
-def _made_a_cache(trace: Trace, pause: PauseView) -> bool:
-    return any(isinstance(told.entry.event, engine_events.Planned) for told in trace.of_pause(pause.id))
+def _made_a_cache(evidence: Evidence, pause: PauseView) -> bool:
+    return any(isinstance(each, engine_events.Planned) for each in evidence.events_of(pause.id))
 
 
-def _cache_is_gone(trace: Trace, pause: PauseView) -> bool:
+def _cache_is_gone(evidence: Evidence, pause: PauseView) -> bool:
     ends = (engine_events.BuildFinished, engine_events.CacheDeleted)
-    told = any(isinstance(each.entry.event, ends) for each in trace.of_pause(pause.id))
-    return told or pause.outcome == "finished"
+    gone = any(isinstance(each, ends) for each in evidence.events_of(pause.id))
+    return gone or pause.outcome == "finished"

@@ -1,83 +1,68 @@
-"""The rule, for both."""
+"""No reader ever sees an unpublished byte.
+
+What st_blocks says is gone at a chunk's publishing is clean, or was published before; and no build has its final name
+before it is whole.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from engine import events as engine_events
 from engine.errors import EngineError
-from sim.record.ledger import Entry
-from sim.rules.evidence import PUNCHES, Finding, Trace
-from sim.rules.reality import Evidence, violation
+from engine.events import Event
+from sim.record.names import sandbox_of
+from sim.rules.evidence import PUNCHES, Evidence, damaged_builds
+from sim.rules.finding import Finding
+from sim.rules.reality import Reality
+
+NAME = "no_unpublished"
 
 
-class NoUnpublished:
-    """At each chunk's publishing, what st_blocks says is gone must be clean pages or chunks published before.
-
-    And no build has its final name before it is whole.
-    """
-
-    name = "no_unpublished"
-
-    def __init__(self) -> None:
-        self.checked = 0
-        self.violations: list[dict[str, Any]] = []
-        self._done: set[str] = set()
-        self._whole: set[str] = set()
-
-    def observe(self, evidence: Evidence) -> None:
-        self._look_for_unfinished(evidence)
-        for pause in evidence.view.pauses:
-            if pause.settled_at is None or pause.id in self._done or not pause.published:
-                continue
-            self._done.add(pause.id)
-            self.checked += 1
-            reason = freed_too_early(evidence.of_pause(pause.id))
-            if reason is not None:
-                found = violation(pause.sandbox, reason, incarnation=pause.incarnation, pause=pause.id)
-                self.violations.append(found)
-
-    def _look_for_unfinished(self, evidence: Evidence) -> None:
-        """A build that has its final name is there to be read: all of it. Each is looked at once."""
-        new = evidence.named_builds() - self._whole
-        for name in new - evidence.damaged() if new else ():
-            try:
-                evidence.open_build(name).close()
-            except EngineError as error:
-                # A recovering node deletes what nobody was told of.
-                if (evidence.builds / name).exists() and name not in evidence.damaged_by_now():
-                    reason = f"a reader finds an unfinished build: {error}"
-                    self.violations.append(violation(name.rpartition(".")[0], reason, pause=name))
-        self._whole |= new
-
-    def conclude(self, evidence: Evidence) -> None:
-        """Everything was judged when it settled."""
+def observe(evidence: Evidence, reality: Reality) -> None:
+    """A build that has its final name is there to be read: all of it. Each is looked at once."""
+    seen = reality.seen[NAME]
+    new = set() if reality.torn_down else reality.named_builds() - seen.done
+    for name in new - evidence.damaged:
+        try:
+            reality.open_build(name).close()
+        except EngineError as error:
+            # A recovering node deletes what the ledger never said to be finished.
+            if (reality.builds / name).exists() and name not in damaged_builds(reality.entries_by_now()):
+                seen.finding.violated(sandbox_of(name), f"a reader finds an unfinished build: {error}", pause=name)
+    seen.done |= new
 
 
-def judge(trace: Trace) -> Finding:
+def judge(evidence: Evidence) -> Finding:
     """The order of publishing and punching of each pause, and what was resident at each chunk."""
-    finding = Finding()
-    for pause in trace.view.pauses:
-        entries = [told.entry for told in trace.of_pause(pause.id)]
-        punched = any(isinstance(each.event, PUNCHES) for each in entries)
+    finding = evidence.seen(NAME)
+    for pause in evidence.view.pauses:
+        happened = evidence.events_of(pause.id)
+        punched = any(isinstance(each, PUNCHES) for each in happened)
         if not pause.published and not punched:
             continue
         finding.checked += 1
-        if punched and not trace.of_kind(engine_events.ChunkPublished):
-            finding.lacks(pause.sandbox, "it punched, and no chunk_published tells what was published", pause=pause.id)
+        if punched and _copies(happened) and not evidence.of_kind(engine_events.ChunkPublished):
+            reason = "missing evidence: it punched, and no `chunk_published` event says what was published"
+            finding.lacks(pause.sandbox, reason, pause=pause.id)
             continue
-        reason = punched_too_early(entries) or freed_too_early(entries)
-        if reason is not None:
-            finding.violated(pause.sandbox, reason, incarnation=trace.incarnation_of(pause), pause=pause.id)
+        too_early = punched_too_early(happened) or freed_too_early(happened)
+        if too_early is not None:
+            finding.violated(pause.sandbox, too_early, incarnation=evidence.incarnation_of(pause), pause=pause.id)
     return finding
 
 
-def punched_too_early(entries: Iterable[Entry]) -> str | None:
-    """The first chunk of a pause that was punched before its publishing was told."""
+def _copies(happened: Iterable[Event]) -> bool:
+    """False where the plan has no chunk: clean pages are all that such a pause may punch."""
+    planned = [each for each in happened if isinstance(each, engine_events.Planned)]
+    return not planned or any(each.chunks for each in planned)
+
+
+def punched_too_early(happened: Iterable[Event]) -> str | None:
+    """The first chunk of a pause that was punched before it was published."""
     published: set[int] = set()
-    for entry in entries:
-        match entry.event:
+    for event in happened:
+        match event:
             case engine_events.ChunkPublished(chunk=chunk):
                 published.add(chunk)
             case engine_events.ChunkPunched(chunk=chunk) if chunk not in published:
@@ -87,23 +72,24 @@ def punched_too_early(entries: Iterable[Entry]) -> str | None:
     return None
 
 
-def freed_too_early(entries: Iterable[Entry]) -> str | None:
-    """Gone may be what was told to be gone, and the spans of chunks that are published and about to be punched."""
+def freed_too_early(happened: Iterable[Event]) -> str | None:
+    """Gone may be what punches have freed, and the spans of chunks that are published and about to be punched."""
     at_freeze: int | None = None
-    told, open_spans = 0, dict[int, int]()
-    for entry in entries:
-        match entry.event:
+    freed_so_far, open_spans = 0, dict[int, int]()
+    for event in happened:
+        match event:
             case engine_events.Scanned(resident_bytes=resident):
                 at_freeze = resident
             case engine_events.CleanPagesPunched(freed=freed):
-                told = max(told, freed)
+                freed_so_far = max(freed_so_far, freed)
             case engine_events.ChunkPunched(chunk=chunk, freed=freed):
-                told = max(told, freed)
+                freed_so_far = max(freed_so_far, freed)
                 open_spans.pop(chunk, None)
             case engine_events.ChunkPublished() as published:
                 resident = published.source_resident
                 known = at_freeze is not None and resident is not None
-                early = (at_freeze or 0) - (resident or 0) - told - sum(open_spans.values()) if known else 0
+                gone = (at_freeze or 0) - (resident or 0) if known else 0
+                early = gone - freed_so_far - sum(open_spans.values())
                 if early > 0:
                     return (
                         f"{early} bytes were freed from the guest before they were published "

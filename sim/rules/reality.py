@@ -1,12 +1,12 @@
-"""What checkers look at: the ledger, and reality through /proc and the build folders. Nothing here asks the engine."""
+"""A run's processes, memory and files, looked at through /proc and the build folders. Nothing here asks the engine."""
 
 from __future__ import annotations
 
 import array
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,9 @@ from engine.errors import EngineError
 from engine.incarnation import start_time_of, state_of
 from sim.record import events
 from sim.record.ledger import EVENTS_FILE, Entry, Follower
+from sim.record.names import sandbox_of
 from sim.record.oracle import PAGE, ZEROED, Mismatch, generations, key_of, mismatches
-from sim.record.view import View
+from sim.rules.finding import Finding
 from sim.rules.heartbeat import Heartbeats
 
 if TYPE_CHECKING:  # loaded where it is used: a stored ledger is judged on machines without Linux, too
@@ -32,7 +33,7 @@ _GENERATION = 4
 
 @dataclass(frozen=True, slots=True)
 class SpawnedGuest:
-    """An incarnation as the ledger tells of it, to be looked for in /proc."""
+    """An incarnation as the ledger has it, to be looked for in /proc."""
 
     sandbox: str
     born: events.GuestSpawned
@@ -65,63 +66,40 @@ class SpawnedGuest:
         return os.open(f"/proc/{self.born.pid}/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """One run at one moment. `builds` is the folder of builds, `condemned` that of the records.
+@dataclass(slots=True)
+class Seen:
+    """What one rule has seen so far, and the names of what it need not look at again."""
 
-    The entries are walked once, for all checkers.
-    """
+    finding: Finding = field(default_factory=Finding)
+    done: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Reality:
+    """The fleet of one run, for as long as there is one. `builds` is the folder of builds; `seen` is kept by rule."""
 
     run: str
     seed: int
     run_dir: Path
     builds: Path
     socket_dir: Path
-    entries: Sequence[Entry]
-    view: View
     cache_kept: bool = False
+    torn_down: bool = False
     heartbeats: Heartbeats | None = None
+    seen: defaultdict[str, Seen] = field(default_factory=lambda: defaultdict(Seen))
 
     @property
     def condemned(self) -> Path:
         """The folder of condemned records."""
         return self.run_dir / "condemned"
 
-    def guests(self) -> Sequence[SpawnedGuest]:
-        """Every incarnation there ever was."""
-        return self._guests
+    def guests(self, born: Iterable[events.GuestSpawned]) -> dict[str, SpawnedGuest]:
+        """By incarnation."""
+        return {each.incarnation: SpawnedGuest(sandbox_of(each.incarnation), each) for each in born}
 
-    @cached_property
-    def _guests(self) -> list[SpawnedGuest]:
-        return [
-            SpawnedGuest(each.sandbox, each.event)
-            for each in self.entries
-            if isinstance(each.event, events.GuestSpawned) and each.sandbox is not None
-        ]
-
-    def of_pause(self, pause: str) -> Sequence[Entry]:
-        """The entries of one pause, in order."""
-        return self._by_pause.get(pause, ())
-
-    @cached_property
-    def _by_pause(self) -> dict[str, list[Entry]]:
-        found: dict[str, list[Entry]] = {}
-        for each in self.entries:
-            if each.pause is not None:
-                found.setdefault(each.pause, []).append(each)
-        return found
-
-    def damaged(self) -> set[str]:
-        """Builds in which an injected fault flipped a byte: they must be refused, by name, when they are read."""
-        return self._damaged
-
-    @cached_property
-    def _damaged(self) -> set[str]:
-        return _damaged(self.entries)
-
-    def damaged_by_now(self) -> set[str]:
-        """The same by the ledger as it has become: copies go on while a checker looks, and tell of a fault first."""
-        return _damaged(Follower(self.run_dir / EVENTS_FILE).new_entries())
+    def entries_by_now(self) -> list[Entry]:
+        """The ledger read again: a copy goes on while a rule looks."""
+        return list(Follower(self.run_dir / EVENTS_FILE).new_entries())
 
     def processes(self) -> list[int]:
         """Pids of every process that carries the run's id, but this one."""
@@ -166,14 +144,6 @@ class Evidence:
     def mismatches(self, sandbox: str, pages: array.array[int], fd: int) -> Iterator[Mismatch]:
         """Pages of the memory behind `fd` that are not what their generations say."""
         return mismatches(key_of(self.seed, sandbox), pages, sparse(fd, len(pages) * PAGE))
-
-
-def _damaged(entries: Iterable[Entry]) -> set[str]:
-    return {
-        each.pause
-        for each in entries
-        if each.pause is not None and isinstance(each.event, events.FaultFired) and each.event.error == "corrupt"
-    }
 
 
 def pieces(fd: int, size: int) -> Iterator[bytes]:
@@ -241,11 +211,6 @@ def _pages_with_content(fd: int, count: int) -> NDArray[np.bool_]:
     return np.concatenate(found)
 
 
-def violation(sandbox: str, reason: str, **details: Any) -> dict[str, Any]:
-    """One violation: whose, why, and what else is known (incarnation, pause, page, expected, found)."""
-    return {"sandbox": sandbox, "reason": reason, **{k: v for k, v in details.items() if v is not None}}
-
-
-def page_violation(sandbox: str, reason: str, mismatch: Mismatch, **details: Any) -> dict[str, Any]:
-    """A violation that one page shows."""
-    return violation(sandbox, reason, page=mismatch.page, expected=mismatch.expected, found=mismatch.found, **details)
+def page_details(mismatch: Mismatch) -> dict[str, Any]:
+    """What a violation says of one page."""
+    return {"page": mismatch.page, "expected": mismatch.expected, "found": mismatch.found}

@@ -11,13 +11,15 @@ import tarfile
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from engine.errors import EngineError, UserError
+from engine.events import Event
 from flags.catalog import PUNCH
 from sim.files.scenario import Scenario, load_text
 from sim.files.steps import Inject
@@ -27,10 +29,12 @@ from sim.record import events
 from sim.record.folder import LATEST, RUN_FILE, claim, read_record
 from sim.record.ledger import Entry
 from sim.record.leftovers import end_leftovers
+from sim.record.verdict import TIME_LIMIT, Verdict
 from sim.run.node_link import NodeStarter, execute_node
 from sim.run.node_server import NodeServer
 from sim.run.runner import RunOptions, RunResult, run_scenario
 
+E = TypeVar("E", bound=Event)
 HEARTBEAT = 0.001
 """Seconds between two beats of every guest that is run to find something: a witness costs 1 % of a core."""
 
@@ -83,42 +87,16 @@ def _settle(run_dir: Path, unit: Unit, *, keep: bool) -> dict[str, Any]:
 
 
 def _result(unit: Unit, run: RunResult, seconds: float, kept: dict[str, Any]) -> UnitResult:
-    view = run.view
+    view, kinds = run.view, (*_ENDS, *(_TRACED if unit.trace else ()))
     return UnitResult(
         name=unit.name,
         verdict=view.ended.verdict if view.ended else None,
         digest=view.ended.digest if view.ended else None,
-        judgements=tuple(Judgement(j.subject, j.verdict, j.checked, tuple(j.violations)) for j in view.judged),
+        entries=tuple(each for each in run.entries if isinstance(each.event, kinds)),
         states={name: each.state for name, each in view.sandboxes.items()},
-        pauses=tuple(
-            SettledPause(p.sandbox, p.id, p.outcome, p.checkpoint, p.punched_bytes, p.error)
-            for p in view.pauses
-            if p.outcome is not None
-        ),
-        firings=tuple(_firings(run.entries)),
-        points=tuple(_points(run.entries)) if unit.trace else (),
         seconds=seconds,
         **kept,
     )
-
-
-def _firings(entries: Sequence[Entry]) -> list[Firing]:
-    return [
-        Firing(each.sandbox or "", each.pause, each.event.fault, each.event.error, each.event.chunk)
-        for each in entries
-        if isinstance(each.event, events.FaultFired)
-    ]
-
-
-def _points(entries: Sequence[Entry]) -> list[Point]:
-    found, step = [], 0
-    for each in entries:
-        if isinstance(each.event, events.StepStarted):
-            step = each.event.index
-        elif isinstance(each.event, events.PointReached):
-            reached = each.event
-            found.append(Point(each.sandbox or "", each.pause, step, reached.fault, reached.chunk, reached.nth))
-    return found
 
 
 def pack(run_dir: Path) -> bytes:
@@ -159,7 +137,10 @@ def serve(connection: Connection[UnitResult | None, Unit], nodes: NodeServer) ->
             result = runner.run(_run(unit, connection, nodes.node))
             if result is None:
                 return 0
-            connection.send(result)
+            try:
+                connection.send(result)
+            except BrokenPipeError:  # the pool closed it just as the unit ended: nobody waits for the result
+                return 0
 
 
 async def _run(
@@ -227,81 +208,74 @@ class Unit:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """One subject that was judged (`invariant:no_leaks`, `state:*`); each reason has what a ledger's `judged` has."""
-
-    subject: str
-    verdict: str
-    checked: int
-    reasons: tuple[dict[str, object], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A fault point that was passed; `step` is the 0-based step then running, `nth` 1-based."""
-
-    sandbox: str
-    pause: str | None
-    step: int
-    fault: str
-    chunk: int | None
-    nth: int
-
-
-@dataclass(frozen=True, slots=True)
-class Firing:
-    """A fault that fired; `error` as the ledger tells it."""
-
-    sandbox: str
-    pause: str | None
-    fault: str
-    error: str
-    chunk: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class SettledPause:
-    """A pause or checkpoint and what it came to."""
-
-    sandbox: str
-    id: str
-    outcome: str
-    checkpoint: bool
-    punched_bytes: int
-    error: str | None
+_ENDS = (events.Judged, events.PauseSettled, events.FaultFired)
+_TRACED = (events.StepStarted, events.PointReached)
 
 
 @dataclass(frozen=True, slots=True)
 class UnitResult:
-    """What came of a unit. `error` is why there is no verdict; `run_dir` is None where nothing was kept.
+    """How a unit ended. `error` is why there is no verdict; `run_dir` is None where nothing was kept.
 
-    `states` is each sandbox's state at the end, before teardown; `packed` is the kept folder where that was asked for.
+    `entries` are those of its ledger that say what was judged, how each pause ended and which faults fired; of a traced
+    run its steps and fault points too. `states` is each sandbox's state at the end, before teardown; `packed` is the
+    kept folder where that was asked for.
     """
 
     name: str
     verdict: str | None
     digest: str | None = None
-    judgements: tuple[Judgement, ...] = ()
+    entries: tuple[Entry, ...] = ()
     states: dict[str, str] = field(default_factory=dict)
-    pauses: tuple[SettledPause, ...] = ()
-    firings: tuple[Firing, ...] = ()
-    points: tuple[Point, ...] = ()
     seconds: float = 0.0
     error: str | None = None
     run_dir: Path | None = None
     packed: bytes | None = field(default=None, repr=False)
 
+    def each(self, kind: type[E]) -> Iterator[tuple[Entry, E]]:
+        """Every event of one kind with its entry, in the ledger's order."""
+        return ((entry, entry.event) for entry in self.entries if isinstance(entry.event, kind))
+
     @property
-    def not_held(self) -> tuple[Judgement, ...]:
-        """The judgements that did not hold."""
-        return tuple(each for each in self.judgements if each.verdict != "held")
+    def judged(self) -> tuple[events.Judged, ...]:
+        """Every invariant and expectation that was judged."""
+        return tuple(event for _, event in self.each(events.Judged))
+
+    @property
+    def settled(self) -> dict[str, events.PauseSettled]:
+        """How each pause and checkpoint ended, by its id."""
+        return {entry.pause or "": event for entry, event in self.each(events.PauseSettled)}
+
+    @property
+    def violated(self) -> tuple[events.Judged, ...]:
+        """What was violated, expected or not."""
+        return tuple(each for each in self.judged if each.verdict == Verdict.VIOLATED)
+
+    @property
+    def cut_off(self) -> events.Judged | None:
+        """The judgement that its time limit ended it; None where every step was taken."""
+        return next((each for each in self.judged if each.subject == TIME_LIMIT), None)
+
+    @property
+    def why_broken(self) -> str | None:
+        """The last line of `error`, or that it has no verdict; None where it has one."""
+        if self.error is None and self.verdict is not None:
+            return None
+        return (self.error or "it ended without a verdict").strip().splitlines()[-1]
 
     @property
     def counts(self) -> dict[str, int]:
         """Sandboxes by final state."""
-        states = list(self.states.values())
-        return {state: states.count(state) for state in dict.fromkeys(states)}
+        return dict(Counter(self.states.values()))
+
+
+def first_reason(judged: events.Judged) -> dict[str, Any]:
+    """Its first violation; where it gives none, a reason that says so."""
+    return judged.violations[0] if judged.violations else {"reason": f"{judged.subject} is {judged.verdict}"}
+
+
+def why(judged: events.Judged) -> str:
+    """Its first reason, in words."""
+    return str(first_reason(judged).get("reason", judged.verdict))
 
 
 def memory_need(scenario: Scenario) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from sim.files.faults import CATALOGUE, FaultPoint, Kind
 from sim.files.fleet import Group
 from sim.files.scenario import Scenario, load_text
 from sim.files.steps import Expect, Selection, StateExpectation
-from sim.files.swarm import Span, Swarm
+from sim.files.swarm import Span, Swarm, largest_fleet
 from sim.files.units import HUGE_PAGE, format_size
 from sim.files.yaml import parse, scenario_text
 
@@ -43,10 +43,25 @@ def stream(seed: int, purpose: str) -> Draw:
     return random.Random(hashlib.blake2b(f"swarm:{seed}:{purpose}".encode(), digest_size=16).digest())
 
 
+def seed_runs(scenario: Scenario, seeds: Sequence[int], jobs: int) -> Iterator[tuple[int, Scenario]]:
+    """Each seed with the scenario that it means: the drawn one where there is `swarm`, else the same one."""
+    huge_pages = _huge_pages(scenario, jobs) if scenario.swarm is not None else False
+    for seed in seeds:
+        yield seed, scenario if scenario.swarm is None else draw(scenario, seed, huge_pages=huge_pages)
+
+
+def as_run(scenario: Scenario, seed: int | None) -> Scenario:
+    """What a single run of it runs: with `swarm`, what its seed (the file's unless given) draws."""
+    if scenario.swarm is None:
+        return scenario
+    ((_, run),) = seed_runs(scenario, [scenario.seed if seed is None else seed], 1)
+    return run
+
+
 def draw(scenario: Scenario, seed: int, *, huge_pages: bool) -> Scenario:
     """The scenario of this seed, without `swarm`; the same for the same seed and host.
 
-    With `huge_pages` False, 2 MiB pages are drawn as 4 KiB ones. Raises ScenarioError where bounds and scenario do
+    With `huge_pages` False, 2 MiB pages are drawn as 4 KiB ones. Raises DocumentError where bounds and scenario do
     not go together, such as a fleet that the node has no memory for.
     """
     swarm = scenario.swarm or Swarm()
@@ -59,6 +74,7 @@ def draw(scenario: Scenario, seed: int, *, huge_pages: bool) -> Scenario:
     document: Step = {key: written[key] for key in _KEPT if key in written}
     document |= {"seed": seed, "fleet": fleet}
     if scenario.flag_source != "launchdarkly":
+        document.setdefault("contexts", "all")  # flags are drawn by every kind
         document["flags"] = {**written.get("flags", {}), **({} if "file" in written.get("flags", {}) else flags)}
     steps = [*_own_steps(scenario, written, names), *program.steps()]
     document["steps"] = [*steps, *_liveness(steps)]
@@ -304,3 +320,12 @@ def _expected(scenario: Scenario, written: Step) -> list[Step]:
 
 def _within(rng: Draw, span: Span) -> int:
     return rng.randint(span.low, span.high)
+
+
+def _huge_pages(scenario: Scenario, jobs: int) -> bool:
+    """Whether the pool of huge pages has room for the largest fleets that may be drawn, `jobs` at a time."""
+    from sim.run.host import host
+
+    if scenario.swarm is None or HUGE_PAGE not in (scenario.swarm.fleet.page_sizes or ()):
+        return any(each.page_size == HUGE_PAGE for each in scenario.fleet)
+    return bool(int(host()["hugetlb_free"]) >= jobs * largest_fleet(scenario.swarm, scenario.fleet))

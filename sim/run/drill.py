@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -20,29 +21,31 @@ from engine.errors import UserError
 from engine.events import Event
 from engine.incarnation import start_time_of
 from flags.inline import InlineValue, as_written
-from sim.files.faults import CRASH, FaultPoint, Place, in_words_of_place, to_json
+from sim import rules
+from sim.files.faults import FaultPoint, Harm, Place, describe_place, to_json
 from sim.files.flag_values import ServedFlags
 from sim.files.scenario import Scenario
 from sim.files.steps import Outage
 from sim.node.cgroup import OVERHEAD, MemoryCgroup
-from sim.node.config import Known, NodeConfig, SandboxConfig
+from sim.node.config import Known, NodeConfig
 from sim.node.guest_link import ZYGOTE_SOCKET
 from sim.record import events
 from sim.record.digest import digest
 from sim.record.fold import Fold
-from sim.record.folder import RunRecord, make, make_cache, point_latest_at, remove, write_record
+from sim.record.folder import SCENARIO_FILE, RunRecord, make, make_cache, point_latest_at, remove, write_record
 from sim.record.ledger import EVENTS_FILE, Entry, Follower, Ledger, drop_torn_line
 from sim.record.leftovers import retire_ended
-from sim.record.run_id import CONDEMNED
+from sim.record.names import CONDEMNED
 from sim.record.scenario_copy import chosen, store
 from sim.record.verdict import Verdict
 from sim.record.view import View
-from sim.rules import Panel
+from sim.rules.evidence import Evidence
+from sim.rules.finding import Finding, in_file
 from sim.rules.heartbeat import Heartbeats
-from sim.rules.reality import Evidence
+from sim.rules.reality import Reality
 from sim.run.flag_source import FlagService, check_source, open_service
 from sim.run.host import host, snapdrill_version
-from sim.run.judging import conclude, in_file, judge_invariants, lost_lines
+from sim.run.judging import conclude, judge_invariants, lost_lines
 from sim.run.needs import check_limits
 from sim.run.node_link import (
     NodeDiedError,
@@ -54,11 +57,10 @@ from sim.run.node_link import (
     raise_failures,
     to_its_end,
 )
-from sim.run.restart import configs, known
+from sim.run.node_start import known, sandbox_configs
 
 GRACE = 30.0
 """Seconds that a zygote waits for a node after a crash."""
-SCENARIO_FILE = "scenario.yaml"
 
 
 class Drill:
@@ -88,7 +90,6 @@ class Drill:
         self._cache_parent = cache_dir
         self._keep_cache = keep_cache
         self._trace = trace
-        self.heartbeat = heartbeat
         self._start_node_process = start_node
         self._fleet = contextlib.AsyncExitStack()
         self._kept = False
@@ -97,10 +98,13 @@ class Drill:
         self._node: NodeLink | None = None
         self._node_expected = False
         self.entries: list[Entry] = []
-        self.panel = Panel()
+        self.findings = {name: Finding() for name in rules.RULES}  # what the rules said at the last barrier
+        self._looking = asyncio.Lock()
         self.heartbeats = Heartbeats()
-        self.run_dir = Path()
+        self._sandboxes = sandbox_configs(scenario, only, heartbeat)
+        self.run_dir = self.socket_dir = Path()
         self._cgroup_base: int | None = None
+        self.cgroup: MemoryCgroup | None = None
         self._ledger: Ledger | None = None
 
     # -- making and ending a run
@@ -127,9 +131,7 @@ class Drill:
         store(self.scenario, self.run_dir / SCENARIO_FILE)
         self.began = time.monotonic()
         self._ledger = Ledger(self.run_dir / EVENTS_FILE, self.began)
-        self._ledger.reserve(len(self._sandboxes()))
-        self.socket_dir = Path()
-        self.cgroup: MemoryCgroup | None = None
+        self._ledger.reserve(len(self._sandboxes))
         self._follower = Follower(self.run_dir / EVENTS_FILE)
         try:
             self.cache_dir = self._make_cache_dir()
@@ -142,7 +144,9 @@ class Drill:
         self._write_record(ended=False)  # by which `clean` finds it, whenever this process is killed
         self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
         self._fleet.callback(shutil.rmtree, self.socket_dir, ignore_errors=True)
-        check_limits(len(self._sandboxes()), self.socket_dir / ZYGOTE_SOCKET)
+        where = self.run_dir, self.cache_dir, self.socket_dir
+        self.reality = Reality(self.run, self.seed, *where, heartbeats=self.heartbeats)
+        check_limits(len(self._sandboxes), self.socket_dir / ZYGOTE_SOCKET)
         self.cgroup = MemoryCgroup.make(self.run, self.scenario.node.memory + OVERHEAD)
         if self.cgroup is not None:
             self._fleet.callback(self.cgroup.remove)
@@ -169,12 +173,10 @@ class Drill:
             seed=self.seed,
             only=list(self.only),
             started=datetime.now(UTC).isoformat(timespec="seconds"),
-            budget=self.scenario.node.memory,
-            cache=self.scenario.node.cache,
             **self.scenario.engine.choice(),
             drawn={"fleet": fleet} | chosen(self.scenario),
             host={**host(), "python": platform.python_version(), "cgroup": self.cgroup is not None},
-            flag_source=self.scenario.flag_source,
+            **self.scenario.facts(),
         )
 
     def _open_flags(self) -> None:
@@ -184,9 +186,6 @@ class Drill:
             self.note(events.FlagSet(key, as_written(value)))
         if isinstance(self.scenario.flags, ServedFlags) and self.scenario.flags.start == "down":
             self.note(events.OutageBegan("down", "from the start"))
-
-    def _sandboxes(self) -> list[SandboxConfig]:
-        return configs(self.scenario, self.only, self.heartbeat)
 
     async def _start_node(self, sandboxes: dict[str, Known]) -> None:
         config = NodeConfig(
@@ -200,7 +199,7 @@ class Drill:
             grace=GRACE,
             cgroup=str(self.cgroup.folder) if self.cgroup else None,
             **self.scenario.engine.choice(),
-            sandboxes=self._sandboxes(),
+            sandboxes=self._sandboxes,
             tick=self.view().tick,
             trace=self._trace,
             known=sandboxes,
@@ -260,18 +259,19 @@ class Drill:
         expected = expectations(self.view())
         so_far, _ = conclude(
             self.scenario,
-            [*judge_invariants(self.scenario, self.panel, whole_fleet=whole), *expected],
+            [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected],
             whole_fleet=whole,
         )
-        self._kept = self._keep_cache(so_far)
+        self.reality.cache_kept = self._kept = self._keep_cache(so_far)
         cgroup_peak = self.cgroup.peak() if self.cgroup else None
         await to_its_end(self._fleet.aclose())
         self.view()
         self.heartbeats.close()  # what it held would be a leak
-        await asyncio.to_thread(self.panel.conclude, self.evidence())
+        self.reality.torn_down = True
+        await self.observe()
         raise_failures(self.entries)
         expected += lost_lines(self.entries, self._ledger.lost if self._ledger else 0)
-        everything = [*judge_invariants(self.scenario, self.panel, whole_fleet=whole), *expected]
+        everything = [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected]
         verdict, canaries = conclude(self.scenario, everything, whole_fleet=whole)
         for each in [*everything, *canaries]:
             self.note(each)
@@ -298,30 +298,27 @@ class Drill:
         """True between a crash of the node and its restart."""
         return not self._node_expected
 
-    # -- what is known
-
     def view(self) -> View:
-        """Everything the ledger says up to now, folded."""
-        new = list(self._follower.new_entries())
+        """Everything the ledger says up to now, folded; nothing before the run has one."""
+        new = [] if self._ledger is None else list(self._follower.new_entries())
         self.entries += new
         self.heartbeats.take(new)
         self._fold.apply(new)
         return self._fold.view()
 
-    def evidence(self) -> Evidence:
-        """What the checkers look at."""
-        view = self.view()
-        where = (self.run_dir, self.cache_dir, self.socket_dir)
-        return Evidence(self.run, self.seed, *where, self.entries, view, self._kept, self.heartbeats)
-
     async def observe(self) -> None:
-        """Have every checker look at reality now, while the fleet lives; what it finds gets this step's place."""
-        evidence = self.evidence()
-        await asyncio.to_thread(self.panel.observe, evidence)
-        if evidence.view.step is not None:
-            for found in self.panel.violations():
-                for key, value in in_file(evidence.view.step).items():
+        """Have every rule look at reality and judge, now; what it finds gets this step's place."""
+        async with self._looking:
+            view = self.view()  # first: it reads the ledger on
+            self.findings = await asyncio.to_thread(rules.judge, Evidence(list(self.entries), view, self.reality))
+        if view.step is not None and not self.reality.torn_down:
+            for found in self.violations():
+                for key, value in in_file(view.step).items():
                     found.setdefault(key, value)
+
+    def violations(self) -> list[dict[str, Any]]:
+        """What did not hold, as far as the rules have seen."""
+        return [each for finding in self.findings.values() for each in finding.violations]
 
     # -- what may be asked
 
@@ -338,8 +335,9 @@ class Drill:
             self.view()
 
     async def tick(self, count: int = 1) -> None:
-        """Every running guest works."""
-        await self._ask("tick", count=count)
+        """Every running guest works, but not while a checker reads its memory."""
+        async with self._looking:
+            await self._ask("tick", count=count)
 
     async def pause(
         self, names: Sequence[str], *, concurrency: int = 4, until: str = "settled", deadline: float = 60.0
@@ -387,20 +385,23 @@ class Drill:
     async def inject(
         self,
         fault: FaultPoint,
-        error: str | None,
+        harm: Harm,
         at: Place,
         sandboxes: str,
         count: int | None = None,
         *,
         nth: int | None = None,
         by_kernel: bool = False,
+        rate: float | None = None,
     ) -> int:
-        """Arm a fault, `error` as `Fault.error`, or None for SIGKILL of the node. Gives its id."""
+        """Arm a fault, with a `rate` in that share (0 to 1) of the pauses. Gives its id."""
         self._fault_ids += 1
-        number, error = self._fault_ids, error or CRASH
-        self.note(events.FaultArmed(number, fault, error, in_words_of_place(fault, at, nth), sandboxes, by_kernel))
-        what = {"fault_id": number, "point": fault, "error": error, "at": to_json(at), "sandboxes": sandboxes}
-        await self._ask("arm", **what, count=count, nth=nth, by_kernel=by_kernel)
+        number, share = self._fault_ids, "" if rate is None else f", in {rate * 100:g} % of them"
+        at_place = describe_place(fault, at, nth) + share
+        self.note(events.FaultArmed(number, fault, harm.error, at_place, sandboxes, by_kernel, harm.kind, harm.seconds))
+        what = {"fault_id": number, "point": fault, "harm": asdict(harm), "at": to_json(at), "sandboxes": sandboxes}
+        drawn = {} if rate is None else {"rate": rate, "seed": self.seed}
+        await self._ask("arm", **what, count=count, nth=nth, by_kernel=by_kernel, **drawn)
         return number
 
     async def clear(self) -> None:

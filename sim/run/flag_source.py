@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.errors import UserError
-from flags.inline import InlineValue, flag_from
+from flags.catalog import flag
+from flags.edit import Place, turned_on, variation_of, with_share
+from flags.inline import InlineValue, Share, flag_from
 from sim.files.flag_values import ServedFlags
 from sim.files.scenario import Scenario
 from sim.files.steps import Outage
@@ -22,6 +25,8 @@ FLAG_FILE = "flags.json"
 EFFECTIVE_SECONDS = 35.0
 """How long a change may take to reach the node: after an outage of a minute the SDK waits up to 30 s to reconnect."""
 _BEATS_PER_LEASE = 8
+_LONGEST_BEAT = 0.25
+"""Seconds: the second beat opens a lease, and a node that starts waits for that."""
 _LASTING = frozenset({"down", "freeze", "refuse", "flap"})
 """Outages in which a change cannot be waited for."""
 
@@ -61,23 +66,29 @@ def open_service(scenario: Scenario, run_dir: Path) -> FlagService:
     """Start what the scenario's `flags` name."""
     check_source(scenario)
     if scenario.flag_file is not None:
-        return _FileService(scenario.flag_file, run_dir / FLAG_FILE)
+        return _FileService(scenario, scenario.flag_file, run_dir / FLAG_FILE)
     if isinstance(scenario.flags, ServedFlags) and scenario.flags.source == "relay":
-        return _RelayService(scenario.flags)
-    lease = scenario.flags.lease if isinstance(scenario.flags, ServedFlags) else None
-    return _NodeService(scenario, lease)
+        return _RelayService(scenario, scenario.flags)
+    return _NodeService(scenario)
+
+
+def _guards(scenario: Scenario) -> dict[str, Any]:
+    """What a node does with what its source says, as fields of a NodeConfig."""
+    return {"lease": scenario.lease, "obey_unsafe": scenario.obeys_unsafe, "contexts": scenario.contexts.written}
 
 
 class _NodeService:
     """Inline values, which the node itself holds, or LaunchDarkly's own flags, which are not ours to break."""
 
-    def __init__(self, scenario: Scenario, lease: float | None) -> None:
+    def __init__(self, scenario: Scenario) -> None:
         self._launchdarkly = scenario.flag_source == "launchdarkly"
-        self._lease = lease
+        self._guards = _guards(scenario)
         self._flags = {key: flag_from(key, value) for key, value in scenario.flag_values.items()}
 
     def node_settings(self) -> dict[str, Any]:
-        return {"inline_flags": self._flags, "launchdarkly": self._launchdarkly, "lease": self._lease}
+        if self._launchdarkly:
+            return {"launchdarkly": True, **self._guards}
+        return {"inline_flags": self._flags, **self._guards}
 
     async def set(self, key: str, value: InlineValue, ask: Ask) -> bool:
         flag = flag_from(key, value)
@@ -100,19 +111,36 @@ class _NodeService:
 class _FileService:
     """A copy of the flag file, in the run folder; a torn one is what a write in place leaves when it is cut off."""
 
-    def __init__(self, given: Path, copy: Path) -> None:
+    def __init__(self, scenario: Scenario, given: Path, copy: Path) -> None:
+        self._guards = _guards(scenario)
         self._copy = copy
         self._whole: bytes | None = None
+        self._given: Mapping[str, Any] = json.loads(given.read_text(encoding="utf-8-sig")).get("flags") or {}
+        self._edited: dict[str, dict[str, Any]] = {}
         shutil.copyfile(given, copy)
 
     def node_settings(self) -> dict[str, Any]:
-        return {"flag_file": str(self._copy)}
+        return {"flag_file": str(self._copy), **self._guards}
 
     async def set(self, key: str, value: InlineValue, ask: Ask) -> bool:
         if self._whole is not None:
             raise UserError("the flag file is torn; put `outage: {fault: recover}` before this change")
-        await ask("flag", flag=flag_from(key, value))
+        await ask("flag", flag=self._changed(key, value))
         return True
+
+    def _changed(self, key: str, value: InlineValue) -> dict[str, Any]:
+        """A share edits the flag as it stands; the safe value turns the given flag off. Else a flag of our own."""
+        if isinstance(value, Share):
+            known = self._edited.get(key) or self._given.get(key)
+            if known is None:
+                raise UserError(f"the flag file has no {key} to edit")
+            place = Place(value.rule, value.by)
+            self._edited[key] = with_share(turned_on({"key": key, **known}), True, value.percent, place)
+            return self._edited[key]
+        if key in self._given and value is flag(key).safe:
+            known = {"key": key, **self._given[key], **self._edited.get(key, {})}
+            return {**known, "on": False, "offVariation": variation_of(known, value)}
+        return flag_from(key, value)
 
     async def fail(self, outage: Outage, ask: Ask) -> None:
         whole = self._whole or self._copy.read_bytes()
@@ -133,10 +161,10 @@ class _FileService:
 class _RelayService:
     """A flag service on this machine that outlives the node; it can be broken in every way that `Outage` names."""
 
-    def __init__(self, flags: ServedFlags) -> None:
+    def __init__(self, scenario: Scenario, flags: ServedFlags) -> None:
         from flags.relay import Relay, beat
 
-        self._lease = flags.lease
+        self._guards = _guards(scenario)
         self._relay = Relay({})
         if flags.start == "down":
             self._relay.down()
@@ -144,11 +172,11 @@ class _RelayService:
         self._versions: dict[str, int | None] = {
             key: self._relay.set(flag_from(key, value)) for key, value in flags.values.items()
         }
-        if flags.lease is not None:
-            beat(self._relay, flags.lease / _BEATS_PER_LEASE)
+        if scenario.lease is not None:
+            beat(self._relay, min(scenario.lease / _BEATS_PER_LEASE, _LONGEST_BEAT))
 
     def node_settings(self) -> dict[str, Any]:
-        return {"relay": self._relay.uri, "lease": self._lease}
+        return {"relay": self._relay.uri, **self._guards}
 
     async def set(self, key: str, value: InlineValue, ask: Ask) -> bool:
         self._versions[key] = self._relay.set(flag_from(key, value))

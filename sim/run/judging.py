@@ -16,24 +16,18 @@ from sim.files.units import format_size
 from sim.files.yaml import Origin
 from sim.record import events
 from sim.record.ledger import Entry
-from sim.record.verdict import Verdict
+from sim.record.verdict import TIME_LIMIT, Verdict
 from sim.record.view import PauseView, SandboxView, View
-from sim.rules import Panel
+from sim.rules.finding import Finding, in_file
 
 HELD, VIOLATED, INCONCLUSIVE = Verdict.HELD.value, Verdict.VIOLATED.value, Verdict.INCONCLUSIVE.value
 Place = Origin | tuple[int, int]
-TIME_LIMIT = "time-limit"
 
 
 def judged(subject: str, verdict: str, checked: int, place: Place, reasons: Iterable[dict[str, Any]]) -> events.Judged:
     """One judgement whose violations carry the place in the scenario file, or in one that it extends."""
     where = in_file(Origin(*place))
     return events.Judged(subject, verdict, checked, [{**where, **each} for each in reasons])
-
-
-def in_file(place: Origin | events.StepStarted) -> dict[str, Any]:
-    """A place as a violation carries it."""
-    return {"line": place.line, "column": place.column} | ({"file": place.file} if place.file else {})
 
 
 def judge_state(expected: StateExpectation, view: View, place: Place, *, whole_fleet: bool) -> events.Judged:
@@ -92,7 +86,7 @@ def judge_kill_switch(
     expected: MetricExpectation, pauses: Sequence[PauseView], view: View, place: Place, *, whole_fleet: bool
 ) -> events.Judged:
     """How many of these pauses punched although they were decided after the kill switch had had its time."""
-    late = [(each, age) for each in pauses if (age := _since_kill(each, view)) is not None and age > expected.within]
+    late = [(each, age) for each in pauses if (age := view.after_kill(each)) is not None and age > expected.within]
     subject = f"metric:{expected.metric}"
     if not late:
         empty = expected.allow_empty or not whole_fleet
@@ -112,12 +106,6 @@ def judge_kill_switch(
             for each, age in punched
         ]
     return judged(subject, VIOLATED if wrong else HELD, len(late), place, wrong)
-
-
-def _since_kill(pause: PauseView, view: View) -> float | None:
-    """Seconds from the kill switch that was in force when this pause was decided; None where none was."""
-    before = [each for each in view.switches if each.t <= pause.began]
-    return pause.began - before[-1].t if before and not before[-1].on else None
 
 
 def _passes(pause: PauseView, where: PauseFilter) -> bool:
@@ -172,7 +160,9 @@ def cut_short(found: events.Judged) -> events.Judged:
     return events.Judged(found.subject, INCONCLUSIVE, found.checked, reasons)
 
 
-def judge_invariants(scenario: Scenario, panel: Panel, *, whole_fleet: bool = True) -> list[events.Judged]:
+def judge_invariants(
+    scenario: Scenario, findings: Mapping[str, Finding], *, whole_fleet: bool = True
+) -> list[events.Judged]:
     """Every invariant; one that is listed by name must have been exercised (where the whole fleet was run)."""
     listed = {
         expected.invariant: scenario.origin(("expect", index))
@@ -180,13 +170,12 @@ def judge_invariants(scenario: Scenario, panel: Panel, *, whole_fleet: bool = Tr
         if isinstance(expected, InvariantExpectation)
     }
     found = []
-    for checker in panel.checkers:
-        verdict = VIOLATED if checker.violations else HELD
-        violations = list(checker.violations)
-        if whole_fleet and checker.name in listed and checker.checked == 0 and not violations:
-            verdict = INCONCLUSIVE
-            violations = [{"sandbox": "*", "reason": "nothing exercised it", **in_file(listed[checker.name])}]
-        found.append(events.Judged(f"invariant:{checker.name}", verdict, checker.checked, violations))
+    for name, finding in findings.items():
+        judgement = finding.judged(name)
+        if whole_fleet and name in listed and finding.checked == 0 and judgement.verdict == HELD:
+            reason = {"sandbox": "*", "reason": "nothing exercised it", **in_file(listed[name])}
+            judgement = events.Judged(judgement.subject, INCONCLUSIVE, 0, [reason])
+        found.append(judgement)
     return found
 
 

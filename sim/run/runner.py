@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from engine.errors import UserError
 from sim.files.expectations import InvariantExpectation, MetricExpectation
+from sim.files.faults import KILL_NODE
 from sim.files.scenario import Scenario
 from sim.files.steps import (
     Checkpoint,
@@ -34,14 +35,14 @@ from sim.files.steps import (
 from sim.record import events
 from sim.record.folder import RunFolderFullError, is_full, names_full_disk
 from sim.record.ledger import EVENTS_FILE, Entry, LedgerError, following
+from sim.record.verdict import INVARIANT, TIME_LIMIT
 from sim.record.view import View
 from sim.report.words import plural
-from sim.rules import Panel
+from sim.rules.finding import Finding
 from sim.run.drill import Drill
 from sim.run.judging import (
     HELD,
     INCONCLUSIVE,
-    TIME_LIMIT,
     VIOLATED,
     Place,
     cut_short,
@@ -212,7 +213,9 @@ class _Runner:
     async def _await_expectations(self) -> None:
         """Those of the final list that may take a while."""
         scenario = self.drill.scenario
-        awaited = awaited_at_the_end(scenario, self.drill.panel, self.drill.view, whole_fleet=self.whole_fleet)
+        awaited = awaited_at_the_end(
+            scenario, lambda: self.drill.findings, self.drill.view, whole_fleet=self.whole_fleet
+        )
         if not awaited:
             return
         self.awaited, self.awaited_at = "its expectations", scenario.origin(("expect",))
@@ -243,7 +246,14 @@ class _Runner:
             case Inject():
                 by_kernel = step.by == "kernel"
                 number = await self.drill.inject(
-                    step.fault, step.error, step.at, step.sandboxes, step.count, nth=step.nth, by_kernel=by_kernel
+                    step.fault,
+                    step.harm,
+                    step.at,
+                    step.sandboxes,
+                    step.count,
+                    nth=step.nth,
+                    by_kernel=by_kernel,
+                    rate=None if step.rate is None else step.rate / 100,
                 )
                 self.places[number] = place
             case Clear():
@@ -296,7 +306,7 @@ class _Runner:
             await self.drill.crash()
             return
         point = step.at
-        number = await self.drill.inject(point.fault, None, point.place, step.sandboxes, 1, nth=point.nth)
+        number = await self.drill.inject(point.fault, KILL_NODE, point.place, step.sandboxes, 1, nth=point.nth)
         self.places[number] = place
         self.crash_armed = True
 
@@ -347,14 +357,14 @@ def _after(found: events.Judged, ticks: int) -> events.Judged:
 
 
 def awaited_at_the_end(
-    scenario: Scenario, panel: Panel, view: Callable[[], View], *, whole_fleet: bool
+    scenario: Scenario, findings: Callable[[], Mapping[str, Finding]], view: Callable[[], View], *, whole_fleet: bool
 ) -> dict[int, Awaited]:
     """The expectations of the scenario's list that say `eventually`, by index.
 
     An invariant is awaited until it was exercised, a canary until it was caught; both are judged at the end all the
     same.
     """
-    look = partial(_look, scenario, panel, view, whole_fleet=whole_fleet)
+    look = partial(_look, scenario, findings, view, whole_fleet=whole_fleet)
     return {
         index: Awaited(partial(look, index), expected.eventually.within)
         for index, expected in enumerate(scenario.expect)
@@ -363,16 +373,21 @@ def awaited_at_the_end(
 
 
 def _look(
-    scenario: Scenario, panel: Panel, view: Callable[[], View], index: int, *, whole_fleet: bool
+    scenario: Scenario,
+    findings: Callable[[], Mapping[str, Finding]],
+    view: Callable[[], View],
+    index: int,
+    *,
+    whole_fleet: bool,
 ) -> events.Judged:
     expected, place = scenario.expect[index], scenario.origin(("expect", index))
     if isinstance(expected, StateExpectation):
         return judge_state(expected, view(), place, whole_fleet=whole_fleet)
     if isinstance(expected, MetricExpectation):
         return judge_metric(expected, view(), place, whole_fleet=whole_fleet)
-    everything = judge_invariants(scenario, panel, whole_fleet=whole_fleet)
+    everything = judge_invariants(scenario, findings(), whole_fleet=whole_fleet)
     if isinstance(expected, InvariantExpectation):
-        return next(each for each in everything if each.subject == f"invariant:{expected.invariant}")
+        return next(each for each in everything if each.subject == f"{INVARIANT}{expected.invariant}")
     everything += judge_expectations(scenario, view(), whole_fleet=whole_fleet)
     caught = any(each.subject == expected.subject and each.verdict == VIOLATED for each in everything)
     reason = {"sandbox": "*", "reason": f"{expected.subject} was not violated yet"}

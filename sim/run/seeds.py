@@ -6,29 +6,33 @@ import re
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from engine.errors import UserError
 from sim.files.expectations import Invariant
-from sim.files.faults import CATALOGUE, KINDS, kind_of
+from sim.files.faults import CATALOGUE, KINDS
 from sim.files.scenario import Scenario
 from sim.files.steps import Crash, Inject
-from sim.files.swarm import largest_fleet
+from sim.record import events
+from sim.record.codes import fault_kind
 from sim.record.folder import remove
-from sim.record.verdict import ExitCode, Verdict, worst
+from sim.record.verdict import INVARIANT, TIME_LIMIT, ExitCode, Verdict, worst
 from sim.report.judgements import NOT_EXERCISED
-from sim.report.words import plural
-from sim.run.cases import Judgement, Unit, UnitResult
-from sim.run.draw import draw
-from sim.run.pool import Pool
+from sim.report.table import Paragraph, Section, Table, code, facts, text, toned
+from sim.report.words import Tone, plural, verdict_tone
+from sim.run.batch import Batch, Item
+from sim.run.cases import Unit, UnitResult, first_reason, why
+from sim.run.dask import open_pool
+from sim.run.draw import seed_runs
+from sim.run.pool import Pool, default_jobs, default_memory
+from sim.run.runner import RunOptions
 
 MOST = 1_000_000
 ERROR = "error"
-_INVARIANT = "invariant:"
-_TIME_LIMIT = "time-limit"
 _PART = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 
 
@@ -57,7 +61,13 @@ class SeedOptions:
     jobs: int
     time_limit: float = 120.0
     cache_dir: Path | None = None
-    fail_fast: bool = False
+
+    @classmethod
+    def of(cls, seeds: str, options: RunOptions, jobs: int | None) -> SeedOptions:
+        """`--seeds` and `--jobs` beside what every run is asked for; UserError for seeds that are none."""
+        runs_dir, cache_dir = options.runs_dir.absolute(), options.cache_dir
+        cache_dir = cache_dir.absolute() if cache_dir else None
+        return cls(parse_seeds(seeds), runs_dir, jobs or default_jobs(), options.time_limit, cache_dir)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,32 +108,30 @@ class Seeds:
         if found.run_dir is None and result.run_dir is not None and not remove(result.run_dir):
             found = replace(found, run_dir=result.run_dir)
         self.done.append(found)
-        self.pauses += len(result.pauses)
+        self.pauses += len(result.settled)
         self.sandboxes += len(result.states)
         self.armed.update(_armed(run))
-        self.fired.update((each.fault, kind_of(each.error)) for each in result.firings)
-        for each in result.judgements:
-            if each.subject.startswith(_INVARIANT):
-                self.exercised[each.subject.removeprefix(_INVARIANT)] += each.checked
+        fired = (each for _, each in result.each(events.FaultFired))
+        self.fired.update((each.fault, fault_kind(each.kind, each.error) or each.error) for each in fired)
+        for each in result.judged:
+            if each.subject.startswith(INVARIANT):
+                self.exercised[each.subject.removeprefix(INVARIANT)] += each.checked
             if each.verdict == Verdict.INCONCLUSIVE:
                 self._count_unjudged(each)
         return found
 
     def _outcome(self, seed: int, result: UnitResult) -> Seed:
-        if result.error is not None or result.verdict is None:
-            why = (result.error or "it came to no verdict").strip().splitlines()[-1]
-            return Seed(seed, ERROR, why, run_dir=result.run_dir)
+        if result.why_broken is not None:
+            return Seed(seed, ERROR, result.why_broken, run_dir=result.run_dir)
         if result.verdict == Verdict.VIOLATED:
-            return _told(seed, _first(result, Verdict.VIOLATED), result)
-        if cut := [each for each in result.judgements if each.subject == _TIME_LIMIT]:
-            return _told(seed, cut[0], result)
-        return Seed(seed, Verdict.HELD)
+            return _failed(seed, result.violated[0], result)
+        return Seed(seed, Verdict.HELD) if result.cut_off is None else _failed(seed, result.cut_off, result)
 
-    def _count_unjudged(self, judgement: Judgement) -> None:
-        first = judgement.reasons[0] if judgement.reasons else {}
-        key = (judgement.subject, *(first.get(each) for each in ("file", "line", "column")))
+    def _count_unjudged(self, judged: events.Judged) -> None:
+        place = (first_reason(judged).get(each) for each in ("file", "line", "column"))
+        key = (judged.subject, *place)
         self._unjudged[key] += 1
-        self._reasons.setdefault(key, str(first.get("reason", "nothing exercised it")))
+        self._reasons.setdefault(key, why(judged))
 
     @property
     def failing(self) -> list[Seed]:
@@ -141,8 +149,8 @@ class Seeds:
             return []
         if self.scenario.swarm is not None:
             idle = [name for name, count in self.exercised.items() if count == 0]
-            return [(_INVARIANT + name, "no seed exercised it") for name in idle]
-        everywhere = [key for key, count in self._unjudged.items() if count == len(judged) and key[0] != _TIME_LIMIT]
+            return [(INVARIANT + name, "no seed exercised it") for name in idle]
+        everywhere = [key for key, count in self._unjudged.items() if count == len(judged) and key[0] != TIME_LIMIT]
         return [(key[0], self._reasons[key]) for key in everywhere]
 
     @property
@@ -159,39 +167,47 @@ class Seeds:
         return worst(codes)
 
 
-def seed_runs(scenario: Scenario, seeds: Sequence[int], jobs: int) -> Iterator[tuple[int, Scenario]]:
-    """Each seed with the scenario that it means: the drawn one where there is `swarm`, else the same one."""
-    huge_pages = _huge_pages(scenario, jobs) if scenario.swarm is not None else False
-    for seed in seeds:
-        yield seed, scenario if scenario.swarm is None else draw(scenario, seed, huge_pages=huge_pages)
+def run_seeds(seeds: Seeds, options: SeedOptions, pool: Pool, batch: Batch) -> None:
+    """Run them into `seeds`, which is true after an interrupt too; each that fails is reported as it ends."""
 
+    def take(key: tuple[int, Scenario], result: UnitResult) -> tuple[ExitCode, str]:
+        found = seeds.add(*key, result)
+        if found.exit_code is not ExitCode.HELD:
+            batch.say(seed_line(found))
+        return found.exit_code, f"seeds, {len(seeds.failing)} failing"
 
-def as_run(scenario: Scenario, seed: int | None) -> Scenario:
-    """What a single run of it runs: with `swarm`, what its seed (the file's unless given) draws."""
-    if scenario.swarm is None:
-        return scenario
-    ((_, run),) = seed_runs(scenario, [scenario.seed if seed is None else seed], 1)
-    return run
-
-
-def run_seeds(seeds: Seeds, options: SeedOptions, pool: Pool, told: Callable[[Seed], None]) -> None:
-    """Run them into `seeds`, which is true after an interrupt too; `told` hears of each as it ends."""
-    runs: dict[str, tuple[int, Scenario]] = {}
-
-    def units() -> Iterator[Unit]:
-        for seed, run in seed_runs(seeds.scenario, options.seeds, options.jobs):
-            runs[str(seed)] = (seed, run)
-            yield _unit(run, seed, options)
-
+    runs = seed_runs(seeds.scenario, options.seeds, options.jobs)
+    units = (((seed, run), _unit(run, seed, options)) for seed, run in runs)
     began = time.monotonic()
     try:
-        for result in pool.run(units()):
-            found = seeds.add(*runs.pop(result.name), result)
-            told(found)
-            if options.fail_fast and found.outcome != Verdict.HELD:
-                break
+        batch.through(pool, seeds.scenario.name, units, seeds.wanted, take)
     finally:
         seeds.seconds += time.monotonic() - began
+
+
+def run_scenarios(
+    scenarios: Sequence[Scenario], options: SeedOptions, batch: Batch, cluster: str | None = None
+) -> tuple[ExitCode, dict[str, Any]]:
+    """The seeds of every scenario; the exit code and the `--json` document, as far as it went. `cluster` as open_pool
+    has it.
+    """
+    pool = open_pool(cluster, options.jobs, default_memory())
+    documents: list[dict[str, Any]] = []
+
+    def run(scenario: Scenario) -> ExitCode:
+        seeds = Seeds(scenario, len(options.seeds))
+        try:
+            run_seeds(seeds, options, pool, batch)
+        finally:
+            if seeds.done:
+                documents.append(document(seeds))
+            if not batch.quiet:
+                batch.say(("\n" if seeds.failing else "") + summary(seeds) + "\n")
+        return seeds.exit_code
+
+    items = [Item(each.name, partial(run, each), partial(pool.lacks, each)) for each in scenarios]
+    code = batch.run(items, pool)
+    return code, {"version": VERSION, "exit_code": int(code), "scenarios": documents, **batch.left_out()}
 
 
 def _unit(run: Scenario, seed: int, options: SeedOptions) -> Unit:
@@ -199,36 +215,21 @@ def _unit(run: Scenario, seed: int, options: SeedOptions) -> Unit:
     return replace(unit, time_limit=options.time_limit, keep="failed", cache_dir=options.cache_dir)
 
 
-def _told(seed: int, judgement: Judgement, result: UnitResult) -> Seed:
-    first = judgement.reasons[0] if judgement.reasons else {}
-    sandbox = str(first["sandbox"]) if first.get("sandbox", "*") != "*" else None
-    reason = str(first.get("reason", judgement.verdict))
-    return Seed(seed, judgement.verdict, reason, judgement.subject, sandbox, result.run_dir)
-
-
-def _first(result: UnitResult, verdict: str) -> Judgement:
-    return next(each for each in result.judgements if each.verdict == verdict)
+def _failed(seed: int, judged: events.Judged, result: UnitResult) -> Seed:
+    sandbox = first_reason(judged).get("sandbox", "*")
+    named = None if sandbox == "*" else str(sandbox)
+    return Seed(seed, judged.verdict, why(judged), judged.subject, named, result.run_dir)
 
 
 def _armed(run: Scenario) -> Iterator[tuple[str, str]]:
     for step in run.steps:
         if isinstance(step, Inject):
-            yield step.fault, kind_of(step.error)
+            yield step.fault, step.harm.kind
         elif isinstance(step, Crash) and step.at is not None:
             yield step.at.fault, "kill-node"
 
 
-def _huge_pages(scenario: Scenario, jobs: int) -> bool:
-    """Whether the pool of huge pages has room for the largest fleets that may be drawn, `jobs` at a time."""
-    from sim.run.host import host
-
-    if scenario.swarm is None or (2 << 20) not in (scenario.swarm.fleet.page_sizes or ()):
-        return any(each.page_size == 2 << 20 for each in scenario.fleet)
-    return bool(int(host()["hugetlb_free"]) >= jobs * largest_fleet(scenario.swarm, scenario.fleet))
-
-
 VERSION = 1
-_WORDS = {Verdict.HELD: "HELD", Verdict.VIOLATED: "VIOLATED", Verdict.INCONCLUSIVE: "INCONCLUSIVE"}
 
 
 def seed_line(seed: Seed) -> str:
@@ -240,63 +241,61 @@ def seed_line(seed: Seed) -> str:
 
 def summary(seeds: Seeds) -> str:
     """The verdict over all seeds, what exercised it, and the faults that fired; no newline at the end."""
-    sections = [_head(seeds), _invariants(seeds), _faults(seeds), _unexercised(seeds), _next(seeds.failing)]
-    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+    return text([_head(seeds), _invariants(seeds), _faults(seeds), _unexercised(seeds), _next(seeds.failing)])
 
 
-def _head(seeds: Seeds) -> list[str]:
+def _head(seeds: Seeds) -> Section:
     code = seeds.exit_code.name.replace("_", " ")
     counts = {outcome: sum(each.outcome == outcome for each in seeds.done) for outcome in (*Verdict, ERROR)}
-    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count or outcome == "held")
+    ended = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count or outcome == "held")
     left = seeds.wanted - len(seeds.done)
-    lines = [f"{seeds.scenario.name}   {plural(len(seeds.done), 'seed')}   {code}"]
-    lines.append(
-        f"{told}{f', {left} not run' if left else ''}; {plural(seeds.sandboxes, 'sandbox', 'sandboxes')}, "
+    done = (
+        f"{ended}{f', {left} not run' if left else ''}; {plural(seeds.sandboxes, 'sandbox', 'sandboxes')}, "
         f"{plural(seeds.pauses, 'pause')} in {seeds.seconds:.1f} s"
     )
-    return lines
+    title = f"{seeds.scenario.name}   {plural(len(seeds.done), 'seed')}   {code}"
+    return Section("", (Paragraph(title), Paragraph(done)))
 
 
-def _invariants(seeds: Seeds) -> list[str]:
+def _invariants(seeds: Seeds) -> Section:
     broken = {each.subject for each in seeds.failing if each.outcome == Verdict.VIOLATED}
-    lines = ["invariants, over all seeds"]
+    rows = []
     for name in get_args(Invariant):
         count = seeds.exercised[name]
         word = Verdict.VIOLATED if f"invariant:{name}" in broken else Verdict.HELD if count else NOT_EXERCISED
-        lines.append(f"  {word:<13}  {name:<21}" + (f"  checked {plural(count, 'time')}" if count else ""))
-    return [line.rstrip() for line in lines]
+        tone: Tone = verdict_tone(word) if word != NOT_EXERCISED else "muted"
+        rows.append((toned(word, tone), name, f"checked {plural(count, 'time')}" if count else ""))
+    return Section("invariants, over all seeds", (Table((), rows),))
 
 
-def _faults(seeds: Seeds) -> list[str]:
+def _faults(seeds: Seeds) -> Section:
     """How often each fault fired, point by kind; a dash where the catalogue has none."""
     if not seeds.armed and not seeds.fired:
-        return []
-    kinds = list(KINDS)
-    widths = [max(len(kind), 6) for kind in kinds]  # as many fit into 80 columns
-    lines = ["faults that fired", f"  {'':<12}" + "".join(f"{k:>{w + 1}}" for k, w in zip(kinds, widths, strict=True))]
-    for point, spec in CATALOGUE.items():
-        cells = [str(seeds.fired[point, kind]) if kind in spec.kinds else "-" for kind in kinds]
-        lines.append(f"  {point:<12}" + "".join(f"{c:>{w + 1}}" for c, w in zip(cells, widths, strict=True)))
-    if idle := seeds.never_fired:
-        lines.append("armed, but never fired: " + ", ".join(f"{point} ({kind})" for point, kind in idle))
-    return lines
+        return Section("", ())
+    rows = [
+        (point, *(str(seeds.fired[point, kind]) if kind in spec.kinds else "-" for kind in KINDS))
+        for point, spec in CATALOGUE.items()
+    ]
+    idle = ", ".join(f"{point} ({kind})" for point, kind in seeds.never_fired)
+    never = Paragraph(f"armed, but never fired: {idle}" if idle else "")
+    return Section("faults that fired", (Table(("", *KINDS), rows, "<>"), never))
 
 
-def _unexercised(seeds: Seeds) -> list[str]:
-    return [f"INCONCLUSIVE {subject}: {reason}" for subject, reason in seeds.unexercised]
+def _unexercised(seeds: Seeds) -> Section:
+    return Section("", tuple(Paragraph(f"INCONCLUSIVE {subject}: {reason}") for subject, reason in seeds.unexercised))
 
 
-def _next(failing: Sequence[Seed]) -> list[str]:
+def _next(failing: Sequence[Seed]) -> Table:
     """What to do about the first failure."""
     run = next((each.run_dir for each in failing if each.run_dir is not None), None)
-    if run is None:
-        return []
-    folder = shlex.quote(str(run))
-    return [
-        f"run again  snapdrill run {folder}/scenario.yaml",
-        f"look at it snapdrill replay {folder}",
-        f"shrink it  snapdrill shrink {folder}",
-    ]
+    folder = None if run is None else shlex.quote(str(run))
+    return facts(
+        [
+            ("run again", folder and code(f"snapdrill run {folder}/scenario.yaml")),
+            ("look at it", folder and code(f"snapdrill replay {folder}")),
+            ("shrink it", folder and code(f"snapdrill shrink {folder}")),
+        ]
+    )
 
 
 def document(seeds: Seeds) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +15,13 @@ from sim.files.scenario import Scenario, load
 from sim.files.shipped import scenario_folder
 from sim.files.wrong_engines import MUTANTS, PR_2902, SWITCHES, WHOLE, Wrong
 from sim.files.yaml import parse, scenario_text
-from sim.record.verdict import ExitCode, worst
-from sim.report.words import plural
-from sim.run.cases import Unit, UnitResult
+from sim.record.verdict import ExitCode, Verdict, worst
+from sim.report.table import Paragraph, Table, Words, code, text, toned
+from sim.report.words import Tone, plural
+from sim.run.batch import Batch
+from sim.run.cases import Unit, UnitResult, why
 from sim.run.needs import missing
-from sim.run.pool import LocalPool
+from sim.run.pool import Pool
 
 FOLDER = "self-test"
 Outcome = Literal["CAUGHT", "SURVIVED", "UNSOUND", "FAILED", "SKIPPED"]
@@ -97,19 +98,20 @@ def sound(trial: Trial) -> str:
     return scenario_text(document)
 
 
-def run(
-    chosen: Iterable[Trial], pool: LocalPool, runs_dir: Path, told: Callable[[str], None] = lambda _: None
-) -> list[Finding]:
+def run(chosen: Sequence[Trial], pool: Pool, runs_dir: Path, batch: Batch) -> list[Finding]:
     """Each trial twice, with the wrong engine and with the sound one; findings in the trials' order."""
-    able = {each.name: each for each in chosen if each.skipped is None}
     results: dict[str, UnitResult] = {}
-    for result in pool.run(unit for each in able.values() for unit in _units(each, runs_dir)):
-        results[result.name] = result
-        told(result.name)
+
+    def take(name: str, result: UnitResult) -> tuple[ExitCode, str]:
+        results[name] = result
+        return ExitCode.HELD, f"runs, {name}"
+
+    units = [(unit.name, unit) for each in chosen if each.skipped is None for unit in _units(each, runs_dir)]
+    batch.through(pool, "self-test", units, len(units), take)
     return [
         _finding(each, results[each.name], results[_sound_name(each.name)])
-        if each.name in able
-        else Finding(each, "SKIPPED", why=each.skipped or "")
+        if each.skipped is None
+        else Finding(each, "SKIPPED", why=each.skipped)
         for each in chosen
     ]
 
@@ -125,30 +127,24 @@ def _units(trial: Trial, runs_dir: Path) -> tuple[Unit, Unit]:
 
 def _finding(trial: Trial, wrong: UnitResult, mended: UnitResult) -> Finding:
     for result in (wrong, mended):
-        if result.error is not None:
-            why = f"{result.name}: {result.error.strip().splitlines()[-1]}"
-            return Finding(trial, "FAILED", wrong.seconds, why, result.run_dir)
-    if mended.verdict != "held":
-        why = f"with the sound engine it is {mended.verdict}: {_first_reason(mended, set())}"
-        return Finding(trial, "UNSOUND", wrong.seconds, why, mended.run_dir)
-    caught = any(each.subject == trial.wrong.caught_by and each.verdict == "violated" for each in wrong.judgements)
-    if caught and wrong.verdict == "held":  # as the scenario expects, and nothing else was broken
+        if result.why_broken is not None:
+            return Finding(trial, "FAILED", wrong.seconds, f"{result.name}: {result.why_broken}", result.run_dir)
+    if mended.verdict != Verdict.HELD:
+        said = f"with the sound engine it is {mended.verdict}: {_unexpected(mended, set())}"
+        return Finding(trial, "UNSOUND", wrong.seconds, said, mended.run_dir)
+    caught = any(each.subject == trial.wrong.caught_by for each in wrong.violated)
+    if caught and wrong.verdict == Verdict.HELD:  # as the scenario expects, and nothing else was broken
         return Finding(trial, "CAUGHT", wrong.seconds)
-    reason = _first_reason(wrong, _expected_violations(trial.scenario))
-    why = f"not as the scenario expects: {reason}" if caught else "its checker saw nothing wrong"
-    return Finding(trial, "SURVIVED", wrong.seconds, why, wrong.run_dir)
+    canaries = {each.subject for each in trial.scenario.expect if isinstance(each, ViolationExpectation)}
+    said = f"not as the scenario expects: {_unexpected(wrong, canaries)}" if caught else "its checker saw nothing wrong"
+    return Finding(trial, "SURVIVED", wrong.seconds, said, wrong.run_dir)
 
 
-def _expected_violations(scenario: Scenario) -> set[str]:
-    canaries = [each for each in scenario.expect if isinstance(each, ViolationExpectation)]
-    return {f"invariant:{each.invariant}" if each.invariant else f"metric:{each.metric}" for each in canaries}
-
-
-def _first_reason(result: UnitResult, expected: set[str]) -> str:
-    """Of what did not hold and was not expected so."""
-    for each in (judged for judged in result.not_held if judged.subject not in expected):
-        reason = each.reasons[0]["reason"] if each.reasons else "no reason"
-        return f"{each.subject.partition(':')[2]}: {reason}"
+def _unexpected(result: UnitResult, expected: set[str]) -> str:
+    """The first that did not hold and was not expected so, with its reason."""
+    for each in result.judged:
+        if each.verdict != Verdict.HELD and each.subject not in expected:
+            return f"{each.subject.partition(':')[2]}: {why(each)}"
     return "nothing says why"
 
 
@@ -158,26 +154,34 @@ def exit_code(findings: Iterable[Finding]) -> ExitCode:
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """Two lines each: what became of it, and what it does wrong; then the count."""
-    lines = [line for each in findings for line in _row(each)]
+    """Each with what became of it, and what it does wrong; then the count."""
     counted = [f"{count} {outcome}" for outcome in _CODES if (count := sum(f.outcome == outcome for f in findings))]
-    return "\n".join([*lines, "", f"{plural(len(findings), 'wrong engine')}: {', '.join(counted)}"])
+    total = f"{plural(len(findings), 'wrong engine')}: {', '.join(counted)}"
+    return text([Table((), [row for each in findings for row in _rows(each)], "<~"), Paragraph(total)])
 
 
-def _row(finding: Finding) -> list[str]:
+def _rows(finding: Finding) -> Iterator[tuple[Words, Words]]:
     trial, by = finding.trial, finding.trial.wrong.caught_by.partition(":")[2]
-    where = f"in {trial.scenario.path.name}"
-    said = {
-        "CAUGHT": f"CAUGHT by {by} after {finding.seconds:.1f} s",
-        "SKIPPED": f"SKIPPED {where}: {finding.why}; must be caught by {by}",
-    }.get(finding.outcome, f"{finding.outcome} {where}: {finding.why}; must be caught by {by}")
-    rows = [f"{trial.name:<30}  {said}", below(trial.wrong.sentence)]
-    return [*rows, f"    look at it: snapdrill replay {finding.run_dir}"] if finding.run_dir else rows
+    where = f" in {trial.scenario.path.name}: {finding.why}; must be caught by {by}"
+    tone = _TONES.get(finding.outcome, "bad")
+    said = f" by {by} after {finding.seconds:.1f} s" if finding.outcome == "CAUGHT" else where
+    yield trial.name, (toned(finding.outcome, tone), said)
+    yield "", trial.wrong.sentence
+    if finding.run_dir:
+        yield "", ("look at it: ", code(f"snapdrill replay {finding.run_dir}"))
 
 
-def below(sentence: str) -> str:
-    """As it stands under a name, in lines of 80."""
-    return textwrap.fill(sentence, 80, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+_TONES: dict[Outcome, Tone] = {"CAUGHT": "good", "SKIPPED": "warn"}
+
+
+def catalogue() -> str:
+    """Every wrong engine: its name, what catches it, and what it does wrong."""
+    rows = [
+        row
+        for name, wrong in names().items()
+        for row in ((name, f"caught by {wrong.caught_by.partition(':')[2]}"), ("", wrong.sentence))
+    ]
+    return text(Table((), rows, "<~"))
 
 
 def document(findings: Sequence[Finding]) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from engine.errors import UserError
 from sim.files.scenario import Scenario, is_there, load, load_text
 from sim.files.units import format_size, parse_size
 from sim.files.yaml import parse, scenario_text
+from sim.record.events import Judged
 from sim.record.folder import open_run
 from sim.record.ledger import EVENTS_FILE
 from sim.record.verdict import Verdict
-from sim.run.cases import Unit, UnitResult
+from sim.run.cases import Unit, UnitResult, first_reason, why
+from sim.run.draw import as_run
 from sim.run.pool import LocalPool
-from sim.run.seeds import as_run
 
 Document = dict[str, Any]
 """What a scenario file holds, as dict, list and scalars."""
@@ -241,11 +242,9 @@ class Failure:
     kinds: frozenset[str]
 
     @classmethod
-    def of(cls, subject: str, reasons: Sequence[Any]) -> Failure:
-        """From a judgement's violations, as a ledger tells them."""
-        first = reasons[0] if reasons else {}
-        kinds = frozenset(_NUMBERS.sub("#", str(each.get("reason", ""))) for each in reasons)
-        return cls(subject, str(first.get("sandbox", "*")), str(first.get("reason", "it is violated")), kinds)
+    def of(cls, judged: Judged) -> Failure:
+        kinds = frozenset(_NUMBERS.sub("#", str(each.get("reason", ""))) for each in judged.violations)
+        return cls(judged.subject, str(first_reason(judged).get("sandbox", "*")), why(judged), kinds)
 
     def is_like(self, other: Failure) -> bool:
         """The same subject for one of the same reasons."""
@@ -275,7 +274,7 @@ class Subject:
         if not broken:
             raise UserError(f"{run.folder}: that run was not violated; there is nothing to shrink")
         ran = view.run.seed if view.run else 0
-        recorded = Failure.of(broken[0].subject, broken[0].violations)
+        recorded = Failure.of(broken[0])
         return _subject(load(run.scenario_file), ran if seed is None else seed, recorded)
 
 
@@ -337,8 +336,7 @@ class Trials:
 
 
 def _failures(result: UnitResult) -> list[Failure]:
-    broken = [each for each in result.judgements if each.verdict == Verdict.VIOLATED]
-    return [Failure.of(each.subject, each.reasons) for each in broken]
+    return [Failure.of(each) for each in result.violated]
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,7 +358,7 @@ def shrink(
     at_a_time: int,
     told: Callable[[Shrinking], None] = lambda _shrinking: None,
 ) -> Shrunk | None:
-    """Shrink it; None where it does not fail (any more). A KeyboardInterrupt ends it with what there is."""
+    """Shrink it; None where it does not fail (any more)."""
     end = time.monotonic() + seconds
     failure = trials.first(subject)
     if failure is None:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from engine.errors import UserError
-from sim.files.faults import CATALOGUE, KINDS, FaultPoint, Kind, kind_of
+from sim.files.faults import CATALOGUE, KINDS, FaultPoint, Kind
 from sim.files.scenario import Scenario
 from sim.files.units import format_size
 from sim.files.yaml import parse, scenario_text
+from sim.record import events
+from sim.record.codes import fault_kind
 from sim.record.folder import remove
-from sim.record.verdict import ExitCode, Verdict, worst
-from sim.run import cases
-from sim.run.cases import Judgement, Unit, UnitResult
+from sim.record.ledger import Entry
+from sim.record.verdict import ExitCode, worst
+from sim.run.batch import Batch
+from sim.run.cases import Unit, UnitResult, why
 from sim.run.pool import Pool
 
 _POINTS = {point: place for place, point in enumerate(CATALOGUE)}
@@ -64,16 +66,20 @@ class Case:
         return f"{self.point}/{self.kind}"
 
 
-def points_of(passed: Iterable[cases.Point], steps: int) -> tuple[Point, ...]:
+def points_of(entries: Iterable[Entry], steps: int) -> tuple[Point, ...]:
     """What a traced run passed in its first `steps` steps, each point once, in the order of its ledger.
 
     The start of a first incarnation is left out: it comes before any step could arm a fault.
     """
-    found: dict[str, Point] = {}
-    for each in passed:
-        point = Point(each.sandbox, cast("FaultPoint", each.fault), each.chunk, each.nth, each.step)
-        if point.step < steps and not (point.of_resume and point.nth == 1):
-            found.setdefault(str(point), point)
+    found, step = dict[str, Point](), 0
+    for each in entries:
+        if isinstance(each.event, events.StepStarted):
+            step = each.event.index
+        elif isinstance(each.event, events.PointReached) and step < steps:
+            reached = each.event
+            point = Point(each.sandbox or "", cast("FaultPoint", reached.fault), reached.chunk, reached.nth, step)
+            if not (point.of_resume and point.nth == 1):
+                found.setdefault(str(point), point)
     return tuple(found.values())
 
 
@@ -228,7 +234,7 @@ class CaseResult:
     case: Case
     outcome: str
     seconds: float
-    broken: tuple[Judgement, ...] = ()
+    broken: tuple[events.Judged, ...] = ()
     why: str | None = None
     run_dir: Path | None = None
 
@@ -239,52 +245,33 @@ class CaseResult:
 
 def result_of(case: Case, result: UnitResult) -> CaseResult:
     """Judged on invariants and liveness alone: whatever else is inconclusive in a case is no verdict of it."""
-    broken = violations(result)
-    if broken:
-        reason = first_reason(broken[0]).get("reason")
-        return CaseResult(case, VIOLATED, result.seconds, broken, str(reason), result.run_dir)
+    if broken := result.violated:
+        return CaseResult(case, VIOLATED, result.seconds, broken, why(broken[0]), result.run_dir)
     if result.error is not None:
         return CaseResult(case, ERROR, result.seconds, (), result.error, result.run_dir)
-    if (cut_off := out_of_time(result)) is not None:
-        return CaseResult(case, INCONCLUSIVE, result.seconds, (), cut_off, result.run_dir)
-    return CaseResult(case, _came_of(case, result) if _fired(case, result) else NOT_REACHED, result.seconds)
-
-
-def violations(result: UnitResult) -> tuple[Judgement, ...]:
-    """What was judged violated."""
-    return tuple(each for each in result.judgements if each.verdict == Verdict.VIOLATED)
-
-
-def out_of_time(result: UnitResult) -> str | None:
-    """Why a run was cut off; None where it took every step."""
-    cut = [each for each in result.judgements if each.subject == "time-limit"]
-    return str(first_reason(cut[0]).get("reason")) if cut else None
-
-
-def first_reason(judgement: Judgement) -> dict[str, Any]:
-    """The first violation in full, as a ledger tells it."""
-    return judgement.reasons[0] if judgement.reasons else {"reason": f"{judgement.subject} is {judgement.verdict}"}
+    if result.cut_off is not None:
+        return CaseResult(case, INCONCLUSIVE, result.seconds, (), why(result.cut_off), result.run_dir)
+    return CaseResult(case, _outcome(case, result) if _fired(case, result) else NOT_REACHED, result.seconds)
 
 
 def _fired(case: Case, result: UnitResult) -> bool:
     point, pauses = case.point, {None, case.point.occasion}
     return any(
-        (each.sandbox, each.fault, each.chunk) == (point.sandbox, point.fault, point.chunk)
-        and kind_of(each.error) == case.kind
-        and each.pause in pauses
-        for each in result.firings
+        (entry.sandbox, fired.fault, fired.chunk) == (point.sandbox, point.fault, point.chunk)
+        and fault_kind(fired.kind, fired.error) == case.kind
+        and entry.pause in pauses
+        for entry, fired in result.each(events.FaultFired)
     )
 
 
-def _came_of(case: Case, result: UnitResult) -> str:
+def _outcome(case: Case, result: UnitResult) -> str:
     """The outcome of the pause that was hit; the final state where that says more, or where there was no pause."""
     point = case.point
     state = result.states.get(point.sandbox, "gone")
     if case.kind in {"kill-guest", "kill-node"} and state == "killed":
         return state
-    for pause in result.pauses:
-        if pause.id == point.occasion:
-            return pause.outcome.replace("-", " ")
+    if (settled := result.settled.get(point.occasion)) is not None:
+        return settled.outcome.replace("-", " ")
     if case.kind == "kill-node":
         return "recovered"
     return state if point.of_resume else NOT_REACHED
@@ -307,7 +294,6 @@ class SweepOptions:
     time_limit: float = 60.0
     only: tuple[str, ...] = ()
     shard: tuple[int, int] = (1, 1)
-    fail_fast: bool = False
 
 
 @dataclass
@@ -328,15 +314,15 @@ class Sweep:
     @property
     def unclean(self) -> str | None:
         """Why nothing could be swept: the clean run did not hold."""
-        broken = violations(self.clean)
-        told = f"{broken[0].subject}: {broken[0].reasons[0].get('reason')}" if broken and broken[0].reasons else None
-        return told or self.clean.error or out_of_time(self.clean)
+        if broken := self.clean.violated:
+            return f"{broken[0].subject}: {why(broken[0])}"
+        return self.clean.error or (why(self.clean.cut_off) if self.clean.cut_off else None)
 
     @property
     def exit_code(self) -> ExitCode:
         """The worst of its cases; of a sweep without any, what its clean run says."""
         if self.unclean is not None:
-            if violations(self.clean):
+            if self.clean.violated:
                 return ExitCode.VIOLATED
             return ExitCode.INTERNAL if self.clean.error else ExitCode.INCONCLUSIVE
         if self.cases and not self.results:
@@ -360,36 +346,30 @@ def choose(scenario: Scenario, options: SweepOptions, pool: Pool) -> Sweep:
     if sweep.unclean is None:
         if clean.run_dir is not None:
             remove(clean.run_dir)
-        every = cases_of(points_of(clean.points, len(swept.steps)))
+        every = cases_of(points_of(clean.entries, len(swept.steps)))
         sweep.found = len(every)
         sweep.cases = shard(only(every, options.only), *options.shard)
     return sweep
 
 
-def run(
-    sweep: Sweep,
-    options: SweepOptions,
-    pool: Pool,
-    told: Callable[[CaseResult], None] = lambda _: None,
-    deadline: float | None = None,
-) -> None:
+def run(sweep: Sweep, options: SweepOptions, pool: Pool, batch: Batch, deadline: float | None = None) -> None:
     """Run its cases; by `deadline`, in seconds of the monotonic clock, none is begun that would end after it.
 
     Whatever ends it early, an interrupt too, what was run until then is in the sweep.
     """
-    began, by_name = time.monotonic(), {each.name: each for each in sweep.cases}
-    results = cast("Generator[UnitResult]", pool.run(_units(sweep, options, deadline)))
+    began, bad = time.monotonic(), Counter[str]()
+
+    def take(case: Case, result: UnitResult) -> tuple[ExitCode, str]:
+        done = result_of(case, result)
+        if done.outcome not in _KEPT and result.run_dir is not None and not remove(result.run_dir):
+            done = replace(done, run_dir=result.run_dir)  # it has not ended: `snapdrill clean` needs it
+        sweep.results.append(done)
+        bad[done.outcome] += 1
+        return done.exit_code, "cases" + (f", {bad[VIOLATED]} VIOLATED" if bad[VIOLATED] else "")
+
     try:
-        with contextlib.closing(results):
-            for result in results:
-                done = result_of(by_name[result.name], result)
-                if done.outcome not in _KEPT and result.run_dir is not None and not remove(result.run_dir):
-                    done = replace(done, run_dir=result.run_dir)  # it has not ended: `snapdrill clean` needs it
-                sweep.results.append(done)
-                told(done)
-                if options.fail_fast and done.outcome == VIOLATED:
-                    sweep.stopped = "--fail-fast"
-                    break
+        if not batch.through(pool, sweep.scenario.name, _units(sweep, options, deadline), len(sweep.cases), take):
+            sweep.stopped = "--fail-fast"
     except KeyboardInterrupt:
         sweep.stopped = "an interrupt"
         raise
@@ -397,13 +377,13 @@ def run(
         sweep.seconds = time.monotonic() - began
 
 
-def _units(sweep: Sweep, options: SweepOptions, deadline: float | None) -> Iterator[Unit]:
+def _units(sweep: Sweep, options: SweepOptions, deadline: float | None) -> Iterator[tuple[Case, Unit]]:
     for case in sweep.cases:
         mean = sum(each.seconds for each in sweep.results) / max(1, len(sweep.results))
         if deadline is not None and time.monotonic() + mean > deadline:
             sweep.stopped = "--budget"
             return
-        yield _unit(sweep.scenario, options, case.name, sweep.swept.case(case))
+        yield case, _unit(sweep.scenario, options, case.name, sweep.swept.case(case))
 
 
 def _unit(scenario: Scenario, options: SweepOptions, name: str, text: str) -> Unit:

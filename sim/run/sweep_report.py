@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +12,13 @@ import click
 from junitparser import Error, Failure, Skipped, TestCase, TestSuite
 
 from sim.files.faults import CATALOGUE, KINDS
+from sim.record.folder import SCENARIO_FILE
 from sim.record.verdict import ExitCode
 from sim.report import github
 from sim.report.junit import write_junit
+from sim.report.table import WIDTH, Paragraph, Part, Section, Table, Words, code, facts, fence, text
 from sim.report.words import plural, scrub
-from sim.run.drill import SCENARIO_FILE
+from sim.run.cases import first_reason
 from sim.run.sweep import (
     ERROR,
     INCONCLUSIVE,
@@ -28,8 +27,6 @@ from sim.run.sweep import (
     VIOLATED,
     CaseResult,
     Sweep,
-    first_reason,
-    violations,
 )
 
 Counts = Mapping[str, Mapping[str, Mapping[str, int]]]
@@ -49,8 +46,6 @@ SHORT = {
     VIOLATED: "VIOL",
 }
 """An outcome as a cell writes it."""
-WIDTH = 80
-_GAP = "  "
 
 
 def counts(results: Iterable[CaseResult]) -> dict[str, dict[str, dict[str, int]]]:
@@ -65,59 +60,22 @@ def counts(results: Iterable[CaseResult]) -> dict[str, dict[str, dict[str, int]]
     return table
 
 
-def table(counted: Counts, width: int = WIDTH) -> str:
-    """Points down, kinds across, each cell a line an outcome; kinds that do not fit into `width` come below."""
+def table(counted: Counts) -> Table:
+    """Points down, kinds across, each cell a line an outcome."""
     kinds = [kind for kind in KINDS if any(kind in cells for cells in counted.values())]
-    columns: dict[str, dict[str, list[str]]] = {
-        kind: {point: _cell(cells.get(kind, {})) for point, cells in counted.items()} for kind in kinds
-    }
-    first = max(map(len, counted), default=0)
-    blocks, block, used = list[list[str]](), list[str](), first
-    for kind in kinds:
-        taken = len(_GAP) + _width(kind, columns[kind])
-        if block and used + taken > width:
-            blocks.append(block)
-            block, used = [], first
-        block.append(kind)
-        used += taken
-    blocks += [block] if block else []
-    drawn = [_drawn(counted, {kind: columns[kind] for kind in each}, first) for each in blocks]
-    return "\n\n".join([*drawn, legend(counted, width)]) if drawn else ""
+    rows = [(point, *(_cell(cells.get(kind, {})) for kind in kinds)) for point, cells in counted.items()]
+    return Table(("", *kinds), rows)
 
 
-def legend(counted: Counts, width: int = WIDTH) -> str:
-    """What the short words mean that the table uses, in lines of at most `width`."""
+def legend(counted: Counts) -> Paragraph:
+    """What the short words mean that the table uses."""
     used = {outcome for cells in counted.values() for cell in cells.values() for outcome in cell}
-    lines, line = [], ""
-    for part in (f"{SHORT[outcome]} {outcome}" for outcome in OUTCOMES if outcome in used):
-        if line and len(line) + 3 + len(part) > width:
-            lines.append(line)
-            line = ""
-        line = f"{line} · {part}" if line else part
-    return "\n".join([*lines, line])
+    return Paragraph(" · ".join(f"{SHORT[outcome]} {outcome}" for outcome in OUTCOMES if outcome in used))
 
 
-def _cell(outcomes: Mapping[str, int]) -> list[str]:
+def _cell(outcomes: Mapping[str, int]) -> str:
     digits = max((len(str(number)) for number in outcomes.values()), default=1)
-    return [f"{number:>{digits}} {SHORT[outcome]}" for outcome, number in outcomes.items()]
-
-
-def _width(kind: str, column: Mapping[str, Sequence[str]]) -> int:
-    return max(len(kind), *(len(line) for cell in column.values() for line in cell))
-
-
-def _drawn(points: Iterable[str], columns: Mapping[str, Mapping[str, Sequence[str]]], first: int) -> str:
-    widths = [first, *(_width(kind, column) for kind, column in columns.items())]
-    lines = [_line(["", *columns], widths)]
-    for point in points:
-        cells = [column[point] for column in columns.values()]
-        if any(cells):
-            lines += [_line(row, widths) for row in zip_longest([point], *cells, fillvalue="")]
-    return "\n".join(lines)
-
-
-def _line(cells: Iterable[str], widths: Sequence[int]) -> str:
-    return _GAP.join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+    return "\n".join(f"{number:>{digits}} {SHORT[outcome]}" for outcome, number in outcomes.items())
 
 
 BLOCKS = 5
@@ -126,19 +84,25 @@ _NAMED = 5
 _WORDS = {ExitCode.HELD: "HELD", ExitCode.VIOLATED: "VIOLATED", ExitCode.INCONCLUSIVE: "INCONCLUSIVE"}
 
 
-def summary(sweep: Sweep, width: int = WIDTH) -> str:
+def summary(sweep: Sweep) -> str:
     """The table, then the sum, what was not covered and what proves nothing; no newline at the end."""
+    return text(sections(sweep))
+
+
+def sections(sweep: Sweep) -> list[Part]:
+    """The parts of the summary."""
     word = _WORDS.get(sweep.exit_code, "NOT SWEPT" if sweep.unclean else sweep.exit_code.name.replace("_", " "))
     if sweep.stopped is not None and sweep.exit_code == ExitCode.HELD:
         word += " as far as it went"
     head = f"sweep of {sweep.scenario.name}   seed {sweep.seed}   {word}"
     if sweep.unclean is not None:
-        return f"{head}\nits clean run did not hold, so there is nothing to compare with: {sweep.unclean}"
-    parts = [head, table(counts(sweep.results), width), *_sums(sweep)]
-    return "\n\n".join(part for part in parts if part)
+        why = f"its clean run did not hold, so there is nothing to compare with: {sweep.unclean}"
+        return [Paragraph(f"{head}\n{why}")]
+    counted = counts(sweep.results)
+    return [Paragraph(head), table(counted), legend(counted), Paragraph(_sums(sweep))]
 
 
-def _sums(sweep: Sweep) -> list[str]:
+def _sums(sweep: Sweep) -> str:
     tally = Counter(each.outcome for each in sweep.results)
     rate = f" in {sweep.seconds:.1f} s ({len(sweep.results) / sweep.seconds:.1f} a second)" if sweep.seconds else ""
     lines = [f"{plural(len(sweep.results), 'case')}{rate}, {plural(tally[VIOLATED], 'violation')}"]
@@ -157,7 +121,7 @@ def _sums(sweep: Sweep) -> list[str]:
         if cases := [each for each in sweep.results if each.outcome == outcome]:
             lines.append(f"{outcome}: {plural(len(cases), 'case')}, {why}: {names(cases)}")
             lines += [f"  {each.case.name}: {each.why}" for each in cases[:_NAMED] if each.why]
-    return ["\n".join(lines)]
+    return "\n".join(lines)
 
 
 def chosen(sweep: Sweep) -> str:
@@ -185,7 +149,7 @@ def names(cases: Sequence[CaseResult]) -> str:
 def findings(sweep: Sweep) -> list[dict[str, Any]]:
     """Every violation: the case, what was violated and why, and where and how to look at it."""
     broken = [(each.case.name, each.broken, each.run_dir) for each in sweep.results if each.outcome == VIOLATED]
-    if judged := violations(sweep.clean):
+    if judged := sweep.clean.violated:
         broken.insert(0, ("clean", judged, sweep.clean.run_dir))
     return [
         {
@@ -221,17 +185,16 @@ def blocks(sweep: Sweep) -> str:
 
 
 def _block(found: dict[str, Any]) -> str:
-    rows = [
+    rows: list[tuple[str, Words]] = [
         ("also", ", ".join(found["also"])),
-        ("sandbox", found.get("sandbox")),
-        ("page", found.get("page")),
-        ("reason", found.get("reason")),
-        ("run folder", found.get("run_dir")),
-        ("run again", found.get("run_again")),
-        ("look at it", found.get("replay")),
+        *((key, str(found[key])) for key in ("sandbox", "page") if found.get(key) is not None),
+        ("reason", str(found.get("reason") or "none is recorded")),
+        *((label, code(found[key])) for label, key in _WAYS_ON.items() if key in found),
     ]
-    lines = [f"VIOLATED {found['subject']} in {found['scenario']} {found['case']}"]
-    return "\n".join([*lines, *(f"  {label:<10} {text}" for label, text in rows if text not in {None, ""})])
+    return text(Section(f"VIOLATED {found['subject']} in {found['scenario']} {found['case']}", (facts(rows),)))
+
+
+_WAYS_ON = {"run folder": "run_dir", "run again": "run_again", "look at it": "replay"}
 
 
 def document(sweeps: Sequence[Sweep], code: int, skipped: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
@@ -274,12 +237,7 @@ def points() -> str:
     for point, spec in CATALOGUE.items():
         rows.append((point, f"{spec.sentence}{' (once a chunk)' if spec.chunked else ''}"))
         rows.append(("", ", ".join(spec.kinds)))
-    return "\n".join(map(_row, [*rows, *KINDS.items()]))
-
-
-def _row(row: tuple[str, str]) -> str:
-    first, text = row
-    return textwrap.fill(text, WIDTH, initial_indent=f"{first:<14}", subsequent_indent=" " * 14)
+    return text(Table((), [*rows, *KINDS.items()], "<~"))
 
 
 def write_suites(path: Path, sweeps: Sequence[Sweep]) -> None:
@@ -312,9 +270,8 @@ def annotate(sweep: Sweep) -> list[github.Annotation]:
 
 
 def _section(sweep: Sweep) -> str:
-    text = "\n\n".join(filter(None, [summary(sweep), blocks(sweep)]))
-    mark = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{mark}text\n{scrub(text)}\n{mark}\n"
+    said = text(sections(sweep), width=WIDTH)
+    return fence("\n\n".join(filter(None, [said, blocks(sweep)]))) + "\n"
 
 
 def junit(sweep: Sweep) -> TestSuite:
@@ -329,7 +286,7 @@ def junit(sweep: Sweep) -> TestSuite:
         suite.add_testcase(_testcase(point, kind, cases))
     if sweep.unclean is not None:
         clean = TestCase("clean run", suite.name)
-        clean.result = [Failure(scrub(sweep.unclean), "Violated" if violations(sweep.clean) else "Error")]
+        clean.result = [Failure(scrub(sweep.unclean), "Violated" if sweep.clean.violated else "Error")]
         suite.add_testcase(clean)
     suite.time = sweep.seconds
     return suite

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pathlib
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
-from typing import ClassVar
+from types import TracebackType
+from typing import ClassVar, Protocol
 
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
@@ -20,17 +21,20 @@ from textual.widgets import Static
 
 from sim.record.view import View
 from sim.report.words import one_line
-from sim.tui import requests
-from sim.tui.frames import Live
+from sim.tui import requests, story
+from sim.tui.frames import NO_RUN, Live
 from sim.tui.keys import EVERYWHERE, Key, asks
 from sim.tui.requests import Drive
 from sim.tui.screens.faults import FaultsScreen
 from sim.tui.screens.flags import FlagsScreen
 from sim.tui.screens.fleet import FleetScreen
 from sim.tui.screens.help import HelpScreen
-from sim.tui.screens.live import LiveScreen, bindings
+from sim.tui.screens.live import LEAST, LiveScreen, bindings
+from sim.tui.screens.log import LogScreen
+from sim.tui.screens.map import MapScreen
 from sim.tui.screens.memory import MemoryScreen
 from sim.tui.screens.sandbox import SandboxScreen
+from sim.tui.spans import Span, colours
 from sim.tui.terminal import MortalTerminal
 from sim.tui.twin import Twin
 
@@ -60,12 +64,13 @@ HIGH_CONTRAST = Theme(
 """Bright tones on black; every one of them at least 7:1 against it (WCAG AAA)."""
 
 
-class ConfirmScreen(ModalScreen[bool]):
-    """Gives True for `y` or enter, False for `n` or esc; what is behind it stays live."""
+class ConfirmScreen(ModalScreen[bool | None]):
+    """Gives True for `y` or enter, False for `n`, None for esc; what is behind it stays live."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y,enter", "dismiss(True)", "yes"),
-        Binding("n,escape,q", "dismiss(False)", "no"),
+        Binding("n", "dismiss(False)", "no"),
+        Binding("escape,q", "dismiss(None)", "cancel"),
     ]
 
     def __init__(self, question: str) -> None:
@@ -75,7 +80,7 @@ class ConfirmScreen(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         with Vertical(id="confirm"):
             yield Static(self._question, markup=False)
-            yield Static("\ny yes   n no", markup=False)
+            yield Static("\n[@click=screen.dismiss(True)]y yes[/]   [@click=screen.dismiss(False)]n no[/]")
 
 
 REFRESHES_A_SECOND = 4
@@ -83,6 +88,8 @@ SCREENS: dict[str, type[LiveScreen]] = {
     "flags": FlagsScreen,
     "faults": FaultsScreen,
     "memory": MemoryScreen,
+    "log": LogScreen,
+    "map": MapScreen,
 }
 """The screens over the fleet that a key shows, by the name in the key's action."""
 
@@ -97,12 +104,18 @@ class ShowApp(App[None]):
 
     def __init__(self, terminal: type[Driver] = MortalTerminal) -> None:
         super().__init__(driver_class=terminal)
-        self.VERTICAL_BREAKPOINTS = [(0, "-short"), (32, "-tall")]
+        self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (LEAST[0], "-wide")]
+        self.VERTICAL_BREAKPOINTS = [(0, "-low"), (LEAST[1], "-short"), (32, "-tall")]
         self.register_theme(HIGH_CONTRAST)
         self.live = Live()
+        self.live.keys = self.KEYS
         self.live.told = self._draw_status
         self.live.confirm = self.confirm
         self._fleet = FleetScreen(self.live)
+
+    def get_css_variables(self) -> dict[str, str]:
+        """With the colours of the tones."""
+        return super().get_css_variables() | colours(dark=self.current_theme.dark)
 
     def first_screen(self) -> Screen[None]:
         """What is shown at first, and below all others."""
@@ -146,6 +159,32 @@ class ShowApp(App[None]):
         if sandbox is not None:
             self.push_screen(SandboxScreen(self.live, sandbox.name))
 
+    def action_copy(self) -> None:
+        """Copy what the mouse has marked, else the run's id."""
+        run = self.live.view.run
+        marked = self.screen.get_selected_text()
+        if marked:
+            self.copy_to_clipboard(marked)
+            self.live.say("copied what is marked", calm=True)
+        elif run is not None:
+            self.copy_to_clipboard(run.run)
+            self.live.say(f"copied the run's id: {run.run}", calm=True)
+
+    def deliver_screenshot(
+        self, filename: str | None = None, path: str | None = None, time_format: str | None = None
+    ) -> str | None:
+        """Into the run's folder, where there is one."""
+        folder = self.folder()
+        if folder is None:
+            return super().deliver_screenshot(filename, path, time_format)
+        file = self.save_screenshot(filename, str(folder), time_format)
+        self.live.say(f"screenshot: {file}", calm=True)
+        return file
+
+    def folder(self) -> pathlib.Path | None:
+        """The folder of the run that is shown."""
+        return None
+
     def action_help(self) -> None:
         self.push_screen(HelpScreen(self._keys_of(self.screen)))
 
@@ -154,9 +193,9 @@ class ShowApp(App[None]):
         keys = (*(screen.KEYS if isinstance(screen, LiveScreen) else ()), *self.KEYS)
         return tuple(key for key in keys if self.live.refusing is None or not asks(key))
 
-    def confirm(self, question: str, go_on: Callable[[], None]) -> None:
-        """Go on after a yes."""
-        self.push_screen(ConfirmScreen(question), lambda yes: go_on() if yes else None)
+    def confirm(self, question: str, go_on: Callable[[], None], otherwise: Callable[[], None] = lambda: None) -> None:
+        """Go on after a yes, otherwise after a no; esc does neither."""
+        self.push_screen(ConfirmScreen(question), lambda yes: None if yes is None else go_on() if yes else otherwise())
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Textual's own that are of use here, and every key that does something on this screen."""
@@ -169,8 +208,24 @@ class ShowApp(App[None]):
         return lambda: self.run_action(key.action, namespace)
 
 
-Start = Callable[[], AbstractAsyncContextManager[Drive, bool | None]]
+class Run(Protocol):
+    """A run: entered it has started, and what is entered is what can be asked; `view` may be looked at before."""
+
+    run_dir: pathlib.Path
+
+    def view(self) -> View: ...
+    async def __aenter__(self) -> Drive: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None: ...
+
+
+Start = Callable[[], Run]
 CLOCK_LOOKS_A_SECOND = 20
+
+
+READ = 2.0
+"""Seconds that a step of the story is left to be read, when it plays by itself."""
 
 
 class FleetApp(ShowApp):
@@ -192,9 +247,14 @@ class FleetApp(ShowApp):
         self._judges = True
         self._wanted = asyncio.Event()
         self._life: asyncio.Task[None] | None = None
+        self._compared = False
+        self._step_since = 0.0
+        self._noted: Span | None = None
+        self._run: Run | None = None
 
     def ready(self) -> None:
         self.set_interval(1 / CLOCK_LOOKS_A_SECOND, self._look_at_clock)
+        self.set_interval(1 / REFRESHES_A_SECOND, self._play_on)
         self._life = asyncio.create_task(self._live(), name="runs")
 
     async def on_unmount(self) -> None:
@@ -216,6 +276,8 @@ class FleetApp(ShowApp):
         self.end_run(again=False)
 
     async def action_quit(self) -> None:
+        if self._wanted.is_set():
+            self.live.hurry()
         self.end_run(again=False)
 
     def action_restart(self) -> None:
@@ -234,22 +296,47 @@ class FleetApp(ShowApp):
             self.live.say(f"failed: {one_line(error)}", failed=True)
         self.exit()
 
+    def folder(self) -> pathlib.Path | None:
+        return None if self._run is None else self._run.run_dir
+
     async def _one_run(self) -> None:
-        self.live.say("starting the node and its guests …")
-        async with self._start() as drive:
-            for screen in self.live_screens():
-                screen.begin()
+        run = self._run = self._start()
+        for screen in self.live_screens():
+            screen.begin()
+        self.live.watch(run.view)
+        self.live.does = "starting the node and its guests"
+        async with contextlib.AsyncExitStack() as stack:
+            drive = await self._entered(stack, run)
+            if drive is None:
+                return
+            self.live.does = None
+            self._compared = self.live.playing = False
             self.live.begin(drive)
             self.begun()
             await self._wanted.wait()
+            self.live.playing = False
+            self.live.does = "ending what is under way (q: do not wait for it)"
             await self._end_twin()
             await self.live.no_more_requests()
             if self._judges:
-                self.live.say("judging every invariant and tearing down guests, node and memory …")
+                self.live.does = "judging every invariant and tearing down guests, node and memory"
                 self.last = await drive.finish()
                 self.look()
                 self.ended(self.last)
+            self.live.does = None
             self.live.end()
+
+    async def _entered(self, stack: contextlib.AsyncExitStack, run: Run) -> Drive | None:
+        """The run, once it has started; None where it is to end before: what has started is torn down at once."""
+        entering = asyncio.ensure_future(stack.enter_async_context(run))
+        leaving = asyncio.ensure_future(self._wanted.wait())
+        await asyncio.wait({entering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        if not entering.done():
+            self.live.does = "tearing down what has started"
+            entering.cancel()
+            await asyncio.wait({entering})
+        return None if entering.cancelled() else entering.result()
 
     async def _end_twin(self) -> None:
         """What it has come to stays."""
@@ -262,6 +349,71 @@ class FleetApp(ShowApp):
     def ended(self, last: View) -> None:
         """A run was judged and torn down; its final view."""
 
+    # -- the story
+
+    def look(self) -> None:
+        """With what is next in the state that the run is in."""
+        super().look()
+        live, before = self.live, self.live.step
+        noted, self._noted = self._noted, live.status
+        under_cursor = self._fleet.under_cursor
+        name = under_cursor.name if under_cursor else None
+        is_driven = live.has_run and live.refusing is None
+        live.step = story.next_step(live.view, live.idle, name, compared=self._compared) if is_driven else None
+        if live.is_asked or (before and before.says) != (live.step and live.step.says):
+            self._step_since = time.monotonic()
+        if before != live.step or noted != self._noted:
+            for screen in self.live_screens():
+                screen.draw_status()
+
+    def action_play(self) -> None:
+        """Do what is next and go on so; or stop."""
+        if self.live.refusing is not None or not self.live.has_run:
+            self.live.say(self.live.refusing or NO_RUN, failed=True)
+            return
+        self.live.playing = not self.live.playing
+        self._step_since = 0.0
+        self.live.told()
+
+    def _play_on(self) -> None:
+        step, live = self.live.step, self.live
+        if not live.playing or live.is_asked or time.monotonic() - self._step_since < READ:
+            return
+        if step is None or not step.key or (len(self.screen_stack) > 1 and isinstance(self.screen, ModalScreen)):
+            return
+        if step.key == "q":
+            live.playing = False
+            live.say("that was the story: q judges the run and leaves", calm=True)
+        else:
+            self._step_since = time.monotonic()
+            self.call_later(self.action_do_next)
+
+    async def action_do_next(self) -> None:
+        """What stands after `next:`, as its key does it."""
+        step = self.live.step
+        if step is None or not step.key:
+            return
+        if step.show is not None:
+            await self.action_show(step.show)
+        elif step.key == "q":
+            await self.action_quit()
+        elif step.key == "R":
+            self.action_restart()
+        else:
+            if step.name is not None:
+                self._fleet.move_to(step.name)
+            if isinstance(self.screen, MemoryScreen) and step.name is not None:
+                await self.action_show("fleet")
+            self.live.ask(step.request)
+
+    async def action_show(self, name: str) -> None:
+        await super().action_show(name)
+        step = self.live.step
+        self._compared = self._compared or (step is not None and step.show == name)
+
+    def action_drop_waiting(self) -> None:
+        self.live.drop_waiting()
+
     # -- the clock
 
     def _look_at_clock(self) -> None:
@@ -269,7 +421,7 @@ class FleetApp(ShowApp):
         if self.live.clock.is_due(time.monotonic()) and not self.live.is_asked:
             self.live.ask(requests.tick())
 
-    def action_hold(self) -> None:
+    def action_clock(self) -> None:
         self.live.clock.toggle(time.monotonic())
         self.look()
 

@@ -11,6 +11,17 @@ def is_terminal() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "") not in {"", "dumb"}
 
 
+PLAIN = ("linux", "vt", "ansi", "cons", "sun")
+"""How the names of terminals begin whose fonts lack the signs, whatever the locale says."""
+COERCED = {"C.UTF-8", "C.utf8", "UTF-8"}
+"""What Python itself writes into LC_CTYPE where the locale is C (PEP 538): it says nothing of the terminal."""
+
+
 def is_unicode() -> bool:
-    """False where what is written to the terminal cannot be more than ASCII."""
-    return (sys.stderr.encoding or "").lower().replace("-", "").startswith("utf")
+    """False where locale or terminal has no more than ASCII."""
+    if os.environ.get("TERM", "").startswith(PLAIN):
+        return False
+    ctype = os.environ.get("LC_CTYPE", "")
+    locale = os.environ.get("LC_ALL") or ("" if ctype in COERCED else ctype) or os.environ.get("LANG", "")
+    encoding = (sys.stderr.encoding or "").lower().replace("-", "")
+    return locale not in {"C", "POSIX"} and encoding.startswith("utf")

@@ -175,7 +175,7 @@ def _fate(sandbox: SandboxView, pause: PauseView, *, wide: bool) -> Span:
         outcome = (pause.outcome or "not begun").replace("-", " ")
         return Span(outcome, "good" if outcome == "finished" else "bad" if pause.condemned else "warn")
     if pause.condemned:
-        return Span("◆ past the point of no return" if wide else "◆ no way back", "warn")
+        return Span("◆ past the point of no return" if wide else "◆ no way back", "condemned")
     return Span("it can still roll back", "busy")
 
 
@@ -183,12 +183,12 @@ def _badges(sandbox: SandboxView, pause: PauseView) -> list[Span]:
     """What somebody does to its pace; such a pause is in no figure."""
     pace, track = sandbox.pace, pause.track
     if rows.in_flight(sandbox) is None:
-        return [Span("it was slowed or held: in no figure", "warn")] if track.paced else []
+        return [Span("it was slowed or stopped: in no figure", "warn")] if track.paced else []
     badges = []
     if pace.factor > 1:
         badges.append(Span(f"SLOWED x{pace.factor:g}", "warn"))
     if pace.held:
-        badges.append(Span("HELD" + _place(track), "warn"))
+        badges.append(Span("STOPPED" + _place(track), "warn"))
     return [*badges, Span("in no figure", "muted")] if track.paced else badges
 
 
@@ -215,13 +215,13 @@ def _axis(pause: PauseView, cells: int) -> Spans:
         after = condemned is not None and t >= condemned
         drawn.append(Span("━", _tone(pause, after=after)))
     if condemned is not None:
-        drawn[min(room - 1, int(room * (condemned - begin) / length))] = Span("◆", "warn")
+        drawn[min(room - 1, int(room * (condemned - begin) / length))] = Span("◆", "condemned")
     return (Span(" time ", "muted"), *drawn, Span(f" {took}", "muted"))
 
 
 def _tone(pause: PauseView, *, after: bool) -> Tone:
     failed = pause.outcome == "discarded"
-    return ("bad" if failed else "warn") if after else "busy"
+    return ("bad" if failed else "condemned") if after else "busy"
 
 
 def _stages(pause: PauseView) -> Spans:
@@ -231,7 +231,7 @@ def _stages(pause: PauseView) -> Spans:
     reached = sorted((name for name in stages if name in SHOWN), key=lambda name: (stages[name], order.index(name)))
     spans: list[Span] = [Span(f"      {HARD}")]
     for name in reached:
-        tone: Tone = "warn" if name == "condemned" else "bad" if name == "failed" else "plain"
+        tone: Tone = "condemned" if name == "condemned" else "bad" if name == "failed" else "plain"
         said = f"{SHOWN[name]} +{words.ms((stages[name] - begin) * 1e3)}"
         spans.append(Span(said.replace(" ", HARD) + "  ", tone))
     return tuple(spans)
@@ -240,42 +240,57 @@ def _stages(pause: PauseView) -> Spans:
 GAP = 2
 ADVICE = ": f flips the flag, P pauses all, V resumes them"
 TOP = 2.25
-"""The upper edge, in units of what the guest held at the freeze."""
+"""The upper edge, in units of what the guest had at the freeze."""
 
 
 def two_pause_lines(view: View, cells: int, height: int, hint: str = "") -> list[Spans]:
-    """What it is, two charts side by side, and what all pauses come to; `height` lines at most.
+    """What it is, two charts side by side, and what all such pauses come to; `height` lines at most.
 
-    `hint`: how to get more, where somebody can ask for it.
+    Only pauses of as many dirty bytes are beside each other: one that copied less would look better for no other
+    reason. `hint`: how to get more, where somebody can ask for it.
     """
-    off, on = of_kind(view, punch=False), of_kind(view, punch=True)
+    off, on = alike(of_kind(view, punch=False), of_kind(view, punch=True))
     each = (cells - GAP) // 2
     took = max((_took(pause) for pause in (*off[-1:], *on[-1:])), default=0.0)
     summary = _summary(view, off, on, cells)
     room = max(2, height - 2 - len(summary))
-    advice = ADVICE if hint else ""
-    halves = [_half(name, kind, each, room, took, advice) for name, kind in (("off", off), ("on", on))]
+    dirty = next((pause.dirty_bytes for pause in (*off[-1:], *on[-1:])), None)
+    none = "none yet" if dirty is None else f"none yet with {words.mib(dirty)} MiB dirty"
+    none += ADVICE if hint else ""
+    halves = [_half(name, kind, each, room, took, none) for name, kind in (("off", off), ("on", on))]
     beside = [(*fit(left, each), Span(" " * GAP), *right) for left, right in zip(*halves, strict=True)]
-    return [_head(hint, cells), *beside, *summary][:height]
+    return [_head(hint, dirty, cells), *beside, *summary][:height]
 
 
-def _head(hint: str, cells: int) -> Spans:
+def _head(hint: str, dirty: int | None, cells: int) -> Spans:
     """These are two pauses of this run: not the same moment, nor the same sandbox."""
-    what = (Span(" two pauses ", "title"), Span("of this run, the newest of each kind", "muted"))
+    of = "" if dirty is None else f", {words.mib(dirty)} MiB dirty in each"
+    what = (Span(" two pauses ", "title"), Span(f"of this run, the newest of each kind{of}", "muted"))
     return line_of([Piece(0, what), Piece(1, (Span(hint, "muted"),))], cells)
 
 
 def of_kind(view: View, *, punch: bool) -> list[PauseView]:
-    """Finished pauses at their own pace, oldest first; what somebody slowed or held is in no figure."""
+    """Finished pauses that had something to copy, at their own pace, oldest first; what somebody slowed or stopped is
+    in no figure."""
     return [
         pause
         for pause in view.pauses
         if pause.outcome == "finished"
         and pause.punch is punch
+        and pause.dirty_bytes
         and not pause.checkpoint
         and not pause.paced
         and len(pause.track.samples) > 1
     ]
+
+
+def alike(off: Sequence[PauseView], on: Sequence[PauseView]) -> tuple[list[PauseView], list[PauseView]]:
+    """Of both kinds those with as many dirty bytes as the newest that has a like; of the newest where none has."""
+    newest = sorted((*off, *on), key=lambda pause: pause.began, reverse=True)
+    sizes = [pause.dirty_bytes for pause in newest]
+    both = {pause.dirty_bytes for pause in off} & {pause.dirty_bytes for pause in on}
+    size = next((each for each in sizes if each in both), sizes[0] if sizes else None)
+    return [pause for pause in off if pause.dirty_bytes == size], [pause for pause in on if pause.dirty_bytes == size]
 
 
 def _took(pause: PauseView) -> float:
@@ -283,11 +298,11 @@ def _took(pause: PauseView) -> float:
     return samples[-1].t - samples[0].t
 
 
-def _half(name: str, pauses: list[PauseView], cells: int, height: int, took: float, advice: str) -> list[Spans]:
+def _half(name: str, pauses: list[PauseView], cells: int, height: int, took: float, none: str) -> list[Spans]:
     tone: Tone = "punched" if name == "on" else "plain"
     title: Spans = (Span(f" punch {name}", "title"),)
     if not pauses:
-        empty = [*wrap((Span(" "), Span(f"none yet{advice}", "muted")), cells - 1, indent=" ")]
+        empty = [*wrap((Span(" "), Span(none, "muted")), cells - 1, indent=" ")]
         return [title, *empty, *[()] * height][: height + 1]
     pause = pauses[-1]
     title = line_of([Piece(0, title), *_figures(pause, tone)], cells, gap=1)
@@ -306,9 +321,11 @@ def _figures(pause: PauseView, tone: Tone) -> list[Piece]:
 
 def _summary(view: View, off: list[PauseView], on: list[PauseView], cells: int) -> list[Spans]:
     """Both kinds in numbers, and what was left out."""
+    empty = sum(pause.outcome == "finished" and pause.dirty_bytes == 0 for pause in view.pauses)
     said = [f"{name}: {_numbers(pauses)}" for name, pauses in (("off", off), ("on", on)) if pauses]
     paced = sum(pause.paced for pause in view.pauses)
-    said += [f"{words.plural(paced, 'pause')} slowed or held: in no figure"] if paced else []
+    said += [f"{words.plural(paced, 'pause')} slowed or stopped: in no figure"] if paced else []
+    said += [f"{words.plural(empty, 'pause')} with nothing dirty: in no figure"] if empty else []
     return [] if not said else wrap((Span(" "), Span("; ".join(said), "muted")), cells - 1, indent=" ")[:1]
 
 

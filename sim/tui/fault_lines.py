@@ -7,16 +7,15 @@ from dataclasses import dataclass, replace
 
 from sim.files.faults import (
     CATALOGUE,
-    CRASH,
     KINDS,
     AtChunk,
     FaultPoint,
+    Harm,
+    Kind,
     Place,
     PointSpec,
+    failing,
     in_words,
-    in_words_of_delay,
-    in_words_of_hang,
-    kind_of,
 )
 from sim.record.view import FaultView, View
 from sim.report import words
@@ -34,7 +33,7 @@ class Aim:
     """What `enter` arms: indices into the points, and into the errors of that point and its places."""
 
     point: int = POINTS.index("copy.write")
-    error: int = 0
+    harm: int = 0
     place: int = 1
     by_kernel: bool = False
     everybody: bool = False
@@ -45,14 +44,14 @@ class Aim:
         return CATALOGUE[POINTS[self.point]]
 
     @property
-    def errors(self) -> tuple[str, ...]:
+    def harms(self) -> tuple[Harm, ...]:
         """What may go wrong at the point."""
-        return errors_of(self.spec)
+        return harms_of(self.spec)
 
     @property
-    def given(self) -> str:
+    def given(self) -> Harm:
         """What will go wrong there."""
-        return self.errors[self.error]
+        return self.harms[self.harm]
 
     @property
     def at(self) -> Place:
@@ -62,7 +61,7 @@ class Aim:
     @property
     def can_be_kernel(self) -> bool:
         """True where the kernel itself can give the error."""
-        return self.spec.by_kernel and kind_of(self.given) == "errno"
+        return self.spec.by_kernel and self.given.kind == "errno"
 
     @property
     def from_kernel(self) -> bool:
@@ -71,26 +70,25 @@ class Aim:
 
     def move(self, steps: int) -> Aim:
         """Another point, the nearest there is."""
-        return replace(self, point=max(0, min(len(POINTS) - 1, self.point + steps)), error=0)
+        return replace(self, point=max(0, min(len(POINTS) - 1, self.point + steps)), harm=0)
 
     def turn(self, steps: int) -> Aim:
         """Another error of the point."""
-        return replace(self, error=(self.error + steps) % len(self.errors))
+        return replace(self, harm=(self.harm + steps) % len(self.harms))
 
     def move_place(self, steps: int) -> Aim:
         """Another chunk."""
         return replace(self, place=(self.place + steps) % len(PLACES))
 
 
-def errors_of(spec: PointSpec) -> tuple[str, ...]:
-    """Each kind of the point, as its error is told; an errno in a few."""
-    told = {
-        "errno": ERRNOS,
-        "delay": (in_words_of_delay(0.3),),
-        "hang": (in_words_of_hang(2.0),),
-        "kill-node": (CRASH,),
+def harms_of(spec: PointSpec) -> tuple[Harm, ...]:
+    """Each kind of the point; an errno in a few."""
+    several: dict[Kind, tuple[Harm, ...]] = {
+        "errno": tuple(failing(name) for name in ERRNOS),
+        "delay": (Harm("delay", seconds=0.3),),
+        "hang": (Harm("hang", seconds=2.0),),
     }
-    return tuple(error for kind in spec.kinds for error in told.get(kind, (kind,)))
+    return tuple(harm for kind in spec.kinds for harm in several.get(kind, (Harm(kind),)))
 
 
 def summary(view: View, cells: int) -> Spans:
@@ -109,6 +107,12 @@ def catalogue(aim: Aim, cells: int, height: int) -> list[Spans]:
     return [fit(_point(index, cursor=index == aim.point), cells) for index in shown]
 
 
+def point_at(aim: Aim, line: int, height: int) -> int:
+    """Which point that line of the catalogue shows; the last where the line is below them all."""
+    shown = around(aim.point, len(POINTS), height)
+    return shown[min(line, len(shown) - 1)]
+
+
 def _point(index: int, *, cursor: bool) -> Spans:
     spec = CATALOGUE[POINTS[index]]
     often = "chunks" if spec.chunked else "resume" if spec.of_resume else "once"
@@ -123,20 +127,19 @@ def _point(index: int, *, cursor: bool) -> Spans:
 def aim_lines(aim: Aim, chosen: Sequence[str], cells: int) -> list[Spans]:
     """What `enter` would arm: four lines."""
     kernel = " by the kernel itself" if aim.from_kernel else ""
-    what = f"{aim.given}{kernel}: {KINDS[kind_of(aim.given)]}"
+    what = f"{aim.given.error}{kernel}: {KINDS[aim.given.kind]}"
     places = [in_words(place).replace("_", " ") for place in PLACES]
     where = _of_these(places, aim.place) if aim.spec.chunked else (Span("it is passed once"),)
     return [
-        fit((Span(" kind  ", "muted"), *_of_these([_short(error) for error in aim.errors], aim.error)), cells),
+        fit((Span(" kind  ", "muted"), *_of_these([_short(harm) for harm in aim.harms], aim.harm)), cells),
         wrap((Span("       "), Span(what)), cells - 1)[0],
         fit((Span(" place ", "muted"), *where), cells),
         fit((Span(" whom  ", "muted"), Span(whom(aim, chosen), "warn"), _how_to_choose(aim, chosen)), cells),
     ]
 
 
-def _short(error: str) -> str:
-    kind = kind_of(error)
-    return error if kind == "errno" else kind
+def _short(harm: Harm) -> str:
+    return harm.error if harm.kind == "errno" else harm.kind
 
 
 def _of_these(choices: Sequence[str], here: int) -> Spans:

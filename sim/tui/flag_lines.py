@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from flags.catalog import CATALOG, FLAGS, PUNCH, Flag, is_on
-from flags.context import SandboxAttributes
+from flags.context import ORIGINAL, SandboxAttributes, contexts_of
 from flags.inline import Rollout, RolloutKind, as_written, flag_from, from_written
 from sim.record.view import PauseView, SandboxView, View
 from sim.report import words
@@ -188,9 +188,7 @@ def detail(view: View, key: str, draft: Draft, cells: int, lines: int) -> list[S
 
 
 def _summary(known: Flag) -> Spans:
-    read = (
-        f" Read at {known.read}." if known.read.startswith("each") else " Read at a resume: a guest keeps what it got."
-    )
+    read = f" Read at {known.read}." if known.read != "at resume" else " Read at a resume: a guest keeps what it got."
     inert = "" if known.effect else " This engine does nothing about it."
     return (Span(f" {known.summary}"), Span(read + inert, "muted"))
 
@@ -212,7 +210,7 @@ def _cohort(view: View, key: str, draft: Draft) -> list[Spans]:
         return [(Span(" cohort  ", "muted"), Span("the source's own rules decide; the last pauses show what they say"))]
     said: list[Spans] = [(Span(" cohort  ", "muted"), Span(f"{len(now)} of {count}", "title"), _names(now))]
     if draft != draft_of(view, key):
-        then = cohort_of(key, as_written(draft.value), fleet_of(view.sandboxes.values()))
+        then = cohort_of(key, as_written(draft.value), fleet_of(view.sandboxes.values()), contexts_now(view))
         said.append(
             (Span(f" at {draft.percent:g}%  ", "muted"), Span(f"{len(then)} of {count}", "warn"), *_step(now, then))
         )
@@ -265,23 +263,29 @@ def fleet_of(sandboxes: Iterable[SandboxView]) -> Fleet:
 def cohort_now(view: View, key: str) -> tuple[str, ...] | None:
     """Whom the flag's value is on for; None where the source's own rules decide, which are not known here."""
     if key in view.flags:
-        return cohort_of(key, view.flags[key], fleet_of(view.sandboxes.values()))
+        return cohort_of(key, view.flags[key], fleet_of(view.sandboxes.values()), contexts_now(view))
     if view.run is not None and view.run.flag_source in {"file", "launchdarkly"}:
         return None
-    return cohort_of(key, FLAGS[key].safe, fleet_of(view.sandboxes.values()))
+    return cohort_of(key, FLAGS[key].safe, fleet_of(view.sandboxes.values()), contexts_now(view))
 
 
-def cohort_of(key: str, written: Any, fleet: Fleet) -> tuple[str, ...]:
+def contexts_now(view: View) -> Any:
+    """Which kinds a flag is evaluated for in this run, as a scenario writes it."""
+    return view.run.contexts if view.run is not None else ORIGINAL.written
+
+
+def cohort_of(key: str, written: Any, fleet: Fleet, contexts: Any = ORIGINAL.written) -> tuple[str, ...]:
     """Sandboxes for whom a value, as a scenario writes it, is on, in the fleet's order."""
-    return _evaluated(key, json.dumps(written), fleet)
+    return _evaluated(key, json.dumps(written), fleet, json.dumps(contexts))
 
 
 @lru_cache(maxsize=256)
-def _evaluated(key: str, written: str, fleet: Fleet) -> tuple[str, ...]:
+def _evaluated(key: str, written: str, fleet: Fleet, contexts: str) -> tuple[str, ...]:
     from flags.cohort import (
         Member,
         cohort,  # it imports the LaunchDarkly SDK, which takes a while
     )
 
     flags = {key: flag_from(key, from_written(json.loads(written)))}
-    return tuple(each.attributes.sandbox for each in cohort((flags, {}), key, map(Member, fleet)))
+    found = cohort((flags, {}), key, map(Member, fleet), contexts_of(json.loads(contexts)))
+    return tuple(each.attributes.sandbox for each in found)

@@ -8,12 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sim.record import events
 from sim.record.ledger import Entry
 from sim.record.view import SandboxView, View
 from sim.report import words
+from sim.tui import requests
+from sim.tui.keys import EVERYWHERE, Key
 from sim.tui.requests import Drive, Request, let_go
 from sim.tui.spans import Span, Spans
+from sim.tui.story import Next
 from sim.tui.twin import Twin
+from sim.tui.under_way import UnderWay
 
 PATIENCE = 60.0
 """Seconds that the end of a run waits for what is under way."""
@@ -26,9 +31,11 @@ class Live:
     """One run after another; between runs, and while one starts or ends, the last view stays and nothing is asked.
 
     `chosen` are the sandboxes that are selected on the fleet screen. `told` is called when what is being asked, or the
-    note about it, has changed. `refusing` is why every request is refused, where it is. `confirm` asks a
-    question and goes on after a yes. `moment` is what the title says of time; `foot`, where there is one, makes the
-    lines at the foot of every screen, instead of its keys. `twin` is None where none can be had.
+    note about it, has changed. `refusing` is why every request is refused, where it is. `confirm` asks a question and
+    goes on with the first after a yes, with the second after a no. `moment` is what the title says of time; `foot`,
+    where there is one, makes the lines at the foot of every screen, instead of its keys. `twin` is None where none can
+    be had. `step` is what the story goes on with, `playing` whether it does so by itself.
+    `does` is what the run does as a whole, while it starts or ends.
     """
 
     def __init__(self) -> None:
@@ -42,25 +49,38 @@ class Live:
         self.foot: Callable[[int, int], Sequence[Spans]] | None = None
         self.refusing: str | None = None
         self.twin: Twin | None = None
-        self.confirm: Callable[[str, Callable[[], None]], None] = lambda _question, go_on: go_on()
-        self._doing: list[str] = []
+        self.step: Next | None = None
+        self.playing = False
+        self.does: str | None = None
+        self.keys: tuple[Key, ...] = EVERYWHERE
+        self.is_judged_here = True
+        self.confirm: Callable[[str, Callable[[], None], Callable[[], None]], None] = lambda _, go_on, _no: go_on()
+        self._under_way = UnderWay(lambda: self.view)
+        self._idle: set[str] = set()
+        self._gone: set[str] = set()
+        self._hurry = asyncio.Event()
         self._drive: Drive | None = None
         self._feed: Feed | None = None
-        self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def violations(self) -> int:
-        """How many the checkers have found."""
-        return len(self.found)
+    def violations(self) -> int | None:
+        """How many the checkers have found; None where they are another process's."""
+        return len(self.found) if self.is_judged_here else None
 
     # -- the run that is shown
 
-    def begin(self, drive: Drive) -> None:
-        """Show this run from its first entry."""
-        self._drive, self._feed, self.found = drive, Feed(drive.view), []
+    def watch(self, source: Callable[[], View]) -> None:
+        """Show a run that starts, from its first entry; it cannot be asked yet."""
+        self._drive, self._feed, self.found = None, Feed(source), []
+        self._idle, self._gone, self._hurry = set(), set(), asyncio.Event()
         self.clock = Clock()
-        self.say("t lets the guests work, P pauses them, ? explains every key", calm=True)
+
+    def begin(self, drive: Drive) -> None:
+        """The run that is watched can be asked from now on."""
+        self._drive = drive
+        plays = "" if self.refusing else "space plays what is next by itself, "
+        self.say(f"{plays}? explains every key", calm=True)
 
     def show(self, source: Callable[[], View], refusing: str) -> None:
         """Show a run that nobody drives; every request is refused with this word."""
@@ -72,9 +92,15 @@ class Live:
         if drive is not None and any(each.pace.set for each in self.view.sandboxes.values()):
             with contextlib.suppress(Exception):  # a node that is gone holds nothing up
                 await let_go().ask(drive)
-        with contextlib.suppress(TimeoutError):  # the teardown ends what does not end by itself
-            async with asyncio.timeout(PATIENCE), self._turn:
-                pass
+        self._under_way.cancel()
+        waits = [asyncio.ensure_future(each) for each in (self._under_way.over(), self._hurry.wait())]
+        await asyncio.wait(waits, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)  # the teardown ends the rest
+        for wait in waits:
+            wait.cancel()
+
+    def hurry(self) -> None:
+        """The end of the run waits no longer for what is under way."""
+        self._hurry.set()
 
     def next(self) -> Frame | None:
         """What is new; None where no run is shown."""
@@ -82,12 +108,19 @@ class Live:
             return None
         frame = self._feed.next()
         self.view = frame.view
-        self.found = self._drive.panel.violations() if self._drive else self.found
+        self._idle = still_idle(self._idle, frame)
+        self._gone |= {each.event.incarnation for each in frame.entries if isinstance(each.event, events.GuestEnded)}
+        self.found = self._drive.violations() if self._drive else self.found
         return frame
 
     def end(self) -> None:
         """The run is over: its last view stays."""
         self._feed = None
+
+    @property
+    def guests(self) -> int:
+        """How many live, as far as it is known."""
+        return sum(each.pid is not None and each.incarnation not in self._gone for each in self.view.sandboxes.values())
 
     # -- what is asked of it
 
@@ -98,8 +131,13 @@ class Live:
 
     @property
     def status(self) -> Span | None:
-        """What is under way, else what was said last."""
-        return Span(f"{', then '.join(self._doing)} …", "busy") if self._doing else self.note
+        """What was refused or went wrong; what the run does as a whole, what is under way, what waits; else what was
+        said last."""
+        said = [f"{self.does}: {words.plural(self.guests, 'guest')} up"] if self.does else []
+        said += [self._under_way.words] if self._under_way else []
+        if not said or self.note is None or self.note.tone != "bad":
+            return Span(f"{'; '.join(said)} …", "busy") if said else self.note
+        return Span(f"{self.note.text}   ({'; '.join(said)} …)", "bad")
 
     @property
     def has_run(self) -> bool:
@@ -111,18 +149,35 @@ class Live:
         """True while something is under way."""
         return bool(self._tasks)
 
+    @property
+    def idle(self) -> frozenset[str]:
+        """Who has written nothing since it was started or resumed."""
+        return frozenset(self.view.sandboxes) if self.view.tick == 0 else frozenset(self._idle)
+
+    def pause(self, names: Sequence[str]) -> None:
+        """Ask them to pause; where all of them have nothing to copy, ask back."""
+        self.ask(requests.pause(self.view, names, self.idle))
+
     def ask(self, request: Request | None) -> None:
-        """Ask now, or when what was asked before is over; what cannot be asked is said."""
+        """Ask now, or when what was asked before of the same sandboxes is over; what cannot be asked is said."""
         if self.refusing is not None and not (request is not None and request.harmless):
             self.say(self.refusing, failed=True)
         elif self._drive is None:
             self.say(NO_RUN, failed=True)
         elif request is None:
             self.say(NOBODY, failed=True)
+        elif request.resumes and (pausing := self._under_way.pausing(request.names or ())):
+            self.say(not_yet(pausing), failed=True)
         elif request.question is not None:
-            self.confirm(request.question, lambda: self._begin(request))
+            other = request.otherwise
+            self.confirm(request.question, lambda: self._begin(request), lambda: self._begin(other) if other else None)
         else:
             self._begin(request)
+
+    def drop_waiting(self) -> None:
+        """Drop the request that waits and was made last."""
+        dropped = self._under_way.drop_waiting()
+        self.say("nothing waits that could be dropped" if dropped is None else f"dropped: {dropped}", failed=True)
 
     def _begin(self, request: Request) -> None:
         task = asyncio.create_task(self._carry_out(request))
@@ -130,33 +185,28 @@ class Live:
         task.add_done_callback(self._tasks.discard)
 
     async def _carry_out(self, request: Request) -> None:
-        """One at a time: the checkers look at the fleet after each, and want it still. What sets the pace need not."""
         self.note = None
-        self._doing.append(request.doing)
-        self.told()
         try:
-            if request.at_once or (request.setting and self._is_held_up()):
-                await self._of_the_drive(request)
-            else:
-                async with self._turn:
-                    await self._of_the_drive(request)
+            await self._under_way.carry_out(request, lambda: self._of_the_drive(request))
         except Exception as error:  # noqa: BLE001 - whatever it is belongs on one line, not over the screen
             self.say(f"{request.doing} failed: {self._why(error)}", failed=True)
         finally:
-            self._doing.remove(request.doing)
             self.told()
 
     def _why(self, error: Exception) -> str:
         crashed = self._drive is not None and self._drive.view().node == "crashed"
         return CRASHED if crashed else words.one_line(error)
 
-    def _is_held_up(self) -> bool:
-        """True where what is under way may take as long as somebody likes."""
-        return any(sandbox.pace.set for sandbox in self.view.sandboxes.values())
-
     async def _of_the_drive(self, request: Request) -> None:
+        self.told()
         if self._drive is not None:
             await request.ask(self._drive)
+
+
+def not_yet(names: Sequence[str]) -> str:
+    """Why a resume is refused before the pause has answered."""
+    who = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    return f"resume refused: the pause of {who} has not answered yet; try again when it is paused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +217,17 @@ class Frame:
     changed: frozenset[str]
     entries: tuple[Entry, ...]
     gap: bool
+
+
+def still_idle(idle: set[str], frame: Frame) -> set[str]:
+    """Who has written nothing, after the entries of this frame too; of what was not seen nobody is suspected."""
+    idle = set() if frame.gap else set(idle)
+    for entry in frame.entries:
+        if isinstance(entry.event, events.GuestSpawned) and entry.sandbox is not None:
+            idle.add(entry.sandbox)
+        elif isinstance(entry.event, events.Ticked):
+            idle.clear()
+    return idle
 
 
 class Feed:
@@ -199,16 +260,16 @@ SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 class Clock:
-    """Held at first: nothing moves until somebody wants it to."""
+    """Stopped at first: nothing moves until somebody wants it to."""
 
     def __init__(self) -> None:
-        self.held = True
+        self.stopped = True
         self._speed = SPEEDS.index(1.0)
         self._last = 0.0
 
     @property
     def speed(self) -> float:
-        """Ticks a second, when it is not held."""
+        """Ticks a second, when it is not stopped."""
         return SPEEDS[self._speed]
 
     def change(self, steps: int) -> None:
@@ -216,20 +277,20 @@ class Clock:
         self._speed = max(0, min(len(SPEEDS) - 1, self._speed + steps))
 
     def toggle(self, now: float) -> None:
-        """Hold it, or let it run; the first tick comes at once."""
-        self.held = not self.held
+        """Stop it, or let it run; the first tick comes at once."""
+        self.stopped = not self.stopped
         self._last = now - 1 / self.speed
 
     def is_due(self, now: float) -> bool:
         """True once for each tick. What came too late is left out: a slow fleet is not chased."""
-        if self.held or now - self._last < 1 / self.speed:
+        if self.stopped or now - self._last < 1 / self.speed:
             return False
         self._last = now
         return True
 
     @property
     def words(self) -> str:
-        """`held`, `2 ticks/s`."""
-        if self.held:
-            return "held"
+        """`stopped`, `2 ticks/s`."""
+        if self.stopped:
+            return "stopped"
         return "1 tick/s" if self.speed == 1 else f"{self.speed:g} ticks/s"

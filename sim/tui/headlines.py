@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flags.catalog import BACKGROUND, CATALOG, PUNCH, Flag
+from sim.record.verdict import INVARIANT
 from sim.record.view import MemoryView, PauseView, SandboxView, View
 from sim.report import words
 from sim.tui import rows
-from sim.tui.spans import Piece, Span, Spans, Tone, fit, line_of, opposite, width, wrapped
+from sim.tui.spans import Piece, Span, Spans, Tone, line_of, opposite, width, wrap, wrapped
 
 
-def title(view: View, violations: int, cells: int, clock: str = "held") -> Spans:
+def title(view: View, violations: int | None, cells: int, clock: str = "stopped") -> Spans:
     """Name, seed, tick, clock, node and states of the run; at the right what is judged so far."""
     verdict = verdict_so_far(view, violations)
     name, seed = (view.run.name, str(view.run.seed)) if view.run else ("starting", "?")
@@ -19,7 +20,7 @@ def title(view: View, violations: int, cells: int, clock: str = "held") -> Spans
         Piece(1, (Span(" snapdrill", "title"),)),
         Piece(0, (Span(name),)),
         Piece(0, _labelled("seed", seed)),
-        Piece(0, (*_labelled("tick", str(view.tick)), Span(f" {clock}", "muted" if clock == "held" else "good"))),
+        Piece(0, (*_labelled("tick", str(view.tick)), Span(f" {clock}", "muted" if clock == "stopped" else "good"))),
         Piece(2, _labelled("node", view.node, "bad" if view.node == "crashed" else "plain")),
         Piece(3, _labelled("time", f"{view.t:.1f} s")),
         Piece(4, _counts(view)),
@@ -35,14 +36,18 @@ def _counts(view: View) -> Spans:
     return (Span(", ".join(f"{count} {state}" for state, count in view.counts.items()), "muted"),)
 
 
-def verdict_so_far(view: View, violations: int) -> Spans:
-    """What the checkers have found; before a first pause has ended there is nothing to judge."""
+def verdict_so_far(view: View, violations: int | None) -> Spans:
+    """What the checkers have found; before a first pause has ended there is nothing to judge.
+
+    `violations` is None where another process judges: what it has found is in the ledger at the end alone."""
     if view.ended is not None:
         return (Span(view.ended.verdict.upper(), words.verdict_tone(view.ended.verdict)),)
     violated = [judged for judged in view.judged if judged.verdict == "violated"]
     if violated:
         count = sum(len(judged.violations) for judged in violated)
-        return (Span(f"‼ VIOLATED: {violated[0].subject.removeprefix('invariant:')} ({count})", "bad"),)
+        return (Span(f"‼ VIOLATED: {violated[0].subject.removeprefix(INVARIANT)} ({count})", "bad"),)
+    if violations is None:
+        return (Span("judged at its end", "muted"),)
     if violations:
         return (Span(f"‼ VIOLATED ({violations})", "bad"),)
     if view.judged or any(pause.settled_at is not None for pause in view.pauses):
@@ -196,7 +201,7 @@ def detail(sandbox: SandboxView | None, cells: int, lines: int) -> list[Spans]:
 def who(sandbox: SandboxView, cells: int, lines: int) -> list[Spans]:
     """One sandbox: its state and why, a refusal, its guest; at most `lines` lines."""
     pace = sandbox.pace
-    asked = [f"SLOWED x{pace.factor:g}"] * (pace.factor > 1) + ["HELD"] * pace.held
+    asked = [f"SLOWED x{pace.factor:g}"] * (pace.factor > 1) + ["STOPPED"] * pace.held
     pieces = [
         Piece(0, (Span(f" {_guest(sandbox)}", "muted"),)),
         *(Piece(0, (Span(each, "warn"),)) for each in asked),
@@ -230,8 +235,8 @@ def why(sandbox: SandboxView, cells: int, lines: int) -> list[Spans]:
 def _who(sandbox: SandboxView) -> Spans:
     """What it is and why; a refusal, until the next change, says both."""
     state = rows.state_cell(sandbox)
-    why = f"; refused: {sandbox.refusal}" if sandbox.refusal is not None else f": {_why(sandbox)}"
-    tone: Tone = "bad" if sandbox.refusal is not None else state[0].tone
+    why = f"; refused: {sandbox.refused.reason}" if sandbox.refused is not None else f": {_why(sandbox)}"
+    tone: Tone = "bad" if sandbox.refused is not None else state[0].tone
     return (Span(f" {sandbox.name} ", "title"), *state, Span(why, tone))
 
 
@@ -252,14 +257,25 @@ def _plan(pause: PauseView) -> Spans:
 
 def _figures(pause: PauseView) -> Spans:
     facts = [f"{pause.published} of {pause.chunks} chunks"] if pause.chunks else []
-    facts += [f"dirty {words.mib(pause.dirty_bytes)} MiB"] if pause.dirty_bytes is not None else []
+    facts += [_dirty(pause.dirty_bytes)] if pause.dirty_bytes is not None else []
     facts += [f"punched {words.mib(pause.punched_bytes)} MiB"] if pause.punched_bytes else []
     facts += [f"answered after {words.ms(pause.blocked_ms)}"] if pause.blocked_ms is not None else []
-    facts += [f"copied in {words.ms(pause.copy_ms)}"] if pause.copy_ms is not None else []
-    facts += [f"peak +{words.mib(pause.peak_over)} MiB"] if pause.peak_over is not None else []
+    facts += [f"{_copied(pause)} {words.ms(pause.copy_ms)}"] if pause.copy_ms is not None else []
+    facts += (
+        [f"peak +{words.mib(pause.peak_over)} MiB"] if pause.peak_over is not None and pause.dirty_bytes != 0 else []
+    )
     facts += [f"condemned at {pause.condemned_at:.1f} s"] if pause.condemned_at is not None else []
     facts += [pause.error] if pause.error else []
     return (Span(" pause ", "muted"), Span(", ".join(facts) or "just begun"))
+
+
+def _copied(pause: PauseView) -> str:
+    return "copied in" if pause.outcome in {None, "finished"} else "the copy ended after"
+
+
+def _dirty(size: int) -> str:
+    """Of the freeze, not of now."""
+    return f"{words.mib(size)} MiB were dirty" if size else "nothing was dirty, so nothing was copied"
 
 
 def _identity(sandbox: SandboxView) -> Spans:
@@ -268,11 +284,13 @@ def _identity(sandbox: SandboxView) -> Spans:
     return (Span(f" {guest}{groups}", "muted"),)
 
 
-def rule(note: Span | None, cells: int, name: str = "events") -> Spans:
-    """The line over the log, with what is under way or went wrong."""
+def rule(note: Span | None, cells: int, name: str = "events") -> list[Spans]:
+    """The line over the log, with what is under way or went wrong; what is too long for it stands whole above it."""
     begin = f"─ {name} " if name else "─"
+    empty: Spans = (Span(begin + "─" * (cells - len(begin)), "muted"),)
     if note is None:
-        return (Span(begin + "─" * (cells - len(begin)), "muted"),)
+        return [empty]
     room = cells - len(begin) - 3
-    said = line_of([Piece(0, (note,))], room) or fit((note,), room)
-    return (Span(f"{begin}─ ", "muted"), *said, Span(" " + "─" * (room - width(said)), "muted"))
+    if note.width > room:
+        return [*wrap((Span(" "), note), cells - 1, indent="   "), empty]
+    return [(Span(f"{begin}─ ", "muted"), note, Span(" " + "─" * (room - note.width), "muted"))]

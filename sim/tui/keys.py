@@ -20,22 +20,28 @@ class Key:
 
 
 EVERYWHERE = (
-    Key("space", "space", "hold", "clock", "let the clock run, or hold it: it ticks by itself", 2),
+    Key("space", "space", "play", "play", "do what stands after next:, and go on so by itself; again: stop", 0),
+    Key("C", "C", "clock", "clock", "let the clock run, or stop it: it ticks by itself", 4),
     Key("plus,equals_sign", "+", "speed(1)", "faster", "the clock twice as fast", 9),
     Key("minus", "-", "speed(-1)", "slower", "the clock half as fast", 9),
-    Key("full_stop,t", ".", "tick", "tick", "one tick: every running guest rewrites its working set", 1),
+    Key("full_stop,t", "t", "tick", "tick", "one tick: every running guest rewrites its working set", 1),
     Key("1", "1", "show('fleet')", "fleet", "the fleet", 9),
     Key("2", "2", "show('flags')", "flags", "the flags, their rollouts and their source", 3),
     Key("3", "3", "show('faults')", "faults", "the faults: arm, see fire, clear", 3),
-    Key("4", "4", "show('memory')", "memory", "the node's memory over time", 4),
+    Key("4", "4", "show('memory')", "memory", "the node's memory over time", 3),
+    Key("5", "5", "show('log')", "log", "everything that happened; / finds words in it", 4),
+    Key("6", "6", "show('map')", "map", "every sandbox of a large fleet as one cell, with totals of each group", 5),
+    Key("backspace", "bksp", "drop_waiting", "drop", "drop the request that waits and was made last", 9),
+    Key("y", "y", "copy", "copy", "copy what is marked with the mouse, else the run's id", 9),
     Key("R", "R", "restart", "restart", "tear down and start again on the same seed", 5),
+    Key("ctrl+z", "ctrl+z", "suspend_process", "suspend", "back to the shell for a while; fg returns", 9),
     Key("question_mark", "?", "help", "help", "this page", 0),
     Key("q", "q", "quit", "quit", "judge, tear everything down, leave", 0),
 )
 """What the app binds: for every screen."""
 
 REPLAY = (
-    Key("space", "space", "hold", "play", "play or hold", 0),
+    Key("space", "space", "clock", "play", "play or stop", 0),
     Key("plus,equals_sign", "+", "speed(1)", "faster", "faster, up to 16 times", 5),
     Key("minus", "-", "speed(-1)", "slower", "slower, down to a thousandth: a copy takes milliseconds", 5),
     Key("left_square_bracket", "[", "scrub(-1)", "back", "a second back", 2),
@@ -50,10 +56,21 @@ REPLAY = (
     Key("2", "2", "show('flags')", "flags", "the flags, their rollouts and their source", 7),
     Key("3", "3", "show('faults')", "faults", "the faults that were armed, and how often they fired", 9),
     Key("4", "4", "show('memory')", "memory", "the node's memory over time", 7),
+    Key("5", "5", "show('log')", "log", "everything that happened; / finds words in it", 8),
+    Key("6", "6", "show('map')", "map", "every sandbox of a large fleet as one cell, with totals of each group", 8),
+    Key("y", "y", "copy", "copy", "copy what is marked with the mouse, else the run's id", 9),
+    Key("ctrl+z", "ctrl+z", "suspend_process", "suspend", "back to the shell for a while; fg returns", 9),
     Key("question_mark", "?", "help", "help", "this page", 0),
     Key("q", "q", "quit", "quit", "leave", 0),
 )
 """What the app binds over a recording: for every screen, before the screen's own."""
+
+ATTACHED = tuple(
+    Key("q", "q", "quit", "quit", "leave; the run goes on", 0) if key.action == "quit" else key
+    for key in EVERYWHERE
+    if key.action.partition("(")[0] in {"show", "copy", "suspend_process", "help", "quit"}
+)
+"""What the app binds over a run of another process: for every screen."""
 
 STAGE = (
     Key("right,enter", "→", "next", "next beat", "the next beat", 0),
@@ -81,11 +98,20 @@ FLEET = (
     Key("X", "X", "select_shown", "all shown", "select all that are shown", 9),
     Key("escape", "esc", "unselect", "unselect", "select nothing; then: no filter", 9),
     Key("slash", "/", "filter", "filter", "show only some: part of a name, state, team, template; web-1*; !paused", 3),
-    Key("s", "s", "sort", "sort", "sort by the next column; ▾ marks it", 4),
+    Key(
+        "s",
+        "s",
+        "sort",
+        "sort",
+        "sort by the next column, ▾ marks it; a click on a title does too, twice: backwards",
+        4,
+    ),
+    Key("S", "S", "sort_backwards", "backwards", "sort the other way round", 9),
     Key("enter", "⏎", "app.sandbox", "look", "one sandbox in full: its pages, its pause, its events", 3),
     Key("p", "p", "pause", "pause", "pause: freeze, copy, tear down", 0),
-    Key("P,a", "P", "pause_all", "pause all", "pause every running sandbox", 1),
-    Key("r", "r", "resume", "resume", "resume from the newest snapshot; a refusal says why", 0),
+    Key("P,a", "P", "pause_all", "all", "pause every running sandbox", 1),
+    Key("r", "r", "resume", "resume", "resume from the newest snapshot, and work at a tick; a refusal says why", 0),
+    Key("V", "V", "resume_all", "resume all", "resume every paused sandbox", 2),
     Key("d,delete", "d", "kill", "kill", "end for good, after a question", 9),
     Key("f", "f", "toggle_punch", "punch", "flip memfd-punch-on-snapshot (a rollout becomes on for all)", 0),
     Key("b", "b", "toggle_background", "background", "flip memfd-background-copy", 4),
@@ -93,12 +119,12 @@ FLEET = (
         "e",
         "e",
         "arm",
-        "fail copy",
+        "break",
         "arm a full disk: copy.write gives ENOSPC at chunk 3",
         1,
     ),
     Key("E", "E", "arm_all", "fail all", "arm the same on every sandbox", 9),
-    Key("c,ctrl+z", "c", "clear", "clear", "clear every armed fault", 2),
+    Key("c", "c", "clear", "clear", "clear every armed fault", 2),
     Key("K", "K", "kill_switch", "kill switch", "punching off for everybody, at once", 9),
 )
 
@@ -108,17 +134,17 @@ SANDBOX = (
     Key("k,up", "↑ k", "next(-1)", "previous", "the sandbox before", 9),
     Key("p", "p", "pause", "pause", "pause: freeze, copy, tear down", 0),
     Key("r", "r", "resume", "resume", "resume from the newest snapshot; a refusal says why", 0),
-    Key("h", "h", "hold_copy", "hold", "hold its copy at the next chunk boundary, or let it go on", 1),
-    Key("n", "n", "step", "step", "let a copy that is held go on by one chunk", 1),
+    Key("h", "h", "stop_copy", "stop copy", "stop its copy at the next chunk, or let it go on", 1),
+    Key("n", "n", "step", "step", "let a copy that is stopped go on by one chunk", 1),
     Key("s", "s", "slow", "slow", "slow its copies down 200 times, or not; what is slow is in no figure", 2),
-    Key("e", "e", "arm", "fail copy", "arm a full disk: copy.write gives ENOSPC at chunk 3", 3),
+    Key("e", "e", "arm", "break", "arm a full disk: copy.write gives ENOSPC at chunk 3", 3),
     Key("c", "c", "clear", "clear", "clear every armed fault", 9),
     Key("f", "f", "toggle_punch", "punch", "flip memfd-punch-on-snapshot (a rollout becomes on for all)", 5),
 )
 
 MEMORY = (
     Key("escape", "esc", "app.pop_screen", "fleet", "back to the fleet", 0),
-    Key("P,a", "P", "pause_all", "pause all", "pause every running sandbox", 1),
+    Key("P,a", "P", "pause_all", "all", "pause every running sandbox", 1),
     Key("V", "V", "resume_all", "resume all", "resume every paused sandbox", 2),
     Key("f", "f", "toggle_punch", "punch", "flip memfd-punch-on-snapshot (a rollout becomes on for all)", 1),
     Key("T", "T", "twin", "twin", "the twin: this fleet and seed twice more, flag off and on; again: end it", 0),
@@ -154,25 +180,41 @@ FAULTS = (
     Key("left,h", "←", "kind(-1)", "kind before", "the kind before", 9),
     Key("o", "o", "place(1)", "place", "in another chunk", 0),
     Key("w", "w", "whom", "whom", "on the selected sandboxes, or on every one", 2),
-    Key("y", "y", "kernel", "by kernel", "have the kernel itself give the errno, or not", 4),
+    Key("b", "b", "kernel", "by kernel", "have the kernel itself give the errno, or not", 4),
     Key("enter,e", "⏎", "arm", "arm", "arm it, until it is cleared", 0),
-    Key("c,ctrl+z", "c", "clear", "clear", "clear every armed fault", 0),
+    Key("c", "c", "clear", "clear", "clear every armed fault", 0),
     Key("p", "p", "pause", "pause", "pause the selected, else every running sandbox, and see it fire", 1),
     Key("r", "r", "resume", "resume", "resume the selected, else every paused sandbox", 1),
     Key("N", "N", "restart_node", "restart node", "start the node again after a crash", 3),
+)
+LOG = (
+    Key("escape", "esc", "back", "back", "drop the words that are looked for; then: back to the fleet", 0),
+    Key("slash", "/", "find", "find", "show only sentences with these words", 0),
+    Key("f", "f", "fine", "details", "chunks, scans and samples too, or not", 1),
+    Key("j,down", "↓ j", "scroll(1)", "down", "a line down", 9),
+    Key("k,up", "↑ k", "scroll(-1)", "up", "a line up", 9),
+    Key("pagedown", "pgdn", "page(1)", "page down", "a page down", 9),
+    Key("pageup", "pgup", "page(-1)", "page up", "a page up", 9),
+    Key("g,home", "g", "edge(0)", "first", "to the first", 9),
+    Key("G,end", "G", "edge(-1)", "last", "to the last, and follow", 9),
+)
+MAP = (
+    Key("escape", "esc", "app.pop_screen", "fleet", "back to the fleet", 0),
+    Key("m", "m", "by", "by", "by state, memory or decision", 0),
 )
 ASKING = frozenset(
     {
         "arm",
         "arm_all",
         "clear",
+        "drop_waiting",
         "flip",
-        "hold_copy",
         "kill",
         "kill_switch",
         "outage",
         "pause",
         "pause_all",
+        "play",
         "restart",
         "restart_node",
         "resume",
@@ -180,6 +222,7 @@ ASKING = frozenset(
         "set",
         "slow",
         "step",
+        "stop_copy",
         "toggle_background",
         "toggle_punch",
         "twin",
@@ -193,12 +236,22 @@ def asks(key: Key) -> bool:
     return key.action.partition("(")[0] in ASKING
 
 
-def key_line(keys: tuple[Key, ...], cells: int, *, watched: bool = False) -> Spans:
-    """The keys that fit on one line: the screen's own, then those of every screen; of a run that is only `watched`
-    those that do not ask."""
+def key_line(
+    keys: tuple[Key, ...], cells: int, *, everywhere: tuple[Key, ...] = EVERYWHERE, watched: bool = False
+) -> Spans:
+    """The keys that fit on one line: help first, whatever the width, then the screen's own, then those of every screen;
+    of a run that is only `watched` those that do not ask. A click on one is as good."""
+    shown = [(key, "screen.") for key in keys] + [(key, "app.") for key in everywhere]
+    shown.sort(key=lambda each: each[0].action != "help")
     pieces = [
-        Piece(key.rank, (Span(key.shown, "title"), Span(f" {key.short}", "muted")))
-        for key in (*keys, *EVERYWHERE)
+        Piece(-1 if key.action == "help" else key.rank, said(key, of))
+        for key, of in shown
         if key.rank < 9 and not (watched and asks(key))
     ]
     return (Span(" "), *line_of(pieces, cells - 2, gap=2))
+
+
+def said(key: Key, of: str) -> Spans:
+    """`p pause`; `of` is whose action it is: `app.` or `screen.`."""
+    action = key.action if key.action.startswith("app.") else of + key.action
+    return (Span(key.shown, "title", action), Span(f" {key.short}", "muted", action))

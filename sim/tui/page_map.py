@@ -19,9 +19,9 @@ LOOKS: dict[str, tuple[str, Tone, str]] = {
     "c": ("▪", "plain", "clean"),
     "z": ("·", "muted", "zero"),
     "u": ("▶", "busy", "being copied"),
-    "U": ("▶", "warn", "being copied"),
+    "U": ("▶", "condemned", "being copied"),
     "w": ("▓", "cached", "copied"),
-    "p": ("░", "punched", "punched"),
+    "p": (rows.FREED, "punched", "punched: nothing is there"),
 }
 """A cell by its letter: those of MemoryMapped, then what the copy made of them (U: past the point of no return)."""
 ORDER = "uUdmwpcz"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from textual.events import Click
 from textual.geometry import Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
+from textual.selection import Selection
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -16,7 +18,7 @@ from sim.record.view import SandboxView, View
 from sim.report.words import Sentence, tell
 from sim.tui import rows
 from sim.tui.rows import Choice, choice_line
-from sim.tui.spans import CURSOR, SELECTED, Span, Spans, draw, fit, width, wrap
+from sim.tui.spans import CURSOR, SELECTED, Span, Spans, draw, text, wrap
 
 FRAMES_PER_SORT = 4
 """Rows that jump are hard to read: what changed is sorted and filtered again once a second."""
@@ -27,6 +29,9 @@ class FleetTable(ScrollView, can_focus=True):
 
     class CursorMoved(Message):
         """Another sandbox is under the cursor, others are selected, or others are shown."""
+
+    class Chosen(Message):
+        """The sandbox under the cursor is to be shown in full."""
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - textual's own name
         super().__init__(id=id)
@@ -98,20 +103,39 @@ class FleetTable(ScrollView, can_focus=True):
     def columns(self, cells: int) -> tuple[rows.Column, ...]:
         """The columns at that width."""
         sort = self._choice.sort
-        return rows.columns(cells, self._longest, sort.column if sort else "")
+        return rows.columns(cells, self._longest, sort.column if sort else "", backwards=self._choice.backwards)
 
     def render_line(self, y: int) -> Strip:
         index = y + self.scroll_offset.y
         cells = self.scrollable_content_region.width
         if index >= len(self._names):
-            return draw(self, (), cells)
+            return draw(self, (), cells, index)
         cursor, selected = index == self._cursor, self._names[index] in self._selected
         over = CURSOR if cursor else SELECTED if selected else ""
-        return draw(self, self._row(index, cells, cursor=cursor, selected=selected), cells, over)
+        return draw(self, self._row(index, cells, cursor=cursor, selected=selected), cells, index, over)
 
     def _row(self, index: int, cells: int, *, cursor: bool, selected: bool) -> Spans:
         sandbox = self._sandboxes[self._names[index]]
         return rows.row(sandbox, self.columns(cells), cursor=cursor, selected=selected)
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """The rows that the mouse has marked, as text."""
+        cells = self.scrollable_content_region.width
+        lines = [text(self._row(at, cells, cursor=False, selected=False)) for at in range(len(self._names))]
+        return selection.extract("\n".join(lines)), "\n"
+
+    def on_click(self, event: Click) -> None:
+        """A click moves the cursor, a second one looks at the sandbox; with ctrl or shift it selects."""
+        index = event.y + self.scroll_offset.y
+        if index >= len(self._names):
+            return
+        self.move_cursor(index)
+        if event.ctrl or event.shift:
+            self._selected ^= {self._names[index]}
+            self.refresh_line(index)
+            self.post_message(self.CursorMoved())
+        elif event.chain == 2:
+            self.post_message(self.Chosen())
 
     # -- the cursor and the selection
 
@@ -130,6 +154,11 @@ class FleetTable(ScrollView, can_focus=True):
             self.scroll_to(y=index, animate=False)
         elif index >= top + height:
             self.scroll_to(y=index - height + 1, animate=False)
+
+    def move_to(self, name: str) -> None:
+        """Put the cursor on this sandbox, where it is shown."""
+        if name in self._names:
+            self.move_cursor(self._names.index(name))
 
     def move_by(self, count: int) -> None:
         """Move the cursor down, or up where `count` is negative."""
@@ -162,12 +191,9 @@ KEPT = 1000
 GAP = Sentence(0.0, (), "… some events came too fast to show; the run's folder has them all", "muted")
 
 
-def log_line(said: Sentence, cells: int) -> Spans:
-    """Time and sentence on one line; a sentence that is too long ends between words."""
-    spans: Spans = (Span(f"{said.t:8.2f} s  ", "muted"), Span(said.text, said.tone))
-    if width(spans) > cells:
-        spans = (*wrap(spans, cells - 2)[0], Span(" …", said.tone))
-    return fit(spans, cells)
+def log_lines(said: Sentence, cells: int) -> list[Spans]:
+    """Time and sentence, whole: as many lines as it needs."""
+    return wrap((Span(f"{said.t:8.2f} s  ", "muted"), Span(said.text, said.tone)), cells, indent=" " * 12)
 
 
 def together(entries: Iterable[Entry]) -> list[Sentence]:
@@ -184,29 +210,62 @@ def together(entries: Iterable[Entry]) -> list[Sentence]:
 
 
 class EventLog(ScrollView, can_focus=False):
-    """Sentences, one a line; neighbours that say the same of several sandboxes are one."""
+    """Sentences, each whole; neighbours that say the same of several sandboxes are one.
+
+    With `words` only those that contain all of them are shown; with `fine` what is for those who want to know all is.
+    """
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - textual's own name
         super().__init__(id=id)
         self._said: deque[Sentence] = deque(maxlen=KEPT)
+        self._lines: list[Spans] = []
+        self._cells = 0
         self._follows = True
+        self.words = ""
+        self.fine = False
 
     def add(self, entries: Iterable[Entry], *, gap: bool) -> None:
         """Append what the entries say."""
-        new = [said for said in map(tell, entries) if not said.fine]
+        new = [said for said in map(tell, entries) if self.fine or not said.fine]
         if gap:
             self._said.append(GAP)
         for said in new:
             self._add(said)
         if new or gap:
-            self.virtual_size = Size(self.size.width, len(self._said))
-            self.on_resize()
-            self.refresh()
+            self._break()
+
+    def choose(self, words: str) -> None:
+        """Show only sentences with these words from now on."""
+        self.words = words
+        self._break()
+
+    @property
+    def shown(self) -> int:
+        """How many sentences are shown."""
+        return sum(self._is_shown(said) for said in self._said)
 
     def on_resize(self) -> None:
         """Where the end was seen it still is."""
+        if self.scrollable_content_region.width != self._cells:
+            self._break()
+        elif self._follows:
+            self.scroll_end(animate=False)
+
+    def _break(self) -> None:
+        """Sentences into lines."""
+        self._cells = self.scrollable_content_region.width
+        if not self._cells:
+            return  # not laid out yet
+        shown = (said for said in self._said if self._is_shown(said))
+        self._lines = [line for said in shown for line in log_lines(said, self._cells)]
+        self.virtual_size = Size(self.size.width, len(self._lines))
         if self._follows:
             self.scroll_end(animate=False)
+        self.refresh()
+
+    def _is_shown(self, said: Sentence) -> bool:
+        text = said.text.lower()
+        return all(word in text for word in self.words.lower().split())
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
@@ -222,14 +281,16 @@ class EventLog(ScrollView, can_focus=False):
     def clear(self) -> None:
         """Forget everything: another run begins."""
         self._said.clear()
-        self.virtual_size = Size(self.size.width, 0)
-        self.refresh()
+        self._break()
 
     def render_line(self, y: int) -> Strip:
         index = y + self.scroll_offset.y
-        cells = self.scrollable_content_region.width
-        spans = log_line(self._said[index], cells) if index < len(self._said) else ()
-        return draw(self, spans, cells)
+        spans = self._lines[index] if index < len(self._lines) else ()
+        return draw(self, spans, self.scrollable_content_region.width, index)
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """The lines that the mouse has marked, as text."""
+        return selection.extract("\n".join(map(text, self._lines))), "\n"
 
 
 Lines = Callable[[int, int], Sequence[Spans]]
@@ -248,6 +309,12 @@ class LinesWidget(Widget):
         super().__init__(id=id)
         self._lines = lines
         self._drawn: Sequence[Spans] = ()
+        self._whole: tuple[int, int] | None = None
+
+    def on_resize(self) -> None:
+        """Another width needs another height."""
+        if self._whole is not None:
+            self.show_whole(self._lines, *self._whole)
 
     def show(self, lines: Lines) -> None:
         """Draw these from now on."""
@@ -257,8 +324,37 @@ class LinesWidget(Widget):
         if list(lines(self.size.width, self.size.height)) != list(self._drawn):
             self.refresh()
 
+    def show_whole(self, lines: Lines, least: int, most: int) -> None:
+        """The same, as high as all of it needs: from `least` to `most` lines."""
+        self._lines, self._whole = lines, (least, most)
+        cells = self.screen.size.width
+        if not cells:
+            return  # not laid out yet
+        height = max(least, min(most, len(lines(cells, most))))
+        self.set_class(height == 0, "-empty")
+        if self.styles.height is None or self.styles.height.value != height:
+            self.styles.height = max(1, height)
+        self.show(lines)
+
     def render_line(self, y: int) -> Strip:
         if y == 0 or not self._drawn:
             self._drawn = self._lines(self.size.width, self.size.height)
         spans = self._drawn[y] if y < len(self._drawn) else ()
-        return draw(self, spans, self.size.width)
+        return draw(self, spans, self.size.width, y)
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """The lines that the mouse has marked, as text."""
+        return selection.extract("\n".join(map(text, self._drawn))), "\n"
+
+    class Pressed(Message):
+        """A line was clicked, the first is 0; `widget` is which widget's."""
+
+        def __init__(self, widget: str, line: int) -> None:
+            super().__init__()
+            self.widget = widget
+            self.line = line
+
+    def on_click(self, event: Click) -> None:
+        """What is to be clicked does it by itself; else its screen may know what that line is."""
+        if "@click" not in event.style.meta:
+            self.post_message(self.Pressed(self.id or "", event.y))

@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import pathlib
 import re
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 
+from rich.console import Console
+from rich.text import Text
 from textual.app import App
 from textual.pilot import Pilot
 
@@ -36,6 +40,11 @@ STORY = ". p f j p j j e p r k k k"
 HELD = "j j enter h p"
 STEPS = 7
 """Then web-2 is paused, held in the middle of its copy; beside it the twin is run."""
+PRINTED = {
+    "guard": (("run", "scenarios/punched-copy-failure.yaml"), 24),
+    "rehearse": (("rehearse", "scenarios/rollouts/punch.yaml"), 33),
+}
+"""Commands, and how many lines of what they print; run from a source checkout."""
 
 
 def without_fonts(svg: str) -> str:
@@ -89,6 +98,18 @@ async def stage_picture(folder: pathlib.Path, runs: pathlib.Path) -> None:
         await _until(pilot, lambda: not app.is_running)
 
 
+def report_pictures(folder: pathlib.Path, runs: pathlib.Path) -> None:
+    """What commands print, as a terminal shows it: the report of a run, and the first lines of a rehearsal."""
+    for name, (words, lines) in PRINTED.items():
+        command = [str(pathlib.Path(sys.executable).with_name("snapdrill")), *words, "--runs-dir", str(runs)]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        console = Console(record=True, width=100, file=io.StringIO())
+        shown = [line for line in run.stdout.splitlines() if str(runs) not in line]
+        console.print(Text("\n".join(shown[:lines])), no_wrap=True, overflow="ellipsis")
+        title = " ".join(["snapdrill", *words])
+        (folder / f"{name}.svg").write_text(without_fonts(console.export_svg(title=title)))
+
+
 async def _press(pilot: Pilot[None], app: ShowApp, key: str) -> None:
     await pilot.press(key)
     await _until(pilot, lambda: not app.live.is_asked)
@@ -111,6 +132,7 @@ async def export(folder: pathlib.Path) -> None:
     with tempfile.TemporaryDirectory() as runs:
         await fleet_pictures(folder, pathlib.Path(runs))
         await stage_picture(folder, pathlib.Path(runs))
+        report_pictures(folder, pathlib.Path(runs))
 
 
 if __name__ == "__main__":

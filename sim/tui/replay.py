@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from textual.binding import Binding, BindingType
@@ -18,6 +19,7 @@ from sim.record import events
 from sim.record.fold import Fold
 from sim.record.folder import StoredRun
 from sim.record.ledger import Entry
+from sim.record.verdict import INVARIANT
 from sim.record.view import View
 from sim.tui.app import ShowApp
 from sim.tui.keys import REPLAY, Key
@@ -31,17 +33,18 @@ FAR = 10.0
 
 
 class ReplayApp(ShowApp):
-    """Plays `stored` from its beginning, or is `held` there."""
+    """Plays `stored` from its beginning, or is `stopped` there."""
 
     KEYS: ClassVar[tuple[Key, ...]] = REPLAY
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(key.keys, key.action, key.short, priority=key.action not in {"help", "quit"}) for key in REPLAY
     ]
 
-    def __init__(self, stored: StoredRun, *, held: bool = False, terminal: type[Driver] = MortalTerminal) -> None:
+    def __init__(self, stored: StoredRun, *, stopped: bool = False, terminal: type[Driver] = MortalTerminal) -> None:
         super().__init__(terminal)
+        self._stored = stored
         self._recording = Recording(stored.entries)
-        self.playback = Playback(self._recording.end, held=held)
+        self.playback = Playback(self._recording.end, stopped=stopped)
         self._said: Span | None = None
         self._drawn_at = -1.0
         self._looked = time.monotonic()
@@ -51,6 +54,9 @@ class ReplayApp(ShowApp):
 
     def _show_from_here(self) -> None:
         self.live.show(lambda: self._recording.view_at(self.playback.t), REFUSING)
+
+    def folder(self) -> Path:
+        return self._stored.folder
 
     def ready(self) -> None:
         self.set_interval(1 / FRAMES_A_SECOND, self._play)
@@ -91,7 +97,7 @@ class ReplayApp(ShowApp):
 
     # -- keys
 
-    def action_hold(self) -> None:
+    def action_clock(self) -> None:
         self.playback.toggle()
         self._went()
 
@@ -204,8 +210,8 @@ def _ends_of_steps(entries: Sequence[Entry]) -> dict[object, float]:
 def _violations(entry: Entry, ends: dict[object, float]) -> list[Mark]:
     """Each where it was found: at the end of its step, else where it was judged."""
     match entry.event:
-        case events.Judged(subject, "violated", _, violations) if subject.startswith("invariant:"):
-            of = subject.removeprefix("invariant:")
+        case events.Judged(subject, "violated", _, violations) if subject.startswith(INVARIANT):
+            of = subject.removeprefix(INVARIANT)
             return [Mark(ends.get(each.get("line"), entry.t), "violation", _violation(of, each)) for each in violations]
     return []
 
@@ -218,10 +224,10 @@ def _violation(invariant: str, found: dict[str, Any]) -> str:
 class Playback:
     """Where in a recording of `end` seconds the screen is, and how fast it goes on."""
 
-    def __init__(self, end: float, *, held: bool = False) -> None:
+    def __init__(self, end: float, *, stopped: bool = False) -> None:
         self.t = 0.0
         self.end = end
-        self.held = held
+        self.stopped = stopped
         self._speed = SPEEDS.index(1.0)
 
     @property
@@ -231,30 +237,30 @@ class Playback:
 
     @property
     def words(self) -> str:
-        """`playing 0.1x`, `held`, `at its end`."""
+        """`playing 0.1x`, `stopped`, `at its end`."""
         if self.t >= self.end:
             return "at its end"
-        return "held" if self.held else f"playing {self.speed:g}x"
+        return "stopped" if self.stopped else f"playing {self.speed:g}x"
 
     def change(self, steps: int) -> None:
         """Faster, or slower where `steps` is negative, as far as it goes."""
         self._speed = max(0, min(len(SPEEDS) - 1, self._speed + steps))
 
     def toggle(self) -> None:
-        """Play or hold; from the end it plays once more."""
+        """Play or stop; from the end it plays once more."""
         if self.t >= self.end:
-            self.t, self.held = 0.0, False
+            self.t, self.stopped = 0.0, False
         else:
-            self.held = not self.held
+            self.stopped = not self.stopped
 
     def advance(self, seconds: float) -> None:
         """So much time has gone by on the wall."""
-        if not self.held:
+        if not self.stopped:
             self.t = min(self.end, self.t + seconds * self.speed)
 
     def seek(self, t: float) -> None:
         """Go there and stay."""
-        self.t, self.held = max(0.0, min(self.end, t)), True
+        self.t, self.stopped = max(0.0, min(self.end, t)), True
 
 
 def beside(times: Sequence[float], t: float, direction: int) -> float | None:
@@ -302,7 +308,7 @@ def _cell(t: float, end: float, room: int) -> int:
 
 
 def _position(playback: Playback, marks: Sequence[Mark], said: Span | None, cells: int) -> Spans:
-    sign = "■" if playback.held or playback.t >= playback.end else "▶"
+    sign = "■" if playback.stopped or playback.t >= playback.end else "▶"
     where = f" {sign} {playback.words}  {playback.t:.3f} s of {playback.end:.3f} s"
     kinds = [kind for kind in GLYPHS if any(mark.kind == kind for mark in marks)]
     signs = [Piece(9 - GRAVITY[kind], (Span(*GLYPHS[kind]), Span(f" {kind}", "muted"))) for kind in kinds]

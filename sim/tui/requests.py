@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from flags.catalog import BACKGROUND, FLAGS, PUNCH, is_on
 from flags.inline import ENABLED, InlineValue, as_written
-from sim.files.faults import CRASH, AtChunk, FaultPoint, Place
+from sim.files.faults import AtChunk, FaultPoint, Harm, Place, failing
 from sim.files.steps import Outage
 from sim.record.view import SandboxView, View
 from sim.report.words import flag_value
@@ -17,9 +18,9 @@ SLOW = 200.0
 SCREEN = "screen"
 """Who set a flag, where a key did."""
 PATIENCE = 86400.0
-"""Seconds: somebody may hold a copy for as long as a talk takes."""
+"""Seconds: somebody may stop a copy for as long as a talk takes."""
 FAULT: FaultPoint = "copy.write"
-ERRNO = "ENOSPC"
+DISK_FULL = failing("ENOSPC")
 HAS_CHUNK_3 = 8 << 20
 """Bytes: four chunks of about 2 MiB; less memory may have no chunk 3, but has one after condemn from 4 MiB on."""
 
@@ -28,27 +29,69 @@ HAS_CHUNK_3 = 8 << 20
 class Request:
     """What to ask, and how to say that it is under way: `pausing web-3`.
 
-    `at_once`: while something else is under way. `setting`: the same, while what is under way is slowed or held.
-    `question`: what is asked back first, where it cannot be undone. `harmless`: allowed also where others are refused.
+    `names`: the sandboxes that it concerns, None for the fleet. `at_once`: whatever else is under way. `setting`: a
+    flag or a fault, for what is asked later. `question`: what is asked back first; after a yes it goes on, after a no
+    `otherwise` does, where there is one. `harmless`: allowed also where others are refused.
     """
 
     doing: str
     ask: Callable[[Drive], Awaitable[object]]
+    names: frozenset[str] | None = None
     at_once: bool = False
     setting: bool = False
     question: str | None = None
+    otherwise: Request | None = None
     harmless: bool = False
+    pauses: bool = False
+    resumes: bool = False
 
 
-def pause(names: Sequence[str]) -> Request | None:
-    """None where there is nobody to pause."""
-    doing = f"pausing {_who(names)}"
-    return Request(doing, lambda drive: drive.pause(names, deadline=PATIENCE)) if names else None
+def pause(view: View, names: Sequence[str], idle: AbstractSet[str] = frozenset()) -> Request | None:
+    """All of them at once, as far as the budget goes: what is frozen later is no part of the peak. None where there is
+    nobody to pause; a question where all of them are `idle`: they have nothing to copy."""
+    if not names:
+        return None
+    at_once = at_a_time(view, names)
+
+    async def ask(drive: Drive) -> None:
+        await drive.pause(names, concurrency=at_once, deadline=PATIENCE)
+
+    async def work_first(drive: Drive) -> None:
+        await drive.tick()
+        await ask(drive)
+
+    request = Request(f"pausing {_who(names)}", ask, frozenset(names), pauses=True)
+    if not set(names) <= idle:
+        return request
+    who = f"{_who(names)} has" if len(names) == 1 else f"{_who(names)} have"
+    question = (
+        f"{who} written nothing since the start or the last resume: there is nothing to copy. Let all work first?"
+    )
+    return replace(
+        request, doing=f"one tick, then pausing {_who(names)}", ask=work_first, question=question, otherwise=request
+    )
+
+
+def at_a_time(view: View, names: Sequence[str]) -> int:
+    """How many pauses at once: each copy may become as large as its guest, and the budget has to hold all of them."""
+    memory = max((view.sandboxes[name].memory for name in names if name in view.sandboxes), default=1)
+    return max(1, min(len(names), (view.memory.budget - view.memory.now) // memory))
 
 
 def resume(names: Sequence[str]) -> Request | None:
-    """None where there is nobody to resume."""
-    return Request(f"resuming {_who(names)}", lambda drive: drive.resume(names)) if names else None
+    """Then they work at a tick: a guest that has written nothing has nothing to copy. None where there is nobody."""
+
+    async def ask(drive: Drive) -> None:
+        before = _guests(drive.view(), names)
+        await drive.resume(names)
+        if _guests(drive.view(), names) != before:
+            await drive.tick()
+
+    return Request(f"resuming {_who(names)}", ask, frozenset(names), resumes=True) if names else None
+
+
+def _guests(view: View, names: Sequence[str]) -> list[str | None]:
+    return [view.sandboxes[name].incarnation for name in names if name in view.sandboxes]
 
 
 def in_state(view: View, state: str) -> list[str]:
@@ -64,7 +107,8 @@ def tick() -> Request:
 def kill(names: Sequence[str]) -> Request | None:
     """End sandboxes for good; None where there is nobody."""
     question = f"Kill {_who(names)} for good? What is not in a finished build is lost."
-    return Request(f"killing {_who(names)}", lambda drive: drive.kill(names), question=question) if names else None
+    doing = f"killing {_who(names)}"
+    return Request(doing, lambda drive: drive.kill(names), frozenset(names), question=question) if names else None
 
 
 def toggle(view: View, key: str) -> Request:
@@ -105,16 +149,16 @@ def restart_node() -> Request:
 
 
 def inject(
-    fault: FaultPoint, error: str | None, at: Place, sandboxes: Sequence[str], *, by_kernel: bool = False
+    fault: FaultPoint, harm: Harm, at: Place, sandboxes: Sequence[str], *, by_kernel: bool = False
 ) -> Request | None:
-    """Arm a fault on each of these names or globs, `error` None for SIGKILL of the node; None for nobody."""
+    """Arm a fault on each of these names or globs; None where there are none."""
 
     async def ask(drive: Drive) -> None:
         for each in sandboxes:
-            await drive.inject(fault, error, at, each, by_kernel=by_kernel)
+            await drive.inject(fault, harm, at, each, by_kernel=by_kernel)
 
     who = "every sandbox" if list(sandboxes) == ["*"] else _who(sandboxes)
-    return Request(f"arming {fault} {error or CRASH} on {who}", ask, setting=True) if sandboxes else None
+    return Request(f"arming {fault} {harm.error} on {who}", ask, setting=True) if sandboxes else None
 
 
 def toggle_punch(view: View) -> Request:
@@ -133,7 +177,7 @@ def arm(sandboxes: Iterable[SandboxView]) -> Request | None:
 
     async def ask(drive: Drive) -> None:
         for name, at in places.items():
-            await drive.inject(FAULT, ERRNO, at, name)
+            await drive.inject(FAULT, DISK_FULL, at, name)
 
     return Request(f"arming a copy failure on {_who(list(places))}", ask, setting=True) if places else None
 
@@ -144,17 +188,17 @@ def arm_all(view: View) -> Request | None:
         return None
     at = _place(min(sandbox.memory for sandbox in view.sandboxes.values()))
     doing = "arming a copy failure on every sandbox"
-    return Request(doing, lambda drive: drive.inject(FAULT, ERRNO, at, "*"), setting=True)
+    return Request(doing, lambda drive: drive.inject(FAULT, DISK_FULL, at, "*"), setting=True)
 
 
 def _place(memory: int) -> Place:
     return AtChunk(3) if memory >= HAS_CHUNK_3 else "after_condemn"
 
 
-def hold(sandbox: SandboxView) -> Request:
-    """Hold its copies at chunk boundaries, or let them go on."""
+def stop(sandbox: SandboxView) -> Request:
+    """Stop its copies at each chunk, or let them go on."""
     held = not sandbox.pace.held
-    doing = f"{'holding' if held else 'letting go'} {sandbox.name}"
+    doing = f"{'stopping the copy of' if held else 'letting go of'} {sandbox.name}"
     factor = sandbox.pace.factor
     return Request(doing, lambda drive: drive.pace(sandbox.name, factor=factor, held=held), at_once=True)
 
@@ -167,7 +211,7 @@ def slow(sandbox: SandboxView) -> Request:
 
 
 def step(sandbox: SandboxView) -> Request:
-    """Let its copy go on by one chunk; one that was not held is held from now on."""
+    """Let its copy go on by one chunk; one that was not stopped is from now on."""
     factor, steps = sandbox.pace.factor, 1 if sandbox.pace.held else 0
 
     async def ask(drive: Drive) -> None:
@@ -190,27 +234,20 @@ def _who(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) < 4 else f"{len(names)} sandboxes"
 
 
-class Panel(Protocol):
-    """The checkers: what they have seen not to hold."""
-
-    def violations(self) -> list[dict[str, Any]]: ...
-
-
 class Drive(Protocol):
     """A live run. A refused request is an event in the view, not an exception."""
 
-    @property
-    def panel(self) -> Panel: ...
+    def violations(self) -> list[dict[str, Any]]: ...
     def view(self) -> View: ...
     async def tick(self, count: int = 1) -> None: ...
-    async def pause(self, names: Sequence[str], *, deadline: float = 60.0) -> None: ...
+    async def pause(self, names: Sequence[str], *, concurrency: int = 4, deadline: float = 60.0) -> None: ...
     async def resume(self, names: Sequence[str]) -> None: ...
     async def kill(self, names: Sequence[str]) -> None: ...
     async def set_flag(self, key: str, value: InlineValue, *, by: str = "scenario") -> None: ...
     async def outage(self, outage: Outage) -> None: ...
     async def restart(self) -> None: ...
     async def inject(
-        self, fault: FaultPoint, error: str | None, at: Place, sandboxes: str, *, by_kernel: bool = False
+        self, fault: FaultPoint, harm: Harm, at: Place, sandboxes: str, *, by_kernel: bool = False
     ) -> int: ...
     async def clear(self) -> None: ...
     async def pace(self, sandboxes: str, *, factor: float, held: bool, steps: int = 0) -> None: ...

@@ -15,9 +15,11 @@ from sim.report import words
 from sim.tui.spans import Piece, Span, Spans, Tone, fit, line_of
 
 NONE: Spans = (Span("-", "muted"),)
+FREED = "◦"
+"""Where memory was that a punch has freed: an outline, for nothing is there."""
 GAP = 1
 HIGH = 1.5
-"""A peak, in units of what the guest held, from which it is nearer to 2x than to 1x."""
+"""A peak, in units of what the guest had, from which it is nearer to 2x than to 1x."""
 _TREND = "▁▂▃▄▅▆▇█"
 STATES: dict[str, tuple[str, Tone]] = {
     "created": ("◌", "muted"),
@@ -40,7 +42,7 @@ class Column:
     rank: int
     draw: Callable[[SandboxView, int], Spans]
     right: bool = False
-    sorted: bool = False
+    sorted: str = ""
 
 
 def in_flight(sandbox: SandboxView) -> PauseView | None:
@@ -59,18 +61,18 @@ def past_return(sandbox: SandboxView) -> bool:
 def state_cell(sandbox: SandboxView) -> Spans:
     """Glyph and word; CONDEMNED from the point of no return until the copy ends."""
     if past_return(sandbox):
-        return (Span("◆ CONDEMNED", "warn"),)
+        return (Span("◆ CONDEMNED", "condemned"),)
     glyph, tone = STATES.get(sandbox.state, ("?", "warn"))
     return (Span(f"{glyph} {sandbox.state}", tone),)
 
 
 def memory_cell(sandbox: SandboxView, cells: int) -> Spans:
-    """From nothing to 2x: what memfd and cache hold now, what was punched, and the most of both in the last pause."""
+    """From nothing to 2x: what memfd and cache hold now and the most of both in the last pause; freed is hollow."""
     resident = _share(sandbox.resident, 2 * sandbox.memory, cells)
     cached = min(_share(sandbox.cached, 2 * sandbox.memory, cells), cells - resident)
     punched = min(_share(sandbox.punched, 2 * sandbox.memory, cells), cells - resident - cached)
     held = (Span("█" * resident, "resident"), Span("▓" * cached, "cached"))
-    rest = "░" * punched + "·" * (cells - resident - cached - punched)
+    rest = FREED * punched + "·" * (cells - resident - cached - punched)
     return (*held, *_marked(rest, _peak_mark(sandbox, cells) - resident - cached))
 
 
@@ -124,6 +126,8 @@ def pause_cell(sandbox: SandboxView, cells: int) -> Spans:
         return progress(pause, cells)
     if pause.outcome != "finished":
         return (Span((pause.outcome or "not begun").replace("-", " "), "bad" if pause.condemned else "warn"),)
+    if pause.dirty_bytes == 0:
+        return (Span("nothing dirty", "muted"),)
     waited = "" if pause.blocked_ms is None else f" {words.ms(pause.blocked_ms)}"
     return (Span(f"{_path(pause)}{waited}"),)
 
@@ -135,8 +139,8 @@ def _path(pause: PauseView) -> str:
 def progress(pause: PauseView, cells: int) -> Spans:
     """Chunks published of chunks planned; from where the guest is condemned it turns, and ◆ stands at its start."""
     if not pause.chunks:
-        return (Span("condemned", "warn") if pause.condemned else Span("preparing", "busy"),)
-    tone: Tone = "warn" if pause.condemned else "busy"
+        return (Span("condemned", "condemned") if pause.condemned else Span("preparing", "busy"),)
+    tone: Tone = "condemned" if pause.condemned else "busy"
     count = f" {pause.published}/{pause.chunks}"
     room = max(1, min(24, cells - len(count)))
     done = _share(pause.published, pause.chunks, room)
@@ -145,8 +149,8 @@ def progress(pause: PauseView, cells: int) -> Spans:
 
 
 def peak_cell(sandbox: SandboxView) -> Spans:
-    """Most memory the pause took, in units of what the guest held at the freeze."""
-    peak = sandbox.pause.peak_ratio if sandbox.pause else None
+    """Most memory the pause took, in units of what the guest had at the freeze; one that copied nothing has none."""
+    peak = sandbox.pause.peak_ratio if sandbox.pause and sandbox.pause.dirty_bytes != 0 else None
     return NONE if peak is None else (Span(words.ratio(peak), "warn" if peak >= HIGH else "good"),)
 
 
@@ -172,7 +176,7 @@ def _bytes_cell(size: int | None) -> Spans:
 
 
 def dirty_cell(sandbox: SandboxView) -> Spans:
-    """What the guest had written since its parent build."""
+    """What the guest had written since its parent build when it was last frozen."""
     return _bytes_cell(sandbox.pause.dirty_bytes if sandbox.pause else None)
 
 
@@ -194,9 +198,9 @@ COLUMNS = (
     MEMORY,
     Column("now", 5, 4, _fixed(lambda sandbox: _bytes_cell(sandbox.resident + sandbox.cached)), right=True),
     Column("punched", 7, 6, _fixed(lambda sandbox: _bytes_cell(sandbox.punched)), right=True),
-    Column("dirty", 5, 3, _fixed(dirty_cell), right=True),
+    Column("last dirty", 10, 5, _fixed(dirty_cell), right=True),
     Column("decision", 9, 1, _fixed(decision_cell)),
-    Column("reason", 16, 5, _fixed(reason_cell)),
+    Column("reason", 16, 3, _fixed(reason_cell)),
     Column("last pause", 17, 0, pause_cell),
     Column("copy", 8, 7, _fixed(copy_cell), right=True),
     Column("peak", 6, 0, _fixed(peak_cell), right=True),
@@ -206,14 +210,14 @@ WIDEST_BAR = 40
 
 
 @lru_cache(maxsize=16)
-def columns(cells: int, longest_name: int, sorted_by: str = "") -> tuple[Column, ...]:
+def columns(cells: int, longest_name: int, sorted_by: str = "", *, backwards: bool = False) -> tuple[Column, ...]:
     """The columns that fit beside the two cells of the marks; what is left over goes to the memory bar.
 
     The one that the fleet is sorted by is kept before others, and marked.
     """
     name = max(NAME.cells, min(24 if cells >= 100 else 13, longest_name + 1))
     kept = [replace(column, cells=name) if column is NAME else column for column in COLUMNS]
-    kept = [_sorted(each) if each.title == sorted_by else each for each in kept]
+    kept = [_sorted(each, "▴" if backwards else "▾") if each.title == sorted_by else each for each in kept]
     while _needed(kept) > cells and any(column.rank for column in kept):
         kept.remove(max(kept, key=lambda column: column.rank))
     spare = max(0, cells - _needed(kept)) // 2 * 2
@@ -221,8 +225,8 @@ def columns(cells: int, longest_name: int, sorted_by: str = "") -> tuple[Column,
     return tuple(replace(column, cells=wider) if column.title == MEMORY.title else column for column in kept)
 
 
-def _sorted(column: Column) -> Column:
-    return replace(column, rank=0, sorted=True, cells=max(column.cells, len(column.title) + 1))
+def _sorted(column: Column, mark: str) -> Column:
+    return replace(column, rank=0, sorted=mark, cells=max(column.cells, len(column.title) + 1))
 
 
 def _needed(kept: list[Column]) -> int:
@@ -230,16 +234,17 @@ def _needed(kept: list[Column]) -> int:
 
 
 def header(layout: tuple[Column, ...]) -> Spans:
-    """The titles over the columns; over the memory bar, where 1x and 2x are; ▾ is what the fleet is sorted by."""
+    """The titles over the columns; over the memory bar, where 1x and 2x are. ▾ or ▴ is what the fleet is sorted by; a
+    click on a title changes it."""
     return (Span("  "), *_joined([fit((_title(each),), each.cells, right=each.right) for each in layout]))
 
 
 def _title(column: Column) -> Span:
-    title = f"{column.title}{'▾' if column.sorted else ''}"
+    title = column.title + column.sorted
     if column.title == MEMORY.title:
         title = f"{title:<{column.cells // 2}}╵1x"
         title = f"{title:<{column.cells - 2}}2x"
-    return Span(title, "title" if column.sorted else "muted")
+    return Span(title, "title" if column.sorted else "muted", f"screen.sort_by({column.title!r})")
 
 
 def row(sandbox: SandboxView, layout: tuple[Column, ...], *, cursor: bool, selected: bool) -> Spans:
@@ -284,11 +289,23 @@ def _peak(sandbox: SandboxView) -> float:
     return -(sandbox.pause.peak_ratio or 0) if sandbox.pause else 1
 
 
+def _copy(sandbox: SandboxView) -> float:
+    return -(sandbox.pause.copy_ms or 0) if sandbox.pause else 1
+
+
+def _decision(sandbox: SandboxView) -> float:
+    return 1 if sandbox.pause is None else 0 if not sandbox.pause.punch else -1
+
+
 SORTS: tuple[Sort | None, ...] = (
     None,
     Sort("state", _state),
     Sort(MEMORY.title, lambda sandbox: -(sandbox.resident + sandbox.cached)),
-    Sort("dirty", _dirty),
+    Sort("now", lambda sandbox: -(sandbox.resident + sandbox.cached)),
+    Sort("punched", lambda sandbox: -sandbox.punched),
+    Sort("decision", _decision),
+    Sort("copy", _copy),
+    Sort("last dirty", _dirty),
     Sort("last pause", _wait),
     Sort("peak", _peak),
 )
@@ -301,6 +318,7 @@ class Choice:
 
     words: str = ""
     sort: Sort | None = None
+    backwards: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -312,12 +330,19 @@ class Choice:
         terms = self.words.lower().split()
         shown = [each for each in sandboxes if all(fits(each, term) for term in terms)]
         if self.sort is not None:
-            shown.sort(key=self.sort.key)
+            shown.sort(key=self.sort.key, reverse=self.backwards)
         return [each.name for each in shown]
 
     def next_sort(self) -> Sort | None:
         """The one after this."""
         return SORTS[(SORTS.index(self.sort) + 1) % len(SORTS)]
+
+    def by(self, column: str) -> Choice:
+        """By the column of that title; by the same once more: backwards, then in the fleet's own order."""
+        sort = next((each for each in SORTS if each is not None and each.column == column), None)
+        if sort is None or (self.sort == sort and self.backwards):
+            return replace(self, sort=None, backwards=False)
+        return replace(self, sort=sort, backwards=self.sort == sort)
 
 
 def fits(sandbox: SandboxView, term: str) -> bool:

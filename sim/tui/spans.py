@@ -6,20 +6,29 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style as RichStyle
 from textual.strip import Strip
 from textual.widget import Widget
 
-Tone = Literal["plain", "muted", "title", "good", "calm", "busy", "warn", "bad", "resident", "cached", "punched"]
-"""What a piece of text means; the theme decides how that looks."""
+Tone = Literal[
+    "plain", "muted", "title", "good", "calm", "busy", "warn", "bad", "resident", "cached", "punched", "condemned"
+]
+"""What a piece of text means; `colours` decides how that looks."""
 
 
 class Span(NamedTuple):
-    """A run of text in one tone. Every character used is one cell wide."""
+    """A run of text in one tone; a click on it runs `action`, where there is one (textual's words: `app.quit`)."""
 
     text: str
     tone: Tone = "plain"
+    action: str = ""
+
+    @property
+    def width(self) -> int:
+        """How many cells it takes: letters of some scripts take two."""
+        return len(self.text) if self.text.isascii() else cell_len(self.text)
 
 
 Spans = tuple[Span, ...]
@@ -42,7 +51,7 @@ def text(spans: Iterable[Span]) -> str:
 
 def width(spans: Iterable[Span]) -> int:
     """How many cells the spans take."""
-    return sum(len(span.text) for span in spans)
+    return sum(span.width for span in spans)
 
 
 def fit(spans: Spans, cells: int, *, right: bool = False) -> Spans:
@@ -62,8 +71,8 @@ def _cut(spans: Spans, cells: int) -> Spans:
     for span in spans:
         if left <= 0:
             break
-        kept.append(Span(span.text[:left], span.tone))
-        left -= len(span.text)
+        kept.append(span._replace(text=span.text if span.width <= left else set_cell_size(span.text, left)))
+        left -= span.width
     tone = kept[-1].tone if kept else "plain"
     return (*kept, Span("…", tone)) if cells > 0 else ()
 
@@ -90,8 +99,8 @@ def wrap(spans: Spans, cells: int, indent: str = "  ") -> list[Spans]:
     lines: list[list[Span]] = [[]]
     used = 0
     for word in _words(spans):
-        length = len(word.text)
-        if used + len(word.text.rstrip()) > cells and lines[-1]:
+        length = word.width
+        if used + length - (len(word.text) - len(word.text.rstrip())) > cells and lines[-1]:
             lines.append([Span(indent)])
             used = len(indent)
         lines[-1].append(word)
@@ -113,8 +122,8 @@ def _words(spans: Spans) -> list[Span]:
     words: list[Span] = []
     for span in spans:
         parts = span.text.split(" ")
-        words += [Span(part + " ", span.tone) for part in parts[:-1]]
-        words += [Span(parts[-1], span.tone)] if parts[-1] else []
+        words += [span._replace(text=part + " ") for part in parts[:-1]]
+        words += [span._replace(text=parts[-1])] if parts[-1] else []
     return words
 
 
@@ -123,36 +132,74 @@ def _finished(line: list[Span]) -> list[Span]:
     if not line:
         return line
     last = line[-1]
-    stripped = [*line[:-1], Span(last.text.rstrip(), last.tone)]
-    return [Span(span.text.replace(HARD, " "), span.tone) for span in stripped]
+    stripped = [*line[:-1], last._replace(text=last.text.rstrip())]
+    return [span._replace(text=span.text.replace(HARD, " ")) for span in stripped]
 
 
 LOOKS: dict[Tone, str] = {
     "plain": "",
     "muted": "$foreground 60%",
     "title": "bold",
-    "good": "$text-success",
-    "calm": "$text-secondary",
-    "busy": "$text-primary",
-    "warn": "$text-warning bold",
-    "bad": "$text-error bold",
-    "resident": "$success",
-    "cached": "$primary",
-    "punched": "$text-accent",
+    "good": "$tone-good",
+    "calm": "$tone-calm",
+    "busy": "$tone-busy",
+    "warn": "$tone-warn bold",
+    "bad": "$tone-bad bold",
+    "resident": "$tone-good",
+    "cached": "$tone-busy",
+    "punched": "$tone-punched",
+    "condemned": "$tone-condemned bold",
+}
+UNCOLOURED: dict[Tone, str] = {"bad": "bold reverse", "condemned": "bold reverse", "warn": "bold underline"}
+"""What must be seen where there is no colour (NO_COLOR)."""
+DARK = {
+    "good": "#5fd787",
+    "calm": "#b0c4e8",
+    "busy": "#5fafff",
+    "warn": "#ffd700",
+    "bad": "#ff7070",
+    "punched": "#40e0e0",
+    "condemned": "#ff87ff",
+}
+LIGHT = {
+    "good": "#2b6b00",
+    "calm": "#4a4f6a",
+    "busy": "#1550c0",
+    "warn": "#755000",
+    "bad": "#b5121f",
+    "punched": "#006a72",
+    "condemned": "#950f91",
 }
 CURSOR = "on $primary 30%"
 SELECTED = "on $primary 15%"
 
 
-def draw(widget: Widget, spans: Spans, cells: int, over: str = "") -> Strip:
-    """A line of the widget, `cells` wide; `over` is laid on its background, under the tones."""
+def colours(*, dark: bool) -> dict[str, str]:
+    """Variables of the style sheet. They are the same in every theme, so that none draws danger in the colour of good,
+    and what is condemned or punched in the colour of anything else."""
+    return {f"tone-{name}": colour for name, colour in (DARK if dark else LIGHT).items()}
+
+
+def draw(widget: Widget, spans: Spans, cells: int, y: int, over: str = "") -> Strip:
+    """Line `y` of the widget's text, `cells` wide; `over` is laid on its background, under the tones.
+
+    What the mouse has marked is drawn as marked, and every cell knows where in the text it is.
+    """
     base = widget.visual_style
     parse = widget.app.stylesheet.parse_style
+    looks = {**LOOKS, **UNCOLOURED} if widget.app.no_color else LOOKS
     if over:
         base += parse(over)
 
-    def style(tone: Tone) -> RichStyle:
-        return (base + parse(LOOKS[tone])).rich_style if LOOKS[tone] else base.rich_style
+    def style(span: Span) -> RichStyle:
+        found = (base + parse(looks[span.tone])).rich_style if looks[span.tone] else base.rich_style
+        return found + RichStyle(meta={"@click": span.action}) if span.action else found
 
-    segments = [Segment(span.text, style(span.tone)) for span in spans if span.text]
-    return Strip(segments, width(spans)).adjust_cell_length(cells, base.rich_style)
+    segments = [Segment(span.text, style(span)) for span in spans if span.text]
+    strip = Strip(segments, width(spans)).adjust_cell_length(cells, base.rich_style)
+    marked = widget.text_selection
+    if marked is not None and (span := marked.get_span(y)) is not None:
+        start, end = span[0], cells if span[1] == -1 else span[1]
+        look = widget.screen.get_component_rich_style("screen--selection")
+        strip = Strip.join([strip.crop(0, start), strip.crop(start, end).apply_style(look), strip.crop(end, cells)])
+    return strip.apply_offsets(0, y)

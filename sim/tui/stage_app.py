@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractAsyncContextManager
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -17,12 +16,12 @@ from textual.screen import Screen
 from engine.errors import UserError
 from sim.record.verdict import Verdict
 from sim.record.view import View
-from sim.tui.app import FleetApp
+from sim.report import words
+from sim.tui.app import FleetApp, Run
 from sim.tui.frames import Frame, Live
 from sim.tui.keys import STAGE, Key
 from sim.tui.panes import LinesWidget
-from sim.tui.requests import Drive
-from sim.tui.screens.live import LiveScreen, bindings
+from sim.tui.screens.live import LiveScreen, bindings, too_small
 from sim.tui.spans import Span
 from sim.tui.stage_beats import BEATS, FIRST, Beat
 from sim.tui.stage_lines import ROWS, Scene, highest_peak, lines
@@ -31,7 +30,7 @@ from sim.tui.terminal import MortalTerminal
 LOOKS_A_SECOND = 20
 LONGEST_ACT = 60.0
 """Seconds; what takes longer goes wrong, and on autopilot nobody would notice."""
-Play = Callable[[Beat], AbstractAsyncContextManager[Drive, bool | None]]
+Play = Callable[[Beat], Run]
 
 
 class StageApp(FleetApp):
@@ -78,8 +77,8 @@ class StageApp(FleetApp):
     def _said(self) -> Span:
         """A refusal or a failure before what the act says."""
         sandbox = self.live.view.sandboxes.get(FIRST) if self._shown is self.beat else None
-        if sandbox is not None and sandbox.refusal is not None:
-            return Span(f"refused: {sandbox.refusal.partition(': ')[0]}", "bad")  # why it failed is read from its row
+        if sandbox is not None and sandbox.refused is not None:
+            return Span(f"refused: {words.refusal(sandbox.refused)}", "bad")  # why it failed is read from its row
         note = self.live.note
         return note if note is not None and note.tone == "bad" else self._says
 
@@ -209,6 +208,7 @@ class StageScreen(LiveScreen):
 
     def compose(self) -> ComposeResult:
         yield LinesWidget(id="stage")
+        yield LinesWidget(too_small, id="small")
 
     def take(self, _frame: Frame) -> None:
         self.draw_status()

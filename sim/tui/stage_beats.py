@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from sim.files.faults import AtChunk
+from sim.files.faults import AtChunk, failing
 from sim.files.lifecycle import State
 from sim.record.view import PauseView, View
 from sim.tui import requests
@@ -90,11 +90,11 @@ def _pace(factor: float, *, held: bool, steps: int = 0) -> Callable[[View], Requ
 
 
 def _pause_everybody(view: View) -> Request | None:
-    return requests.pause(requests.in_state(view, State.RUNNING))
+    return requests.pause(view, requests.in_state(view, State.RUNNING))
 
 
 def _fail(_view: View) -> Request | None:
-    return requests.inject("copy.write", "ENOSPC", AtChunk(3), [FIRST])
+    return requests.inject("copy.write", failing("ENOSPC"), AtChunk(3), [FIRST])
 
 
 _TICK = Act("the guests write all of their memory", lambda _view: requests.tick(), read=1.0)
@@ -125,10 +125,10 @@ BEATS = (
         "What is freed is gone for ever: first comes the point of no return.",
         (
             _TICK,
-            Act(f"pause {FIRST}, held at every step", _pace(SLOW, held=True), read=0.0),
+            Act(f"pause {FIRST}, stopped at every step", _pace(SLOW, held=True), read=0.0),
             Act(
                 "the first chunk is about to be copied; the guest could still run on",
-                lambda _view: requests.pause([FIRST]),
+                lambda view: requests.pause(view, [FIRST]),
                 waits=False,
                 until=_waits_before("chunk"),
                 read=3.0,
@@ -178,7 +178,7 @@ BEATS = (
         "One flag, one key: from the next pause on nobody is punched.",
         (
             _TICK,
-            Act(f"pause {FIRST}: punched", lambda _view: requests.pause([FIRST]), read=3.0),
+            Act(f"pause {FIRST}: punched", lambda view: requests.pause(view, [FIRST]), read=3.0),
             Act("the kill switch", lambda _view: requests.kill_switch(), read=2.0),
             Act("pause everybody else: nothing is freed, nothing can be lost", _pause_everybody, read=6.0),
         ),

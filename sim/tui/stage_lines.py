@@ -78,7 +78,7 @@ def _room(cells: int) -> int:
 
 
 def _bar(name: str, scene: Scene, cells: int) -> Spans:
-    """As far as the highest peak of a sandbox: what its guest held, and the copy beside it."""
+    """As far as the highest peak of a sandbox: what its guest had, and the copy beside it."""
     room, label = _room(cells), Span(f" {name:<5}", "title" if scene.beat.bar == name else "muted")
     peak = highest_peak(scene.view) if scene.beat.bar == name else scene.peaks.get(name)
     if not peak:
@@ -91,7 +91,7 @@ def _bar(name: str, scene: Scene, cells: int) -> Spans:
 
 
 def highest_peak(view: View) -> float:
-    """Of any pause, in units of what its guest held; while it goes on, of its guest's memory. 0 before any."""
+    """Of any pause, in units of what its guest had; while it goes on, of its guest's memory. 0 before any."""
     sizes = {sandbox.name: sandbox.memory for sandbox in view.sandboxes.values()}
     return max((each.peak_ratio or each.peak / sizes[each.sandbox] for each in view.pauses), default=0.0)
 
@@ -114,13 +114,13 @@ def slow_motion(scene: Scene, cells: int) -> list[Spans]:
     room = max(10, cells - 12)
     if sandbox is None or pause is None or not pause.chunks:
         return [(Span(f" copy {'─' * room}", "muted"),), (), ()]
-    tone: Tone = "warn" if pause.condemned else "busy"
+    tone: Tone = "condemned" if pause.condemned else "busy"
     done, freed = round(room * pause.published / pause.chunks), round(room * sandbox.punched / sandbox.memory)
     count = Span(f" {pause.published}/{pause.chunks}", tone)
     copied: Spans = (Span(" copy "), Span("━" * done, tone), Span("─" * (room - done), "muted"), count)
-    punched: Spans = (Span(" free "), Span("░" * freed, "punched"), Span("·" * (room - freed), "muted"))
+    punched: Spans = (Span(" free "), Span(rows.FREED * freed, "punched"), Span("·" * (room - freed), "muted"))
     if pause.condemned:
-        return [copied, punched, (Span("      ◆ PAST THE POINT OF NO RETURN: it can never run again", "warn"),)]
+        return [copied, punched, (Span("      ◆ PAST THE POINT OF NO RETURN: it can never run again", "condemned"),)]
     return [copied, punched, (Span("      before the point of no return: it can still run on", "good"),)]
 
 

@@ -5,26 +5,81 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import selectors
+import signal
 import time
 from typing import IO, ClassVar
 
+from textual import events
 from textual.drivers.linux_driver import LinuxDriver
+from textual.message import Message
 
 from engine.errors import UserError
+from sim.tui.keyboard import Keyboard
+
+LOOKS_A_SECOND = 10
+"""How often the input thread looks whether the app has ended, and whether a lone escape was a key."""
 
 
 class MortalTerminal(LinuxDriver):
-    """Drops what there is no terminal for: textual's queue would fill up, and block the teardown for ever."""
+    """Drops what there is no terminal for: textual's queue would fill up, and block the teardown for ever.
+
+    Reads its keys with `Keyboard`: textual's own reader ends the app at the first byte that is not UTF-8.
+    """
 
     ASCII: ClassVar[bool] = False
     CAST: ClassVar[Cast | None] = None
 
     def write(self, data: str) -> None:
         if self._writer_thread is not None and self._writer_thread.is_alive():
-            data = to_ascii(data) if self.ASCII else data
+            data = to_ascii(data) if self.ASCII else data.encode(errors="replace").decode()
             super().write(data)
             if self.CAST is not None:
                 self.CAST.wrote(data, time.monotonic())
+
+    def run_input_thread(self) -> None:
+        """Read until the app ends; a terminal that is gone ends the app as its hang-up signal does."""
+        keyboard = Keyboard()
+        with selectors.SelectSelector() as selector:
+            selector.register(self.fileno, selectors.EVENT_READ)
+            while not self.exit_event.is_set():
+                if not selector.select(1 / LOOKS_A_SECOND):
+                    messages = keyboard.tick(time.monotonic())
+                elif data := _read(self.fileno):
+                    messages = keyboard.feed(data, time.monotonic())
+                else:
+                    os.kill(os.getpid(), signal.SIGHUP)
+                    return
+                for message in messages:
+                    self.process_message(message)
+
+    def _get_terminal_size(self) -> tuple[int, int]:
+        """Of the terminal that is read: textual asks stdout, which may be a file."""
+        try:
+            size = tuple(os.get_terminal_size(self.fileno))
+        except OSError:
+            size = (0, 0)
+        columns, rows = size if all(size) else super()._get_terminal_size()
+        self._resized(columns, rows)
+        return columns, rows
+
+    def process_message(self, message: Message) -> None:
+        if isinstance(message, events.Resize):
+            self._resized(*message.size)
+        super().process_message(message)
+
+    def _resized(self, columns: int, rows: int) -> None:
+        """A recording follows the terminal's size."""
+        if self.CAST is not None:
+            self.CAST.resized(columns, rows, time.monotonic())
+
+
+def _read(fd: int) -> bytes:
+    """What is there; nothing where the other side of the terminal is gone."""
+    try:
+        return os.read(fd, 4096)
+    except OSError:
+        return b""
 
 
 def terminal(*, ascii_only: bool = False, cast: Cast | None = None) -> type[MortalTerminal]:
@@ -37,6 +92,7 @@ class Cast:
 
     def __init__(self, path: pathlib.Path, size: os.terminal_size, title: str) -> None:
         self._began: float | None = None
+        self._size = (size.columns, size.lines)
         try:
             self._file: IO[str] = path.open("w", encoding="utf-8")
         except OSError as error:
@@ -46,9 +102,18 @@ class Cast:
 
     def wrote(self, data: str, now: float) -> None:
         """This was drawn now; monotonic seconds."""
+        self._add("o", data, now)
+
+    def resized(self, columns: int, rows: int, now: float) -> None:
+        """The terminal has another size from now on."""
+        if (columns, rows) != self._size:
+            self._size = (columns, rows)
+            self._add("r", f"{columns}x{rows}", now)
+
+    def _add(self, kind: str, data: str, now: float) -> None:
         if not self._file.closed:
             self._began = now if self._began is None else self._began
-            self._file.write(json.dumps([round(now - self._began, 6), "o", data], ensure_ascii=False) + "\n")
+            self._file.write(json.dumps([round(now - self._began, 6), kind, data], ensure_ascii=False) + "\n")
 
     def close(self) -> None:
         """Close the file; harmless when already closed."""
@@ -60,7 +125,7 @@ ASCII: dict[str, str] = {
     "○": "o",  # off
     "◌": ".",  # created
     "◐": "%",  # pausing, a rollout
-    "■": "#",  # paused, held
+    "■": "#",  # paused, stopped
     "◎": "@",  # checkpointing
     "◑": "&",  # resuming
     "✗": "x",  # discarded
@@ -83,6 +148,7 @@ ASCII: dict[str, str] = {
     "▒": "+",
     "░": ":",
     "·": ".",
+    "◦": "o",  # freed
     "▪": ",",  # clean pages
     "△": "^",  # pauses over time: without punching, with it
     "▲": "A",

@@ -90,8 +90,13 @@ class Arm:
 
     @property
     def peak(self) -> int:
-        """The most that its node held."""
+        """The most that its node had in memory."""
         return self.view.memory.peak
+
+    @property
+    def dirty(self) -> int:
+        """Bytes that its pauses had to copy."""
+        return sum(pause.dirty_bytes or 0 for pause in self.view.pauses)
 
 
 def arm_of(view: View) -> Arm:
@@ -122,9 +127,16 @@ def _head(found: Mapping[bool, Arm], said: Span | None, cells: int) -> Spans:
         room = cells - width(pieces[0].spans) - 4
         pieces.append(Piece(0, fit((said,), min(room, len(said.text)))))
     elif len(found) == 2:
-        off, on = found[False].peak, found[True].peak
-        pieces.append(Piece(0, (Span(f"peak off is {off / max(1, on):.2f} times peak on", "title"),)))
+        pieces.append(Piece(0, (_compared(found[False], found[True]),)))
     return line_of(pieces, cells)
+
+
+def _compared(off: Arm, on: Arm) -> Span:
+    """The peaks, where both arms had as much to copy."""
+    if off.dirty != on.dirty:
+        sizes = f"{words.mib(off.dirty)} and {words.mib(on.dirty)} MiB"
+        return Span(f"not compared: {sizes} were dirty", "warn")
+    return Span(f"peak off is {off.peak / max(1, on.peak):.2f} times peak on", "title")
 
 
 def _half(arm: Arm | None, cells: int, height: int, top: int, took: float, *, punch: bool) -> list[Spans]:

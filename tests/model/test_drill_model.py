@@ -164,7 +164,7 @@ class DrillModel(RuleBasedStateMachine):
         text = scenario_text({**SCENARIO, "flags": self.first_flags, "steps": self.steps})
         note(text)
         result = self._run(text)
-        broken = [(each.subject, each.reasons) for each in result.judgements if each.verdict == "violated"]
+        broken = [(each.subject, each.violations) for each in result.violated]
         assert (result.error, broken) == (None, [])
 
 

@@ -17,6 +17,7 @@ from sim.files.shipped import scenario_folder
 from sim.files.wrong_engines import SWITCHES
 from sim.rollout.bench_host import pool_of
 from sim.run import self_test
+from sim.run.batch import Batch
 from sim.run.pool import LocalPool, local_pool
 
 PAGES = 16 << 20  # bytes of 2 MiB pages that one of the scenarios needs; where there are none, another takes its place
@@ -26,7 +27,7 @@ PAGES = 16 << 20  # bytes of 2 MiB pages that one of the scenarios needs; where 
 @pytest.mark.timeout(180)
 def test_every_wrong_engine_is_caught_and_the_sound_one_holds(tmp_path: pathlib.Path) -> None:
     with pool_of(PAGES), local_pool() as pool:
-        findings = self_test.run(self_test.trials(), pool, tmp_path)
+        findings = self_test.run(self_test.trials(), pool, tmp_path, Batch(quiet=True))
     assert [(each.trial.name, each.why) for each in findings if each.outcome not in {"CAUGHT", "SKIPPED"}] == []
     assert sum(each.outcome == "CAUGHT" for each in findings) > len(findings) // 2
     assert list(tmp_path.glob("*/*")) == []
@@ -37,7 +38,7 @@ def test_a_wrong_engine_that_its_checker_cannot_see_survives(tmp_path: pathlib.P
     text = trial.scenario.source_text.replace("mutant: punch-before-publish", "mutant: clean-page-lost")
     blind = dataclasses.replace(trial, scenario=load_text(text, trial.scenario.path))
     with LocalPool(1, 1 << 30) as pool:
-        (found,) = self_test.run([blind], pool, tmp_path)
+        (found,) = self_test.run([blind], pool, tmp_path, Batch(quiet=True))
     assert (found.outcome, found.why) == ("SURVIVED", "its checker saw nothing wrong")
     assert found.run_dir is not None
     assert (found.run_dir / "events.jsonl").is_file()
@@ -49,7 +50,7 @@ def test_a_profile_that_is_mended_of_everything_is_the_sound_engine(tmp_path: pa
     text = self_test.sound(trial).replace("fleet:", engine)
     mended = dataclasses.replace(trial, scenario=load_text(text, trial.scenario.path))
     with LocalPool(1, 1 << 30) as pool:
-        (found,) = self_test.run([mended], pool, tmp_path)
+        (found,) = self_test.run([mended], pool, tmp_path, Batch(quiet=True))
     assert (found.outcome, found.why) == ("SURVIVED", "its checker saw nothing wrong")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
+import pathlib
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +14,7 @@ import pytest
 from engine import events as engine_events
 from engine.events import Event
 from flags.inline import InlineValue, as_written
+from sim.files.faults import Harm
 from sim.files.steps import Outage
 from sim.record import events
 from sim.record.fold import Fold
@@ -24,7 +27,8 @@ BACKGROUND = "memfd-background-copy"
 
 
 class RecordedDrill:
-    """Keeps every call; `error` is what the next ones raise; `now` is the time of the entries, in seconds."""
+    """Keeps every call; `error` is what the next ones raise; `now` is the time of the entries, in
+    seconds; while there is `waits` nothing that is asked is over."""
 
     def __init__(self) -> None:
         self.fold = Fold()
@@ -32,6 +36,8 @@ class RecordedDrill:
         self.error: Exception | None = None
         self.violated: list[dict[str, Any]] = []
         self.now = 0.0
+        self.waits: asyncio.Event | None = None
+        self.run_dir = pathlib.Path()
 
     async def __aenter__(self) -> Self:
         self.calls.append(("started",))
@@ -48,22 +54,20 @@ class RecordedDrill:
     def view(self) -> View:
         return self.fold.view()
 
-    @property
-    def panel(self) -> RecordedDrill:
-        return self
-
     def violations(self) -> list[dict[str, Any]]:
         return self.violated
 
     async def _called(self, *call: Any) -> None:
         self.calls.append(call)
+        if self.waits is not None:
+            await self.waits.wait()
         if self.error is not None:
             raise self.error
 
     async def tick(self, count: int = 1) -> None:
         await self._called("tick", count)
 
-    async def pause(self, names: Sequence[str], *, deadline: float = 60.0) -> None:
+    async def pause(self, names: Sequence[str], *, concurrency: int = 4, deadline: float = 60.0) -> None:
         await self._called("pause", list(names))
 
     async def resume(self, names: Sequence[str]) -> None:
@@ -84,8 +88,8 @@ class RecordedDrill:
     async def restart(self) -> None:
         await self._called("restart")
 
-    async def inject(self, fault: str, error: str | None, at: Any, sandboxes: str, *, by_kernel: bool = False) -> int:
-        await self._called("inject", fault, error, at, sandboxes, *(["by kernel"] if by_kernel else []))
+    async def inject(self, fault: str, harm: Harm, at: Any, sandboxes: str, *, by_kernel: bool = False) -> int:
+        await self._called("inject", fault, harm.error, at, sandboxes, *(["by kernel"] if by_kernel else []))
         return 1
 
     async def pace(self, sandboxes: str, *, factor: float, held: bool, steps: int = 0) -> None:
@@ -97,7 +101,7 @@ class RecordedDrill:
         await self._called("clear")
 
     async def finish(self) -> View:
-        await self._called("finish")
+        self.calls.append(("finish",))
         self.tell(events.RunEnded("held", 0, {}, "digest", 0))
         return self.view()
 
@@ -155,7 +159,6 @@ class RecordedDrill:
             outcome="discarded" if error else "finished",
             path="memfd-background",
             punch=punch,
-            punch_reason=None,
             dirty_bytes=32 * MIB,
             punched_bytes=32 * MIB if punch else 0,
             peak_over=MIB if punch else 32 * MIB,
@@ -165,10 +168,7 @@ class RecordedDrill:
             condemned=True,
             error=error,
             failed_chunk=3 if error else None,
-            condemn_error=None,
-            punch_error=None,
             build=pause,
-            content_hash=None,
         )
         self.tell(settled, name, pause)
         self.tell(events.GuestEnded(f"{name}.1", "paused"), name)
@@ -193,7 +193,8 @@ class RecordedDrill:
 
 @pytest.fixture
 def drill() -> RecordedDrill:
-    """Six sandboxes of 32 MiB, all running."""
+    """Six sandboxes of 32 MiB, all running, which have worked once."""
     recorded = RecordedDrill()
     recorded.tell_of_fleet([f"web-{number}" for number in range(6)])
+    recorded.tell(events.Ticked(1))
     return recorded

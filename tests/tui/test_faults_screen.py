@@ -38,8 +38,8 @@ async def test_the_faults_look_as_agreed(width: int, height: int, drill: Recorde
         ("3 enter", [("inject", "copy.write", "ENOSPC", "after_condemn", "*")]),
         ("3 o enter", [("inject", "copy.write", "ENOSPC", AtChunk(3), "*")]),
         ("3 l enter", [("inject", "copy.write", "EIO", "after_condemn", "*")]),
-        ("3 y e", [("inject", "copy.write", "ENOSPC", "after_condemn", "*", "by kernel")]),
-        ("3 g left enter", [("inject", "freeze", None, "first", "*")]),
+        ("3 b e", [("inject", "copy.write", "ENOSPC", "after_condemn", "*", "by kernel")]),
+        ("3 g left enter", [("inject", "freeze", "SIGKILL of the node", "first", "*")]),
         ("3 G enter", [("inject", "resume.read", "ENOSPC", "first", "*")]),
         (
             "x j x 3 enter",
@@ -50,7 +50,6 @@ async def test_the_faults_look_as_agreed(width: int, height: int, drill: Recorde
         ),
         ("x 3 w enter", [("inject", "copy.write", "ENOSPC", "after_condemn", "*")]),
         ("3 c", [("clear",)]),
-        ("3 ctrl+z", [("clear",)]),
         ("x 3 p", [("pause", ["web-0"])]),
         ("3 p", [("pause", [f"web-{number}" for number in range(6)])]),
         ("x 3 r", [("resume", ["web-0"])]),
@@ -80,9 +79,9 @@ async def test_a_fault_is_seen_to_fire_on_whom_and_to_be_cleared(drill: Recorded
 async def test_the_kernel_is_asked_only_for_what_it_can_do(drill: RecordedDrill) -> None:
     async with FleetApp(lambda: drill).run_test(size=(110, 30)) as pilot:
         await until_seen(pilot, "● running")
-        await pilot.press("3", "y")
+        await pilot.press("3", "b")
         await until_seen(pilot, "ENOSPC by the kernel itself")
-        await pilot.press("g", "y")
+        await pilot.press("g", "b")
         await until_seen(pilot, "the kernel gives an errno, and only to a copy")
 
 

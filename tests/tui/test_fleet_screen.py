@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,7 +42,6 @@ def app_for(drill: RecordedDrill) -> FleetApp:
         ("K", ("set_flag", PUNCH, False)),
         ("d y", ("kill", ["web-0"])),
         ("d n x x d enter", ("kill", ["web-0", "web-1"])),
-        ("ctrl+z", ("clear",)),
         ("P", ("pause", [f"web-{number}" for number in range(6)])),
         ("a", ("pause", [f"web-{number}" for number in range(6)])),
         ("r", ("resume", ["web-0"])),
@@ -204,6 +204,42 @@ async def test_restarting_ends_the_run_and_shows_a_new_one(drill: RecordedDrill)
         assert made[1].calls == [("started",)]
 
 
+async def test_leaving_while_the_guests_start_tears_down_at_once_what_has_started(drill: RecordedDrill) -> None:
+    class Slow(type(drill)):  # type: ignore[misc]
+        async def __aenter__(self) -> Slow:
+            self.calls.append(("starting",))
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.calls.append(("torn down",))
+                raise
+            return self
+
+    slow = Slow()
+    app = FleetApp(lambda: slow)
+    async with app.run_test(size=(100, 30)) as pilot:
+        slow.tell_of_fleet(["web-0", "web-1"])
+        await until_seen(pilot, "starting the node and its guests: 2 guests up", "web-1    ● running")
+        await pilot.press("q")
+        await until(pilot, lambda: not app.is_running, "the app has ended")
+    assert slow.calls == [("starting",), ("torn down",)]
+    assert app.failure is None
+
+
+async def test_a_second_q_waits_no_longer_for_what_is_under_way(drill: RecordedDrill) -> None:
+    app = app_for(drill)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until_seen(pilot, "● running")
+        drill.waits = asyncio.Event()
+        await pilot.press("p", "q")
+        await until_seen(pilot, "pausing web-0")
+        await pilot.pause(0.3)
+        assert app.is_running
+        await pilot.press("q")
+        await until(pilot, lambda: not app.is_running, "the app has ended")
+    assert drill.calls == [("started",), ("pause", ["web-0"]), ("finish",), ("torn down",)]
+
+
 async def test_a_run_that_does_not_start_ends_the_app_with_its_reason(drill: RecordedDrill) -> None:
     def start() -> RecordedDrill:
         raise PermissionError("no memfd here")
@@ -218,6 +254,8 @@ async def test_help_explains_every_sign_and_closes_again(drill: RecordedDrill) -
     async with app_for(drill).run_test(size=(140, 45)) as pilot:
         await until_seen(pilot, "● running")
         await pilot.press("question_mark")
+        await until_seen(pilot, "pause: freeze, copy, tear down")
+        await pilot.press("pagedown", "pagedown")
         await until_seen(pilot, "◆ CONDEMNED   past the point of no return")
         await pilot.press("escape")
         assert not isinstance(pilot.app.screen, HelpScreen)

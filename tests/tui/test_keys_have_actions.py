@@ -10,11 +10,21 @@ from sim.tui.screens.faults import FaultsScreen
 from sim.tui.screens.flags import FlagsScreen
 from sim.tui.screens.fleet import FleetScreen
 from sim.tui.screens.live import LiveScreen
+from sim.tui.screens.log import LogScreen
+from sim.tui.screens.map import MapScreen
 from sim.tui.screens.memory import MemoryScreen
 from sim.tui.screens.sandbox import SandboxScreen
 from sim.tui.terminal import OTHER, to_ascii
 
-SCREENS: tuple[type[LiveScreen], ...] = (FleetScreen, SandboxScreen, FlagsScreen, FaultsScreen, MemoryScreen)
+SCREENS: tuple[type[LiveScreen], ...] = (
+    FleetScreen,
+    SandboxScreen,
+    FlagsScreen,
+    FaultsScreen,
+    MemoryScreen,
+    LogScreen,
+    MapScreen,
+)
 EACH = [(screen, key) for screen in SCREENS for key in screen.KEYS]
 
 

@@ -17,7 +17,16 @@ from tests.tui.looking import seen, until
 if TYPE_CHECKING:
     from tests.tui.conftest import RecordedDrill
 
-SCREENS = {"fleet": "1", "flags": "2", "faults": "3", "memory": "4", "sandbox": "1 enter", "help": "question_mark"}
+SCREENS = {
+    "fleet": "1",
+    "flags": "2",
+    "faults": "3",
+    "memory": "4",
+    "log": "5",
+    "map": "6",
+    "sandbox": "1 enter",
+    "help": "question_mark",
+}
 
 
 async def begun(pilot: Pilot[None]) -> None:
@@ -77,7 +86,7 @@ async def test_the_keys_that_ask_are_refused_to_who_may_only_watch_and_no_others
     app.live.refusing = "read-only"
     async with app.run_test(size=(80, 24)) as pilot:
         await begun(pilot)
-        for name in ("1", "2", "3", "4", "1 enter"):
+        for name in ("1", "2", "3", "4", "5", "6", "1 enter"):
             await pilot.press(*name.split())
             screen = app.screen
             assert isinstance(screen, LiveScreen)
@@ -110,7 +119,7 @@ async def test_the_palette_knows_every_key_of_the_screen_and_runs_it(drill: Reco
         await begun(pilot)
         titles = [command.title for command in app.get_system_commands(app.screen)]
         assert {"pause (p)", "kill (d)", "memory (4)", "quit (q)"} <= set(titles)
-        await pilot.press("ctrl+p", *"pause all", "enter")
+        await pilot.press("ctrl+p", *"all (P)", "enter")
         await until(pilot, lambda: asked(drill) == ["pause"], "it was asked")
 
 
@@ -136,7 +145,7 @@ async def test_resizing_at_any_time_draws_the_whole_screen(drill: RecordedDrill)
         await begun(pilot)
         for keys in SCREENS.values():
             await pilot.press(*keys.split())
-            for size in ((200, 60), (40, 10)):
+            for size in ((200, 60), (40, 10), (60, 12)):
                 await pilot.resize_terminal(*size)
                 await pilot.pause()
                 assert len(seen(app).split("\n")) == size[1]
@@ -175,3 +184,33 @@ async def test_every_screen_can_be_drawn_in_ascii(drill: RecordedDrill) -> None:
             await pilot.press(*keys.split())
             await pilot.pause()
             assert {sign for sign in seen(app) if not sign.isascii() and to_ascii(sign) == OTHER} == set(), keys
+
+
+@pytest.mark.parametrize("size", [(59, 24), (100, 11), (20, 5)], ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_where_there_is_no_room_it_says_so_and_comes_back(size: tuple[int, int], drill: RecordedDrill) -> None:
+    app = FleetApp(lambda: drill)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: "60x12" in " ".join(seen(app).split()), "it says what it needs")
+        assert "running" not in seen(app)
+        await pilot.resize_terminal(60, 12)
+        await begun(pilot)
+        assert "60x12" not in seen(app)
+
+
+async def test_without_colour_what_is_discarded_still_stands_out(
+    drill: RecordedDrill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    app = FleetApp(lambda: drill)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await begun(pilot)
+        drill.discard("web-0")
+        await until(pilot, lambda: "✗ discarded" in seen(app), "it is discarded")
+        styles = [
+            segment.style
+            for strip in app.screen._compositor.render_strips()
+            for segment in strip
+            if "✗ discarded" in segment.text
+        ]
+    assert styles
+    assert all(style is not None and style.bold and style.reverse for style in styles)

@@ -1,4 +1,4 @@
-"""A stored run on screen: played, held, scrubbed; and nobody to ask."""
+"""A stored run on screen: played, stopped, scrubbed; and nobody to ask."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ JUMPS = (
 
 
 async def test_keys_go_to_a_time(stored: StoredRun) -> None:
-    app = ReplayApp(stored, held=True)
+    app = ReplayApp(stored, stopped=True)
     async with app.run_test(size=(80, 24)) as pilot:
         for keys, t in JUMPS:
             app.playback.seek(0.0)
@@ -71,7 +71,7 @@ async def test_keys_go_to_a_time(stored: StoredRun) -> None:
 
 
 async def test_the_past_is_shown_as_it_was(stored: StoredRun) -> None:
-    app = ReplayApp(stored, held=True)
+    app = ReplayApp(stored, stopped=True)
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.press("end")
         await pilot.pause()
@@ -86,7 +86,7 @@ async def test_the_past_is_shown_as_it_was(stored: StoredRun) -> None:
 
 
 async def test_a_violation_is_told_where_one_jumps_to_it(stored: StoredRun) -> None:
-    app = ReplayApp(stored, held=True)
+    app = ReplayApp(stored, stopped=True)
     async with app.run_test(size=(120, 24)) as pilot:
         await pilot.press("n", "n")
         await pilot.pause()
@@ -94,7 +94,7 @@ async def test_a_violation_is_told_where_one_jumps_to_it(stored: StoredRun) -> N
 
 
 async def test_what_was_found_is_not_said_to_hold_although_it_was_judged_only_at_the_end(stored: StoredRun) -> None:
-    app = ReplayApp(stored, held=True)
+    app = ReplayApp(stored, stopped=True)
     async with app.run_test(size=(120, 24)) as pilot:
         await pilot.press("n")
         await pilot.pause()
@@ -108,7 +108,7 @@ async def test_what_was_found_is_not_said_to_hold_although_it_was_judged_only_at
 
 
 async def test_a_recording_refuses_every_request_calmly(stored: StoredRun) -> None:
-    app = ReplayApp(stored, held=True)
+    app = ReplayApp(stored, stopped=True)
     async with app.run_test(size=(80, 24)) as pilot:
         for key in "prfec":
             await pilot.press("right_square_bracket")
@@ -120,7 +120,7 @@ async def test_a_recording_refuses_every_request_calmly(stored: StoredRun) -> No
 
 
 async def test_what_was_refused_is_said_until_somebody_moves_on(stored: StoredRun) -> None:
-    app = ReplayApp(stored, held=True)
+    app = ReplayApp(stored, stopped=True)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("4", "T")
         await pilot.pause()
@@ -133,7 +133,7 @@ async def test_what_was_refused_is_said_until_somebody_moves_on(stored: StoredRu
 
 
 async def test_playing_reaches_the_end(stored: StoredRun) -> None:
-    app = ReplayApp(stored, held=True)
+    app = ReplayApp(stored, stopped=True)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("space")
         app.playback.advance(60.0)
@@ -143,7 +143,7 @@ async def test_playing_reaches_the_end(stored: StoredRun) -> None:
 
 
 async def test_every_screen_has_the_time_line_at_its_foot(stored: StoredRun) -> None:
-    app = ReplayApp(stored, held=True)
+    app = ReplayApp(stored, stopped=True)
     async with app.run_test(size=(80, 24)) as pilot:
         for keys in (["1"], ["2"], ["3"], ["4"], ["1", "enter"]):
             await pilot.press(*keys)
@@ -153,7 +153,7 @@ async def test_every_screen_has_the_time_line_at_its_foot(stored: StoredRun) -> 
 
 
 async def test_q_leaves(stored: StoredRun) -> None:
-    app = ReplayApp(stored, held=True)
+    app = ReplayApp(stored, stopped=True)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("q")
         await pilot.pause()
@@ -162,7 +162,7 @@ async def test_q_leaves(stored: StoredRun) -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (140, 45)])
 async def test_a_replayed_run_looks_as_agreed(width: int, height: int, stored: StoredRun) -> None:
-    app = ReplayApp(stored, held=True)
+    app = ReplayApp(stored, stopped=True)
     async with app.run_test(size=(width, height)) as pilot:
         await pilot.press("n")
         await pilot.pause()

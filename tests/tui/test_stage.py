@@ -42,7 +42,7 @@ class StagedDrill(RecordedDrill):
         if self.go_on is not None:
             await self.go_on.wait()
 
-    async def pause(self, names: Any, *, deadline: float = 60.0) -> None:
+    async def pause(self, names: Any, *, concurrency: int = 4, deadline: float = 60.0) -> None:
         await super().pause(names)
         for name in names:
             if self.beat.name in {"failure", "wrong"} and name == "web-0":
@@ -57,7 +57,8 @@ class StagedDrill(RecordedDrill):
 
     async def resume(self, names: Any) -> None:
         await super().resume(names)
-        self.tell(events.RequestRefused("resume", "it was discarded and can never run again"), names[0])
+        why = "it was discarded and can never run again: copy.write failed"
+        self.tell(events.RequestRefused("resume", why, "discarded"), names[0])
 
     async def pace(self, sandboxes: str, *, factor: float, held: bool, steps: int = 0) -> None:
         await super().pace(sandboxes, factor=factor, held=held, steps=steps)

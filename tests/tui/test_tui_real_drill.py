@@ -76,3 +76,38 @@ async def test_a_twin_is_two_runs_of_the_same_fleet_and_seed_of_which_nothing_is
     assert [view.run.seed for view in twin.arms.values() if view.run] == [5, 5]
     assert {pause.path for view in twin.arms.values() for pause in view.pauses} == {"memfd"}, "the flags on screen"
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["screen-twin-off", "screen-twin-on"]
+
+
+async def test_a_stopped_copy_holds_up_no_other_sandbox_and_its_resume_is_refused_until_it_answers(
+    tmp_path: pathlib.Path,
+) -> None:
+    scenario = load_text(SCENARIO.replace("seed: 3", "seed: 4"), tmp_path / "screen.yaml")
+    app = FleetApp(lambda: Drill(scenario, runs_dir=tmp_path / "runs"))
+    async with app.run_test(size=(110, 32)) as pilot:
+        await until_seen(pilot, "web-0    ● running", "web-2    ● running", "guest pid")
+        await pilot.press("t")
+        await until_seen(pilot, "tick 1 stopped")
+        await pilot.press("enter", "h", "p")
+        await until_seen(pilot, "STOPPED before chunk")
+        await pilot.press("r")
+        await until_seen(pilot, "resume refused: the pause of web-0 has not answered yet")
+        await pilot.press("escape", "j", "p")
+        await until_seen(pilot, "web-0    ◐ pausing", "web-1    ■ paused")
+        await pilot.press("r")
+        await until_seen(pilot, "web-0    ◐ pausing", "web-1    ● running", "tick 2 stopped")
+        await pilot.press("k", "enter", "n", "n", "n")
+        await until_seen(pilot, "the copy goes on in the background")
+        await pilot.press("escape", "g", "r")
+        await until_seen(pilot, "resuming web-0")
+        await pilot.press("enter", "h", "escape")
+        await until_seen(pilot, "web-0    ● running", "web-0 resumed as a new guest")
+        await pilot.press("q")
+        deadline = time.monotonic() + 40
+        while app.is_running:
+            assert time.monotonic() < deadline, "waited in vain until the run was torn down"
+            await pilot.pause(0.05)
+    assert app.failure is None
+    assert app.last is not None
+    assert app.last.ended is not None
+    assert app.last.ended.verdict == "held"
+    assert app.last.counts == {"running": 3}

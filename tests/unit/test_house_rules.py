@@ -83,6 +83,10 @@ def test_importing_everything_but_the_tui_loads_no_screen() -> None:
     assert "textual" not in loaded_by_importing("sim", but_not="sim.tui")
 
 
+def test_what_renders_reports_is_loaded_only_where_one_is_rendered() -> None:
+    assert loaded_by_importing("sim", but_not="sim.tui") & {"rich", "jinja2"} == set()
+
+
 def test_only_engine_linux_uses_ctypes() -> None:
     users = {
         name_of(path)
@@ -126,6 +130,15 @@ def test_the_wheel_holds_every_package_and_every_scenario() -> None:
     patterns = setuptools["package-data"]["sim.shipped"]
     scenarios = {path for path in (ROOT / "scenarios").rglob("*") if path.is_file() and path.suffix != ".md"}
     assert scenarios == {path for pattern in patterns for path in (ROOT / "scenarios").glob(pattern)}
+
+
+def test_the_wheel_holds_every_file_that_lies_beside_the_code() -> None:
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    others = {path for path in (ROOT / "sim").rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}}
+    folders = {package: ROOT.joinpath(*package.split(".")) for package in data if package != "sim.shipped"}
+    assert others == {
+        path for package, folder in folders.items() for each in data[package] for path in folder.glob(each)
+    }
 
 
 def test_every_module_sits_in_a_package_that_the_wheel_ships() -> None:

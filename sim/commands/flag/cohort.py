@@ -2,7 +2,7 @@
 
 Counts sandboxes, teams and, with --contexts-from, GiB of your own fleet: 1 % of the teams is not 1 % of the memory.
 The made-up fleet of --contexts has ten sandboxes a team, eight templates and four clusters. Files are evaluated as
-LaunchDarkly would, mistakes and all; `snapdrill flags lint` names those.
+production's SDK (Go) would, mistakes and all, with the kinds of context that there are when the flag is read.
 
 Example: snapdrill flags cohort before.json after.json --superset
 """
@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sim.commands.flag.kinds import KINDS_HELP, contexts_given
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
     from flags.cohort import Member, Step
+    from sim.report.table import Section
 
 SHOWN = 8
 """How many of those who join or leave are named."""
@@ -34,50 +36,67 @@ SHOWN = 8
 @click.option("--contexts-from", "table", type=click.Path(path_type=Path), metavar="FILE",
               help="Your fleet: CSV or JSON with sandbox, team, template; cluster and memory if known.")  # fmt: skip
 @click.option("--flag", "key", default="memfd-punch-on-snapshot", show_default=True, metavar="KEY")
+@click.option("--kinds", default="original", show_default=True, metavar="KINDS", help=KINDS_HELP)
 @click.option("--superset", is_flag=True, help="End with 1 where somebody leaves.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with every name.")
 def cohort(
-    before: Path, after: Path, contexts: int, table: Path | None, key: str, superset: bool, as_json: bool
+    before: Path,
+    after: Path,
+    contexts: int,
+    table: Path | None,
+    key: str,
+    kinds: str,
+    superset: bool,
+    as_json: bool,
 ) -> ExitCode:
     """Replaced by the module's docstring."""
     from flags.cohort import fleet_of, step
     from flags.file import read_as_served
-    from flags.launchdarkly import silence_sdk_logs
+    from flags.sdk_logs import silence_sdk_logs
     from sim.files.fleet_table import read_fleet
+    from sim.report.table import text
 
     silence_sdk_logs()
     fleet = read_fleet(table) if table else fleet_of(contexts)
-    change = step(read_as_served(before), read_as_served(after), key, fleet)
+    change = step(read_as_served(before), read_as_served(after), key, fleet, contexts_given(kinds))
     if as_json:
         click.echo(json.dumps({"version": 1, "flag": key, **as_document(change, fleet)}, indent=2))
     else:
-        click.echo("\n".join(report(key, str(before), str(after), change, fleet)))
+        click.echo(text(report(key, str(before), str(after), change, fleet)))
     return ExitCode.VIOLATED if superset and not change.is_superset else ExitCode.HELD
 
 
-def report(key: str, before: str, after: str, change: Step, fleet: Sequence[Member]) -> list[str]:
+def report(key: str, before: str, after: str, change: Step, fleet: Sequence[Member]) -> list[Section]:
     """A table of four lines, whether the step only adds, and some names."""
-    groups = {f"on in {before}": change.before, f"on in {after}": change.after}
-    groups |= {"joins": change.joins, "leaves": change.leaves}
-    width = max(map(len, groups))
-    lines = [f"{key}, {_plural(len(fleet), 'sandbox', 'sandboxes')} of {_teams(fleet)}"]
-    lines += [f"  {label:<{width}}  {share(members, fleet)}" for label, members in groups.items()]
+    from sim.report.table import Paragraph, Section, Table, facts
+
+    files = facts([("A", before), ("B", after)])
+    groups = {"on in A": change.before, "on in B": change.after, "joins": change.joins, "leaves": change.leaves}
+    title = f"{key}, {_plural(len(fleet), 'sandbox', 'sandboxes')} of {_plural(_teams(fleet), 'team', 'teams')}"
+    head = ["", "sandboxes", "of all", "teams", *(["memory", "of all"] if memory(fleet) is not None else [])]
+    rows = [(label, *share(members, fleet)) for label, members in groups.items()]
     leaves = _plural(len(change.leaves), "sandbox leaves", "sandboxes leave")
-    lines.append("superset: nobody leaves" if change.is_superset else f"not a superset: {leaves}")
-    return lines + [
-        f"{word}: {_names(members)}"
-        for word, members in (("joins", change.joins), ("leaves", change.leaves))
-        if members
+    said = "superset: nobody leaves" if change.is_superset else f"not a superset: {leaves}"
+    names = facts([("joins", _names(change.joins)), ("leaves", _names(change.leaves))])
+    return [
+        Section(
+            title,
+            (
+                files,
+                Table(head, rows, "<>"),
+            ),
+        ),
+        Section("", (Paragraph(said), names)),
     ]
 
 
-def share(members: Sequence[Member], fleet: Sequence[Member]) -> str:
-    """`997 sandboxes (9.97 %), 12.4 GiB (11.08 %), 310 teams`; GiB where every sandbox's memory is known."""
-    parts = [f"{_plural(len(members), 'sandbox', 'sandboxes')} ({_percent(len(members), len(fleet))})"]
+def share(members: Sequence[Member], fleet: Sequence[Member]) -> list[str]:
+    """`997`, `9.97 %`, `310` teams, `12.4 GiB`, `11.08 %`; memory only where every sandbox's is known."""
+    cells = [str(len(members)), _percent(len(members), len(fleet)), str(_teams(members))]
     mine, whole = memory(members), memory(fleet)
     if mine is not None and whole is not None:
-        parts.append(f"{mine / 2**30:.1f} GiB ({_percent(mine, whole)})")
-    return ", ".join([*parts, _teams(members)])
+        cells += [f"{mine / 2**30:.1f} GiB", _percent(mine, whole)]
+    return cells
 
 
 def memory(members: Sequence[Member]) -> int | None:
@@ -103,8 +122,8 @@ def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.2f} %" if whole else "0 %"
 
 
-def _teams(members: Sequence[Member]) -> str:
-    return _plural(len({each.attributes.team for each in members}), "team", "teams")
+def _teams(members: Sequence[Member]) -> int:
+    return len({each.attributes.team for each in members})
 
 
 def _plural(count: int, one: str, many: str) -> str:

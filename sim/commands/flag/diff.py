@@ -49,7 +49,7 @@ def diff(file: Path, live: bool, uri: str | None, timeout: float, as_json: bool)
 
 def live_sections(uri: str | None, timeout: float) -> Sections:
     """What LaunchDarkly serves; UserError where it cannot be asked within `timeout` seconds."""
-    from flags.launchdarkly import silence_sdk_logs
+    from flags.sdk_logs import silence_sdk_logs
     from flags.streaming import LaunchDarklyFlags
 
     silence_sdk_logs()

@@ -39,6 +39,8 @@ def import_file(file: Path, env: str | None, segments: Path | None, output: Path
         mistakes += wrong
         found.segments |= more.segments
     mistakes += _referenced(file, found)
+    for line in _warnings(file, found):
+        click.echo(line, err=True)
     if mistakes:
         click.echo("\n".join(mistakes), err=True)
         click.echo(f"{file}: nothing was written", err=True)
@@ -48,8 +50,20 @@ def import_file(file: Path, env: str | None, segments: Path | None, output: Path
         click.echo(text, nl=False)
     else:
         _replace(output, text)
+        _keep_ids(file, output)
     _tell(file, found, text, output)
     return ExitCode.HELD
+
+
+def _keep_ids(file: Path, output: Path) -> None:
+    """Beside the flag file: what it serves has no ids, and patches need them."""
+    from flags.document import parse
+    from flags.edit import ids_file
+    from flags.importing import variation_ids
+
+    found = variation_ids(parse(file.read_text(encoding="utf-8-sig")).value)
+    if found:
+        _replace(ids_file(output), json.dumps(found, indent=2) + "\n")
 
 
 def _converted(file: Path, env: str | None) -> tuple[Imported, list[str]]:
@@ -85,6 +99,17 @@ def _lines(file: Path, problems: list[Any], positions: Any) -> list[str]:
 
     found = sorted((*place(each.path, positions), f"{each.message}; {each.fix}") for each in problems)
     return [f"{file}:{line}:{column}: error: {what}" for line, column, what in found]
+
+
+def _warnings(file: Path, found: Imported) -> list[str]:
+    from flags.document import parse
+    from flags.lint import place
+
+    if not found.warnings:
+        return []
+    positions = parse(file.read_text(encoding="utf-8-sig")).positions
+    places = sorted((*place(each.path, positions), each) for each in found.warnings)
+    return [f"{file}:{line}:{column}: warning: {each.message}: {each.production}" for line, column, each in places]
 
 
 def _replace(output: Path, text: str) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sim.commands.flag.kinds import KINDS_HELP, contexts_given
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
 
 @click.command("lint", help=inspect.cleandoc(__doc__))
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--kinds", default="original", show_default=True, metavar="KINDS", help=KINDS_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def lint(file: Path, as_json: bool) -> ExitCode:
+def lint(file: Path, kinds: str, as_json: bool) -> ExitCode:
     """Replaced by the module's docstring."""
     from flags.file import examine
 
-    _, findings = examine(file)
+    _, findings = examine(file, contexts_given(kinds))
     if as_json:
         rows = [dataclasses.asdict(each) for each in findings]
         click.echo(json.dumps({"version": 1, "file": str(file), "findings": rows}, indent=2))

@@ -38,14 +38,14 @@ def propagation(rounds: int, lease: float, as_json: bool) -> ExitCode:
     if as_json:
         click.echo(json.dumps({"version": 1, "lease": lease, "ways": as_document(times)}, indent=2))
     else:
-        click.echo("\n".join(report(times, lease)))
+        click.echo(report(times, lease))
     return ExitCode.HELD
 
 
 def measured(rounds: int, lease: float) -> dict[Way, list[float | None]]:
     """Seconds of each round, by way; None where OFF was not obeyed while it was waited for."""
-    from flags.launchdarkly import silence_sdk_logs
     from flags.propagation import kill_switch_times
+    from flags.sdk_logs import silence_sdk_logs
 
     silence_sdk_logs()
     ways: tuple[Way, ...] = ("file", "stream", "half-open with lease")
@@ -59,13 +59,14 @@ def give_up(lease: float) -> float:
     return 2 * lease
 
 
-def report(times: dict[Way, list[float | None]], lease: float) -> list[str]:
+def report(times: dict[Way, list[float | None]], lease: float) -> str:
     """A table of milliseconds, a line a way."""
-    lines = [
-        f"kill switch, from OFF at its source to the first decision that obeys it (measured; lease {lease:g} s)",
-        f"  {'way':<21}{'obeyed':>9}{'min':>10}{'median':>10}{'p95':>10}{'max':>10}",
-    ]
-    return lines + [f"  {way:<21}{_obeyed(each):>9}{_figures(each, lease)}" for way, each in times.items()]
+    from sim.report.table import Section, Table, text
+
+    title = f"kill switch, from OFF at its source to the first decision that obeys it (measured; lease {lease:g} s)"
+    head = ("way", "obeyed", "min", "median", "p95", "max", "note")
+    rows = [(way, _obeyed(each), *_figures(each, lease)) for way, each in times.items()]
+    return text(Section(title, (Table(head, rows, "<>>>>>~"),)))
 
 
 def as_document(times: dict[Way, list[float | None]]) -> dict[str, Any]:
@@ -84,8 +85,10 @@ def _obeyed(times: list[float | None]) -> str:
     return f"{sum(each is not None for each in times)}/{len(times)}"
 
 
-def _figures(times: list[float | None], lease: float) -> str:
+def _figures(times: list[float | None], lease: float) -> tuple[str, ...]:
+    """Milliseconds, and what there is to note."""
     found = _distribution(times)
     if found is None:
-        return f"   not while it lasts ({give_up(lease):g} s were waited): the SDK says VALID for 300 s (given)"
-    return "".join(f"{seconds * 1e3:>7.1f} ms" for seconds in (found.min, found.median, found.p95, found.max))
+        note = f"not while it lasts ({give_up(lease):g} s were waited): the SDK says VALID for 300 s (given)"
+        return "-", "-", "-", "-", note
+    return (*(f"{seconds * 1e3:.1f} ms" for seconds in (found.min, found.median, found.p95, found.max)), "")

@@ -23,6 +23,7 @@ from engine.errors import UserError
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
+    from flags.lease import Lease
     from flags.relay import Relay
 
 HELP = """\
@@ -33,6 +34,9 @@ down | up        refuse connections | listen again
 status CODE      answer everything with that HTTP status, such as 401 or 503; 0: no more
 slow SECONDS     send everything so much later; 0: no more
 malformed        send a patch that is not JSON
+cut              end every stream in the middle of an event
+empty            send a put without any flag; recover ends it
+html | nohtml    answer everything with 200 and a page | no more
 delete FLAG      remove a flag until FILE changes
 beat SECONDS     change the heartbeat flag so often; 0: no more
 recover          end every fault
@@ -42,29 +46,33 @@ quit"""
 @click.command("serve", help=inspect.cleandoc(__doc__))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--port", type=click.IntRange(0, 65535), default=8030, show_default=True, help="0: any free port.")
-@click.option("--beat", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
-              help="Change the heartbeat flag so often, for clients with a lease.")  # fmt: skip
+@click.option("--beat", type=click.FloatRange(min=0), default=0.5, show_default=True, metavar="SECONDS",
+              help="Change the heartbeat flag so often, for clients with a lease; 0: never.")  # fmt: skip
 def serve(file: Path, port: int, beat: float) -> ExitCode:
     """Replaced by the module's docstring."""
+    from flags.lease import LEASE_SECONDS, Lease
     from flags.relay import beat as start_beating
     from flags.relay import serve_file
 
+    lease = Lease(LEASE_SECONDS)
     # Versions from the clock: clients that outlive one relay must see those of the next one rise.
-    with serve_file(file, lambda news: _tell(file, news), port=port, first_version=int(time.time())) as relay:
-        start_beating(relay, beat or None)
+    with serve_file(
+        file, lambda news: _tell(file, news), port=port, first_version=int(time.time()), lease=lease
+    ) as relay:
+        start_beating(relay, beat or None, lease)
         click.echo(f"serving {file} on {relay.uri}")
-        obey(relay, sys.stdin)
+        obey(relay, sys.stdin, lease)
     return ExitCode.HELD
 
 
-def obey(relay: Relay, lines: Iterable[str]) -> None:
+def obey(relay: Relay, lines: Iterable[str], lease: Lease | None = None) -> None:
     """Do what each line says, until `quit`; serve on, until interrupted, where the lines end without it."""
     for line in lines:
         words = line.split()
         if words == ["quit"]:
             return
         try:
-            told = _do(relay, words)
+            told = _do(relay, words, lease)
         except UserError as mistake:
             told = f"{mistake}; type help"
         if told:
@@ -72,7 +80,7 @@ def obey(relay: Relay, lines: Iterable[str]) -> None:
     Event().wait()
 
 
-def _do(relay: Relay, words: list[str]) -> str:
+def _do(relay: Relay, words: list[str], lease: Lease | None) -> str:
     from flags.catalog import did_you_mean
     from flags.relay import beat
 
@@ -83,6 +91,10 @@ def _do(relay: Relay, words: list[str]) -> str:
         "down": relay.down,
         "up": relay.up,
         "malformed": relay.malformed,
+        "cut": relay.cut,
+        "empty": relay.empty,
+        "html": relay.html,
+        "nohtml": lambda: relay.html(False),
         "recover": relay.recover,
     }
     with_one: dict[str, Callable[[str], None]] = {
@@ -90,7 +102,7 @@ def _do(relay: Relay, words: list[str]) -> str:
         "status": lambda word: relay.refuse(_status(word)),
         "slow": lambda word: relay.slow(_seconds(word)),
         "delete": relay.delete,
-        "beat": lambda word: beat(relay, _seconds(word) or None),
+        "beat": lambda word: beat(relay, _seconds(word) or None, lease),
     }
     if words in ([], ["help"]):
         return HELP if words else ""

@@ -8,10 +8,9 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import BindingType
 
-from sim.files.faults import CRASH
 from sim.record import events
 from sim.record.ledger import Entry
-from sim.tui import fault_lines, headlines, requests
+from sim.tui import fault_lines, requests
 from sim.tui.fault_lines import Aim
 from sim.tui.frames import Frame, Live
 from sim.tui.keys import FAULTS, Key
@@ -48,7 +47,7 @@ class FaultsScreen(LiveScreen):
         yield LinesWidget(id="armed")
         yield LinesWidget(id="status")
         yield self._log
-        yield self.keys_line()
+        yield from self.lowest()
 
     def on_mount(self) -> None:
         self._log.add(filter(_is_told, self.live.view.log), gap=False)
@@ -71,13 +70,15 @@ class FaultsScreen(LiveScreen):
         self.show("armed", lambda width, height: fault_lines.armed_lines(view, width, height))
         self.draw_status()
 
-    def draw_status(self) -> None:
-        note = self.live.status
-        self.show("status", lambda width, _: [headlines.rule(note, width)])
-
     def _take_aim(self, aim: Aim) -> None:
         self._aim = aim
         self._draw()
+
+    def on_lines_widget_pressed(self, message: LinesWidget.Pressed) -> None:
+        """A click on a point moves the cursor there."""
+        if message.widget == "points":
+            at = fault_lines.point_at(self._aim, message.line, self.query_one("#points").size.height)
+            self.action_cursor(at - self._aim.point)
 
     # -- keys
 
@@ -106,9 +107,8 @@ class FaultsScreen(LiveScreen):
 
     def action_arm(self) -> None:
         aim = self._aim
-        error = None if aim.given == CRASH else aim.given
         names = fault_lines.targets(aim, self.live.chosen)
-        self.live.ask(requests.inject(aim.spec.point, error, aim.at, names, by_kernel=aim.from_kernel))
+        self.live.ask(requests.inject(aim.spec.point, aim.given, aim.at, names, by_kernel=aim.from_kernel))
 
     def action_clear(self) -> None:
         self.live.ask(requests.clear())
@@ -122,7 +122,7 @@ class FaultsScreen(LiveScreen):
     def action_pause(self) -> None:
         running = requests.in_state(self.live.view, "running")
         chosen = [name for name in self.live.chosen if name in running]
-        self.live.ask(requests.pause(chosen or running))
+        self.live.pause(chosen or running)
 
     def action_resume(self) -> None:
         self.live.ask(requests.resume(self.live.chosen or requests.in_state(self.live.view, "paused")))

@@ -10,7 +10,7 @@ from textual.binding import BindingType
 from flags.catalog import CATALOG
 from sim.record import events
 from sim.record.ledger import Entry
-from sim.tui import flag_lines, headlines, requests
+from sim.tui import flag_lines, requests
 from sim.tui.flag_lines import Draft
 from sim.tui.frames import Frame, Live
 from sim.tui.keys import FLAGS, Key
@@ -48,7 +48,7 @@ class FlagsScreen(LiveScreen):
         yield LinesWidget(id="detail")
         yield LinesWidget(id="status")
         yield self._log
-        yield self.keys_line()
+        yield from self.lowest()
 
     def on_mount(self) -> None:
         self._log.add(filter(_is_told, self.live.view.log), gap=False)
@@ -83,9 +83,12 @@ class FlagsScreen(LiveScreen):
         self.show("detail", lambda width, height: flag_lines.detail(view, key, draft, width, height))
         self.draw_status()
 
-    def draw_status(self) -> None:
-        note = self.live.status
-        self.show("status", lambda width, _: [headlines.rule(note, width)])
+    def on_lines_widget_pressed(self, message: LinesWidget.Pressed) -> None:
+        """A click on a flag moves the cursor there."""
+        if message.widget == "catalog":
+            height = self.query_one("#catalog").size.height
+            shown = flag_lines.around(self._cursor, len(CATALOG), height)
+            self.action_cursor(min(len(shown) - 1, message.line) + shown.start - self._cursor)
 
     # -- keys
 

@@ -17,6 +17,9 @@ from sim.tui.keys import FLEET, Key
 from sim.tui.panes import EventLog, FleetTable, LinesWidget, together
 from sim.tui.screens.live import LiveScreen, bindings
 
+DETAIL = {"-short": (3, 5), "-tall": (6, 9)}
+"""Lines under the fleet for the sandbox under the cursor: at least, at most."""
+
 
 class FleetScreen(LiveScreen):
     """One fleet, live."""
@@ -46,7 +49,7 @@ class FleetScreen(LiveScreen):
         yield LinesWidget(id="detail")
         yield LinesWidget(id="status")
         yield self._log
-        yield self.keys_line()
+        yield from self.lowest()
 
     def on_mount(self) -> None:
         self._table.focus()
@@ -87,26 +90,34 @@ class FleetScreen(LiveScreen):
     def _draw_choice(self) -> None:
         self.live.chosen = self._table.selected
         lines = self.query_one("#choice", LinesWidget)
-        lines.display = bool(self._table.choice.words or self.live.chosen)
+        lines.set_class(bool(self._table.choice.words or self.live.chosen), "-open")
         lines.show(lambda width, _: [self._table.choice_line(width)])
         self.show("columns", lambda width, _: [rows.header(self._table.columns(width))])
 
     def _draw_detail(self) -> None:
         sandbox = self._table.under_cursor
-        self.show("detail", lambda width, height: headlines.detail(sandbox, width, height))
-
-    def draw_status(self) -> None:
-        note = self.live.status
-        self.show("status", lambda width, _: [headlines.rule(note, width)])
+        lines = self.query_one("#detail", LinesWidget)
+        lines.show_whole(
+            lambda width, height: headlines.detail(sandbox, width, height),
+            *DETAIL["-tall" if self.has_class("-tall") else "-short"],
+        )
 
     def on_fleet_table_cursor_moved(self) -> None:
         self._draw_choice()
         self._draw_detail()
+        self.live.told()
+
+    async def on_fleet_table_chosen(self) -> None:
+        await self.run_action("app.sandbox")
+
+    def move_to(self, name: str) -> None:
+        """Put the cursor on this sandbox, where it is shown."""
+        self._table.move_to(name)
 
     # -- the filter
 
     def action_filter(self) -> None:
-        self._words.display = True
+        self._words.add_class("-open")
         self._words.value = self._table.choice.words
         self._words.focus()
 
@@ -114,11 +125,21 @@ class FleetScreen(LiveScreen):
         self._table.choose(replace(self._table.choice, words=message.value.strip()))
 
     def on_input_submitted(self) -> None:
-        self._words.display = False
+        self._words.remove_class("-open")
         self._table.focus()
 
     def action_sort(self) -> None:
-        self._table.choose(replace(self._table.choice, sort=self._table.choice.next_sort()))
+        self._sort(replace(self._table.choice, sort=self._table.choice.next_sort(), backwards=False))
+
+    def action_sort_by(self, column: str) -> None:
+        self._sort(self._table.choice.by(column))
+
+    def action_sort_backwards(self) -> None:
+        self._sort(replace(self._table.choice, backwards=not self._table.choice.backwards))
+
+    def _sort(self, choice: rows.Choice) -> None:
+        self._table.choose(choice)
+        self._draw_choice()
 
     # -- keys that ask for nothing
 
@@ -139,23 +160,26 @@ class FleetScreen(LiveScreen):
 
     def action_unselect(self) -> None:
         """One step back: the filter that is being typed, the selection, the filter."""
-        if self._table.selected and not self._words.display:
+        if self._table.selected and not self._words.has_class("-open"):
             self._table.unselect()
             return
-        self._words.display = False
+        self._words.remove_class("-open")
         self._table.focus()
         self._table.choose(replace(self._table.choice, words=""))
 
     # -- keys that ask something of the run
 
     def action_pause(self) -> None:
-        self.live.ask(requests.pause(self._table.targets()))
+        self.live.pause(self._table.targets())
 
     def action_pause_all(self) -> None:
-        self.live.ask(requests.pause(requests.in_state(self.live.view, "running")))
+        self.live.pause(requests.in_state(self.live.view, "running"))
 
     def action_resume(self) -> None:
         self.live.ask(requests.resume(self._table.targets()))
+
+    def action_resume_all(self) -> None:
+        self.live.ask(requests.resume(requests.in_state(self.live.view, "paused")))
 
     def action_kill(self) -> None:
         self.live.ask(requests.kill(self._table.targets()))

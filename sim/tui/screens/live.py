@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.containers import Vertical
 from textual.screen import Screen
 
-from sim.tui import headlines
+from sim.tui import headlines, story
 from sim.tui.frames import Frame, Live
 from sim.tui.keys import Key, key_line
 from sim.tui.panes import Lines, LinesWidget
+from sim.tui.spans import Span, Spans, wrap
 
 
 def bindings(keys: tuple[Key, ...]) -> list[BindingType]:
     """What textual binds."""
     return [Binding(key.keys, key.action, key.short) for key in keys]
+
+
+LEAST = (60, 12)
+"""Cells."""
+
+
+def too_small(cells: int, _height: int) -> list[Spans]:
+    """What is said where a screen has no room."""
+    said = f"This needs a terminal of {LEAST[0]}x{LEAST[1]} cells at least: make it larger. The run goes on; q ends it."
+    return wrap((Span(said, "warn"),), max(1, cells))
 
 
 class LiveScreen(Screen[None]):
@@ -30,7 +43,7 @@ class LiveScreen(Screen[None]):
     def on_mount(self) -> None:
         if self.live.foot is not None and not self.query("#foot"):
             keys = self.query_one("#keys")
-            keys.display = False
+            keys.add_class("-empty")
             self.mount(LinesWidget(self.live.foot, id="foot"), after=keys)
         self.take(Frame(self.live.view, frozenset(self.live.view.sandboxes), (), gap=False))
 
@@ -41,18 +54,31 @@ class LiveScreen(Screen[None]):
         """Draw what is new."""
         raise NotImplementedError
 
+    RULE: ClassVar[str] = "events"
+    """What stands below the line that says what is under way."""
+
     def draw_status(self) -> None:
-        """Draw what is under way, where the screen has a line for it."""
+        """Draw what is under way or went wrong, and what is next."""
+        note, step, playing = self.live.status, self.live.step, self.live.playing
+        for status in self.query("#status").results(LinesWidget):
+            status.show_whole(lambda width, _: headlines.rule(note, width, self.RULE), 1, 4)
+        for line in self.query("#next").results(LinesWidget):
+            line.show_whole(lambda width, _: story.line(step, width, playing=playing), 0, 3)
 
     def draw_title(self) -> None:
         """The first line, which every screen has."""
         view, violations, clock = self.live.view, self.live.violations, self.live.moment()
         self.show("title", lambda width, _: [headlines.title(view, violations, width, clock)])
 
-    def keys_line(self) -> LinesWidget:
-        """The last line, which every screen has."""
-        watched = self.live.refusing is not None
-        return LinesWidget(lambda width, _: [key_line(self.KEYS, width, watched=watched)], id="keys")
+    def lowest(self) -> ComposeResult:
+        """The last lines, which every screen has; and what stands there alone where there is no room for a screen."""
+        watched, keys = self.live.refusing is not None, self.live.keys
+        with Vertical(id="lowest"):
+            yield LinesWidget(id="next")
+            yield LinesWidget(
+                lambda width, _: [key_line(self.KEYS, width, everywhere=keys, watched=watched)], id="keys"
+            )
+        yield LinesWidget(too_small, id="small")
 
     def draw_foot(self) -> None:
         """Where there is one."""

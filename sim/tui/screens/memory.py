@@ -22,6 +22,7 @@ class MemoryScreen(LiveScreen):
 
     KEYS: ClassVar[tuple[Key, ...]] = MEMORY
     BINDINGS: ClassVar[list[BindingType]] = bindings(MEMORY)
+    RULE: ClassVar[str] = ""
 
     def compose(self) -> ComposeResult:
         yield LinesWidget(id="title")
@@ -29,7 +30,7 @@ class MemoryScreen(LiveScreen):
         yield LinesWidget(id="chart")
         yield LinesWidget(id="twin")
         yield LinesWidget(id="status")
-        yield self.keys_line()
+        yield from self.lowest()
 
     def take(self, frame: Frame) -> None:
         view = frame.view
@@ -39,8 +40,7 @@ class MemoryScreen(LiveScreen):
         self.draw_status()
 
     def draw_status(self) -> None:
-        note = self.live.status
-        self.show("status", lambda width, _: [headlines.rule(note, width, "")])
+        super().draw_status()
         self.show("twin", self._beside)
 
     def _beside(self, width: int, height: int) -> Sequence[Spans]:
@@ -53,7 +53,7 @@ class MemoryScreen(LiveScreen):
         return lines(twin.arms, twin.said, width, height)
 
     def action_pause_all(self) -> None:
-        self.live.ask(requests.pause(requests.in_state(self.live.view, "running")))
+        self.live.pause(requests.in_state(self.live.view, "running"))
 
     def action_resume_all(self) -> None:
         self.live.ask(requests.resume(requests.in_state(self.live.view, "paused")))

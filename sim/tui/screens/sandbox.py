@@ -40,7 +40,7 @@ class SandboxScreen(LiveScreen):
         yield LinesWidget(id="why")
         yield LinesWidget(id="status")
         yield self._log
-        yield self.keys_line()
+        yield from self.lowest()
 
     def on_mount(self) -> None:
         """Beside that of the base: textual calls both."""
@@ -74,10 +74,6 @@ class SandboxScreen(LiveScreen):
             self.show("why", lambda width, height: headlines.why(sandbox, width, height))
         self.draw_status()
 
-    def draw_status(self) -> None:
-        note = self.live.status
-        self.show("status", lambda width, _: [headlines.rule(note, width)])
-
     # -- keys
 
     def action_next(self, count: int) -> None:
@@ -88,13 +84,13 @@ class SandboxScreen(LiveScreen):
             self._draw()
 
     def action_pause(self) -> None:
-        self.live.ask(requests.pause([self._of]))
+        self.live.pause([self._of])
 
     def action_resume(self) -> None:
         self.live.ask(requests.resume([self._of]))
 
-    def action_hold_copy(self) -> None:
-        self._ask_of_it(requests.hold)
+    def action_stop_copy(self) -> None:
+        self._ask_of_it(requests.stop)
 
     def action_step(self) -> None:
         self._ask_of_it(requests.step)

@@ -21,11 +21,12 @@ from sim.files.faults import AtChunk, FaultPoint
 from sim.node.armed_faults import ArmedFaults, Fault, FaultyEffects, Passage
 from sim.node.cgroup import MemoryCgroup
 from tests.integration.engine.rig import BOTH, MIB, Faults, Guest, Guests, Pauser, fill_up
+from tests.story import harm
 
 
 def wrapped(point: FaultPoint, error: str, chunk: int = 0) -> FaultyEffects:
     armed = ArmedFaults()
-    armed.arm(Fault(1, point, error, AtChunk(chunk), "*"))
+    armed.arm(Fault(1, point, harm(error), AtChunk(chunk), "*"))
     return FaultyEffects(Effects(), armed, Passage("web-0", 1, lambda _: None))
 
 

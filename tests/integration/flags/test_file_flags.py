@@ -15,11 +15,12 @@ import pytest
 import flags.file
 from flags.client import FlagClient
 from flags.context import SandboxAttributes
-from flags.file import FileFlags
+from flags.file import FileFlags, examine
 from flags.inline import Rollout, flag_from
 from flags.memory import MemoryFlags
 
 PUNCH = "memfd-punch-on-snapshot"
+BACKGROUND = "memfd-background-copy"
 WEB = SandboxAttributes(sandbox="web-0", template="python", team="acme")
 NEVER = 3600.0  # a poll so slow that only refresh() looks
 DEADLINE = 10.0
@@ -202,15 +203,16 @@ def test_no_torn_write_is_ever_served(path: Path, source: FileFlags) -> None:
     assert punches(source) is True
 
 
-def test_a_mistake_made_later_keeps_the_last_good_flags_and_tells_the_place(path: Path, source: FileFlags) -> None:
+def test_a_flag_that_cannot_be_evaluated_is_served_as_launchdarkly_does(path: Path, source: FileFlags) -> None:
+    write(path, flag_from(PUNCH, True))
+    source.refresh()
     write(path, {**flag_from(PUNCH, True), "fallthrough": {"variation": 7}})
-    status = source.refresh()
-    assert status.state == "INTERRUPTED"
-    assert status.error == f"{path}:11:5: error: variation 7 is out of range; use 0 to 1"
+    assert (source.refresh().state, source.status().error) == ("VALID", None)
+    assert source.decide(WEB).evaluations[0].reason == "ERROR:MALFORMED_FLAG"
     assert punches(source) is False
 
 
-def test_a_bad_file_at_start_lists_every_mistake_with_its_place(path: Path) -> None:
+def test_every_mistake_of_a_file_is_listed_with_its_place(path: Path) -> None:
     path.write_text(
         """{
   "flagz": {},
@@ -228,13 +230,13 @@ def test_a_bad_file_at_start_lists_every_mistake_with_its_place(path: Path) -> N
 }
 """
     )
-    assert refused(path).replace(str(path), "flags.json").splitlines() == [
+    assert [each.text("flags.json") for each in examine(path)[1]] == [
         'flags.json:2:3: error: unknown key "flagz"; did you mean "flags"?',
         'flags.json:4:5: error: "memfd-punch-on-snapshot" has no "offVariation"; name the variation that off serves',
         'flags.json:5:53: error: duplicate key "on"; keep one of the two',
         (
             'flags.json:7:35: error: unknown contextKind "host"; '
-            "use one of: cluster, deployment, sandbox, service, team, template"
+            "use one of: cluster, deployment, orchestrator, sandbox, service, team, template"
         ),
         ("flags.json:7:58: error: the weights sum to 60000; make them sum to 100000"),
         (
@@ -252,16 +254,25 @@ def test_a_bad_file_at_start_lists_every_mistake_with_its_place(path: Path) -> N
     ]
 
 
-def test_what_only_launchdarkly_refuses_is_an_error_with_its_place(path: Path) -> None:
-    write(path, {**flag_from(PUNCH, True), "salt": 3})
-    assert re.search(r'flags.json:3:3: error: LaunchDarkly refuses .*"salt"', refused(path))
+def test_a_flag_that_launchdarkly_refuses_is_off_and_named_with_its_place_and_the_others_are_served(
+    path: Path, source: FileFlags
+) -> None:
+    write(path, flag_from(PUNCH, True), flag_from(BACKGROUND, True))
+    source.refresh()
+    write(path, {**flag_from(PUNCH, True), "salt": 3}, flag_from(BACKGROUND, False))
+    status = source.refresh()
+    assert status.state == "VALID"
+    assert re.search(r'flags.json:3:3: error: LaunchDarkly refuses .*"salt"', status.error or "")
+    assert source.decide(WEB).evaluation(PUNCH).reason == "ERROR:FLAG_NOT_FOUND"
+    assert source.decide(WEB).value(BACKGROUND) is False
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", ":1:1: error: not JSON: "),
-        (b"{}", ':1:1: error: "flags" is missing; '),
+        (b'{"flags": {"n": NaN}}', ":1:17: error: not JSON: NaN is not"),
+        (b'{"flags":' + b"[" * 100_000 + b"]" * 100_000 + b"}", ":1:1: error: not JSON: nested too deeply"),
         (b'{"flags":\n {"\xff": 1}}', ":2:4: error: not UTF-8; "),
         (b'{"flags": {}, // none\n}', ":1:15: error: not JSON: "),
     ],

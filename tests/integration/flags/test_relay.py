@@ -135,10 +135,10 @@ def test_events_are_taken_and_counted_and_other_paths_are_not_found(relay: Relay
 @pytest.mark.parametrize(
     "request_text", [b"\r\n", b"nonsense\r\n\r\n", b"GET /all HTTP/1.1\r\nContent-Length: x\r\n\r\n"]
 )
-def test_what_is_no_request_is_hung_up_on(relay: Relay, request_text: bytes) -> None:
+def test_what_is_no_request_is_answered_so_or_hung_up_on(relay: Relay, request_text: bytes) -> None:
     with socket.create_connection(("127.0.0.1", port_of(relay)), DEADLINE) as connection:
         connection.sendall(request_text)
-        assert connection.recv(1) == b""
+        assert connection.recv(12) in {b"", b"HTTP/1.1 400"}
     assert ask(relay, "/sdk/latest-all")[0] == 200
 
 

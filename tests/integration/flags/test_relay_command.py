@@ -99,5 +99,20 @@ def test_a_mistake_is_told_and_serving_goes_on(
 
 def test_help_names_every_command(relay: Relay, capsys: pytest.CaptureFixture[str]) -> None:
     assert {line.split()[0] for line in told(relay, "help", capsys).splitlines()} == {
-        *("drop", "flap", "freeze", "down", "status", "slow", "malformed", "delete", "beat", "recover", "quit")
+        *(
+            "drop",
+            "flap",
+            "freeze",
+            "down",
+            "status",
+            "slow",
+            "malformed",
+            "cut",
+            "empty",
+            "html",
+            "delete",
+            "beat",
+            "recover",
+            "quit",
+        )
     }

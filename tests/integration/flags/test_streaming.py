@@ -13,12 +13,12 @@ import pytest
 
 import flags.launchdarkly
 from flags.catalog import CATALOG
-from flags.client import FlagClient
+from flags.client import FlagClient, FlagClientMisusedError
 from flags.context import SandboxAttributes
 from flags.inline import Rollout, flag_from
 from flags.memory import MemoryFlags
 from flags.relay import Relay
-from flags.streaming import SDK_KEY, FlagClientMisusedError, LaunchDarklyFlags
+from flags.streaming import SDK_KEY, LaunchDarklyFlags
 
 PUNCH = "memfd-punch-on-snapshot"
 ON, OFF = flag_from(PUNCH, True), flag_from(PUNCH, False)
@@ -88,7 +88,7 @@ def test_a_deleted_flag_serves_its_safe_value_and_comes_back(client: LaunchDarkl
 
 def test_a_flag_and_its_segment_that_come_together_are_obeyed(client: LaunchDarklyFlags, relay: Relay) -> None:
     clause = {"attribute": "", "op": "segmentMatch", "values": ["kept"]}
-    segment = {"key": "kept", "includedContexts": [{"contextKind": "team", "values": ["acme"]}]}
+    segment = {"key": "kept", "includedContexts": [{"contextKind": "sandbox", "values": [WEB.sandbox]}]}
     relay.replace({PUNCH: {**ON, "rules": [{"variation": 0, "clauses": [clause]}]}}, {"kept": segment})
     assert client.wait_until(lambda: client.decide(WEB).evaluation(PUNCH).reason == "RULE_MATCH", DEADLINE)
     assert punches(client) is False

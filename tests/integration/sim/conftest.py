@@ -39,7 +39,7 @@ from sim.record.run_id import RUN_VARIABLE
 from sim.record.view import View
 from sim.run.drill import Drill
 from sim.run.node_link import NodeStarter
-from sim.run.restart import known as told_of
+from sim.run.node_start import known as told_of
 from tests.forked import forked_node
 
 ROOT = pathlib.Path(__file__).parents[3]

@@ -61,7 +61,8 @@ def run(tmp_path: pathlib.Path) -> pathlib.Path:
     ledger.append(events.RunStarted(1, "0.1.0", "r1", "demo", 42, [], "2026-01-02T03:04:05Z", 0, "disk", None))
     flags = {"memfd-punch-on-snapshot": {"value": True}, "memfd-background-copy": {"value": False}}
     settled = events.PauseSettled(
-        "finished", "memfd", True, "", 4096, 4096, 0, 1.0, 1.0, 1.0, True, None, None, None, None, "web-0.p1", "aa"
+        "finished", "web-0.p1", "memfd", punch=True, dirty_bytes=4096, punched_bytes=4096, peak_over=0, condemned=True,
+        content_hash="aa",
     )  # fmt: skip
     for event, pause in (
         (events.SandboxCreated(8192, 4096, 4096, "base", "acme", "local"), None),

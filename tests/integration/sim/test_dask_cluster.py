@@ -17,8 +17,9 @@ import pytest
 
 from engine.errors import UserError
 from sim.files.scenario import load_text
+from sim.record import events
 from sim.record.folder import read_record
-from sim.record.ledger import EVENTS_FILE
+from sim.record.ledger import EVENTS_FILE, Entry
 from sim.record.leftovers import processes_of
 from sim.run.cases import Unit, UnitResult
 from sim.run.dask import open_pool
@@ -48,6 +49,14 @@ def unit_of(runs: Any, steps: str = "  - tick: 1\n", **more: Any) -> Unit:
     return dataclasses.replace(Unit.of("u", load_text(text, runs.folder / "crash.yaml"), runs.runs), **more)
 
 
+def same(entry: Entry) -> Entry:
+    """Without its times."""
+    event = entry.event
+    if isinstance(event, events.PauseSettled):
+        event = dataclasses.replace(event, copy_ms=None, blocked_ms=0.0, peak_over=None, peak_ratio=None)
+    return dataclasses.replace(entry, t=0.0, event=event)
+
+
 def results_of(pool: Pool, units: list[Unit]) -> dict[str, UnitResult]:
     """By name, without what differs from one run of the same to the next: times, and which sandbox was first."""
     return {
@@ -55,9 +64,7 @@ def results_of(pool: Pool, units: list[Unit]) -> dict[str, UnitResult]:
             each,
             seconds=0.0,
             run_dir=None,
-            pauses=tuple(sorted(each.pauses, key=str)),
-            firings=tuple(sorted(each.firings, key=str)),
-            points=tuple(sorted(each.points, key=str)),
+            entries=tuple(sorted((same(entry) for entry in each.entries), key=str)),
         )
         for each in pool.run(units)
     }

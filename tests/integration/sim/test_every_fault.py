@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sim.files.faults import CATALOGUE, CRASH, AtChunk, FaultPoint, Kind, points_with
+from sim.files.faults import CATALOGUE, KILL_NODE, AtChunk, FaultPoint, Harm, Kind, failing, points_with
 from sim.files.scenario import load_text
 from sim.record import events
 from sim.run.node_link import NodeDiedError
@@ -18,8 +18,12 @@ BEFORE: frozenset[FaultPoint] = frozenset({"freeze", "scan", "cache.create", "re
 AFTER: frozenset[FaultPoint] = frozenset({"teardown", "close"})
 NOT_FATAL: frozenset[FaultPoint] = frozenset({"condemn", "punch"})
 HARMLESS: frozenset[Kind] = frozenset({"delay", "corrupt"})
-ERRORS: dict[Kind, str] = {"errno": "ENOSPC", "delay": "delay 50 ms", "hang": "hang 50 ms"}
-KINDS = ("errno", "short", "delay", "corrupt", "hang", "cancel", "kill-guest")
+HARMS: dict[Kind, Harm] = {
+    "errno": failing("ENOSPC"),
+    "delay": Harm("delay", seconds=0.05),
+    "hang": Harm("hang", seconds=0.05),
+}
+KINDS: tuple[Kind, ...] = ("errno", "short", "delay", "corrupt", "hang", "cancel", "kill-guest")
 
 
 def expected(point: FaultPoint, kind: Kind, chunk: int) -> tuple[str, str | None]:
@@ -51,7 +55,7 @@ async def test_each_fault_ends_as_the_rules_say_and_every_invariant_holds(runs: 
     async with runs.drill(count=len(names), memory="4MiB") as drill:
         await drill.tick()
         for name, point in names.items():
-            await drill.inject(point, ERRORS.get(kind, kind), AtChunk(chunk), name)
+            await drill.inject(point, HARMS.get(kind, Harm(kind)), AtChunk(chunk), name)
         await drill.pause(list(names))
         await drill.resume([name for name, point in names.items() if CATALOGUE[point].of_resume])
         view = drill.view()
@@ -71,8 +75,8 @@ async def test_each_fault_ends_as_the_rules_say_and_every_invariant_holds(runs: 
 async def test_a_damaged_snapshot_is_refused_by_its_name_and_its_sandbox_stays_paused(runs: Any) -> None:
     async with runs.drill(count=2, memory="4MiB") as drill:
         await drill.tick()
-        await drill.inject("copy.write", "corrupt", AtChunk(1), "web-0")
-        await drill.inject("header.write", "corrupt", AtChunk(0), "web-1")
+        await drill.inject("copy.write", Harm("corrupt"), AtChunk(1), "web-0")
+        await drill.inject("header.write", Harm("corrupt"), AtChunk(0), "web-1")
         await drill.pause(["web-0", "web-1"])
         for _ in range(2):
             await drill.resume(["web-0", "web-1"])
@@ -138,8 +142,8 @@ async def test_what_the_kernel_returns_and_what_is_wrapped_end_in_the_same_diges
 
 async def test_a_fault_of_the_second_pause_lets_the_first_be(runs: Any) -> None:
     async with runs.drill(count=1, memory="4MiB") as drill:
-        await drill.inject("copy.write", "EIO", AtChunk(0), "*", nth=2)
-        await drill.inject("resume.read", "EIO", AtChunk(0), "*", nth=3)
+        await drill.inject("copy.write", failing("EIO"), AtChunk(0), "*", nth=2)
+        await drill.inject("resume.read", failing("EIO"), AtChunk(0), "*", nth=3)
         for _ in range(3):
             await drill.tick()
             await drill.pause(["web-0"])
@@ -204,7 +208,7 @@ async def test_a_crash_at_any_point_is_recovered_from(runs: Any, background: boo
             if CATALOGUE[point].of_resume:
                 await drill.pause([name])
                 act = drill.resume
-            await drill.inject(point, CRASH, AtChunk(1), name, 1)
+            await drill.inject(point, KILL_NODE, AtChunk(1), name, 1)
             with pytest.raises(NodeDiedError):
                 await act([name])
             await drill.restart()

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -104,6 +104,55 @@ def test_a_termination_and_a_hang_up_end_in_order_too(
     _, err = command.communicate(timeout=50)
     assert (command.returncode, err) == (code, "crash: interrupted; everything it started was ended\n")
     runs.assert_nothing_is_left()
+
+
+MANY = {
+    "seeds": (signal.SIGTERM, "run {file} --seeds 1-9 --jobs 1 --runs-dir {runs}"),
+    "sweep": (signal.SIGTERM, "sweep {file} --jobs 1 --runs-dir {runs}"),
+    "shrink": (signal.SIGTERM, "shrink {file} --jobs 1"),
+    "self-test": (signal.SIGINT, "self-test --only punch-before-publish --jobs 1 --runs-dir {runs}"),
+    "matrix": (signal.SIGHUP, "rehearse {plan} --matrix --jobs 1 --runs-dir {runs}"),
+    "rehearse": (signal.SIGTERM, "rehearse {plan} --runs-dir {runs}"),
+}
+PLAN = """\
+kind: plan
+name: crash
+fleet:
+  - {name: web, count: 40, memory: 4MiB}
+steps:
+  - setWeight: 100
+"""
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
+    """An empty TMPDIR with a name that is short enough for the sockets in it."""
+    with tempfile.TemporaryDirectory(prefix="snapdrill-test-") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield pathlib.Path(folder)
+
+
+@pytest.mark.parametrize("many", list(MANY))
+def test_many_runs_are_ended_in_order_too(runs: Any, wait_until: WaitUntil, temporary: pathlib.Path, many: str) -> None:
+    """And impatience does not break their teardown."""
+    number, arguments = MANY[many]
+    file, plan = runs.folder / "crash.yaml", runs.folder / "plan.yaml"
+    file.write_text(runs.scenario_text(memory="4MiB", steps=TICKS))
+    plan.write_text(PLAN)
+    command = runs.command(*arguments.format(file=file, plan=plan, runs=runs.runs).split())
+    places = [runs.folder, temporary]  # shrink makes its runs in a temporary folder
+    ledger = wait_until(lambda: next((each for at in places for each in at.glob("**/events.jsonl")), None))
+    wait_until(lambda: b'"guest_spawned"' in ledger.read_bytes())
+    run = read_record(ledger.parent).run
+    for _ in range(3):
+        os.killpg(command.pid, number)
+    _, err = command.communicate(timeout=50)
+    name = {"self-test": many, "shrink": str(file)}.get(many, "crash")
+    code = 143 if number == signal.SIGTERM else 130
+    assert (command.returncode, err) == (code, f"{name}: interrupted; everything it started was ended\n")
+    assert processes_of(run) == []
+    assert list(runs.folder.glob("**/.unit-*")) == []
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_hang_up_that_was_ignored_at_the_start_stays_ignored(runs: Any, wait_until: WaitUntil) -> None:

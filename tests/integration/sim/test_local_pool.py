@@ -21,6 +21,7 @@ from sim.record.leftovers import processes_of
 from sim.run.cases import Unit, UnitResult, scratch
 from sim.run.pool import LocalPool, Worker, start_worker
 from sim.run.runner import RunOptions, run_scenario
+from sim.run.sweep import points_of
 
 WaitUntil = Callable[..., Any]
 BUDGET = 1 << 30
@@ -79,11 +80,11 @@ async def test_a_unit_comes_to_what_a_plain_run_comes_to(runs: Any) -> None:
     assert ended is not None
     assert (result.verdict, result.digest) == (ended.verdict, ended.digest)
     assert result.states == {name: each.state for name, each in plain.view.sandboxes.items()}
-    assert [each.subject for each in result.judgements] == [each.subject for each in plain.view.judged]
-    assert {(each.sandbox, each.fault) for each in result.firings} == {
-        ("web-1", "copy.write"),
-        ("web-0", "resume.read"),
-    }
+    assert result.judged == plain.view.judged
+    fired = {(entry.sandbox, event.fault) for entry, event in result.each(events.FaultFired)}
+    assert fired == {("web-1", "copy.write"), ("web-0", "resume.read")}
+    outcomes = {pause: settled.outcome for pause, settled in result.settled.items()}
+    assert outcomes == {each.id: each.outcome for each in plain.view.pauses}
     runs.assert_nothing_is_left()
     assert list(runs.runs.glob(".unit-*")) == []
 
@@ -178,7 +179,7 @@ def test_a_run_that_held_leaves_no_folder_and_one_that_did_not_does(runs: Any) -
     assert second.verdict == "violated"
     assert second.run_dir is not None
     assert runs.run_dirs() == [second.run_dir]
-    assert [each.subject for each in second.not_held] == ["state:web-0"]
+    assert [each.subject for each in second.violated] == ["state:web-0"]
     runs.assert_nothing_is_left()
 
 
@@ -196,9 +197,10 @@ def test_points_are_told_where_they_are_asked_for(runs: Any) -> None:
     with LocalPool(1, BUDGET) as pool:
         (traced,) = pool.run([unit])
         (plain,) = pool.run([dataclasses.replace(unit, trace=False)])
-    assert {(each.fault, each.step) for each in traced.points} >= {("copy.write", 1), ("condemn", 1)}
-    assert {each.sandbox for each in traced.points} == {"web-0", "web-1"}
-    assert plain.points == ()
+    points = points_of(traced.entries, 2)
+    assert {(each.fault, each.step) for each in points} >= {("copy.write", 1), ("condemn", 1)}
+    assert {each.sandbox for each in points} == {"web-0", "web-1"}
+    assert list(plain.each(events.PointReached)) == []
     assert traced.digest == plain.digest
 
 

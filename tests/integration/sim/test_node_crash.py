@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sim.files.faults import AtChunk, FaultPoint
+from sim.files.faults import KILL_NODE, AtChunk, FaultPoint
 from sim.record import events
 from sim.run.node_link import NodeDiedError
 
@@ -38,14 +38,14 @@ import asyncio, json, os, pathlib, signal, sys
 from engine.incarnation import state_of
 from sim.run.drill import Drill
 from sim.run.node_link import NodeDiedError
-from sim.files.faults import AtChunk
+from sim.files.faults import KILL_NODE, AtChunk
 from sim.files.scenario import load
 
 async def main(path, runs):
     async with Drill(load(path), runs_dir=runs) as drill:
         pids = {name: each.pid for name, each in drill.view().sandboxes.items()}
         await drill.tick()
-        await drill.inject(sys.argv[3], None, AtChunk(int(sys.argv[4])), "web-0", 1)
+        await drill.inject(sys.argv[3], KILL_NODE, AtChunk(int(sys.argv[4])), "web-0", 1)
         try:
             await drill.pause(["web-0"])
         except NodeDiedError:
@@ -83,7 +83,7 @@ async def test_a_crash_at_any_point_ends_the_condemned_and_lets_the_others_run_o
         await drill.tick()
         expected = {f"web-{len(points)}": "running"}
         for name, (point, chunk, condemned) in zip(names, points, strict=True):
-            await drill.inject(point, None, AtChunk(chunk), name, 1)
+            await drill.inject(point, KILL_NODE, AtChunk(chunk), name, 1)
             with pytest.raises(NodeDiedError):
                 await drill.pause([name])
             await drill.restart()
@@ -101,7 +101,7 @@ async def test_a_crash_at_any_point_ends_the_condemned_and_lets_the_others_run_o
 async def test_a_build_that_was_finished_as_its_guest_was_to_be_condemned_is_given_up(runs: Any) -> None:
     async with runs.drill(punch=False) as drill:
         await drill.tick()
-        await drill.inject("condemn", None, AtChunk(0), "web-0", 1)
+        await drill.inject("condemn", KILL_NODE, AtChunk(0), "web-0", 1)
         with pytest.raises(NodeDiedError):
             await drill.pause(["web-0"])
         assert (drill.cache_dir / "web-0.p1").is_dir()
@@ -117,7 +117,7 @@ async def test_a_build_that_was_finished_as_its_guest_was_to_be_condemned_is_giv
 async def test_a_crash_in_a_checkpoint_forgets_no_dirty_page(runs: Any) -> None:
     async with runs.drill() as drill:
         await drill.tick()
-        await drill.inject("copy.write", None, AtChunk(2), "web-0", 1)
+        await drill.inject("copy.write", KILL_NODE, AtChunk(2), "web-0", 1)
         with pytest.raises(NodeDiedError):
             await drill.checkpoint(["web-0"])
         await drill.restart()
@@ -132,7 +132,7 @@ async def test_a_crash_in_a_checkpoint_forgets_no_dirty_page(runs: Any) -> None:
 async def test_teardown_ends_everything_without_a_restart(runs: Any, point: FaultPoint, chunk: int) -> None:
     async with runs.drill() as drill:
         await drill.tick()
-        await drill.inject(point, None, AtChunk(chunk), "web-0", 1)
+        await drill.inject(point, KILL_NODE, AtChunk(chunk), "web-0", 1)
         with pytest.raises(NodeDiedError):
             await drill.pause(["web-0", "web-1"])
         view = await drill.finish()

@@ -17,13 +17,14 @@ from engine.events import Event
 from engine.incarnation import PunchPermit, state_of
 from engine.memfd import Memfd
 from engine.pause import Pause
-from sim.files.faults import AtChunk
+from sim.files.faults import AtChunk, failing
 from sim.node.armed_faults import Fault
 from sim.node.guest_link import Guest, GuestError
 from sim.node.node import Node
 from sim.record import events
 from sim.record.oracle import generations, key_of, mismatches
 from sim.rules.reality import pieces
+from tests.story import harm
 
 WaitUntil = Callable[..., Any]
 
@@ -83,7 +84,7 @@ async def begun(machine: Any, *, punch: bool = True, background: bool = False) -
 
 
 def arm(node: Node, point: Any, error: str, chunk: int = 1) -> None:
-    node.armed.arm(Fault(1, point, error, AtChunk(chunk), "web-0"))
+    node.armed.arm(Fault(1, point, harm(error), AtChunk(chunk), "web-0"))
 
 
 @pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
@@ -278,7 +279,7 @@ async def test_a_guest_that_was_resumed_after_a_failed_resume_is_known_to_the_ne
     """Its number is not how many guests there were: the one that failed was never told of."""
     node = await begun(machine)
     await node.pause(["web-0"], 1, settled=True)
-    node.armed.arm(Fault(1, "guest.spawn", "EAGAIN", AtChunk(0), "web-0", 1))
+    node.armed.arm(Fault(1, "guest.spawn", failing("EAGAIN"), AtChunk(0), "web-0", 1))
     await node.resume(["web-0"])
     await node.resume(["web-0"])
     assert machine.view().sandboxes["web-0"].incarnation == "web-0.4"

@@ -14,6 +14,7 @@ from sim.cli import main
 from sim.files.plan import load_plan
 from sim.files.wrong_engines import SWITCHES
 from sim.rollout.matrix import FAULTS, Matrix, run_matrix, table
+from sim.run.batch import Batch
 from sim.run.dask import open_pool
 
 ROLLOUTS = Path(__file__).parents[3] / "scenarios" / "rollouts"
@@ -106,13 +107,14 @@ def test_the_shipped_rollout_passes_and_hands_over_its_patches(tmp_path: Path) -
 
 
 def _both_arms_were_compared_in_turns(found: dict[str, Any]) -> None:
-    """Times have a ratio as soon as enough pauses were exposed, and none before."""
+    """Times have a ratio as soon as six rounds have exposed somebody, and none before."""
     assert found["arms"] == "in turns"
     analyses = [{each["name"]: each for each in step["metrics"]} for step in found["steps"] if step["metrics"]]
     few, enough = analyses[1]["copy_p50_ratio"], analyses[-1]["copy_p50_ratio"]
     assert (few["values"], few["bands"]) == ([None], [[None, None]])
     (low, high), (value,) = enough["bands"][0], enough["values"]
     assert 0 < low <= value <= high
+    assert enough["intervals"][0]["rounds"] == 8
 
 
 @pytest.mark.slow
@@ -187,8 +189,10 @@ def test_a_dry_run_says_who_would_be_exposed_and_starts_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = written(tmp_path, NOBODY)
-    assert main(["rehearse", str(plan), "--dry-run", "--runs-dir", str(tmp_path / "runs")]) == 0
-    assert "nobody: one takes about 100 sandbox contexts" in capsys.readouterr().out
+    assert main(["rehearse", str(plan), "--dry-run", "--runs-dir", str(tmp_path / "runs")]) == 3
+    said = capsys.readouterr().out
+    assert "nobody: one takes about 100 sandbox contexts" in said
+    assert "stops: nobody: 1 % exposes none of" in said
     assert not (tmp_path / "runs").exists()
 
 
@@ -196,7 +200,7 @@ def cells(folder: Path, cluster: str | None, *faults: str) -> Matrix:
     plan = load_plan(written(folder, CELLS))
     chosen = [each for each in FAULTS if each.name in faults]
     with open_pool(cluster, 2, 1 << 30) as pool:
-        return run_matrix(plan, folder / "runs", pool, faults=chosen)
+        return run_matrix(plan, folder / "runs", pool, Batch(quiet=True), faults=chosen)
 
 
 @pytest.mark.slow
@@ -208,7 +212,7 @@ def test_the_matrix_has_an_outcome_for_each_step_under_each_fault(tmp_path: Path
     assert len(by) == 3 * 3
     assert (by[0, "first-chunk"], by[0, "mid-copy"]) == ("3 rolled back", "3 rolled back")  # nobody is condemned
     assert (by[2, "first-chunk"], by[2, "mid-copy"], by[2, "freeze"]) == ("3 rolled back", "3 discarded", "held")
-    assert table(found)[0].split() == ["first-chunk", "mid-copy", "freeze"]
+    assert table(found).head == ("step", "first-chunk", "mid-copy", "freeze")
 
 
 @pytest.mark.slow

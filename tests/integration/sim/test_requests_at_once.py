@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.errors import FreezeError
-from sim.files.faults import AtChunk
+from sim.files.faults import KILL_NODE, AtChunk, Harm, failing
 from sim.node.armed_faults import Fault
 from sim.node.config import SandboxConfig
 from sim.node.guest_link import Guest
@@ -46,7 +46,7 @@ async def test_two_pauses_of_one_sandbox_are_one(runs: Any, background: bool) ->
 async def test_a_kill_waits_for_the_pause_and_then_kills(runs: Any, background: bool) -> None:
     async with runs.drill(background=background) as drill:
         await drill.tick()
-        await drill.inject("copy.write", "EIO", AtChunk(2), "web-1")
+        await drill.inject("copy.write", failing("EIO"), AtChunk(2), "web-1")
         names = ["web-0", "web-1"]
         pausing = asyncio.ensure_future(drill.pause(names))
         async with asyncio.timeout(30):
@@ -130,10 +130,10 @@ class Walk:
         await self.drill.set_flag(flag, self.random.random() < 0.5)
 
     async def inject(self) -> None:
-        error = self.random.choice(["EIO", "ENOSPC", "EAGAIN", None])
+        harm = self.random.choice([failing("EIO"), failing("ENOSPC"), failing("EAGAIN"), KILL_NODE])
         place = AtChunk(self.random.randint(0, 3))
         whom = self.random.choice([*self.names[:2], "*"])
-        await self.drill.inject(self.random.choice(FAULTS), error, place, whom, 1)
+        await self.drill.inject(self.random.choice(FAULTS), harm, place, whom, 1)
 
     async def crash(self) -> None:
         if self.random.random() < 0.3:
@@ -164,7 +164,7 @@ async def test_a_resume_that_waits_for_memory_holds_up_nobody_when_its_build_fai
     await node.create()
     await node.tick(1)
     node.budget.total = 13 * MIB
-    node.armed.arm(Fault(1, "finish", "hang 500 ms", AtChunk(0), "web-0", 1))
+    node.armed.arm(Fault(1, "finish", Harm("hang", seconds=0.5), AtChunk(0), "web-0", 1))
     await node.pause(["web-0"], 1, settled=False)
     large = asyncio.ensure_future(node.pause(["web-1"], 1, settled=True))
     await asyncio.sleep(0)
@@ -202,7 +202,7 @@ async def two_of(machine: Any, *, background: bool) -> Any:
 @pytest.mark.usefixtures("reluctant")
 async def test_a_failed_resume_costs_nothing_though_its_guest_does_not_die(machine: Any) -> None:
     node = await two_of(machine, background=False)
-    node.armed.arm(Fault(1, "resume.read", "EIO", AtChunk(0), "web-0", 1))
+    node.armed.arm(Fault(1, "resume.read", failing("EIO"), AtChunk(0), "web-0", 1))
     await node.pause(["web-0"], 1, settled=True)
     await node.resume(["web-0"])
     assert states(machine) == {"web-0": "paused", "web-1": "running"}
@@ -214,7 +214,7 @@ async def test_a_failed_resume_costs_nothing_though_its_guest_does_not_die(machi
 @pytest.mark.usefixtures("reluctant")
 async def test_what_was_resumed_from_a_failed_build_is_discarded_though_it_does_not_die(machine: Any) -> None:
     node = await two_of(machine, background=True)
-    node.armed.arm(Fault(1, "finish", "hang 500 ms", AtChunk(0), "web-0", 1))
+    node.armed.arm(Fault(1, "finish", Harm("hang", seconds=0.5), AtChunk(0), "web-0", 1))
     await node.pause(["web-0"], 1, settled=False)
     await node.resume(["web-0"])
     assert states(machine)["web-0"] == "running"

@@ -16,7 +16,7 @@ import pytest
 from engine.errors import FreezeError
 from engine.incarnation import GuestProcess
 from flags.inline import flag_from
-from sim.files.faults import AtChunk
+from sim.files.faults import AtChunk, failing
 from sim.node.armed_faults import Fault
 from sim.node.guest_link import Guest
 from sim.record import events
@@ -98,7 +98,7 @@ async def test_a_pause_for_which_there_is_no_thread_is_rolled_back_by_name(
         real(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    node.armed.arm(Fault(1, "copy.write", "EIO", AtChunk(1), "web-0", 1, by_kernel=True))  # whose filter stays
+    node.armed.arm(Fault(1, "copy.write", failing("EIO"), AtChunk(1), "web-0", 1, by_kernel=True))  # whose filter stays
     await node.pause(["web-0", "web-1"], 1, settled=True)
     assert states(machine) == {"web-0": "running", "web-1": "paused"}
     why = "no thread could be started for pause-web-0.p1: can't start new thread"

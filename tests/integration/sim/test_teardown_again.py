@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sim.files.faults import AtChunk
+from sim.files.faults import AtChunk, failing
 from sim.record import events
 
 
@@ -15,9 +15,9 @@ async def test_a_guest_whose_teardown_failed_is_ended_by_its_node(runs: Any, pro
     async with runs.drill(count=1, memory="4MiB") as drill:
         await drill.tick()
         guest = process.of(drill.view().sandboxes["web-0"].pid)
-        await drill.inject("teardown", "EIO", AtChunk(0), "web-0")
+        await drill.inject("teardown", failing("EIO"), AtChunk(0), "web-0")
         if discarded:
-            await drill.inject("copy.write", "EIO", AtChunk(1), "web-0")
+            await drill.inject("copy.write", failing("EIO"), AtChunk(1), "web-0")
         await drill.pause(["web-0"])
         view = drill.view()
         assert all(each.fired for each in view.faults)

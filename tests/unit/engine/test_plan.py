@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from engine.errors import EngineError
 from engine.linux import SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SHRINK, SEAL_WRITE
-from engine.plan import MemoryFacts, Path, PauseOptions, PausePlan, plan, punch_legality
+from engine.plan import (
+    PUNCH_REASONS,
+    DedupOptions,
+    MemoryFacts,
+    Path,
+    PauseOptions,
+    PausePlan,
+    PunchCode,
+    plan,
+    punch_legality,
+)
 from engine.ranges import Blocks
 
 MIB = 1 << 20
@@ -23,27 +33,37 @@ FACTS = MemoryFacts(
     parent_finished=True,
 )
 PUNCH = PauseOptions(punch=True)
+SERVING = PauseOptions(punch=True, dedup=DedupOptions(enabled=True), inflight_serve=True)
 
 
 def test_punching_is_legal_for_a_consumed_memfd_over_a_finished_parent() -> None:
-    legal, reason = punch_legality(PUNCH, FACTS)
-    assert legal
-    assert "condemned first" in reason
+    assert punch_legality(PUNCH, FACTS) is PunchCode.LEGAL
+    assert "condemned first" in plan(PUNCH, FACTS, Blocks([1])).punch_reason
+
+
+def test_every_code_has_its_own_words() -> None:
+    assert set(PUNCH_REASONS) == set(PunchCode)
+    assert len(set(PUNCH_REASONS.values())) == len(PunchCode)
 
 
 @pytest.mark.parametrize(
-    ("options", "facts", "reason"),
+    ("options", "facts", "code", "reason"),
     [
-        (PauseOptions(punch=False), FACTS, "memfd-punch-on-snapshot is off"),
-        (PUNCH, dataclasses.replace(FACTS, consumed=False), "borrowed"),
-        (PUNCH, dataclasses.replace(FACTS, parent_finished=False), "not finished"),
-        (PUNCH, dataclasses.replace(FACTS, seals=SEAL_WRITE), "sealed against writing"),
-        (PUNCH, dataclasses.replace(FACTS, seals=SEAL_FUTURE_WRITE | SEAL_GROW), "sealed against writing"),
+        (PauseOptions(punch=False), FACTS, "off", "memfd-punch-on-snapshot is off"),
+        (PUNCH, dataclasses.replace(FACTS, consumed=False), "borrowed", "borrowed"),
+        (PUNCH, dataclasses.replace(FACTS, memfd=False), "no-memfd", "no memfd"),
+        (PUNCH, dataclasses.replace(FACTS, parent_finished=False), "parent-unfinished", "not finished"),
+        (PUNCH, dataclasses.replace(FACTS, seals=SEAL_WRITE), "sealed", "sealed against writing"),
+        (PUNCH, dataclasses.replace(FACTS, seals=SEAL_FUTURE_WRITE | SEAL_GROW), "sealed", "sealed against writing"),
+        (SERVING, FACTS, "readers", "in-flight readers"),
     ],
 )
-def test_punching_is_illegal_for_a_reason_in_words(options: PauseOptions, facts: MemoryFacts, reason: str) -> None:
+def test_punching_is_illegal_for_a_reason_with_a_code_and_words(
+    options: PauseOptions, facts: MemoryFacts, code: str, reason: str
+) -> None:
     made = plan(options, facts, Blocks([1]))
     assert not made.punch
+    assert made.punch_code.value == code
     assert reason in made.punch_reason
     assert made.clean_pages() == []
 
@@ -54,7 +74,7 @@ def test_punching_is_illegal_for_a_reason_in_words(options: PauseOptions, facts:
 )
 def test_no_single_fact_makes_up_for_another(asked: bool, consumed: bool, finished: bool, seal: int) -> None:
     facts = dataclasses.replace(FACTS, consumed=consumed, parent_finished=finished, seals=seal)
-    legal, _ = punch_legality(PauseOptions(punch=asked), facts)
+    legal = punch_legality(PauseOptions(punch=asked), facts) is PunchCode.LEGAL
     assert legal == (asked and consumed and finished and not seal)
 
 

@@ -64,8 +64,9 @@ def test_any_header_is_read_back_as_it_was_written(dirty: set[int], empty: set[i
 def test_a_header_cut_short_anywhere_is_refused_by_name() -> None:
     data = to_bytes(header())
     for length in range(len(data)):
-        with pytest.raises(CorruptBuildError, match="b2"):
+        with pytest.raises(CorruptBuildError, match="b2") as refused:
             from_bytes(data[:length], "b2")
+        assert refused.value.build == "b2"
 
 
 def test_a_header_with_bytes_after_its_end_is_refused_by_name() -> None:

@@ -8,7 +8,7 @@ import pytest
 from engine.errors import UserError
 from flags.catalog import FLAGS
 from flags.cohort import Member, cohort, fleet_of, step
-from flags.context import SandboxAttributes, to_context
+from flags.context import ALL, SandboxAttributes
 from flags.explain import landing
 from flags.inline import Rollout, RolloutKind, flag_from
 from flags.launchdarkly import Evaluator, InProcessSource, make_context
@@ -55,21 +55,28 @@ def test_a_redrawn_cohort_of_the_same_size_is_no_superset(changes: dict[str, Any
 
 
 def test_a_rollout_by_team_takes_teams_whole() -> None:
-    on = names(cohort(sections(50, "team"), PUNCH, fleet_of(400)))
+    on = names(cohort(sections(50, "team"), PUNCH, fleet_of(400), ALL))
     teams = {each.attributes.team for each in fleet_of(400) if each.attributes.sandbox in on}
     assert len(on) == 10 * len(teams)
 
 
 def test_a_json_flag_is_on_where_it_is_enabled() -> None:
     flags = {"memfile-diff-dedup": flag_from("memfile-diff-dedup", Rollout(100, "team"))}
-    assert len(cohort((flags, {}), "memfile-diff-dedup", fleet_of(20))) == 20
+    assert len(cohort((flags, {}), "memfile-diff-dedup", fleet_of(20), ALL)) == 20
 
 
 def test_segments_count() -> None:
     rule = {"variation": 0, "clauses": [{"attribute": "", "op": "segmentMatch", "values": ["kept"]}]}
     kept = {"key": "kept", "includedContexts": [{"contextKind": "team", "values": ["team-0"]}]}
     flags, _ = sections(100, rules=[rule])
-    assert len(cohort((flags, {"kept": kept}), PUNCH, fleet_of(30))) == 20
+    assert len(cohort((flags, {"kept": kept}), PUNCH, fleet_of(30), ALL)) == 20
+
+
+def test_by_a_kind_that_no_pause_knows_nobody_has_it_until_everybody_has() -> None:
+    """As production's SDK serves it; Python's would serve the first entry at any weight."""
+    counts = [len(cohort(sections(percent, "team"), PUNCH, fleet_of(50))) for percent in (0, 1, 99, 100)]
+    assert counts == [0, 0, 0, 50]
+    assert len(cohort(sections(50, "team"), PUNCH, fleet_of(50), moment="resume")) not in {0, 50}
 
 
 def test_an_unknown_flag_has_no_cohort() -> None:
@@ -102,12 +109,17 @@ def test_the_bucket_told_is_the_one_launchdarkly_uses(changes: dict[str, Any]) -
         attributes = SandboxAttributes(
             f"web-{number}", f"template-{number}", f"team-{number}", kernel_version=f"6.{number}"
         )
-        context = to_context(attributes)
-        served = evaluator.evaluate(FLAGS[key], make_context(context)).variation
-        assert landing(flag, rollout, context).entry == served
+        context = ALL.context(attributes, "pause")
+        made = make_context(context)
+        served = evaluator.evaluate(FLAGS[key], made).variation
+        model = evaluator.model("flags", key)
+        assert landing(model, model.fallthrough.rollout, made, context).entry == served
 
 
 def test_what_the_weights_leave_belongs_to_the_last_entry() -> None:
     rollout = {"contextKind": "sandbox", "variations": [{"variation": 0, "weight": 0}, {"variation": 1, "weight": 1}]}
-    lands = landing(flag_from(PUNCH, True), rollout, to_context(SandboxAttributes("web-0", "python", "acme")))
+    flag = {**flag_from(PUNCH, True), "fallthrough": {"rollout": rollout}}
+    model = Evaluator(InProcessSource({PUNCH: flag})).model("flags", PUNCH)
+    context = ALL.context(SandboxAttributes("web-0", "python", "acme"), "pause")
+    lands = landing(model, model.fallthrough.rollout, make_context(context), context)
     assert (lands.entry, lands.low, lands.high) == (1, 0.0, 1.0)

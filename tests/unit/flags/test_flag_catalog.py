@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from engine.errors import UserError
-from flags.catalog import CATALOG, FLAGS, flag
+from flags.catalog import CATALOG, FLAGS, did_you_mean, flag, nearest
 
 
 def test_the_catalogue_names_each_flag_once() -> None:
@@ -73,3 +73,11 @@ def test_only_the_launchdarkly_module_pulls_the_sdk_in() -> None:
         "sys.exit('ldclient' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_an_unknown_word_gets_the_nearest_known_one_else_what_to_do_otherwise() -> None:
+    known = ["ENOSPC", "EIO"]
+    assert (nearest("ENOSPCE", known), nearest("did", known)) == ("ENOSPC", None)
+    assert did_you_mean("ENOSPCE", known, "write one") == 'did you mean "ENOSPC"?'
+    assert did_you_mean("did", known, "write one") == "write one"
+    assert did_you_mean("did", known) == "use one of: EIO, ENOSPC"

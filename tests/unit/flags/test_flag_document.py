@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flags.document import Path, Position, parse
+from flags.document import DocumentError, Mistake, Path, Position, parse
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False)
 DOCUMENTS = st.recursive(
@@ -64,3 +65,25 @@ def test_what_is_not_json_is_refused_with_its_place(text: str, place: tuple[int,
 def test_a_document_nested_too_deeply_is_refused_not_fatal() -> None:
     with pytest.raises(json.JSONDecodeError, match="nested too deeply"):
         parse("[" * 100_000 + "]" * 100_000)
+
+
+MISTAKES = [
+    Mistake(Position(9, 1), "steps[0]", "unknown step", 'did you mean "tick"?', file="base.yaml"),
+    Mistake(Position(3, 1), "", "the file ends"),
+    Mistake(Position(1, 7), "seed", "expected a number"),
+    Mistake(Position(1, 7), "seed", "expected a number"),
+]
+
+
+def test_a_file_s_own_mistakes_come_first_each_once_in_the_order_of_their_places() -> None:
+    assert str(DocumentError("child.yaml", MISTAKES)).splitlines() == [
+        "child.yaml:1:7: error: seed: expected a number",
+        "child.yaml:3:1: error: the file ends",
+        'base.yaml:9:1: error: steps[0]: unknown step; did you mean "tick"?',
+    ]
+
+
+def test_an_error_with_its_mistakes_survives_the_way_between_processes() -> None:
+    sent = DocumentError("child.yaml", MISTAKES)
+    received = pickle.loads(pickle.dumps(sent))  # noqa: S301 - our own bytes
+    assert (str(received), received.mistakes) == (str(sent), sent.mistakes)

@@ -7,7 +7,7 @@ import pytest
 
 from engine.errors import UserError
 from flags.catalog import CATALOG, flag
-from flags.context import SandboxAttributes
+from flags.context import ALL, SandboxAttributes
 from flags.inline import InlineValue, Rollout, RolloutKind, as_written, flag_from, from_written
 from flags.lint import Finding, check
 from flags.memory import MemoryFlags
@@ -20,7 +20,7 @@ VALUES = [True, False, Rollout(0, "sandbox"), Rollout(12.345, "team"), Rollout(5
 
 
 def errors(*flags: dict[str, Any]) -> list[Finding]:
-    found = check(json.dumps({"flags": {each["key"]: each for each in flags}}))[1]
+    found = check(json.dumps({"flags": {each["key"]: each for each in flags}}), ALL)[1]
     return [each for each in found if each.severity == "error"]
 
 
@@ -105,7 +105,7 @@ def test_a_rollout_lists_the_safe_variation_first_with_the_rest_of_the_weight() 
 
 @pytest.mark.parametrize("kind", ["team", "template", "cluster"])
 def test_a_rollout_by_a_wider_kind_takes_all_of_its_sandboxes_or_none(kind: RolloutKind) -> None:
-    source = MemoryFlags({PUNCH: flag_from(PUNCH, Rollout(50, kind))})
+    source = MemoryFlags({PUNCH: flag_from(PUNCH, Rollout(50, kind))}, ALL)
     outcomes = set()
     for group in range(20):
         values = set()

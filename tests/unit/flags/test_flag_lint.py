@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from flags.context import ALL
 from flags.inline import Rollout, flag_from
 from flags.lint import Finding, check
 
@@ -14,7 +15,7 @@ HALF = Rollout(50, "sandbox")
 
 
 def findings(**changes: Any) -> list[Finding]:
-    return check(json.dumps({"flags": {PUNCH: {**flag_from(PUNCH, HALF), **changes}}}, indent=1))[1]
+    return check(json.dumps({"flags": {PUNCH: {**flag_from(PUNCH, HALF), **changes}}}, indent=1), ALL)[1]
 
 
 def messages(**changes: Any) -> list[str]:
@@ -41,7 +42,7 @@ def test_the_order_of_the_variations_themselves_does_not_matter() -> None:
         ({"key": "other"}, f'"key" is "other" inside "{PUNCH}"'),
         ({"variations": []}, f'"{PUNCH}" has no variations'),
         ({"variations": [False, "true"]}, 'variation "true" is not a boolean'),
-        ({"on": "yes"}, f'"{PUNCH}" is neither on nor off'),
+        ({"on": "yes"}, f'LaunchDarkly refuses "{PUNCH}": "on": it must be true or false, and it is text'),
         ({"offVariation": None}, f'"{PUNCH}" has no "offVariation"'),
         ({"offVariation": 2}, "variation 2 is out of range"),
         ({"offVariation": 1}, f'off serves true, so "{PUNCH}" cannot be switched off'),
@@ -53,7 +54,10 @@ def test_the_order_of_the_variations_themselves_does_not_matter() -> None:
         ({"fallthrough": {"variation": -1}}, "variation -1 is out of range"),
         ({"fallthrough": rollout()}, "the rollout has no variations"),
         ({"fallthrough": rollout((0, 50_000), (5, 50_000))}, "variation 5 is out of range"),
-        ({"fallthrough": rollout((0, 50_000.0), (1, 50_000))}, "weight 50000.0 is not an integer from 0 to 100000"),
+        (
+            {"fallthrough": rollout((0, 50_000.0), (1, 50_000))},
+            f'LaunchDarkly refuses "{PUNCH}": "weight": it must be a whole number, and it is a number with a point',
+        ),
         ({"fallthrough": rollout((0, True), (1, 99_999))}, "weight true is not an integer from 0 to 100000"),
         (
             {"fallthrough": rollout((0, 50_000), (1, 10_000))},
@@ -85,7 +89,7 @@ def test_one_mistake_is_one_error(changes: dict[str, Any], message: str) -> None
 def test_a_missing_part_is_an_error_at_the_part_that_lacks_it(missing: str) -> None:
     broken = flag_from(PUNCH, True)
     del broken[missing]
-    found = check(json.dumps({"flags": {PUNCH: broken}}, indent=1))[1]
+    found = check(json.dumps({"flags": {PUNCH: broken}}, indent=1), ALL)[1]
     assert [(each.line, each.column, each.severity) for each in found] == [(3, 3, "error")]
 
 
@@ -98,7 +102,7 @@ def test_a_rollout_without_a_context_kind_is_an_error() -> None:
 def test_a_segment_clause_needs_no_context_kind() -> None:
     clause = {"attribute": "", "op": "segmentMatch", "values": ["kept"]}
     flags = {PUNCH: {**flag_from(PUNCH, HALF), "rules": [{"variation": 0, "clauses": [clause]}]}}
-    assert check(json.dumps({"flags": flags, "segments": {"kept": {"key": "kept"}}}))[1] == []
+    assert check(json.dumps({"flags": flags, "segments": {"kept": {"key": "kept"}}}), ALL)[1] == []
 
 
 def test_background_copy_may_be_switched_off_by_off() -> None:

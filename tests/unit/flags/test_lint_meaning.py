@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from flags.context import ALL
 from flags.inline import Rollout, flag_from
 from flags.lint import Finding, check
 
@@ -19,7 +20,7 @@ NO_SANDBOX = {"attribute": "kind", "op": "in", "values": ["sandbox"], "negate": 
 
 def found(*flags: dict[str, Any], segments: dict[str, Any] | None = None) -> list[Finding]:
     document = {"flags": {each["key"]: each for each in flags}, "segments": segments or {}}
-    return check(json.dumps(document, indent=1))[1]
+    return check(json.dumps(document, indent=1), ALL)[1]
 
 
 def said(*flags: dict[str, Any], segments: dict[str, Any] | None = None) -> list[tuple[str, str]]:

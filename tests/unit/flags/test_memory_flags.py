@@ -12,11 +12,12 @@ import pytest
 import flags.launchdarkly
 from flags.catalog import CATALOG, flag
 from flags.client import FlagClient
-from flags.context import SandboxAttributes, to_context
+from flags.context import ALL, SandboxAttributes
 from flags.decision import Evaluation
 from flags.inline import Rollout, flag_from
-from flags.launchdarkly import Evaluator, InProcessSource, make_context, route_sdk_logs
+from flags.launchdarkly import Evaluator, InProcessSource, make_context
 from flags.memory import MemoryFlags
+from flags.sdk_logs import route_sdk_logs
 
 PUNCH = "memfd-punch-on-snapshot"
 BACKGROUND = "memfd-background-copy"
@@ -64,7 +65,7 @@ def test_off_without_an_off_variation_serves_the_safe_value() -> None:
 def test_a_matching_rule_is_named() -> None:
     clause = {"contextKind": "team", "attribute": "key", "op": "in", "values": ["acme"]}
     rule = {"id": "not-acme", "variation": 0, "clauses": [clause]}
-    found = evaluation(MemoryFlags({PUNCH: serving([False, True], rules=[rule])}))
+    found = evaluation(MemoryFlags({PUNCH: serving([False, True], rules=[rule])}, ALL))
     assert (found.value, found.reason, found.rule) == (False, "RULE_MATCH", "not-acme")
 
 
@@ -183,7 +184,7 @@ def test_flags_that_are_evaluated_in_one_call_decide_as_each_by_itself() -> None
     ]
     found = {key: {**serving([False, True]), **each, "key": key} for key, each in zip(catalogue, changes, strict=False)}
     others = {f"other-{n}": {**found[PUNCH], "key": f"other-{n}"} for n in range(len(CATALOG))}
-    few, many = MemoryFlags(found), MemoryFlags({**found, **others})
+    few, many = MemoryFlags(found, ALL), MemoryFlags({**found, **others}, ALL)
     webs = [SandboxAttributes(f"web-{n}", template="python", team=team) for n in range(8) for team in ("acme", "umbra")]
     at_once, one_by_one = ([source.decide(web) for web in webs] for source in (few, many))
     assert at_once == one_by_one
@@ -254,20 +255,23 @@ def test_each_step_of_a_rollout_keeps_everyone_it_had() -> None:
     assert (sizes[0], sizes[-1]) == (0, 10_000)
 
 
-@pytest.mark.parametrize("percent", [0, 50, 100])
-def test_a_context_without_the_rollouts_kind_is_served_the_safe_value(percent: float) -> None:
+@pytest.mark.parametrize(("percent", "value"), [(0, False), (50, False), (99.999, False), (100, True)])
+def test_a_context_without_the_rollouts_kind_is_served_the_first_entry_of_any_weight(
+    percent: float, value: bool
+) -> None:
     source = Evaluator(InProcessSource({PUNCH: flag_from(PUNCH, Rollout(percent, "sandbox"))}, {}))
-    data = to_context(WEB)
+    data = ALL.context(WEB, "pause")
     del data["sandbox"]
-    assert source.evaluate(flag(PUNCH), make_context(data)).value is False
+    assert source.evaluate(flag(PUNCH), make_context(data)).value is value
+    assert source.evaluate(flag(PUNCH), make_context(data), as_go=False).value is False, "Python's SDK: the first"
 
 
 def test_an_unsafe_variation_listed_first_would_hit_a_context_without_the_kind() -> None:
-    """Why the order matters: at 0 % LaunchDarkly serves entry 0 to whoever lacks the kind."""
-    entries = [{"variation": 1, "weight": 0}, {"variation": 0, "weight": 100_000}]
+    """Why the order matters: at 1 % production serves entry 0 to whoever lacks the kind."""
+    entries = [{"variation": 1, "weight": 1_000}, {"variation": 0, "weight": 99_000}]
     rollout = {"rollout": {"contextKind": "sandbox", "variations": entries}}
     source = Evaluator(InProcessSource({PUNCH: serving([False, True], fallthrough=rollout)}, {}))
-    data = to_context(WEB)
+    data = ALL.context(WEB, "pause")
     del data["sandbox"]
     assert source.evaluate(flag(PUNCH), make_context(data)).value is True
 
@@ -279,5 +283,5 @@ def test_a_segment_reaches_the_evaluator() -> None:
         "key": "kept",
         "includedContexts": [{"contextKind": "team", "values": ["acme"]}],
     }
-    source = Evaluator(InProcessSource({PUNCH: serving([False, True], rules=rules)}, {"kept": segment}))
+    source = Evaluator(InProcessSource({PUNCH: serving([False, True], rules=rules)}, {"kept": segment}), contexts=ALL)
     assert source.decide(WEB).value(PUNCH) is False

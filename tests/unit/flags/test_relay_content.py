@@ -7,14 +7,15 @@ import pytest
 
 from flags.inline import flag_from
 from flags.lease import HEARTBEAT, heartbeat_flag
-from flags.relay import Content
+from flags.relay_content import Change, Content, event, fdv1, fdv2
 
 PUNCH = "memfd-punch-on-snapshot"
 ON, OFF = flag_from(PUNCH, True), flag_from(PUNCH, False)
 
 
-def told(message: bytes) -> tuple[str, Any]:
+def told(sent: bytes | Change) -> tuple[str, Any]:
     """An event's name and data, as a reader of the stream takes it apart."""
+    message = fdv1(sent) if isinstance(sent, Change) else sent
     head, data, *rest = message.decode().split("\n")
     assert rest == ["", ""]
     return head.removeprefix("event: "), json.loads(data.removeprefix("data: "))
@@ -85,3 +86,26 @@ def test_the_first_version_is_given_to_flags_that_bring_none() -> None:
     content = Content(first_version=500)
     list(content.set("flags", PUNCH, ON))
     assert content.version(PUNCH) == 500
+
+
+def test_fdv2_transfers_everything_and_then_each_change_with_the_state(content: Content) -> None:
+    names = [each.split(b"\n")[0] for each in content.transfer().split(b"\n\n") if each]
+    assert names == [b"event: server-intent", b"event: put-object", b"event: payload-transferred"]
+    (change,) = content.set("flags", PUNCH, OFF)
+    put, state, rest = fdv2(change).split(b"\n\n")
+    expected = {"version": 2, "kind": "flag", "key": PUNCH, "object": {**OFF, "version": 2}}
+    assert told(put + b"\n\n") == ("put-object", expected)
+    assert told(state + b"\n\n")[0] == "payload-transferred"
+    assert rest == b""
+    (deletion,) = content.delete("flags", PUNCH)
+    gone = fdv2(deletion).split(b"\n\n")[0]
+    assert told(gone + b"\n\n") == ("delete-object", {"version": 3, "kind": "flag", "key": PUNCH})
+    assert json.loads(content.polled())["events"][0]["event"] == "server-intent"
+
+
+def test_what_no_json_can_say_is_not_served(content: Content) -> None:
+    (change,) = content.set("flags", PUNCH, {**ON, "variations": [False, float("inf")]})
+    assert change.item is None
+    assert json.loads(content.whole()) == {"flags": {}, "segments": {}}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        event("put", {"n": float("nan")})

@@ -13,7 +13,7 @@ from sim import cli
 from sim.record import events
 from sim.record.ledger import Ledger
 from sim.record.verdict import ExitCode
-from sim.rules import JUDGES
+from sim.rules import RULES
 
 LOST = {"sandbox": "web-0", "reason": "a guest runs although its memory was freed", "line": 9, "column": 5}
 
@@ -48,7 +48,7 @@ def tell(folder: pathlib.Path, *told: tuple[Event, str | None]) -> None:
 
 def end(folder: pathlib.Path, verdict: str = "held", **judged: events.Judged) -> None:
     """The run judged every invariant as held, but for those that are given."""
-    rest = {name: events.Judged(f"invariant:{name}", "held", 1) for name in JUDGES} | judged
+    rest = {name: events.Judged(f"invariant:{name}", "held", 1) for name in RULES} | judged
     code = {"held": 0, "violated": 1}[verdict]
     tell(folder, *((each, None) for each in rest.values()), (events.RunEnded(verdict, code, {}, None, 0), None))
 
@@ -61,9 +61,9 @@ def printed(capsys: pytest.CaptureFixture[str], code: ExitCode, *arguments: obje
 def test_a_run_that_held_holds_again(run: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     end(run)
     text = printed(capsys, ExitCode.HELD, "check", run)
-    assert text.splitlines()[0] == f"{run}/events.jsonl   15 events   HELD"
-    assert "  legal_transitions     held, checked once  held, checked once" in text
-    assert "  bytes_exact           not exercised       held, checked once" in text
+    assert text.splitlines()[0] == f"{run}/events.jsonl   16 events   HELD"
+    assert "legal_transitions     held, checked once  held, checked once" in text
+    assert "bytes_exact           not exercised       held, checked once" in text
     assert "differences" not in text
 
 
@@ -72,16 +72,18 @@ def test_what_the_run_saw_and_its_ledger_does_not_tell_is_a_difference(
 ) -> None:
     end(run, "violated", never_resumed=events.Judged("invariant:never_resumed", "violated", 1, [LOST]))
     text = printed(capsys, ExitCode.VIOLATED, "check", run)
-    assert "never_resumed violated, by the run\n  web-0: a guest runs although its memory was freed" in text
-    assert "differences\n  never_resumed: the run saw a violation in reality that its ledger does not show" in text
+    assert "never_resumed violated, by the run\n  - web-0: a guest runs although its memory was freed" in text
+    assert "differences - never_resumed: the run saw a violation in reality that its ledger does not show" in " ".join(
+        text.split()
+    )
 
 
 def test_a_ledger_that_was_cut_off_is_inconclusive_and_says_so(
     run: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = printed(capsys, ExitCode.INCONCLUSIVE, "check", run)
-    assert "the ledger does not tell the run's end" in text
-    assert "not told" in text
+    assert "the ledger has no end of the run" in text
+    assert "not recorded" in text
 
 
 def test_a_violation_in_a_ledger_made_elsewhere_ends_with_1(
@@ -92,7 +94,7 @@ def test_a_violation_in_a_ledger_made_elsewhere_ends_with_1(
         file.write('{"t": 9, "event": "balloon_inflated"}\n')
     text = printed(capsys, ExitCode.VIOLATED, "check", "--trace", run / "events.jsonl")
     assert "left out, not known to this version: balloon_inflated (1)" in text
-    assert "legal_transitions violated, by the ledger alone\n  web-0: it went from running to created" in text
+    assert "legal_transitions violated, by the ledger alone\n  - web-0: it went from running to created" in text
 
 
 def test_a_bad_line_of_a_trace_ends_with_2_and_its_place(run: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,8 +114,8 @@ def test_a_run_or_a_trace_is_to_be_given_and_not_both(capsys: pytest.CaptureFixt
 def test_the_check_document_holds_every_invariant(run: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     end(run)
     document = json.loads(printed(capsys, ExitCode.HELD, "check", run, "--json"))
-    assert [each["name"] for each in document["invariants"]] == list(JUDGES)
-    assert (document["events"], document["exit_code"], document["unknown_events"]) == (15, 0, {})
+    assert [each["name"] for each in document["invariants"]] == list(RULES)
+    assert (document["events"], document["exit_code"], document["unknown_events"]) == (16, 0, {})
 
 
 def test_a_report_is_printed_as_the_run_printed_it(run: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

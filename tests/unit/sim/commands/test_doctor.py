@@ -27,10 +27,10 @@ def test_a_missing_extra_is_told_and_does_not_fail(
     found = finding("pidfd", Available.YES, required=True), finding("hugetlb", Available.NO)
     assert ends(monkeypatch, *found) == ExitCode.HELD
     assert capsys.readouterr().out.splitlines() == [
-        "yes      pidfd    pidfd detail",
-        "no       hugetlb  hugetlb detail",
-        "                  costs: hugetlb cost",
-        "                  needs: hugetlb cure",
+        "yes  pidfd    pidfd detail",
+        "no   hugetlb  hugetlb detail",
+        "              costs: hugetlb cost",
+        "              needs: hugetlb cure",
         "",
         "this host can run snapdrill",
     ]

@@ -59,7 +59,11 @@ def test_an_unknown_flag_command_is_a_usage_error() -> None:
 
 
 def test_flag_files_are_checked_where_there_is_no_linux() -> None:
-    commands = [f"lint {CLEAN}", f"explain {CLEAN} --sandbox web-0", f"cohort {CLEAN} {CLEAN} --contexts 20"]
+    commands = [
+        f"lint {CLEAN} --kinds all",
+        f"explain {CLEAN} --sandbox web-0",
+        f"cohort {CLEAN} {CLEAN} --contexts 20",
+    ]
     commands += [f"import {CLEAN}"]
     run = subprocess.run(
         [sys.executable, "-c", LINT_WITHOUT_LINUX, *commands], capture_output=True, text=True, check=False
@@ -68,7 +72,7 @@ def test_flag_files_are_checked_where_there_is_no_linux() -> None:
 
 
 def test_an_explanation_tells_value_reason_rule_and_bucket(capsys: pytest.CaptureFixture[str]) -> None:
-    out = printed(capsys, "explain", CLEAN, "--sandbox", "web-3", "--context", "team=acme")
+    out = printed(capsys, "explain", CLEAN, "--sandbox", "web-3", "--context", "team=acme", "--kinds", "all")
     assert out == (FILES / "explained.txt").read_text()
 
 
@@ -83,7 +87,8 @@ def test_an_explanation_tells_value_reason_rule_and_bucket(capsys: pytest.Captur
 def test_an_explanation_names_the_target_or_rule(
     context: str, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sentence in printed(capsys, "explain", CLEAN, "--sandbox", "web-3", "--context", context, "--flag", PUNCH)
+    given = ("--context", context, "--kinds", "all", "--flag", PUNCH)
+    assert sentence in printed(capsys, "explain", CLEAN, "--sandbox", "web-3", *given)
 
 
 def test_an_explanation_tells_which_prerequisite_is_not_met(
@@ -93,7 +98,7 @@ def test_an_explanation_tells_which_prerequisite_is_not_met(
     document["flags"]["punch-allowed"]["on"] = False
     (tmp_path / "f.json").write_text(json.dumps(document))
     out = printed(capsys, "explain", str(tmp_path / "f.json"), "--sandbox", "web-3", "--flag", PUNCH)
-    assert 'PREREQUISITE_FAILED, variation 1, version 12\n    the prerequisite "punch-allowed" is off' in out
+    assert 'PREREQUISITE_FAILED, variation 1, version 12\n  - the prerequisite "punch-allowed" is off' in out
 
 
 def test_an_explanation_shows_the_danger_of_a_missing_kind(
@@ -102,11 +107,16 @@ def test_an_explanation_shows_the_danger_of_a_missing_kind(
     path = pathlib.Path(rollouts[0])
     document = json.loads(path.read_text())
     document["flags"][PUNCH]["fallthrough"]["rollout"]["contextKind"] = "team"
-    document["flags"][PUNCH]["fallthrough"]["rollout"]["variations"].reverse()
+    document["flags"][PUNCH]["fallthrough"]["rollout"]["variations"] = [
+        {"variation": 1, "weight": 0},
+        {"variation": 0, "weight": 100_000},
+    ]
     path.write_text(json.dumps(document))
-    out = printed(capsys, "explain", str(path), "--sandbox", "web-3", "--context", "team=", "--flag", PUNCH)
-    assert out.startswith(f"{PUNCH} = true ")
-    assert 'no bucket: the context has no kind "team", so the entry listed first is served' in out
+    out = " ".join(printed(capsys, "explain", str(path), "--sandbox", "web-3", "--flag", PUNCH).split())
+    assert out.startswith(f"{PUNCH} = false ")
+    assert 'no bucket: the context has no kind "team"; production\'s SDK (Go) takes bucket 0, in entry 2' in out
+    assert "Python's SDK serves true instead" in out
+    assert "a following node serves the safe value (UNSAFE_FLAG): " in out
 
 
 def test_an_explanation_as_json_has_the_bucket_as_a_number(capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,19 +127,24 @@ def test_an_explanation_as_json_has_the_bucket_as_a_number(capsys: pytest.Captur
 
 @pytest.mark.parametrize(
     ("given", "hint"),
-    [("tema=acme", 'did you mean "team"'), ("team", "write NAME=VALUE"), ("sandbox=x", "say it with --sandbox")],
+    [
+        ("tema=acme", 'did you mean "team"'),
+        ("team", "write NAME=VALUE or KIND.NAME=VALUE"),
+        ("sandbox=x", "say it with --sandbox"),
+        ("sandbox.cpus:=four", "after := comes JSON"),
+    ],
 )
 def test_an_unknown_attribute_is_refused(given: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["flags", "explain", CLEAN, "--sandbox", "web-0", "--context", given]) == ExitCode.USAGE
     assert hint in capsys.readouterr().err
 
 
-def test_what_launchdarkly_would_refuse_is_not_explained(
+def test_what_launchdarkly_would_refuse_is_named_and_off(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "f.json").write_text('{"flags": []}')
-    assert main(["flags", "explain", str(tmp_path / "f.json"), "--sandbox", "web-0"]) == ExitCode.USAGE
-    assert '"flags" is not an object' in capsys.readouterr().err
+    assert main(["flags", "explain", str(tmp_path / "f.json"), "--sandbox", "web-0"]) == ExitCode.HELD
+    assert 'LaunchDarkly refuses "flags": it is not an object' in capsys.readouterr().err
 
 
 def test_a_step_of_a_rollout_is_told_as_who_joins_and_who_leaves(
@@ -153,7 +168,9 @@ def test_your_fleet_is_counted_in_gib(
     (tmp_path / "fleet.csv").write_text("\n".join(rows))
     out = printed(capsys, "cohort", rollouts[0], rollouts[4], "--contexts-from", str(tmp_path / "fleet.csv"))
     assert "joins" in out
-    assert "4 sandboxes (100.00 %), 10.0 GiB (100.00 %), 1 team" in out
+    assert ["joins", "4", "100.00", "%", "1", "10.0", "GiB", "100.00", "%"] in [
+        line.split() for line in out.splitlines()
+    ]
 
 
 def test_a_cohort_as_json_has_every_name(rollouts: list[str], capsys: pytest.CaptureFixture[str]) -> None:

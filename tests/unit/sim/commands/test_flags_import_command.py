@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flags.cohort import fleet_of
-from flags.context import to_context
+from flags.context import ALL
 from flags.drift import drift
 from flags.file import FileFlags, read_as_served
 from flags.launchdarkly import Evaluator, InProcessSource
@@ -56,7 +56,8 @@ def test_everybody_gets_from_the_file_what_they_get_from_launchdarkly(
     """1,000 sandboxes, every flag, variation for variation, with the reason and the flag's version."""
     imported(out, *arguments)
     sent = json.loads(PAYLOAD.read_text())
-    live, file = Evaluator(InProcessSource(sent["flags"], sent["segments"])), FileFlags(out)
+    live = Evaluator(InProcessSource(sent["flags"], sent["segments"]), contexts=ALL)
+    file = FileFlags(out, contexts=ALL)
     try:
         seen = set()
         for member in fleet_of(1000):
@@ -81,7 +82,7 @@ def test_the_imported_file_shows_no_drift_and_can_be_served(out: pathlib.Path) -
     imported(out, str(REST), "--env", "production", "--segments", str(SEGMENTS))
     sent = json.loads(PAYLOAD.read_text())
     assert drift(read_as_served(out), (sent["flags"], sent["segments"])) == []
-    assert [each.message for each in check(out.read_text())[1]] == [
+    assert [each.message for each in check(out.read_text(), ALL)[1]] == [
         '"targets" are of kind "user", which no sandbox has'
     ]
 
@@ -207,4 +208,4 @@ def test_the_context_of_a_user_is_asked_for_where_launchdarkly_asks(out: pathlib
     imported(out, str(REST), "--env", "production", "--segments", str(SEGMENTS))
     targets = json.loads(out.read_text())["flags"][PUNCH]["contextTargets"]
     assert targets[0] == {"contextKind": "user", "variation": 0, "values": []}
-    assert to_context(fleet_of(1)[0].attributes).keys().isdisjoint({"user"})
+    assert ALL.context(fleet_of(1)[0].attributes, "pause").keys().isdisjoint({"user"})

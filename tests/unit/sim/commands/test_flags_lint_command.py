@@ -21,12 +21,12 @@ def test_every_planted_mistake_is_told_and_a_clean_file_has_none(
     name: str, code: ExitCode, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(FILES)
-    assert main(["flags", "lint", f"{name}.json"]) == code
+    assert main(["flags", "lint", f"{name}.json", "--kinds", "all"]) == code
     assert capsys.readouterr().out == (FILES / f"{name}.txt").read_text()
 
 
 def test_every_finding_says_what_happens_in_production_and_how_to_fix_it(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["flags", "lint", "--json", str(FILES / "planted.json")])
+    main(["flags", "lint", "--json", "--kinds", "all", str(FILES / "planted.json")])
     findings = json.loads(capsys.readouterr().out)["findings"]
     assert len(findings) == 20
     assert all(each["production"] and each["fix"] and each["line"] and each["column"] for each in findings)

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from sim.cli import main
-from sim.files.scenario import FlagFile, discover, load
+from sim.files.flag_values import FlagFile
+from sim.files.scenario import discover, load
 from sim.record.verdict import ExitCode
 
 NAMES = ["drill.yaml", "flags.json", ".github/workflows/snapdrill.yml"]

@@ -71,9 +71,9 @@ def test_the_state_at_a_moment_is_what_was_known_then(
     assert text.rstrip().endswith(
         "state at 1.500 s\n"
         "  node starting, tick 0\n"
-        "  sandbox  state    resident  cached  freed  pause\n"
-        "  web-0    running   5.0 MiB       -      -  -      (spawned)\n"
-        "  web-1    running   5.0 MiB       -      -  -      (spawned)"
+        "  sandbox  state    resident  cached  freed  pause  why\n"
+        "  web-0    running   5.0 MiB       -      -  -      spawned\n"
+        "  web-1    running   5.0 MiB       -      -  -      spawned"
     )
     assert "killed" not in text
     assert "HELD" not in text

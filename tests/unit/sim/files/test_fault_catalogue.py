@@ -8,18 +8,15 @@ import pytest
 
 from sim.files.faults import (
     CATALOGUE,
-    CRASH,
+    KILL_NODE,
     KINDS,
     AtChunk,
     FaultPoint,
+    Harm,
     Kind,
     Place,
-    delay_of,
-    hang_of,
-    in_words_of_delay,
-    in_words_of_hang,
-    in_words_of_place,
-    kind_of,
+    describe_place,
+    failing,
     points_by_kernel,
     points_with,
 )
@@ -59,28 +56,17 @@ def test_the_points_of_a_chunk_are_those_of_the_chunk_pipeline() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"),
+    ("harm", "error"),
     [
-        ("ENOSPC", "errno"),
-        ("delay 300 ms", "delay"),
-        ("hang 2000 ms", "hang"),
-        ("short", "short"),
-        ("corrupt", "corrupt"),
-        ("cancel", "cancel"),
-        ("kill-guest", "kill-guest"),
-        (CRASH, "kill-node"),
+        (failing("ENOSPC"), "ENOSPC"),
+        (Harm("delay", seconds=0.3), "delay 300 ms"),
+        (Harm("hang", seconds=1_000_000.0), "hang 1000000000 ms"),
+        (Harm("corrupt"), "corrupt"),
+        (KILL_NODE, "SIGKILL of the node"),
     ],
 )
-def test_a_fault_s_error_says_its_kind(error: str, kind: Kind) -> None:
-    assert kind_of(error) == kind
-
-
-@pytest.mark.parametrize("seconds", [0.001, 0.3, 2.0, 59.999, 3600.0, 1_000_000.0])
-def test_how_long_a_fault_takes_is_read_back_from_its_words(seconds: float) -> None:
-    assert delay_of(in_words_of_delay(seconds)) == pytest.approx(seconds)
-    assert hang_of(in_words_of_hang(seconds)) == pytest.approx(seconds)
-    assert delay_of(in_words_of_hang(seconds)) is None
-    assert hang_of(in_words_of_delay(seconds)) is None
+def test_what_a_fault_does_is_said_in_few_words(harm: Harm, error: str) -> None:
+    assert harm.error == error
 
 
 @pytest.mark.parametrize(
@@ -95,4 +81,4 @@ def test_how_long_a_fault_takes_is_read_back_from_its_words(seconds: float) -> N
     ],
 )
 def test_a_ledger_tells_where_a_fault_waits(point: FaultPoint, place: Place, nth: int | None, words: str) -> None:
-    assert in_words_of_place(point, place, nth) == words
+    assert describe_place(point, place, nth) == words

@@ -54,7 +54,7 @@ def inject(written: str) -> Inject:
     ],
 )
 def test_what_a_fault_gives_is_one_string(written: str, error: str) -> None:
-    assert inject(written).error == error
+    assert inject(written).harm.error == error
 
 
 @pytest.mark.parametrize("point", CATALOGUE)
@@ -85,13 +85,10 @@ def test_a_kind_that_a_point_has_not_is_refused_with_what_there_is(kind: Any) ->
         ("fault: copy.read, delay: 1s, by: kernel", "by: by: kernel returns an errno; remove delay"),
         ("fault: copy.read, how: short, by: kernel", "by: by: kernel returns an errno; remove how"),
         ("fault: copy.read, errno: EINTR, by: kernel", "by: the call would be made again for ever after EINTR"),
-        ("fault: copy.read, by: wrap", 'by: unknown value "wrap"'),
         ("fault: condemn, at: {chunk: 1}", "at: condemn has no chunks; remove at"),
         ("fault: freeze, at: first", "at: freeze has no chunks; remove at"),
         ("fault: punch, errno: ENOMEM, by: kernel, count: 1", "count: the kernel returns it to every retry"),
         ("fault: resume.read, nth: 1", "nth: no resume starts the first incarnation; resume.read takes 2 or more"),
-        ("fault: copy.read, nth: 0", "nth: expected at least 1, got 0"),
-        ("fault: snapshot", 'fault: unknown value "snapshot"'),
     ],
 )
 def test_a_wrong_combination_is_told_at_its_place(written: str, said: str) -> None:
@@ -117,4 +114,4 @@ def test_a_crash_waits_at_the_first_chunk_unless_told_otherwise() -> None:
 
 def test_a_fault_may_come_from_the_kernel_in_the_second_pause_alone() -> None:
     found = inject("fault: copy.write, errno: ENOSPC, by: kernel, at: 50%, nth: 2, count: 1")
-    assert (found.by, found.nth, found.count, found.error) == ("kernel", 2, 1, "ENOSPC")
+    assert (found.by, found.nth, found.count, found.harm.error) == ("kernel", 2, 1, "ENOSPC")

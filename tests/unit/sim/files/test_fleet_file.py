@@ -8,10 +8,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from flags.document import DocumentError
 from sim.files import fleet_file
 from sim.files.fleet_file import Fleet, assumptions, load, load_text
 from sim.files.scenario import discover
-from sim.files.sources import ScenarioError
 
 EXAMPLE = pathlib.Path(__file__).parents[4] / "scenarios" / "fleets" / "example.yaml"
 SMALLEST = """kind: fleet
@@ -37,7 +37,7 @@ def fleet(text: str = SMALLEST) -> Fleet:
 
 
 def mistakes(text: str) -> list[str]:
-    with pytest.raises(ScenarioError) as caught:
+    with pytest.raises(DocumentError) as caught:
         fleet(text)
     return str(caught.value).splitlines()
 

@@ -17,8 +17,8 @@ def test_an_illegal_transition_names_both_states() -> None:
 def test_nothing_may_be_asked_of_what_has_ended_and_the_refusal_says_how_it_ended(state: State, request_: str) -> None:
     refused = refusal(request_, state, "copy.write of chunk 3 failed")
     assert refused is not None
-    assert state in refused
-    assert refused.endswith(": copy.write of chunk 3 failed")
+    assert refused.code.value == state.value
+    assert refused.reason.endswith(": copy.write of chunk 3 failed")
 
 
 @pytest.mark.parametrize("state", sorted(set(State) - FINAL))
@@ -29,7 +29,7 @@ def test_only_a_running_sandbox_is_paused_only_a_paused_one_resumed_and_any_live
 
 
 def test_a_refusal_says_what_the_sandbox_is_and_what_it_must_be() -> None:
-    assert refusal("resume", State.PAUSING, "") == "it is pausing; a resume takes one that is paused"
+    assert refusal("resume", State.PAUSING, "") == ("state", "it is pausing; a resume takes one that is paused")
 
 
 def test_every_state_that_is_entered_by_a_stop_has_its_reason() -> None:

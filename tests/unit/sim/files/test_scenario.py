@@ -16,9 +16,8 @@ from flags.inline import Rollout
 from sim.files.expectations import MetricExpectation
 from sim.files.faults import AtChunk, chunk_index
 from sim.files.fleet import Group
-from sim.files.scenario import FlagFile, Scenario, discover, is_scenario, load, load_all, load_text
+from sim.files.scenario import Scenario, discover, is_scenario, load_all, load_text
 from sim.files.schemas import json_schema
-from sim.files.sources import ScenarioError
 from sim.files.steps import Comparison, CrashPoint, FlagStep, Inject, Pause, Resume, StateExpectation, Step, Tick, Wait
 
 SHIPPED = sorted(filter(is_scenario, (pathlib.Path(__file__).parents[4] / "scenarios").rglob("*.yaml")))
@@ -113,11 +112,6 @@ def test_an_index_past_the_plan_is_kept_so_that_it_never_fires() -> None:
     assert chunk_index(AtChunk(chunk=99), 16) == 99
 
 
-def test_an_errno_is_known_by_its_number() -> None:
-    inject = step("inject: {fault: publish, errno: ENOSPC}")
-    assert isinstance(inject, Inject)
-
-
 @given(st.integers(0, 50), st.integers(0, 50))
 def test_comparisons_hold_as_in_arithmetic(count: int, number: int) -> None:
     held = {sign for sign in (">=", "<=", "==", "!=", ">", "<") if Comparison(sign, number).holds(count)}
@@ -162,24 +156,6 @@ def test_a_scenario_made_in_code_takes_plain_numbers() -> None:
     made = Scenario(name="made", fleet=(Group(name="web", memory=4 << 20),), steps=(Wait(seconds=3.0), Pause()))
     assert made.sandboxes()[0].memory == 4 << 20
     assert made.where(("steps", 0)) == (1, 1)
-
-
-def flag_file(folder: pathlib.Path, text: str) -> pathlib.Path:
-    (folder / "flags.json").write_text(text)
-    (folder / "with-file.yaml").write_text(SMALLEST.lstrip() + "flags: {file: flags.json}\n")
-    return folder / "with-file.yaml"
-
-
-def test_a_flag_file_is_found_beside_the_scenario(tmp_path: pathlib.Path) -> None:
-    loaded = load(flag_file(tmp_path, '{"flags": {}}'))
-    assert loaded.flags == FlagFile(file="flags.json")
-    assert loaded.flag_file == tmp_path / "flags.json"
-
-
-def test_a_mistaken_flag_file_is_refused_at_its_own_place(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ScenarioError) as refused:
-        load(flag_file(tmp_path, '{"flags": {},\n "flagValues": {}}'))
-    assert str(refused.value).startswith(f'{tmp_path}/flags.json:2:2: error: unknown key "flagValues"')
 
 
 def test_folders_stand_for_their_scenarios_but_not_for_plans(tmp_path: pathlib.Path) -> None:

@@ -6,9 +6,9 @@ import pathlib
 
 import pytest
 
+from flags.document import DocumentError
 from flags.inline import Rollout
 from sim.files.scenario import Scenario, load_all, load_text
-from sim.files.sources import ScenarioError
 
 HEAD = """\
 name: m
@@ -44,7 +44,7 @@ def scenarios(path: pathlib.Path, text: str = MATRIX, **given: str) -> list[Scen
 
 
 def mistakes(path: pathlib.Path, text: str, **given: str) -> list[str]:
-    with pytest.raises(ScenarioError) as refused:
+    with pytest.raises(DocumentError) as refused:
         scenarios(path, text, **given)
     return [line.removeprefix(f"{path}:") for line in str(refused.value).splitlines()]
 
@@ -123,7 +123,7 @@ def test_an_extending_file_adds_to_the_variables_and_the_matrix(path: pathlib.Pa
 
 
 def test_where_one_scenario_is_asked_for_a_matrix_is_refused(path: pathlib.Path) -> None:
-    with pytest.raises(ScenarioError, match=r"m.yaml:3:3: error: matrix: it stands for 4 scenarios"):
+    with pytest.raises(DocumentError, match=r"m.yaml:3:3: error: matrix: it stands for 4 scenarios"):
         load_text(MATRIX, path)
 
 

@@ -38,7 +38,7 @@ PLAIN: dict[str, Any] = {
 @pytest.mark.parametrize(("text", "value"), PLAIN.items(), ids=PLAIN)
 def test_a_plain_scalar_means_what_yaml_1_2_says(text: str, value: Any) -> None:
     document = parse(f"a: {text}")
-    assert document.problems == []
+    assert document.mistakes == []
     assert document.data == {"a": value}
     assert type(document.data["a"]) is type(value)
 
@@ -46,24 +46,24 @@ def test_a_plain_scalar_means_what_yaml_1_2_says(text: str, value: Any) -> None:
 @pytest.mark.parametrize("text", ["'12'", '"true"', "!!str 12", "! 12", "|-\n 12", "''"])
 def test_a_quoted_or_tagged_scalar_stays_a_string(text: str) -> None:
     document = parse(f"a: {text}")
-    assert document.problems == []
+    assert document.mistakes == []
     assert isinstance(document.data["a"], str)
 
 
 def test_every_key_and_value_has_its_line_and_column() -> None:
     document = parse('name: demo\nsteps:\n  - pause: {state: "running",\n            deadline: 3s}\n  - tick: 1\n')
-    assert document.values[()] == (1, 1)
-    assert document.keys[("steps",)] == (2, 1)
-    assert document.values[("steps", 0)] == (3, 5)
-    assert document.values[("steps", 0, "pause")] == (3, 12)
-    assert document.keys[("steps", 0, "pause", "state")] == (3, 13)
-    assert document.values[("steps", 0, "pause", "state")] == (3, 20)
-    assert document.keys[("steps", 0, "pause", "deadline")] == (4, 13)
-    assert document.values[("steps", 1, "tick")] == (5, 11)
+    assert document.where(()) == (1, 1)
+    assert document.where(("steps",), key=True) == (2, 1)
+    assert document.where(("steps", 0)) == (3, 5)
+    assert document.where(("steps", 0, "pause")) == (3, 12)
+    assert document.where(("steps", 0, "pause", "state"), key=True) == (3, 13)
+    assert document.where(("steps", 0, "pause", "state")) == (3, 20)
+    assert document.where(("steps", 0, "pause", "deadline"), key=True) == (4, 13)
+    assert document.where(("steps", 1, "tick")) == (5, 11)
 
 
 def test_columns_count_characters_not_bytes() -> None:
-    assert parse("{é: ü, b: 1}").values[("b",)] == (1, 11)
+    assert parse("{é: ü, b: 1}").where(("b",)) == (1, 11)
 
 
 def test_a_path_that_is_not_there_stands_where_its_parent_stands() -> None:
@@ -95,15 +95,13 @@ MISTAKES = {
 
 @pytest.mark.parametrize(("text", "message"), MISTAKES.items(), ids=[message[:40] for message in MISTAKES.values()])
 def test_a_mistake_is_named_with_its_place(text: str, message: str) -> None:
-    found = [
-        f"{line}:{column} {problem.message}" for problem in parse(text).problems for line, column in [problem.position]
-    ]
-    assert found == [message]
+    found = [(*each.position, each.text) for each in parse(text).mistakes]
+    assert [f"{line}:{column} {what}" for line, column, what in found] == [message]
 
 
 def test_all_mistakes_of_a_readable_document_are_found_at_once_and_the_first_of_two_keys_is_kept() -> None:
     document = parse("a: 1\na: 2\nb: &x 3\n4: 5\n")
-    assert [problem.position for problem in document.problems] == [(2, 1), (3, 4), (4, 1)]
+    assert [each.position for each in document.mistakes] == [(2, 1), (3, 4), (4, 1)]
     assert document.data["a"] == 1
 
 
@@ -120,11 +118,11 @@ JSON = st.recursive(
 @given(JSON)
 def test_a_json_document_reads_as_json_does(data: Any) -> None:
     document = parse(json.dumps(data))
-    assert document.problems == []
+    assert document.mistakes == []
     assert document.data == data
 
 
 @given(st.text(max_size=60))
-def test_any_text_at_all_ends_in_data_or_in_problems(text: str) -> None:
+def test_any_text_at_all_ends_in_data_or_in_mistakes(text: str) -> None:
     document = parse(text)
-    assert document.values or document.problems
+    assert document.values or document.mistakes

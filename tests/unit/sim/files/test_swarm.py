@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.files.faults import CATALOGUE, kind_of
+from flags.document import DocumentError
+from sim.files.faults import CATALOGUE
 from sim.files.scenario import Scenario, load, load_text
-from sim.files.sources import ScenarioError
 from sim.files.steps import Crash, Expect, FlagStep, Inject, Restart
 from sim.run.draw import draw, stream
 
@@ -83,7 +83,7 @@ def test_bounds_hold(seed: int) -> None:
 
 
 def faults_of(run: Scenario) -> Sequence[tuple[str, str]]:
-    armed = [(each.fault, kind_of(each.error)) for each in run.steps if isinstance(each, Inject)]
+    armed = [(each.fault, each.harm.kind) for each in run.steps if isinstance(each, Inject)]
     crashes = [(each.at.fault, "kill-node") for each in run.steps if isinstance(each, Crash) and each.at]
     return [*armed, *crashes]
 
@@ -178,7 +178,7 @@ def test_features_come_and_go_from_seed_to_seed() -> None:
     ],
 )
 def test_bounds_that_make_no_sense_are_told_at_their_place(swarm: str, message: str) -> None:
-    with pytest.raises(ScenarioError, match=r"base\.yaml:14:") as caught:
+    with pytest.raises(DocumentError, match=r"base\.yaml:14:") as caught:
         scenario(swarm)
     assert message in str(caught.value)
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, get_args
 
@@ -18,9 +19,10 @@ import pytest
 
 from engine.effects import Effects
 from engine.snapshot import HEADER
-from sim.files.faults import CATALOGUE, CRASH, AtChunk, FaultPoint, Place, points_with
+from sim.files.faults import CATALOGUE, AtChunk, FaultPoint, Place, points_with
 from sim.node.armed_faults import ArmedFaults, Fault, FaultyEffects, Passage
 from sim.record import events
+from tests.story import harm
 
 MEMFD, CACHE, GUEST, RECORDS, PERMIT, DATA = (object() for _ in range(6))
 ACTS = [name for name, _ in inspect.getmembers(Effects, inspect.isfunction) if not name.startswith("_")]
@@ -36,7 +38,7 @@ def fault(
     nth: int | None = None,
     fault_id: int = 1,
 ) -> Fault:
-    return Fault(fault_id, point, error, at, sandboxes, count, nth)
+    return Fault(fault_id, point, harm(error), at, sandboxes, count, nth)
 
 
 def armed(*faults: Fault) -> ArmedFaults:
@@ -107,7 +109,21 @@ def test_what_a_point_does_not_have_cannot_be_armed(point: FaultPoint, error: st
 @pytest.mark.parametrize(("point", "error"), [("publish", "EIO"), ("copy.read", "short"), ("punch", "delay 1 ms")])
 def test_what_the_kernel_cannot_give_cannot_be_armed(point: FaultPoint, error: str) -> None:
     with pytest.raises(ValueError, match="the kernel cannot give"):
-        Fault(1, point, error, "first", "*", by_kernel=True)
+        Fault(1, point, harm(error), "first", "*", by_kernel=True)
+
+
+def fired(rate: float, seed: int) -> set[tuple[str, int]]:
+    """(sandbox, pause) of 500 sandboxes with four pauses each."""
+    found = armed(replace(fault(), rate=rate, seed=seed))
+    names = [f"web-{n}" for n in range(500)]
+    return {(name, nth) for name in names for nth in range(4) if found.take("copy.write", name, 0, 4, nth)}
+
+
+def test_a_rate_fires_in_that_share_of_pauses_which_the_seed_draws() -> None:
+    assert 20 <= len(fired(0.02, 7)) <= 60  # of 2,000 pauses: 40 within three standard deviations
+    assert fired(0.02, 7) == fired(0.02, 7) != fired(0.02, 8)
+    assert fired(0.02, 7) < fired(0.2, 7)
+    assert len(fired(1.0, 7)) == 2000
 
 
 def test_a_point_without_a_chunk_takes_no_notice_of_the_place() -> None:
@@ -125,7 +141,7 @@ def test_an_armed_fault_fires_every_time_until_it_is_cleared() -> None:
 def test_a_counted_fault_lets_the_next_one_have_its_turn() -> None:
     found = armed(fault(count=2, error="EINTR"), fault(fault_id=2, error="ENOSPC"))
     taken = [found.take("copy.write", "web-0", 0, 4) for _ in range(4)]
-    assert [each and each.error for each in taken] == ["EINTR", "EINTR", "ENOSPC", "ENOSPC"]
+    assert [each and each.harm.error for each in taken] == ["EINTR", "EINTR", "ENOSPC", "ENOSPC"]
 
 
 def test_a_fault_armed_again_counts_anew() -> None:
@@ -390,17 +406,17 @@ def test_the_last_chunk_is_that_of_the_pauses_own_plan() -> None:
     assert len(inner.calls) == 1
 
 
-CRASHES = f"""
+CRASHES = """
 from types import SimpleNamespace
 from engine.effects import Effects
-from sim.record import events
+from sim.files.faults import KILL_NODE
 from sim.node.armed_faults import ArmedFaults, Fault, FaultyEffects, Passage
 
 class Inner(Effects):
     def publish(self, cache, chunk): print("published", chunk.index, flush=True)
 
 armed = ArmedFaults()
-armed.arm(Fault(1, "publish", {CRASH!r}, 50.0, "web-*", 1))
+armed.arm(Fault(1, "publish", KILL_NODE, 50.0, "web-*", 1))
 effects = FaultyEffects(Inner(), armed, Passage("web-0", 1, lambda event: print("told", event.chunk, flush=True)))
 effects.planned(4)
 for index in range(4):

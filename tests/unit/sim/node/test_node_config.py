@@ -27,6 +27,7 @@ FRESH = NodeConfig(
     inline_flags={"memfd-punch-on-snapshot": {"on": True, "variations": [False, True]}},
     flag_file=None,
 )
+CUT_OFF = OpenPause("web-0.p1", "memfd", True, "as it is legal", "legal", 4096, None)
 AFTER_A_CRASH = dataclasses.replace(
     FRESH,
     tick=7,
@@ -35,7 +36,7 @@ AFTER_A_CRASH = dataclasses.replace(
     inline_flags=None,
     flag_file="flags.json",
     known={
-        "web-0": Known("pausing", "", None, 1, 1, OpenPause("web-0.p1", "memfd", True, "legal", 4096, None)),
+        "web-0": Known("pausing", "", None, 1, 1, CUT_OFF),
         "web-1": Known("paused", "done", "web-1.p1", 2, 1, None),
     },
 )

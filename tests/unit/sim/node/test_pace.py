@@ -6,14 +6,14 @@ import errno
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, cast
 
 import pytest
 
 from engine import mapping as maps
-from engine.effects import Before
+from engine.effects import Boundary
 from engine.events import Event
 from sim.node.pace import PacedEffects, Paces
+from sim.record.events import BoundaryReached
 from sim.record.stages import OWN_PACE, Pace
 
 DEADLINE = 20.0
@@ -129,13 +129,8 @@ def test_a_slowed_copy_that_is_let_go_meanwhile_waits_no_more(paces: Paces, copi
     assert time.monotonic() - began < 4.0
 
 
-class StoppedGuest:
-    def look(self) -> None:
-        """It did not run."""
-
-
 @pytest.mark.parametrize("before", ["condemn", "finish"])
-def test_a_full_ledger_at_a_boundary_decides_nothing_of_the_copy(paces: Paces, before: Before) -> None:
+def test_a_full_ledger_at_a_boundary_decides_nothing_of_the_copy(paces: Paces, before: Boundary) -> None:
     told: list[Event] = []
 
     def tell(event: Event) -> None:
@@ -143,8 +138,7 @@ def test_a_full_ledger_at_a_boundary_decides_nothing_of_the_copy(paces: Paces, b
         raise OSError(errno.ENOSPC, "the ledger is full")
 
     effects = PacedEffects(paces, "web-0", "web-0.p1", maps.zero(4096, 4096), tell)
-    effects.look(cast("Any", StoppedGuest()), "scan")
     paces.set(["web-0"], Pace(factor=1.5))
-    effects.look(cast("Any", StoppedGuest()), before)
-    assert len(told) == 1
+    effects.boundary(before)
+    assert told == [BoundaryReached(before)]
     assert paces.paced == {"web-0.p1"}

@@ -16,6 +16,7 @@ from engine.errors import PunchRefusedError
 from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, PunchPermit, start_time_of
 from engine.memfd import Memfd
 from engine.ranges import Blocks, Chunk, chunks
+from sim.files.faults import failing
 from sim.node.armed_faults import ArmedFaults, Fault, Passage
 from sim.node.wrong_pauses import PullRequest, PunchFatalError
 
@@ -124,7 +125,7 @@ def test_two_mib_alignment_passes_runs_of_huge_blocks(bench: Bench) -> None:
 
 
 def test_failed_punch_fatal_raises_what_the_engine_does_not_expect(bench: Bench) -> None:
-    bench.armed.arm(Fault(1, "punch", "EPERM", "first", "*"))
+    bench.armed.arm(Fault(1, "punch", failing("EPERM"), "first", "*"))
     with pytest.raises(PunchFatalError, match="the punch failed"):
         bench.punch(bench.acts("failed-punch-fatal", dirty=EVERY_SECOND), bench.chunks[0])
     with pytest.raises(PermissionError):
@@ -146,7 +147,7 @@ def cache(bench: Bench, tmp_path: Path) -> Iterator[Callable[[], Cache]]:
 
 
 def test_no_preflight_finds_the_lack_of_space_at_the_last_chunk(bench: Bench, cache: Callable[[], Cache]) -> None:
-    bench.armed.arm(Fault(1, "reserve", "ENOSPC", "first", "*"))
+    bench.armed.arm(Fault(1, "reserve", failing("ENOSPC"), "first", "*"))
     acts = bench.acts("no-preflight", dirty=EVERY_SECOND)
     writes = cache()
     acts.reserve(writes)
@@ -158,7 +159,7 @@ def test_no_preflight_finds_the_lack_of_space_at_the_last_chunk(bench: Bench, ca
 
 
 def test_with_a_preflight_the_lack_of_space_is_found_first(bench: Bench, cache: Callable[[], Cache]) -> None:
-    bench.armed.arm(Fault(1, "reserve", "ENOSPC", "first", "*"))
+    bench.armed.arm(Fault(1, "reserve", failing("ENOSPC"), "first", "*"))
     acts = bench.acts(dirty=EVERY_SECOND)
     with pytest.raises(OSError, match="No space left"):
         acts.reserve(cache())

@@ -36,10 +36,6 @@ def settled(**changes: Any) -> events.PauseSettled:
         "copy_ms": 1.5,
         "blocked_ms": 2.5,
         "condemned": True,
-        "error": None,
-        "failed_chunk": None,
-        "condemn_error": None,
-        "punch_error": None,
         "build": "b1",
         "content_hash": "c0ffee",
     }

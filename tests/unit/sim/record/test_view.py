@@ -35,10 +35,6 @@ def settled(**changes: Any) -> events.PauseSettled:
         "copy_ms": 12.0,
         "blocked_ms": 3.0,
         "condemned": True,
-        "error": None,
-        "failed_chunk": None,
-        "condemn_error": None,
-        "punch_error": None,
         "build": "web-0.p1",
         "content_hash": "c0ffee",
     }
@@ -181,9 +177,9 @@ def test_the_pause_of_a_sandbox_is_its_last_and_all_are_kept_in_order(story: Sto
 
 def test_a_refusal_is_remembered_until_the_next_transition(story: Story) -> None:
     story.tell(events.RequestRefused("resume", "it is running"))
-    assert story.sandbox.refusal == "it is running"
+    assert story.sandbox.refused == events.RequestRefused("resume", "it is running")
     story.tell(events.StateChanged("running", "pausing", "a pause was requested"))
-    assert story.sandbox.refusal is None
+    assert story.sandbox.refused is None
 
 
 def test_what_is_told_of_a_sandbox_that_nobody_made_makes_none(story: Story) -> None:

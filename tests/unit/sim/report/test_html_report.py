@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import pathlib
 import re
@@ -19,7 +20,7 @@ from sim.report.html import report, write_report
 
 MIB = 1 << 20
 RUN_DIR = pathlib.Path("runs/demo/20260102T030405Z-42")
-NASTY = '</script><img src="http://x/y">&\x00\x1b'
+NASTY = '</script><script>alert("x\'y")</script><img src="http://x/y">&\x00\x1b'
 
 
 def started(name: str = "demo") -> events.RunStarted:
@@ -41,19 +42,19 @@ def settled(**changes: Any) -> events.PauseSettled:
         "copy_ms": 12.5,
         "blocked_ms": 3.25,
         "condemned": True,
-        "error": None,
-        "failed_chunk": None,
-        "condemn_error": None,
-        "punch_error": None,
         "build": "b1",
         "content_hash": "c1",
     }
     return events.PauseSettled(**fields | changes)
 
 
-def ledger(*last: Event, name: str = "demo", sandbox: str = "web-0", error: str | None = None) -> list[Entry]:
+def ledger(
+    *last: Event, name: str = "demo", sandbox: str = "web-0", error: str | None = None, value: Any = True
+) -> list[Entry]:
     pause = f"{sandbox}.p1"
-    flags = {"memfd-punch-on-snapshot": {"value": True, "reason": "FALLTHROUGH", "source_state": "VALID"}}
+    flags = {"memfd-punch-on-snapshot": {"value": value, "reason": "FALLTHROUGH", "source_state": "VALID"}}
+    if value is NASTY:
+        flags = {NASTY: {"value": NASTY, "reason": NASTY, "source_state": NASTY}}
     told: list[Entry] = [
         Entry(0.0, started(name), None, None),
         Entry(0.1, events.SandboxCreated(32 * MIB, 4096, 4096, "python", "acme", "local"), sandbox, None),
@@ -164,12 +165,15 @@ def test_nothing_in_a_ledger_becomes_markup(with_plot: bool) -> None:
         pytest.importorskip("plotly")
     reason = {"sandbox": NASTY, "reason": NASTY}
     judged = events.Judged(f"metric:{NASTY}", "violated", 4, [reason])
-    page = page_of(ledger(judged, name=NASTY, sandbox=NASTY, error=NASTY), with_plot=with_plot)
+    page = page_of(ledger(judged, name=NASTY, sandbox=NASTY, error=NASTY, value=NASTY), with_plot=with_plot)
     read = Reader(page)
     assert "img" not in read.tags
+    assert page.count("<script") == (3 if with_plot else 0)
     assert read.loads == []
     assert "\x00" not in page
     assert "\x1b" not in page
+    assert "alert(&#34;x&#39;y&#34;)" in page
+    assert read.table("flag")[1][:4] == [NASTY.replace("\x00", "\ufffd").replace("\x1b", "\ufffd")] * 4
     assert read.table("sandbox")[1][0] == NASTY.replace("\x00", "\ufffd").replace("\x1b", "\ufffd")
 
 
@@ -192,7 +196,7 @@ def test_tables_alone_are_small_and_say_how_to_have_the_plot() -> None:
 
 def test_without_plotly_the_page_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "plotly", None)
-    assert "pip install &#x27;snapdrill[report]&#x27;" in page_of(ledger(*HELD), with_plot=True)
+    assert "pip install 'snapdrill[report]'" in html.unescape(page_of(ledger(*HELD), with_plot=True))
 
 
 def test_the_plot_stacks_memory_and_marks_every_pause() -> None:

@@ -32,10 +32,6 @@ def settled(**changes: Any) -> events.PauseSettled:
         "copy_ms": 12.5,
         "blocked_ms": 3.0,
         "condemned": True,
-        "error": None,
-        "failed_chunk": None,
-        "condemn_error": None,
-        "punch_error": None,
         "build": "b1",
         "content_hash": "c1",
     }

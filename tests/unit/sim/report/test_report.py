@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import click
 import pytest
 
 from engine.events import ChunkPunched, Event
@@ -63,10 +63,6 @@ def settled(punch: bool, outcome: str = "finished", **changes: Any) -> events.Pa
         "copy_ms": 12.5,
         "blocked_ms": 3.25,
         "condemned": punch,
-        "error": None,
-        "failed_chunk": None,
-        "condemn_error": None,
-        "punch_error": None,
         "build": "b1",
         "content_hash": "c1",
     }
@@ -123,8 +119,11 @@ def broken() -> View:
 
 def test_the_summary_shows_both_peaks_of_a_flag_one_below_the_other() -> None:
     text = summary(view_of(both_ways(), ended()))
-    assert "flag off: 2 pauses   peak 2.00x  (+32.0 MiB a sandbox at most)\n" in text
-    assert "flag on:  2 pauses   peak 1.03x  (+1.0 MiB a sandbox at most)   2 punched, 64.0 MiB freed\n" in text
+    rows = [line.split() for line in text.splitlines() if "flag o" in line]
+    assert rows == [
+        ["flag", "off", "2", "2.00x", "+32.0", "MiB", "0", "-"],
+        [*["flag", "on", "2", "1.03x", "+1.0", "MiB", "2", "64.0", "MiB"]],
+    ]
 
 
 def test_the_summary_opens_with_name_seed_verdict_and_tracker() -> None:
@@ -135,14 +134,14 @@ def test_the_summary_opens_with_name_seed_verdict_and_tracker() -> None:
 
 def test_a_flag_decided_only_one_way_gets_no_table_unless_it_punches() -> None:
     text = summary(view_of([*fleet(), *pause("web-0", 1, 1.0, decided(False), settled(False))], ended()))
-    assert "flag off: 1 pause " in text
+    assert re.search(r"^  flag off +1 +2.00x", text, re.MULTILINE)
     assert "flag on" not in text
     assert "memfd-background-copy" not in text
 
 
 def test_a_pause_without_a_memfd_has_no_peak_to_show() -> None:
     facts = decided(False), settled(False, peak_over=None, peak_ratio=None, path="process")
-    assert "peak not measured" in summary(view_of([*fleet(), *pause("web-0", 1, 1.0, *facts)], ended()))
+    assert "not measured" in summary(view_of([*fleet(), *pause("web-0", 1, 1.0, *facts)], ended()))
 
 
 def test_outcomes_are_counted_by_what_became_of_the_pauses() -> None:
@@ -161,7 +160,7 @@ def test_an_invariant_that_nothing_checked_is_not_called_held() -> None:
 
 def test_an_expectation_that_was_met_without_a_match_stays_held() -> None:
     judged = events.Judged("metric:peak_over", "held", 0)
-    assert "  held           metric:peak_over  checked 0 times" in summary(view_of(both_ways(), judged, ended()))
+    assert "  held  metric:peak_over  checked 0 times" in summary(view_of(both_ways(), judged, ended()))
 
 
 def test_a_record_without_a_last_line_is_called_cut_off() -> None:
@@ -170,7 +169,7 @@ def test_a_record_without_a_last_line_is_called_cut_off() -> None:
 
 def test_a_wrong_engine_is_named() -> None:
     entries = [Entry(0.0, started("resume-after-punch"), None, None), *both_ways()[1:]]
-    banner = click.style("ENGINE: resume-after-punch (wrong on purpose)", fg="red", bold=True)
+    banner = "ENGINE: resume-after-punch (wrong on purpose)"
     assert summary(view_of(entries, ended())).startswith(banner + "\ndemo   seed 42")
 
 

@@ -93,11 +93,7 @@ def test_a_settled_pause_tells_its_peak_and_what_it_freed() -> None:
         blocked_ms=1.0,
         condemned=False,
         error="No space left on device",
-        failed_chunk=None,
-        condemn_error=None,
-        punch_error=None,
         build="b",
-        content_hash=None,
     )
     expected = "web-0 pause is rolled back, peak +2.0 MiB (1.50x), 1.0 MiB freed, No space left on device"
     assert said(event) == expected

@@ -143,3 +143,9 @@ def test_sizes_are_said_in_mebibytes(size: int, said: str) -> None:
 def test_an_error_is_one_line() -> None:
     assert words.one_line(ValueError("first\nsecond")) == "first"
     assert words.one_line(TimeoutError()) == "TimeoutError"
+
+
+def test_a_refusal_is_said_shortly_by_its_code_else_in_its_own_words() -> None:
+    long = "it was discarded and can never run again: copy.write of chunk 3 failed"
+    assert words.refusal(events.RequestRefused("resume", long, "discarded")) == long.partition(": ")[0]
+    assert words.refusal(events.RequestRefused("resume", "as you like it")) == "as you like it"

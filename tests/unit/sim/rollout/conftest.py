@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from sim.files.plan import Plan
-from sim.files.propagation import blast_radius
 from sim.record.verdict import Verdict
 from sim.record.view import View
 from sim.rollout.compiled import compiled
 from sim.rollout.exposure import exposures
 from sim.rollout.results import Rehearsal, StageResult
+from sim.rollout.shown import even_rates, incidents, nodes_of
 from sim.rollout.stretch import Figures
 from sim.run.runner import RunResult
 
@@ -27,18 +27,15 @@ def rehearsed() -> Made:
 
     def made(plan: Plan, on: Figures | None = None, off: Figures | None = None, **more: Any) -> Rehearsal:
         stages = compiled(plan).stages
-        drawn = tuple(plan.propagation.draw(1, "x"))
-        fleet = plan.production.sandboxes if plan.production else len(plan.sandboxes())
-        pace = (plan.production or plan.pacing).pauses_per_minute
+        exposed = exposures(plan, [each.weight for each in stages])
+        rates = [even_rates(plan, each.weight) for each in stages]
+        of = zip(stages, exposed, incidents(plan, stages, rates, nodes_of(plan), None), strict=True)
         results = tuple(
-            StageResult(
-                stage, exposure, on or Figures(), off or Figures(), blast_radius(fleet, stage.weight, pace, drawn),
-                (), None, complete=True,
-            )
-            for stage, exposure in zip(stages, exposures(plan, [each.weight for each in stages]), strict=True)
-        )  # fmt: skip
+            StageResult(stage, each, on or Figures(), off or Figures(), (), None, complete=True, incident=incident)
+            for stage, each, incident in of
+        )
         run = RunResult(View(), [], pathlib.Path("runs") / plan.name)
         settings: dict[str, Any] = {"decision": "go", "verdict": Verdict.HELD, "reasons": (), "steps": (), **more}
-        return Rehearsal(plan=plan, stages=results, drawn=drawn, on=run, off=run, seconds=1.0, virtual=1.0, **settings)
+        return Rehearsal(plan=plan, stages=results, on=run, off=run, seconds=1.0, virtual=1.0, **settings)
 
     return made

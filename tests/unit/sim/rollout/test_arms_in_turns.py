@@ -32,13 +32,20 @@ async def arm(turns: Turns, name: Arm, first: Sequence[Arm], told: list[str], st
         await turns.end(name)
 
 
-def test_after_each_pause_the_other_arm_begins() -> None:
-    assert beginners(STEPS) == ("off", "off", "on", "on", "on", "off")
+def test_of_each_two_rounds_both_orders_come_and_the_seed_draws_which_is_first() -> None:
+    orders = {(first[0], first[1], *first[2:5]) for seed in range(20) if (first := beginners(STEPS, seed))}
+    assert orders == {("off", "off", "on", "on", "on"), ("off", "on", "off", "off", "off")}
+    assert beginners(STEPS, 3) == beginners(STEPS, 3)
+    pauses = [index for index, step in enumerate(STEPS * 10) if isinstance(step, Pause)]
+    first = beginners(STEPS * 10, 3)
+    assert [first[index] for index in pauses].count("on") == 10
+    assert len({first[index] for index in pauses[::2]}) == 2  # no plain alternation
 
 
-async def test_no_step_of_one_arm_overlaps_one_of_the_other_and_each_waits_for_its_turn() -> None:
+@pytest.mark.parametrize("seed", range(4))
+async def test_no_step_of_one_arm_overlaps_one_of_the_other_and_each_waits_for_its_turn(seed: int) -> None:
     told: list[str] = []
-    first = beginners(STEPS)
+    first = beginners(STEPS, seed)
     turns = Turns(first)
     async with asyncio.timeout(20):
         await side_by_side(arm(turns, "off", first, told), arm(turns, "on", first, told))
@@ -47,9 +54,10 @@ async def test_no_step_of_one_arm_overlaps_one_of_the_other_and_each_waits_for_i
     assert told[::2] == [f"{name} {index}" for index, begins in enumerate(first) for name in (begins, other[begins])]
 
 
-async def test_where_one_arm_stops_the_other_is_not_left_waiting() -> None:
+@pytest.mark.parametrize("seed", range(4))
+async def test_where_one_arm_stops_the_other_is_not_left_waiting(seed: int) -> None:
     told: list[str] = []
-    first = beginners(STEPS)
+    first = beginners(STEPS, seed)
     turns = Turns(first)
     async with asyncio.timeout(20):
         await side_by_side(arm(turns, "off", first, told), arm(turns, "on", first, told, stop=3))

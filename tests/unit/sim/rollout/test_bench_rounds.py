@@ -146,7 +146,7 @@ def test_a_document_has_null_for_what_does_not_apply_and_a_reason_for_what_was_l
 
 def test_the_text_tells_a_missed_goal_and_why_a_row_was_left_out() -> None:
     found = result(row(name="spawn", case=Case(), unit="ms", goal=Goal(3.0)), taken(4.5))
-    lines = Report(GIB, 1, 7, {"cpus": 2}, [found], [(row(), "no disk")]).lines()
+    lines = Report(GIB, 1, 7, {"cpus": 2}, [found], [(row(), "no disk")]).text().splitlines()
     assert "1GiB of guest memory, 1 rounds, 2 CPUs" in lines
     assert any(line.split()[:2] == ["spawn", "4.50"] and "NO" in line.split() for line in lines)
     assert "left out: copy/full: no disk" in lines

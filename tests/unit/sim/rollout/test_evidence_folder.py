@@ -10,7 +10,7 @@ import pytest
 from engine.errors import UserError
 from sim.files.plan import changed, load_plan
 from sim.rollout.export import export
-from sim.rollout.first_page import reproduce
+from sim.rollout.identity import reproduce
 from sim.rollout.results import Rehearsal
 
 Made = Callable[..., Rehearsal]

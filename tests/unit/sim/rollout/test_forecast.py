@@ -12,11 +12,13 @@ import pytest
 
 from engine.errors import UserError
 from flags.catalog import PUNCH
-from flags.context import SandboxAttributes, to_context
-from flags.explain import landing
+from flags.cohort import Member, cohort
+from flags.context import ALL, SandboxAttributes
 from flags.inline import Rollout, flag_from
+from flags.launchdarkly_fleet import bucket_of
 from sim.files.fleet_file import Fleet, load, load_text
 from sim.files.plan import load_plan
+from sim.report.table import text
 from sim.rollout.agreement import Agreement, Row, failures
 from sim.rollout.costs import Costs
 from sim.rollout.forecast import Answer, Asked, Forecast, Source, forecast, source
@@ -56,20 +58,26 @@ def test_the_same_seed_gives_the_same_forecast_and_another_another() -> None:
 @pytest.mark.parametrize("weight", [0.0, 1.0, 33.3, 50.0, 99.0, 100.0])
 def test_the_flag_is_on_for_whom_launchdarkly_serves_it(weight: float) -> None:
     fleet = virtual_fleet(small(), 400, 1)
-    flag = flag_from(PUNCH, Rollout(weight, "sandbox"))
-    rollout = flag["fallthrough"]["rollout"]
-    contexts = {n: to_context(SandboxAttributes(f"web-{n}", "base", "t")) for n in range(400)}
-    served = {n for n, context in contexts.items() if landing(flag, rollout, context).entry == 1}
+    flags = {PUNCH: flag_from(PUNCH, Rollout(weight, "sandbox"))}
+    members = [Member(SandboxAttributes(f"web-{n}", "base", "t")) for n in range(400)]
+    served = {each.attributes.sandbox for each in cohort((flags, {}), PUNCH, members)}
     on = fleet.is_on((weight,), np.arange(400))[0]
     # Entries lie by their nodes: the bucket says who is who.
-    named = {landing(flag, rollout, context).bucket: n for n, context in contexts.items()}
+    named = {bucket_of(PUNCH, PUNCH, each.attributes.sandbox): each.attributes.sandbox for each in members}
     assert {named[bucket] for bucket in fleet.bucket[on]} == served
 
 
 def test_by_team_whole_teams_have_the_flag() -> None:
-    fleet = virtual_fleet(small(("64MiB,", "64MiB, team_size: 8,")), 400, 1, "team")
+    by_team = small(("64MiB,", "64MiB, team_size: 8,"))
+    fleet = virtual_fleet(by_team.model_copy(update={"contexts": ALL}), 400, 1, "team")
     _, sizes = np.unique(fleet.bucket, return_counts=True)
     assert set(sizes.tolist()) == {8}
+
+
+@pytest.mark.parametrize(("weight", "count"), [(0.0, 0), (99.999, 0), (100.0, 400)])
+def test_by_a_kind_that_no_pause_knows_everybody_has_the_flag_at_once(weight: float, count: int) -> None:
+    fleet = virtual_fleet(small(), 400, 1, "team")
+    assert fleet.is_on((weight,), np.arange(400))[0].sum() == count
 
 
 def test_no_sandbox_is_lost_with_the_flag_off_and_all_that_fail_later_with_it_on() -> None:
@@ -148,8 +156,8 @@ def test_every_input_says_how_it_is_known() -> None:
 def test_the_document_is_json_and_the_text_has_every_weight() -> None:
     found = asked()
     assert json.loads(json.dumps(found.document()))["version"] == 1
-    text = "\n".join(found.lines())
-    assert all(f"\n{weight} %" in text for weight in (0, 10, 50, 100))
+    lines = [line.split() for line in text(found.sections()).splitlines()]
+    assert all(sum(line[:2] == [str(weight), "%"] for line in lines) >= 2 for weight in (0, 10, 50, 100))
 
 
 def test_a_plan_gives_its_stages_and_its_fleet() -> None:
@@ -166,7 +174,7 @@ def test_a_plan_gives_its_stages_and_its_fleet() -> None:
 def test_a_file_that_is_neither_fleet_nor_plan_is_refused(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("kind: scenario\n")
-    with pytest.raises(UserError, match='expected "fleet" or "plan"'):
+    with pytest.raises(UserError, match=r's.yaml:1:7: error: kind: expected "fleet" or "plan"'):
         source(path)
 
 
@@ -177,7 +185,7 @@ def test_a_forecast_that_is_off_by_more_than_is_stated_does_not_agree() -> None:
     assert not replace(stated, real=89).holds
     assert not replace(stated, real=102).holds
     assert not Row(50, "discarded", "sandboxes", forecast=1, real=0).holds
-    assert "DIFFERS" in "\n".join(Agreement(10, 1, [replace(stated, real=80)], ["held"]).lines())
+    assert "DIFFERS" in text(Agreement(10, 1, [replace(stated, real=80)], ["held"]).section())
 
 
 def test_one_of_ten_real_copies_is_made_to_fail_the_same_for_the_same_seed() -> None:

@@ -9,11 +9,12 @@ import pytest
 from sim.files.plan import Plan, load_plan_text
 from sim.record.fold import Fold
 from sim.record.ledger import Entry
+from sim.record.verdict import TIME_LIMIT
 from sim.rollout import compiled as turns
 from sim.rollout.compiled import compiled, has_room_for_two
 from sim.rollout.rehearse import decided
 from sim.rollout.results import Rehearsal, Weakness
-from sim.run.judging import INCONCLUSIVE, TIME_LIMIT, judged
+from sim.run.judging import INCONCLUSIVE, judged
 from sim.run.runner import RunResult
 
 Made = Callable[..., Rehearsal]
@@ -65,3 +66,14 @@ def test_huge_pages_must_be_there_for_both(monkeypatch: pytest.MonkeyPatch) -> N
     for free, room in ((512 << 20, True), (511 << 20, False)):
         monkeypatch.setattr(turns, "host", lambda free=free: {"hugetlb_free": free})
         assert has_room_for_two(scenario) is room
+
+
+@pytest.mark.parametrize(
+    ("added", "decision"), [("by: team", "no-go"), ("by: team\ncontexts: all", "go"), ("by: sandbox", "go")]
+)
+def test_a_rollout_by_a_kind_that_no_pause_knows_is_no_go(added: str, decision: str, rehearsed: Made) -> None:
+    plan = load_plan_text(TEXT.replace("name: small", f"name: small\n{added}"), pathlib.Path("plan.yaml"))
+    found = decided(rehearsed(plan))
+    assert found.decision == decision
+    if decision == "no-go":
+        assert found.reasons[0].startswith("memfd-punch-on-snapshot is rolled out by team, and no context has")

@@ -5,9 +5,8 @@ import pathlib
 import pytest
 
 from engine.errors import UserError
+from flags.document import DocumentError
 from sim.files.plan import changed, load_plan, load_plan_text
-from sim.files.scenario import load_text
-from sim.files.sources import ScenarioError
 
 ROLLOUTS = pathlib.Path(__file__).parents[4] / "scenarios" / "rollouts"
 
@@ -52,7 +51,7 @@ steps:
 
 
 def mistakes(text: str) -> list[str]:
-    with pytest.raises(ScenarioError) as caught:
+    with pytest.raises(DocumentError) as caught:
         load_plan_text(text, pathlib.Path("plan.yaml"))
     return str(caught.value).splitlines()
 
@@ -98,7 +97,6 @@ def test_a_plan_with_every_mistake_lists_them_all_with_line_and_column() -> None
         ("safe: true", "the safe variation of memfd-punch-on-snapshot is false"),
         ("time: real", "inline flags have no sockets"),
         ("flags: {source: relay}", "know no virtual time"),
-        ("flags: {file: there-is-none.json}", "no file"),
         ("node: {memory: 2MiB}", "the fleet needs 4MiB, the node has 2MiB"),
     ],
 )
@@ -125,7 +123,7 @@ def test_a_weight_finer_than_launchdarkly_has_is_refused() -> None:
 
 
 def test_every_shipped_plan_is_sound() -> None:
-    assert [load_plan(path).kind for path in sorted(ROLLOUTS.glob("*.yaml"))] == ["plan"] * 4
+    assert [load_plan(path).kind for path in sorted(ROLLOUTS.glob("*.yaml"))] == ["plan"] * 5
 
 
 def test_a_lease_for_inline_flags_is_refused_on_the_command_line() -> None:
@@ -141,8 +139,3 @@ def test_a_weakness_is_mended_by_its_name_alone() -> None:
     assert changed(plan, mend=["not-gated"]).engine.mended == ("not-gated",)
     with pytest.raises(UserError, match="unknown weakness"):
         changed(plan, mend=["not-gate"])
-
-
-def test_a_plan_that_is_run_as_a_scenario_is_named_as_what_it_is() -> None:
-    with pytest.raises(ScenarioError, match=r"kind: a rollout plan is no scenario; use: snapdrill rehearse"):
-        load_text(SMALL, pathlib.Path("plan.yaml"))

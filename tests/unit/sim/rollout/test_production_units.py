@@ -6,13 +6,12 @@ from fractions import Fraction
 
 import pytest
 
+from flags.document import DocumentError
 from sim.files.plan import Plan, load_plan
-from sim.files.sources import ScenarioError
-from sim.rollout.first_page import first_page
 from sim.rollout.outputs import rehearsal_document
 from sim.rollout.production import production
 from sim.rollout.results import Rehearsal
-from sim.rollout.sections import report
+from sim.rollout.sections import first_page, report
 from sim.rollout.stretch import Figures, PauseCost, Pools
 
 Made = Callable[..., Rehearsal]
@@ -69,7 +68,7 @@ def test_results_are_told_in_productions_units_with_how_each_is_known(plan: Plan
     fleet, node = ({each.label: each for each in part} for part in (made.stages[1].fleet, made.stages[1].node))
     assert (fleet["exposed"].value, fleet["exposed"].known) == (100, "derived")
     assert (fleet["punched"].value, fleet["punched"].note) == (200, "measured 2 of 10 rehearsed")
-    assert fleet["discarded"].note.endswith("at 95 % fewer than 300: only 10 were tried")
+    assert fleet["discarded"].note == "measured 0 of 10 rehearsed"  # a bound is of the exposed, never of the fleet
     assert (node["peak, flag off"].value, node["peak, flag on"].value) == (6400 * MIB, 5120 * MIB)
     assert (node["peak, flag on"].known, node["peak, flag on"].note) == ("derived", "measured at 1/64")
     assert node["saved at peak"].value == (4 * 64 - 3) * MIB  # what a pause that punches needs does not scale
@@ -78,10 +77,10 @@ def test_results_are_told_in_productions_units_with_how_each_is_known(plan: Plan
 
 def test_terminal_page_and_document_all_tell_them(plan: Plan, rehearsed: Made) -> None:
     made = rehearsed(plan, ON, OFF)
-    text, page, document = report(made), "\n".join(first_page(made)), rehearsal_document(made)["production"]
-    assert "in production: 1,000 sandboxes on 100 nodes (given); rehearsed were 10, one node's, at 1/64" in text
+    text, page, document = " ".join(report(made).split()), first_page(made), rehearsal_document(made)["production"]
+    assert "In production: 1,000 sandboxes on 100 nodes (given); rehearsed were 10, one node's, at 1/64" in text
     assert "peak, flag on" in text
-    assert "| 10 % | peak, flag on | 5.0 GiB | derived | measured at 1/64 |" in page
+    assert "| 10 % | a node | peak, flag on | 5.0 GiB | derived | measured at 1/64 |" in page
     assert document["stages"][1]["node"]["peak, flag on"] == {
         "value": 5120 * MIB, "unit": "bytes", "known": "derived", "note": "measured at 1/64",
     }  # fmt: skip
@@ -97,13 +96,13 @@ def test_a_plan_with_a_fleet_of_its_own_has_nothing_to_scale(rehearsed: Made, tm
     (tmp_path / "plan.yaml").write_text(PLAN.replace("fleet.yaml", "[{name: web, memory: 1MiB}]"))
     made = rehearsed(load_plan(tmp_path / "plan.yaml"))
     assert production(made) is None
-    assert "in production:" not in report(made)
+    assert "In production:" not in report(made)
 
 
 def test_a_mistake_of_the_fleet_file_is_told_at_the_plans_line_beside_the_plans_own(plan: Plan) -> None:
     (plan.path.parent / "fleet.yaml").write_text(FLEET.replace("scale: 1/64", "scale: 2"))
     plan.path.write_text(PLAN + "sed: 1\n")
-    with pytest.raises(ScenarioError) as error:
+    with pytest.raises(DocumentError) as error:
         load_plan(plan.path)
     fleet, own = str(error.value).splitlines()
     assert fleet.startswith(

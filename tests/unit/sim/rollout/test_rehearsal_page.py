@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import html
 import importlib.util
 import pathlib
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,10 +14,13 @@ from sim.files.plan import load_plan_text
 from sim.record import events
 from sim.record.ledger import Entry
 from sim.report.html import WITHOUT_PLOTLY
+from sim.report.table import plain
 from sim.rollout import outputs
 from sim.rollout import outputs as plot
+from sim.rollout.analysis import Outcome
 from sim.rollout.outputs import WITHOUT_PLOT, rehearsal_page
-from sim.rollout.results import Rehearsal
+from sim.rollout.results import Rehearsal, StepResult, Weakness
+from sim.rollout.sections import first_page, report, sections
 from sim.run.runner import RunResult
 
 Made = Callable[..., Rehearsal]
@@ -33,7 +38,7 @@ steps:
 
 @pytest.fixture
 def found(rehearsed: Made) -> Rehearsal:
-    made = rehearsed(load_plan_text(TEXT, pathlib.Path("plan.yaml")), reasons=("<b>why</b>",))
+    made = rehearsed(load_plan_text(TEXT, pathlib.Path("plan.yaml")), reasons=("why",))
     on, off = ledger(4, 6, 5), ledger(4, 12)
     return replace(made, on=RunResult(made.on.view, on, made.folder), off=RunResult(made.off.view, off, made.folder))
 
@@ -68,10 +73,28 @@ def test_the_page_without_a_plot_says_how_to_get_one(found: Rehearsal, monkeypat
     assert WITHOUT_PLOTLY.partition("'")[0] in rehearsal_page(found, with_plot=True)
 
 
-def test_what_a_plan_says_is_no_markup_of_the_page(found: Rehearsal) -> None:
-    page = rehearsal_page(found)
-    assert "&lt;b&gt;why&lt;/b&gt;" in page
-    assert "<b>why</b>" not in page
+def test_nothing_that_is_quoted_is_markup_of_the_page_or_of_the_evidence(found: Rehearsal) -> None:
+    nasty = """<script>alert("x'y")</script>|`*"""
+    step = StepResult(0, "assert", nasty, 0.0, Outcome.FAILED, nasty, 0.0, 0.0)
+    weakness = Weakness(nasty, nasty, nasty, mended=False, shown=False)
+    made = replace(found, reasons=(nasty,), conditions=(nasty,), steps=(step,), weaknesses=(weakness,))
+    page, evidence = rehearsal_page(made), first_page(made)
+    assert "<script" not in page + evidence
+    assert html.unescape(page).count(nasty) == 7
+    assert evidence.count("""&lt;script>alert("x'y")&lt;/script>\\|\\`\\*""") == 7
+
+
+def test_terminal_page_and_evidence_have_the_same_sections(found: Rehearsal) -> None:
+    titles = [plain(each.title) for each in sections(found) if each.content and each.title]
+    assert len(titles) >= 10
+    assert re.findall("<h2>(.*?)</h2>", html.unescape(rehearsal_page(found))) == titles
+    assert re.findall("^## (.*)", first_page(found), re.MULTILINE) == titles
+    shown = report(found, width=200).splitlines()
+    assert [line for line in shown if line in titles] == titles
+
+
+def test_the_terminal_is_told_it_in_eighty_columns(found: Rehearsal) -> None:
+    assert max(map(len, report(found, width=80).splitlines())) <= 80
 
 
 @pytest.mark.skipif(importlib.util.find_spec("plotly") is None, reason="needs the extra: snapdrill[report]")

@@ -9,14 +9,20 @@ from sim.record.ledger import Entry
 from sim.record.view import PauseView, View
 from sim.rollout.gates import kills
 from sim.rollout.stretch import Figures, Kill, PauseCost, Window, costs, figures, saved
+from tests.story import at_its_end
 
 FLAG = "memfd-punch-on-snapshot"
 
 
+LAST = {"outcome", "copy_ms", "checkpoint", "peak_over", "peak_ratio", "error"}
+"""What a pause says of itself when it settles."""
+
+
 def pause(sandbox: str, began: float, *, on: bool = True, **known: Any) -> PauseView:
     decision = {FLAG: {"value": on, "reason": known.pop("reason", "FALLTHROUGH"), "source_state": "VALID"}}
-    settings = {"outcome": "finished", "punch": on, "settled_at": began + 1.0, **known}
-    return PauseView(f"{sandbox}.p1", sandbox, began, decision=decision, **settings)
+    seen = {"punch": on, "settled_at": began + 1.0} | {key: value for key, value in known.items() if key not in LAST}
+    made = PauseView(f"{sandbox}.p1", sandbox, began, decision=decision, **seen)
+    return at_its_end(made, **{key: value for key, value in known.items() if key in LAST})
 
 
 def entry(t: float, event: Event, sandbox: str | None = None) -> Entry:

@@ -1,22 +1,28 @@
 from __future__ import annotations
 
-import random
-from itertools import pairwise
+import math
 
 import pytest
 
 from sim.files.plan import Metric
-from sim.rollout.analysis import Arms, Outcome, Pair, measure, pairs, ranks, ratio
+from sim.rollout.analysis import Arms, Outcome, Pair, interval_words, measure, pairs, ratio
 from sim.rollout.stretch import Figures, PauseCost
 
 
-def cost(nth: int, ms: float, *, on: bool = True, began: float = 0.0, sandbox: str = "a") -> PauseCost:
-    return PauseCost(sandbox, nth, began, on, on, copy_ms=ms, blocked_ms=ms)
+def cost(nth: int, ms: float, *, on: bool = True, sandbox: str = "a") -> PauseCost:
+    return PauseCost(sandbox, nth, 0.0, on, on, copy_ms=ms, blocked_ms=ms)
 
 
-def compared(*ratios: float, on_first: bool) -> list[Pair]:
-    began = 0.0 if on_first else 2.0
-    return [Pair(cost(n, each, began=began), cost(n, 1.0, on=False, began=1.0)) for n, each in enumerate(ratios)]
+def compared(*rounds: tuple[float, ...]) -> list[Pair]:
+    """The ratios of each round."""
+    return [
+        Pair(cost(nth, each, sandbox=f"s{n}"), cost(nth, 1.0, on=False, sandbox=f"s{n}"))
+        for nth, ratios in enumerate(rounds)
+        for n, each in enumerate(ratios)
+    ]
+
+
+SIX = compared((0.9,), (1.0,), (1.0, 1.1, 9.0), (1.1,), (1.2,), (1.3,))
 
 
 def measured(asked: str, *known: Pair) -> tuple[Outcome, str]:
@@ -25,31 +31,32 @@ def measured(asked: str, *known: Pair) -> tuple[Outcome, str]:
     return found.outcome, found.why
 
 
-SIX = (0.9, 1.0, 1.0, 1.1, 1.2, 1.3)
-EVEN = (*compared(*SIX, on_first=True), *compared(*SIX, on_first=False))
-
-
 def test_a_pause_is_compared_with_the_same_one_where_the_flag_was_on() -> None:
     on = [cost(0, 1.0), cost(1, 2.0, on=False), cost(2, 3.0), cost(0, 4.0, sandbox="b")]
     off = [cost(0, 5.0, on=False), cost(1, 6.0, on=False), cost(0, 7.0, on=False, sandbox="b")]
     assert [(each.on.copy_ms, each.off.copy_ms) for each in pairs(on, off)] == [(1.0, 5.0), (4.0, 7.0)]
 
 
-def test_the_median_has_a_band_and_the_band_reaches_what_each_order_gives() -> None:
-    even = ratio(EVEN, "copy_ms", 50)
-    assert (even.value, even.low, even.high) == (1.0, 1.0, 1.2)
-    slow_second = ratio([*compared(*[1.0] * 20, on_first=True), *compared(*[2.0] * 6, on_first=False)], "copy_ms", 50)
-    assert (slow_second.value, slow_second.low, slow_second.high) == (1.0, 1.0, 2.0)
+def test_a_round_counts_once_by_its_median_however_many_pauses_it_has() -> None:
+    found = ratio(SIX, "copy_ms", 50).interval
+    assert found is not None
+    assert (found.rounds, round(found.low, 9), round(found.high, 9)) == (6, 0.9, 1.3)
+    assert found.value == pytest.approx(1.1, abs=0.03)
+    assert interval_words(found).startswith("6 rounds, 96.9 %, lag-1 0.")
 
 
-def test_too_few_pauses_or_all_in_one_order_give_no_ratio() -> None:
-    few = ratio(compared(*SIX, on_first=True), "copy_ms", 50)
-    assert (few.value, few.why) == (
-        None,
-        "6 exposed pauses to compare, 0 of them in one order of the arms: it takes 12, 6 in each",
-    )
-    assert ratio([], "copy_ms", 50).why.startswith("0 exposed pauses to compare")
-    assert "it takes 86" in ratio(EVEN, "copy_ms", 95).why
+def test_fewer_than_six_rounds_give_no_ratio_and_say_so() -> None:
+    few = ratio([*compared(*[(1.0, 1.2, 1.3)] * 5)], "copy_ms", 50)
+    assert (few.interval, few.rounds, few.why) == (None, 5, "5 exposed rounds: it takes 6")
+    assert ratio([], "copy_ms", 50).why == "0 exposed rounds: it takes 6"
+
+
+def test_a_95th_percentile_is_of_each_arms_times_in_rounds_of_twenty() -> None:
+    assert ratio(SIX, "copy_ms", 95).why == "0 exposed rounds with 20 exposed pauses: it takes 6"
+    slow = [tuple([1.0] * 18 + [1.5, 3.0])] * 7
+    found = ratio(compared(*slow), "copy_ms", 95).interval
+    assert found is not None
+    assert (round(found.low, 9), round(found.value, 9), round(found.high, 9)) == (1.5, 1.5, 1.5)
 
 
 @pytest.mark.parametrize(
@@ -57,13 +64,16 @@ def test_too_few_pauses_or_all_in_one_order_give_no_ratio() -> None:
     [
         ("result <= 1.5", Outcome.SUCCESSFUL, ""),
         ("result <= 0.5", Outcome.FAILED, ""),
-        ("result <= 1.1", Outcome.INCONCLUSIVE, "its noise band is 1.00 to 1.20, of 12 pauses"),
+        ("result <= 1.1", Outcome.INCONCLUSIVE, "its interval is 0.90 to 1.30: 6 rounds, 96.9 %, lag-1 "),
     ],
 )
-def test_a_condition_is_conclusive_where_the_whole_band_is_on_one_side_of_it(
+def test_a_condition_is_conclusive_where_the_whole_interval_is_on_one_side_of_it(
     asked: str, outcome: Outcome, why: str
 ) -> None:
-    assert measured(asked, *EVEN) == (outcome, why)
+    found, said = measured(asked, *SIX)
+    assert found is outcome
+    assert said.startswith(why)
+    assert bool(said) is bool(why)
 
 
 def test_arms_that_took_no_turns_cannot_be_compared() -> None:
@@ -73,21 +83,11 @@ def test_arms_that_took_no_turns_cannot_be_compared() -> None:
     assert "took no turns" in found.why
 
 
-def test_ranks_hold_the_median_as_often_as_they_say() -> None:
-    assert (ranks(5, 0.5, 0.05), ranks(6, 0.5, 0.05), ranks(27, 0.5, 0.05)) == (None, (1, 6), (8, 20))
-    draw = random.Random(1)
-    held = 0
-    for _ in range(2000):
-        values = sorted(draw.random() for _ in range(27))
-        held += values[7] <= 0.5 <= values[19]
-    assert held >= 0.94 * 2000
-
-
-def test_more_pauses_give_no_wider_share_of_ranks() -> None:
-    widths = [
-        (high - low) / count
-        for count in range(10, 200, 30)
-        if (found := ranks(count, 0.5, 0.05))
-        for low, high in [found]
-    ]
-    assert all(later < before for before, later in pairwise(widths))
+def test_the_estimate_lies_in_its_interval_and_doubling_one_arm_doubles_both() -> None:
+    rounds = [tuple(math.exp(math.sin(n * 7 + k) / 3) for k in range(9)) for n in range(10)]
+    one = ratio(compared(*rounds), "copy_ms", 50).interval
+    other = ratio(compared(*[tuple(2 * each for each in round_) for round_ in rounds]), "copy_ms", 50).interval
+    assert one is not None
+    assert other is not None
+    assert one.low <= one.value <= one.high
+    assert (other.low, other.value, other.high) == pytest.approx((2 * one.low, 2 * one.value, 2 * one.high))

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from sim.files.faults import CRASH
 from sim.files.scenario import Scenario, load_text
-from sim.run import cases as units
+from sim.record import events
+from sim.record.ledger import Entry
+from sim.run.cases import UnitResult
 from sim.run.sweep import Case, Point, cases_of, points_of
 
 TEXT = """\
@@ -31,17 +32,24 @@ expect:
 """
 
 
-def trace() -> list[units.Point]:
+def passed(sandbox: str, fault: str, chunk: int | None = None, nth: int = 1) -> Entry:
+    return Entry(0.0, events.PointReached(fault, chunk, nth), sandbox, None)
+
+
+def trace() -> tuple[Entry, ...]:
     """What a clean run of TEXT without its expect step passes: two chunks a pause."""
-    found = [units.Point(name, None, 0, "guest.spawn", None, 1) for name in ("web-0", "web-1")]
-    for name in ("web-1", "web-0"):
-        found += [units.Point(name, f"{name}.p1", 1, f, None, 1) for f in ("freeze", "condemn", "teardown")]
+    names = ("web-1", "web-0")
+    found = {step: list[Entry]() for step in range(9)}  # the epilogue begins with the fifth
+    for name in names:
+        found[0].append(passed(name, "guest.spawn"))
+        found[1] += [passed(name, fault) for fault in ("freeze", "condemn", "teardown")]
         for chunk in (1, 0):
-            found += [units.Point(name, f"{name}.p1", 1, f, chunk, 1) for f in ("copy.write", "copy.write", "punch")]
-        found += [units.Point(name, None, 2, f, None, 2) for f in ("guest.spawn", "resume.read", "resume.read")]
-        found.append(units.Point(name, f"{name}.p2", 4, "copy.write", 0, 2))
-        found.append(units.Point(name, f"{name}.p3", 8, "copy.write", 0, 3))  # of the epilogue
-    return found
+            found[1] += [passed(name, fault, chunk) for fault in ("copy.write", "copy.write", "punch")]
+        found[2] += [passed(name, fault, None, 2) for fault in ("guest.spawn", "resume.read", "resume.read")]
+        found[4].append(passed(name, "copy.write", 0, 2))
+        found[8].append(passed(name, "copy.write", 0, 3))
+    begun = {step: Entry(0.0, events.StepStarted(step, "some", 1, 1), None, None) for step in found}
+    return tuple(entry for step, entries in found.items() for entry in (begun[step], *entries))
 
 
 @pytest.fixture
@@ -65,28 +73,53 @@ def case(cases: list[Case]) -> Callable[[str], Case]:
     return {each.name: each for each in cases}.__getitem__
 
 
-def unit_result(name: str, **more: Any) -> units.UnitResult:
+def unit_result(name: str, *entries: Entry, **more: Any) -> UnitResult:
     """A run that held, unless `more` says otherwise."""
     states = {"web-0": "running", "web-1": "running"}
-    return units.UnitResult(name, **{"verdict": "held", "states": states, "seconds": 0.5, **more})
+    return UnitResult(name, **{"verdict": "held", "states": states, "seconds": 0.5, "entries": entries, **more})
 
 
-def fired(case: Case) -> units.Firing:
-    """What the ledger of a run tells of the fault of a case."""
+def judged(subject: str, verdict: str = "violated", checked: int = 1, **reason: Any) -> Entry:
+    """A judgement; with keywords, for one reason."""
+    return Entry(0.0, events.Judged(subject, verdict, checked, [reason] if reason else []), None, None)
+
+
+def fired(case: Case) -> Entry:
+    """What the ledger of a run says of the fault of a case."""
     point = case.point
-    error = {"errno": "EIO", "delay": "delay 20 ms", "hang": "hang 20 ms", "kill-node": CRASH}.get(case.kind, case.kind)
-    return units.Firing(point.sandbox, None if point.of_resume else point.occasion, point.fault, error, point.chunk)
+    event = events.FaultFired(1, point.fault, "as it is said", point.chunk, kind=case.kind)
+    return Entry(0.0, event, point.sandbox, None if point.of_resume else point.occasion)
 
 
-def settled(case: Case, outcome: str) -> units.SettledPause:
-    return units.SettledPause(case.point.sandbox, case.point.occasion, outcome, False, 0, None)
+def settled(case: Case, outcome: str) -> Entry:
+    event = events.PauseSettled(
+        outcome=outcome,
+        path="memfd",
+        punch=True,
+        punch_reason=None,
+        dirty_bytes=0,
+        punched_bytes=0,
+        peak_over=None,
+        peak_ratio=None,
+        copy_ms=None,
+        blocked_ms=0.0,
+        condemned=False,
+        error=None,
+        failed_chunk=None,
+        condemn_error=None,
+        punch_error=None,
+        build=case.point.occasion,
+        content_hash=None,
+    )
+    return Entry(0.0, event, case.point.sandbox, case.point.occasion)
 
 
-def broken(subject: str = "invariant:never_resumed", reason: str = "it ran again") -> units.Judgement:
-    return units.Judgement(subject, "violated", 1, ({"sandbox": "web-0", "reason": reason},))
+def broken() -> Entry:
+    return judged("invariant:never_resumed", sandbox="web-0", reason="it ran again")
 
 
 @pytest.fixture
 def made() -> Any:
     """The functions above, for tests that cannot import a conftest."""
-    return SimpleNamespace(unit_result=unit_result, fired=fired, settled=settled, broken=broken, trace=trace)
+    found = {"unit_result": unit_result, "judged": judged, "broken": broken}
+    return SimpleNamespace(**found, fired=fired, settled=settled, trace=trace)

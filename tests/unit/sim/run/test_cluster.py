@@ -17,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.files.scenario import load_text
+from sim.record.events import FaultFired, Judged
 from sim.record.folder import RunRecord, read_record, write_record
+from sim.record.ledger import Entry
 from sim.record.leftovers import LeftoverError
 from sim.run import cases
 from sim.run import cases as unit_run
@@ -227,10 +229,26 @@ def test_a_pool_can_run_again() -> None:
 
 
 def test_units_and_results_travel() -> None:
-    result = UnitResult("u", "held", states={"web-0": "running", "web-1": "running", "web-2": "killed"})
+    entries = (
+        Entry(0.5, Judged("state:*", "violated", 1, [{"sandbox": "web-2", "reason": "it is killed"}]), None, None),
+        Entry(0.6, FaultFired(1, "copy.write", "EIO", 3), "web-2", "web-2.p1"),
+    )
+    result = UnitResult("u", "held", None, entries, {"web-0": "running", "web-1": "running", "web-2": "killed"})
     assert pickle.loads(pickle.dumps(result)) == result  # noqa: S301 - our own bytes
     assert pickle.loads(pickle.dumps(unit("u"))) == unit("u")  # noqa: S301 - our own bytes
     assert result.counts == {"running": 2, "killed": 1}
+
+
+def test_a_result_answers_from_its_entries() -> None:
+    kinds = ("state:*", "violated"), ("invariant:no_leaks", "held"), ("time-limit", "inconclusive")
+    entries = tuple(Entry(0.0, Judged(subject, verdict, 1), None, None) for subject, verdict in kinds)
+    result = UnitResult("u", "violated", entries=entries)
+    assert [each.subject for each in result.judged] == ["state:*", "invariant:no_leaks", "time-limit"]
+    assert [each.subject for each in result.violated] == ["state:*"]
+    assert result.cut_off == Judged("time-limit", "inconclusive", 1)
+    assert result.why_broken is None
+    assert UnitResult("u", None, error="Traceback\nValueError: no\n").why_broken == "ValueError: no"
+    assert UnitResult("u", None).why_broken == "it ended without a verdict"
 
 
 SCENARIO = """\

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from flags.document import DocumentError
 from sim.files.scenario import Scenario, load_text
-from sim.files.sources import ScenarioError
 from sim.record import events
 from sim.record.fold import Fold
 from sim.record.ledger import Entry
 from sim.record.view import View
-from sim.rules import Panel
+from sim.rules import RULES
+from sim.rules.finding import Finding
 from sim.run.judging import HELD, INCONCLUSIVE, VIOLATED, judge_expectations, judged
 from sim.run.runner import Awaited, await_all, awaited_at_the_end
 
@@ -96,8 +97,8 @@ def state(fold: Fold, old: str, new: str) -> None:
     fold.apply([Entry(1.0, events.StateChanged(old, new, "told"), "web-0", None)])
 
 
-def looks(made: Scenario, panel: Panel, view: View) -> dict[int, str]:
-    awaited = awaited_at_the_end(made, panel, lambda: view, whole_fleet=True)
+def looks(made: Scenario, findings: dict[str, Finding], view: View) -> dict[int, str]:
+    awaited = awaited_at_the_end(made, lambda: findings, lambda: view, whole_fleet=True)
     return {index: each.look().verdict for index, each in awaited.items()}
 
 
@@ -109,14 +110,13 @@ def test_each_kind_of_expectation_may_be_awaited(fold: Fold) -> None:
         "{verdict: violated, invariant: no_leaks, eventually: {within: 3}}",
         "{state: paused}",
     )
-    panel = Panel()
+    findings = {name: Finding() for name in RULES}
     state(fold, "created", "paused")
-    assert looks(made, panel, fold.view()) == {0: VIOLATED, 1: VIOLATED, 2: INCONCLUSIVE, 3: INCONCLUSIVE}
+    assert looks(made, findings, fold.view()) == {0: VIOLATED, 1: VIOLATED, 2: INCONCLUSIVE, 3: INCONCLUSIVE}
     state(fold, "paused", "running")
-    by_name = {each.name: each for each in panel.checkers}
-    by_name["peak_bounded"].checked = 1
-    by_name["no_leaks"].violations.append({"sandbox": "web-0", "reason": "an fd is left"})
-    assert looks(made, panel, fold.view()) == {0: HELD, 1: VIOLATED, 2: HELD, 3: HELD}
+    findings["peak_bounded"].checked = 1
+    findings["no_leaks"].violated("web-0", "an fd is left")
+    assert looks(made, findings, fold.view()) == {0: HELD, 1: VIOLATED, 2: HELD, 3: HELD}
 
 
 def test_what_was_awaited_is_not_judged_a_second_time(fold: Fold) -> None:
@@ -129,5 +129,5 @@ def test_what_was_awaited_is_not_judged_a_second_time(fold: Fold) -> None:
 
 @pytest.mark.parametrize("within", ["0", "3s", "-1", "1.5"])
 def test_ticks_are_a_whole_number_from_one(within: str) -> None:
-    with pytest.raises(ScenarioError, match=r"expect\[0\]\.eventually\.within"):
+    with pytest.raises(DocumentError, match=r"expect\[0\]\.eventually\.within"):
         scenario(f"{{state: running, eventually: {{within: {within}}}}}")

@@ -17,7 +17,8 @@ from sim.record.fold import Fold
 from sim.record.ledger import Entry
 from sim.record.verdict import Verdict
 from sim.record.view import View
-from sim.rules import Panel
+from sim.rules import RULES
+from sim.rules.finding import Finding
 from sim.run.judging import (
     HELD,
     INCONCLUSIVE,
@@ -64,12 +65,7 @@ def settled(**changes: Any) -> events.PauseSettled:
         "copy_ms": 12.0,
         "blocked_ms": 3.0,
         "condemned": True,
-        "error": None,
-        "failed_chunk": None,
-        "condemn_error": None,
-        "punch_error": None,
         "build": "b1",
-        "content_hash": None,
     }
     return events.PauseSettled(**fields | changes)
 
@@ -258,12 +254,11 @@ def test_only_metrics_and_states_are_judged_here_each_at_its_place() -> None:
     assert lines == [("metric:peak_over", 8), ("state:web-0", 9)]
 
 
-def panel(**seen: tuple[int, int]) -> Panel:
-    """A panel whose checkers have (checked, violations) as given."""
-    made = Panel()
-    for checker in made.checkers:
-        checker.checked, count = seen.get(checker.name, (0, 0))
-        checker.violations = [{"sandbox": "web-1", "reason": "broken"}] * count
+def findings(**seen: tuple[int, int]) -> dict[str, Finding]:
+    """Findings with (checked, violations) as given."""
+    made = {name: Finding() for name in RULES}
+    for name, (checked, count) in seen.items():
+        made[name] = Finding(checked, [{"sandbox": "web-1", "reason": "broken"}] * count)
     return made
 
 
@@ -272,14 +267,14 @@ def verdicts(found: list[events.Judged]) -> dict[str, str]:
 
 
 def test_every_invariant_is_judged_listed_or_not() -> None:
-    found = judge_invariants(scenario(), panel(bytes_exact=(4, 1), no_leaks=(1, 0)))
-    assert verdicts(found) == {checker.name: HELD for checker in Panel().checkers} | {"bytes_exact": VIOLATED}
+    found = judge_invariants(scenario(), findings(bytes_exact=(4, 1), no_leaks=(1, 0)))
+    assert verdicts(found) == dict.fromkeys(RULES, HELD) | {"bytes_exact": VIOLATED}
     assert {each.subject: each.checked for each in found}["invariant:no_leaks"] == 1
 
 
 def test_an_invariant_that_is_listed_must_have_been_exercised() -> None:
     listed = scenario("{invariant: rollback_intact}", "{invariant: bytes_exact}")
-    found = judge_invariants(listed, panel(bytes_exact=(1, 0)))
+    found = judge_invariants(listed, findings(bytes_exact=(1, 0)))
     assert {name for name, verdict in verdicts(found).items() if verdict != HELD} == {"rollback_intact"}
     (vain,) = [each for each in found if each.verdict == INCONCLUSIVE]
     assert vain.violations == [{"sandbox": "*", "reason": "nothing exercised it", "line": 7, "column": 5}]
@@ -287,12 +282,14 @@ def test_an_invariant_that_is_listed_must_have_been_exercised() -> None:
 
 def test_of_a_part_of_the_fleet_an_invariant_need_not_be_exercised_but_must_hold() -> None:
     listed = scenario("{invariant: rollback_intact}", "{invariant: bytes_exact}")
-    found = judge_invariants(listed, panel(bytes_exact=(1, 1)), whole_fleet=False)
+    found = judge_invariants(listed, findings(bytes_exact=(1, 1)), whole_fleet=False)
     assert (verdicts(found)["rollback_intact"], verdicts(found)["bytes_exact"]) == (HELD, VIOLATED)
 
 
 def test_a_violation_needs_no_exercise_to_count() -> None:
-    assert verdicts(judge_invariants(scenario("{invariant: no_leaks}"), panel(no_leaks=(0, 1))))["no_leaks"] == VIOLATED
+    assert (
+        verdicts(judge_invariants(scenario("{invariant: no_leaks}"), findings(no_leaks=(0, 1))))["no_leaks"] == VIOLATED
+    )
 
 
 # -- faults

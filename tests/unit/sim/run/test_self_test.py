@@ -11,14 +11,22 @@ import pytest
 
 from engine.errors import UserError
 from sim.commands.self_test import command
+from sim.record.events import Judged
+from sim.record.ledger import Entry
 from sim.run import self_test
-from sim.run.cases import Judgement, Unit, UnitResult
+from sim.run.batch import Batch
+from sim.run.cases import Unit, UnitResult
 from sim.run.pool import LocalPool
 from sim.run.self_test import Finding, Trial
 
-VIOLATED = Judgement("invariant:no_unpublished", "violated", 1, ({"reason": "freed too early"},))
-OTHER = Judgement("invariant:no_leaks", "violated", 1, ({"reason": "a process is left"},))
-SUNG = Judgement("verdict:violated:invariant:no_unpublished", "held", 1)
+
+def judged(subject: str, verdict: str, *reasons: str) -> Entry:
+    return Entry(0.0, Judged(subject, verdict, 1, [{"reason": each} for each in reasons]), None, None)
+
+
+VIOLATED = judged("invariant:no_unpublished", "violated", "freed too early")
+OTHER = judged("invariant:no_leaks", "violated", "a process is left")
+SUNG = judged("verdict:violated:invariant:no_unpublished", "held")
 NAME = "punch-before-publish"
 
 
@@ -27,7 +35,7 @@ class Told(LocalPool):
 
     def __init__(self, **results: UnitResult) -> None:
         super().__init__(1, 1)
-        self.wrong = results.get("wrong", UnitResult("", "held", judgements=(VIOLATED, SUNG), seconds=0.25))
+        self.wrong = results.get("wrong", UnitResult("", "held", entries=(VIOLATED, SUNG), seconds=0.25))
         self.mended = results.get("mended", UnitResult("", "held"))
         self.units: list[Unit] = []
 
@@ -35,9 +43,7 @@ class Told(LocalPool):
         for unit in units:
             self.units.append(unit)
             result = self.mended if "mended" in unit.name else self.wrong
-            yield UnitResult(
-                unit.name, **{f: getattr(result, f) for f in ("verdict", "judgements", "seconds", "error")}
-            )
+            yield UnitResult(unit.name, **{f: getattr(result, f) for f in ("verdict", "entries", "seconds", "error")})
 
 
 def trial() -> Trial:
@@ -45,7 +51,7 @@ def trial() -> Trial:
 
 
 def finding(tmp_path: Path, **results: UnitResult) -> Finding:
-    (found,) = self_test.run([trial()], Told(**results), tmp_path)
+    (found,) = self_test.run([trial()], Told(**results), tmp_path, Batch(quiet=True))
     return found
 
 
@@ -57,7 +63,7 @@ def test_a_mutant_whose_checker_sees_it_is_caught(tmp_path: Path) -> None:
 
 def test_each_trial_runs_with_the_wrong_engine_and_with_the_sound_one(tmp_path: Path) -> None:
     pool = Told()
-    self_test.run([trial()], pool, tmp_path)
+    self_test.run([trial()], pool, tmp_path, Batch(quiet=True))
     wrong, mended = pool.units
     assert "engine: {mutant: punch-before-publish}" in wrong.text
     assert "engine" not in mended.text
@@ -71,16 +77,16 @@ def test_a_mutant_that_no_checker_sees_survives(tmp_path: Path) -> None:
 
 
 def test_a_mutant_that_only_another_checker_sees_survives(tmp_path: Path) -> None:
-    assert finding(tmp_path, wrong=UnitResult("", "violated", judgements=(OTHER,))).outcome == "SURVIVED"
+    assert finding(tmp_path, wrong=UnitResult("", "violated", entries=(OTHER,))).outcome == "SURVIVED"
 
 
 def test_a_mutant_that_breaks_more_than_its_scenario_expects_is_no_proof(tmp_path: Path) -> None:
-    found = finding(tmp_path, wrong=UnitResult("", "violated", judgements=(VIOLATED, SUNG, OTHER)))
+    found = finding(tmp_path, wrong=UnitResult("", "violated", entries=(VIOLATED, SUNG, OTHER)))
     assert (found.outcome, found.why) == ("SURVIVED", "not as the scenario expects: no_leaks: a process is left")
 
 
 def test_a_scenario_that_the_sound_engine_violates_proves_nothing(tmp_path: Path) -> None:
-    found = finding(tmp_path, mended=UnitResult("", "violated", judgements=(OTHER,)))
+    found = finding(tmp_path, mended=UnitResult("", "violated", entries=(OTHER,)))
     assert found.outcome == "UNSOUND"
     assert found.why == "with the sound engine it is violated: no_leaks: a process is left"
     assert self_test.exit_code([found]) == 1
@@ -95,7 +101,7 @@ def test_a_run_that_broke_is_no_verdict(tmp_path: Path) -> None:
 def test_what_the_host_cannot_run_is_skipped_by_name_and_not_run(tmp_path: Path) -> None:
     pool, able = Told(), trial()
     unable = Trial(able.name, able.wrong, able.scenario, "it requires root")
-    (found,) = self_test.run([unable], pool, tmp_path)
+    (found,) = self_test.run([unable], pool, tmp_path, Batch(quiet=True))
     assert (found.outcome, found.why, pool.units) == ("SKIPPED", "it requires root", [])
     assert self_test.exit_code([found]) == 4
     assert self_test.exit_code([found, Finding(able, "CAUGHT")]) == 0
@@ -104,10 +110,10 @@ def test_what_the_host_cannot_run_is_skipped_by_name_and_not_run(tmp_path: Path)
 
 def test_the_table_tells_each_sentence_and_counts(tmp_path: Path) -> None:
     text = self_test.table([finding(tmp_path), Finding(trial(), "SURVIVED", 1.0, "nobody looked", Path("runs/x"))])
-    assert f"{NAME}            CAUGHT by no_unpublished after 0.2 s" in text
-    assert "    a chunk is freed from the memfd before its readers may have it from the\n    cache" in text
-    assert f"SURVIVED in {NAME}.yaml: nobody looked; must be caught by no_unpublished" in text
-    assert "    look at it: snapdrill replay runs/x" in text
+    assert f"{NAME}  CAUGHT by no_unpublished after 0.2 s" in text
+    assert "a chunk is freed from the memfd before its readers may have it from the cache" in " ".join(text.split())
+    assert f"SURVIVED in {NAME}.yaml: nobody looked; must be caught by no_unpublished" in " ".join(text.split())
+    assert "look at it: snapdrill replay runs/x" in text
     assert text.endswith("2 wrong engines: 1 CAUGHT, 1 SURVIVED")
 
 

@@ -14,6 +14,7 @@ from engine.errors import UserError
 from sim.files.scenario import load_text
 from sim.files.units import parse_size
 from sim.files.yaml import scenario_text
+from sim.record.events import Judged
 from sim.run.shrink import PASSES, Document, Failure, Shrinking
 
 HERE = pathlib.Path("x.yaml")
@@ -156,8 +157,11 @@ def test_the_given_document_is_left_as_it_is() -> None:
 
 
 def test_a_failure_is_known_again_by_its_subject_and_its_reason_without_numbers() -> None:
-    first = Failure.of("invariant:x", [{"sandbox": "web-1", "reason": "page 12 is lost"}])
-    assert first.is_like(Failure.of("invariant:x", [{"reason": "other"}, {"sandbox": "b", "reason": "page 3 is lost"}]))
-    assert not first.is_like(Failure.of("invariant:x", [{"sandbox": "web-1", "reason": "it runs again"}]))
-    assert not first.is_like(Failure.of("invariant:y", [{"sandbox": "web-1", "reason": "page 12 is lost"}]))
+    def failure(subject: str, *reasons: dict[str, str]) -> Failure:
+        return Failure.of(Judged(subject, "violated", 1, list(reasons)))
+
+    first = failure("invariant:x", {"sandbox": "web-1", "reason": "page 12 is lost"})
+    assert first.is_like(failure("invariant:x", {"reason": "other"}, {"sandbox": "b", "reason": "page 3 is lost"}))
+    assert not first.is_like(failure("invariant:x", {"sandbox": "web-1", "reason": "it runs again"}))
+    assert not first.is_like(failure("invariant:y", {"sandbox": "web-1", "reason": "page 12 is lost"}))
     assert str(first) == "invariant:x: web-1: page 12 is lost"

@@ -41,7 +41,7 @@ def test_the_fault_hits_one_sandbox_once_in_one_pause_at_one_chunk(
     first = load_text(Swept(scenario, 5).case(case("web-1.p1/copy.write/1/hang")), OUT).steps[0]
     assert isinstance(first, Inject)
     assert (first.fault, first.sandboxes, first.count, first.nth) == ("copy.write", "web-1", 1, 1)
-    assert first.error == "hang 10 ms"
+    assert first.harm.error == "hang 10 ms"
 
 
 def test_a_fault_is_armed_after_the_last_step_that_would_forget_it(

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+import signal
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Self, cast
 
 import pytest
 
 from engine.errors import UserError
-from sim.files.scenario import Scenario
+from sim.files.scenario import Scenario, load_text
 from sim.record.verdict import ExitCode
 from sim.run import sweep_report
-from sim.run.cases import Judgement, Unit, UnitResult
+from sim.run.batch import NEVER, Batch
+from sim.run.cases import Unit, UnitResult
 from sim.run.pool import LocalPool
 from sim.run.sweep import Sweep, SweepOptions, choose, run
+from sim.run.sweep_batch import Sweeps
 
 
 class FakePool:
@@ -24,6 +28,16 @@ class FakePool:
         self.came_of = came_of
         self.units: list[Unit] = []
         self.closed = False
+        self.lacking: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def lacks(self, scenario: Scenario) -> str | None:
+        return self.lacking.get(scenario.name)
 
     def run(self, units: Iterable[Unit]) -> Iterator[UnitResult]:
         try:
@@ -45,21 +59,27 @@ def pool(made: Any, cases: Any) -> FakePool:
 
     def came_of(unit: Unit) -> UnitResult:
         if unit.name == "clean":
-            return cast("UnitResult", made.unit_result("clean", points=tuple(made.trace())))
+            return cast("UnitResult", made.unit_result("clean", *made.trace()))
         case = by_name[unit.name]
-        more: dict[str, Any] = {"firings": (made.fired(case),), "pauses": (made.settled(case, "rolled-back"),)}
+        entries, folder = [made.fired(case), made.settled(case, "rolled-back")], None
         if case.kind == "corrupt":
             folder = unit.runs_dir / unit.name.replace("/", "-") / "now"
             folder.mkdir(parents=True)
-            more |= {"judgements": (made.broken(),), "run_dir": folder}
-        return cast("UnitResult", made.unit_result(unit.name, **more))
+            entries.append(made.broken())
+        return cast("UnitResult", made.unit_result(unit.name, *entries, run_dir=folder))
 
     return FakePool(came_of)
 
 
-def swept(scenario: Scenario, pool: FakePool, how: SweepOptions, deadline: float | None = None) -> Sweep:
+def swept(
+    scenario: Scenario,
+    pool: FakePool,
+    how: SweepOptions,
+    deadline: float | None = None,
+    stops_at: frozenset[ExitCode] = NEVER,
+) -> Sweep:
     sweep = choose(scenario, how, cast("LocalPool", pool))
-    run(sweep, how, cast("LocalPool", pool), deadline=deadline)
+    run(sweep, how, cast("LocalPool", pool), Batch(quiet=True, stops_at=stops_at), deadline)
     return sweep
 
 
@@ -88,7 +108,7 @@ def test_a_scenario_in_which_nothing_can_fail_is_said_to_be_one(
 
 
 def test_fail_fast_stops_at_the_first_violation(tmp_path: pathlib.Path, scenario: Scenario, pool: FakePool) -> None:
-    sweep = swept(scenario, pool, options(tmp_path, fail_fast=True))
+    sweep = swept(scenario, pool, options(tmp_path), stops_at=frozenset({ExitCode.VIOLATED}))
     assert [each.outcome for each in sweep.results].index("violated") == len(sweep.results) - 1
     assert (sweep.stopped, pool.closed) == ("--fail-fast", True)
 
@@ -102,16 +122,16 @@ def test_no_case_begins_that_would_end_after_the_budget(
 
 
 def test_an_interrupt_keeps_what_was_covered(tmp_path: pathlib.Path, scenario: Scenario, pool: FakePool) -> None:
-    how, told = options(tmp_path), []
+    sweep, ends = choose(scenario, options(tmp_path), cast("LocalPool", pool)), pool.came_of
 
-    def interrupt(result: Any) -> None:
-        told.append(result)
-        if len(told) == 3:
+    def interrupt_the_fourth(unit: Unit) -> UnitResult:
+        if len(pool.units) == 5:  # the clean run was the first
             raise KeyboardInterrupt
+        return cast("UnitResult", ends(unit))
 
-    sweep = choose(scenario, how, cast("LocalPool", pool))
+    pool.came_of = interrupt_the_fourth
     with pytest.raises(KeyboardInterrupt):
-        run(sweep, how, cast("LocalPool", pool), interrupt)
+        run(sweep, options(tmp_path), cast("LocalPool", pool), Batch(quiet=True))
     assert (len(sweep.results), sweep.stopped) == (3, "an interrupt")
 
 
@@ -124,17 +144,24 @@ def test_a_case_that_needs_more_memory_than_there_is_is_refused_at_once(
 
 
 @pytest.mark.parametrize(
-    ("clean", "code", "why"),
+    ("judged", "more", "code", "why"),
     [
-        ({"judgements": (Judgement("invariant:no_leaks", "violated", 1, ({"reason": "left"},)),)}, 1, "no_leaks: left"),
-        ({"error": "it broke", "verdict": None}, 70, "it broke"),
-        ({"judgements": (Judgement("time-limit", "inconclusive", 0, ({"reason": "too late"},)),)}, 3, "too late"),
+        (("invariant:no_leaks", "violated", "left"), {}, 1, "invariant:no_leaks: left"),
+        (None, {"error": "it broke", "verdict": None}, 70, "it broke"),
+        (("time-limit", "inconclusive", "too late"), {}, 3, "too late"),
     ],
 )
 def test_nothing_is_swept_where_the_clean_run_did_not_hold(
-    tmp_path: pathlib.Path, scenario: Scenario, made: Any, clean: dict[str, Any], code: int, why: str
+    tmp_path: pathlib.Path,
+    scenario: Scenario,
+    made: Any,
+    judged: tuple[str, str, str] | None,
+    more: dict[str, Any],
+    code: int,
+    why: str,
 ) -> None:
-    pool = FakePool(lambda _: made.unit_result("clean", points=tuple(made.trace()), **clean))
+    found = [made.judged(judged[0], judged[1], reason=judged[2])] if judged else []
+    pool = FakePool(lambda _: made.unit_result("clean", *made.trace(), *found, **more))
     sweep = swept(scenario, pool, options(tmp_path))
     assert (len(pool.units), sweep.exit_code) == (1, code)
     assert why in sweep_report.summary(sweep)
@@ -147,8 +174,8 @@ def test_only_folders_of_findings_are_left(tmp_path: pathlib.Path, scenario: Sce
         folder = tmp_path / unit.name.replace("/", "-") / "now"
         folder.mkdir(parents=True)
         (folder.parent / "latest").symlink_to("now")
-        points = tuple(made.trace()) if unit.name == "clean" else ()
-        return cast("UnitResult", made.unit_result(unit.name, points=points, run_dir=folder))
+        entries = made.trace() if unit.name == "clean" else ()
+        return cast("UnitResult", made.unit_result(unit.name, *entries, run_dir=folder))
 
     swept(scenario, FakePool(came_of), options(tmp_path, only=(hit.name,)))
     assert list(tmp_path.iterdir()) == []
@@ -162,8 +189,8 @@ def test_the_folder_of_a_case_that_has_not_ended_is_kept_for_its_record(
     (folder / "run.json").write_text("{}", encoding="utf-8")
 
     def came_of(unit: Unit) -> UnitResult:
-        points = tuple(made.trace()) if unit.name == "clean" else ()
-        return cast("UnitResult", made.unit_result(unit.name, points=points, run_dir=folder))
+        entries = made.trace() if unit.name == "clean" else ()
+        return cast("UnitResult", made.unit_result(unit.name, *entries, run_dir=folder))
 
     sweep = swept(scenario, FakePool(came_of), options(tmp_path, only=(hit.name,)))
     assert [each.run_dir for each in sweep.results] == [folder]
@@ -177,11 +204,11 @@ def test_a_violation_ends_with_the_commands_to_go_on_with(
     folder = tmp_path / "web-0.p1-copy.write-1-corrupt" / "now"
     assert sweep_report.blocks(sweep) == (
         "VIOLATED invariant:never_resumed in two web-0.p1/copy.write/1/corrupt\n"
-        "  sandbox    web-0\n"
-        "  reason     it ran again\n"
-        f"  run folder {folder}\n"
-        f"  run again  snapdrill run {folder}/scenario.yaml\n"
-        f"  look at it snapdrill replay {folder}"
+        "  sandbox     web-0\n"
+        "  reason      it ran again\n"
+        f"  run folder  {folder}\n"
+        f"  run again   snapdrill run {folder}/scenario.yaml\n"
+        f"  look at it  snapdrill replay {folder}"
     )
 
 
@@ -220,3 +247,86 @@ def test_a_violation_is_annotated_at_its_scenario(
         "::error file=two.yaml,title=two%3A invariant%3Anever_resumed violated::web-0.p1/copy.write/1/corrupt: it ran"
     )
     assert "1 VIOL" in (tmp_path / "summary.md").read_text()
+
+
+# -- several scenarios
+
+
+@pytest.fixture
+def sweeps(tmp_path: pathlib.Path, pool: FakePool, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sweeps]:
+    """Of cases that write a chunk short, which roll back, or wrong, which is violated."""
+    monkeypatch.setattr("sim.run.sweep_batch.open_pool", lambda *_: pool)
+    how = options(tmp_path, only=("web-0.p1/copy.write/1/*",))
+    return lambda batch, **more: Sweeps(how, batch, **more)
+
+
+def named(scenario: Scenario, *names: str) -> list[Scenario]:
+    return [load_text(scenario.source_text.replace("name: two", f"name: {each}"), scenario.path) for each in names]
+
+
+def test_a_scenario_that_the_pool_cannot_run_is_skipped_and_named_on_standard_error(
+    scenario: Scenario, pool: FakePool, sweeps: Callable[..., Sweeps], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool.lacking = {"a": "it requires root", "b": "it requires root"}
+    batch = Batch(on_stderr=True)
+    assert sweeps(batch).run(named(scenario, "a", "b")) == ExitCode.UNSUPPORTED
+    printed = capsys.readouterr()
+    assert printed.err == "a: skipped: it requires root\nb: skipped: it requires root\n"
+    assert (printed.out, pool.units) == ("", [])
+    assert [each["name"] for each in batch.skipped] == ["a", "b"]
+
+
+def test_with_fail_fast_no_scenario_is_swept_behind_a_violation(
+    scenario: Scenario, pool: FakePool, sweeps: Callable[..., Sweeps]
+) -> None:
+    batch = Batch(quiet=True, stops_at=frozenset({ExitCode.VIOLATED}))
+    made = sweeps(batch)
+    assert made.run(named(scenario, "a", "b")) == ExitCode.VIOLATED
+    assert ([each.scenario.name for each in made.sweeps], batch.not_run) == (["a"], ["b"])
+    assert sum(each.name == "clean" for each in pool.units) == 1
+
+
+@pytest.mark.parametrize("name", ["clean", "web-0.p1/copy.write/1/delay"])
+def test_an_interrupt_reports_each_sweep_once_as_far_as_it_went(
+    scenario: Scenario, pool: FakePool, sweeps: Callable[..., Sweeps], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    ends = pool.came_of
+
+    def end_the_second(unit: Unit) -> UnitResult:
+        if [each.name for each in pool.units].count(name) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return cast("UnitResult", ends(unit))
+
+    pool.came_of = end_the_second
+    assert sweeps(Batch(on_stderr=True)).run(named(scenario, "a", "b", "c")) == ExitCode.TERMINATED
+    printed = capsys.readouterr()
+    assert printed.out.count("sweep of a ") == 1
+    assert printed.out.count("sweep of b ") == (name != "clean")
+    assert printed.out.count("stopped by an interrupt") == (name != "clean")
+    assert printed.err.endswith("b: interrupted; everything it started was ended\n")
+    assert "sweep of c " not in printed.out
+
+
+def test_a_list_is_of_names_alone(
+    scenario: Scenario, pool: FakePool, sweeps: Callable[..., Sweeps], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool.lacking = {"a": "it requires root"}
+    assert sweeps(Batch(on_stderr=True), only_list=True).run(named(scenario, "a", "b")) == ExitCode.HELD
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "web-0.p1/copy.write/1/errno"
+    assert {each.rpartition("/")[0] for each in lines} == {"web-0.p1/copy.write/1"}
+
+
+def test_scenarios_share_a_budget_with_those_that_can_be_swept(
+    scenario: Scenario, pool: FakePool, sweeps: Callable[..., Sweeps], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadlines: list[float] = []
+
+    def note(*given: Any) -> None:
+        deadlines.append(given[-1] - 1000.0)
+
+    monkeypatch.setattr("time.monotonic", lambda: 1000.0)
+    monkeypatch.setattr("sim.run.sweep_batch.run", note)
+    pool.lacking = {"b": "it requires root"}
+    sweeps(Batch(quiet=True), budget=60.0).run(named(scenario, "a", "b", "c"))
+    assert deadlines == [30.0, 60.0]

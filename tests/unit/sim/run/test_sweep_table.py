@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 from sim.files.faults import CATALOGUE
+from sim.report.table import text
 from sim.run.sweep import OUTCOMES, Case, CaseResult, Point
-from sim.run.sweep_report import SHORT, counts, table
+from sim.run.sweep_report import SHORT, counts, legend, table
 
 
 def results(*told: tuple[str, str, str, int]) -> list[CaseResult]:
@@ -20,7 +21,7 @@ def test_a_table_counts_outcomes_by_point_and_kind() -> None:
         ("copy.write", "kill-node", "rolled back", 3),
         ("copy.write", "errno", "violated", 1),
     )
-    assert table(counts(told)) == (
+    assert text([table(counts(told)), legend(counts(told))]) == (
         "            errno   kill-node\n"
         "copy.write  1 VIOL   3 back\n"
         "                    12 disc\n"
@@ -35,14 +36,14 @@ def test_a_table_of_everything_fits_into_a_hundred_columns_and_into_eighty() -> 
         *((p, kind, out, 130) for p, spec in CATALOGUE.items() for kind in spec.kinds for out in ("finished", "paused"))
     )
     for width in (100, 80):
-        drawn = table(counts(told), width)
+        drawn = text([table(counts(told)), legend(counts(told))], width=width)
         assert max(map(len, drawn.splitlines())) <= width
         assert all(drawn.count(point) >= 1 for point in CATALOGUE)
         assert drawn.count("130 done") == sum(len(spec.kinds) for spec in CATALOGUE.values())
 
 
 def test_nothing_is_drawn_of_nothing() -> None:
-    assert table(counts([])) == ""
+    assert text([table(counts([])), legend(counts([]))]) == ""
 
 
 def test_every_outcome_has_a_short_word_of_its_own() -> None:

@@ -49,9 +49,9 @@ def test_the_most_memory_comes_first_and_equals_stay_in_the_fleets_order() -> No
     assert Choice(sort=by_memory).names(FLEET) == ["db-0", "web-10", "web-0", "web-1"]
 
 
-def test_what_was_never_paused_comes_last_by_dirty() -> None:
-    by_dirty = next(each for each in SORTS if each is not None and each.column == "dirty")
-    assert Choice(sort=by_dirty).names(FLEET)[0] == "web-1"
+def test_what_was_never_paused_comes_last_by_last_dirty() -> None:
+    by_last_dirty = next(each for each in SORTS if each is not None and each.column == "last dirty")
+    assert Choice(sort=by_last_dirty).names(FLEET)[0] == "web-1"
 
 
 def test_the_sorts_end_where_they_began() -> None:

@@ -1,13 +1,13 @@
-"""The screen's clock: held at first, then a tick each so often."""
+"""The screen's clock: stopped at first, then a tick each so often."""
 
 from __future__ import annotations
 
 from sim.tui.frames import SPEEDS, Clock
 
 
-def test_it_is_held_at_first() -> None:
+def test_it_is_stopped_at_first() -> None:
     clock = Clock()
-    assert clock.words == "held"
+    assert clock.words == "stopped"
     assert not clock.is_due(1000.0)
 
 
@@ -47,4 +47,4 @@ def test_it_says_its_speed_when_it_runs() -> None:
     clock.change(2)
     assert clock.words == "4 ticks/s"
     clock.toggle(1.0)
-    assert clock.words == "held"
+    assert clock.words == "stopped"

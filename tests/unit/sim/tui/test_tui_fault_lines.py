@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sim.files.faults import CATALOGUE, CRASH, AtChunk, kind_of
+from sim.files.faults import CATALOGUE, KILL_NODE, AtChunk
 from sim.node.armed_faults import Fault
 from sim.record.view import FaultView, View
 from sim.tui import fault_lines
@@ -15,7 +15,7 @@ from sim.tui.spans import text, width
 @pytest.mark.parametrize("point", POINTS)
 def test_everything_that_can_be_aimed_at_a_point_can_be_armed_there(point: str) -> None:
     aim = replace(Aim(), point=POINTS.index(point), by_kernel=True)
-    for index in range(len(aim.errors)):
+    for index in range(len(aim.harms)):
         turned = aim.turn(index)
         for place in range(len(PLACES)):
             at = turned.move_place(place).at
@@ -25,16 +25,16 @@ def test_everything_that_can_be_aimed_at_a_point_can_be_armed_there(point: str) 
 @pytest.mark.parametrize("point", POINTS)
 def test_every_kind_of_the_point_is_offered(point: str) -> None:
     spec = CATALOGUE[POINTS[POINTS.index(point)]]
-    assert {kind_of(error) for error in fault_lines.errors_of(spec)} == set(spec.kinds)
+    assert {each.kind for each in fault_lines.harms_of(spec)} == set(spec.kinds)
 
 
 def test_moving_to_another_point_begins_with_its_first_kind() -> None:
     aim = Aim().turn(4)
-    assert aim.error == 4
-    assert aim.move(1).error == 0
+    assert aim.harm == 4
+    assert aim.move(1).harm == 0
     assert aim.move(-99).spec.point == POINTS[0]
     assert aim.move(99).spec.point == POINTS[-1]
-    assert Aim().turn(-1).given == CRASH
+    assert Aim().turn(-1).given == KILL_NODE
 
 
 def test_a_point_without_chunks_has_but_one_place() -> None:
@@ -52,7 +52,7 @@ def test_only_an_errno_can_come_from_the_kernel() -> None:
 
 def test_what_would_be_armed_is_told_and_fits_at_80_cells() -> None:
     for point in range(len(POINTS)):
-        for error in range(len(replace(Aim(), point=point).errors)):
+        for error in range(len(replace(Aim(), point=point).harms)):
             lines = fault_lines.aim_lines(Aim(point, error), ["web-0", "web-1"], 80)
             assert len(lines) == 4
             assert all(width(line) == 80 or not text(line).startswith(" kind") for line in lines)

@@ -10,6 +10,7 @@ from sim.record.stages import Pace
 from sim.record.view import FaultView, FlagChange, MemoryView, PauseView, SandboxView, SourceView, View
 from sim.tui import headlines, keys
 from sim.tui.spans import Span, text, width
+from tests.story import at_its_end
 
 MIB = 1 << 20
 RUN = events.RunStarted(1, "0", "run", "demo", 42, [], "", 1024 * MIB, "disk", None)
@@ -129,7 +130,7 @@ def test_armed_faults_are_listed_as_far_as_there_is_room() -> None:
 
 def test_a_refused_resume_is_explained_in_full_under_the_fleet() -> None:
     why = "it was discarded and can never run again: copy.write of chunk 3 failed: No space left on device"
-    sandbox = replace(WEB, state="discarded", refusal=why)
+    sandbox = replace(WEB, state="discarded", refused=events.RequestRefused("resume", why))
     lines = [text(line) for line in headlines.detail(sandbox, 80, 3)]
     assert all(len(line) <= 80 for line in lines)
     assert " ".join(" ".join(lines).split()).startswith(f"web-0 ✗ discarded; refused: {why}")
@@ -147,7 +148,7 @@ def test_a_paused_sandbox_names_its_build_once_its_copy_has_ended() -> None:
     copying = PauseView("web-0.p1", "web-0", 1.0, chunks=4)
     sandbox = replace(WEB, state="paused", reason="the copy goes on in the background", pause=copying)
     assert "the copy goes on" in text(headlines.detail(sandbox, 120, 5)[0])
-    settled = replace(sandbox, build="web-0.p1", pause=replace(copying, settled_at=2.0, outcome="finished"))
+    settled = replace(sandbox, build="web-0.p1", pause=at_its_end(replace(copying, settled_at=2.0)))
     assert text(headlines.detail(settled, 120, 5)[0]) == " web-0 ■ paused: its memory is in build web-0.p1"
 
 
@@ -158,13 +159,20 @@ def test_an_empty_fleet_has_no_detail() -> None:
 @pytest.mark.parametrize("cells", [40, 80, 140])
 @pytest.mark.parametrize("note", [None, Span("pausing web-0 …", "busy"), Span("x" * 300, "bad")])
 def test_the_line_over_the_events_is_as_wide_as_the_screen(cells: int, note: Span | None) -> None:
-    assert width(headlines.rule(note, cells)) == cells
+    lines = headlines.rule(note, cells)
+    assert width(lines[-1]) == cells
+    assert all(width(line) <= cells for line in lines)
+    assert (
+        note is None
+        or note.text.replace(" ", "") in "".join(map(text, lines)).replace(" ", "")
+        or len(note.text) > cells
+    )
 
 
 def test_the_foot_names_the_keys_that_matter_even_at_80_cells() -> None:
     line = text(keys.key_line(keys.FLEET, 80))
     assert len(line) <= 80
-    for shown in ("p pause", "r resume", "f punch", "e fail copy", "? help", "q quit"):
+    for shown in ("p pause", "r resume", "f punch", "e break", "t tick", "space play", "? help", "q quit"):
         assert shown in line
 
 
@@ -172,7 +180,7 @@ def test_the_foot_of_a_run_that_is_only_watched_names_no_key_that_asks() -> None
     line = text(keys.key_line(keys.FLEET, 200, watched=True))
     assert "/ filter" in line
     assert "4 memory" in line
-    for shown in ("pause", "resume", "punch", "fail copy", "restart"):
+    for shown in ("pause", "resume", "punch", "break", "restart"):
         assert shown not in line
 
 
@@ -184,4 +192,4 @@ def test_a_condemned_guest_can_never_run_again_and_the_copy_that_a_resume_takes_
     over = replace(sandbox, pause=replace(pause, settled_at=2.0), build="web-0.p2", pace=Pace(200.0, held=True))
     said = text(headlines.who(over, 140, 3)[1])
     assert "of build web-0.p2" in said
-    assert "SLOWED x200  HELD" in said
+    assert "SLOWED x200  STOPPED" in said

@@ -10,6 +10,7 @@ from sim.record.stages import NO_TRACK, Sample
 from sim.record.view import MemoryView, PauseView, SandboxView, View
 from sim.tui import charts
 from sim.tui.spans import text, width
+from tests.story import at_its_end, settled
 
 MIB = 1 << 20
 WEB = SandboxView("web-0", 32 * MIB, 4096, 4096, "python", "acme", "local")
@@ -18,16 +19,16 @@ PUNCHED = PauseView(
     "web-0",
     1.0,
     punch=True,
-    outcome="finished",
     settled_at=1.02,
-    peak_ratio=1.06,
+    dirty_bytes=32 * MIB,
+    settled=settled(peak_ratio=1.06, dirty_bytes=32 * MIB),
     track=replace(NO_TRACK, samples=(Sample(1.0, 32 * MIB, 0), Sample(1.01, 16 * MIB, 16 * MIB), Sample(1.02, 0, 32))),
 )
 WHOLE = replace(
     PUNCHED,
     id="web-0.p2",
     punch=False,
-    peak_ratio=2.0,
+    settled=settled("web-0.p2", peak_ratio=2.0),
     track=replace(NO_TRACK, samples=(Sample(2.0, 32 * MIB, 0), Sample(2.01, 32 * MIB, 32 * MIB))),
 )
 
@@ -81,7 +82,7 @@ def test_a_budget_far_above_all_that_happened_is_said_and_not_drawn() -> None:
 
 
 def test_each_pause_is_marked_where_it_began() -> None:
-    lost = replace(PUNCHED, began=3.0, outcome="discarded")
+    lost = at_its_end(replace(PUNCHED, began=3.0), outcome="discarded")
     lines = charts.memory_lines(view(PUNCHED, replace(WHOLE, began=2.0), lost), 50, 12)
     marks = text(lines[-2])[charts.LABEL :]
     assert [marks.index(mark) for mark in "▲△✗"] == [9, 19, 29]
@@ -89,7 +90,7 @@ def test_each_pause_is_marked_where_it_began() -> None:
 
 def test_the_newest_pause_of_each_kind_is_shown_on_the_same_axes_and_called_what_it_is() -> None:
     drawn = [text(line) for line in charts.two_pause_lines(view(WHOLE, PUNCHED), 100, 12, "T runs its twin")]
-    assert drawn[0] == " two pauses of this run, the newest of each kind   T runs its twin"
+    assert drawn[0] == " two pauses of this run, the newest of each kind, 32 MiB dirty in each   T runs its twin"
     assert "punch off web-0.p2  peak 2.00x" in drawn[1]
     assert "punch on web-0.p1  peak 1.06x" in drawn[1]
     assert sum(line.count("2x ┼") for line in drawn) == 2
@@ -99,7 +100,7 @@ def test_a_pause_that_was_slowed_is_in_no_figure_and_that_is_said() -> None:
     slowed = replace(WHOLE, track=replace(WHOLE.track, paced=True))
     drawn = "\n".join(text(line) for line in charts.two_pause_lines(view(slowed, PUNCHED), 100, 12))
     assert "none yet" in drawn
-    assert "1 pause slowed or held: in no figure" in drawn
+    assert "1 pause slowed or stopped: in no figure" in drawn
     assert "off:" not in drawn
 
 
@@ -113,3 +114,30 @@ def test_keys_are_told_only_where_there_is_somebody_to_ask() -> None:
 def test_the_page_cache_of_finished_builds_is_told_beside_the_budget() -> None:
     cached = replace(view(PUNCHED), memory=MemoryView(peak=64 * MIB, budget=70 * MIB, page_cache=192 * MIB))
     assert text(charts.memory_lines(cached, 140, 20)[0]).endswith("budget 70 MiB   + page cache 192")
+
+
+def dirtied(pause: PauseView, began: float, dirty: int) -> PauseView:
+    return replace(pause, id=f"web-0.at-{began:g}", began=began, dirty_bytes=dirty)
+
+
+def test_only_pauses_of_as_many_dirty_bytes_are_beside_each_other() -> None:
+    alike = (dirtied(WHOLE, 1.0, 32 * MIB), dirtied(PUNCHED, 2.0, 32 * MIB))
+    newer = (dirtied(PUNCHED, 3.0, 4 * MIB), dirtied(WHOLE, 4.0, 8 * MIB))
+    drawn = [text(line) for line in charts.two_pause_lines(view(*alike, *newer), 140, 12)]
+    assert "32 MiB dirty in each" in drawn[0]
+    assert "web-0.at-1" in drawn[1]
+    assert "web-0.at-2" in drawn[1]
+    assert drawn[-1].strip() == "off: 1 pause, peak 2.00x at most; on: 1 pause, peak 1.06x at most"
+
+
+def test_where_none_is_alike_nothing_is_beside_it() -> None:
+    drawn = [text(line) for line in charts.two_pause_lines(view(WHOLE, dirtied(PUNCHED, 5.0, MIB)), 140, 12)]
+    assert "web-0.p2" not in "".join(drawn)
+    assert "none yet with 1 MiB dirty" in "".join(drawn)
+
+
+def test_a_pause_with_nothing_dirty_is_in_no_figure_and_that_is_said() -> None:
+    empty = dirtied(PUNCHED, 5.0, 0)
+    drawn = "\n".join(text(line) for line in charts.two_pause_lines(view(WHOLE, empty), 140, 12))
+    assert "1 pause with nothing dirty: in no figure" in drawn
+    assert "on:" not in drawn

@@ -11,6 +11,7 @@ from sim.record.stages import NO_TRACK, Pace, Track
 from sim.record.view import PauseView, SandboxView
 from sim.tui import charts, page_map
 from sim.tui.spans import Spans, text, width
+from tests.story import at_its_end
 
 MIB = 1 << 20
 SANDBOX = SandboxView(
@@ -68,7 +69,7 @@ def test_a_wide_screen_shows_a_cell_for_each_of_the_scan() -> None:
 
 
 def test_pages_of_a_guest_that_is_gone_are_said_to_be() -> None:
-    finished = replace(PAUSE, settled_at=3.0, outcome="finished")
+    finished = at_its_end(replace(PAUSE, settled_at=3.0))
     sandbox = with_track(SCANNED, finished, replace(SANDBOX, state="paused"))
     assert "as pause web-0.p1 left them; that guest is gone" in shown(page_map.lines(sandbox, 140, 13))
 
@@ -86,7 +87,7 @@ def test_the_axis_turns_where_the_guest_is_condemned() -> None:
     at = bar.index("◆")
     assert abs(at - len(bar) // 2) <= 1
     assert {span.tone for span in axis[1 : 1 + at]} == {"busy"}
-    assert {span.tone for span in axis[1 + at : -1]} == {"warn"}
+    assert {span.tone for span in axis[1 + at : -1]} == {"condemned"}
 
 
 def test_before_condemn_it_can_still_roll_back_and_after_it_cannot() -> None:
@@ -101,7 +102,7 @@ def test_a_held_copy_says_before_what_and_that_it_is_in_no_figure() -> None:
     sandbox = replace(with_track(held), pace=Pace(200.0, held=True))
     said = shown(charts.time_lines(sandbox, 140, 5))
     assert "SLOWED x200" in said
-    assert "HELD before chunks 3, 4" in said
+    assert "STOPPED before chunks 3, 4" in said
     assert "in no figure" in said
     at_condemn = replace(with_track(replace(held, waits_for="condemn")), pace=Pace(held=True))
-    assert "HELD before condemn" in shown(charts.time_lines(at_condemn, 80, 5))
+    assert "STOPPED before condemn" in shown(charts.time_lines(at_condemn, 80, 5))

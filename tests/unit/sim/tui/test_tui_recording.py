@@ -72,11 +72,11 @@ def test_playing_goes_on_at_its_speed_and_stops_at_the_end() -> None:
     playback.toggle()
     playback.advance(1.0)
     assert playback.t == pytest.approx(2.001)
-    assert playback.words == "held"
+    assert playback.words == "stopped"
     playback.seek(11.0)
     assert (playback.t, playback.words) == (10.0, "at its end")
     playback.toggle()
-    assert (playback.t, playback.held) == (0.0, False)
+    assert (playback.t, playback.stopped) == (0.0, False)
 
 
 @pytest.mark.parametrize(

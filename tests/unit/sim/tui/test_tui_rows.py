@@ -13,7 +13,8 @@ from sim.record.fold import Fold
 from sim.record.ledger import Entry
 from sim.record.view import PauseView, SandboxView
 from sim.tui import rows
-from sim.tui.spans import Spans, text, width
+from sim.tui.spans import Span, Spans, text, width
+from tests.story import at_its_end
 
 MIB = 1 << 20
 RUNNING = SandboxView(
@@ -28,9 +29,7 @@ def decided(value: bool, reason: str = "FALLTHROUGH") -> dict[str, dict[str, Any
 COPYING = PauseView(
     "web-0.p1", "web-0", 1.0, decision=decided(True), path="memfd-background", punch=True, chunks=16, published=4
 )
-FINISHED = replace(
-    COPYING, published=16, settled_at=2.0, outcome="finished", blocked_ms=4.25, copy_ms=61.0, peak_ratio=2.0
-)
+FINISHED = at_its_end(replace(COPYING, published=16, settled_at=2.0, blocked_ms=4.25), copy_ms=61.0, peak_ratio=2.0)
 
 
 def tones(spans: Spans) -> set[str]:
@@ -50,7 +49,7 @@ def test_a_row_says_condemned_from_the_point_of_no_return_until_the_copy_ends(st
     assert text(rows.state_cell(sandbox)) == f"{rows.STATES[state][0]} {state}"
     condemned = replace(COPYING, condemned_at=1.5)
     assert text(rows.state_cell(replace(sandbox, pause=condemned))) == "◆ CONDEMNED"
-    settled = replace(condemned, settled_at=2.0, outcome="finished")
+    settled = at_its_end(replace(condemned, settled_at=2.0))
     assert text(rows.state_cell(replace(sandbox, pause=settled))) == f"{rows.STATES[state][0]} {state}"
 
 
@@ -59,9 +58,9 @@ def test_a_copy_without_punching_fills_the_memory_bar_to_2x() -> None:
     assert text(rows.memory_cell(sandbox, 18)) == "█████████▓▓▓▓▓▓▓▓▓"
 
 
-def test_a_punched_copy_stays_at_1x_and_shows_what_it_freed_beyond() -> None:
+def test_a_punched_copy_stays_at_1x_and_what_it_freed_is_hollow() -> None:
     sandbox = replace(RUNNING, resident=16 * MIB, cached=16 * MIB, punched=16 * MIB)
-    assert text(rows.memory_cell(sandbox, 16)) == "████▓▓▓▓░░░░····"
+    assert text(rows.memory_cell(sandbox, 16)) == "████▓▓▓▓◦◦◦◦····"
 
 
 @pytest.mark.parametrize(("peak", "bar"), [(64, "▓▓▓▓▓▓▓▓·······┃"), (33, "▓▓▓▓▓▓▓▓┃·······"), (0, "▓▓▓▓▓▓▓▓········")])
@@ -100,7 +99,7 @@ def test_the_progress_turns_at_the_point_of_no_return_in_colour_and_in_sign() ->
     before = rows.pause_cell(sandbox, 17)
     after = rows.pause_cell(replace(sandbox, pause=replace(COPYING, condemned_at=1.5)), 17)
     assert (text(before), tones(before)) == ("━━━───────── 4/16", {"busy", "muted"})
-    assert (text(after), tones(after)) == ("◆━━───────── 4/16", {"warn", "muted"})
+    assert (text(after), tones(after)) == ("◆━━───────── 4/16", {"condemned", "muted"})
 
 
 def test_the_trend_goes_from_1x_to_2x_and_ends_with_the_latest() -> None:
@@ -110,8 +109,8 @@ def test_the_trend_goes_from_1x_to_2x_and_ends_with_the_latest() -> None:
 
 
 def test_the_column_that_the_fleet_is_sorted_by_is_kept_and_marked() -> None:
-    titles = text(rows.header(rows.columns(79, 5, "dirty")))
-    assert "dirty▾" in titles
+    titles = text(rows.header(rows.columns(79, 5, "last dirty")))
+    assert "last dirty▾" in titles
     assert "▾" not in text(rows.header(rows.columns(79, 5)))
 
 
@@ -139,14 +138,14 @@ def test_a_finished_pause_shows_its_path_its_wait_and_its_peak() -> None:
     assert text(rows.pause_cell(sandbox, 17)) == "background 4.2 ms"
     assert text(rows.peak_cell(sandbox)) == "2.00x"
     assert tones(rows.peak_cell(sandbox)) == {"warn"}
-    assert tones(rows.peak_cell(replace(sandbox, pause=replace(FINISHED, peak_ratio=1.03)))) == {"good"}
+    assert tones(rows.peak_cell(replace(sandbox, pause=at_its_end(FINISHED, peak_ratio=1.03)))) == {"good"}
 
 
 def test_a_failed_pause_shows_how_it_ended() -> None:
-    rolled_back = replace(FINISHED, outcome="rolled-back")
-    discarded = replace(FINISHED, outcome="discarded", condemned_at=1.5)
-    assert rows.pause_cell(replace(RUNNING, pause=rolled_back), 17)[0] == ("rolled back", "warn")
-    assert rows.pause_cell(replace(RUNNING, pause=discarded), 17)[0] == ("discarded", "bad")
+    rolled_back = at_its_end(FINISHED, outcome="rolled-back")
+    discarded = at_its_end(replace(FINISHED, condemned_at=1.5), outcome="discarded")
+    assert rows.pause_cell(replace(RUNNING, pause=rolled_back), 17)[0] == Span("rolled back", "warn")
+    assert rows.pause_cell(replace(RUNNING, pause=discarded), 17)[0] == Span("discarded", "bad")
 
 
 def test_the_decision_is_the_flags_and_its_reason_in_words() -> None:
@@ -186,3 +185,11 @@ def test_cursor_and_selection_are_marked_without_colour() -> None:
         for selected in (False, True)
     ]
     assert marks == ["  ", " ✓", "▶ ", "▶✓"]
+
+
+def test_a_pause_with_nothing_dirty_says_so_and_claims_no_peak() -> None:
+    sandbox = replace(
+        RUNNING, state="paused", pause=at_its_end(replace(FINISHED, dirty_bytes=0), dirty_bytes=0, peak_ratio=1.0)
+    )
+    assert text(rows.pause_cell(sandbox, 17)) == "nothing dirty"
+    assert rows.peak_cell(sandbox) == rows.NONE

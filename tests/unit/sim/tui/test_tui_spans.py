@@ -53,3 +53,17 @@ def test_wrapped_lines_fit_and_lose_no_word_that_fits(words: str, cells: int) ->
 def test_a_hard_blank_keeps_words_together_and_is_a_blank_in_the_end() -> None:
     lines = wrap((Span(f"one two{HARD}three four"),), 9, indent="")
     assert [text(line) for line in lines] == ["one", "two three", "four"]
+
+
+def test_letters_that_are_two_cells_wide_count_as_two_and_are_never_halved() -> None:
+    wide = (Span("数据 web"),)
+    assert width(wide) == 8
+    for cells in range(1, 10):
+        assert width(fit(wide, cells)) == cells
+    assert all(width(line) <= 6 for line in wrap(wide, 6))
+
+
+def test_what_a_click_does_stays_with_every_part_of_it() -> None:
+    long = (Span("several words that go on", "plain", "app.quit"),)
+    for line in (*wrap(long, 10), fit(long, 9)):
+        assert all(span.action == "app.quit" for span in line if span.text.strip(" …"))

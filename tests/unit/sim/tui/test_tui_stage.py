@@ -14,6 +14,7 @@ from sim.tui.spans import Span, text, width
 from sim.tui.stage_app import summary
 from sim.tui.stage_beats import BEATS, SEED, Beat
 from sim.tui.stage_lines import ROWS, Scene, highest_peak, lines
+from tests.story import at_its_end
 
 MIB = 1 << 20
 BY_NAME = {beat.name: beat for beat in BEATS}
@@ -51,7 +52,8 @@ def test_the_fleet_fits_into_free_memory_and_says_where_it_shrank(free: int, fle
 
 
 def view_of(**pause: Any) -> View:
-    made = PauseView("web-0.p1", "web-0", 0.0, chunks=16, **pause)
+    peak = pause.pop("peak_ratio", None)
+    made = at_its_end(PauseView("web-0.p1", "web-0", 0.0, chunks=16, **pause), peak_ratio=peak)
     sandboxes = {
         name: SandboxView(name, 32 * MIB, 4096, 4096, "python", "acme", "local", state="paused", pause=made)
         for name in ("web-0", "web-1", "web-2", "web-3", "web-4")

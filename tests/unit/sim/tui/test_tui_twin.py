@@ -17,6 +17,7 @@ from sim.record.view import MemoryView, PauseView, View
 from sim.tui import charts, twin, twin_runs
 from sim.tui.spans import Span, text, width
 from sim.tui.twin import Twin
+from tests.story import at_its_end, settled
 
 MIB = 1 << 20
 RUN = events.RunStarted(1, "0", "run", "demo-twin", 42, [], "", 1024 * MIB, "disk", None)
@@ -29,7 +30,9 @@ def ended(*, punch: bool, outcome: str = "finished") -> View:
     guests = 16 * MIB if punch else 64 * MIB
     samples = (Sample(0.5, 64 * MIB, 0), Sample(1.0 + took / 2, guests, peak - guests), Sample(1.0 + took, 0, 0))
     pauses = tuple(
-        PauseView(f"web-{each}.p1", f"web-{each}", 1.0, punch=punch, outcome=outcome, settled_at=1.0 + took)
+        PauseView(
+            f"web-{each}.p1", f"web-{each}", 1.0, punch=punch, settled_at=1.0 + took, settled=settled(outcome=outcome)
+        )
         for each in range(2)
     )
     memory = MemoryView(peak=peak, budget=1024 * MIB)
@@ -158,7 +161,7 @@ def test_a_twin_fits_wherever_it_is(cells: int, height: int, arms: dict[bool, Vi
 
 def test_pauses_that_were_refused_or_lost_are_not_passed_over() -> None:
     first, *rest = ended(punch=False).pauses
-    refused = replace(ended(punch=False), pauses=(first, *(replace(each, outcome="refused") for each in rest)))
+    refused = replace(ended(punch=False), pauses=(first, *(at_its_end(each, outcome="refused") for each in rest)))
     assert "1 of 2 finished" in drawn({**BOTH, False: refused}, cells=140)[1]
 
 

@@ -69,13 +69,13 @@ def test_a_long_name_leaves_room_for_that_of_the_arm() -> None:
     assert arm(long, {}, punch=False).name == "a" * 47 + "-twin-off"
 
 
-@pytest.mark.parametrize(("lease", "seconds"), [(None, None), ("2s", 2.0)])
-def test_on_a_relay_the_values_are_the_same(lease: str | None, seconds: float | None) -> None:
+@pytest.mark.parametrize(("lease", "seconds"), [(None, 5.0), ("2s", 2.0)])
+def test_on_a_relay_the_values_are_the_same(lease: str | None, seconds: float) -> None:
     scenario = made()
     served = on_relay(scenario, lease)
     assert served.flag_source == "relay"
     assert served.flag_values == scenario.flag_values == {PUNCH: Rollout(50, "team"), BACKGROUND: False}
-    assert getattr(served.flags, "lease", None) == seconds
+    assert served.lease == seconds
     assert (served.steps, served.fleet) == (scenario.steps, scenario.fleet)
 
 

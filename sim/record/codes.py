@@ -1,0 +1,56 @@
+"""Codes for ledgers from before events carried any: what their sentences meant, in closed tables.
+
+A sentence that is in no table has no code: it is missing evidence, and nobody reads it for a meaning.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from sim.files.faults import KILL_NODE, Harm, Kind, failing
+
+_PUNCH_CODES: Mapping[str, str] = MappingProxyType(
+    {
+        "the memfd is consumed and the guest will be condemned first": "legal",
+        "memfd-punch-on-snapshot is off": "off",
+        "the memory is borrowed: the same guest goes on": "borrowed",
+        "there is no memfd to punch": "no-memfd",
+        "in-flight readers may still need any range of the memfd": "readers",
+        "the parent build is not finished, so clean pages are nowhere but in the memfd": "parent-unfinished",
+        "the memfd is sealed against writing, so the kernel refuses to punch it": "sealed",
+    }
+)
+
+
+_HARMS: Mapping[str, Harm] = MappingProxyType(
+    {harm.error: harm for harm in (KILL_NODE, Harm("short"), Harm("corrupt"), Harm("cancel"), Harm("kill-guest"))}
+    | {name: failing(name) for name in errno.errorcode.values()}
+)
+_TIMED: Mapping[Kind, re.Pattern[str]] = MappingProxyType(
+    {"delay": re.compile(r"delay ([0-9.]+) ms"), "hang": re.compile(r"hang ([0-9.]+) ms")}
+)
+
+
+def harm_of(error: str) -> Harm | None:
+    """What a fault did by the `error` of a ledger from before there were kinds; None where that is not known."""
+    for kind, pattern in _TIMED.items():
+        if found := pattern.fullmatch(error):
+            return Harm(kind, seconds=float(found[1]) / 1e3)
+    return _HARMS.get(error)
+
+
+def fault_kind(kind: str | None, error: str) -> str | None:
+    """An event's own kind of fault, else what its `error` meant before there were kinds; None where that is not
+    known."""
+    if kind is not None:
+        return kind
+    harm = harm_of(error)
+    return None if harm is None else harm.kind
+
+
+def punch_code(code: str | None, reason: str | None) -> str | None:
+    """An event's own code, else what its reason meant before there were codes; None where that is not known."""
+    return code if code is not None or reason is None else _PUNCH_CODES.get(reason)

@@ -1,0 +1,175 @@
+"""The page that decides: what cannot be undone, what was shown, and what is saved, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sim.files import figures
+from sim.files.plan import Plan
+from sim.files.units import format_duration
+from sim.report.table import Bullets, Paragraph, Section, Table, Words, markdown, toned
+from sim.report.words import Tone
+from sim.rollout.bounds import upper_bound
+from sim.rollout.critic import concern_place
+from sim.rollout.incident_clock import Count, Incident, Part
+from sim.rollout.results import Decision, Rehearsal, StageResult
+from sim.rollout.row_exposure import StageExposure, sums
+from sim.rollout.shown import nodes_of, percent
+from sim.rollout.user_fleet import UserFleet
+
+_TONES: dict[Decision, Tone] = {"go": "good", "no-go": "bad", "inconclusive": "warn"}
+_CHAT = 3500
+"""Characters that a chat message takes."""
+
+
+def decision_page(found: Rehearsal) -> list[Section]:
+    """Its first section is the first number that anybody should see."""
+    if not found.stages:
+        return [_concerns(found)]
+    return [_by_stage(found), _clock(found), *fleet_sections(found.plan, found.fleet), _concerns(found)]
+
+
+def _by_stage(found: Rehearsal) -> Section:
+    head = ("weight", "punched p50, p99", "any", "exposed", "lost, at 95 %", "saved at peak")
+    rows = [(f"{each.stage.weight:g} %", *_cells(found, each)) for each in found.stages]
+    fleet = "the plan's production" if found.plan.production else "the rehearsed fleet"
+    note = (
+        f"punched: sandboxes of {fleet} before OFF is obeyed, and the chance of any at all (derived);"
+        " exposed, lost, saved: rehearsed here (measured)"
+    )
+    said: list[Words] = [_saved(found)]
+    if found.bound is not None:
+        bound = found.bound
+        demanded = "" if bound.demanded is None else f"; demanded {bound.demanded}: "
+        met = "" if bound.demanded is None else "shown" if bound.is_met else "not shown"
+        said.insert(0, f"lost because of the flag: {bound.text}, of the exposed, on this engine, here{demanded}{met}")
+    return Section("What cannot be undone, stage by stage", (Table(head, rows, ">"), Bullets(said)), note)
+
+
+def fleet_sections(plan: Plan, fleet: UserFleet | None) -> list[Section]:
+    """The user's whole fleet, and what of it is rehearsed; nothing where the plan has a fleet of its own."""
+    if fleet is None:
+        return []
+    whole = sums(fleet.rows)
+    rows = [] if fleet.exported is None else [("as exported", *_fleet_cells(fleet, fleet.exported), "")]
+    for number, each in enumerate(fleet.exposures):
+        left = each.left(fleet.exposures[number - 1]) if number else 0
+        rows.append((f"{each.weight:g} %", *_fleet_cells(fleet, each), f"{left:,} leave" if left else "nobody leaves"))
+    head = ("weight", "sandboxes", "GiB", "pauses/h", "teams", "nodes", "by", "superset")
+    of = (
+        f"{whole.sandboxes:,} sandboxes of {whole.teams:,} teams on {whole.nodes:,} nodes, {_gib(whole.memory)} GiB,"
+        f" {_gib(whole.dirty)} GiB dirty, {whole.pauses_per_hour:,.1f} pauses an hour"
+    )
+    sampled = f"rehearsed: {len(fleet.sample.rows)} of them, stratified by first stage, at {plan.scale} of their memory"
+    said = Bullets(
+        [
+            f"{sampled}; exposure, decisions and invariants survive that, durations and chunk counts do not",
+            *(f"decisions that failed at {e.weight:g} %: {_counts(e.failures)}" for e in fleet.exposures if e.failures),
+        ]
+    )
+    return [Section(f"Your fleet: {of}", (Table(head, rows, ">>>>>>~<"), said), "by the SDK over every row (measured)")]
+
+
+def _fleet_cells(fleet: UserFleet, each: StageExposure) -> tuple[str, ...]:
+    of = sums(fleet.rows, each.on)
+    counts = (f"{of.sandboxes:,}", _gib(of.memory), f"{of.pauses_per_hour:,.1f}", f"{of.teams:,}", f"{of.nodes:,}")
+    return (*counts, _counts(each.reasons))
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:,.1f}"
+
+
+def _cells(found: Rehearsal, each: StageResult) -> tuple[str, ...]:
+    exposed = f"{len(each.exposure.sandboxes)} of {len(found.plan.sandboxes())}"
+    lost, bound = len(each.lost_by_flag), stage_bound(each)
+    shown = f"{lost}, < {percent(bound)}" if bound is not None else str(lost)
+    saved = "unknown" if each.saved is None else figures.in_gib(each.saved)
+    return (*_count(each.incident), exposed, shown, saved)
+
+
+def _count(incident: Incident | None) -> tuple[str, str]:
+    if incident is None:
+        return "-", "-"
+    return count_words(incident.punched), chance_words(incident.punched)
+
+
+def count_words(count: Count) -> str:
+    """`12, 31`: in the middle, and at most in 99 of 100 incidents."""
+    return ", ".join("unknown" if each is None else f"{each:,}" for each in (count.p50, count.p99))
+
+
+def chance_words(count: Count) -> str:
+    """`98.2 %`."""
+    return "unknown" if count.any is None else f"{count.any * 100:.3g} %"
+
+
+def stage_bound(each: StageResult) -> float | None:
+    """The loss rate (0 to 1) that the distinct sandboxes which were punched in the stage rule out; None without any."""
+    tried = set(each.on.punched) | set(each.lost_by_flag)
+    return upper_bound(len(each.lost_by_flag), len(tried)) if tried else None
+
+
+def _saved(found: Rehearsal) -> str:
+    """What was saved here, and what that is of the fleet's peak: one line."""
+    last = max(found.stages, key=lambda each: each.stage.weight)
+    freed = figures.in_gib(last.on.punched_bytes)
+    at_peak = "unknown" if last.saved is None else figures.in_gib(last.saved)
+    pools = [each.pools.both for each in (last.off, last.on)]
+    peaks = f"{figures.in_gib(pools[0])} with the flag off, {figures.in_gib(pools[1])} with it on"
+    return (
+        f"memory at {last.stage.weight:g} %: {freed} freed while copies ran (measured here); the node's peak {peaks}"
+        f" (measured); the {found.plan.pacing.concurrency} largest pauses at once need {at_peak} less (derived)"
+    )
+
+
+def _clock(found: Rehearsal) -> Section:
+    """How the time until nobody punches any more is made up; of the largest stage."""
+    last = max(found.stages, key=lambda each: each.stage.weight)
+    if last.incident is None:
+        return Section("", ())
+    rows: list[tuple[Words, ...]] = [_part(each) for each in last.incident.parts]
+    ends = [_span(each) for each in last.incident.obeyed]
+    nodes = nodes_of(found.plan)
+    rows.append((f"until the last of {nodes:,} nodes obeys" if nodes > 1 else "until it is obeyed", *ends, "derived"))
+    said = []
+    if last.incident.lost is not None:
+        rate = found.plan.incident.loss_rate
+        at = f"{rate:g} % (given)" if rate is not None else "the rate that is not ruled out (derived)"
+        said = [f"of them lost at {at}: {count_words(last.incident.lost)}, any {chance_words(last.incident.lost)}"]
+    title = f"Incident clock at {last.stage.weight:g} %: from the stage's first pause"
+    return Section(title, (Table(("part", "p50", "p99", "known"), rows, "<>><"), Bullets(said)))
+
+
+def _part(each: Part) -> tuple[Words, ...]:
+    return (each.name, *(_span(each.delay.quantile(share)) for share in (0.5, 0.99)), each.known)
+
+
+def _span(seconds: float | None) -> str:
+    """`80m`, `95s`, `200ms`; whole seconds from one minute on."""
+    if seconds is None:
+        return "unknown"
+    return format_duration(round(seconds) if seconds >= 60 else float(f"{seconds:.3g}")) if seconds else "0s"
+
+
+def _concerns(found: Rehearsal) -> Section:
+    """Those that leave no way to a go are reasons already."""
+    notes = [
+        f"{concern_place(found.plan, each)}{each.what}; {each.mend}"
+        for each in found.concerns
+        if each.severity == "note"
+    ]
+    return Section("Notes of the critic", (Bullets(notes),))
+
+
+def summary(found: Rehearsal) -> str:
+    """In Markdown, short enough for a chat message."""
+    decision = toned(found.decision.upper(), _TONES[found.decision])
+    head = Paragraph((decision, f" {found.plan.name}: {found.plan.flag}"))
+    sections = [Section("", (head, Bullets(found.reasons))), *decision_page(found)[:2]]
+    made = markdown(sections, level=3)
+    return made + "\n" if len(made) <= _CHAT else made[: made.rindex("\n", 0, _CHAT)] + "\n\n(cut)\n"

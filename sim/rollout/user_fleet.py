@@ -1,0 +1,88 @@
+"""The user's fleet: who of all its rows each stage exposes, and the sample of it that is rehearsed for real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from flags.catalog import flag
+from flags.launchdarkly import make_context
+from flags.sdk_logs import silence_sdk_logs
+from sim.files.fleet_file import Floats, Ints
+from sim.files.plan import Plan, table_of, with_groups
+from sim.files.user_table import UserSandbox, as_group
+from sim.rollout.bounds import CONFIDENCE, stratified_bound
+from sim.rollout.compiled import compiled
+from sim.rollout.exposure import context_of
+from sim.rollout.row_exposure import Rows, StageExposure, first_stages, numbered, stage_exposures
+from sim.rollout.sample import Sample, sample, strata_of
+from sim.rollout.stage_flags import exported, stage_sections
+
+Told = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class UserFleet:
+    """`exposures` are of every row, one a stage; `exported` of the flag as its file has it, None where there is none.
+
+    `names` are the rows' sandboxes, `units` the team and the cluster of every row. `first` is the first stage that
+    exposes a row, -1 for none.
+    """
+
+    rows: Rows
+    names: tuple[str, ...]
+    exposures: tuple[StageExposure, ...]
+    exported: StageExposure | None
+    first: Ints
+    sample: Sample
+    units: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def rates(self, stage: int) -> Floats:
+        """Pauses a second of every row that this stage (from 0) exposes."""
+        return self.rows.pauses_per_hour[self.exposures[stage].on] / 3600
+
+    def bound(self, stage: int, tried: Iterable[str], lost: Iterable[str], confidence: float = CONFIDENCE) -> float:
+        """The loss rate (0 to 1) of the fleet's exposed up to this stage that the sample rules out, stratified."""
+        row = {name: at for at, name in enumerate(self.names)}
+        seen = np.isin(self.sample.rows, [row[name] for name in tried])
+        only = Sample(self.sample.rows[seen], self.sample.weights[seen], self.sample.strata[seen])
+        gone = np.array([row[name] for name in lost], np.int64)
+        return stratified_bound(strata_of(only, self.first, stage, gone), confidence)
+
+
+def of_plan(plan: Plan, told: Told = lambda _share: None) -> tuple[Plan, UserFleet | None]:
+    """The plan with the sample as its fleet, and the fleet; unchanged, and None, where it names no table."""
+    table = table_of(plan)
+    if table is None:
+        return plan, None
+    silence_sdk_logs()
+    edits = [(each.weight, each.rule) for each in compiled(plan).stages]
+    contexts = [make_context(context_of(plan, each.attributes, each.others)) for each in table]
+    stages = [(weight, stage_sections(plan, edits[: number + 1])) for number, (weight, _) in enumerate(edits)]
+    found = stage_exposures(stages, flag(plan.flag), contexts, told)
+    known = exported(plan)
+    as_it_is = None
+    if known is not None:
+        flags, segments = stage_sections(plan, [])
+        (as_it_is,) = stage_exposures([(0.0, ({**flags, plan.flag: known}, segments))], flag(plan.flag), contexts)
+    rows, first = _rows(table), first_stages(found)
+    template = numbered([each.attributes.template for each in table])
+    chosen = sample(first, template, rows.memory, plan.sample, plan.seed)
+    names = tuple(each.attributes.sandbox for each in table)
+    units = {unit: tuple(str(getattr(each.attributes, unit)) for each in table) for unit in ("team", "cluster")}
+    fleet = UserFleet(rows, names, tuple(found), as_it_is, first, chosen, units)
+    return with_groups(plan, [as_group(table[row], plan.scale) for row in chosen.rows.tolist()]), fleet
+
+
+def _rows(table: list[UserSandbox]) -> Rows:
+    memory = np.array([float(each.memory) for each in table])
+    return Rows(
+        memory=memory,
+        dirty=memory * np.array([each.dirty for each in table]) / 100,
+        pauses_per_hour=np.array([each.pauses_per_hour for each in table]),
+        team=numbered([each.attributes.team for each in table]),
+        node=numbered([each.node for each in table]),
+        cluster=numbered([each.attributes.cluster for each in table]),
+    )

@@ -1,0 +1,63 @@
+"""What a node is given when it starts: its sandboxes, and what the ledger knows of each after a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from flags.context import OF_A_GROUP
+from sim.files.scenario import Scenario
+from sim.node.config import Known, OpenPause, SandboxConfig
+from sim.record import events
+from sim.record.ledger import Entry
+from sim.record.names import number_of
+from sim.record.view import PauseView, SandboxView
+
+
+def known(sandbox: SandboxView, entries: Sequence[Entry]) -> Known:
+    """Its state and newest build, the numbers its guests and pauses were given, and the pause that was cut off."""
+    mine = [each for each in entries if each.sandbox == sandbox.name]
+    guests = [each.event.incarnation for each in mine if isinstance(each.event, events.GuestSpawned)]
+    pauses = {each.pause for each in mine if each.pause is not None}
+    return Known(
+        state=sandbox.state,
+        reason=sandbox.reason,
+        build=sandbox.build,
+        incarnations=max((number_of(name) for name in guests), default=0),  # not their count: a resume may have failed
+        pauses=len(pauses),
+        open_pause=_open(sandbox.pause),
+    )
+
+
+def _open(pause: PauseView | None) -> OpenPause | None:
+    if pause is None or pause.settled_at is not None:
+        return None
+    return OpenPause(
+        pause.id,
+        pause.path,
+        pause.punch,
+        pause.punch_reason,
+        pause.punch_code,
+        pause.dirty_bytes,
+        pause.blocked_ms,
+    )
+
+
+def sandbox_configs(scenario: Scenario, only: Collection[str], heartbeat: float) -> list[SandboxConfig]:
+    """Every sandbox, or those in `only`; `heartbeat` (seconds, 0: none) where the scenario asks for none."""
+    return [
+        SandboxConfig(
+            name=each.name,
+            memory=each.memory,
+            page_size=each.page_size,
+            block_size=each.block_size,
+            template=each.template,
+            team=each.team,
+            cluster=each.cluster,
+            dirty=each.workload.dirty / 100,
+            pattern=each.workload.pattern,
+            heartbeat=each.workload.heartbeat or heartbeat,
+            **{name: getattr(each, name) for name in OF_A_GROUP},
+        )
+        for each in scenario.sandboxes()
+        if not only or each.name in only
+    ]

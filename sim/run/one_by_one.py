@@ -1,0 +1,197 @@
+"""Scenarios run one by one in this process, each with its reports: `snapdrill run`."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from engine.errors import UserError
+from flags.catalog import did_you_mean
+from sim.files.scenario import Scenario
+from sim.record.folder import SCENARIO_FILE, names_full_disk
+from sim.record.verdict import ExitCode, Verdict, worst
+from sim.report import github, judgements
+from sim.report.document import scenario_document, write_document
+from sim.report.failure import failure_block
+from sim.report.html import REPORT_FILE, write_report
+from sim.report.junit import suite, write_junit
+from sim.report.text import summary
+from sim.run.batch import Batch, Item, check_writable, read_all, refuse
+from sim.run.draw import as_run
+from sim.run.needs import missing, planned_work
+from sim.run.runner import RunOptions, RunResult, run_scenario
+
+if TYPE_CHECKING:
+    from sim.report.prometheus import Metrics
+
+
+@dataclass
+class Outputs:
+    """`plot`: draw memory over time in report.html, which makes it 5 MB; `metrics`: where a Prometheus file goes."""
+
+    plot: bool = False
+    metrics: Path | None = None
+    _metrics: Metrics | None = None
+    _annotations: list[github.Annotation] = field(default_factory=list)
+    _sections: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.metrics is not None:
+            check_writable(self.metrics)
+            from sim.report.prometheus import Metrics
+
+            self._metrics = Metrics()
+
+    def add(self, result: RunResult, scenario_file: Path, document: dict[str, Any]) -> None:
+        """Write the reports of one run into its folder, its `scenario_document` too, and take it for the end's."""
+        view, entries, run_dir = result.view, result.entries, result.run_dir
+        write_document(run_dir / "report.json", document)
+        write_junit(run_dir / "junit.xml", [suite(view, run_dir, scenario_file, entries)])
+        page = run_dir / REPORT_FILE
+        write_report(page, entries, view, run_dir, with_plot=self.plot, scenario_file=scenario_file)
+        if self._metrics is not None:
+            self._metrics.add(entries, view)
+        if github.is_on():
+            self._annotations += github.annotate(view, run_dir, scenario_file, entries)
+            self._sections.append(github.section(view, run_dir, scenario_file, entries))
+
+    def skip(self, name: str, reason: str, scenario_file: Path) -> None:
+        """A scenario that this host cannot run."""
+        if github.is_on():
+            self._annotations.append(github.skipped(name, reason, scenario_file))
+
+    def write(self) -> None:
+        """What is about all of them; annotations go to standard error, where GitHub takes them as well."""
+        if self.metrics is not None and self._metrics is not None:
+            self._metrics.write(self.metrics)
+        for line in github.commands(self._annotations):
+            click.echo(line, err=True)
+        github.append_summary(self._sections)
+
+
+@dataclass
+class OneByOne:
+    """What one `snapdrill run` was asked for, and the document of each run."""
+
+    scenarios: list[Scenario]
+    options: RunOptions
+    documents: list[dict[str, Any]] = field(default_factory=list)
+    outputs: Outputs = field(default_factory=Outputs)
+
+    @classmethod
+    def load(cls, paths: Sequence[Path], options: RunOptions, given: Sequence[str] = ()) -> OneByOne:
+        """Read every file before anything starts; raises UserError with every mistake of every file.
+
+        `given` are the `KEY=VALUE` of the command line; each must be a variable that a scenario uses.
+        """
+        variables = _variables(given)
+        scenarios, mistakes = read_all(paths, variables)
+        if not mistakes:
+            mistakes = _unused(variables, scenarios)
+        names = list(dict.fromkeys(s.name for each in scenarios for s in each.sandboxes()))
+        if not mistakes and scenarios:
+            mistakes = [
+                f'no sandbox "{only}"; {did_you_mean(only, names)}' for only in options.only if only not in names
+            ]
+        refuse(mistakes)
+        return cls([each for each in scenarios if _has(each, options.only)], options)
+
+    def plan(self) -> str:
+        """What would run: sandboxes, chunks and memory of each scenario."""
+        lines = []
+        for each in self.scenarios:
+            reason = missing(each)
+            lines += [f"{each.title}: {planned_work(each)}"] + ([f"  would be skipped: {reason}"] if reason else [])
+        return "\n".join(lines) or "nothing selected"
+
+    def run(self, batch: Batch) -> ExitCode:
+        """Run all. One that cannot be run to its end is reported, and the others go on."""
+        code = batch.run(
+            Item(each.title, partial(self._run, batch, each), partial(self._lacks, each)) for each in self.scenarios
+        )
+        self.outputs.write()
+        return code
+
+    def _lacks(self, scenario: Scenario) -> str | None:
+        if reason := missing(scenario):
+            self.outputs.skip(scenario.title, reason, scenario.path)
+        return reason
+
+    def _run(self, batch: Batch, scenario: Scenario) -> ExitCode:
+        result, code = None, ExitCode.HELD
+        try:
+            run = as_run(scenario, self.options.seed)
+            result = batch.interrupts.run(run_scenario(run, self.options, partial(_show, batch, scenario.title)))
+            code = Verdict(judgements.verdict_of(result.view)).exit_code
+            document = scenario_document(result.view)
+            self.documents.append(document)
+            self.outputs.add(result, scenario.path, document)
+        except BrokenPipeError:  # who read --events went away: that interrupts
+            raise
+        except Exception as error:  # noqa: BLE001 - reported here whatever it is: the other scenarios go on
+            batch.show("")
+            code = worst([code, _report(scenario, error)])
+        if result is not None:
+            _print(batch, scenario, result)
+        return code
+
+
+def _show(batch: Batch, title: str, step: str) -> None:
+    batch.show(f"{title}: step {step}")
+
+
+def _print(batch: Batch, scenario: Scenario, result: RunResult) -> None:
+    drawn = scenario.swarm is not None  # what ran is in the run folder alone
+    file = result.run_dir / SCENARIO_FILE if drawn else scenario.path
+    if not batch.quiet:
+        batch.say(summary(result.view, result.run_dir) + "\n")
+    if block := failure_block(result.view, result.run_dir, file, result.entries):
+        batch.say(block + "\n")
+
+
+def _report(scenario: Scenario, error: Exception) -> ExitCode:
+    """Why there is no verdict: one line for what is no defect of ours."""
+    if names_full_disk(error):
+        what = error if isinstance(error, UserError) else f"its report cannot be stored: {error}; make room for it"
+        click.echo(f"{scenario.title}: {what}", err=True)
+        return ExitCode.INCONCLUSIVE
+    if isinstance(error, UserError):
+        click.echo(f"snapdrill: {error}", err=True)
+        return ExitCode.USAGE
+    traceback.print_exception(error)
+    click.echo(f"{scenario.title}: internal error: this is a defect of snapdrill, not of the scenario", err=True)
+    return ExitCode.INTERNAL
+
+
+def _variables(given: Sequence[str]) -> dict[str, str]:
+    """`KEY=VALUE` as they are given; UserError for anything else."""
+    found: dict[str, str] = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals or not name:
+            raise UserError(f'--var "{each}": write KEY=VALUE')
+        if name in found:
+            raise UserError(f'--var "{each}": {name} was given already')
+        found[name] = value
+    return found
+
+
+def _unused(variables: Iterable[str], scenarios: Sequence[Scenario]) -> list[str]:
+    """Values for what no scenario uses; a name that is declared and not used is as wrong."""
+    known = list(dict.fromkeys(name for each in scenarios for name in each.variables))
+    hint = "no scenario here has variables: declare it under vars, with its default"
+    return [
+        f'--var {name}: no scenario uses a variable "{name}"; {did_you_mean(name, known) if known else hint}'
+        for name in variables
+        if name not in known
+    ]
+
+
+def _has(scenario: Scenario, only: Sequence[str]) -> bool:
+    return not only or any(each.name in only for each in scenario.sandboxes())

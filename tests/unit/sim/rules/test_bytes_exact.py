@@ -1,0 +1,169 @@
+"""`bytes_exact`: builds on disk and resumed guests, compared page by page with what their generations say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sim.record import events
+from sim.record.oracle import PAGE, content, describe, key_of
+from tests.story import Story, created
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.unit.sim.rules.conftest import Guests, Scene
+
+NAME, PAUSE = "bytes_exact", "web-0.p1"
+
+
+# -- by the ledger alone
+
+
+def test_a_build_with_two_contents_is_caught(sound: Story) -> None:
+    two = sound.changed(events.PauseSettled, content_hash="bb")
+    assert two.reasons(NAME)[0] == "build web-0.p1 was recorded with two contents: aa and bb"
+
+
+def test_a_resume_from_a_build_that_was_never_finished_is_caught(ledger: Story) -> None:
+    ledger.begin_pause().roll_back().resume(build=PAUSE)
+    assert ledger.reasons(NAME) == ["it was resumed from build web-0.p1, which was never finished"]
+
+
+def test_a_resume_from_a_build_of_no_known_origin_lacks_evidence(ledger: Story) -> None:
+    ledger.resume(build="web-9.p1")
+    assert "missing evidence: no event says where build web-9.p1 comes from" in ledger.missing(NAME)
+
+
+# -- builds in reality
+
+
+def test_a_build_that_holds_what_the_guest_held_is_right(scene: Scene) -> None:
+    scene.build(PAUSE)
+    scene.settle().found(NAME)
+    found = scene.found(NAME)
+    assert (found.checked, found.violations) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("page", "data", "found"),
+    [
+        (4, content(key_of(7, "web-0"), 4, 2), "an older generation"),
+        (5, bytes(PAGE), "zeros"),
+        (9, content(key_of(7, "web-1"), 9, 3), "another sandbox"),
+        (0, content(key_of(7, "web-0"), 0, 1)[:-1] + b"?", "one byte"),
+        (15, b"\1" + bytes(PAGE - 1), "something where zeros were written"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_build_with_one_wrong_page_is_caught_with_the_page(scene: Scene, page: int, data: bytes, found: str) -> None:
+    scene.build(PAUSE, wrong={page: data})
+    scene.settle().found(NAME)
+    (violation,) = scene.found(NAME).violations
+    assert (violation["sandbox"], violation["pause"], violation["page"]) == ("web-0", PAUSE, page)
+    assert violation["reason"] == f"snapshot {PAUSE} does not hold what the guest held at the freeze"
+    assert violation["found"] == describe(data)
+
+
+def test_a_build_that_lacks_a_written_page_is_caught(scene: Scene) -> None:
+    whole = scene.build("web-0.p2")
+    part = scene.build(PAUSE, {0: 1, 4: 3})
+    (part / "generations").write_bytes((whole / "generations").read_bytes())
+    (violation,) = scene.settle().found(NAME).violations
+    assert (violation["page"], violation["found"]) == (1, "all zero")
+
+
+@pytest.mark.parametrize("lost", ["memfile", "header", "generations", ""])
+def test_a_build_that_cannot_be_resumed_is_caught(scene: Scene, lost: str) -> None:
+    folder = scene.build(PAUSE)
+    if lost:
+        (folder / lost).unlink()
+    else:
+        folder.rename(scene.reality.builds / "elsewhere")
+    (reason,) = scene.settle().reasons(NAME)
+    assert reason.startswith("its snapshot cannot be resumed: ")
+
+
+def corrupt(scene: Scene, pause: str) -> None:
+    scene.tell(events.FaultFired(1, "copy.write", "corrupt", 0), pause=pause)
+
+
+def flip(folder: Path) -> None:
+    """The first byte of a build's memory."""
+    memfile = folder / "memfile"
+    memfile.write_bytes(b"?" + memfile.read_bytes()[1:])
+
+
+def test_a_build_that_a_fault_damaged_is_right_where_it_is_refused_by_name(scene: Scene) -> None:
+    flip(scene.build(PAUSE))
+    corrupt(scene, PAUSE)
+    found = scene.settle().found(NAME)
+    assert (found.checked, found.violations) == (1, [])
+
+
+def test_a_build_that_a_fault_damaged_and_nobody_refuses_is_caught(scene: Scene) -> None:
+    scene.build(PAUSE, wrong={4: bytes(PAGE)})
+    corrupt(scene, PAUSE)
+    assert [each.get("page") for each in scene.settle().found(NAME).violations] == [None, 4]
+
+
+def test_a_fault_in_another_build_excuses_nothing(scene: Scene) -> None:
+    (scene.build(PAUSE) / "header").unlink()
+    corrupt(scene, "web-0.p2")
+    assert len(scene.settle().found(NAME).violations) == 1
+
+
+@pytest.mark.parametrize(
+    ("damaged", "broken"),
+    [("api-0.p1", "web-api-0.p1"), ("i-0.p1", "api-0.p1"), ("0.p1", "web-0.p1"), ("api-0.p1", "api-0.p11")],
+)
+def test_a_fault_in_a_build_whose_name_ends_or_begins_another_excuses_nothing(
+    scene: Scene, damaged: str, broken: str
+) -> None:
+    scene.tell(created(), broken.rpartition(".")[0])
+    flip(scene.build(broken))
+    corrupt(scene, damaged)
+    assert len(scene.settle(broken).found(NAME).violations) == 1
+
+
+def test_what_did_not_finish_has_no_bytes_to_judge(scene: Scene) -> None:
+    found = scene.settle(outcome="discarded").settle("web-0.p2", outcome="rolled-back").found(NAME)
+    assert (found.checked, found.violations) == (0, [])
+
+
+# -- guests in reality
+
+
+def resumed(scene: Scene) -> Scene:
+    scene.tell(events.Resumed("web-0.2", PAUSE, 4096, 1.0))
+    return scene
+
+
+def test_a_resumed_guest_that_holds_what_was_paused_is_right(scene: Scene, guests: Guests) -> None:
+    guests.start("web-0.2")
+    found = resumed(scene).found(NAME)
+    assert (found.checked, found.violations) == (1, [])
+
+
+def test_a_resumed_guest_with_one_wrong_page_is_caught_once_with_the_page(scene: Scene, guests: Guests) -> None:
+    guests.start("web-0.2").write(5, b"x")
+    resumed(scene).found(NAME)
+    (violation,) = scene.found(NAME).violations
+    assert violation["reason"] == f"resumed from {PAUSE}, the guest does not hold what was paused"
+    assert (violation["incarnation"], violation["pause"], violation["page"]) == ("web-0.2", PAUSE, 5)
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_resumed_guest_that_does_not_run_any_more_has_nothing_to_show(scene: Scene, guests: Guests, end: str) -> None:
+    guest = guests.start("web-0.2")
+    guest.punch(4)
+    getattr(guest, end)()
+    found = resumed(scene).found(NAME)
+    assert (found.checked, found.violations) == (0, [])
+
+
+def test_a_guest_that_nobody_resumed_is_not_looked_at(scene: Scene, guests: Guests) -> None:
+    guests.start().write(5, b"x")
+    found = scene.found(NAME)
+    assert (found.checked, found.violations) == (0, [])

@@ -1,0 +1,168 @@
+"""`decision_pinned`: what a pause did is what its one decision says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine import events as copying
+from engine import plan as plans
+from engine.plan import PunchCode
+from sim.record import events
+from sim.record.verdict import Verdict
+from tests.story import MIB, Story, decided, planned
+
+NAME = "decision_pinned"
+PUNCH, BACKGROUND = "memfd-punch-on-snapshot", "memfd-background-copy"
+SEALED = "the memfd is sealed against writing, so the kernel refuses to punch it"
+
+
+def acted(story: Story, **settled: Any) -> Story:
+    """The pause that was decided, settled so."""
+    return story.freeze().settle(**settled)
+
+
+@pytest.mark.parametrize("punch", [False, True])
+@pytest.mark.parametrize(("background", "path"), [(False, "memfd"), (True, "memfd-background")])
+def test_a_pause_that_did_what_was_decided_is_right_whatever_the_flag_is_now(
+    story: Story, punch: bool, background: bool, path: str
+) -> None:
+    story.tell(decided(punch=punch, background=background), pause="web-0.p1")
+    story.tell(events.FlagSet(PUNCH, not punch), None).tell(events.FlagSet(BACKGROUND, not background), None)
+    found = acted(story, path=path, punch=punch, punched_bytes=4096 if punch else 0).found(NAME)
+    assert (found.checked, found.violations) == (1, [])
+
+
+def test_bytes_freed_against_the_decision_are_caught(story: Story) -> None:
+    story.tell(decided(punch=False), pause="web-0.p1")
+    (found,) = acted(story, punch=False, punched_bytes=4096).found(NAME).violations
+    assert found["reason"] == "4096 bytes were freed, and the decision was not to punch"
+    assert (found["pause"], found["incarnation"]) == ("web-0.p1", "web-0.1")
+
+
+def test_bytes_that_were_not_freed_although_they_might_be_are_no_contradiction(story: Story) -> None:
+    story.tell(decided(), pause="web-0.p1")
+    assert acted(story, punched_bytes=0, outcome="rolled-back").reasons(NAME) == []
+
+
+@pytest.mark.parametrize(
+    ("background", "path"),
+    [(True, "memfd"), (False, "memfd-background"), (False, "dedup"), (False, "in-place"), (False, "process")],
+)
+def test_a_path_against_the_decision_is_caught(story: Story, background: bool, path: str) -> None:
+    story.tell(decided(background=background), pause="web-0.p1")
+    assert acted(story, path=path).reasons(NAME) == [f"the path was {path}, which is not what the flags said"]
+
+
+@pytest.mark.parametrize(
+    ("decision", "path"),
+    [({"background": True}, "memfd"), ({"memfile_diff_dedup": {"enabled": True}}, "memfd"),
+     ({"memfile_diff_dedup": {"enabled": True}}, "in-place")],
+)  # fmt: skip
+def test_an_engine_that_reads_the_flags_wrong_is_caught_though_the_rules_are_its_own(
+    story: Story, monkeypatch: pytest.MonkeyPatch, decision: dict[str, Any], path: str
+) -> None:
+    def path_of(*_: object) -> plans.Path:
+        return plans.Path(path)
+
+    monkeypatch.setattr(plans, "path_of", path_of)
+    story.tell(decided(punch=False, **decision), pause="web-0.p1")
+    assert acted(story, path=path, punch=False).reasons(NAME) == [
+        f"the path was {path}, which is not what the flags said"
+    ]
+
+
+def test_a_pause_that_asked_twice_is_caught(story: Story) -> None:
+    story.begin_pause().tell(decided(), pause="web-0.p1")
+    assert story.reasons(NAME) == ["the pause has 2 decisions, not one"]
+
+
+def test_a_pause_that_never_asked_is_caught_where_every_decision_is_recorded_else_lacks_evidence(story: Story) -> None:
+    blind = story.pause().end().without(events.Decided)
+    if story.reality is not None:
+        assert blind.reasons(NAME) == ["the pause has 0 decisions, not one"]
+        return
+    assert blind.reasons(NAME) == []
+    assert blind.missing(NAME) == ["missing evidence: no `decided` event says what the flags said for web-0.p1"]
+
+
+def test_an_evaluation_that_says_other_than_the_decision_is_caught(story: Story) -> None:
+    punching = {"feature_flag.key": PUNCH, "feature_flag.result.value": True}
+    assert story.pause().changed(events.Decided, evaluations=[punching]).reasons(NAME) == []
+    other = story.changed(events.Decided, evaluations=[{**punching, "feature_flag.result.value": False}])
+    assert other.reasons(NAME) == ["memfd-punch-on-snapshot was decided true, and its evaluation says false"]
+
+
+def test_a_guest_that_gave_no_memfd_goes_by_its_process(story: Story) -> None:
+    story.entries.clear()
+    story.begin(use_memfd=False).tell(decided(), pause="web-0.p1")
+    story.tell(planned(path="process", punch=False, punch_code="no-memfd"), pause="web-0.p1")
+    assert story.found(NAME).verdict is Verdict.HELD
+    story.tell(planned(path="process"), pause="web-0.p1")
+    assert story.reasons(NAME) == ["it was to punch, and there is no memfd to punch"]
+
+
+def test_a_plan_to_punch_that_the_decision_does_not_give_is_caught(story: Story) -> None:
+    story.tell(decided(punch=False), pause="web-0.p1")
+    assert acted(story, punched_bytes=0).reasons(NAME) == ["it was to punch, and memfd-punch-on-snapshot is off"]
+
+
+@pytest.mark.parametrize("code", [each for each in PunchCode if each is not PunchCode.SEALED])
+def test_a_plan_not_to_punch_is_caught_whatever_its_reason_but_a_seal(story: Story, code: PunchCode) -> None:
+    story.tell(decided(), pause="web-0.p1")
+    acted(story, punch=False, punch_code=code.value, punch_reason="its fate is sealed")
+    assert story.reasons(NAME) == ["the decision was to punch, and the plan was not to: its fate is sealed"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"punch_code": "sealed", "punch_reason": "as you like it"}, {"punch_code": None, "punch_reason": SEALED}],
+    ids=["by its code", "by the sentence of a ledger from before there were codes"],
+)
+def test_a_sealed_memfd_is_a_reason_not_to_punch(story: Story, told: dict[str, Any]) -> None:
+    story.tell(decided(), pause="web-0.p1")
+    found = acted(story, punch=False, **told).end().found(NAME)
+    assert (found.checked, found.verdict) == (1, Verdict.HELD)
+
+
+def test_a_reason_that_only_says_sealed_excuses_nothing(story: Story) -> None:
+    story.tell(decided(), pause="web-0.p1")
+    acted(story, punch=False, punch_code=None, punch_reason="the fate of this guest is sealed").end()
+    assert story.found(NAME).verdict is Verdict.INCONCLUSIVE
+    assert story.missing(NAME) == [
+        "missing evidence: the plan was not to punch, and no code says why: the fate of this guest is sealed"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("punch", "left", "found"),
+    [
+        (False, 2 * MIB, ["6291456 bytes were freed from the guest, which was not to be punched"]),
+        (False, 8 * MIB, []),
+        (True, 2 * MIB, []),
+    ],
+    ids=["freed unasked", "whole", "freed as decided"],
+)
+def test_what_the_kernel_freed_is_seen_whatever_the_pause_says_of_itself(
+    story: Story, punch: bool, left: int, found: list[str]
+) -> None:
+    story.tell(decided(punch=punch), pause="web-0.p1").scan().publish(0).publish(1, resident=left)
+    assert acted(story, punch=punch, punched_bytes=0).reasons(NAME) == found
+
+
+def test_memory_that_no_kernel_account_covers_was_not_seen_to_go(story: Story) -> None:
+    story.tell(decided(punch=False), pause="web-0.p1").scan(resident=None).publish(0, resident=None)
+    assert acted(story, punch=False).reasons(NAME) == []
+
+
+def test_a_refused_pause_decided_and_did_nothing_else(story: Story) -> None:
+    story.tell(decided(), pause="web-0.p1")
+    story.tell(events.PauseSettled("refused", "web-0.p1"), pause="web-0.p1").end()
+    found = story.found(NAME)
+    assert (found.checked, found.verdict) == (1, Verdict.HELD)
+
+
+def test_a_pause_that_only_has_begun_is_not_judged(story: Story) -> None:
+    story.freeze().tell(copying.Condemned("web-0.p1"), pause="web-0.p1")
+    assert story.found(NAME).checked == 0

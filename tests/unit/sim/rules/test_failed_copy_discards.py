@@ -1,0 +1,143 @@
+"""`failed_copy_discards`: whatever is left of a condemned pause that failed is found, thing by thing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engine import events as copying
+from engine.events import CopyFailed
+from sim.record import events
+from sim.record.ledger import Entry
+from sim.record.verdict import Verdict
+from tests.story import Story
+
+if TYPE_CHECKING:
+    from tests.unit.sim.rules.conftest import Guests, LivingGuest, Scene
+
+NAME = "failed_copy_discards"
+FAILED = CopyFailed(3, "copy.write", "No space left", condemned=True)
+
+
+# -- by the ledger, with a fleet or without
+
+
+def failed(story: Story) -> Story:
+    return story.begin_pause().copy().discard().end()
+
+
+def test_a_discarded_copy_holds(story: Story) -> None:
+    found = failed(story).found(NAME)
+    assert (found.verdict, found.checked) == (Verdict.HELD, 1)
+
+
+def test_a_failed_copy_that_is_recorded_as_finished_is_caught(story: Story) -> None:
+    assert failed(story).changed(events.PauseSettled, outcome="finished").reasons(NAME) == [
+        "the pause failed past the point of no return, and its outcome is finished"
+    ]
+
+
+@pytest.mark.parametrize("state", ["running", "paused"])
+def test_a_sandbox_that_is_anything_but_discarded_in_the_end_is_caught(story: Story, state: str) -> None:
+    (found,) = failed(story).changed(events.StateChanged, new=state).found(NAME).violations
+    assert (found["reason"], found["pause"]) == (f"the sandbox is {state}, not discarded", "web-0.p1")
+
+
+def test_a_state_that_is_recorded_right_after_the_pause_has_settled_is_waited_for(story: Story) -> None:
+    story.begin_pause().copy().tell(FAILED, pause="web-0.p1").tell(copying.CacheDeleted("web-0.p1"), pause="web-0.p1")
+    story.settle(outcome="discarded")
+    assert story.reasons(NAME) == []
+    assert story.go("pausing", "discarded").end().reasons(NAME) == []
+
+
+def test_a_discarded_pause_is_judged_without_any_failure_in_the_ledger(story: Story) -> None:
+    story.freeze().settle(outcome="discarded").go("running", "pausing", "running").end()
+    assert story.reasons(NAME) == ["the sandbox is running, not discarded"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "outcome"),
+    [
+        (CopyFailed(0, "copy.write", "broken", condemned=False), "rolled-back"),
+        (CopyFailed(None, "teardown", "it does not die", condemned=True), "finished"),
+        (None, "finished"),
+    ],
+    ids=["before the point of no return", "after the copy", "no failure"],
+)
+def test_what_is_no_failure_past_the_point_of_no_return_is_not_judged(
+    story: Story, failure: CopyFailed | None, outcome: str
+) -> None:
+    story.freeze()
+    if failure is not None:
+        story.tell(failure, pause="web-0.p1")
+    found = story.settle(outcome=outcome).end().found(NAME)
+    assert (found.checked, found.violations) == (0, [])
+
+
+def test_a_failed_copy_without_an_end_is_inconclusive(story: Story) -> None:
+    story.begin_pause().copy().tell(FAILED, pause="web-0.p1").tell(events.NodeCrashed(10), None).end()
+    assert story.found(NAME).verdict is Verdict.INCONCLUSIVE
+    assert story.missing(NAME)[:2] == [
+        "missing evidence: no `pause_settled` event gives its outcome",
+        "missing evidence: the sandbox's last state is not in the ledger",
+    ]
+
+
+def test_a_ledger_that_shows_no_deleted_cache_is_caught_unless_the_node_died(sound: Story) -> None:
+    sound.entries.clear()
+    left = failed(sound.begin()).without(copying.CacheDeleted)
+    assert left.reasons(NAME) == ["the cache of a failed copy was not deleted"]
+    at = next(at for at, each in enumerate(left.entries) if isinstance(each.event, copying.CopyFailed))
+    left.entries.insert(at, Entry(0.0, events.NodeCrashed(10), None, None))
+    assert left.reasons(NAME) == []
+    assert left.missing(NAME) == [
+        "missing evidence: the node died, and no event says that the partial cache was deleted"
+    ]
+
+
+# -- in reality
+
+
+def failed_in_reality(scene: Scene) -> Scene:
+    scene.freeze().tell(FAILED, pause="web-0.p1").settle(outcome="discarded", error="copy.write of chunk 3 failed")
+    scene.go("created", "running", "pausing", "discarded")
+    return scene
+
+
+@pytest.fixture
+def dead(guests: Guests) -> LivingGuest:
+    guest = guests.start()
+    guest.kill()
+    return guest
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_guest_that_is_still_there_is_caught_stopped_or_not(scene: Scene, guests: Guests, stopped: bool) -> None:
+    guest = guests.start()
+    if stopped:
+        guest.stop()
+    (reason,) = failed_in_reality(scene).reasons(NAME)
+    assert reason.startswith("the copy failed past the point of no return, and its guest is still there (state ")
+    assert ("state T" in reason) == stopped
+
+
+@pytest.mark.usefixtures("dead")
+@pytest.mark.parametrize("name", ["web-0.p1.partial", "web-0.p1"])
+def test_a_cache_that_is_still_there_is_caught_under_either_name(scene: Scene, name: str) -> None:
+    (scene.reality.builds / name).mkdir()
+    assert failed_in_reality(scene).reasons(NAME) == [f"the cache of a failed copy is still there: {name}"]
+
+
+@pytest.mark.usefixtures("dead")
+def test_a_record_that_was_not_retired_is_caught_once(scene: Scene) -> None:
+    (scene.reality.condemned / "web-0.1-4711-99.json").write_text("{}")
+    (scene.reality.condemned / "web-0.10-4711-99.json").write_text("{}")
+    failed_in_reality(scene).found(NAME)
+    assert scene.reasons(NAME) == ["its condemned record is still there: web-0.1-4711-99.json"]
+
+
+def test_a_pause_under_way_is_not_looked_at_yet(scene: Scene, guests: Guests) -> None:
+    guests.start()
+    scene.freeze().tell(FAILED, pause="web-0.p1")
+    assert scene.reasons(NAME) == []
