@@ -24,7 +24,10 @@ FaultPoint = Literal[
     "guest.spawn",
     "resume.read",
 ]
-"""In the order of a pause, then of a resume; what each is: `CATALOGUE`."""
+"""In the order of a pause, then of a resume; `teardown` comes before the first punch where there is to be one.
+
+What each is: `CATALOGUE`.
+"""
 AtWord = Literal["first", "last", "after_condemn"]
 
 
@@ -167,7 +170,7 @@ _SPECS = (
     ),
     PointSpec("header.write", "The header is written beside the cache.", chunked=False, kinds=_transfer("corrupt")),
     PointSpec("finish", "The build gets its final name.", chunked=False, kinds=_PAUSE),
-    PointSpec("teardown", "The condemned guest is killed; then its record is retired.", chunked=False, kinds=_PAUSE),
+    PointSpec("teardown", "The condemned guest is killed, before the first punch.", chunked=False, kinds=_PAUSE),
     PointSpec("close", "The memfd and the cache's file are closed.", chunked=False, kinds=_PAUSE),
     PointSpec("guest.spawn", "The guest of a resume is forked.", chunked=False, kinds=_ALWAYS),
     PointSpec(

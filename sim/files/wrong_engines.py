@@ -41,12 +41,17 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
     _wrong(
         "record-after-punch",
         "invariant:never_resumed",
-        "the condemned record is written after all punching: a crash before that forgets which guests were punched",
+        "the condemned record is written, and reported, only after all punching: a crash forgets which guests were punched",
+    ),
+    _wrong(
+        "woken-in-mid-copy",
+        "invariant:never_resumed",
+        "a punched guest is woken for a moment in the middle of its copy, and stopped again",
     ),
     _wrong(
         "record-retired-early",
         "invariant:never_resumed",
-        "the condemned record is retired before the guest is dead: a crash between the two lets it run",
+        "the condemned record is retired, and never told of, before the guest is dead: a crash in between lets it run",
     ),
     _wrong(
         "punch-before-publish",

@@ -53,10 +53,10 @@ class Guest:
         self.pid = pid
         self._control = control
         self._control.settimeout(DEADLINE)
-        self._process = GuestProcess(Incarnation(self.name, pid, start_time_of(pid) or 0, 0), pidfd)
+        self.process = GuestProcess(Incarnation(self.name, pid, start_time_of(pid) or 0, 0), pidfd)
         self._request = time.monotonic_ns() & 0xFFFFFFFF  # a restarted node must not take an old answer for its own
         self._asked_at = 0.0
-        self.start_time = self._process.incarnation.start_time
+        self.start_time = self.process.incarnation.start_time
         self.memfd: Memfd | None = None
         self.tracker: Tracker | None = None
         self.hand_over: HandOver | None = None
@@ -72,7 +72,7 @@ class Guest:
         message, fds = self._receive_fds()
         memfd_fd, self._side_fd = fds
         self.memfd = Memfd.adopt(memfd_fd, self.spec["memory"])
-        self._process.incarnation = replace(self._process.incarnation, memfd_inode=self.memfd.inode)
+        self.process.incarnation = replace(self.process.incarnation, memfd_inode=self.memfd.inode)
         self._seal_side()
         self.hand_over = self._hello(message)
 
@@ -215,7 +215,7 @@ class Guest:
         """Process, memory and tracker of a guest that is ready; raises FreezeError before that."""
         if self.memfd is None or self.tracker is None:
             raise FreezeError(f"{self.name} is not ready")
-        return self._process, self.memfd, self.tracker
+        return self.process, self.memfd, self.tracker
 
     def close(self) -> None:
         """Give back every fd of this guest; the process itself is not touched."""
@@ -227,20 +227,20 @@ class Guest:
         if self._side_fd >= 0:
             os.close(self._side_fd)
             self._side_fd = -1
-        self._process.close()
+        self.process.close()
         self._control.close()
 
     def kill(self) -> None:
         """End the process, whether it is ready or not; raises FreezeError where it does not die."""
-        self._process.kill()
+        self.process.kill()
 
     def is_dead(self) -> bool:
         """True once its pidfd says so."""
-        return self._process.is_dead()
+        return self.process.is_dead()
 
     def continue_uncondemned(self, records: CondemnedRecords) -> None:
         """Wake a guest of a crashed node, frozen or not; raises CondemnedError where it may never run again."""
-        self._process.thaw(records)
+        self.process.thaw(records)
 
     def memory(self) -> Memfd:
         """Its adopted memfd; raises GuestError before it was handed over."""

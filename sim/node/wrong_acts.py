@@ -7,6 +7,7 @@ import dataclasses
 import signal
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from engine import dirty, linux
 from engine import mapping as maps
 from engine.cache import Cache
 from engine.dirty import DirtySet, Tracker
-from engine.effects import Memory
+from engine.effects import Before, Memory
 from engine.errors import GuestRanError
 from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
 from engine.memfd import Memfd
 from engine.ranges import Blocks, Chunk, runs, whole_pages
 from engine.snapshot import Header
 from sim.node.armed_faults import FaultyEffects
+
+_WOKEN_AT, _WOKEN_FOR = 2, 0.002  # chunk, seconds
 
 
 class SaidToBeDead(GuestProcess):
@@ -69,9 +72,11 @@ class KillsLate(FaultyEffects):
 
     def close(self, memory: Memory | None, cache: Cache | None) -> None:
         guest, self._owed = self._owed, None
-        if guest is not None:
-            self.end_at_last(guest)
-        super().close(memory, cache)
+        try:
+            super().close(memory, cache)
+        finally:
+            if guest is not None:
+                self.end_at_last(guest)
 
 
 class ResumeAfterPunch(KillsLate):
@@ -93,6 +98,21 @@ class DiscardSkipped(KillsLate):
     def end_at_last(self, guest: GuestProcess) -> None:
         if not self.failed:
             super().end_at_last(guest)
+
+
+class WokenInMidCopy(KillsLate):
+    """Lets the guest run before the third chunk is read, and sees nothing of it afterwards."""
+
+    def look(self, guest: GuestProcess, before: Before) -> None:
+        if self._owed is None:
+            super().look(guest, before)
+
+    def copy_read(self, memory: Memory, buffer: memoryview, offset: int, chunk: Chunk) -> None:
+        if self._owed is not None and chunk.index == _WOKEN_AT:
+            signal.pidfd_send_signal(self._owed.pidfd, signal.SIGCONT)
+            time.sleep(_WOKEN_FOR)
+            signal.pidfd_send_signal(self._owed.pidfd, signal.SIGSTOP)
+        super().copy_read(memory, buffer, offset, chunk)
 
 
 class RecordAfterPunch(KillsLate):

@@ -11,6 +11,7 @@ from engine.cache import Cache
 from engine.dirty import DirtySet, Tracker
 from engine.effects import Memory
 from engine.errors import EngineError, PunchRefusedError
+from engine.events import Condemned, Event
 from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
 from engine.memfd import Memfd
 from engine.pause import PauseResult
@@ -26,6 +27,14 @@ from sim.node.pausing import Admitted, Pausing
 from sim.node.sandbox import Machine, Sandbox
 from sim.node.wrong_acts import PunchesBehind, ResumeAfterPunch
 from sim.record import events
+
+
+class Untold(Pausing):
+    """Nobody is told that a guest is condemned: the ledger would condemn it as well as its record does."""
+
+    def _emit(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Callable[[Event], None]:
+        emit = super()._emit(sandbox, admitted, effects)
+        return lambda event: None if isinstance(event, Condemned) else emit(event)
 
 
 class BackgroundFailureSwallowed(Pausing):
@@ -72,6 +81,7 @@ class FlagReadTwice(Pausing):
 ACTS: dict[str, type[FaultyEffects]] = {
     "resume-after-punch": wrong_acts.ResumeAfterPunch,
     "discard-skipped": wrong_acts.DiscardSkipped,
+    "woken-in-mid-copy": wrong_acts.WokenInMidCopy,
     "record-after-punch": wrong_acts.RecordAfterPunch,
     "record-retired-early": wrong_acts.RecordRetiredEarly,
     "punch-before-publish": wrong_acts.PunchBeforePublish,
@@ -82,6 +92,7 @@ ACTS: dict[str, type[FaultyEffects]] = {
     "punch-borrowed": wrong_acts.PunchBorrowed,
     "clean-page-lost": wrong_acts.CleanPageLost,
 }
+UNTOLD = frozenset({"record-after-punch", "record-retired-early"})
 PAUSES: dict[str, type[Pausing]] = {
     "background-failure-swallowed": BackgroundFailureSwallowed,
     "background-rolled-back": BackgroundRolledBack,
@@ -94,7 +105,9 @@ def wrong_pausing(node: Machine) -> Pausing:
     config = node.config
     if config.mutant is None:
         return PullRequestPausing(node, frozenset(SWITCHES) - set(config.mended))
-    return PAUSES[config.mutant](node) if config.mutant in PAUSES else Pausing(node, ACTS[config.mutant])
+    if config.mutant in PAUSES:
+        return PAUSES[config.mutant](node)
+    return (Untold if config.mutant in UNTOLD else Pausing)(node, ACTS[config.mutant])
 
 
 class PunchFatalError(Exception):

@@ -141,7 +141,7 @@ BEATS = (
                 read=4.0,
             ),
             Act(
-                "condemned, and written down where no crash can lose it",
+                "condemned, where no crash can lose it, and killed: only its memory is left",
                 _pace(SLOW, held=True, steps=1),
                 waits=False,
                 until=_condemned,

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from engine.holders import Holders
 from engine.incarnation import CondemnedRecords, start_time_of, state_of
 from flags.inline import flag_from
 from flags.memory import MemoryFlags
@@ -258,6 +259,19 @@ class Machine:
         self.ledger.close()
         self.flags.close()
         shutil.rmtree(self.sockets)
+
+
+class NobodyElse(Holders):
+    """A look at all processes in the background would open descriptors that a test counts."""
+
+    def of(self, inode: int, but: set[int]) -> set[int]:
+        return set()
+
+
+@pytest.fixture(autouse=True)
+def nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the nodes that live in the test's own process."""
+    monkeypatch.setattr("engine.dirty._HOLDERS", NobodyElse())
 
 
 @pytest.fixture

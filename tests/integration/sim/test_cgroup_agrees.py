@@ -16,6 +16,7 @@ name: account
 node: {memory: 2GiB, cache: CACHE}
 fleet:
   - {name: web, count: 4, memory: 128MiB, workload: {dirty: 100%, pattern: full}}
+flags: {memfd-background-copy: false}         # else the guests, whose own memory is in the base, are dead at the peak
 steps:
   - tick: 1
   - pause: {concurrency: 4}

@@ -31,7 +31,7 @@ from sim.record.oracle import PAGE
 behaviour, fd, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 linux.set_parent_death_signal(signal.SIGKILL)
 control = socket.socket(fileno=fd)
-side = size // PAGE * 5
+side = size // PAGE * 5 + 4
 
 def memfd(size):
     fd = os.memfd_create("hostile", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

@@ -320,11 +320,11 @@ def test_too_few_open_files_are_told_before_anything_starts(runs: Any) -> None:
 
 
 def test_a_ledger_without_space_ends_the_run_and_hangs_nobody(runs: Any) -> None:
-    """28 KiB of tmpfs in a private mount namespace hold the run folder, its node's log included."""
+    """600 KiB of tmpfs in a private mount namespace hold the run folder; what was reserved is not enough."""
     path = runs.folder / "crash.yaml"
-    path.write_text(runs.scenario_text(memory="4MiB", steps="  - tick: 100000"))
+    path.write_text(runs.scenario_text(memory="512KiB", steps="  - tick: 1\n" * 2000))
     runs.runs.mkdir()
-    script = 'mount -t tmpfs -o size=28k none "$1" || exit 99; "$2" -c "$3" run "$4" --runs-dir "$1"; echo $?; '
+    script = 'mount -t tmpfs -o size=600k none "$1" || exit 99; "$2" -c "$3" run "$4" --runs-dir "$1"; echo $?; '
     script += 'cat "$1"/*/2*/run.json'
     main = "import sys; from sim.cli import main; sys.exit(main())"
     shell = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
