@@ -41,7 +41,7 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
     _wrong(
         "record-after-punch",
         "invariant:never_resumed",
-        "the condemned record is written, and reported, only after all punching: a crash forgets which guests were punched",
+        "the condemned record is written and reported only after all punching: a crash forgets which guests were punched",
     ),
     _wrong(
         "woken-in-mid-copy",
@@ -51,7 +51,7 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
     _wrong(
         "record-retired-early",
         "invariant:never_resumed",
-        "the condemned record is retired, and never told of, before the guest is dead: a crash in between lets it run",
+        "the condemned record is retired, and not reported, before the guest is dead: a crash in between lets it run",
     ),
     _wrong(
         "punch-before-publish",
