@@ -41,7 +41,7 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
     _wrong(
         "record-after-punch",
         "invariant:never_resumed",
-        "the condemned record is written and reported only after all punching: a crash forgets which guests were punched",
+        "the condemned record is written and reported after all punching: a crash forgets which guests were punched",
     ),
     _wrong(
         "woken-in-mid-copy",
