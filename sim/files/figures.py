@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,3 +49,11 @@ def number(value: float) -> str:
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def percent(share: float) -> str:
+    """`18.1 %`, `0.482 %`: rounded up, so that no more is claimed than was shown."""
+    value = share * 100
+    digits = 1 if value >= 10 else 2 if value >= 1 else 3
+    rounded = math.ceil(round(value * 10**digits, 9)) / 10**digits
+    return f"{min(100.0, rounded):.{digits}f}".rstrip("0").rstrip(".") + " %"

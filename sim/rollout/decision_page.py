@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sim.files import figures
+from sim.files.figures import percent
 from sim.files.plan import Plan
 from sim.files.units import format_duration
 from sim.report.table import Bullets, Paragraph, Section, Table, Words, markdown, toned
@@ -14,7 +15,7 @@ from sim.rollout.critic import concern_place
 from sim.rollout.incident_clock import Count, Incident, Part
 from sim.rollout.results import Decision, Rehearsal, StageResult
 from sim.rollout.row_exposure import StageExposure, sums
-from sim.rollout.shown import nodes_of, percent
+from sim.rollout.shown import nodes_of
 from sim.rollout.user_fleet import UserFleet
 
 _TONES: dict[Decision, Tone] = {"go": "good", "no-go": "bad", "inconclusive": "warn"}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from flags.document import DocumentError, Mistake, Position
+from sim.files.figures import percent
 from sim.report.table import Bullets, Paragraph, Section, Table, facts
-from sim.rollout.shown import percent
 
 DOCUMENT = "rehearsal.json"
 VERSION = 1

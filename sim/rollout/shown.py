@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.files.demand import Bound, Demand, Span
-from sim.files.figures import Known
+from sim.files.figures import Known, percent
 from sim.files.fleet_file import Floats
 from sim.files.plan import Analysis, Plan
 from sim.rollout.bounds import CONFIDENCE, needed, upper_bound
@@ -61,14 +61,6 @@ class LossBound:
             return ""
         need = needed(self.lost, self.demanded.share, self.demanded.confidence)
         return f"demand {self.demanded}: needs {need:,} distinct exposed sandboxes, has {self.tried:,}: {self.text}"
-
-
-def percent(share: float) -> str:
-    """`18.1 %`, `0.482 %`: rounded up, so that no more is claimed than was shown."""
-    value = share * 100
-    digits = 1 if value >= 10 else 2 if value >= 1 else 3
-    rounded = np.ceil(round(value * 10**digits, 9)) / 10**digits
-    return f"{min(100.0, float(rounded)):.{digits}f}".rstrip("0").rstrip(".") + " %"
 
 
 def needs(bound: Bound) -> str:

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from sim.files.demand import Bound, Demand
+from sim.files.figures import percent
 from sim.files.plan import Plan, load_plan_text
 from sim.files.yaml import scenario_text
 from sim.rollout.compiled import compiled
 from sim.rollout.exposure import Exposure
-from sim.rollout.shown import bake, even_rates, incidents, loss_bound, needs, nodes_of, obeyed, parts, percent
+from sim.rollout.shown import bake, even_rates, incidents, loss_bound, needs, nodes_of, obeyed, parts
 
 HALF = Demand(lost_because_of_the_flag=Bound(0.005, 0.95), at=50)
 
