@@ -34,6 +34,7 @@ CODE = (
     "sim/record",
     "sim/report",
     "sim/run",
+    "sim/node",
     "sim/commands",
     "sim/cli.py",
     "sim/pytest_plugin.py",
