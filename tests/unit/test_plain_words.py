@@ -34,6 +34,7 @@ CODE = (
     "sim/record",
     "sim/report",
     "sim/run",
+    "sim/rules",
     "sim/node",
     "sim/commands",
     "sim/cli.py",
