@@ -36,6 +36,7 @@ CODE = (
     "sim/run",
     "sim/rules",
     "sim/node",
+    "sim/tui",
     "sim/commands",
     "sim/cli.py",
     "sim/pytest_plugin.py",
