@@ -97,7 +97,7 @@ class Cache:
     def _leave_out(self, offset: int, length: int) -> None:
         """A hole of the file, which reaches to its end at least: readers and the finished build ask for its length.
 
-        What was reserved is given back; where that cannot be had it is read as zeros all the same.
+        Reserved space is given back; where the file system cannot, the range still reads as zeros.
         """
         end = offset + length
         is_longer = os.fstat(self.fd).st_size >= end

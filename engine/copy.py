@@ -78,7 +78,7 @@ class ChunkCopier:
         self.punch_error = why
         self._emit(PunchFailed(None, why))
 
-    def punch_owed_to_nobody(self) -> None:
+    def punch_unowed(self) -> None:
         """Free, where there is a permit, pages that hold no dirty block, then chunk 0, which is published already."""
         if self.permit is None:
             return

@@ -1,4 +1,4 @@
-"""What the guest wrote since the parent: asked of the kernel, never of the guest where that can be had."""
+"""What the guest wrote since the parent, as the kernel reports it; the guest's own list only if the kernel has none."""
 
 from __future__ import annotations
 
@@ -133,10 +133,10 @@ def resident_blocks(memfd: Memfd | ProcessMemory, block_size: int) -> Blocks:
 
 
 def resident(memfd: Memfd) -> NDArray[np.bool_] | None:
-    """Which pages of 4 KiB the kernel holds data for; None on hugetlb, where it does not tell.
+    """Which pages of 4 KiB the kernel holds data for; None on hugetlb, where it has no such report.
 
-    Where nothing lacks no look is needed; else mincore, and where that tells fewer pages than there are, as of swapped
-    ones, a walk from hole to hole.
+    A full memfd needs no look; else mincore, and where that reports fewer pages than the memfd holds (swapped pages),
+    a walk from hole to hole.
     """
     if memfd.page_size > PAGE:
         return None
@@ -172,7 +172,7 @@ def in_pages(found: DirtySet, memfd: Memfd, parent: Mapping, block_size: int) ->
     """The dirty set in pages of 4 KiB, with what the guest freed: a hole where the parent's page holds data is empty.
 
     A hole in a dirty block is empty too, so that of a sparse large block only what is there is stored. None where there
-    is no hole and nothing to refine, or where the kernel does not tell (hugetlb: see `freed_unseen`).
+    is no hole and nothing to refine, or where the kernel reports no holes (hugetlb: see `freed_unseen`).
     """
     stored = stored_pages(parent)
     if not stored.any() and block_size == PAGE and found.tracker != RESIDENT:
@@ -217,7 +217,7 @@ def scan(
 ) -> DirtySet:
     """The dirty set of a stopped guest. A pause does not re-arm, so that a roll-back forgets nothing.
 
-    Where the tracker cannot answer, where a dead guest's answer is an empty list, and where somebody else may have
+    Where the tracker cannot answer, where a dead guest's answer is an empty list, and where another process may have
     written, every resident block is dirty and every other one zero.
     """
     begin = time.perf_counter()
@@ -236,7 +236,7 @@ _HOLDERS = Holders()
 
 
 def _other_writers(guest: GuestProcess, memfd: Memfd | ProcessMemory) -> str | None:
-    """Who else may have written, as far as the host lets us see it; None where nobody is seen."""
+    """Which other process may have written, as far as the host lets us see; None if none is seen."""
     if children := guest.children():
         return f"the guest has forked: process {children[0]} shares its memory"
     if isinstance(memfd, ProcessMemory) or os.geteuid() != 0:

@@ -31,7 +31,7 @@ class Effects:
         guest.look()
 
     def boundary(self, before: Boundary) -> None:
-        """A pause comes to one of its boundaries: nothing is done here, and whoever slows or holds copies waits."""
+        """Called as a pause reaches a boundary. Does nothing here; effects that slow or hold copies wait in it."""
 
     def scan(self, tracker: Tracker, guest: GuestProcess, memory: Memory, block_size: int) -> DirtySet:
         """Without re-arming, so that a failure forgets nothing."""

@@ -13,7 +13,7 @@ from engine.incarnation import GuestProcess, PunchPermit
 
 
 class Ending:
-    """The guest of one pause. What is seen and done is told by `say`, which never raises."""
+    """The guest of one pause. Each look and act is reported by `say`, which never raises."""
 
     def __init__(self, guest: GuestProcess, effects: Effects, say: Callable[[Event], None]) -> None:
         self._guest = guest

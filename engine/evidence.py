@@ -17,7 +17,7 @@ def as_json(threads: Threads | None) -> dict[str, list[int]] | None:
 
 
 def open_process(pid: int) -> int:
-    """A fd of /proc/PID, which stays this very process's whoever gets its pid later; -1 where there is none."""
+    """A fd of /proc/PID that keeps naming this process even if its pid is reused; -1 if there is none."""
     try:
         return os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -39,7 +39,7 @@ def are_stopped(process: int) -> bool:
 
 
 def children_of(process: int) -> list[int]:
-    """Pids that its threads have forked and that live; raises OSError where the kernel does not tell (CONFIG)."""
+    """Pids that its threads have forked and that live; raises OSError if the kernel has no such list (CONFIG)."""
     return [int(pid) for tid in _tids(process) for pid in _read(process, f"task/{tid}/children").split()]
 
 

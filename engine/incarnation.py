@@ -101,14 +101,14 @@ class GuestProcess:
             raise FreezeError(f"{self.incarnation.name}: what its threads do cannot be read: {error}") from error
 
     def _settled_threads(self, end: float) -> Threads:
-        """A thread is told as stopped a moment before it leaves its CPU: read until two readings are the same."""
+        """A thread is reported as stopped a moment before it leaves its CPU: read until two readings are the same."""
         before = evidence.threads_of(self._folder)
         while True:
             time.sleep(_SETTLING)
             now = evidence.threads_of(self._folder)
             if now == before and self.is_stopped():
                 return now
-            self._go_on_waiting(end, "its threads do not come to rest")
+            self._go_on_waiting(end, "its threads do not stop")
             before = now
 
     def _go_on_waiting(self, end: float, why: str) -> None:
@@ -138,7 +138,7 @@ class GuestProcess:
         if self.frozen is None:
             return GuestRanError(f"{name} was not frozen by us: what it did meanwhile cannot be known", "unseen")
         if self.seen != self.frozen:
-            return GuestRanError(f"{name} has run since it was frozen: somebody woke it", "ran")
+            return GuestRanError(f"{name} has run since it was frozen: another process woke it", "ran")
         return None
 
     def end(self) -> None:
@@ -175,7 +175,7 @@ class GuestProcess:
         return ran
 
     def children(self) -> list[int] | None:
-        """Pids of living processes that it forked, which share its memory; None where the kernel does not tell."""
+        """Pids of living processes that it forked, which share its memory; None if the kernel has no such list."""
         try:
             return evidence.children_of(self._folder)
         except (OSError, ValueError):
@@ -237,8 +237,8 @@ class CondemnedRecord:
 class CondemnedRecords:
     """The folder of condemned records of one node, one JSON file an incarnation.
 
-    With `expected` there must be one, as a node ran here before: where it is gone, whom it condemned is not known
-    (`vanished`).
+    With `expected` there must be one, as a node ran here before: where it is gone, which guests it
+    condemned is not known (`vanished`).
     """
 
     def __init__(self, folder: Path, *, expected: bool = False) -> None:
@@ -262,7 +262,7 @@ class CondemnedRecords:
         return PunchPermit(incarnation, _MINT)
 
     def holds(self, incarnation: Incarnation) -> bool:
-        """True where this incarnation is condemned, or where the folder is gone, so that nobody knows.
+        """True where this incarnation is condemned, or where the folder is gone, so that it is not known.
 
         Raises OSError for what cannot be looked at: that may not be taken for "not condemned".
         """
@@ -307,7 +307,7 @@ class CondemnedRecords:
 
 
 def _named(path: Path) -> Incarnation | None:
-    """Whom a record is of, by its file's name; None where that is no record's."""
+    """The incarnation that a record names, from its file name; None if the file is no record."""
     parts = path.stem.rsplit("-", 2)
     if len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):
         return None

@@ -93,7 +93,7 @@ class Pause:
         self._finished: Header | None = None
         self._work: Work | None = None
         self.untold = 0
-        """Events that could not be told past the point of no return: a full ledger may not cost the memory."""
+        """Events that could not be recorded past the point of no return: a full ledger must not lose the memory."""
 
     def begin(self) -> bool:
         """Return once the pause has its answer: the copy done, or (background) condemned with the header known.
@@ -135,7 +135,7 @@ class Pause:
         return self._result
 
     def when_settled(self, tell: Callable[[], None]) -> None:
-        """Have `tell` called once nothing more will happen: by the thread that ended the pause, or at once."""
+        """Call the given function once nothing more will happen: in the thread that ended the pause, or at once."""
         with self._lock:
             if not self._settled.is_set():
                 self._waiting.append(tell)
@@ -170,8 +170,8 @@ class Pause:
     def header(self) -> Header | None:
         """The header as far as it is known: mapping at the answer, digests when finished.
 
-        The mapping of a scattered guest takes milliseconds to merge: it is made for whoever asks first, not before the
-        answer.
+        The mapping of a scattered guest takes milliseconds to merge, so it is made for the first caller, not before
+        the answer.
         """
         with self._lock:
             if self._header is None and self._work is not None:
@@ -244,7 +244,7 @@ class Pause:
                 copier.punch_nothing(f"the guest was not ended: {self._ending.error}")
         else:
             self._ending.await_death()
-        copier.punch_owed_to_nobody()
+        copier.punch_unowed()
         copier.copy_rest(self._stop_if_cancelled)
         self._effects.boundary("finish")
         self._ending.look("finish")
@@ -298,7 +298,7 @@ class Pause:
     # -- the fates
 
     def _end_in_a_fate(self, error: BaseException) -> None:
-        """Whatever it was, and however often somebody interrupts this too: the guest may not stay between two fates."""
+        """Whatever the error, and however often this is interrupted: the guest must not stay between two fates."""
         while not self._settled.is_set():  # each act is done once, or harmless a second time
             with contextlib.suppress(BaseException):
                 self._fail(error)
@@ -339,7 +339,7 @@ class Pause:
             self._say(CacheDeleted(self._request.build))
 
     def _tell(self, event: Event) -> None:
-        """Emit what a copier tells: before the point of no return a listener that fails ends the pause."""
+        """Emit a copier's event: before the point of no return a listener that fails ends the pause."""
         if self._condemned:
             self._say(event)
         else:
@@ -353,7 +353,7 @@ class Pause:
             self.untold += 1
 
     def _tear_down(self, outcome: Outcome, error: BaseException | None, header: Header | None) -> None:
-        """End the guest, then give its memory back. Its record is forgotten by `retire`, once the outcome is told."""
+        """End the guest, then give its memory back. `retire` removes its record, once the outcome is recorded."""
         if not self._condemned and self._write_record():
             # Success is about to be answered: even a guest that will not die may never be thawed.
             self._say(Condemned(self._request.build))

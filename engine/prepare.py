@@ -49,7 +49,7 @@ class PauseRequest:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one pause has to do: `stored` are the blocks that its header will tell of, `block_size` their size."""
+    """What one pause has to do: `stored` are the blocks that its header will list, `block_size` their size."""
 
     plan: PausePlan
     stored: DirtySet

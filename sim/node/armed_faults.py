@@ -101,12 +101,12 @@ class ArmedFaults:
 
 
 def _nothing() -> None:
-    """Where there is nobody to cancel or to kill."""
+    """For a passage with nothing to cancel or to kill."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """Whose pause or resume passes the points: the `nth` of a sandbox; `tell` appends to the ledger in its name."""
+    """Which pause or resume passes the points: the `nth` of a sandbox, in whose name events are recorded."""
 
     sandbox: str
     nth: int

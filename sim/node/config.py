@@ -1,4 +1,4 @@
-"""What a node process is told at its start, as a JSON file in the run folder."""
+"""The configuration of a node process, a JSON file in the run folder."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class NodeConfig:
     `mutant`, or `profile` without its `mended` weaknesses, is a wrong engine; both are None for the sound one.
     Flags come from one of `inline_flags` (LaunchDarkly's JSON by key), `flag_file` (a path), `relay` (a URI) and
     LaunchDarkly itself; `lease` in seconds. A flag with a dangerous mistake is
-    obeyed with `obey_unsafe` alone. With `trace` every fault point that is passed is told.
+    obeyed with `obey_unsafe` alone. With `trace` every fault point that is passed is recorded.
     """
 
     run: str
@@ -119,7 +119,7 @@ class NodeConfig:
         return cls(**content, sandboxes=sandboxes, known=known)
 
     def guest_spec(self, sandbox: SandboxConfig, incarnation: str) -> GuestSpec:
-        """What a new guest of this sandbox is told."""
+        """What a new guest of this sandbox is started with."""
         return GuestSpec(
             run=self.run,
             sandbox=sandbox.name,

@@ -83,7 +83,7 @@ class NodeFlags:
         return self._lease_watch.news() if self._lease_watch is not None else None
 
     def watch(self, told: Callable[[SourceStatus], None]) -> None:
-        """Tell the status now and whenever its state changes, from whatever thread sees it."""
+        """Report the status now and whenever its state changes, from whatever thread sees it."""
         self._evaluator.watch(told)
 
     def close(self) -> None:
@@ -115,14 +115,14 @@ OVERDUE = 0.5
 
 
 class LeaseWatch:
-    """Looks at a lease; a sound one is told of once, however long it lasts."""
+    """Looks at a lease; a sound one is reported once, however long it lasts."""
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
         self._told: tuple[bool, bool] | None = None
 
     def news(self) -> LeaseMeasured | None:
-        """None where nothing has changed: it is as sound, or has been expired, as was told."""
+        """None if nothing has changed since the last report."""
         age, is_open = self._lease.age(), self._lease.open()
         overdue = is_open and age is not None and age > OVERDUE * self._lease.duration
         known, self._told = self._told, (is_open, overdue)

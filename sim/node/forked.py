@@ -37,7 +37,7 @@ class Forked:
 
 
 class ForkServer:
-    """The holder's end of a server. `fork` and `tell` block for as long as a fork takes."""
+    """The holder's end of a server. A request blocks for as long as a fork takes."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -52,7 +52,7 @@ class ForkServer:
         return cls(ours)
 
     def fileno(self) -> int:
-        """The fd of this end, for those who keep it across a fork."""
+        """The fd of this end, for a process that keeps it across a fork."""
         return self._connection.fileno()
 
     def fork(self, arguments: dict[str, Any], fds: Sequence[int]) -> Forked:
@@ -68,7 +68,7 @@ class ForkServer:
         return Forked(answer["pid"], got[0])
 
     def tell(self, arguments: dict[str, Any], fds: Sequence[int]) -> None:
-        """A new process that nobody is told of: for several who hold this end. Raises ForkError."""
+        """A new process, without an answer: for an end that several processes hold. Raises ForkError."""
         self._send({"arguments": arguments, "answer": False}, fds)
 
     def _send(self, request: dict[str, Any], fds: Sequence[int]) -> None:

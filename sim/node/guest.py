@@ -28,12 +28,12 @@ def side_size(memory: int) -> int:
 
 
 def beat_of(monotonic_ns: int) -> int:
-    """A moment as a heartbeat tells it: microseconds, as far as four bytes go."""
+    """A time as a heartbeat writes it: microseconds modulo 2^32."""
     return monotonic_ns // 1000 & 0xFFFFFFFF
 
 
 class GuestSpec(TypedDict):
-    """What a guest is told at its birth; sizes in bytes, `dirty` a share of 1."""
+    """What a guest is started with; sizes in bytes, `dirty` a share of 1."""
 
     run: str
     sandbox: str
@@ -88,7 +88,7 @@ class _Guest:
         self.tracking_fd = -1
 
     def beat(self) -> None:
-        """Write what the clock says, for ever: whoever holds the side memfd sees whether any thread here still runs."""
+        """Write what the clock says, for ever: a holder of the side memfd sees whether any thread here still runs."""
         interval, at = self.spec["heartbeat"], len(self.side) - BEAT
         while True:
             self.side[at:] = beat_of(time.monotonic_ns()).to_bytes(BEAT, "little")
@@ -166,7 +166,7 @@ def run(spec: GuestSpec, control: socket.socket, zygote_pid: int) -> None:
 
 
 def _hand_over(guest: _Guest, control: socket.socket) -> None:
-    """Give memory and generations to the node; fd numbers are for those who look through /proc."""
+    """Give memory and generations to the node; fd numbers are for readers of /proc."""
     hello = {
         "id": 0,
         "address": linux.address_of(guest.memory),

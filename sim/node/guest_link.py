@@ -46,7 +46,7 @@ class HandOver:
 
 
 class Guest:
-    """One living incarnation. The memfd is closed by whoever consumes it, else by `close`."""
+    """One living incarnation. The memfd is closed by the pause that consumes it, else by `close`."""
 
     def __init__(self, spec: GuestSpec, pid: int, control: socket.socket, pidfd: int) -> None:
         self.spec = spec

@@ -95,7 +95,7 @@ class Budget:
         self.granted += size
 
     def give_back(self, size: int) -> None:
-        """Return granted bytes and admit whoever fits now, in order."""
+        """Return granted bytes and admit the waiters that fit now, in order."""
         self.granted -= size
         while self._queue and self.granted + self._queue[0][0] <= self.total:
             size, turn = self._queue.popleft()

@@ -1,4 +1,4 @@
-"""One machine: its sandboxes, their guests, the memory budget, and what may be asked of them."""
+"""One machine: its sandboxes, their guests, the memory budget, and the requests that it takes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from sim.record.stages import Pace
 
 
 class Node:
-    """Everything that can be asked of one machine. Blocking work runs in threads; state changes on the loop."""
+    """Every request that one machine takes. Blocking work runs in threads; state changes on the loop."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class Node:
         self.measure(sandbox)
 
     def measure(self, sandbox: Sandbox) -> None:
-        """Tell what the kernel holds for a sandbox's guest."""
+        """Record what the kernel holds for a sandbox's guest."""
         resident = sandbox.guest.resident_bytes() if sandbox.guest else 0
         self.ledger.try_append(events.GuestMeasured(resident), sandbox=sandbox.config.name)
         if sandbox.guest is not None:
@@ -182,7 +182,7 @@ class Node:
         self.memory.tell_now()
 
     def _lost(self, sandbox: Sandbox, why: str) -> None:
-        """A guest that nobody asked to die is gone, with everything since its last build."""
+        """A guest died without a request, and everything since its last build is lost."""
         self.end_guest(sandbox, why)
         sandbox.to(State.KILLED, why, StopReason.CRASHED)
         self.budget.give_back(sandbox.config.memory)
@@ -194,7 +194,7 @@ class Node:
             sandbox.guest = None
 
     def forget(self, sandbox: Sandbox, guest: Guest, why: str) -> None:
-        """Give back what is held of a guest; that it ended is said only where its pidfd says so."""
+        """Give back what is held of a guest; its end is recorded only if its pidfd reports it."""
         if guest.is_dead():
             self.ledger.try_append(events.GuestEnded(guest.name, why), sandbox=sandbox.config.name)
         guest.close()

@@ -51,7 +51,7 @@ class Paces:
             self._changed.notify_all()
 
     def open_for_ever(self) -> None:
-        """The node ends: nobody is held any more."""
+        """The node ends: no copy is held any more."""
         with self._changed:
             self._open = True
             self._changed.notify_all()
@@ -112,7 +112,7 @@ class PacedEffects(Effects):
         self._passed = threading.local()
 
     def scan(self, tracker: Tracker, guest: GuestProcess, memory: Memory, block_size: int) -> DirtySet:
-        """And tell where in memory it found what."""
+        """Scan, and record where in memory the dirty and empty blocks are."""
         found = super().scan(tracker, guest, memory, block_size)
         self._tell(MemoryMapped(cells_of(found, block_size, self._parent)))
         self._passed.at = time.monotonic()

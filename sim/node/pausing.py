@@ -93,7 +93,7 @@ class Pausing:
             sandbox.pause = None
             self._give_back(admitted)
             why = f"it could not begin: {error}"
-            told = not_begun(admitted.id, "rolled-back", why, checkpoint=checkpoint)
+            told = never_started(admitted.id, "rolled-back", why, checkpoint=checkpoint)
             self._node.ledger.append(told, sandbox=name, pause=admitted.id)
             await self._node.roll_back(sandbox, guest, why)
             return
@@ -123,7 +123,7 @@ class Pausing:
         try:
             await node.budget.take(planned, can_wait=node.in_flight > 0)
         except OverBudgetError as error:
-            told = not_begun(pause_id, "refused", str(error), checkpoint=checkpoint)
+            told = never_started(pause_id, "refused", str(error), checkpoint=checkpoint)
             node.ledger.append(told, sandbox=name, pause=pause_id)
             sandbox.to(State.RUNNING, f"it was refused: {error}")
             node.ledger.append(events.RequestRefused(state.value, str(error), RefusalCode.BUDGET), sandbox=name)
@@ -194,13 +194,13 @@ class Pausing:
         return emit
 
     async def _settle(self, sandbox: Sandbox, pause: Pause, admitted: Admitted, blocked_ms: float) -> None:
-        """Whatever fails here is told, the bytes are given back, and nobody waits in vain."""
+        """Record a failure here, give the bytes back, and refuse waiters that can no longer be served."""
         tell = partial(self._node.ledger.append, sandbox=sandbox.config.name, pause=admitted.id)
         try:
             with contextlib.ExitStack() as granted:
                 granted.callback(self._give_back, admitted)
                 result = await _end_of(pause)
-                await self._end_what_is_left(admitted)
+                await self._retry_teardown(admitted)
                 told = settled(pause, result, admitted.id, blocked_ms, checkpoint=admitted.checkpoint)
                 self._tell_outcome(sandbox, pause, replace(told, paced=admitted.id in self._node.paces.paced))
             await self._take_result(sandbox, admitted, result)
@@ -210,10 +210,10 @@ class Pausing:
             raise
         finally:
             sandbox.settling = None
-            self._refuse_who_waits_in_vain()
+            self._fail_waiters()
 
     def _tell_outcome(self, sandbox: Sandbox, pause: Pause, told: events.PauseSettled) -> None:
-        """Only an outcome that is told lets the condemned record go; one that cannot be told costs nobody anything."""
+        """Only a recorded outcome lets the condemned record go; if it cannot be recorded, the record stays."""
         if self._node.ledger.try_append(told, sandbox=sandbox.config.name, pause=told.build):
             pause.retire()
 
@@ -238,11 +238,11 @@ class Pausing:
             why += "; its next pause keeps all of its memory"
         await self._node.roll_back(sandbox, admitted.guest, why)
 
-    def _refuse_who_waits_in_vain(self) -> None:
+    def _fail_waiters(self) -> None:
         if self._node.in_flight == 0:  # nothing is left that could give memory back by itself
             self._node.budget.refuse_waiting()
 
-    async def _end_what_is_left(self, admitted: Admitted) -> None:
+    async def _retry_teardown(self, admitted: Admitted) -> None:
         """A condemned guest whose teardown failed holds all of its memory and never runs: try once more to end it."""
         process, _, _ = admitted.guest.parts()
         if admitted.id not in self._left or process.is_dead():
@@ -274,7 +274,7 @@ class Pausing:
         sandbox.pause = None
         self._end_guest(sandbox, admitted, "discarded")
         if sandbox.busy is not None and sandbox.busy[0] == "resume":
-            self._refuse_who_waits_in_vain()  # that resume may be among them, and what is below would never come
+            self._fail_waiters()  # that resume may be among them, and what is below would never come
             await asyncio.wait([sandbox.busy[1]])
         async with node.ticking:  # which may be waiting for its answer
             if sandbox.guest is not None:
@@ -313,7 +313,7 @@ def _ms_since(begun: float) -> float:
     return round((time.perf_counter() - begun) * 1e3, 3)
 
 
-def not_begun(pause_id: str, outcome: str, why: str, *, checkpoint: bool) -> events.PauseSettled:
+def never_started(pause_id: str, outcome: str, why: str, *, checkpoint: bool) -> events.PauseSettled:
     """A pause that the engine never had: nothing was copied or freed."""
     return events.PauseSettled(outcome, pause_id, error=why, checkpoint=checkpoint)
 

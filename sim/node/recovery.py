@@ -29,7 +29,7 @@ _MAY_STAND_ON_A_COPY = frozenset({State.PAUSED, State.RESUMING, State.RUNNING})
 
 
 async def recover(node: Node) -> None:
-    """Bring every sandbox of a restarted node to a state that is true; told to the ledger."""
+    """Bring every sandbox of a restarted node to a state that is true, and record it."""
     past = read(Path(node.config.run_dir) / EVENTS_FILE)
     for partial in node.builds.glob(f"*{PARTIAL}"):
         shutil.rmtree(partial)
@@ -92,7 +92,7 @@ class _Condemned:
 
 
 def _condemned(node: Node, living: Iterable[str], past: Sequence[Entry]) -> _Condemned:
-    """Either source condemns, the record or the ledger; without the folder of records whoever is not told to run."""
+    """What a record or the ledger condemns; without the folder of records, also each guest not recorded as running."""
     frozen = {each.pause: each.event.incarnation for each in past if isinstance(each.event, events.GuestFrozen)}
     pauses = {each.pause for each in past if each.pause is not None and isinstance(each.event, Condemned)}
     guests = {frozen[pause] for pause in pauses if pause in frozen}
@@ -169,8 +169,8 @@ async def _lose(node: Node, sandbox: Sandbox, guest: Guest | None, why: str) -> 
 async def _run_on(node: Node, sandbox: Sandbox, pause: OpenPause | None, guest: Guest) -> str | None:
     """The guest was never condemned: thaw it where it was frozen. Gives why it cannot run on, if so.
 
-    A pause's build that nobody was told of is not one, once the guest is there: until then its memory may be nowhere
-    else. A checkpoint's is: the dirty set may begin after it.
+    A pause's build without a recorded outcome is dropped only once the guest is there: until then the guest's memory
+    may be nowhere else. A checkpoint's build is kept: the dirty set may begin after it.
     """
     try:
         guest.continue_uncondemned(node.records)
@@ -208,7 +208,7 @@ def _go_on_without(node: Node, sandbox: Sandbox, pause: OpenPause | None, why: s
 
 
 def _settle(node: Node, sandbox: Sandbox, pause: OpenPause, *, condemned: bool) -> bool:
-    """Tell how a pause ended that a crash cut off; True where its build is finished, and the sandbox's newest."""
+    """Record how a pause ended that a crash cut off; True where its build is finished, and the sandbox's newest."""
     finished = (node.builds / pause.id).is_dir()
     if finished:
         sandbox.header = _header(node, sandbox, pause.id)

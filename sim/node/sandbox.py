@@ -20,7 +20,7 @@ from sim.record import events
 from sim.record.ledger import Ledger
 
 _BEGINS = frozenset({State.PAUSING, State.CHECKPOINTING, State.RESUMING})
-"""States that announce an act: it is not begun where that cannot be told."""
+"""States that announce an act: it is not started if they cannot be recorded."""
 
 
 class Sandbox:
@@ -42,7 +42,7 @@ class Sandbox:
         self.use_memfd = True  # latched when its guest was started
 
     def to(self, new: State, reason: str, stop_reason: StopReason | None = None) -> None:
-        """A legal transition, told before anything follows from it; raises IllegalTransitionError.
+        """A legal transition, recorded before anything follows from it; raises IllegalTransitionError.
 
         What only says how something ended is not held up by a ledger that takes no more.
         """

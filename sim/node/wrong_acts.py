@@ -90,7 +90,7 @@ class ResumeAfterPunch(KillsLate):
 
 
 class DiscardSkipped(KillsLate):
-    """Deletes nothing and kills nobody; the record is left, it is not what is broken here."""
+    """Deletes nothing and kills no guest; the record is left, it is not what is broken here."""
 
     def discard(self, cache: Cache, error: BaseException) -> None:
         self.failed = True
@@ -214,7 +214,7 @@ class SubPagePunch(FaultyEffects):
 class PunchesBehind(FaultyEffects):
     """Frees, at each publishing, what was published before it, where `may_punch` says so, permit or not.
 
-    The latest of another worker is left alone: it may not have been told yet, and would look like one unpublished.
+    The latest of another worker is left alone: its event may not be recorded yet, and it would look unpublished.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:

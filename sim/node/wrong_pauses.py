@@ -30,7 +30,7 @@ from sim.record import events
 
 
 class Untold(Pausing):
-    """Nobody is told that a guest is condemned: the ledger would condemn it as well as its record does."""
+    """Drops the `condemned` event: the ledger would condemn the guest as well as its record does."""
 
     def _emit(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Callable[[Event], None]:
         emit = super()._emit(sandbox, admitted, effects)
@@ -38,7 +38,7 @@ class Untold(Pausing):
 
 
 class BackgroundFailureSwallowed(Pausing):
-    """The guest is dead and its cache deleted; the sandbox is left as it was told to be: paused."""
+    """The guest is dead and its cache deleted; the sandbox is left in its recorded state, paused."""
 
     async def _discarded(self, sandbox: Sandbox, admitted: Admitted, result: PauseResult) -> None:
         sandbox.pause = None
@@ -46,7 +46,7 @@ class BackgroundFailureSwallowed(Pausing):
 
 
 class BackgroundRolledBack(Pausing):
-    """The old guest is woken and its sandbox told to be running, by an edge that the lifecycle does not have."""
+    """The old guest is woken and its sandbox recorded as running, by an edge that the lifecycle does not have."""
 
     def __init__(self, node: Machine) -> None:
         super().__init__(node, wrong_acts.ResumeAfterPunch)
@@ -216,7 +216,7 @@ class PullRequestPausing(Pausing):
         self._on = switches
 
     def _options(self, sandbox: Sandbox, admitted: Admitted) -> PauseOptions:
-        """`dedup-ignores-flag`: the dedup path was never told of it."""
+        """`dedup-ignores-flag`: the dedup path does not read the flag."""
         asked = super()._options(sandbox, admitted)
         ignored = "dedup-ignores-flag" in self._on and asked.dedup.enabled
         return replace(asked, punch=False) if ignored else asked
@@ -227,7 +227,7 @@ class PullRequestPausing(Pausing):
         return super()._effects(sandbox, admitted)
 
     async def _discarded(self, sandbox: Sandbox, admitted: Admitted, result: PauseResult) -> None:
-        """`async-failure`: it is in a promise that nobody looks into."""
+        """`async-failure`: the error is in a promise that is never awaited."""
         if "async-failure" not in self._on or sandbox.state.value != "paused":
             await super()._discarded(sandbox, admitted, result)
             return

@@ -1,8 +1,8 @@
 """The process that guests are forked from. It outlives a crashed node, and hands its guests to the next one.
 
 Started as `python -m sim.node.zygote LISTENER_FD GRACE_SECONDS [CGROUP]`. It speaks JSON on SEQPACKET: `spawn` forks a
-guest, `list` tells every living one, `end` kills them all. Without a node it waits for the grace, then ends itself and
-its guests.
+guest, `list` reports every living one, `end` kills them all. Without a node it waits for the grace, then ends itself
+and its guests.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MESSAGE = 65536
 
 @dataclass(frozen=True, slots=True)
 class _Child:
-    """A living guest: what it was told, and the two fds that address it."""
+    """A living guest: what it was started with, and the two fds that address it."""
 
     spec: guest.GuestSpec
     control: socket.socket
@@ -49,7 +49,7 @@ class _Zygote:
         self._ended = False
 
     def serve(self) -> None:
-        """Until told to end, or left alone for the grace."""
+        """Until asked to end, or left alone for the grace."""
         while not self._ended:
             self._wait()
             self._reap()

@@ -115,7 +115,7 @@ def freed_unasked(happened: Iterable[Event], pause: PauseView) -> list[str]:
 
 
 def decision_of(told: Mapping[str, Mapping[str, Any]]) -> Decision:
-    """A Decided event's flags as a decision; a flag that is not told has its safe value."""
+    """A Decided event's flags as a decision; a flag that the event lacks has its safe value."""
     values = {key: told.get(key, {}).get("value", flag.safe) for key, flag in FLAGS.items()}
     accepted = {key: FLAGS[key].accepted(value) for key, value in values.items()}
     return Decision(
@@ -127,7 +127,7 @@ def decision_of(told: Mapping[str, Mapping[str, Any]]) -> Decision:
 
 
 def _planned(pause: PauseView, decision: Decision, memfd: bool) -> tuple[str, bool, str]:
-    """Path, whether punching is legal, and the reason, by the engine's own rules; seals are not told."""
+    """Path, whether punching is legal, and the reason, by the engine's own rules; no event records seals."""
     asked = options(decision, use_memfd=memfd)
     facts = plans.MemoryFacts(
         size=0,

@@ -46,7 +46,7 @@ def failed_condemned(happened: Iterable[Event], pause: PauseView) -> bool:
 
 
 def judge(evidence: Evidence) -> Finding:
-    """Each such pause: its outcome, and where its sandbox ended; of cache and guest, what nobody has looked at."""
+    """Each such pause: its outcome, how its sandbox ended, and what of its cache and guest was never looked at."""
     finding = evidence.seen(NAME)
     for pause in evidence.view.pauses:
         if not failed_condemned(evidence.events_of(pause.id), pause):

@@ -19,7 +19,7 @@ class Heartbeats:
         self._last: dict[str, int] = {}
 
     def take(self, entries: Iterable[Entry]) -> None:
-        """Open the side memfd of each guest that these entries tell the birth of, while it lives."""
+        """Open the side memfd of each guest that these entries report as spawned, while it lives."""
         for entry in entries:
             born = entry.event
             if isinstance(born, events.GuestSpawned) and born.heartbeat and born.incarnation not in self._fds:
@@ -30,7 +30,7 @@ class Heartbeats:
                 self._fds[born.incarnation] = fd
 
     def beat(self, incarnation: str) -> int | None:
-        """Its last beat, in microseconds of CLOCK_MONOTONIC modulo 2^32; None where nobody holds its memory."""
+        """Its last beat, in microseconds of CLOCK_MONOTONIC modulo 2^32; None if no process holds its memory."""
         fd = self._fds.get(incarnation)
         if fd is None:
             return self._last.get(incarnation)

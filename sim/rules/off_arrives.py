@@ -64,5 +64,5 @@ def _lease(evidence: Evidence) -> float:
 
 
 def _is_off(value: Any) -> bool:
-    """False, or a rollout to nobody."""
+    """False, or a rollout to 0 %."""
     return value is False or (isinstance(value, Mapping) and value.get("rollout") == "0%")

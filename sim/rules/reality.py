@@ -39,7 +39,7 @@ class SpawnedGuest:
     born: events.GuestSpawned
 
     def state(self) -> str | None:
-        """The process's state letter; None where it is dead or its pid is somebody else's."""
+        """The process's state letter; None if it is dead or its pid belongs to another process."""
         if start_time_of(self.born.pid) != self.born.start_time:
             return None
         state = state_of(self.born.pid)

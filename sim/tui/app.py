@@ -109,7 +109,7 @@ class ShowApp(App[None]):
         self.register_theme(HIGH_CONTRAST)
         self.live = Live()
         self.live.keys = self.KEYS
-        self.live.told = self._draw_status
+        self.live.on_change = self._draw_status
         self.live.confirm = self.confirm
         self._fleet = FleetScreen(self.live)
 
@@ -238,7 +238,7 @@ class FleetApp(ShowApp):
         super().__init__(terminal)
         self.live.twin = twin
         if twin is not None:
-            twin.told = self.live.told
+            twin.on_change = self.live.on_change
         self.last: View | None = None
         self.failure: Exception | None = None
         self.signal: int | None = None
@@ -339,7 +339,7 @@ class FleetApp(ShowApp):
         return None if entering.cancelled() else entering.result()
 
     async def _end_twin(self) -> None:
-        """What it has come to stays."""
+        """End the twin; the arms that have ended stay."""
         if self.live.twin is not None:
             await self.live.twin.stop()
 
@@ -373,7 +373,7 @@ class FleetApp(ShowApp):
             return
         self.live.playing = not self.live.playing
         self._step_since = 0.0
-        self.live.told()
+        self.live.on_change()
 
     def _play_on(self) -> None:
         step, live = self.live.step, self.live

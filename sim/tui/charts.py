@@ -180,7 +180,7 @@ def _fate(sandbox: SandboxView, pause: PauseView, *, wide: bool) -> Span:
 
 
 def _badges(sandbox: SandboxView, pause: PauseView) -> list[Span]:
-    """What somebody does to its pace; such a pause is in no figure."""
+    """Whether its pace was set by hand; such a pause is in no figure."""
     pace, track = sandbox.pace, pause.track
     if rows.in_flight(sandbox) is None:
         return [Span("it was slowed or stopped: in no figure", "warn")] if track.paced else []
@@ -244,10 +244,10 @@ TOP = 2.25
 
 
 def two_pause_lines(view: View, cells: int, height: int, hint: str = "") -> list[Spans]:
-    """What it is, two charts side by side, and what all such pauses come to; `height` lines at most.
+    """A title, two charts side by side, and the totals of all such pauses; `height` lines at most.
 
     Only pauses of as many dirty bytes are beside each other: one that copied less would look better for no other
-    reason. `hint`: how to get more, where somebody can ask for it.
+    reason. `hint`: how to get more, if the run takes requests.
     """
     off, on = alike(of_kind(view, punch=False), of_kind(view, punch=True))
     each = (cells - GAP) // 2
@@ -270,8 +270,8 @@ def _head(hint: str, dirty: int | None, cells: int) -> Spans:
 
 
 def of_kind(view: View, *, punch: bool) -> list[PauseView]:
-    """Finished pauses that had something to copy, at their own pace, oldest first; what somebody slowed or stopped is
-    in no figure."""
+    """Finished pauses that had something to copy, at their own pace, oldest first; a pause that was slowed or
+    stopped by hand is in no figure."""
     return [
         pause
         for pause in view.pauses

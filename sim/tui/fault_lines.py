@@ -1,4 +1,4 @@
-"""The faults screen in lines: the catalogue, what would be armed where and on whom, and what is armed. Pure."""
+"""The faults screen in lines: the catalogue, what would be armed, where, on which sandboxes, and what is. Pure."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def aim_lines(aim: Aim, chosen: Sequence[str], cells: int) -> list[Spans]:
         fit((Span(" kind  ", "muted"), *_of_these([_short(harm) for harm in aim.harms], aim.harm)), cells),
         wrap((Span("       "), Span(what)), cells - 1)[0],
         fit((Span(" place ", "muted"), *where), cells),
-        fit((Span(" whom  ", "muted"), Span(whom(aim, chosen), "warn"), _how_to_choose(aim, chosen)), cells),
+        fit((Span(" on    ", "muted"), Span(aimed_at(aim, chosen), "warn"), _how_to_choose(aim, chosen)), cells),
     ]
 
 
@@ -147,7 +147,7 @@ def _of_these(choices: Sequence[str], here: int) -> Spans:
     return tuple(span for each in said for span in (each, Span(" ")))
 
 
-def whom(aim: Aim, chosen: Sequence[str]) -> str:
+def aimed_at(aim: Aim, chosen: Sequence[str]) -> str:
     """In words; without a selection it is every sandbox."""
     if aim.everybody or not chosen:
         return "every sandbox"
@@ -166,7 +166,7 @@ def _how_to_choose(aim: Aim, chosen: Sequence[str]) -> Span:
 
 
 def armed_lines(view: View, cells: int, height: int) -> list[Spans]:
-    """Each armed fault and on whom it fired, the latest first; what is armed alike on several is one."""
+    """Each armed fault and the sandboxes it fired on, the latest first; equal faults on several share a line."""
     lines = [fit(_armed(each), cells) for each in _grouped(view.faults)]
     if len(lines) <= height:
         return lines

@@ -86,7 +86,7 @@ def _client_error(view: View) -> Spans:
 def lease_words(view: View) -> Spans:
     """`lease 2 s ✓ open`; when its last heartbeat was where one is overdue; nothing where there is no lease.
 
-    A moment and not an age: while nothing is told the clock of the view stands still, and an age would not be true.
+    A moment and not an age: the view's clock stands still while no event is recorded, and an age would be wrong.
     """
     lease = view.source.lease
     if lease is None:
@@ -138,7 +138,7 @@ def set_by(view: View, key: str) -> Spans:
 
 
 def last_decision(view: View, key: str) -> tuple[PauseView, Mapping[str, Any]] | None:
-    """The latest pause that evaluated the flag, and what came of it."""
+    """The latest pause that evaluated the flag, and the evaluation."""
     return next(((pause, pause.decision[key]) for pause in reversed(view.pauses) if key in pause.decision), None)
 
 
@@ -242,7 +242,7 @@ def _story(view: View, key: str) -> Spans:
     parts: list[Span] = []
     if change is not None:
         tone: Tone = "plain" if change.effective else "bad"
-        unheard = "" if change.effective else ", and the node does not hear of it"
+        unheard = "" if change.effective else ", and the node does not receive it"
         parts.append(Span(f" set by the {change.by} at {change.t:.1f} s{unheard}.", tone))
     if decided is not None:
         pause, evaluation = decided
@@ -261,7 +261,7 @@ def fleet_of(sandboxes: Iterable[SandboxView]) -> Fleet:
 
 
 def cohort_now(view: View, key: str) -> tuple[str, ...] | None:
-    """Whom the flag's value is on for; None where the source's own rules decide, which are not known here."""
+    """The sandboxes that the flag is on for; None where the source's own rules decide, which are not known here."""
     if key in view.flags:
         return cohort_of(key, view.flags[key], fleet_of(view.sandboxes.values()), contexts_now(view))
     if view.run is not None and view.run.flag_source in {"file", "launchdarkly"}:
@@ -275,7 +275,7 @@ def contexts_now(view: View) -> Any:
 
 
 def cohort_of(key: str, written: Any, fleet: Fleet, contexts: Any = ORIGINAL.written) -> tuple[str, ...]:
-    """Sandboxes for whom a value, as a scenario writes it, is on, in the fleet's order."""
+    """Sandboxes that a value, as a scenario writes it, is on for, in the fleet's order."""
     return _evaluated(key, json.dumps(written), fleet, json.dumps(contexts))
 
 

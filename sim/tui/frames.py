@@ -1,4 +1,4 @@
-"""The newest frame of a run and what is asked of it; clock."""
+"""The newest frame of a run, the requests to it, and the clock."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ NO_RUN = "no run to ask: it is starting or ending"
 class Live:
     """One run after another; between runs, and while one starts or ends, the last view stays and nothing is asked.
 
-    `chosen` are the sandboxes that are selected on the fleet screen. `told` is called when what is being asked, or the
-    note about it, has changed. `refusing` is why every request is refused, where it is. `confirm` asks a question and
-    goes on with the first after a yes, with the second after a no. `moment` is what the title says of time; `foot`,
-    where there is one, makes the lines at the foot of every screen, instead of its keys. `twin` is None where none can
-    be had. `step` is what the story goes on with, `playing` whether it does so by itself.
+    `chosen` are the sandboxes that are selected on the fleet screen. `on_change` is called when a request under way,
+    or the note about it, has changed. `refusing` is why every request is refused, where it is. `confirm` asks a
+    question and goes on with the first after a yes, with the second after a no. `moment` is what the title says of
+    time; `foot`, where there is one, makes the lines at the foot of every screen, instead of its keys. `twin` is None
+    if this run cannot have one. `step` is what the story goes on with, `playing` whether it does so by itself.
     `does` is what the run does as a whole, while it starts or ends.
     """
 
@@ -44,7 +44,7 @@ class Live:
         self.note: Span | None = None
         self.chosen: list[str] = []
         self.clock = Clock()
-        self.told: Callable[[], None] = lambda: None
+        self.on_change: Callable[[], None] = lambda: None
         self.moment: Callable[[], str] = lambda: self.clock.words
         self.foot: Callable[[int, int], Sequence[Spans]] | None = None
         self.refusing: str | None = None
@@ -83,7 +83,7 @@ class Live:
         self.say(f"{plays}? explains every key", calm=True)
 
     def show(self, source: Callable[[], View], refusing: str) -> None:
-        """Show a run that nobody drives; every request is refused with this word."""
+        """Show a run that takes no requests; each is refused with this word."""
         self._drive, self._feed, self.refusing = None, Feed(source), refusing
 
     async def no_more_requests(self) -> None:
@@ -125,9 +125,9 @@ class Live:
     # -- what is asked of it
 
     def say(self, text: str, *, failed: bool = False, calm: bool = False) -> None:
-        """One line between fleet and log, until something else is said."""
+        """Show one line between fleet and log, until the next."""
         self.note = Span(text, "bad" if failed else "calm" if calm else "busy")
-        self.told()
+        self.on_change()
 
     @property
     def status(self) -> Span | None:
@@ -159,7 +159,7 @@ class Live:
         self.ask(requests.pause(self.view, names, self.idle))
 
     def ask(self, request: Request | None) -> None:
-        """Ask now, or when what was asked before of the same sandboxes is over; what cannot be asked is said."""
+        """Ask now, or once earlier requests for the same sandboxes are over; show why if it cannot be asked."""
         if self.refusing is not None and not (request is not None and request.harmless):
             self.say(self.refusing, failed=True)
         elif self._drive is None:
@@ -191,14 +191,14 @@ class Live:
         except Exception as error:  # noqa: BLE001 - whatever it is belongs on one line, not over the screen
             self.say(f"{request.doing} failed: {self._why(error)}", failed=True)
         finally:
-            self.told()
+            self.on_change()
 
     def _why(self, error: Exception) -> str:
         crashed = self._drive is not None and self._drive.view().node == "crashed"
         return CRASHED if crashed else words.one_line(error)
 
     async def _of_the_drive(self, request: Request) -> None:
-        self.told()
+        self.on_change()
         if self._drive is not None:
             await request.ask(self._drive)
 
@@ -220,7 +220,7 @@ class Frame:
 
 
 def still_idle(idle: set[str], frame: Frame) -> set[str]:
-    """Who has written nothing, after the entries of this frame too; of what was not seen nobody is suspected."""
+    """Which sandboxes have written nothing, after this frame's entries too; after a gap, only those started since."""
     idle = set() if frame.gap else set(idle)
     for entry in frame.entries:
         if isinstance(entry.event, events.GuestSpawned) and entry.sandbox is not None:
@@ -260,7 +260,7 @@ SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 class Clock:
-    """Stopped at first: nothing moves until somebody wants it to."""
+    """Stopped at first: nothing moves until a key starts it."""
 
     def __init__(self) -> None:
         self.stopped = True

@@ -215,7 +215,7 @@ def who(sandbox: SandboxView, cells: int, lines: int) -> list[Spans]:
 
 
 def _guest(sandbox: SandboxView) -> str:
-    """A condemned one can never run again, whatever comes of its copy."""
+    """A condemned guest can never run again, however its copy ends."""
     if sandbox.pid is not None:
         return f"guest {sandbox.incarnation}, pid {sandbox.pid}"
     pause = sandbox.pause

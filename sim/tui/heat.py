@@ -1,4 +1,4 @@
-"""Every sandbox of a large fleet as one cell, by group, with what each group comes to. Pure."""
+"""Every sandbox of a large fleet as one cell, by group, with each group's totals. Pure."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ FLEET = (
     ),
     Key("E", "E", "arm_all", "fail all", "arm the same on every sandbox", 9),
     Key("c", "c", "clear", "clear", "clear every armed fault", 2),
-    Key("K", "K", "kill_switch", "kill switch", "punching off for everybody, at once", 9),
+    Key("K", "K", "kill_switch", "kill switch", "punching off for all, at once", 9),
 )
 
 SANDBOX = (
@@ -160,12 +160,12 @@ FLAGS = (
     Key("left,h", "←", "percent(-1)", "1% less", "one percent less; shift: ten", 9),
     Key("shift+right,L", "L", "percent(10)", "10% more", "ten percent more", 9),
     Key("shift+left,H", "H", "percent(-10)", "10% less", "ten percent less", 9),
-    Key("w", "w", "by", "by whom", "draw by sandbox, team, template or cluster", 3),
+    Key("w", "w", "by", "by kind", "draw by sandbox, team, template or cluster", 3),
     Key("enter", "⏎", "set", "set", "set the rollout", 0),
     Key("f", "f", "flip", "flip", "flip the flag under the cursor (a rollout becomes on for all)", 1),
-    Key("K", "K", "kill_switch", "kill switch", "punching off for everybody, at once", 0),
+    Key("K", "K", "kill_switch", "kill switch", "punching off for all, at once", 0),
     Key("d", "d", "outage('drop')", "drop", "drop the streams of the flag source once; the client comes back", 2),
-    Key("z", "z", "outage('freeze')", "freeze", "freeze them, half-open: nobody is told, only a lease sees it", 2),
+    Key("z", "z", "outage('freeze')", "freeze", "freeze them, half-open: no error, only a lease sees it", 2),
     Key("D", "D", "outage('down')", "down", "take the source down: the last values stay in force", 3),
     Key("u", "u", "outage('recover')", "restore", "make the flag source sound again", 2),
 )
@@ -179,7 +179,7 @@ FAULTS = (
     Key("right,l", "◂ ▸", "kind(1)", "kind", "the next kind of fault that makes sense there", 0),
     Key("left,h", "←", "kind(-1)", "kind before", "the kind before", 9),
     Key("o", "o", "place(1)", "place", "in another chunk", 0),
-    Key("w", "w", "whom", "whom", "on the selected sandboxes, or on every one", 2),
+    Key("w", "w", "targets", "targets", "on the selected sandboxes, or on every one", 2),
     Key("b", "b", "kernel", "by kernel", "have the kernel itself give the errno, or not", 4),
     Key("enter,e", "⏎", "arm", "arm", "arm it, until it is cleared", 0),
     Key("c", "c", "clear", "clear", "clear every armed fault", 0),

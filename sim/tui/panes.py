@@ -197,7 +197,7 @@ def log_lines(said: Sentence, cells: int) -> list[Spans]:
 
 
 def together(entries: Iterable[Entry]) -> list[Sentence]:
-    """A sentence each; what is said of several sandboxes alike, wherever it stands among them, is one."""
+    """A sentence for each entry; equal sentences about several sandboxes are joined, also when not neighbours."""
     found: list[Sentence] = []
     for said in map(tell, entries):
         joined = [each.joined(said) for each in found]
@@ -212,7 +212,7 @@ def together(entries: Iterable[Entry]) -> list[Sentence]:
 class EventLog(ScrollView, can_focus=False):
     """Sentences, each whole; neighbours that say the same of several sandboxes are one.
 
-    With `words` only those that contain all of them are shown; with `fine` what is for those who want to know all is.
+    With `words` only those that contain all of them are shown; with `fine` the minor ones are shown too.
     """
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - textual's own name

@@ -78,12 +78,12 @@ async def fleet_pictures(folder: pathlib.Path, runs: pathlib.Path) -> None:
 
 
 def _boundaries(app: ShowApp, name: str) -> int:
-    """How many the copy has come to."""
+    """How many the copy has reached."""
     return sum(entry.name == "boundary_reached" and entry.sandbox == name for entry in app.live.view.log)
 
 
 async def stage_picture(folder: pathlib.Path, runs: pathlib.Path) -> None:
-    """The beat that everybody remembers."""
+    """The beat whose engine is wrong and is found out."""
 
     def play(beat: Beat) -> Drill:
         return Drill(load_text(beat.scenario(4, 32), pathlib.Path("stage.yaml")), runs_dir=runs)
@@ -119,7 +119,7 @@ async def _until(pilot: Pilot[None], seen: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not seen():
         if time.monotonic() > deadline:
-            raise UserError("the picture never came to be")
+            raise UserError(f"a picture's scene did not appear within {PATIENCE:g} s: draw it again")
         await pilot.pause(0.05)
 
 

@@ -86,13 +86,13 @@ class ReplayApp(ShowApp):
         return [{"reason": mark.words} for mark in violations if mark.t <= until]
 
     def _begin_again(self) -> None:
-        """Backwards the logs are told anew."""
+        """After a move backwards the logs are filled anew."""
         self._show_from_here()
         for screen in self.live_screens():
             screen.begin()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """While somebody types, keys are letters."""
+        """While the user types, keys are letters."""
         return not (isinstance(self.focused, Input) and action in {key.action.partition("(")[0] for key in REPLAY})
 
     # -- keys
@@ -284,7 +284,7 @@ GRAVITY = {kind: number for number, kind in enumerate(GLYPHS)}
 
 
 def foot(playback: Playback, marks: Sequence[Mark], said: Span | None, cells: int) -> list[Spans]:
-    """Time line, position with what was said last, keys."""
+    """Time line, position with the last note, keys."""
     return [time_line(playback, marks, cells), _position(playback, marks, said, cells), _keys(cells)]
 
 

@@ -18,7 +18,7 @@ SLOW = 200.0
 SCREEN = "screen"
 """Who set a flag, where a key did."""
 PATIENCE = 86400.0
-"""Seconds: somebody may stop a copy for as long as a talk takes."""
+"""Seconds: a copy may be stopped for as long as a talk takes."""
 FAULT: FaultPoint = "copy.write"
 DISK_FULL = failing("ENOSPC")
 HAS_CHUNK_3 = 8 << 20
@@ -47,8 +47,8 @@ class Request:
 
 
 def pause(view: View, names: Sequence[str], idle: AbstractSet[str] = frozenset()) -> Request | None:
-    """All of them at once, as far as the budget goes: what is frozen later is no part of the peak. None where there is
-    nobody to pause; a question where all of them are `idle`: they have nothing to copy."""
+    """All of them at once, as far as the budget goes: what is frozen later is no part of the peak. None if there is
+    no sandbox to pause; a question where all of them are `idle`: they have nothing to copy."""
     if not names:
         return None
     at_once = at_a_time(view, names)
@@ -79,7 +79,7 @@ def at_a_time(view: View, names: Sequence[str]) -> int:
 
 
 def resume(names: Sequence[str]) -> Request | None:
-    """Then they work at a tick: a guest that has written nothing has nothing to copy. None where there is nobody."""
+    """Then they work at a tick: a guest that has written nothing has nothing to copy. None if `names` is empty."""
 
     async def ask(drive: Drive) -> None:
         before = _guests(drive.view(), names)
@@ -105,7 +105,7 @@ def tick() -> Request:
 
 
 def kill(names: Sequence[str]) -> Request | None:
-    """End sandboxes for good; None where there is nobody."""
+    """End sandboxes for good; None if `names` is empty."""
     question = f"Kill {_who(names)} for good? What is not in a finished build is lost."
     doing = f"killing {_who(names)}"
     return Request(doing, lambda drive: drive.kill(names), frozenset(names), question=question) if names else None
@@ -127,9 +127,9 @@ def set_flag(key: str, value: InlineValue) -> Request:
 
 
 def kill_switch() -> Request:
-    """Punching off for everybody, whatever else is under way."""
+    """Punching off for every sandbox, whatever else is under way."""
     ask = set_flag(PUNCH, value=False).ask
-    return Request("kill switch: punching off for everybody", ask, at_once=True)
+    return Request("kill switch: punching off for every sandbox", ask, at_once=True)
 
 
 def outage(fault: Literal["drop", "freeze", "down", "recover"]) -> Request:

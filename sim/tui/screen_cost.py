@@ -1,6 +1,6 @@
 """What the fleet screen costs: run by itself, it draws 1,000 changing sandboxes with no terminal and prints one figure.
 
-The fleet is told by events, folded and drawn as a live one is; in each frame a tenth of it copies a chunk.
+The fleet comes from events, folded and drawn as a live one is; in each frame a tenth of it copies a chunk.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _copy(name: str, chunk: int, nth: int) -> Iterator[Event]:
 async def measure() -> dict[str, float]:
     """`cpu_percent` of one core, and `hz`, the frames a second that were drawn."""
     fleet, app = ChangingFleet(), ShowApp()
-    app.live.show(fleet.view, "nobody to ask")
+    app.live.show(fleet.view, "this fleet takes no requests")
     async with app.run_test(size=SIZE):
         await asyncio.sleep(WARM)
         views, cpu, wall = fleet.views, time.process_time(), time.perf_counter()

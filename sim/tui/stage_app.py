@@ -29,14 +29,14 @@ from sim.tui.terminal import MortalTerminal
 
 LOOKS_A_SECOND = 20
 LONGEST_ACT = 60.0
-"""Seconds; what takes longer goes wrong, and on autopilot nobody would notice."""
+"""Seconds; a longer act has gone wrong, which would stay unseen on autopilot."""
 Play = Callable[[Beat], Run]
 
 
 class StageApp(FleetApp):
     """`play` starts the run of a beat; `verdicts` are those of the beats that were judged, by name.
 
-    `cut_short` are those of them that somebody left before their last act had come to its end.
+    `cut_short` are those of them that were left before their last act had ended.
     """
 
     KEYS: ClassVar[tuple[Key, ...]] = STAGE
@@ -83,7 +83,7 @@ class StageApp(FleetApp):
         return note if note is not None and note.tone == "bad" else self._says
 
     def end_run(self, *, again: bool, judged: bool = True) -> None:
-        """Its acts end at once: what is left of them is no part of what the run comes to."""
+        """Cancel its acts at once: those not yet played are not part of the run's result."""
         if self._acts is not None:
             self._acts.cancel()
         super().end_run(again=again, judged=judged)
@@ -123,7 +123,7 @@ class StageApp(FleetApp):
         deadline = time.monotonic() + LONGEST_ACT
         while not seen():
             if time.monotonic() > deadline:
-                raise UserError(f"the beat {self.beat.name} waited in vain: {self._said().text}")
+                raise UserError(f"the beat {self.beat.name} did not get what it waited for: {self._said().text}")
             await asyncio.sleep(1 / LOOKS_A_SECOND)
             self.look()
 
@@ -182,9 +182,9 @@ class StageApp(FleetApp):
 def summary(
     verdicts: dict[str, str], *, whole: bool, cut_short: AbstractSet[str] = frozenset()
 ) -> tuple[list[str], Verdict]:
-    """A line a beat, and the verdict: held where each (`whole`: and every one) came to what it should.
+    """A line a beat, and the verdict: held if each beat (`whole`: and every beat) ended with the verdict it should.
 
-    One that was cut short may have come to less than it should, and only says what it came to.
+    A beat that was cut short may have ended otherwise; its line only gives its verdict.
     """
     judged = [(beat, verdicts[beat.name]) for beat in BEATS if beat.name in verdicts]
     lines = [f"{verdict.upper():<12} {beat.name}{_remark(beat, verdict, cut_short)}" for beat, verdict in judged]
@@ -232,7 +232,7 @@ def fleet(available: int) -> tuple[int, int]:
 
 
 def shrunk(size: tuple[int, int], available: int) -> str | None:
-    """What is said where it is smaller than it should be: nothing shrinks in silence."""
+    """The line that reports a fleet smaller than it should be; None if it is not."""
     if size == SIZES[0]:
         return None
     (count, memory), (wanted, large) = size, SIZES[0]

@@ -1,4 +1,4 @@
-"""The beats of the talk as data: what is said, the run that shows it, and what is asked of that run. Pure."""
+"""The beats of the talk as data: their sentences, the run that shows each, and the requests to that run. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIRST = "web-0"
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One thing that happens: what is said of it, the request, and whether its end is awaited.
+    """One thing that happens: its sentence, the request, and whether its end is awaited.
 
     `until`: what is seen before the next act begins; `read`: seconds that it is left to be read.
     """
@@ -89,7 +89,7 @@ def _pace(factor: float, *, held: bool, steps: int = 0) -> Callable[[View], Requ
     return lambda _view: Request("setting the pace", ask, at_once=True)
 
 
-def _pause_everybody(view: View) -> Request | None:
+def _pause_all(view: View) -> Request | None:
     return requests.pause(view, requests.in_state(view, State.RUNNING))
 
 
@@ -108,7 +108,7 @@ BEATS = (
         "off",
         "FLAG OFF",
         "A pause copies a guest's memory to a file. Until it ends, both are there.",
-        (_TICK, Act("pause everybody: every guest's memory is there twice", _pause_everybody, read=7.0)),
+        (_TICK, Act("pause all: every guest's memory is there twice", _pause_all, read=7.0)),
         bar="off",
         punch=False,
     ),
@@ -116,7 +116,7 @@ BEATS = (
         "on",
         "FLAG ON",
         "The same fleet, the same seed: what is in the file is freed at once.",
-        (_TICK, Act("pause everybody: what is copied is freed at once", _pause_everybody, read=8.0)),
+        (_TICK, Act("pause all: what is copied is freed at once", _pause_all, read=8.0)),
         bar="on",
     ),
     Beat(
@@ -157,7 +157,7 @@ BEATS = (
         "Past the point of no return a failed copy can end in one way: discarded.",
         (
             *_FAILURE,
-            Act(f"pause everybody: {FIRST} fails half-way and is discarded", _pause_everybody, read=6.0),
+            Act(f"pause all: {FIRST} fails half-way and is discarded", _pause_all, read=6.0),
             Act(f"may {FIRST} run again? it is asked", lambda _view: requests.resume([FIRST]), read=6.0),
         ),
         workload=SCATTERED,
@@ -166,7 +166,7 @@ BEATS = (
         "wrong",
         "THE SAME FAILURE, ENGINE OF PR-2902",
         "There the clean-up after a failed pause wakes the guest up again.",
-        (*_FAILURE, Act("pause everybody: the same copy fails at the same chunk", _pause_everybody, read=8.0)),
+        (*_FAILURE, Act("pause all: the same copy fails at the same chunk", _pause_all, read=8.0)),
         shows="evidence",
         workload=SCATTERED,
         profile="pr-2902",
@@ -175,12 +175,12 @@ BEATS = (
     Beat(
         "kill-switch",
         "KILL SWITCH",
-        "One flag, one key: from the next pause on nobody is punched.",
+        "One flag, one key: from the next pause on nothing is punched.",
         (
             _TICK,
             Act(f"pause {FIRST}: punched", lambda view: requests.pause(view, [FIRST]), read=3.0),
             Act("the kill switch", lambda _view: requests.kill_switch(), read=2.0),
-            Act("pause everybody else: nothing is freed, nothing can be lost", _pause_everybody, read=6.0),
+            Act("pause all others: nothing is freed, nothing can be lost", _pause_all, read=6.0),
         ),
     ),
 )

@@ -172,7 +172,7 @@ _TABLE = str.maketrans(ASCII)
 
 
 def to_ascii(data: str) -> str:
-    """Signs by the table, frames of boxes by their shape, and what nobody thought of as a question mark."""
+    """Signs by the table, frames of boxes by their shape, and any other sign as a question mark."""
     data = data.translate(_TABLE)
     return data if data.isascii() else "".join(each if each.isascii() else _shape(each) for each in data)
 

@@ -17,19 +17,19 @@ from sim.tui.spans import Piece, Span, Spans, Tone, fit, line_of, width
 
 
 class RunArm(Protocol):
-    """Runs one arm to its verdict; `view` is of the run on screen. UserError where it cannot be had here."""
+    """Runs one arm to its verdict; `view` is of the run on screen. UserError if it cannot run here."""
 
     def __call__(self, view: View, progress: Callable[[str], None], *, punch: bool) -> Awaitable[View]: ...
 
 
 class Twin:
     """`arms` holds the final view of each arm that has ended, by whether it punches; `said` is what goes on, or went
-    wrong. `told` is called when either has changed."""
+    wrong. `on_change` is called when either has changed."""
 
     def __init__(self, run: RunArm) -> None:
         self.arms: Mapping[bool, View] = {}
         self.said: Span | None = None
-        self.told: Callable[[], None] = lambda: None
+        self.on_change: Callable[[], None] = lambda: None
         self._run = run
         self._task: asyncio.Task[None] | None = None
 
@@ -39,7 +39,7 @@ class Twin:
         return self._task is not None and not self._task.done()
 
     def begin(self, view: View) -> None:
-        """Run both arms, one after the other, as the flags of this view are but for punching."""
+        """Run both arms, one after the other, with the flags of this view except punching."""
         self.arms = {}
         self._say("starting …")
         self._task = asyncio.create_task(self._both(view), name="twin")
@@ -65,14 +65,14 @@ class Twin:
             self.said = Span("stopped", "warn")
         except Exception as error:  # noqa: BLE001 - whatever it is belongs on one line, not over the screen
             self.said = Span(f"no twin: {one_line(error)}", "bad")
-        self.told()
+        self.on_change()
 
     def _say_of(self, punch: object, step: str) -> None:
         self._say(f"flag {on_off(punch)}: step {step} …")
 
     def _say(self, text: str) -> None:
         self.said = Span(text, "busy")
-        self.told()
+        self.on_change()
 
 
 HEADROOM = 1.1

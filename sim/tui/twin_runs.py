@@ -32,7 +32,7 @@ def runs_of(scenario: Scenario, runs_dir: Path, seed: int | None) -> RunArm:
 
 
 def refusal(made: Scenario, view: View) -> str | None:
-    """Why there is no room for it beside the fleet on screen, which may come to need as much; None where there is."""
+    """Why there is no room for it beside the fleet on screen, which may need as much; None if there is room."""
     if reason := missing(made):
         return reason
     need, free = needed_memory(made), free_memory()
@@ -71,7 +71,7 @@ def on_relay(scenario: Scenario, lease: str | None) -> Scenario:
 def arm(scenario: Scenario, flags: Mapping[str, Any], *, punch: bool) -> Scenario:
     """One arm: the same fleet and node, `flags` as they are on screen, punching on or off for all; a tick, one pause.
 
-    UserError where LaunchDarkly serves the flags: nobody here can turn them.
+    UserError if LaunchDarkly serves the flags: they cannot be set from here.
     """
     if scenario.flag_source == "launchdarkly":
         raise UserError("LaunchDarkly serves the flags of this scenario: a twin cannot turn them")

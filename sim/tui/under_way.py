@@ -1,4 +1,4 @@
-"""What was asked of a run and is not over: what goes on, and what waits for what."""
+"""Requests to a run that are not over: which go on, and which wait for which."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sim.record.view import View
 from sim.tui.requests import Request
 
 LOOK = 0.1
-"""Seconds after which one that waits looks again: a copy that is stopped meanwhile holds up nobody else."""
+"""Seconds after which one that waits looks again: a copy that is stopped meanwhile holds up no other request."""
 
 
 @dataclass(eq=False, slots=True)
@@ -107,7 +107,7 @@ class UnderWay:
         return bool(request.names & earlier.request.names)
 
     def _held_up(self, asked: Asked) -> bool:
-        """True where it may take as long as somebody likes, and so does what waits for it."""
+        """True if a person holds or slows one of its copies: it may take any time, and so may what waits for it."""
         sandboxes = self._view().sandboxes
         names = sandboxes if asked.request.names is None else asked.request.names
         return any(name in sandboxes and sandboxes[name].pace.set for name in names)

@@ -173,7 +173,7 @@ async def test_what_goes_wrong_ends_the_talk_with_its_reason(monkeypatch: pytest
     monkeypatch.setattr(StagedDrill, "pause", RecordedDrill.pause)  # nothing comes of it
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: not app.is_running, "it ended")
-    assert "the beat slow waited in vain" in str(app.failure)
+    assert "the beat slow did not get what it waited for" in str(app.failure)
     assert drills[0].calls[-1] == ("torn down",)
 
 

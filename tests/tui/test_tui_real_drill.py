@@ -61,7 +61,7 @@ async def test_a_twin_is_two_runs_of_the_same_fleet_and_seed_of_which_nothing_is
     text = SCENARIO.replace("count: 3, memory: 8MiB", "count: 1, memory: 16MiB")
     twin = Twin(twin_runs.runs_of(load_text(text, tmp_path / "screen.yaml"), tmp_path / "runs", 5))
     over = asyncio.Event()
-    twin.told = lambda: None if twin.said is not None and twin.said.tone == "busy" else over.set()
+    twin.on_change = lambda: None if twin.said is not None and twin.said.tone == "busy" else over.set()
     twin.begin(View(flags={"memfd-background-copy": False}))
     async with asyncio.timeout(50):
         await over.wait()

@@ -25,7 +25,7 @@ TOLD = (
     events.NodeCrashed,
     events.NodeStarted,
 )
-"""The events that are told at its foot."""
+"""The events that are shown at its foot."""
 
 
 class FaultsScreen(LiveScreen):
@@ -94,7 +94,7 @@ class FaultsScreen(LiveScreen):
     def action_place(self, count: int) -> None:
         self._take_aim(self._aim.move_place(count))
 
-    def action_whom(self) -> None:
+    def action_targets(self) -> None:
         self._take_aim(replace(self._aim, everybody=not self._aim.everybody))
 
     def action_kernel(self) -> None:

@@ -25,7 +25,7 @@ TOLD = (
     events.LeaseMeasured,
     events.Decided,
 )
-"""The events that are told at its foot."""
+"""The events that are shown at its foot."""
 
 
 class FlagsScreen(LiveScreen):
@@ -60,7 +60,7 @@ class FlagsScreen(LiveScreen):
 
     @property
     def draft(self) -> Draft:
-        """What the rollout would be; the one in force where nobody edits it."""
+        """What the rollout would be; the one in force if it is not edited."""
         return self._draft or flag_lines.draft_of(self.live.view, self.key)
 
     # -- drawing

@@ -66,7 +66,7 @@ class FleetScreen(LiveScreen):
         self._tell_of_refusals(frame)
 
     def _tell_of_refusals(self, frame: Frame) -> None:
-        """The line under the fleet tells of the sandbox under the cursor; of others a toast does."""
+        """The line under the fleet shows the cursor's sandbox; a refusal of another is a toast."""
         here = self._table.under_cursor
         refused = [
             entry
@@ -105,7 +105,7 @@ class FleetScreen(LiveScreen):
     def on_fleet_table_cursor_moved(self) -> None:
         self._draw_choice()
         self._draw_detail()
-        self.live.told()
+        self.live.on_change()
 
     async def on_fleet_table_chosen(self) -> None:
         await self.run_action("app.sandbox")

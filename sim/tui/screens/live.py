@@ -26,7 +26,7 @@ LEAST = (60, 12)
 
 
 def too_small(cells: int, _height: int) -> list[Spans]:
-    """What is said where a screen has no room."""
+    """The text shown where a screen has no room."""
     said = f"This needs a terminal of {LEAST[0]}x{LEAST[1]} cells at least: make it larger. The run goes on; q ends it."
     return wrap((Span(said, "warn"),), max(1, cells))
 

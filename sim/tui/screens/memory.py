@@ -62,7 +62,7 @@ class MemoryScreen(LiveScreen):
         """Begin it with the flags as they are now, or end it."""
         twin = self.live.twin
         if self.live.refusing is not None or twin is None:
-            self.live.say(self.live.refusing or "no twin can be had here", failed=True)
+            self.live.say(self.live.refusing or "this run cannot have a twin", failed=True)
         elif twin.is_running:
             twin.cancel()
         elif self.live.has_run:

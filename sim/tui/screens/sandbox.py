@@ -18,7 +18,7 @@ from sim.tui.panes import EventLog, LinesWidget
 from sim.tui.screens.live import LiveScreen, bindings
 
 FOR_ALL = (events.FlagSet, events.FaultArmed, events.FaultsCleared, events.NodeStarted, events.NodeCrashed)
-"""What happens to the whole run and is told of every sandbox."""
+"""What happens to the whole run and is shown for every sandbox."""
 
 
 class SandboxScreen(LiveScreen):

@@ -61,7 +61,7 @@ def test_what_would_be_armed_is_told_and_fits_at_80_cells() -> None:
     assert kind.startswith(" kind  ◂ENOSPC▸ EIO ENOMEM short corrupt delay hang cancel kill-guest kill-node")
     assert what.strip() == "ENOSPC: The act fails with an errno, and is not done."
     assert place.startswith(" place first ◂after condemn▸ chunk 3 50% last")
-    assert who.startswith(" whom  every sandbox")
+    assert who.startswith(" on    every sandbox")
 
 
 def test_no_sentence_of_the_catalogue_is_cut_at_80_cells() -> None:
@@ -74,7 +74,7 @@ def test_without_a_selection_it_is_everybody() -> None:
     assert fault_lines.targets(Aim(), []) == ["*"]
     assert fault_lines.targets(Aim(), ["web-1"]) == ["web-1"]
     assert fault_lines.targets(Aim(everybody=True), ["web-1"]) == ["*"]
-    assert fault_lines.whom(Aim(), [f"web-{number}" for number in range(9)]) == "web-0, web-1 … web-8 (9)"
+    assert fault_lines.aimed_at(Aim(), [f"web-{number}" for number in range(9)]) == "web-0, web-1 … web-8 (9)"
 
 
 def test_what_is_armed_alike_is_one_line_and_says_on_whom_it_fired() -> None:

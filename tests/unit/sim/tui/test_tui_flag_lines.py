@@ -74,7 +74,7 @@ def test_a_draft_says_who_would_join_and_that_it_is_not_set() -> None:
 def test_who_set_a_flag_is_told_and_that_the_node_has_not_heard() -> None:
     view = replace(VIEW, flag_changes={PUNCH: FlagChange(3.0, "screen", effective=False)})
     assert text(flag_lines.set_by(view, PUNCH)) == "screen ‼"
-    assert "set by the screen at 3.0 s, and the node does not hear of it" in said(view)
+    assert "set by the screen at 3.0 s, and the node does not receive it" in said(view)
 
 
 def test_the_last_decision_is_told_with_its_version_and_reason() -> None:

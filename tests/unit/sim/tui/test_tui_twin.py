@@ -70,7 +70,7 @@ async def run(twin: Twin) -> list[str]:
         if twin.said is None or twin.said.tone != "busy":
             over.set()
 
-    twin.told = tell
+    twin.on_change = tell
     twin.begin(View())
     async with asyncio.timeout(20):
         await over.wait()
