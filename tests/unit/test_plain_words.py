@@ -28,7 +28,16 @@ PROSE = (
     "scenarios/README.md",
     *(str(each.relative_to(ROOT)) for each in sorted((ROOT / "scenarios").rglob("*.yaml"))),
 )
-CODE = ("sim/files", "sim/record", "sim/report", "sim/run", "sim/commands", "sim/cli.py", "sim/pytest_plugin.py")
+CODE = (
+    "flags",
+    "sim/files",
+    "sim/record",
+    "sim/report",
+    "sim/run",
+    "sim/commands",
+    "sim/cli.py",
+    "sim/pytest_plugin.py",
+)
 NOT_YET = ("sim/commands/flag/",)
 """Rooms are added as their sentences are read again."""
 
