@@ -33,6 +33,7 @@ CODE = (
     "sim/files",
     "sim/record",
     "sim/report",
+    "sim/rollout",
     "sim/run",
     "sim/commands",
     "sim/cli.py",
