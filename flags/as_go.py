@@ -1,8 +1,8 @@
 """Flags rewritten so that Python's SDK serves what Go's, production's, would: the two differ where a kind is absent.
 
 Without the kind of a rollout, Python's SDK has no bucket and serves the first entry at any weight; Go's takes bucket 0
-and serves the first entry that has any. Without the kind of a segment's share, Python's SDK calls everybody a member,
-Go's nobody. And Go's regular expressions (RE2) know no lookaround and no back-references.
+and serves the first entry that has any. Without the kind of a segment's share, Python's SDK counts every context as a
+member, Go's none. And Go's regular expressions (RE2) know no lookaround and no back-references.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from flags.decision import Decision
 
 
 class FlagClientMisusedError(EngineError):
-    """A second LaunchDarkly client in one process, or one that a fork has copied: neither would hear of a change."""
+    """A second LaunchDarkly client in one process, or one that a fork has copied: neither would receive changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class FlagClient(Protocol):
 class Versions:
     """The newest version of each item of a section ("flags" or "segments"). Not thread-safe.
 
-    The SDK drops a patch or a deletion whose version is not higher, and tells no listener of it.
+    The SDK drops a patch or a deletion whose version is not higher, and notifies no listener.
     """
 
     def __init__(self, first: int = 1) -> None:

@@ -32,7 +32,7 @@ class Step:
 
     @property
     def is_superset(self) -> bool:
-        """True where everybody who had the flag on keeps it."""
+        """True where every member that had the flag on keeps it."""
         return not self.leaves
 
 
@@ -47,7 +47,7 @@ def fleet_of(count: int) -> list[Member]:
 def cohort(
     sections: Sections, key: str, fleet: Iterable[Member], contexts: Contexts = ORIGINAL, moment: Moment | None = None
 ) -> tuple[Member, ...]:
-    """Those for whom the flag is on, as production's SDK serves it when it is read, or at that moment.
+    """The members that have the flag on, as production's SDK serves it when it is read, or at that moment.
 
     UserError for an unknown key.
     """

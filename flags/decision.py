@@ -89,7 +89,7 @@ def rule_of(reason: Mapping[str, Any]) -> str | None:
 def otel_fields(decision: Decision, sandbox: str | None = None) -> list[dict[str, Any]]:
     """The attributes of one `feature_flag.evaluation` event a flag, by OpenTelemetry's semantic conventions.
 
-    Where it has no word for a reason, that is LaunchDarkly's in small letters. `sandbox` is whom it was decided for.
+    Where it has no word for a reason, that is LaunchDarkly's in small letters. `sandbox` is the one it was decided for.
     """
     return [_otel(each) | ({"feature_flag.context.id": sandbox} if sandbox else {}) for each in decision.evaluations]
 

@@ -31,7 +31,7 @@ class Place:
 
 
 def with_share(flag: Flag, value: Any, weight: float, place: Place) -> dict[str, Any]:
-    """The flag with `weight` percent on the variation of that value; UserError where that cannot be said of it.
+    """The flag with `weight` percent on the variation of that value; UserError where the flag has no place for it.
 
     A fixed variation becomes a rollout in the order of the variations. An existing rollout changes its weights in
     place: the other entries share the rest in their old proportion, or it goes to the safest one where they had none.
@@ -94,7 +94,7 @@ def _refuse(flag: Flag, place: Place) -> None:
     """Rollouts that LaunchDarkly moves by itself draw their cohorts anew: a stage cannot be an edit of them."""
     ids = [each.get("id") for each in flag.get("rules") or [] if each.get("id")]
     if twice := sorted({each for each in ids if ids.count(each) > 1}):
-        raise UserError(f'{flag.get("key")} has two rules with the id "{twice[0]}": patches could not tell them apart')
+        raise UserError(f'{flag.get("key")} has two rules with the id "{twice[0]}": patches could not distinguish them')
     rollout = served_by(flag, place).get("rollout") or {}
     kind = (rollout.get("experimentAllocation") or {}).get("type") or rollout.get("kind") or "rollout"
     if kind != "rollout":
@@ -112,7 +112,7 @@ def _rest(flag: Flag, aimed: int) -> int:
 
 
 def _reweigh(entries: list[dict[str, Any]], aimed: int, share: int, rest: int) -> None:
-    """In place. An entry that is not there yet is put last, so that nobody else changes sides."""
+    """In place. An entry that is not there yet is put last, so that no other context changes sides."""
     for variation in (rest, aimed):
         if not any(each["variation"] == variation for each in entries):
             entries.append({"variation": variation, "weight": 0})

@@ -136,7 +136,7 @@ def _unmatched(flag: Any) -> str:
     rules = [rule_words(rule) for rule in flag.rules]
     targets = [target_words(target) for target in (*flag.targets, *flag.context_targets) if target.values]
     missed = [*(f"target {each}" for each in targets), *(f"rule {i} ({each})" for i, each in enumerate(rules, 1))]
-    return f"no match: {'; '.join(missed)}; everybody else" if missed else "everybody"
+    return f"no match: {'; '.join(missed)}; every other context" if missed else "every context"
 
 
 _OPERATORS = {
@@ -175,8 +175,8 @@ def _words(kind: str, attribute: str, operator: str, values: Any, *, negate: boo
 
 
 def rule_words(rule: Any) -> str:
-    """Its clauses, all of which must match; a rule without any matches everybody."""
-    return " and ".join(map(clause_words, rule.clauses)) or "everybody"
+    """Its clauses, all of which must match; a rule without any matches every context."""
+    return " and ".join(map(clause_words, rule.clauses)) or "every context"
 
 
 def target_words(target: Any) -> str:

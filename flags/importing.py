@@ -41,7 +41,7 @@ def convert(document: Any, env: str | None) -> Imported:
 
 
 def _values(document: Mapping[str, Any]) -> Imported:
-    """LaunchDarkly's short form, of its file source: a value for each key, on for everybody."""
+    """LaunchDarkly's short form, of its file source: a value for each key, on for every context."""
     taken = sections(document)
     found = _payload({"flags": taken.flags, "segments": taken.segments}, (), form="file of values")
     found.problems += [Problem(part, f"it cannot be read: {why}", "", _AS_SENT) for part, why in taken.refused.items()]
@@ -81,8 +81,8 @@ def _checked(section: str, items: Mapping[str, Any], path: Path) -> Iterator[Pro
             message = f'"{key}" has its state under "environments": this is no SDK payload'
             yield Problem((*path, key), message, "every rollout in it is lost", _AS_SENT)
         elif section == "flags" and isinstance(item, dict) and _is_flattened(key, item):
-            message = f'the variations of "{key}" are wrapped objects: somebody flattened a REST export by hand'
-            production = "the object itself is served: it is not a boolean, so nobody is punched, silently"
+            message = f'the variations of "{key}" are wrapped objects: this is a REST export, flattened by hand'
+            production = "the object itself is served: it is not a boolean, so no sandbox is punched, silently"
             yield Problem((*path, key, "variations"), message, production, _AS_SENT)
         elif reason:
             message = f'LaunchDarkly refuses "{key}": {reason}'
@@ -255,7 +255,7 @@ class RestExport:
             self._problem(path, message, "list them in a segment of our own")
             return {}
         if "salt" not in item and any("weight" in rule for _, rule in objects(item, "rules")):
-            message = f'"{key}" takes a share of its members, and the REST API does not tell its salt'
+            message = f'"{key}" takes a share of its members, and the REST API does not export its salt'
             self._problem((*path, "rules"), message, _PAYLOAD)
         return {
             **self._pick(path, item, _SEGMENT),

@@ -17,7 +17,7 @@ ENABLED: Mapping[str, Any] = {"enabled": True}
 class Rollout:
     """Serve `value` to `percent` (0 to 100, three decimals) of the contexts, drawn by the key of kind `by`.
 
-    Without a value that is true, and {"enabled": true} for a JSON flag. Everybody else gets the other boolean,
+    Without a value that is true, and {"enabled": true} for a JSON flag. Every other context gets the other boolean,
     or the JSON flag's safe object.
     """
 

@@ -45,8 +45,8 @@ _OTHERS = 1.5  # all of an environment's flags at once, where they are no more t
 class InProcessSource(UpdateProcessor):
     """A data source whose flags are put there by this process, through the SDK's own sink.
 
-    Each change of content raises the version: the SDK's listeners hear of no other. Before the first put() every flag
-    has its default. What the SDK's decoder refuses is not there; `refused` says why, by section and key.
+    Each change of content raises the version: the SDK notifies its listeners of no other. Before the first put()
+    every flag has its default. What the SDK's decoder refuses is not there; `refused` says why, by section and key.
     """
 
     def __init__(self, flags: Items | None = None, segments: Items | None = None) -> None:
@@ -318,7 +318,7 @@ class Evaluator:
     def _details(self, flags: Sequence[Flag], context: Context) -> list[EvaluationDetail]:
         """In one call for all, which takes half the time, unless many others would be evaluated with them.
 
-        It tells the same of each flag that served a variation; the rest is asked for one by one, with its default.
+        It gives the same for each flag that served a variation; the rest is evaluated one by one, with its default.
         """
         at_once = self._store.count() <= len(flags) * _OTHERS
         told = self._client.all_flags_state(context, with_reasons=True).to_json_dict() if at_once else {}
@@ -338,8 +338,8 @@ class Evaluator:
         tracker.add_listener(on_change)
         return lambda: tracker.remove_listener(on_change)
 
-    def watch(self, told: Callable[[SourceStatus], None]) -> None:
-        """Tell the status now, and whenever its state or error is another, on the thread that changes it."""
+    def watch(self, report: Callable[[SourceStatus], None]) -> None:
+        """Report the status now, and whenever its state or error changes, on the thread that changes it."""
         lock, last = Lock(), SourceStatus("", None, None)
 
         def on_change(_: object) -> None:
@@ -348,7 +348,7 @@ class Evaluator:
                 status = self.status()
                 if (status.state, status.error) != (last.state, last.error):  # not each failed attempt to connect
                     last = status
-                    told(status)
+                    report(status)
 
         self._client.data_source_status_provider.add_listener(on_change)
         on_change(None)

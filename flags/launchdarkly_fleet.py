@@ -24,7 +24,7 @@ from flags.launchdarkly import Items, kinds_of, version_of
 class FleetEvaluator:
     """One flag for a whole fleet, by the SDK's own evaluator without a client around it: half of a client's time.
 
-    As Go's SDK, production's, serves it. It tells no listener, keeps no status and takes no changes. UserError where
+    As Go's SDK, production's, serves it. It notifies no listener, keeps no status and takes no changes. UserError where
     the SDK refuses the flag.
     """
 

@@ -1,7 +1,7 @@
 """The dead-man lease: without fresh news of the flags nothing is punched, whatever the SDK says.
 
 In a half-open partition the SDK serves its last values, with status VALID, for 300 s (its stream_read_timeout). A
-heartbeat flag that the flag service changes all the time tells that apart from a service that has nothing to say. Of a
+heartbeat flag that the flag service changes all the time distinguishes that from a service without changes. Of a
 flag file, each whole content that is read is fresh news.
 """
 
@@ -93,7 +93,7 @@ class Lease:
 
 
 class VersionedFlags(FlagClient, Protocol):
-    """A FlagClient that tells the version in force of any flag, None where there is no such flag."""
+    """A FlagClient that gives the version in force of any flag, None where there is no such flag."""
 
     def version(self, key: str) -> int | None: ...
 

@@ -155,7 +155,7 @@ def _shapes(flags: Flags, contexts: Contexts) -> dict[str, Shape]:
 
 
 def _required(flags: Flags) -> dict[str, set[int]]:
-    """The flags that those of the pause path ask for, directly or not, with the variations asked of them."""
+    """The flags that the pause path's flags require, directly or not, with the variations they require."""
     required: dict[str, set[int]] = {}
     waiting = [key for key in flags if key in FLAGS]
     while waiting:
@@ -191,7 +191,7 @@ _REFUSED = "LaunchDarkly refuses the whole set of flags, and the last one stays 
 
 
 def shape(path: Path, key: str, flag: Mapping[str, Any]) -> Iterator[Problem]:
-    """What must be right before anything else can be said of a flag."""
+    """What must be right before anything else about a flag can be checked."""
     variations = flag.get("variations")
     if not isinstance(variations, list) or not variations:
         fix = 'write "variations": [false, true]'
@@ -256,7 +256,7 @@ IN_PLACE, INFLIGHT = "in-place-checkpoint", "memfd-dedup-inflight-serve"
 
 
 def combinations(sound: Flags) -> Iterator[Problem]:
-    """Judged by what each flag can serve to somebody: whether two of them meet in one sandbox is not known."""
+    """Judged by what each flag can serve to any sandbox: whether two of them meet in one sandbox is not known."""
     values = {each.key: _values(each.key, sound) for each in CATALOG}
     for each in CATALOG:
         for needed in each.needs:
@@ -272,7 +272,7 @@ def _with_punching(values: dict[str, list[Value]]) -> Iterator[Problem]:
     if not all(map(is_on, values[USE_MEMFD])):
         message = f'"{PUNCH}" is void where "{USE_MEMFD}" is off'
         production = "such a sandbox has no memfd: nothing is punched, and its pauses peak at about 2x"
-        fix = f'serve "{USE_MEMFD}" true to everybody who may punch'
+        fix = f'serve "{USE_MEMFD}" true to every sandbox that may punch'
         yield Problem(("flags", USE_MEMFD), message, production, fix, "warning")
     if any(map(is_on, values[IN_PLACE])):
         message = f'"{PUNCH}" is void with "{IN_PLACE}"'
@@ -283,7 +283,7 @@ def _with_punching(values: dict[str, list[Value]]) -> Iterator[Problem]:
         dedup = any(map(is_on, values[DEDUP]))
         message = f'"{PUNCH}" is illegal with "{INFLIGHT}"' + ("" if dedup else f', once "{DEDUP}" is on')
         production = "readers are served from the memory that is being punched: they would read zeros"
-        fix = f'switch "{INFLIGHT}" off for everybody who may punch'
+        fix = f'switch "{INFLIGHT}" off for every sandbox that may punch'
         yield Problem(("flags", INFLIGHT), message, production, fix, "error" if dedup else "warning")
 
 

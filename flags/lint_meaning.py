@@ -17,7 +17,7 @@ _FIRST = "every sandbox gets the first entry of any weight, all at once; other S
 
 
 def served(path: Path, key: str, flag: Mapping[str, Any], required: set[int], shape: Shape) -> Iterator[Problem]:
-    """What a flag serves to whom; `required` are the variations that other flags' prerequisites ask of it.
+    """What a flag serves to which sandboxes; `required` are the variations that other flags' prerequisites require.
 
     `shape` is that of the contexts at the moments when it is read.
     """
@@ -38,7 +38,7 @@ def served(path: Path, key: str, flag: Mapping[str, Any], required: set[int], sh
 
 
 def _unsafe(known: Flag | None, variations: list[Any], required: set[int]) -> Callable[[int], bool]:
-    """Whether a variation is one that nobody should get by mistake."""
+    """Whether a variation is one that no sandbox should get by mistake."""
     if known is None:
         return lambda index: index in required
     return lambda index: known.accepted(variations[index]) != known.safe
@@ -140,14 +140,14 @@ def _rollout(
     yield from kind_problem(here, rollout, _FIRST, shape)
     kind = rollout.get("contextKind") or "user"
     if kind in shape and rollout.get("kind") != "experiment":  # an experiment does not read bucketBy
-        production = "without the attribute everybody is in bucket 0: all get the first entry that has any weight"
+        production = "without the attribute every sandbox is in bucket 0: all get the first entry that has any weight"
         yield from _attribute((*here, "bucketBy"), rollout, "bucketBy", shape[kind], production, "error")
     entries = [entry for _, entry in objects(rollout, "variations")]
     total = sum(entry["weight"] for entry in entries)
     if total != 100_000:
         production = f"LaunchDarkly gives the {(100_000 - total) / 1000:g} % left over to the last entry"
         if total > 100_000:
-            production = "entries past 100 % get less than their weight, or nobody"
+            production = "entries past 100 % get less than their weight, or no sandbox"
         yield Problem((*here, "variations"), f"the weights sum to {total}", production, "make them sum to 100000")
     if unsafe(entries[0]["variation"]) and kind not in guarded:
         production = f'a context without the kind "{kind}" gets it at any weight; with some SDKs at 0 % too'
@@ -164,7 +164,7 @@ def prerequisites(flags: Flags, sound: Flags) -> Iterator[Problem]:
 
 def _prerequisite(path: Path, key: str, asked: Mapping[str, Any], flags: Flags, sound: Flags) -> Iterator[Problem]:
     needed, variation = str(asked.get("key")), asked.get("variation")
-    never = f'it is never met: "{key}" serves its off variation to everybody'
+    never = f'it is never met: "{key}" serves its off variation to every sandbox'
     cycle = _cycle(key, needed, sound)
     if needed not in flags:
         yield Problem((*path, "key"), f'the prerequisite "{needed}" is not in the file', never, _near(needed, flags))
@@ -186,8 +186,8 @@ def _never_met(path: Path, needed: str, variation: Any, sound: Flags, never: str
         fix = f'switch "{needed}" on, unless it is a kill switch that was pulled'
         yield Problem((*path, "key"), message, f"off never counts, whatever off serves; {never}", fix, "warning")
     elif variation not in reachable(needed, sound):
-        message = f'"{needed}" serves variation {variation} to nobody'
-        fix = f'let "{needed}" serve it to somebody, or ask for a variation that it serves'
+        message = f'"{needed}" serves variation {variation} to no sandbox'
+        fix = f'let "{needed}" serve it to some sandbox, or require a variation that it serves'
         yield Problem((*path, "variation"), message, never, fix, "warning")
 
 
@@ -269,7 +269,7 @@ def _named(path: Path, rule: Mapping[str, Any], known: Mapping[str, Any]) -> Ite
         names = clause.get("values")
         for name in names if isinstance(names, list) else []:
             if str(name) not in known:
-                matches = "everybody" if clause.get("negate") else "nobody"
+                matches = "every sandbox" if clause.get("negate") else "no sandbox"
                 place = (*path, "clauses", index, "values")
                 message = f'the segment "{name}" is not in the file'
                 yield Problem(place, message, f"the clause silently matches {matches}", _near(str(name), known))
@@ -279,7 +279,7 @@ def _segment(path: Path, segment: Mapping[str, Any], shape: Shape) -> Iterator[P
     if segment.get("unbounded"):
         message = f'"{path[-1]}" is a big segment, whose members are not in the file'
         fix = "list its members under includedContexts"
-        yield Problem((*path, "unbounded"), message, "without its store it matches nobody", fix)
+        yield Problem((*path, "unbounded"), message, "without its store it matches no sandbox", fix)
     if segment.get("included") or segment.get("excluded"):
         name = "included" if segment.get("included") else "excluded"
         message = f'"{name}" lists keys of kind "user", which no sandbox has'
@@ -291,14 +291,16 @@ def _segment(path: Path, segment: Mapping[str, Any], shape: Shape) -> Iterator[P
 
 
 def _share(path: Path, rule: Mapping[str, Any], shape: Shape) -> Iterator[Problem]:
-    """A share of a segment's members, which is nobody or everybody without its kind."""
+    """A share of a segment's members, which is none or all of them without its kind."""
     if rule.get("weight") is None:
         return
     production = "no sandbox is a member with Go's SDK, every sandbox with Python's, whatever the weight says"
     yield from kind_problem(path, rule, production, shape, "rolloutContextKind")
     if rule.get("rolloutContextKind") in shape:
-        known, missing = shape[rule["rolloutContextKind"]], "without the attribute everybody is in bucket 0: a member"
-        yield from _attribute((*path, "bucketBy"), rule, "bucketBy", known, missing, "error")
+        missing = "without the attribute every sandbox is in bucket 0: a member"
+        yield from _attribute(
+            (*path, "bucketBy"), rule, "bucketBy", shape[rule["rolloutContextKind"]], missing, "error"
+        )
 
 
 def _near(word: str, known: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ class MemoryFlags(Evaluator):
         super().__init__(self._source, contexts=contexts)
 
     def set(self, flag: Mapping[str, Any]) -> None:
-        """Add or replace the flag of that `key`; effective, with subscribers told, before it returns."""
+        """Add or replace the flag of that `key`; effective, with subscribers notified, before it returns."""
         self._change({flag["key"]: flag})
 
     def delete(self, key: str) -> None:

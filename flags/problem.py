@@ -80,7 +80,7 @@ def off(flag: Mapping[str, Any]) -> set[int]:
 
 
 def outcomes(flag: Mapping[str, Any]) -> set[int]:
-    """The variations that a flag of sound shape can serve to somebody, its prerequisites left aside."""
+    """The variations that a flag of sound shape can serve to any context, its prerequisites left aside."""
     if not flag["on"]:
         return off(flag)
     served = [flag["fallthrough"], *(rule for _, rule in objects(flag, "rules"))]

@@ -22,7 +22,7 @@ _EVENT_PATHS = ("/bulk", "/diagnostic")
 _STREAMS = {("GET", "/all"): fdv1, ("GET", "/sdk/stream"): fdv2}
 _WHOLES = {("GET", "/sdk/latest-all"), ("GET", "/sdk/poll")}
 Wait = Callable[[Event, float], bool]
-"""Wait for the event at most so many seconds; True where it came. Event.wait, but for tests that own the time."""
+"""Wait for the event at most so many seconds; True where it was set. Event.wait, except in tests that own the time."""
 _Message = Change | bytes | None
 """A change, bytes as they are, or the stream's end: None as is proper, _CUT in the middle of what came before."""
 _CUT = b""
@@ -46,7 +46,7 @@ class Relay:
     """Serves flags on `uri`, to the real SDK, from its construction to stop(); they may change meanwhile.
 
     Versions only rise, also over a deletion and over down(). A fault lasts until its opposite, or recover(). What
-    is served may be changed from any thread; faults are told from one thread at a time.
+    is served may be changed from any thread; faults are set from one thread at a time.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Relay:
         """Serve on that port of 127.0.0.1 (0: any free one); UserError where it is taken.
 
         `first_version` is for flags that bring none: let it rise from relay to relay on one port, else clients
-        that stayed are not told of changes. A silent stream sends a comment every `keep_alive` seconds.
+        that stayed get no changes. A silent stream sends a comment every `keep_alive` seconds.
         """
         self._state = Condition()  # guards content, streams and counts
         self._content = Content(first_version)
@@ -107,7 +107,7 @@ class Relay:
             self._publish(self._content.delete("flags", key))
 
     def replace(self, flags: Items, segments: Items) -> None:
-        """Make these the whole set, but for the heartbeat: a patch or a deletion for each difference."""
+        """Replace everything except the heartbeat by these: a patch or a deletion for each difference."""
         with self._state:
             self._publish(self._content.replace(flags, segments))
 
@@ -156,7 +156,7 @@ class Relay:
         self._latency = seconds
 
     def freeze(self) -> None:
-        """Go half-open: connections stay, nothing is sent, no heartbeat either, and nobody new is accepted."""
+        """Go half-open: connections stay, nothing is sent, no heartbeat either, and no new client is accepted."""
         self._thawed.clear()
 
     def thaw(self) -> None:
@@ -271,7 +271,7 @@ class Relay:
 
 def serve_file(
     path: Path,
-    told: Callable[[str | None], object],
+    report: Callable[[str | None], object],
     *,
     port: int = 0,
     first_version: int = 1,
@@ -280,14 +280,14 @@ def serve_file(
 ) -> Relay:
     """A relay of what LaunchDarkly's decoder takes from a flag file now and later; UserError where it is torn now.
 
-    Later a torn file leaves the last good flags in force. `told` gets what is wrong, and None when all is good again.
+    Later a torn file leaves the last good flags in force. `report` gets what is wrong, and None when all is good again.
     Each whole file renews `lease`.
     """
     followed = _Followed(path, lease)
     first = followed.take(followed.look())
     relay = Relay(first.flags, first.segments, port=port, first_version=first_version)
     if first.refused:
-        told(first.mistakes)
+        report(first.mistakes)
 
     def look_again() -> None:
         if (seen := followed.look()) == followed.seen:
@@ -297,9 +297,9 @@ def serve_file(
             taken = followed.take(seen)
             relay.replace(taken.flags, taken.segments)
         except Exception as error:  # noqa: BLE001 - whatever is the matter with this file, the next one must be served
-            told(str(error) or type(error).__name__)
+            report(str(error) or type(error).__name__)
         else:
-            told(taken.mistakes)
+            report(taken.mistakes)
 
     relay.every("relay.file", poll, look_again)
     return relay

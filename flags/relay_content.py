@@ -79,7 +79,7 @@ class Content:
             yield Change(section, key, self._versions.retire(section, key), None)
 
     def replace(self, flags: Items, segments: Items) -> Iterator[Change]:
-        """Make these the whole, but for the heartbeat; a change for each difference."""
+        """Replace everything except the heartbeat by these; a change for each difference."""
         wanted = {"flags": flags, "segments": segments}
         for section in _SECTIONS:
             for key, item in wanted[section].items():

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from engine.errors import UserError
 
 HOST = "127.0.0.1"
-"""The only address served: a relay asks nobody for a key."""
+"""The only address served: a relay asks no client for a key."""
 
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache\r\n"
@@ -95,7 +95,7 @@ class Server:
     """Listens on one port of HOST from up() to down(), a thread for accepting and one for each connection."""
 
     def __init__(self, port: int, serve: Callable[[socket, Request], None], gate: Event) -> None:
-        """Call `serve` for each request; nobody is accepted or answered while the gate is not set.
+        """Call `serve` for each request; no client is accepted or answered while the gate is not set.
 
         The port (0: any free one) stays ours while down; UserError where it is taken.
         """
@@ -155,7 +155,7 @@ class Server:
             self._take(connection)
 
     def _take(self, connection: socket) -> None:
-        """Serve it on a thread of its own; it is closed where too many are served, or no thread can be had."""
+        """Serve it on a thread of its own; it is closed where too many are served, or no thread can start."""
         handler = Thread(target=self._handle, args=(connection,), name="relay.connection", daemon=True)
         with self._lock:
             if len(self._connections) >= _MOST_CONNECTIONS:

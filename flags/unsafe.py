@@ -1,7 +1,7 @@
 """What a following node does not obey: a destructive flag with one of a fixed list of mistakes.
 
-LaunchDarkly serves such a flag, and more sandboxes get the value that cannot be undone than anybody wrote. The list is
-in docs/flags.md; it looks at the flag, its prerequisites and the segments of all of them.
+LaunchDarkly serves such a flag, and more sandboxes get the value that cannot be undone than the flag's author meant.
+The list is in docs/flags.md; it looks at the flag, its prerequisites and the segments of all of them.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _off(key: str, flag: Any, wanted: set[int]) -> tuple[str, ...]:
 
 
 def _flag(key: str, flag: Any, wanted: set[int], shape: Shape | None) -> Iterator[str]:
-    """Of its regular expressions and, with a shape, its rollouts; nobody should get `wanted` by mistake."""
+    """Of its regular expressions and, with a shape, its rollouts; no sandbox should get `wanted` by mistake."""
     for index, rule in enumerate(flag.rules):
         yield from _patterns(f'"{key}", rule {index + 1}', rule.clauses)
         if shape is not None:

@@ -141,7 +141,7 @@ def failures(count: int, seed: int) -> dict[int, int]:
 
 
 def _scenario(count: int, weight: float, failing: dict[int, int], seed: int) -> Scenario:
-    """Everybody is full, ticks once, and is asked to pause at once."""
+    """Every sandbox is full, ticks once, and is asked to pause at the same time."""
     size = format_size(MEMORY)
     inject = [
         {"inject": {"fault": "copy.write", "errno": "EIO", "at": {"chunk": chunk}, "sandboxes": f"{_GROUP}-{who}"}}
@@ -164,7 +164,7 @@ def _scenario(count: int, weight: float, failing: dict[int, int], seed: int) -> 
 def _rows(
     weight: float, fleet: VirtualFleet, asks: Demand, failing: dict[int, int], file: Fleet, run: RunResult
 ) -> list[Row]:
-    """The peak is an upper bound, by as much as pauses may fail to overlap; all else must be the same."""
+    """The peak is an upper bound, by as much as pauses may fail to overlap; everything else must be the same."""
     on = fleet.is_on((weight,), np.arange(fleet.count))[0]
     lost = [who for who, chunk in failing.items() if on[who] and chunk > 0]
     finished = np.ones(fleet.count, np.bool_)
@@ -186,7 +186,7 @@ def _rows(
 
 
 def _peak(fleet: VirtualFleet, asks: Demand, on: Any, rolled_back: Any, slots: int) -> float:
-    """Everybody is asked at once; who rolls back gives nothing back."""
+    """Every sandbox is asked at the same time; one that rolls back frees nothing."""
     nodes = Nodes(np.array([asks.guest.sum()]), 1, slots)
     extra = np.where(on, asks.extra_on, asks.extra_off)
     freed = np.where(rolled_back, 0.0, asks.freed)

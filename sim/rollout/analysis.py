@@ -17,7 +17,7 @@ from sim.rollout.stretch import Figures, PauseCost, saved
 
 
 class Outcome(StrEnum):
-    """What a metric or a step came to, in Argo Rollouts' words."""
+    """How a metric or a step ended, in Argo Rollouts' words."""
 
     SUCCESSFUL = "successful"
     FAILED = "failed"
@@ -64,7 +64,7 @@ class MetricResult:
 
     @property
     def counts(self) -> bool:
-        """False where it is only told."""
+        """False where it is only reported."""
         return not self.metric.dry_run
 
 
@@ -150,7 +150,7 @@ def judge(metric: Metric, value: float) -> Outcome:
 
 
 def concluded(metric: Metric, measurements: Sequence[Measurement]) -> MetricResult:
-    """What the measurements come to, by the metric's limits."""
+    """The outcome of the measurements, by the metric's limits."""
     failed, unclear = (
         sum(each.outcome is outcome for each in measurements) for outcome in (Outcome.FAILED, Outcome.INCONCLUSIVE)
     )

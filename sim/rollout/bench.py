@@ -84,7 +84,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """Every row, in the order in which it is told."""
+    """Every row, in the order in which they are printed."""
     return [
         *_copies(),
         *_source_free(),
@@ -271,7 +271,7 @@ def reason_to_leave_out(row: Row, size: int, folders: dict[str, Path], no_huge_p
         return reason
     scans = any(need.take is bench_ways.dirty_scan for need in row.needs)
     if (scans or has_parent(case.layout or "")) and not _can_scan():
-        return "the kernel does not tell what a guest wrote (write-protect scan)"
+        return "the kernel cannot list what a guest wrote (no write-protect scan)"
     return None
 
 
@@ -302,7 +302,7 @@ def require_memory(size: int, rows: Sequence[Row]) -> None:
     available: int = host()["memory_available"]
     if available < needed:
         raise UserError(
-            f"--size {format_size(size)} needs {needed >> 20} MiB of memory, {available >> 20} MiB can be had: "
+            f"--size {format_size(size)} needs {needed >> 20} MiB of memory, {available >> 20} MiB are available: "
             "give a smaller --size"
         )
 

@@ -22,7 +22,7 @@ POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 def pool_of(size: int, pool: Path = POOL) -> Iterator[str | None]:
     """Have `size` bytes of free 2 MiB pages inside; yields None, or why there are not so many.
 
-    Whoever else changes the pool under the same lock (flock(2) on nr_hugepages) waits meanwhile.
+    Another process that changes the pool under the same lock (flock(2) on nr_hugepages) waits meanwhile.
     """
     try:
         file = (pool / "nr_hugepages").open(encoding="ascii")

@@ -57,7 +57,7 @@ def in_order(measurements: Iterable[Measurement], draw: random.Random) -> list[M
 
 
 def run(rows: Sequence[Row], bench: Bench, count: int, seed: int, step: Step) -> Rounds:
-    """Measure; `step` is told before each measurement and may raise to end it all between two of them."""
+    """Measure; `step` is called before each measurement, and may raise to stop between two of them."""
     draw, rounds = random.Random(seed), Rounds()
     wanted = list(dict.fromkeys(need for row in rows for need in row.needs))
     for number in range(1, count + 1):
@@ -229,7 +229,7 @@ def _number(value: float, unit: str | None) -> str:
 
 
 SMALL = 4 << 20
-"""Guest memory, bytes, of the second measurement, which tells the fixed part of a pause."""
+"""Guest memory, bytes, of the second measurement, which gives the fixed part of a pause."""
 Milliseconds = Annotated[float, Field(ge=0)]
 
 

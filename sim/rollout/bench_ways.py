@@ -206,7 +206,7 @@ def dirty_scan(bench: Bench, case: Case) -> Taken:
             seconds = time.perf_counter() - begun
         frozen.end()
     if written is None or len(written) * frozen.memfd.page_size != frozen.dirty_bytes:
-        raise EngineError("the scan did not tell what the guest wrote")
+        raise EngineError("the scan did not find what the guest wrote")
     return Taken({"value": seconds * 1e3 * GIB / bench.size}, watch.noisy)
 
 

@@ -16,7 +16,10 @@ _LARGEST = 100_000_000
 
 
 def upper_bound(lost: int, exposed: int, confidence: float = CONFIDENCE) -> float:
-    """The loss rate (0 to 1) that `lost` of `exposed` rule out with this confidence; 1 where all or none tell it."""
+    """The loss rate (0 to 1) that `lost` of `exposed` rule out with this confidence.
+
+    It is 1 where all are lost, or none is exposed.
+    """
     if lost >= exposed:
         return 1.0
     if lost == 0:

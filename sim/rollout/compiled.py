@@ -45,7 +45,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What a plan came to. `gates` by 0-based scenario step; `virtual` is each plan step's own time in seconds."""
+    """A plan as a scenario. `gates` by 0-based scenario step; `virtual` is each plan step's own time in seconds."""
 
     plan: Plan
     arm: Arm
@@ -94,13 +94,13 @@ class _Draft:
 
 
 def rounds(plan: Plan, seconds: float) -> int:
-    """How often everybody is paused in that time at the plan's pace, within what the plan rehearses of it."""
+    """How often every sandbox is paused in that time at the plan's pace, within what the plan rehearses of it."""
     asked = plan.pacing.pauses_per_minute * seconds / 60 / len(plan.sandboxes())
     return max(1, min(plan.pacing.most_rounds, math.ceil(asked)))
 
 
 def one_round(plan: Plan) -> list[dict[str, Any]]:
-    """Everybody works, is paused and resumed."""
+    """Every sandbox works, is paused and resumed."""
     pause = {"concurrency": plan.pacing.concurrency, "allow_empty": True, "deadline": DEADLINE}
     return [{"tick": 1}, {"pause": pause}, {"resume": {"allow_empty": True, "deadline": DEADLINE}}]
 
@@ -195,7 +195,7 @@ def _scenario(draft: _Draft) -> Scenario:
     data |= {"fleet": raw["fleet"], "flags": _flags(plan, draft.arm), "steps": draft.steps}
     asserted = [step.invariant for step in plan.steps if isinstance(step, Assert)]
     data["expect"] = [{"invariant": each} for each in dict.fromkeys(asserted)]
-    what = f"What {plan.path.name} came to" + ("." if draft.arm == "on" else ", with the flag off.")
+    what = f"Made from {plan.path.name}" + ("." if draft.arm == "on" else ", with the flag off.")
     return from_document(_placed(draft, data), scenario_text(data, what), plan.path)
 
 
@@ -206,7 +206,7 @@ def engine_of(plan: Plan) -> dict[str, Any]:
 
 
 def _flags(plan: Plan, arm: Arm) -> dict[str, Any]:
-    """LaunchDarkly serves its own flags; with the flag off they are safe, and nobody need turn them."""
+    """LaunchDarkly serves its own flags; with the flag off they are safe, and no flag needs turning."""
     lease = {} if plan.flag_source == "inline" else {"lease": written_lease(plan.lease)}
     if plan.flag_source == "launchdarkly":
         return {"source": "launchdarkly", **lease} if arm == "on" else {}
@@ -263,7 +263,7 @@ class Turns:
         self._changed = asyncio.Condition()
 
     async def took(self, arm: Arm, index: int) -> None:
-        """The arm has taken this step, and still looks at what came of it."""
+        """The arm has taken this step, and still looks at its outcome."""
         await self._set(self._taken, arm, index)
 
     async def both_took(self, arm: Arm, index: int) -> None:
@@ -305,7 +305,7 @@ class Turns:
 async def side_by_side(
     first: Coroutine[Any, Any, Result], second: Coroutine[Any, Any, Result]
 ) -> tuple[Result, Result]:
-    """Both to their end. Where one fails, or this is cancelled, both have been torn down before it is told."""
+    """Both to their end. Where one fails, or this is cancelled, both are torn down before the error is raised."""
     tasks = [asyncio.ensure_future(first), asyncio.ensure_future(second)]
     try:
         one, other = await asyncio.gather(*tasks)

@@ -79,7 +79,7 @@ def critique(made: Compiled, exposures: Sequence[Exposure], fleet: UserFleet | N
 
 
 def _accepted(concern: Concern, plan: Plan) -> Concern:
-    """One that the plan accepts is told with the plan's reason, and stops nothing."""
+    """One that the plan accepts is reported with the plan's reason, and stops nothing."""
     reason = plan.accept.get(concern.name)
     if reason is None:
         return concern
@@ -132,7 +132,7 @@ def _bakes(case: _Case) -> Iterator[Concern]:
 
 
 def _exposed_rate(case: _Case, stage: Stage, exposure: Exposure) -> float:
-    """Pauses a minute of those whom the stage exposes in production."""
+    """Pauses a minute of the sandboxes that the stage exposes in production."""
     if case.fleet is not None:
         return float(case.fleet.rates(stage.number - 1).sum()) * 60
     rate = (case.plan.production or case.plan.pacing).pauses_per_minute
@@ -295,7 +295,7 @@ def _over(metric: Metric, condition: Condition) -> bool | None:
 
 
 def _rounds(case: _Case) -> Iterator[Concern]:
-    """A ratio of times takes rounds in which somebody was exposed; fewer can only be inconclusive."""
+    """A ratio of times takes rounds in which a sandbox was exposed; fewer can only be inconclusive."""
     ratios = [each for each in case.plan.metrics if MEASURES[each.name].unit == "ratio" and not each.dry_run]
     asked = [each for each in ratios if each.inconclusive_limit >= 0]
     done = 0
@@ -320,7 +320,7 @@ def _kill_switch(case: _Case) -> Iterator[Concern]:
         what = "a half-open connection serves the old flag for ever: no lease ends it, and no drill would show it"
         yield Concern("half-open", "stop", what, "add `lease: 1s`, or a drill")
     elif not drilled:
-        yield Concern("no-drill", "note", "the kill switch is never thrown", "add a drill where somebody is exposed")
+        yield Concern("no-drill", "note", "the kill switch is never thrown", "add a drill where a sandbox is exposed")
     frozen: int | None = None
     for index, step in enumerate(plan.steps):
         if isinstance(step, Outage):
@@ -336,7 +336,7 @@ def _injects(case: _Case) -> Iterator[Concern]:
     """A fault must be met by a pause before the next setWeight, which disarms it."""
     for index, step in enumerate(case.plan.steps):
         if isinstance(step, Inject) and not _is_met(case.plan, index):
-            what = "the fault is disarmed before anybody pauses"
+            what = "the fault is disarmed before any sandbox pauses"
             yield Concern("disarmed", "stop", what, "put it after setWeight, with a wait after it", index)
 
 

@@ -24,7 +24,7 @@ _CHAT = 3500
 
 
 def decision_page(found: Rehearsal) -> list[Section]:
-    """Its first section is the first number that anybody should see."""
+    """Its first section is the first number to read."""
     if not found.stages:
         return [_concerns(found)]
     return [_by_stage(found), _clock(found), *fleet_sections(found.plan, found.fleet), _concerns(found)]
@@ -55,7 +55,7 @@ def fleet_sections(plan: Plan, fleet: UserFleet | None) -> list[Section]:
     rows = [] if fleet.exported is None else [("as exported", *_fleet_cells(fleet, fleet.exported), "")]
     for number, each in enumerate(fleet.exposures):
         left = each.left(fleet.exposures[number - 1]) if number else 0
-        rows.append((f"{each.weight:g} %", *_fleet_cells(fleet, each), f"{left:,} leave" if left else "nobody leaves"))
+        rows.append((f"{each.weight:g} %", *_fleet_cells(fleet, each), f"{left:,} leave" if left else "none leaves"))
     head = ("weight", "sandboxes", "GiB", "pauses/h", "teams", "nodes", "by", "superset")
     of = (
         f"{whole.sandboxes:,} sandboxes of {whole.teams:,} teams on {whole.nodes:,} nodes, {_gib(whole.memory)} GiB,"
@@ -129,7 +129,7 @@ def _saved(found: Rehearsal) -> str:
 
 
 def _clock(found: Rehearsal) -> Section:
-    """How the time until nobody punches any more is made up; of the largest stage."""
+    """How the time until no pause punches any more is made up; of the largest stage."""
     last = max(found.stages, key=lambda each: each.stage.weight)
     if last.incident is None:
         return Section("", ())

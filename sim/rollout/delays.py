@@ -1,7 +1,6 @@
 """Delays that are given as percentiles, computed exactly: quantiles, sums, and the last of many nodes. Pure.
 
-Nothing is drawn, so no seed can turn a gate. What was not given is unknown: without a `most` nothing is said about the
-slowest part.
+Nothing is drawn, so no seed can turn a gate. What was not given is unknown, such as the slowest part without a `most`.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def _checklist(found: Rehearsal) -> Iterator[str]:
     yield f"- [ ] replace PROJECT and ENVIRONMENT{ids} in `launchdarkly/*.json`"
     if known is None:
         yield "- [ ] the safe variation is the off variation, and listed first"
-    yield "- [ ] somebody else than you has `launchdarkly/kill-switch.json` ready to send"
+    yield "- [ ] a second person has `launchdarkly/kill-switch.json` ready to send"
     for number, stage in enumerate(found.stages, 1):
         weight = stage.stage.weight
         yield ""
@@ -89,7 +89,7 @@ def _checklist(found: Rehearsal) -> Iterator[str]:
                 case Analysis():
                     yield from (f"- [ ] {markdown_words(each)}" for each in _asked(found, index))
                 case Drill():
-                    yield "- [ ] throw the kill switch once, see that nobody punches, and send the stage again"
+                    yield "- [ ] throw the kill switch once, see that no sandbox is punched, and send the stage again"
         yield f"- [ ] else: send `launchdarkly/stage-{number}-inverse.json`; what was punched stays punched"
 
 
@@ -128,7 +128,7 @@ def weight_patch(plan: Plan, weight: float, comment: str) -> dict[str, Any]:
 
 
 def kill_patch(plan: Plan) -> dict[str, Any]:
-    """The kill switch: the safe variation for everybody, whatever the off variation was before."""
+    """The kill switch: the safe variation for every context, whatever the off variation was before."""
     known = exported(plan)
     safe = variation_id(plan.safe)
     if known is not None:

@@ -41,7 +41,7 @@ class Exposure:
 
     @property
     def is_superset(self) -> bool:
-        """True where everybody who had it at the weight before has it still."""
+        """True where every sandbox that had it at the weight before still has it."""
         return not self.leaves
 
 
@@ -83,14 +83,14 @@ def exposure_of(plan: Plan, weight: float, on: tuple[str, ...], before: tuple[st
 
 
 def _on(plan: Plan, sections: tuple[Items, Items]) -> tuple[tuple[str, ...], Mapping[str, int]]:
-    """Names, and how many of them by which part of the flag; UserError where a prerequisite keeps everybody away."""
+    """Names, and how many of them by which part of the flag; UserError where a prerequisite fails for every sandbox."""
     known = flag(plan.flag)
     members = [each.attributes() for each in plan.sandboxes()]
     contexts = [make_context(context_of(plan, each)) for each in members]
     (found,) = stage_exposures([(0.0, sections)], known, contexts)
     if found.failures.get("PREREQUISITE_FAILED") == len(members):
         raise UserError(
-            f"{plan.flag_file}: error: a prerequisite of {plan.flag} fails for every sandbox: no stage exposes anybody"
+            f"{plan.flag_file}: error: a prerequisite of {plan.flag} fails for every sandbox: no stage exposes one"
         )
     return tuple(each.sandbox for each, on in zip(members, found.on.tolist(), strict=True) if on), found.reasons
 

@@ -57,7 +57,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What was asked, of what, and what came of it; `huge` spreads guests of 2 MiB pages over the nodes, if any."""
+    """What was asked, of what, and the answers; `huge` spreads guests of 2 MiB pages over the nodes, if any."""
 
     asked: Asked
     nodes: int
@@ -68,7 +68,7 @@ class Forecast:
     fleet: Fleet
 
     def document(self) -> dict[str, Any]:
-        """Version 1; bytes, seconds and percent; what comes of the simulation is derived."""
+        """Version 1; bytes, seconds and percent; what the simulation gives is derived."""
         return {
             "version": 1,
             "asked": asdict(self.asked),
@@ -151,19 +151,19 @@ class Forecast:
             for blast in each.blast
         ]
         title = "A late kill switch: what is punched until it is obeyed, and cannot be undone (derived)"
-        nobody = "" if rows else "nobody punches at any of these weights"
-        return Section(title, (Table(head, rows, ">"), Paragraph(nobody)))
+        none = "" if rows else "no pause punches at any of these weights"
+        return Section(title, (Table(head, rows, ">"), Paragraph(none)))
 
 
 def forecast(
-    start: Source, costs: Costs, asked: Asked, now: datetime, tell: Callable[[float], None] = lambda _: None
+    start: Source, costs: Costs, asked: Asked, now: datetime, progress: Callable[[float], None] = lambda _: None
 ) -> Forecast:
-    """The whole of it; deterministic but for the age of the calibration file, which `now` tells. `tell` as in run()."""
+    """Deterministic, except the age of the calibration file, which is taken at `now`. `progress` as in run()."""
     file = start.fleet
     fleet = virtual_fleet(file, asked.sandboxes, asked.seed, asked.by)
     weights = asked.weights if asked.weights[:1] == (0.0,) else (0.0, *asked.weights)
     simulation = Simulation(fleet, file, costs, weights=weights, seed=asked.seed, step=asked.step)
-    found = simulation.run(asked.hours, tell)
+    found = simulation.run(asked.hours, progress)
     rate, rate_known = failure_rate(file, asked)
     question = Question(weights, asked.hours, rate, asked.background)
     given = answers(fleet, file, demand(fleet, costs, file.node.cache), found, question)
@@ -302,8 +302,8 @@ def _answer(
         peak=spread(peak),
         over_memory=float((peak > file.node.memory).mean()),
         saved=off - float(peak.sum()),
-        fit=_fit(file.node.memory, found.everybody, 50, extra),
-        fit_p99=_fit(file.node.memory, found.everybody, 99, extra),
+        fit=_fit(file.node.memory, found.all_guests, 50, extra),
+        fit_p99=_fit(file.node.memory, found.all_guests, 99, extra),
         lost=losable,
         rolled_back=failures - losable,
         freed_early=float(found.punched_bytes[:, arm].sum()) * 24 / question.hours,

@@ -22,7 +22,7 @@ from sim.rollout.shown import nodes_of, obeyed
 from sim.rollout.stretch import Figures, Kill, PauseCost, Window, costs, figures
 from sim.run.drill import Drill
 
-Told = Callable[[StepResult], None]
+Report = Callable[[StepResult], None]
 CORRUPTION = frozenset({"bytes_exact", "never_resumed", "no_unpublished"})
 
 
@@ -69,7 +69,7 @@ class Gates:
     compiled: Compiled
     exposures: list[Exposure]
     off: Recorder
-    told: Told = lambda _result: None
+    report: Report = lambda _result: None
     follower: Follower | None = None
     results: list[StepResult] = field(default_factory=list)
     arms: dict[int, Arms] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class Gates:
                     return []
             result = self._conclude(gate.step, step, drill, self._arms(gate, (index, gate.act, number), drill))
             self.results.append(result)
-            self.told(result)
+            self.report(result)
             if result.stopped is not None:
                 return self._instead(result)
         return None
@@ -115,7 +115,7 @@ class Gates:
         """The operator has not turned the flag."""
         unclear = StepResult(index, step.kind, label(step), step.weight, Outcome.INCONCLUSIVE, why, self.clock, 0.0)
         self.results.append(replace(unclear, stopped="wait"))
-        self.told(self.results[-1])
+        self.report(self.results[-1])
 
     async def _follow(self, follower: Follower, stage: Stage) -> None:
         """Until the operator has turned the flag, whose own salt and rules then say who is exposed."""
@@ -237,7 +237,7 @@ class Gates:
             took = [each.took_ms for each in view.switches if not each.on][-1]
             known = took is not None
             detail = f"obeyed after {took:.1f} ms over loopback (measured)" if known else "not awaited in the outage"
-            return replace(blank, detail=f"{detail}; nobody punched after it")
+            return replace(blank, detail=f"{detail}; no pause punched after it")
         return self._obeyed_in_time(blank, drill)
 
     def _obeyed_in_time(self, blank: StepResult, drill: KillSwitch) -> StepResult:
@@ -251,7 +251,7 @@ class Gates:
         detail = f"p{drill.percentile:g} of {of} {seconds:.3g} s ({origin}), {format_duration(limit)} allowed"
         if seconds > limit:
             return replace(blank, outcome=Outcome.FAILED, detail=detail, stopped="abort")
-        return replace(blank, detail=f"{detail}; nobody punched once it was obeyed")
+        return replace(blank, detail=f"{detail}; no pause punched once it was obeyed")
 
 
 def _by(exposure: Exposure) -> str:

@@ -1,8 +1,8 @@
 """What cannot be undone once a stage goes wrong: how many sandboxes are punched before OFF is obeyed. Pure.
 
-The clock runs from the stage's first pause: the stage bakes until its metrics are read, the harm is detected, somebody
-decides, OFF travels to everybody (common to all nodes, then each node by itself), and what was decided before it still
-punches. Sandboxes are taken as independent of each other once the common part is known.
+The clock runs from the stage's first pause: the stage bakes until its metrics are read, the harm is detected, an
+operator decides, OFF travels to every node (common to all nodes, then each node by itself), and what was decided
+before it still punches. Sandboxes are taken as independent of each other once the common part is known.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def _weight_before(plan: Plan, index: int) -> float:
 
 
 def sample(plan: Plan, weight: float) -> list[dict[str, Any]]:
-    """The fleet's groups, each as small as still has somebody exposed at this weight, if anybody is."""
+    """The fleet's groups, each as small as still has a sandbox exposed at this weight, if it has one."""
     exposed = set(exposures(plan, [weight])[0].sandboxes)
     made = []
     for group, raw in zip(plan.fleet, plan.document.data["fleet"], strict=True):
@@ -241,8 +241,8 @@ def outcome(result: UnitResult) -> tuple[str, bool]:
 
 
 _READING = (
-    "held: nobody was lost; rolled back: ran on; discarded, killed: lost, and nobody resumed what was punched; "
-    "not reached: the step does not come to where the fault is"
+    "held: no sandbox was lost; rolled back: ran on; discarded, killed: lost, and no punched sandbox was resumed; "
+    "not reached: the step does not get as far as the fault"
 )
 
 

@@ -121,7 +121,7 @@ def _source(source: str) -> tuple[str, str]:
 
 USUAL_LEASE = 1.5
 SHARES = (50.0, 95.0, 99.0, 100.0)
-"""Percentiles that are told; the last is the most that it takes."""
+"""Percentiles that are printed; the last is the most that it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def _ways(found: Rehearsal) -> Iterator[Way]:
     looks = Delay(((0.0, 0.0), (1.0, POLL_SECONDS)))
     note = f"looked at every {format_duration(POLL_SECONDS)}, once it is on the node"
     yield Way("file", _at_shares(looks), "derived", note)
-    yield Way("half-open", None, "given", "no lease: the SDK says VALID; everybody exposed is punched")
+    yield Way("half-open", None, "given", "no lease: the SDK says VALID; every exposed sandbox is punched")
     said = f"its heartbeat is overdue then; lease {format_duration(lease)} {'given' if given else 'assumed'}"
     yield Way("half-open, leased", _at_shares(fixed(lease)), "derived", said)
     if plan.time == "real" and found.kill_switch_ms:

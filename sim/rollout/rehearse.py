@@ -15,7 +15,7 @@ from sim.rollout.analysis import Outcome
 from sim.rollout.compiled import Turns, beginners, compiled, has_room_for_two, side_by_side
 from sim.rollout.critic import concern_place, critique, stops
 from sim.rollout.exposure import Exposure, Follower, exposures_of
-from sim.rollout.gates import Gates, Recorder, Told
+from sim.rollout.gates import Gates, Recorder, Report
 from sim.rollout.results import Decision, Rehearsal, StageResult, StepResult
 from sim.rollout.shown import LossBound, even_rates, incidents, loss_bound, nodes_of
 from sim.rollout.stage_flags import exported
@@ -30,10 +30,10 @@ async def rehearse(
     plan: Plan,
     options: RunOptions,
     progress: Progress = lambda _: None,
-    told: Told = lambda _: None,
+    report: Report = lambda _: None,
     fleet: UserFleet | None = None,
 ) -> Rehearsal:
-    """Both arms on the same seed; `told` of each step when it is over.
+    """Both arms on the same seed; `report` gets each step when it is over.
 
     In virtual time they take turns, step by step, if this host has room for both; else one comes after the other.
     """
@@ -42,7 +42,7 @@ async def rehearse(
     exposed = exposures_of(on)
     together = plan.time == "virtual" and has_room_for_two(on.scenario)
     turns = Turns(beginners(on.scenario.steps, seed)) if together else None
-    gates = Gates(on, exposed, Recorder(off, turns), told)
+    gates = Gates(on, exposed, Recorder(off, turns), report)
     began = time.monotonic()
     if turns is None:
         without, result = await _one_after_the_other(gates, options, progress)
@@ -181,7 +181,7 @@ def _against(found: Rehearsal) -> list[str]:
 
 
 def _by_nothing(plan: Plan) -> list[str]:
-    """A rollout by a kind that is not there when the flag is read is nobody's, until all at once it is everybody's."""
+    """A rollout by a kind that is not there when the flag is read exposes no sandbox, then all at once."""
     moment = flag(plan.flag).moments[0]
     if plan.by in plan.contexts.shapes[moment]:
         return []
@@ -245,14 +245,14 @@ def _fits(stage: StageResult) -> str:
 
 def _conditions(found: Rehearsal) -> list[str]:
     """What a go rests on and this rehearsal does not close."""
-    told = []
+    report = []
     for step in found.steps:
-        told += [
+        report += [
             f"{each.metric.name} {each.outcome} in {where(step)} ({each.why})"
             for each in step.metrics
             if each.outcome is not Outcome.SUCCESSFUL and each.counts and step.stopped is None
         ]
-    return told
+    return report
 
 
 def where(step: StepResult) -> str:

@@ -1,4 +1,4 @@
-"""What it came to; weaknesses of a wrong engine."""
+"""The result of a rehearsal; weaknesses of a wrong engine."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The table by columns, one entry a row: bytes, pauses an hour, and numbers that stand for names (-1: not said)."""
+    """The table by columns, one entry a row: bytes, pauses an hour, and numbers that stand for names (-1: none)."""
 
     memory: Floats
     dirty: Floats
@@ -74,25 +74,30 @@ class StageExposure:
         return int((before.on & ~self.on).sum())
 
 
-Told = Callable[[float], None]
+Progress = Callable[[float], None]
 
 
 def stage_exposures(
-    stages: Sequence[tuple[float, Sections]], known: Flag, contexts: Sequence[Any], told: Told = lambda _share: None
+    stages: Sequence[tuple[float, Sections]],
+    known: Flag,
+    contexts: Sequence[Any],
+    progress: Progress = lambda _share: None,
 ) -> list[StageExposure]:
-    """One a stage, in order; `contexts` are the SDK's, one a row. `told` of the share that is done."""
+    """One a stage, in order; `contexts` are the SDK's, one a row. `progress` gets the share that is done."""
     found = []
     with _without_collecting():
         for number, (weight, sections) in enumerate(stages):
-            found.append(_exposed(weight, sections, known, contexts, _part(told, number, len(stages))))
+            found.append(_exposed(weight, sections, known, contexts, _part(progress, number, len(stages))))
     return found
 
 
-def _part(told: Told, number: int, of: int) -> Told:
-    return lambda share: told((number + share) / of)
+def _part(progress: Progress, number: int, of: int) -> Progress:
+    return lambda share: progress((number + share) / of)
 
 
-def _exposed(weight: float, sections: Sections, known: Flag, contexts: Sequence[Any], told: Told) -> StageExposure:
+def _exposed(
+    weight: float, sections: Sections, known: Flag, contexts: Sequence[Any], progress: Progress
+) -> StageExposure:
     on = np.zeros(len(contexts), np.bool_)
     reasons: Counter[str] = Counter()
     failures: Counter[str] = Counter()
@@ -103,7 +108,7 @@ def _exposed(weight: float, sections: Sections, known: Flag, contexts: Sequence[
         if each.reason.startswith(("ERROR", "WRONG_TYPE", "PREREQUISITE_FAILED")):
             failures[each.reason] += 1
         if row % _TELL_EVERY == 0:
-            told(row / len(contexts))
+            progress(row / len(contexts))
     return StageExposure(weight, on, dict(reasons), dict(failures))
 
 

@@ -1,6 +1,6 @@
 """Which sandboxes of a fleet are rehearsed for real, and how much of the fleet each of them stands for. Pure.
 
-A sample in proportion exposes nobody at 1 % in a third of all draws. So it is stratified by the first stage that
+A sample in proportion exposes no sandbox at 1 % in a third of all draws. So it is stratified by the first stage that
 exposes a sandbox; within a stratum it goes evenly through templates and sizes, and every sandbox weighs the same.
 """
 

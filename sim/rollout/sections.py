@@ -180,7 +180,7 @@ def _cohorts(found: Rehearsal) -> Section:
     rows = []
     for each in found.stages:
         joins, leaves = len(each.exposure.joins), len(each.exposure.leaves)
-        left = f"{leaves}, no superset" if leaves else "nobody"
+        left = f"{leaves}, no superset" if leaves else "none"
         reasons = ", ".join(f"{reason} {count}" for reason, count in each.on.reasons.items())
         rows.append((f"{each.stage.weight:g} %", str(joins), left, reasons or "no decision"))
     note = "by the SDK's evaluator (derived); decisions by reason (measured)"
@@ -336,7 +336,7 @@ def outline(made: Compiled, exposed: Sequence[Exposure], exported: Exposure | No
     for stage, each in zip(made.stages, exposed, strict=True):
         who = ", ".join(each.sandboxes[:4]) + (" ..." if len(each.sandboxes) > 4 else "")
         if stage.weight and not each.contexts:
-            who = f"nobody: one takes about {contexts_needed(1, stage.weight)} {plan.by} contexts"
+            who = f"none: one takes about {contexts_needed(1, stage.weight)} {plan.by} contexts"
         contexts = f"{each.contexts} of {each.of_contexts}"
         rows.append((f"{stage.weight:g} %", str(len(each.sandboxes)), contexts, who))
     return text(Section(title, (Table(("weight", "exposed", "contexts", "which"), rows, ">>>~"),)))

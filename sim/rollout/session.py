@@ -1,4 +1,4 @@
-"""One `snapdrill rehearse`: runs the plan interruptibly, tells how it goes, writes and prints what came of it."""
+"""One `snapdrill rehearse`: runs the plan interruptibly, reports progress, writes and prints the result."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ REHEARSAL_FILE = "rehearsal.json"
 
 
 class Session:
-    """What was asked for, and what came of it: `rehearsal` is None until it has come to its end."""
+    """What was asked for, and the result: `rehearsal` is None until it has ended."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Session:
         self._summary = summary
 
     def outline(self) -> ExitCode:
-        """Print what the plan comes to, who would be exposed and what the critic says; starts nothing.
+        """Print the steps of the plan, which sandboxes would be exposed and what the critic says; starts nothing.
 
         INCONCLUSIVE where the plan cannot end in a go.
         """

@@ -84,7 +84,7 @@ def loss_bound(
 
 
 def parts(plan: Plan, stage: Stage) -> list[Part]:
-    """The incident clock of a stage, from its first pause until nobody punches any more."""
+    """The incident clock of a stage, from its first pause until no pause punches any more."""
     given = plan.incident
     spans = {"detection": given.detection, "decision": given.decision, "in flight": given.in_flight}
     common = given.common

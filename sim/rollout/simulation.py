@@ -46,7 +46,7 @@ def demand(fleet: VirtualFleet, costs: Costs, cache: str) -> Demand:
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """What came of it. `everybody` (all guests at once) and `peak` are bytes of 4 KiB pages by (weights and) nodes.
+    """The outcome. `all_guests` (all at once) and `peak` are bytes of 4 KiB pages by (weights and) nodes.
 
     `punched` and `punched_bytes` are by steps and weights; `losable` sums, by weights, over the pauses that punched,
     how likely a failure in the copy finds the sandbox condemned; `losable_if_all` does so over all pauses. `queued` is
@@ -54,7 +54,7 @@ class Simulated:
     """
 
     step: float
-    everybody: Floats
+    all_guests: Floats
     peak: Floats
     pauses: Ints
     punched: Ints
@@ -84,23 +84,23 @@ class Simulation:
         self._weights = weights
         self._load = Load(fleet, file.mass_eviction, seed, step)
         self._back = self._already_paused(file.paused_for, seed)
-        everybody = np.arange(fleet.count)
-        self._everybody = self._by_node(everybody, self._demand.guest)
+        sandboxes = np.arange(fleet.count)
+        self._all_guests = self._by_node(sandboxes, self._demand.guest)
         away = np.flatnonzero(self._back != _RUNNING)
-        running = self._everybody - self._by_node(away, self._demand.freed)
+        running = self._all_guests - self._by_node(away, self._demand.freed)
         self._nodes = Nodes(running, len(weights), file.node.concurrency)
         self._losable = np.zeros(len(weights))
         self._losable_if_all = 0.0
         self._queued = 0.0
 
-    def run(self, hours: float, tell: Callable[[float], None] = lambda _: None) -> Simulated:
-        """Through so much virtual time; `tell` is given the share that is done."""
+    def run(self, hours: float, progress: Callable[[float], None] = lambda _: None) -> Simulated:
+        """Through so much virtual time; `progress` is called with the share that is done."""
         steps = max(1, round(hours * 3600 / self._step))
         pauses = np.zeros(steps, np.int64)
         punched = np.zeros((steps, len(self._weights)), np.int64)
         freed = np.zeros((steps, len(self._weights)))
         for number in range(steps):
-            tell(number / steps)
+            progress(number / steps)
             self._resume(number)
             who, at = self._asked(number)
             on = self._fleet.is_on(self._weights, who)
@@ -111,7 +111,7 @@ class Simulation:
             self._losable_if_all += float(past_the_first.sum())
             self._pause(who, at, on)
         made = (pauses, punched, freed, self._losable, self._losable_if_all, self._queued)
-        return Simulated(self._step, self._everybody, self._nodes.peak, *made)
+        return Simulated(self._step, self._all_guests, self._nodes.peak, *made)
 
     def _already_paused(self, paused_for: float, seed: int) -> NDArray[np.int32]:
         """The step in which each is back: a fleet that has run for long has its share of paused sandboxes."""
@@ -211,7 +211,7 @@ class Load:
 
 
 def _eviction(fleet: VirtualFleet, eviction: MassEviction | None, seed: int) -> tuple[Ints, Floats]:
-    """Everybody on the evicted nodes and the second of the day at which each is asked, in order."""
+    """Every sandbox on the evicted nodes and the second of the day at which each is asked, in order."""
     if eviction is None:
         return np.zeros(0, np.int64), np.zeros(0)
     draw = stream(seed, "eviction")
@@ -242,7 +242,7 @@ class Nodes:
     def pause(self, nodes: Ints, asked: Floats, extra: Floats, freed: Floats, seconds: Floats) -> tuple[Floats, Floats]:
         """One pause on each of these nodes, each named once, no earlier than those before it; gives starts and ends.
 
-        `extra` by arms and nodes, all else by nodes.
+        `extra` by arms and nodes, everything else by nodes.
         """
         ends = self._ends[:, nodes]
         slot = ends.argmin(axis=0)

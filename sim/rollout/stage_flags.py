@@ -31,7 +31,7 @@ def exported(plan: Plan) -> dict[str, Any] | None:
         return None
     flag = {"key": plan.flag, **found}
     if not flag.get("on") and not plan.turn_on:
-        raise UserError(f"{plan.flag_file}: error: {plan.flag} is off: no stage exposes anybody; add `turnOn: true`")
+        raise UserError(f"{plan.flag_file}: error: {plan.flag} is off: no stage exposes a sandbox; add `turnOn: true`")
     return turned_on(flag)
 
 
@@ -79,7 +79,7 @@ def bare_value(plan: Plan, weight: float) -> dict[str, Any]:
 
 
 def constant_rules(plan: Plan, rule: str | None) -> list[str]:
-    """Ids (or places) of the user's other rules that serve the destructive variation to somebody at every weight."""
+    """Ids (or places) of the user's other rules that serve the destructive variation at every weight."""
     known = exported(plan)
     if known is None:
         return []

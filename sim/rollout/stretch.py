@@ -51,10 +51,11 @@ class PauseCost:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Counts of pauses, but for names of sandboxes; milliseconds, bytes. `at_risk` is at the worst moment.
+    """Pause counts, except where a field lists sandbox names; milliseconds, bytes. `at_risk` is the peak.
 
-    At risk is who is condemned while its snapshot is unfinished. `late` are pauses that punched although decided
-    later after a kill switch than it was allowed; `stalest` seconds after a change that an old value still ruled.
+    A sandbox is at risk while it is condemned and its snapshot is unfinished. `late` are pauses that punched
+    although decided later after a kill switch than it was allowed; `stalest` seconds after a change that an old value
+    still ruled.
     """
 
     asked: int = 0
@@ -83,7 +84,7 @@ def saved(off: Figures, on: Figures, concurrency: int, scale: Fraction = Fractio
     """Bytes that a node need not keep free for the largest pauses, so many at once: `off` less `on`.
 
     At a `scale`, of a node in production: what a pause that punches needs does not scale, as chunks do not. None where
-    one of them has no pause to tell.
+    one of them has no pause.
     """
     needs = [_needs(each, concurrency, scale) for each in (off, on)]
     return None if needs[0] is None or needs[1] is None else needs[0] - needs[1]

@@ -20,7 +20,7 @@ from sim.rollout.row_exposure import Rows, StageExposure, first_stages, numbered
 from sim.rollout.sample import Sample, sample, strata_of
 from sim.rollout.stage_flags import exported, stage_sections
 
-Told = Callable[[float], None]
+Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class UserFleet:
         return stratified_bound(strata_of(only, self.first, stage, gone), confidence)
 
 
-def of_plan(plan: Plan, told: Told = lambda _share: None) -> tuple[Plan, UserFleet | None]:
+def of_plan(plan: Plan, progress: Progress = lambda _share: None) -> tuple[Plan, UserFleet | None]:
     """The plan with the sample as its fleet, and the fleet; unchanged, and None, where it names no table."""
     table = table_of(plan)
     if table is None:
@@ -61,7 +61,7 @@ def of_plan(plan: Plan, told: Told = lambda _share: None) -> tuple[Plan, UserFle
     edits = [(each.weight, each.rule) for each in compiled(plan).stages]
     contexts = [make_context(context_of(plan, each.attributes, each.others)) for each in table]
     stages = [(weight, stage_sections(plan, edits[: number + 1])) for number, (weight, _) in enumerate(edits)]
-    found = stage_exposures(stages, flag(plan.flag), contexts, told)
+    found = stage_exposures(stages, flag(plan.flag), contexts, progress)
     known = exported(plan)
     as_it_is = None
     if known is not None:

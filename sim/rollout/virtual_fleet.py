@@ -52,7 +52,7 @@ class VirtualFleet:
         return len(self.node)
 
     def is_on(self, weights: tuple[float, ...], who: Ints) -> NDArray[np.bool_]:
-        """Weights (percent) by these sandboxes: for whom the flag is on where so many have it.
+        """Weights (percent) by these sandboxes: True where the flag is on at that weight.
 
         As in a scenario's rollout the safe variation is listed first: it is served below the rest of the weight.
         """

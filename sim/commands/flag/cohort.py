@@ -37,7 +37,7 @@ SHOWN = 8
               help="Your fleet: CSV or JSON with sandbox, team, template; cluster and memory if known.")  # fmt: skip
 @click.option("--flag", "key", default="memfd-punch-on-snapshot", show_default=True, metavar="KEY")
 @click.option("--kinds", default="original", show_default=True, metavar="KINDS", help=KINDS_HELP)
-@click.option("--superset", is_flag=True, help="End with 1 where somebody leaves.")
+@click.option("--superset", is_flag=True, help="End with 1 where a sandbox leaves.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, with every name.")
 def cohort(
     before: Path,
@@ -76,7 +76,7 @@ def report(key: str, before: str, after: str, change: Step, fleet: Sequence[Memb
     head = ["", "sandboxes", "of all", "teams", *(["memory", "of all"] if memory(fleet) is not None else [])]
     rows = [(label, *share(members, fleet)) for label, members in groups.items()]
     leaves = _plural(len(change.leaves), "sandbox leaves", "sandboxes leave")
-    said = "superset: nobody leaves" if change.is_superset else f"not a superset: {leaves}"
+    said = "superset: no sandbox leaves" if change.is_superset else f"not a superset: {leaves}"
     names = facts([("joins", _names(change.joins)), ("leaves", _names(change.leaves))])
     return [
         Section(

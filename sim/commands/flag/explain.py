@@ -29,7 +29,7 @@ MOMENTS = ("create", "resume", "pause", "checkpoint")
 
 @click.command("explain", help=inspect.cleandoc(__doc__))
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--sandbox", required=True, metavar="NAME", help="Whom to evaluate the flags for.")
+@click.option("--sandbox", required=True, metavar="NAME", help="The sandbox to evaluate the flags for.")
 @click.option("--context", "given", multiple=True, metavar="K=V",
               help="team=acme, sandbox.zone=a, sandbox.cpus:=4 (JSON) ...; `team=` leaves the kind out.")  # fmt: skip
 @click.option("--kinds", default="original", show_default=True, metavar="KINDS", help=KINDS_HELP)
@@ -150,7 +150,7 @@ def sections(found: list[Explanation]) -> list[Section]:
 def landing_words(landing: Landing) -> str:
     """`bucket 0.631270, by sandbox key "web-0": in entry 2, from 0.5 to 1`."""
     if landing.bucket is None:
-        where = f"production's SDK (Go) takes bucket 0, in entry {landing.entry + 1}, for everybody"
+        where = f"production's SDK (Go) takes bucket 0, in entry {landing.entry + 1}, for every context"
         return f'no bucket: the context has no kind "{landing.kind}"; {where}'
     whom = f'{landing.kind} {landing.by} "{landing.hashed}"'
     if landing.hashed is None:

@@ -1,9 +1,9 @@
 """Turn LaunchDarkly's own export into a flag file, which scenarios and the other flag commands take.
 
 FILE is what the REST API answers to GET /api/v2/flags/PROJECT?env=ENV&summary=0 (or for one flag), or an SDK payload
-{"flags": ..., "segments": ...}. Salts, segments, prerequisites and versions are kept, so that everybody gets what they
-get in production. What cannot be carried over is an error, and then nothing is written. Ends with 0, or with 1 where
-something cannot be carried over.
+{"flags": ..., "segments": ...}. Salts, segments, prerequisites and versions are kept, so that every context gets what
+it gets in production. What cannot be carried over is an error, and then nothing is written. Ends with 0, or with 1
+where something cannot be carried over.
 
 Example: snapdrill flags import export.json --env production
 """

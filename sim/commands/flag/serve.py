@@ -1,8 +1,8 @@
 """Serve a flag file as LaunchDarkly would, on this machine, and misbehave on command.
 
-Follows FILE; a bad edit leaves the last good flags in force and is told. Point an SDK's stream, base and events URI at
-the printed address; any SDK key is taken, and nothing leaves this machine. Commands are lines on standard input: type
-`help` for them, `quit` or Ctrl-C to end. Where the input ends, serving goes on.
+Follows FILE; a bad edit leaves the last good flags in force and is reported. Point an SDK's stream, base and events URI
+at the printed address; any SDK key is taken, and nothing leaves this machine. Commands are lines on standard input:
+type `help` for them, `quit` or Ctrl-C to end. Where the input ends, serving goes on.
 
 Example: snapdrill flags serve flags.json --port 8030
 """

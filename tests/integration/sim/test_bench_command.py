@@ -61,7 +61,7 @@ def test_a_copy_is_told_with_every_field_of_the_format(capsys: pytest.CaptureFix
 def test_every_layout_is_copied_and_measured(capsys: pytest.CaptureFixture[str]) -> None:
     document = bench(capsys, "copy/*/4KiB/tmpfs/punch", "scan", "background-return", "first-chunk", "dedup-compare")
     reasons = {each["reason"] for each in document["left_out"]}
-    assert reasons <= {"the kernel does not tell what a guest wrote (write-protect scan)"}
+    assert reasons <= {"the kernel cannot list what a guest wrote (no write-protect scan)"}
     assert len(document["results"]) + len(document["left_out"]) == 5 + 2 + 2 + 2 + 1
     assert all(each["spread"][0] <= each["spread"][1] for each in document["results"])
 

@@ -191,7 +191,7 @@ def test_a_dry_run_says_who_would_be_exposed_and_starts_nothing(
     plan = written(tmp_path, NOBODY)
     assert main(["rehearse", str(plan), "--dry-run", "--runs-dir", str(tmp_path / "runs")]) == 3
     said = capsys.readouterr().out
-    assert "nobody: one takes about 100 sandbox contexts" in said
+    assert "none: one takes about 100 sandbox contexts" in said
     assert "stops: nobody: 1 % exposes none of" in said
     assert not (tmp_path / "runs").exists()
 

@@ -70,7 +70,7 @@ CASES = {
         VIOLATED,
         'unknown bucketBy "kind"',
         (True, "FALLTHROUGH"),
-        "everybody is served false for 1 %, true for 99 %, by sandbox kind",
+        "every context is served false for 1 %, true for 99 %, by sandbox kind",
     ),
     "two rules of one id": Case(
         file_of({**SAFE, "rules": TWICE}),
@@ -84,7 +84,7 @@ CASES = {
         VIOLATED,
         f'"{PUNCH}" has no "offVariation"',
         (True, "FALLTHROUGH"),
-        "everybody is served true",
+        "every context is served true",
     ),
     "a REST export": Case(
         json.dumps({"key": PUNCH, "environments": {}}),
@@ -126,7 +126,7 @@ CASES = {
         HELD,
         "",
         (True, "RULE_MATCH"),
-        "rule 1 matches: everybody; it serves true",
+        "rule 1 matches: every context; it serves true",
     ),
     "a version compared as a number": Case(
         file_of(denying(clause("kernel-version", "lessThan", "6.2"))),
@@ -161,7 +161,7 @@ CASES = {
         HELD,
         "",
         (False, "FALLTHROUGH"),
-        "everybody is served false",
+        "every context is served false",
     ),
     "a segment share without its kind": Case(
         file_of({**SAFE, "rules": [IN_CANARY]}, segments={"canary": KEPT}),

@@ -145,7 +145,7 @@ def test_the_weights_past_the_whole_are_told_as_such() -> None:
     flag = flag_from(PUNCH, HALF)
     flag["fallthrough"]["rollout"]["variations"][0]["weight"] = 90_000
     (finding,) = found(flag)
-    assert finding.production == "entries past 100 % get less than their weight, or nobody"
+    assert finding.production == "entries past 100 % get less than their weight, or no sandbox"
 
 
 def test_an_object_of_the_wrong_shape_is_an_error_and_an_unknown_setting_a_warning() -> None:
@@ -171,7 +171,7 @@ def asking(*wanted: tuple[str, object]) -> dict[str, Any]:
         ([asking(("punch-alowed", 1)), allowed()], ("error", 'the prerequisite "punch-alowed" is not in the file')),
         ([asking(("punch-allowed", 5)), allowed()], ("error", '"punch-allowed" has no variation 5')),
         ([asking(("punch-allowed", 1)), allowed(on=False)], ("warning", 'the prerequisite "punch-allowed" is off')),
-        ([asking(("punch-allowed", 0)), allowed()], ("warning", '"punch-allowed" serves variation 0 to nobody')),
+        ([asking(("punch-allowed", 0)), allowed()], ("warning", '"punch-allowed" serves variation 0 to no sandbox')),
         (
             [asking((PUNCH, 1))],
             ("error", f"prerequisites in a circle: {PUNCH} -> {PUNCH}"),
@@ -195,7 +195,7 @@ def test_a_prerequisite_of_a_prerequisite_counts() -> None:
     between = allowed(prerequisites=[{"key": "root", "variation": 1}])
     flags = [asking(("punch-allowed", 1)), between, allowed(key="root", on=False)]
     assert said(*flags) == [
-        ("warning", '"punch-allowed" serves variation 1 to nobody'),
+        ("warning", '"punch-allowed" serves variation 1 to no sandbox'),
         ("warning", 'the prerequisite "root" is off'),
     ]
 
@@ -203,7 +203,7 @@ def test_a_prerequisite_of_a_prerequisite_counts() -> None:
 def test_a_flag_that_others_ask_for_must_not_list_the_asked_variation_first() -> None:
     rollout = unsafe_first()["fallthrough"]
     assert said(asking(("punch-allowed", 1)), allowed(fallthrough=rollout)) == [
-        ("warning", '"punch-allowed" serves variation 1 to nobody'),
+        ("warning", '"punch-allowed" serves variation 1 to no sandbox'),
         UNSAFE_FIRST,
     ]
 
@@ -213,11 +213,11 @@ def in_segment(name: str, **changes: Any) -> dict[str, Any]:
     return {**flag_from(PUNCH, HALF), "rules": [{"variation": 0, "clauses": [clause]}]}
 
 
-@pytest.mark.parametrize(("negate", "whom"), [(False, "nobody"), (True, "everybody")])
-def test_a_segment_that_is_not_in_the_file_is_found(negate: bool, whom: str) -> None:
+@pytest.mark.parametrize(("negate", "which"), [(False, "no sandbox"), (True, "every sandbox")])
+def test_a_segment_that_is_not_in_the_file_is_found(negate: bool, which: str) -> None:
     (finding,) = found(in_segment("kept", negate=negate))
     assert finding.message == 'the segment "kept" is not in the file'
-    assert finding.production == f"the clause silently matches {whom}"
+    assert finding.production == f"the clause silently matches {which}"
 
 
 @pytest.mark.parametrize(

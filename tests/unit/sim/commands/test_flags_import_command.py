@@ -160,7 +160,7 @@ def test_a_segment_that_an_export_cannot_describe_is_an_error(
     ("change", "message"),
     [
         (lambda d: d["flags"][PUNCH].update(variations=[{"value": True}, {"value": False}]),
-         "somebody flattened a REST export by hand"),
+         "this is a REST export, flattened by hand"),
         (lambda d: d["flags"][PUNCH].update(environments={}), "this is no SDK payload"),
         (lambda d: d["flags"][PUNCH].update(fallthrough={"rollout": {"variations": 3}}), "LaunchDarkly refuses"),
         (lambda d: d.update(overrides={"x": 1}), '"overrides" cannot be carried over'),

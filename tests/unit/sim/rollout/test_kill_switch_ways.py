@@ -46,7 +46,7 @@ def test_each_way_says_what_its_figures_rest_on(rehearsed: Made) -> None:
 def test_half_open_without_a_lease_off_is_never_obeyed(rehearsed: Made) -> None:
     made = rehearsed(plan_of())
     assert by_name(made)["half-open"].seconds is None
-    assert "everybody exposed is punched" in by_name(made)["half-open"].note
+    assert "every exposed sandbox is punched" in by_name(made)["half-open"].note
     (line,) = [each for each in report(made, width=120).splitlines() if each.startswith("  half-open  ")]
     assert line.split()[1:5] == ["never"] * 4
     assert "\n| half-open | never | never | never | never |" in first_page(made)

@@ -101,7 +101,7 @@ def test_the_scenario_of_a_plan_edits_the_flag_and_the_other_arm_turns_it_off(fo
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"on": False}, "is off: no stage exposes anybody; add `turnOn: true`"),
+        ({"on": False}, "is off: no stage exposes a sandbox; add `turnOn: true`"),
         ({"prerequisites": [{"key": "punch-allowed", "variation": 1}]}, "a prerequisite of .* fails for every sandbox"),
         ({"variations": ["a", "b"]}, "has no variation true"),
     ],

@@ -48,7 +48,7 @@ def test_plans_and_fleets_are_validated_as_scenarios_are(
             f"  {tmp_path}/plan.yaml: stops: no-metrics: the plan has no metrics: nothing can stop it",
             "      add metrics: corrupted_resumes and lost_because_of_the_flag, both critical, at least",
             f"  {tmp_path}/plan.yaml: note: no-drill: the kill switch is never thrown",
-            "      add a drill where somebody is exposed",
+            "      add a drill where a sandbox is exposed",
         ],
         [],
     )
