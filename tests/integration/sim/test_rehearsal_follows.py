@@ -20,7 +20,10 @@ time: real
 fleet:
   - {name: code, count: 4, memory: 1MiB}
 flags: {source: launchdarkly}
-accept: {jump: the operator turns it at once, no-metrics: only who is exposed is looked at, half-open: the relay is sound}
+accept:
+  jump: the operator turns it at once
+  no-metrics: only who is exposed is looked at
+  half-open: the relay is sound
 steps:
   - setWeight: 0
   - wait: {for: 100ms}
