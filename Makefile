@@ -15,7 +15,7 @@ demo: $(READY)  ## set up, then run the main scenario on real memfds and print i
 	$(BIN)/snapdrill run scenarios/demo.yaml
 
 test: $(READY)  ## set up, then run every test; what this host cannot run is listed with its reason
-	$(BIN)/python -m pytest -n 4
+	$(BIN)/python -m pytest -n 4 --cov --cov-report=term
 
 check: $(READY)  ## lint, format, types and the dependency rule
 	$(BIN)/ruff check
