@@ -111,7 +111,7 @@ class ChunkCopier:
         while worker.ident is not None and worker.is_alive():
             try:
                 worker.join()
-            except BaseException as error:  # noqa: BLE001 - raised by whoever asked for the copy, once that is over
+            except BaseException as error:  # noqa: BLE001 - the thread that asked for the copy raises it, once that is over
                 self._fail(error)
 
     def _fail(self, error: BaseException) -> None:

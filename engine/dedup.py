@@ -24,7 +24,7 @@ ReadSpan = Callable[[memoryview, int, Chunk], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class PageComparison:
     """What a compare found among the dirty blocks, in pages of 4 KiB."""
 
     stored: Blocks
@@ -32,7 +32,9 @@ class Compared:
     equal: Blocks
 
 
-def compare(chunks: Sequence[Chunk], block_size: int, memory: ReadSpan, parent: ReadSpan, workers: int = 2) -> Compared:
+def compare(
+    chunks: Sequence[Chunk], block_size: int, memory: ReadSpan, parent: ReadSpan, workers: int = 2
+) -> PageComparison:
     """Sort the pages of the dirty blocks into stored, zero and equal to the parent.
 
     A zero page is `zero` whatever the parent holds: it costs nothing to say so. Raises what the reads raise.
@@ -72,10 +74,10 @@ def compare(chunks: Sequence[Chunk], block_size: int, memory: ReadSpan, parent: 
 _STORED, _ZERO, _EQUAL = 0, 1, 2
 
 
-def _gathered(found: Sequence[tuple[NDArray[np.uint32], NDArray[np.uint8]]]) -> Compared:
+def _gathered(found: Sequence[tuple[NDArray[np.uint32], NDArray[np.uint8]]]) -> PageComparison:
     pages = np.concatenate([pages for pages, _ in found]) if found else np.empty(0, np.uint32)
     kinds = np.concatenate([kinds for _, kinds in found]) if found else np.empty(0, np.uint8)
-    return Compared(*(from_indexes(pages[kinds == kind]) for kind in (_STORED, _ZERO, _EQUAL)))
+    return PageComparison(*(from_indexes(pages[kinds == kind]) for kind in (_STORED, _ZERO, _EQUAL)))
 
 
 class ParentReader:

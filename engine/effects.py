@@ -9,7 +9,7 @@ from typing import Literal
 from engine import dedup
 from engine import dirty as dirty_set
 from engine.cache import Cache
-from engine.dedup import Compared, ReadSpan
+from engine.dedup import PageComparison, ReadSpan
 from engine.dirty import DirtySet, Tracker
 from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
 from engine.memfd import Memfd, ProcessMemory
@@ -41,7 +41,7 @@ class Effects:
         """Begin a new dirty set; the guest is stopped, and what it wrote so far is in a finished build."""
         tracker.written(rearm=True)
 
-    def compare(self, chunks: Sequence[Chunk], block_size: int, memory: ReadSpan, parent: ReadSpan) -> Compared:
+    def compare(self, chunks: Sequence[Chunk], block_size: int, memory: ReadSpan, parent: ReadSpan) -> PageComparison:
         return dedup.compare(chunks, block_size, memory, parent)
 
     def create_cache(self, cache: Cache) -> None:

@@ -50,7 +50,7 @@ class Ending:
             self._effects.kill(self._guest)
         except GuestRanError as error:
             ran = error
-        except Exception as error:  # noqa: BLE001 - told, and nothing is punched
+        except Exception as error:  # noqa: BLE001 - reported, and nothing is punched
             self._lives(error, "not-sent")
             return None
         self._killed_at, self.error = time.perf_counter(), None
@@ -64,7 +64,7 @@ class Ending:
             return self.dead
         try:
             self._effects.await_death(self._guest, self.permit)
-        except Exception as error:  # noqa: BLE001 - told, and nothing is punched
+        except Exception as error:  # noqa: BLE001 - reported, and nothing is punched
             self._lives(error, "lives")
             return False
         self.dead, self.error = True, None

@@ -53,7 +53,7 @@ def _look() -> dict[int, set[int]]:
         try:
             for inode in _mapped(name) | _opened(name):
                 found.setdefault(inode, set()).add(int(name))
-        except OSError:  # somebody else's, or gone
+        except OSError:  # another user's, or gone
             continue
     return found
 

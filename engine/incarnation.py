@@ -64,7 +64,7 @@ class GuestProcess:
     def __init__(self, incarnation: Incarnation, pidfd: int) -> None:
         self.incarnation = incarnation
         self.pidfd = pidfd
-        self._folder = evidence.open_process(incarnation.pid)  # now: later the pid may be somebody else's
+        self._folder = evidence.open_process(incarnation.pid)  # now: later the pid may be another process's
         if pidfd >= 0 and self.is_dead():
             self._close_folder()
         self.frozen: Threads | None = None
@@ -183,7 +183,7 @@ class GuestProcess:
 
     def close(self) -> None:
         """Close the pidfd and the /proc folder; the process is not touched."""
-        pidfd, self.pidfd = self.pidfd, -1  # first: nobody may signal whoever gets its number
+        pidfd, self.pidfd = self.pidfd, -1  # first: no thread may signal the process that gets its number next
         if pidfd >= 0:
             os.close(pidfd)
         self._close_folder()

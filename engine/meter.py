@@ -13,7 +13,7 @@ _READINGS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class MeterSample:
     """Resident bytes of the guest's memory (None without a memfd) and of the cache at one moment."""
 
     source: int | None
@@ -29,9 +29,9 @@ class PeakMeter:
         self._lock = threading.Lock()
         self.at_freeze = memory.resident_bytes()
         self.peak = self.at_freeze or 0
-        self._last = Sample(self.at_freeze, 0)
+        self._last = MeterSample(self.at_freeze, 0)
 
-    def sample(self) -> Sample:
+    def sample(self) -> MeterSample:
         """Measure now: after a chunk was written, before it is punched. What cannot be measured is as it was last."""
         with contextlib.suppress(OSError):  # a figure that lacks may not cost the memory
             self._last = self._measure()
@@ -40,7 +40,7 @@ class PeakMeter:
             self.peak = max(self.peak, (now.source or 0) + now.cache)
         return now
 
-    def _measure(self) -> Sample:
+    def _measure(self) -> MeterSample:
         """Both at one moment: the other worker may punch and write between two readings, so read until it did not."""
         source = self._memory.resident_bytes()
         for _ in range(_READINGS):
@@ -49,7 +49,7 @@ class PeakMeter:
             if after == source:
                 break
             source = after
-        return Sample(source, cache)
+        return MeterSample(source, cache)
 
     def freed(self) -> int:
         """Bytes of the memfd that are gone since the freeze (st_blocks); 0 without one, or where it cannot be asked."""

@@ -74,7 +74,7 @@ class Pause:
         self._request = request
         self._effects = effects or Effects()
         self._emit = emit
-        self._lock = threading.RLock()  # never held over an act: whoever cancels may be an event loop
+        self._lock = threading.RLock()  # never held over an act: the caller that cancels may be an event loop
         self._cancelled = False
         self._committed = False
         self._condemned = False
@@ -224,7 +224,7 @@ class Pause:
         request = self._request
         try:
             permit = self._effects.condemn(request.condemned, request.guest, request.build)
-        except Exception as error:  # noqa: BLE001 - the teardown asks too, and its waiters must be told all the same
+        except Exception as error:  # noqa: BLE001 - the teardown asks too, and its waiters must hear of it all the same
             self._condemning = False
             self._condemn_error = str(error)
             self._say(CondemnFailed(str(error)))
@@ -349,7 +349,7 @@ class Pause:
         """Emit when the fate is settled already: a listener that fails may not keep the guest from it."""
         try:
             self._emit(event)
-        except Exception:  # noqa: BLE001 - counted: whoever judges must know that something is not told
+        except Exception:  # noqa: BLE001 - counted: the judges must know that an event is missing
             self.untold += 1
 
     def _tear_down(self, outcome: Outcome, error: BaseException | None, header: Header | None) -> None:
@@ -371,7 +371,7 @@ class Pause:
         """The last act of all; nothing that fails here may keep the pause from settling."""
         try:
             self._effects.close(memory, self._cache)
-        except Exception as failure:  # noqa: BLE001 - what it left open is closed here, and waiters must be told
+        except Exception as failure:  # noqa: BLE001 - what it left open is closed here, and waiters must get an answer
             self._say(CopyFailed(None, "teardown", f"close: {failure}", self._condemned))
             for each in (memory, self._cache):
                 with contextlib.suppress(OSError):

@@ -66,7 +66,7 @@ class DocumentError(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class JsonDocument:
     """`positions` hold each member's key and each element's value, by path; `duplicates` the keys met again."""
 
     value: Any
@@ -74,7 +74,7 @@ class Document:
     duplicates: tuple[tuple[Path, Position], ...]
 
 
-def parse(text: str) -> Document:
+def parse(text: str) -> JsonDocument:
     """Parse one JSON document; json.JSONDecodeError where it is not JSON (RFC 8259: no NaN, no Infinity)."""
     try:
         value = parse_json(text)
@@ -82,7 +82,7 @@ def parse(text: str) -> Document:
         scan.value(next(scan.tokens), ())
     except RecursionError:
         raise json.JSONDecodeError("nested too deeply", text, 0) from None
-    return Document(value, scan.positions, tuple(scan.duplicates))
+    return JsonDocument(value, scan.positions, tuple(scan.duplicates))
 
 
 class _Scan:

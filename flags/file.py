@@ -13,10 +13,10 @@ from flags.client import FlagClientMisusedError, SourceStatus
 from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
 from flags.decision import Decision
 from flags.decode import decode, look, text_of, uncollected
-from flags.document import Document, parse
+from flags.document import JsonDocument, parse
 from flags.launchdarkly import CLOSE_SECONDS, Evaluator, InProcessSource, Items, refusal
 from flags.lease import Lease
-from flags.lint import Finding, check
+from flags.lint import LintFinding, check
 
 POLL_SECONDS = 0.05
 
@@ -159,7 +159,7 @@ def taken_from(path: Path, content: bytes | str) -> Taken:
     return Taken(found.flags, found.segments, found.refused, mistakes(path, content, found.refused))
 
 
-def examine(path: Path, contexts: Contexts = ORIGINAL) -> tuple[Document | None, list[Finding]]:
+def examine(path: Path, contexts: Contexts = ORIGINAL) -> tuple[JsonDocument | None, list[LintFinding]]:
     """The file's document (None where it is not JSON) and what is wrong with it; UserError where it is unreadable."""
     return check(text_of(path, look(path)), contexts)
 
@@ -172,11 +172,11 @@ def mistakes(path: Path, content: bytes | str, refused: Mapping[tuple[str, ...],
     return "\n".join(each.text(str(path)) for each in sorted(_refused(document, refused)))
 
 
-def _refused(document: Document, refused: Mapping[tuple[str, ...], str]) -> list[Finding]:
+def _refused(document: JsonDocument, refused: Mapping[tuple[str, ...], str]) -> list[LintFinding]:
     production = "LaunchDarkly refuses the whole set of flags, and the last one stays in force"
     found = []
     for part, reason in refused.items():
         place = document.positions.get(part, (1, 1))
         message = f'LaunchDarkly refuses "{part[-1]}": {reason}' if part else f"LaunchDarkly refuses it: {reason}"
-        found.append(Finding(*place, "error", message, "correct its type; it is not served", production))
+        found.append(LintFinding(*place, "error", message, "correct its type; it is not served", production))
     return found

@@ -11,14 +11,14 @@ from flags import decode
 from flags.catalog import CATALOG, DEDUP, FLAGS, PUNCH, USE_MEMFD, Value, did_you_mean, is_on, nearest
 from flags.context import ORIGINAL, Contexts, Moment, Shape
 from flags.decode import SECTIONS
-from flags.document import Document, Path, Position, parse
+from flags.document import JsonDocument, Path, Position, parse
 from flags.lint_meaning import meet, prerequisites, reachable, served
 from flags.lint_meaning import segments as named_segments
 from flags.problem import Flags, Problem, Severity, index_problem, objects, present
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Finding:
+class LintFinding:
     """One mistake: where it stands (1-based), what it is, what to do and what it does in production.
 
     Ordered by place.
@@ -35,25 +35,27 @@ class Finding:
         return f"{path}:{self.line}:{self.column}: {self.severity}: {self.message}; {self.fix}"
 
 
-def check(text: str, contexts: Contexts = ORIGINAL) -> tuple[Document | None, list[Finding]]:
+def check(text: str, contexts: Contexts = ORIGINAL) -> tuple[JsonDocument | None, list[LintFinding]]:
     """A flag file's document (None where it is not JSON) and everything found wrong with it."""
     try:
         document = parse(text)
     except json.JSONDecodeError as error:
         fix = "write JSON: no comments, no trailing commas" if text.strip() else "write at least an empty set of flags"
         production = "the last good flags stay in force until the lease ends; at start, every safe value is served"
-        return None, [Finding(error.lineno, error.colno, "error", f"not JSON: {error.msg}", fix, production)]
+        return None, [LintFinding(error.lineno, error.colno, "error", f"not JSON: {error.msg}", fix, production)]
     duplicates = [
-        Finding(*position, "error", f'duplicate key "{path[-1]}"', "keep one of the two", "the last one wins silently")
+        LintFinding(
+            *position, "error", f'duplicate key "{path[-1]}"', "keep one of the two", "the last one wins silently"
+        )
         for path, position in document.duplicates
     ]
     return document, sorted(duplicates + lint(document.value, document.positions, contexts))
 
 
-def lint(document: Any, positions: Mapping[Path, Position], contexts: Contexts = ORIGINAL) -> list[Finding]:
+def lint(document: Any, positions: Mapping[Path, Position], contexts: Contexts = ORIGINAL) -> list[LintFinding]:
     """Everything wrong with a parsed flag file, by place."""
     return sorted(
-        Finding(*place(each.path, positions), each.severity, each.message, each.fix, each.production)
+        LintFinding(*place(each.path, positions), each.severity, each.message, each.fix, each.production)
         for each in _document(document, contexts)
     )
 

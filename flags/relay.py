@@ -16,7 +16,7 @@ from flags.file import POLL_SECONDS, Taken, taken_from
 from flags.launchdarkly import Items
 from flags.lease import Lease, heartbeat_flag
 from flags.relay_content import Change, Content, event, fdv1, fdv2
-from flags.relay_http import HOST, HTML, KEEP_ALIVE, STREAM_END, STREAM_HEAD, Request, Server, answer, chunk
+from flags.relay_http import HOST, HTML, KEEP_ALIVE, STREAM_END, STREAM_HEAD, HttpRequest, Server, answer, chunk
 
 _EVENT_PATHS = ("/bulk", "/diagnostic")
 _STREAMS = {("GET", "/all"): fdv1, ("GET", "/sdk/stream"): fdv2}
@@ -30,7 +30,7 @@ _MOST_WAITING = 10_000
 _REFUSED_KEYS = ("mob-", "api-")
 
 
-class _Stream:
+class _EventStream:
     """What a stream has yet to send, and from which monotonic time on; `encode` is its protocol's."""
 
     def __init__(self, encode: Callable[[Change], bytes]) -> None:
@@ -66,7 +66,7 @@ class Relay:
         """
         self._state = Condition()  # guards content, streams and counts
         self._content = Content(first_version)
-        self._streams: set[_Stream] = set()
+        self._streams: set[_EventStream] = set()
         self._streams_opened = self._events_posted = 0
         self._thawed, self._stopping = Event(), Event()
         self._thawed.set()
@@ -207,7 +207,7 @@ class Relay:
             for stream in self._streams:
                 stream.put(time.monotonic() + self._latency, message)
 
-    def _respond(self, connection: socket, request: Request) -> None:
+    def _respond(self, connection: socket, request: HttpRequest) -> None:
         self._stopping.wait(self._latency)
         if self._refusal is not None:
             answer(connection, self._refusal)
@@ -238,9 +238,9 @@ class Relay:
             with self._state:
                 self._streams.discard(stream)
 
-    def _open_stream(self, encode: Callable[[Change], bytes]) -> _Stream:
+    def _open_stream(self, encode: Callable[[Change], bytes]) -> _EventStream:
         """Everything as of now and every change after it, none lost and none twice."""
-        stream = _Stream(encode)
+        stream = _EventStream(encode)
         with self._state:
             stream.put(0.0, self._content.put() if encode is fdv1 else self._content.transfer())
             self._streams.add(stream)
@@ -248,7 +248,7 @@ class Relay:
             self._state.notify_all()
         return stream
 
-    def _next(self, stream: _Stream) -> _Message:
+    def _next(self, stream: _EventStream) -> _Message:
         due: float
         message: _Message
         try:
@@ -259,7 +259,7 @@ class Relay:
         self._thawed.wait()
         return message
 
-    def _serve_whole(self, connection: socket, request: Request) -> None:
+    def _serve_whole(self, connection: socket, request: HttpRequest) -> None:
         with self._state:
             body = self._content.whole() if request.path == "/sdk/latest-all" else self._content.polled()
         etag = f'"{hashlib.sha256(body).hexdigest()}"'

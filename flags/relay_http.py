@@ -38,7 +38,7 @@ _REST = 0.05
 """Before the next try where the process has no file descriptor or thread left."""
 
 
-class Request(NamedTuple):
+class HttpRequest(NamedTuple):
     """`path` is without its query; `headers` ignore case."""
 
     method: str
@@ -46,7 +46,7 @@ class Request(NamedTuple):
     headers: Message
 
 
-def read_request(connection: socket) -> Request | None:
+def read_request(connection: socket) -> HttpRequest | None:
     """The request, its body read and dropped; None where the peer sends none.
 
     OSError where it goes away or takes its time. What is no HTTP, or too large, is answered with 400 or 413.
@@ -70,7 +70,7 @@ def read_request(connection: socket) -> Request | None:
             if piece == 0:
                 return None
             length -= piece
-    return Request(words[0], words[1].partition("?")[0], headers) if length == 0 else None
+    return HttpRequest(words[0], words[1].partition("?")[0], headers) if length == 0 else None
 
 
 def _length(text: str) -> int:
@@ -94,7 +94,7 @@ def chunk(content: bytes) -> bytes:
 class Server:
     """Listens on one port of HOST from up() to down(), a thread for accepting and one for each connection."""
 
-    def __init__(self, port: int, serve: Callable[[socket, Request], None], gate: Event) -> None:
+    def __init__(self, port: int, serve: Callable[[socket, HttpRequest], None], gate: Event) -> None:
         """Call `serve` for each request; no client is accepted or answered while the gate is not set.
 
         The port (0: any free one) stays ours while down; UserError where it is taken.
@@ -149,7 +149,7 @@ class Server:
             except OSError:
                 if listener is not self._listener:  # down
                     return
-                time.sleep(_REST)  # no file descriptor is left: whoever waits is served once there is one
+                time.sleep(_REST)  # no file descriptor is left: clients that wait are served once there is one
                 continue
             self._gate.wait()
             self._take(connection)

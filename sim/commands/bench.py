@@ -21,7 +21,7 @@ import click
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
-    from sim.rollout.bench import Row
+    from sim.rollout.bench import BenchRow
     from sim.rollout.bench_report import Report
 
 
@@ -89,7 +89,7 @@ def command(
     return ExitCode.HELD if report.results else ExitCode.UNSUPPORTED
 
 
-def _write_calibration(path: Path, chosen: list[Row], report: Report, cache_dir: Path | None) -> None:
+def _write_calibration(path: Path, chosen: list[BenchRow], report: Report, cache_dir: Path | None) -> None:
     """Small guests are measured too: they show the fixed part of a pause."""
     from datetime import UTC, datetime
 
@@ -112,7 +112,7 @@ def _size(text: str) -> int:
     return size
 
 
-def _measure(chosen: list[Row], *, rounds: int, size: int, seed: int, cache_dir: Path | None) -> Report:
+def _measure(chosen: list[BenchRow], *, rounds: int, size: int, seed: int, cache_dir: Path | None) -> Report:
     """Folders, guests and the pool of 2 MiB pages are restored when this returns or raises."""
     from sim.files.units import HUGE_PAGE
     from sim.rollout import bench, bench_host

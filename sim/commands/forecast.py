@@ -109,11 +109,11 @@ def command(
 ) -> ExitCode:
     """Replaced by the module's docstring."""
     from sim.report.table import text
-    from sim.rollout.forecast import Asked, forecast, source
+    from sim.rollout.forecast import ForecastQuestion, forecast, source
     from sim.run.batch import rewrite
 
     start, costs = source(path), _costs(calibration)
-    asked = Asked(
+    asked = ForecastQuestion(
         sandboxes=sandboxes or start.fleet.count,
         weights=start.weights if weights is None else tuple(sorted({0.0, *weights})),
         seed=seed,

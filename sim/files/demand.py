@@ -60,7 +60,7 @@ class Demand(Strict):
     at: Annotated[float, BeforeValidator(_percent, json_schema_input_type=float | str), Field(gt=0, le=100)] = 100.0
 
 
-class Span(Strict):
+class DurationSpan(Strict):
     """Seconds that vary: percentiles, a list of measured times, or always the same (`5m`)."""
 
     always: Duration | None = None
@@ -112,10 +112,10 @@ class Incident(Strict, alias_generator=to_camel, populate_by_name=False):
     `lossRate` is the share lost of the sandboxes that are punched until then.
     """
 
-    detection: Span | None = None
-    decision: Span | None = None
-    common: Span | None = None
-    in_flight: Span | None = None
+    detection: DurationSpan | None = None
+    decision: DurationSpan | None = None
+    common: DurationSpan | None = None
+    in_flight: DurationSpan | None = None
     loss_rate: Percent | None = None
 
 

@@ -85,7 +85,7 @@ class SetWeight(Camel):
         return {**{key: each for key, each in written.items() if key != "kind"}, "kind": "setWeight"}
 
 
-class Wait(Camel):
+class PlanWait(Camel):
     """Let the load run for `for`, then require that `minimumContexts` were exposed (by default 1 if the weight is not
     0)."""
 
@@ -110,7 +110,7 @@ class KillSwitch(Camel):
     percentile: Annotated[float, Field(gt=0, le=100)] = 99.0
 
 
-class Drill(Camel):
+class KillSwitchDrill(Camel):
     """Throw the kill switch, check that the load obeys it, and restore the weight."""
 
     kind: Literal["drill"] = "drill"
@@ -124,7 +124,7 @@ class Assert(Camel):
     invariant: Invariant
 
 
-PlanStep = SetWeight | Wait | Analysis | Drill | Assert | Inject | Outage | Clear
+PlanStep = SetWeight | PlanWait | Analysis | KillSwitchDrill | Assert | Inject | Outage | Clear
 PLAN_STEPS: dict[str, type[PlanStep]] = {each.model_fields["kind"].default: each for each in get_args(PlanStep)}
 
 

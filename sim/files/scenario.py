@@ -18,7 +18,7 @@ from sim.files.flag_values import Flags, lease_seconds
 from sim.files.fleet import ContextsKey, Group, NodeSpec, Slug
 from sim.files.loader import Drilled, Expanded, Form
 from sim.files.sources import Source, kind_of, read_scenario
-from sim.files.steps import AnyStep, Pause
+from sim.files.steps import AnyStep, PauseStep
 from sim.files.swarm import Swarm, check_memory
 from sim.files.variables import UNRESOLVED, Draft, Matrix, Scalar, Variables, expand, title
 from sim.files.yaml import Document, parse, scenario_text
@@ -90,7 +90,7 @@ class Scenario(Drilled):
     @property
     def claims_digest(self) -> bool:
         """False if a step does not wait for its pauses: they race with later steps, so event order may differ."""
-        return all(each.until == "settled" for each in self.steps if isinstance(each, Pause))
+        return all(each.until == "settled" for each in self.steps if isinstance(each, PauseStep))
 
 
 def from_document(document: Document, text: str, path: pathlib.Path) -> Scenario:

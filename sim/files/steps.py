@@ -131,7 +131,7 @@ class Tick(Strict):
     ticks: AtLeastOne
 
 
-class Pause(Selection):
+class PauseStep(Selection):
     """Pause the selected sandboxes, at most `concurrency` at a time; `deadline` in seconds, for the whole step.
 
     `until: settled` waits until every copy has ended; `returned` only until every pause has answered, and the run has
@@ -422,7 +422,9 @@ class Expect(StateExpectation):
     kind: Literal["expect"] = "expect"
 
 
-Step = Tick | Pause | Checkpoint | Resume | Kill | FlagStep | Outage | Inject | Clear | Crash | Restart | Wait | Expect
+Step = (
+    Tick | PauseStep | Checkpoint | Resume | Kill | FlagStep | Outage | Inject | Clear | Crash | Restart | Wait | Expect
+)
 STEPS: dict[str, type[Step]] = {model.model_fields["kind"].default: model for model in get_args(Step)}
 BODIES = {"tick": "ticks", "flag": "values", "wait": "seconds"}
 """Steps that are written as one value, `tick: 10`, and the field that holds it."""

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from engine import linux
 from engine.cache import Cache
-from engine.dedup import Compared, ReadSpan
+from engine.dedup import PageComparison, ReadSpan
 from engine.dirty import DirtySet, Tracker
 from engine.effects import Before, Boundary, Effects, Memory
 from engine.events import Event
@@ -193,7 +193,7 @@ class FaultyEffects(Effects):
     def rearm(self, tracker: Tracker) -> None:
         self._inner.rearm(tracker)
 
-    def compare(self, chunks: Sequence[Chunk], block_size: int, memory: ReadSpan, parent: ReadSpan) -> Compared:
+    def compare(self, chunks: Sequence[Chunk], block_size: int, memory: ReadSpan, parent: ReadSpan) -> PageComparison:
         return self._inner.compare(chunks, block_size, memory, parent)
 
     def create_cache(self, cache: Cache) -> None:

@@ -134,7 +134,7 @@ def _become_and_exit(arguments: dict[str, Any], fds: list[int], become: Become, 
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _close_all_but(*fds, *keep)
         code = become(arguments, fds)
-    except BaseException:  # noqa: BLE001 - as an interpreter's own end: told, and an exit code
+    except BaseException:  # noqa: BLE001 - as an interpreter ends: a traceback, and an exit code
         traceback.print_exc()
     finally:
         os._exit(code)

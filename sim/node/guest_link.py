@@ -299,7 +299,7 @@ class ZygoteLink:
             if not hello:
                 raise ConnectionResetError("the zygote is ending")
             self.zygote_pid = int(json.loads(hello)["pid"])
-            self._pidfd = os.pidfd_open(self.zygote_pid)  # now: later the pid may be somebody else's
+            self._pidfd = os.pidfd_open(self.zygote_pid)  # now: later the pid may be another process's
         except OSError:
             connection.close()
             raise
@@ -312,7 +312,7 @@ class ZygoteLink:
                 if guest.name == spec["incarnation"]:
                     return guest
                 with contextlib.suppress(FreezeError):  # that is no fault of the one that is asked for
-                    guest.kill()  # a late answer to a request that nobody waits for any more
+                    guest.kill()  # a late answer to a request that was given up
                 guest.close()
         raise GuestError("the zygote did not fork a guest")
 

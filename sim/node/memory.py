@@ -11,7 +11,7 @@ from collections.abc import Callable
 from sim.record.events import MemorySampled
 
 _INTERVAL = 0.05  # seconds between samples that are no new peak
-_STEP = 1 << 20  # a new peak is told when it is this much higher
+_STEP = 1 << 20  # a new peak is reported when it is this much higher
 
 
 class NodeMemory:
@@ -25,7 +25,7 @@ class NodeMemory:
         self._caches: dict[str, int] = {}
         self._page_cache: dict[str, int] = {}
         self._lock = threading.Lock()
-        self._peaks = (0, 0)  # as last told: without what is page cache of finished builds, and with it
+        self._peaks = (0, 0)  # as last reported: without what is page cache of finished builds, and with it
         self._last = (0, 0, 0, 0)
         self._told_at = 0.0
 

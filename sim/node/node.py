@@ -277,7 +277,9 @@ class Node:
         except (GuestError, EngineError, OSError) as error:
             await self._resume_failed(sandbox, error)
             return
-        if sandbox.header.build != header.build:  # what it stands on, though its copy was not told to have ended yet
+        if (
+            sandbox.header.build != header.build
+        ):  # what it stands on, though the end of its copy is not in the ledger yet
             sandbox.header = header
         incarnation = sandbox.guest.name if sandbox.guest else ""
         took = round((time.perf_counter() - begun) * 1e3, 3)
@@ -289,7 +291,7 @@ class Node:
         """It costs nothing, unless what failed is the very build that the sandbox stands on."""
         self.budget.give_back(sandbox.config.memory)
         if sandbox.guest is not None:
-            with contextlib.suppress(FreezeError):  # it runs nothing any more: it was never told of as running
+            with contextlib.suppress(FreezeError):  # it runs nothing any more, and never was reported as running
                 await asyncio.to_thread(sandbox.guest.kill)
         self.end_guest(sandbox, "its resume failed")
         if isinstance(error, BuildFailedError):

@@ -247,7 +247,7 @@ class Pausing:
         process, _, _ = admitted.guest.parts()
         if admitted.id not in self._left or process.is_dead():
             return
-        with contextlib.suppress(EngineError, OSError):  # its record stays, for whoever ends the run
+        with contextlib.suppress(EngineError, OSError):  # its record stays, for the process that ends the run
             await asyncio.to_thread(process.kill)
 
     async def _finished(self, sandbox: Sandbox, admitted: Admitted, result: PauseResult) -> None:
@@ -301,7 +301,7 @@ async def _end_of(pause: Pause) -> PauseResult:
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def tell() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits it any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no task awaits it any more
             loop.call_soon_threadsafe(ended.set)
 
     pause.when_settled(tell)
@@ -372,9 +372,9 @@ def in_own_thread(act: Callable[[], Result], name: str) -> asyncio.Future[Result
         result, error = None, None
         try:
             result = act()
-        except BaseException as raised:  # noqa: BLE001 - handed to whoever awaits it
+        except BaseException as raised:  # noqa: BLE001 - handed to the task that awaits it
             error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits it any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no task awaits it any more
             loop.call_soon_threadsafe(tell, result, error)
 
     try:

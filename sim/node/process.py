@@ -98,7 +98,7 @@ class _Server:
             reply["error"] = f"{type(error).__name__}: {error}"
             with contextlib.suppress(OSError):  # the log's disk may be full
                 traceback.print_exc()
-        with contextlib.suppress(ConnectionError):  # the runner went away: there is nobody to tell
+        with contextlib.suppress(ConnectionError):  # the runner went away: nothing reads the answer
             self._writer.write(json.dumps(reply).encode() + b"\n")
             await self._writer.drain()
 
@@ -171,7 +171,7 @@ async def _main(fd: int, config: NodeConfig, start_zygote: ZygoteStarter) -> Non
     run_dir = Path(config.run_dir)
     route_sdk_logs(run_dir / "flags.log")
     ledger = Ledger(run_dir / EVENTS_FILE, config.began)
-    _, (link, zygote_pid), flags = await asyncio.gather(  # each waits for somebody else
+    _, (link, zygote_pid), flags = await asyncio.gather(  # each waits for another process
         asyncio.to_thread(_join_cgroup, config),
         asyncio.to_thread(connect_zygote, config, start_zygote),
         asyncio.to_thread(NodeFlags, config),

@@ -45,7 +45,7 @@ async def recover(node: Node) -> None:
         pause = known.open_pause
         doomed = pause is not None and (pause.id in condemned.pauses or latest in condemned.guests)
         await _recover(node, sandbox, pause, guest, condemned=doomed)
-    for guest in living.values():  # born, but never told of
+    for guest in living.values():  # born, but not in the ledger
         await _end(guest)
     _retire(node)
     if node.cache_on_tmpfs:

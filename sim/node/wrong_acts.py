@@ -61,7 +61,7 @@ class KillsLate(FaultyEffects):
             permit.open(_said_to_be_dead(guest))
 
     def discard(self, cache: Cache, error: BaseException) -> None:
-        self.failed = True  # a failed pause discards its cache first: that tells it from one that has finished
+        self.failed = True  # a failed pause discards its cache first: that distinguishes it from one that has finished
         super().discard(cache, error)
 
     def end_at_last(self, guest: GuestProcess) -> None:

@@ -119,7 +119,7 @@ class _Zygote:
             self._children[pid] = child = _Child(spec, ours, os.pidfd_open(pid))
         except OSError:
             ours.close()
-            os.kill(pid, signal.SIGKILL)  # ours and not reaped yet, so the pid is nobody else's
+            os.kill(pid, signal.SIGKILL)  # ours and not reaped yet, so the pid is no other process's
             os.waitpid(pid, 0)
             raise
         return pid, child

@@ -21,7 +21,7 @@ _TO_SECONDS = len("2026-01-02T03:04:05")
 """JUnit's timestamps have no zone; ours are UTC."""
 
 
-class _Case(TestCase):
+class _TestCase(TestCase):
     """With the place, which some consumers link to."""
 
     file = Attr()
@@ -85,7 +85,7 @@ def _properties(view: View, run_dir: Path, scenario_file: Path) -> dict[str, str
 def _case(
     name: str, view: View, judgement: Judgement, run_dir: Path, scenario_file: Path, entries: Sequence[Entry] | None
 ) -> TestCase:
-    case = _Case(scrub(name), scrub(_name(view, scenario_file)), 0.0)  # judged together: the time is the suite's
+    case = _TestCase(scrub(name), scrub(_name(view, scenario_file)), 0.0)  # judged together: the time is the suite's
     file, line, _ = failure.position(view, judgement, scenario_file, entries)
     case.file = scrub(file)
     if line is not None:
@@ -110,6 +110,6 @@ def _unexplained(view: View, scenario_file: Path) -> TestCase | None:
     verdict = judgements.verdict_of(view)
     if verdict == Verdict.HELD or judgements.failed(view):
         return None
-    case = _Case("run", scrub(_name(view, scenario_file)), 0.0)
+    case = _TestCase("run", scrub(_name(view, scenario_file)), 0.0)
     case.result = [Error(judgements.why(view), verdict.capitalize())]
     return case

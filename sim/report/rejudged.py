@@ -10,7 +10,7 @@ from sim.record.verdict import Verdict
 from sim.record.view import View
 from sim.report import words
 from sim.report.judgements import NOT_EXERCISED
-from sim.report.table import Bullets, Section, Span, Table, toned
+from sim.report.table import Bullets, CellSpan, Section, Table, toned
 from sim.rules.finding import Finding
 
 VERSION = 1
@@ -87,7 +87,7 @@ def sections(rejudged: Sequence[Rejudged]) -> list[Section]:
     ]
 
 
-def _toned(judged: events.Judged) -> Span:
+def _toned(judged: events.Judged) -> CellSpan:
     verdict = shown(judged)
     return toned(verdict, "muted" if verdict == NOT_EXERCISED else words.verdict_tone(judged.verdict))
 

@@ -21,7 +21,7 @@ WIDTH = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class CellSpan:
     """Words with a meaning, or literal code."""
 
     text: str
@@ -29,7 +29,7 @@ class Span:
     code: bool = False
 
 
-Words = str | Span | tuple[str | Span, ...]
+Words = str | CellSpan | tuple[str | CellSpan, ...]
 """One line of prose: plain, or in spans."""
 
 
@@ -100,21 +100,21 @@ def figure_table(figures: Iterable[Figure]) -> Table:
     return Table((), rows, "~")
 
 
-def toned(text: str, tone: Tone) -> Span:
+def toned(text: str, tone: Tone) -> CellSpan:
     """Words with a meaning."""
-    return Span(text, tone)
+    return CellSpan(text, tone)
 
 
-def code(text: str) -> Span:
+def code(text: str) -> CellSpan:
     """Words to be typed or found exactly as written."""
-    return Span(text, code=True)
+    return CellSpan(text, code=True)
 
 
-def spans(words: Words) -> tuple[Span, ...]:
+def spans(words: Words) -> tuple[CellSpan, ...]:
     """The spans of a line, none of which holds a control character."""
     parts = words if isinstance(words, tuple) else (words,)
-    found = (each if isinstance(each, Span) else Span(each) for each in parts)
-    return tuple(Span(scrub(each.text), each.tone, each.code) for each in found)
+    found = (each if isinstance(each, CellSpan) else CellSpan(each) for each in parts)
+    return tuple(CellSpan(scrub(each.text), each.tone, each.code) for each in found)
 
 
 def plain(words: Words) -> str:
@@ -149,7 +149,7 @@ _STYLES: dict[Tone, str] = {
     "warn": "yellow",
     "bad": "red",
 }
-_Line = Sequence[Span]
+_Line = Sequence[CellSpan]
 _Cell = Sequence[_Line]
 
 
@@ -175,7 +175,7 @@ def _lines(item: Section | Part, width: int) -> list[_Line]:
         return [line for each in item.content for line in _part(each, width)]
     note = [Paragraph(item.note)] if plain(item.note) else []
     below = [line for each in (*note, *item.content) for line in _part(each, width - len(_GAP))]
-    return [*_wrapped(_cell_of(item.title), width), *((Span(_GAP), *line) for line in below)]
+    return [*_wrapped(_cell_of(item.title), width), *((CellSpan(_GAP), *line) for line in below)]
 
 
 def _part(part: Part, width: int) -> list[_Line]:
@@ -187,20 +187,20 @@ def _part(part: Part, width: int) -> list[_Line]:
         case Paragraph(words=words):
             return list(_wrapped(_cell_of(words), width))
         case Code(text=code):
-            return [[Span(scrub(line))] for line in code.splitlines()]
+            return [[CellSpan(scrub(line))] for line in code.splitlines()]
 
 
 def _bullet(cell: _Cell) -> list[_Line]:
-    return [(Span(_GAP if at else "- "), *line) for at, line in enumerate(cell)]
+    return [(CellSpan(_GAP if at else "- "), *line) for at, line in enumerate(cell)]
 
 
 def _cell_of(words: Words) -> _Cell:
     """Its lines; within code no space ends one."""
-    found: list[list[Span]] = [[]]
+    found: list[list[CellSpan]] = [[]]
     for each in spans(words):
         first, *more = (each.text.replace(" ", _FIXED) if each.code else each.text).expandtabs(4).split("\n")
-        found[-1].append(Span(first, each.tone))
-        found += [[Span(line, each.tone)] for line in more]
+        found[-1].append(CellSpan(first, each.tone))
+        found += [[CellSpan(line, each.tone)] for line in more]
     return found
 
 
@@ -214,7 +214,7 @@ def _wrapped(cell: _Cell, width: int) -> _Cell:
             continue
         start = end = 0
         for word in _WORD.finditer(whole):
-            if word.start() > start and _columns([Span(whole[start : word.end()])]) > width:
+            if word.start() > start and _columns([CellSpan(whole[start : word.end()])]) > width:
                 found.append(_cut(line, start, end))
                 start = word.start()
             end = word.end()
@@ -225,7 +225,7 @@ def _wrapped(cell: _Cell, width: int) -> _Cell:
 def _cut(line: _Line, start: int, end: int) -> _Line:
     found, at = [], 0
     for each in line:
-        found.append(Span(each.text[max(0, start - at) : max(0, end - at)], each.tone))
+        found.append(CellSpan(each.text[max(0, start - at) : max(0, end - at)], each.tone))
         at += len(each.text)
     return found
 
@@ -287,11 +287,11 @@ def _block(
         widths.append(_widest(cells[-1]))
     for row in zip(*cells, strict=True):
         for line in zip_longest(*row, fillvalue=()):
-            found: list[Span] = []
+            found: list[CellSpan] = []
             for at, part, wide in zip(taken, line, widths, strict=True):
-                pad = Span(" " * (wide - _columns(part)))
+                pad = CellSpan(" " * (wide - _columns(part)))
                 found += (pad, *part) if table.aligned(at) == ">" else (*part, pad)
-                found.append(Span(_GAP))
+                found.append(CellSpan(_GAP))
             yield found
 
 
@@ -359,7 +359,7 @@ def _joined(cells: Iterable[Words]) -> str:
 def _cell(words: Words) -> str:
     """Code that holds a pipe would end the cell: GitHub takes it escaped."""
     return "".join(
-        _span(each).replace("|", "\\|") if each.code else _span(Span(each.text)) for each in spans(words)
+        _span(each).replace("|", "\\|") if each.code else _span(CellSpan(each.text)) for each in spans(words)
     ).strip()
 
 
@@ -369,7 +369,7 @@ def markdown_words(words: Words) -> str:
     return _OPENING.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", made)
 
 
-def _span(span: Span) -> str:
+def _span(span: CellSpan) -> str:
     line = re.sub(r"\s+", " ", span.text)
     if span.code and line.strip():
         mark = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))

@@ -11,7 +11,7 @@ from sim.record.verdict import Verdict
 from sim.record.view import PUNCH, PauseView, SandboxView, View
 from sim.report import judgements, words
 from sim.report.judgements import Judgement, propagation, sentence
-from sim.report.table import Bullets, Paragraph, Section, Span, Table, Words, facts, text, toned
+from sim.report.table import Bullets, CellSpan, Paragraph, Section, Table, Words, facts, text, toned
 from sim.report.words import plural, size
 
 _OUTCOMES = {"finished": "paused", "rolled-back": "rolled back", "discarded": "discarded"}
@@ -129,7 +129,7 @@ def _judged(title: str, judged: Sequence[Judgement]) -> Section:
     return Section(title, (Table((), [(_verdict(each), each.name, _checks(each)) for each in judged], "<<~"),))
 
 
-def _verdict(judgement: Judgement) -> Span:
+def _verdict(judgement: Judgement) -> CellSpan:
     idle = judgement.verdict == judgements.NOT_EXERCISED
     return toned(judgement.verdict, "muted" if idle else words.verdict_tone(judgement.verdict))
 

@@ -19,7 +19,7 @@ from sim.files.units import format_size
 from sim.files.yaml import scenario_text
 from sim.report.table import Section, Table
 from sim.rollout.costs import Costs
-from sim.rollout.simulation import Demand, Nodes, demand
+from sim.rollout.simulation import Nodes, PauseLoad, demand
 from sim.rollout.virtual_fleet import VirtualFleet, stream, virtual_fleet
 from sim.run.host import host
 from sim.run.runner import RunOptions, RunResult, run_scenario
@@ -28,7 +28,7 @@ WEIGHTS = (0.0, 50.0, 100.0)
 CONCURRENCY = 4
 MEMORY = 8 << 20
 _FAILING = 0.1
-_SAMPLING = 1 << 20  # peaks are told in steps of 1 MiB
+_SAMPLING = 1 << 20  # peaks are reported in steps of 1 MiB
 _GROUP = "web"
 _SHARE = 3  # of the memory that can be had, one part in so many
 
@@ -162,7 +162,7 @@ def _scenario(count: int, weight: float, failing: dict[int, int], seed: int) -> 
 
 
 def _rows(
-    weight: float, fleet: VirtualFleet, asks: Demand, failing: dict[int, int], file: Fleet, run: RunResult
+    weight: float, fleet: VirtualFleet, asks: PauseLoad, failing: dict[int, int], file: Fleet, run: RunResult
 ) -> list[Row]:
     """The peak is an upper bound, by as much as pauses may fail to overlap; everything else must be the same."""
     on = fleet.is_on((weight,), np.arange(fleet.count))[0]
@@ -185,7 +185,7 @@ def _rows(
     ]
 
 
-def _peak(fleet: VirtualFleet, asks: Demand, on: Any, rolled_back: Any, slots: int) -> float:
+def _peak(fleet: VirtualFleet, asks: PauseLoad, on: Any, rolled_back: Any, slots: int) -> float:
     """Every sandbox is asked at the same time; one that rolls back frees nothing."""
     nodes = Nodes(np.array([asks.guest.sum()]), 1, slots)
     extra = np.where(on, asks.extra_on, asks.extra_off)

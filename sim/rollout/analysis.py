@@ -16,7 +16,7 @@ from sim.rollout.ratio_interval import LEAST_ROUNDS, RatioInterval, ratio_interv
 from sim.rollout.stretch import Figures, PauseCost, saved
 
 
-class Outcome(StrEnum):
+class MetricOutcome(StrEnum):
     """How a metric or a step ended, in Argo Rollouts' words."""
 
     SUCCESSFUL = "successful"
@@ -25,12 +25,12 @@ class Outcome(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
-_WORST_FIRST = (Outcome.FAILED, Outcome.ERROR, Outcome.INCONCLUSIVE, Outcome.SUCCESSFUL)
+_WORST_FIRST = (MetricOutcome.FAILED, MetricOutcome.ERROR, MetricOutcome.INCONCLUSIVE, MetricOutcome.SUCCESSFUL)
 
 
-def worst(outcomes: Sequence[Outcome]) -> Outcome:
+def worst(outcomes: Sequence[MetricOutcome]) -> MetricOutcome:
     """The one that decides; successful for none."""
-    return min(outcomes, key=_WORST_FIRST.index, default=Outcome.SUCCESSFUL)
+    return min(outcomes, key=_WORST_FIRST.index, default=MetricOutcome.SUCCESSFUL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Measurement:
     """
 
     value: float | None
-    outcome: Outcome
+    outcome: MetricOutcome
     low: float | None = None
     high: float | None = None
     why: str = ""
@@ -54,7 +54,7 @@ class MetricResult:
 
     metric: Metric
     measurements: tuple[Measurement, ...]
-    outcome: Outcome
+    outcome: MetricOutcome
     why: str
 
     @property
@@ -114,24 +114,26 @@ def measure(metric: Metric, arms: Arms) -> Measurement:
         return _measured_ratio(metric, arms)
     value = _VALUES[metric.name](arms)
     if value is None:
-        return Measurement(None, Outcome.ERROR)
+        return Measurement(None, MetricOutcome.ERROR)
     return Measurement(float(value), judge(metric, float(value)))
 
 
 def _measured_ratio(metric: Metric, arms: Arms) -> Measurement:
     """Conclusive where the whole interval is on one side of its conditions."""
     if arms.pairs is None:
-        return Measurement(None, Outcome.INCONCLUSIVE, why="the arms took no turns, so their times do not compare")
+        return Measurement(
+            None, MetricOutcome.INCONCLUSIVE, why="the arms took no turns, so their times do not compare"
+        )
     took, percent = _RATIOS[metric.name]
     found = ratio(arms.pairs, took, percent)
     known = found.interval
     if known is None:
-        return Measurement(None, Outcome.INCONCLUSIVE, why=found.why)
+        return Measurement(None, MetricOutcome.INCONCLUSIVE, why=found.why)
     low, high = known.low, known.high
     ends = {judge(metric, each) for each in (low, known.value, high)}
-    clear = len(ends) == 1 and Outcome.INCONCLUSIVE not in ends
+    clear = len(ends) == 1 and MetricOutcome.INCONCLUSIVE not in ends
     why = "" if clear else f"its interval is {low:.2f} to {high:.2f}: {interval_words(known)}"
-    return Measurement(known.value, ends.pop() if clear else Outcome.INCONCLUSIVE, low, high, why, known)
+    return Measurement(known.value, ends.pop() if clear else MetricOutcome.INCONCLUSIVE, low, high, why, known)
 
 
 def interval_words(interval: RatioInterval) -> str:
@@ -139,29 +141,30 @@ def interval_words(interval: RatioInterval) -> str:
     return f"{interval.rounds} rounds, {interval.level * 100:.1f} %, lag-1 {interval.lag1:.2f}"
 
 
-def judge(metric: Metric, value: float) -> Outcome:
+def judge(metric: Metric, value: float) -> MetricOutcome:
     """By Argo Rollouts' rule: the failure condition first; with both, what meets neither is inconclusive."""
     success, failure = metric.success_condition, metric.failure_condition
     if failure is not None and failure.holds(value):
-        return Outcome.FAILED
+        return MetricOutcome.FAILED
     if success is None or success.holds(value):
-        return Outcome.SUCCESSFUL
-    return Outcome.FAILED if failure is None else Outcome.INCONCLUSIVE
+        return MetricOutcome.SUCCESSFUL
+    return MetricOutcome.FAILED if failure is None else MetricOutcome.INCONCLUSIVE
 
 
 def concluded(metric: Metric, measurements: Sequence[Measurement]) -> MetricResult:
     """The outcome of the measurements, by the metric's limits."""
     failed, unclear = (
-        sum(each.outcome is outcome for each in measurements) for outcome in (Outcome.FAILED, Outcome.INCONCLUSIVE)
+        sum(each.outcome is outcome for each in measurements)
+        for outcome in (MetricOutcome.FAILED, MetricOutcome.INCONCLUSIVE)
     )
     errors = _consecutive_errors(measurements)
-    outcome = Outcome.SUCCESSFUL
+    outcome = MetricOutcome.SUCCESSFUL
     if 0 <= metric.failure_limit < failed:
-        outcome = Outcome.FAILED
+        outcome = MetricOutcome.FAILED
     elif 0 <= metric.consecutive_error_limit < errors or (errors and errors == len(measurements)):
-        outcome = Outcome.ERROR
+        outcome = MetricOutcome.ERROR
     elif 0 <= metric.inconclusive_limit < unclear:
-        outcome = Outcome.INCONCLUSIVE
+        outcome = MetricOutcome.INCONCLUSIVE
     said = next((each.why for each in reversed(measurements) if each.outcome is outcome and each.why), "")
     return MetricResult(metric, tuple(measurements), outcome, said or _why(metric, outcome))
 
@@ -169,21 +172,21 @@ def concluded(metric: Metric, measurements: Sequence[Measurement]) -> MetricResu
 def _consecutive_errors(measurements: Sequence[Measurement]) -> int:
     most = now = 0
     for each in measurements:
-        now = now + 1 if each.outcome is Outcome.ERROR else 0
+        now = now + 1 if each.outcome is MetricOutcome.ERROR else 0
         most = max(most, now)
     return most
 
 
-def _why(metric: Metric, outcome: Outcome) -> str:
-    if outcome is Outcome.ERROR:
+def _why(metric: Metric, outcome: MetricOutcome) -> str:
+    if outcome is MetricOutcome.ERROR:
         return "there was nothing to measure"
     asked = metric.success_condition if metric.failure_condition is None else metric.failure_condition
     match outcome:
-        case Outcome.FAILED if metric.failure_condition is not None:
+        case MetricOutcome.FAILED if metric.failure_condition is not None:
             return f"its failureCondition is met: {metric.failure_condition}"
-        case Outcome.FAILED:
+        case MetricOutcome.FAILED:
             return f"its successCondition is not met: {asked}"
-        case Outcome.INCONCLUSIVE:
+        case MetricOutcome.INCONCLUSIVE:
             return f"neither {metric.success_condition} nor {metric.failure_condition}"
     return f"{metric.success_condition}" if metric.success_condition else f"not {metric.failure_condition}"
 

@@ -21,7 +21,7 @@ from sim.record.oracle import PAGE
 from sim.record.verdict import ExitCode
 from sim.rollout import bench_calls, bench_guest, bench_ways
 from sim.rollout.bench_guest import has_parent
-from sim.rollout.bench_ways import GIB, Bench, Case, Taken
+from sim.rollout.bench_ways import GIB, Bench, BenchCase, BenchTaken
 from sim.run.host import host
 
 TMPFS, DISK = "tmpfs", "disk"
@@ -30,11 +30,11 @@ Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class BenchMeasurement:
     """One way of measuring applied to one case; taken once a round, however many rows need it."""
 
-    take: Callable[[Bench, Case], Taken]
-    case: Case
+    take: Callable[[Bench, BenchCase], BenchTaken]
+    case: BenchCase
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +51,15 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BenchRow:
     """`figures` makes a round's result of what `needs` gave, in that order; `judged` names the one that counts.
 
     What is not `timed` is not disturbed by other processes either.
     """
 
     name: str
-    case: Case
-    needs: tuple[Measurement, ...]
+    case: BenchCase
+    needs: tuple[BenchMeasurement, ...]
     figures: Callable[..., dict[str, float]]
     judged: str = "value"
     unit: str | None = None
@@ -83,7 +83,7 @@ class Row:
         )
 
 
-def rows() -> list[Row]:
+def rows() -> list[BenchRow]:
     """Every row, in the order in which they are printed."""
     return [
         *_copies(),
@@ -98,36 +98,36 @@ def rows() -> list[Row]:
     ]
 
 
-def _full() -> Iterator[Case]:
+def _full() -> Iterator[BenchCase]:
     for page in (PAGE, HUGE_PAGE):
         for dest in DESTS:
-            yield Case(bench_guest.FULL, page, dest, punch=True)
-            yield Case(bench_guest.FULL, page, dest, punch=False)
+            yield BenchCase(bench_guest.FULL, page, dest, punch=True)
+            yield BenchCase(bench_guest.FULL, page, dest, punch=False)
 
 
-def _others() -> Iterator[Case]:
+def _others() -> Iterator[BenchCase]:
     for layout in bench_guest.COPIED:
         if layout != bench_guest.FULL:
             for dest in DESTS:
-                yield Case(layout, PAGE, dest, punch=True)
+                yield BenchCase(layout, PAGE, dest, punch=True)
 
 
-_LIMIT = Measurement(bench_ways.memcpy, Case())
+_LIMIT = BenchMeasurement(bench_ways.memcpy, BenchCase())
 _COPY_GOALS = {
     TMPFS: Goal(2.5, at_least=True, size=GIB, floor=1.6),
     DISK: Goal(2.3, at_least=True, size=GIB, floor=1.6),
 }
 
 
-def _ours(case: Case) -> Measurement:
-    return Measurement(bench_ways.pause_copy, case)
+def _ours(case: BenchCase) -> BenchMeasurement:
+    return BenchMeasurement(bench_ways.pause_copy, case)
 
 
-def _copies() -> Iterator[Row]:
+def _copies() -> Iterator[BenchRow]:
     for case in (*_full(), *_others()):
-        needs = (_ours(case), Measurement(bench_ways.mmap_memmove, case), _LIMIT)
+        needs = (_ours(case), BenchMeasurement(bench_ways.mmap_memmove, case), _LIMIT)
         goal = _COPY_GOALS[case.dest] if case.punch and case.dest else None
-        yield Row("copy", case, needs, _copy, "ratio_to_mmap_memmove", "GiB/s", goal)
+        yield BenchRow("copy", case, needs, _copy, "ratio_to_mmap_memmove", "GiB/s", goal)
 
 
 def _copy(ours: Figures, theirs: Figures, limit: Figures) -> dict[str, float]:
@@ -141,23 +141,25 @@ def _copy(ours: Figures, theirs: Figures, limit: Figures) -> dict[str, float]:
     }
 
 
-def _source_free() -> Iterator[Row]:
+def _source_free() -> Iterator[BenchRow]:
     """Time until the guest's memory is free, with punching against without."""
     for page in (PAGE, HUGE_PAGE):
         for dest in DESTS:
-            needs = tuple(_ours(Case(bench_guest.FULL, page, dest, punch)) for punch in (True, False))
-            case = Case(bench_guest.FULL, page, dest)
-            yield Row("source-free", case, needs, _times_longer, unit="x not punching", goal=Goal(1.10, size=GIB))
+            needs = tuple(_ours(BenchCase(bench_guest.FULL, page, dest, punch)) for punch in (True, False))
+            case = BenchCase(bench_guest.FULL, page, dest)
+            yield BenchRow("source-free", case, needs, _times_longer, unit="x not punching", goal=Goal(1.10, size=GIB))
 
 
 def _times_longer(punching: Figures, not_punching: Figures) -> dict[str, float]:
     return {"value": punching["free_seconds"] / not_punching["free_seconds"]}
 
 
-def _peaks() -> Iterator[Row]:
+def _peaks() -> Iterator[BenchRow]:
     for case in (*_full(), *_others()):
         if case.punch:
-            yield Row("peak", case, (_ours(case),), _peak, unit="bytes", goal=Goal(8 << 20), summary=max, timed=False)
+            yield BenchRow(
+                "peak", case, (_ours(case),), _peak, unit="bytes", goal=Goal(8 << 20), summary=max, timed=False
+            )
 
 
 def _peak(ours: Figures) -> dict[str, float]:
@@ -165,12 +167,12 @@ def _peak(ours: Figures) -> dict[str, float]:
     return {"value": ours["peak_over"], **peak}
 
 
-def _answers() -> Iterator[Row]:
+def _answers() -> Iterator[BenchRow]:
     for layout in (bench_guest.FULL, bench_guest.SCATTERED_50):
-        case = Case(layout, PAGE, TMPFS, punch=True)
-        needs = (Measurement(bench_ways.background_return, case),)
-        yield Row("background-return", case, needs, _answer, unit="ms", goal=Goal(20.0, size=GIB))
-        yield Row("first-chunk", case, needs, _reader, unit="x the copy", goal=Goal(0.05, size=GIB))
+        case = BenchCase(layout, PAGE, TMPFS, punch=True)
+        needs = (BenchMeasurement(bench_ways.background_return, case),)
+        yield BenchRow("background-return", case, needs, _answer, unit="ms", goal=Goal(20.0, size=GIB))
+        yield BenchRow("first-chunk", case, needs, _reader, unit="x the copy", goal=Goal(0.05, size=GIB))
 
 
 def _answer(background: Figures) -> dict[str, float]:
@@ -183,31 +185,40 @@ def _reader(background: Figures) -> dict[str, float]:
     return {"value": background["reader_ms"] / background["copy_ms"], **wait}
 
 
-def _scans() -> Iterator[Row]:
+def _scans() -> Iterator[BenchRow]:
     for layout in (bench_guest.FULL, bench_guest.SCATTERED_50):
-        case = Case(layout, PAGE)
-        yield Row("scan", case, (Measurement(bench_ways.dirty_scan, case),), _as_taken, unit="ms/GiB")
+        case = BenchCase(layout, PAGE)
+        yield BenchRow("scan", case, (BenchMeasurement(bench_ways.dirty_scan, case),), _as_taken, unit="ms/GiB")
 
 
-def _compares() -> Iterator[Row]:
-    case = Case(bench_guest.FULL, PAGE, TMPFS)
-    needs = (Measurement(bench_ways.dedup_compare, case),)
-    yield Row("dedup-compare", case, needs, _as_taken, unit="GiB/s", goal=Goal(4.0, at_least=True, size=GIB))
+def _compares() -> Iterator[BenchRow]:
+    case = BenchCase(bench_guest.FULL, PAGE, TMPFS)
+    needs = (BenchMeasurement(bench_ways.dedup_compare, case),)
+    yield BenchRow("dedup-compare", case, needs, _as_taken, unit="GiB/s", goal=Goal(4.0, at_least=True, size=GIB))
 
 
-def _latencies() -> Iterator[Row]:
-    yield Row("spawn", Case(), (Measurement(bench_calls.spawn, Case()),), _as_taken, unit="ms", goal=Goal(3.0))
-    yield Row("decision", Case(), (Measurement(bench_calls.decision, Case()),), _p99, unit="us p99", goal=Goal(400.0))
-    needs = (Measurement(bench_calls.decision_among_others, Case()),)
-    yield Row(f"decision-of-{bench_calls.ENVIRONMENT}", Case(), needs, _p99, unit="us p99")
+def _latencies() -> Iterator[BenchRow]:
+    yield BenchRow(
+        "spawn", BenchCase(), (BenchMeasurement(bench_calls.spawn, BenchCase()),), _as_taken, unit="ms", goal=Goal(3.0)
+    )
+    yield BenchRow(
+        "decision",
+        BenchCase(),
+        (BenchMeasurement(bench_calls.decision, BenchCase()),),
+        _p99,
+        unit="us p99",
+        goal=Goal(400.0),
+    )
+    needs = (BenchMeasurement(bench_calls.decision_among_others, BenchCase()),)
+    yield BenchRow(f"decision-of-{bench_calls.ENVIRONMENT}", BenchCase(), needs, _p99, unit="us p99")
 
 
-def _pools() -> Iterator[Row]:
+def _pools() -> Iterator[BenchRow]:
     """A thousand cases a minute, on two CPUs."""
-    needs = (Measurement(bench_calls.runs, Case()),)
-    yield Row("pool-start", Case(), needs, _started, unit="ms", goal=Goal(300.0))
-    yield Row("sweep", Case(), needs, _swept, unit="runs/s", goal=Goal(1000 / 60, at_least=True))
-    yield Row("two-workers", Case(), needs, _side_by_side, unit="x one", goal=Goal(1.7, at_least=True))
+    needs = (BenchMeasurement(bench_calls.runs, BenchCase()),)
+    yield BenchRow("pool-start", BenchCase(), needs, _started, unit="ms", goal=Goal(300.0))
+    yield BenchRow("sweep", BenchCase(), needs, _swept, unit="runs/s", goal=Goal(1000 / 60, at_least=True))
+    yield BenchRow("two-workers", BenchCase(), needs, _side_by_side, unit="x one", goal=Goal(1.7, at_least=True))
 
 
 def _started(pooled: Figures) -> dict[str, float]:
@@ -223,10 +234,10 @@ def _side_by_side(pooled: Figures) -> dict[str, float]:
     return {"value": pooled["together_per_s"] / pooled["alone_per_s"]}
 
 
-def _screens() -> Iterator[Row]:
+def _screens() -> Iterator[BenchRow]:
     """1,000 rows at 4 Hz."""
-    needs = (Measurement(bench_calls.fleet_screen, Case()),)
-    yield Row("fleet-screen", Case(), needs, _as_taken, unit="% of a core", goal=Goal(15.0))
+    needs = (BenchMeasurement(bench_calls.fleet_screen, BenchCase()),)
+    yield BenchRow("fleet-screen", BenchCase(), needs, _as_taken, unit="% of a core", goal=Goal(15.0))
 
 
 def _as_taken(taken: Figures) -> dict[str, float]:
@@ -256,7 +267,7 @@ def destinations(cache_dir: Path | None) -> Iterator[dict[str, Path]]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def reason_to_leave_out(row: Row, size: int, folders: dict[str, Path], no_huge_pages: str | None) -> str | None:
+def reason_to_leave_out(row: BenchRow, size: int, folders: dict[str, Path], no_huge_pages: str | None) -> str | None:
     """Why this host cannot measure the row; None where it can."""
     case = row.case
     if any(need.take is bench_calls.fleet_screen for need in row.needs) and (
@@ -295,7 +306,7 @@ def _can_scan() -> bool:
     return bool(host()["write_protect_scan"])
 
 
-def require_memory(size: int, rows: Sequence[Row]) -> None:
+def require_memory(size: int, rows: Sequence[BenchRow]) -> None:
     """Raises UserError unless source and destination fit together, beside a pool of 2 MiB pages where that is used."""
     huge = any(row.case.page_size == HUGE_PAGE for row in rows)
     needed = (3 if huge else 2) * size + _SLACK

@@ -30,7 +30,7 @@ from sim.node.guest import GuestSpec
 from sim.node.guest_link import ZygoteLink
 from sim.node.process import connect_zygote
 from sim.rollout.bench_host import Watch
-from sim.rollout.bench_ways import Bench, Case, Taken
+from sim.rollout.bench_ways import Bench, BenchCase, BenchTaken
 from sim.run.cases import Unit, UnitResult
 from sim.run.pool import LocalPool, default_memory
 from sim.run.sweep import Swept
@@ -42,11 +42,11 @@ ENVIRONMENT = 300
 _GUEST_MEMORY = 16 << 20
 
 
-def spawn(_bench: Bench, _case: Case) -> Taken:
+def spawn(_bench: Bench, _case: BenchCase) -> BenchTaken:
     """`value` is the median ms from asking the zygote until a guest has handed its memory over."""
     with _zygote() as link, Watch() as watch:
         taken = [_spawn_one(link, number) for number in range(_GUESTS)]
-    return Taken({"value": statistics.median(taken) * 1e3}, watch.noisy)
+    return BenchTaken({"value": statistics.median(taken) * 1e3}, watch.noisy)
 
 
 def _spawn_one(link: ZygoteLink, number: int) -> float:
@@ -103,18 +103,18 @@ def _zygote() -> Iterator[ZygoteLink]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def decision(_bench: Bench, _case: Case) -> Taken:
+def decision(_bench: Bench, _case: BenchCase) -> BenchTaken:
     """`p50_us` and `p99_us` of one decision over the whole catalogue, every flag a percentage rollout."""
     return _decisions({})
 
 
-def decision_among_others(_bench: Bench, _case: Case) -> Taken:
+def decision_among_others(_bench: Bench, _case: BenchCase) -> BenchTaken:
     """The same where the environment has hundreds of flags that no pause reads."""
     rollout = flag_from(CATALOG[0].key, Rollout(50, "sandbox"))
     return _decisions({f"other-{n}": {**rollout, "key": f"other-{n}"} for n in range(ENVIRONMENT - len(CATALOG))})
 
 
-def _decisions(others: Items) -> Taken:
+def _decisions(others: Items) -> BenchTaken:
     client = MemoryFlags({**{flag.key: flag_from(flag.key, Rollout(50, "sandbox")) for flag in CATALOG}, **others})
     try:
         everyone = [SandboxAttributes(f"web-{n}", template="python", team=f"team-{n % 7}") for n in range(_DECISIONS)]
@@ -124,7 +124,7 @@ def _decisions(others: Items) -> Taken:
     finally:
         client.close()
     cuts = statistics.quantiles(taken, n=100)
-    return Taken({"p50_us": cuts[49] * 1e6, "p99_us": cuts[98] * 1e6}, watch.noisy)
+    return BenchTaken({"p50_us": cuts[49] * 1e6, "p99_us": cuts[98] * 1e6}, watch.noisy)
 
 
 def _decide_one(client: MemoryFlags, attributes: SandboxAttributes) -> float:
@@ -139,10 +139,10 @@ def _decide_one(client: MemoryFlags, attributes: SandboxAttributes) -> float:
 WORKERS = 2
 _ALONE = 4
 """Runs that are made one at a time; side by side it is twice as many."""
-_LOOK = 0.2  # seconds in which nothing of ours runs: whoever disturbs then disturbs the runs too
+_LOOK = 0.2  # seconds in which nothing of ours runs: what disturbs then disturbs the runs too
 
 
-def runs(_bench: Bench, _case: Case) -> Taken:
+def runs(_bench: Bench, _case: BenchCase) -> BenchTaken:
     """`first_ms` from the pool's start until a first run has ended; runs a second of one worker at a time, and of two.
 
     A run is that of a case, with no fault.
@@ -158,7 +158,7 @@ def runs(_bench: Bench, _case: Case) -> Taken:
             _held(pool.run(itertools.islice(units, 2 * WORKERS)))  # now both have begun
             together = _per_second(pool, [list(itertools.islice(units, 2 * _ALONE))])
             alone = _per_second(pool, [[each] for each in itertools.islice(units, _ALONE)])
-    return Taken({"first_ms": first * 1e3, "alone_per_s": alone, "together_per_s": together}, watch.noisy)
+    return BenchTaken({"first_ms": first * 1e3, "alone_per_s": alone, "together_per_s": together}, watch.noisy)
 
 
 def _units(runs_dir: Path) -> Iterator[Unit]:
@@ -186,7 +186,7 @@ _PATIENCE = 60.0
 """Seconds for a measurement of six."""
 
 
-def fleet_screen(_bench: Bench, _case: Case) -> Taken:
+def fleet_screen(_bench: Bench, _case: BenchCase) -> BenchTaken:
     """`value`: percent of a core that 1,000 sandboxes take at `hz` frames a second; EngineError where it cannot run."""
     with Watch() as watch:
         ran = subprocess.run(
@@ -200,7 +200,7 @@ def fleet_screen(_bench: Bench, _case: Case) -> Taken:
         said = ran.stderr.strip().splitlines()
         raise EngineError(f"the screen cannot be drawn: {said[-1] if said else f'exit code {ran.returncode}'}")
     found = json.loads(ran.stdout)
-    return Taken({"value": found["cpu_percent"], "hz": found["hz"]}, watch.noisy)
+    return BenchTaken({"value": found["cpu_percent"], "hz": found["hz"]}, watch.noisy)
 
 
 def reason_to_leave_out() -> str | None:

@@ -19,8 +19,8 @@ from sim.files.yaml import dotted
 from sim.node.guest_link import GuestError
 from sim.report.table import Paragraph, Section, Table, text
 from sim.rollout import bench_guest
-from sim.rollout.bench import Goal, Measurement, Row
-from sim.rollout.bench_ways import Bench, Taken
+from sim.rollout.bench import BenchMeasurement, BenchRow, Goal
+from sim.rollout.bench_ways import Bench, BenchTaken
 
 Step = Callable[[str], None]
 
@@ -29,24 +29,24 @@ Step = Callable[[str], None]
 class Rounds:
     """What was taken, round by round; `failed` says why a measurement was given up."""
 
-    taken: list[dict[Measurement, Taken]] = field(default_factory=list)
-    failed: dict[Measurement, str] = field(default_factory=dict)
+    taken: list[dict[BenchMeasurement, BenchTaken]] = field(default_factory=list)
+    failed: dict[BenchMeasurement, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """A row's medians over its undisturbed rounds; over all, and `disturbed`, where there was none."""
 
-    row: Row
+    row: BenchRow
     figures: dict[str, float]
     spread: tuple[float, float]
     dropped_rounds: int
     disturbed: bool
 
 
-def in_order(measurements: Iterable[Measurement], draw: random.Random) -> list[Measurement]:
+def in_order(measurements: Iterable[BenchMeasurement], draw: random.Random) -> list[BenchMeasurement]:
     """Shuffled, but what is measured of one case stays together: the machine drifts."""
-    cases: dict[object, list[Measurement]] = {}
+    cases: dict[object, list[BenchMeasurement]] = {}
     for each in measurements:
         cases.setdefault(each.case, []).append(each)
     groups = list(cases.values())
@@ -56,12 +56,12 @@ def in_order(measurements: Iterable[Measurement], draw: random.Random) -> list[M
     return [each for group in groups for each in group]
 
 
-def run(rows: Sequence[Row], bench: Bench, count: int, seed: int, step: Step) -> Rounds:
+def run(rows: Sequence[BenchRow], bench: Bench, count: int, seed: int, step: Step) -> Rounds:
     """Measure; `step` is called before each measurement, and may raise to stop between two of them."""
     draw, rounds = random.Random(seed), Rounds()
     wanted = list(dict.fromkeys(need for row in rows for need in row.needs))
     for number in range(1, count + 1):
-        taken: dict[Measurement, Taken] = {}
+        taken: dict[BenchMeasurement, BenchTaken] = {}
         rounds.taken.append(taken)
         order = in_order(wanted, draw)
         for at, each in enumerate(order, 1):
@@ -71,14 +71,16 @@ def run(rows: Sequence[Row], bench: Bench, count: int, seed: int, step: Step) ->
     return rounds
 
 
-def _take(each: Measurement, bench: Bench, taken: dict[Measurement, Taken], failed: dict[Measurement, str]) -> None:
+def _take(
+    each: BenchMeasurement, bench: Bench, taken: dict[BenchMeasurement, BenchTaken], failed: dict[BenchMeasurement, str]
+) -> None:
     try:
         taken[each] = each.take(bench, each.case)
     except (OSError, EngineError, GuestError) as error:
         failed[each] = str(error)
 
 
-def result(row: Row, rounds: Rounds) -> Result | str:
+def result(row: BenchRow, rounds: Rounds) -> Result | str:
     """A row's result, or why there is none."""
     for need in row.needs:
         if need in rounds.failed:
@@ -112,7 +114,7 @@ class Report:
     seed: int
     machine: dict[str, Any]
     results: Sequence[Result]
-    left_out: Sequence[tuple[Row, str]]
+    left_out: Sequence[tuple[BenchRow, str]]
 
     def met(self, result: Result) -> bool | None:
         """Whether the goal was met; None where there is none, the memory is too small for it, or noise was all."""
@@ -201,7 +203,7 @@ class Report:
         return "disturbed" if result.disturbed else f"needs {format_size(result.row.goal.size)}"
 
 
-def _case(row: Row) -> dict[str, Any]:
+def _case(row: BenchRow) -> dict[str, Any]:
     case = row.case
     return {
         "name": row.name,
@@ -212,7 +214,7 @@ def _case(row: Row) -> dict[str, Any]:
     }
 
 
-def _unit(row: Row) -> str:
+def _unit(row: BenchRow) -> str:
     return "MiB" if row.unit == "bytes" else row.unit or ""
 
 

@@ -43,7 +43,7 @@ _WARM_BLOCK = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class BenchCase:
     """What is copied, where to and how; None where it does not apply. `dest` is disk or tmpfs, page size in bytes."""
 
     layout: str | None = None
@@ -53,7 +53,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class BenchTaken:
     """The figures of one measurement, and whether other processes disturbed it."""
 
     figures: Mapping[str, float]
@@ -90,7 +90,7 @@ def warm(folder: Path, size: int) -> None:
             os.pwrite(file.fileno(), block, offset)
 
 
-def pause_copy(bench: Bench, case: Case) -> Taken:
+def pause_copy(bench: Bench, case: BenchCase) -> BenchTaken:
     """Our way: a whole pause, with scan, digests, header and teardown.
 
     `seconds` is to the finished build, `free_seconds` until guest and memfd are gone.
@@ -114,7 +114,7 @@ def pause_copy(bench: Bench, case: Case) -> Taken:
         peaks = _judged(result, frozen.dirty_bytes, (folder / "builds" / "build" / "memfile").stat().st_size, punch)
     seconds = finished[0] - begun
     figures = {"seconds": seconds, "free_seconds": freed - begun, "gib_per_s": frozen.dirty_bytes / GIB / seconds}
-    return Taken({**figures, **peaks}, watch.noisy)
+    return BenchTaken({**figures, **peaks}, watch.noisy)
 
 
 def _judged(result: PauseResult, dirty: int, stored: int, punch: bool) -> dict[str, float]:
@@ -126,7 +126,7 @@ def _judged(result: PauseResult, dirty: int, stored: int, punch: bool) -> dict[s
     return {"peak_over": float(result.peak_over or 0), "peak_ratio": result.peak_ratio or 0.0}
 
 
-def mmap_memmove(bench: Bench, case: Case) -> Taken:
+def mmap_memmove(bench: Bench, case: BenchCase) -> BenchTaken:
     """The original's way: one mapping of each file, memmove a whole dirty range, then punch it; one thread.
 
     It is given the dirty ranges, and calls from Python add about 1 µs a range.
@@ -148,7 +148,7 @@ def mmap_memmove(bench: Bench, case: Case) -> Taken:
             frozen.end()
     if case.punch and case.layout == "full" and left:
         raise EngineError(f"mmap + memmove punched and left {left} bytes")
-    return Taken({"seconds": seconds, "gib_per_s": frozen.dirty_bytes / GIB / seconds}, watch.noisy)
+    return BenchTaken({"seconds": seconds, "gib_per_s": frozen.dirty_bytes / GIB / seconds}, watch.noisy)
 
 
 @contextlib.contextmanager
@@ -162,7 +162,7 @@ def _mapped(frozen: FrozenGuest, path: Path) -> Iterator[tuple[mmap.mmap, mmap.m
         os.close(fd)
 
 
-def memcpy(bench: Bench, _case: Case) -> Taken:
+def memcpy(bench: Bench, _case: BenchCase) -> BenchTaken:
     """The limit: memmove, one thread, between mappings whose pages are all there."""
     flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
     with mmap.mmap(-1, bench.size, flags=flags) as source, mmap.mmap(-1, bench.size, flags=flags) as destination:
@@ -171,10 +171,10 @@ def memcpy(bench: Bench, _case: Case) -> Taken:
             begun = time.perf_counter()
             linux.copy_memory(to, start, bench.size)
             seconds = time.perf_counter() - begun
-    return Taken({"gib_per_s": bench.size / GIB / seconds}, watch.noisy)
+    return BenchTaken({"gib_per_s": bench.size / GIB / seconds}, watch.noisy)
 
 
-def background_return(bench: Bench, case: Case) -> Taken:
+def background_return(bench: Bench, case: BenchCase) -> BenchTaken:
     """A background pause: `return_ms` to its answer, then `reader_ms` until a reader has the last page of the cache.
 
     `copy_ms` is the whole copy; all from the same start.
@@ -194,10 +194,10 @@ def background_return(bench: Bench, case: Case) -> Taken:
     if result.outcome is not Outcome.FINISHED or result.copy_ms is None:
         raise EngineError(f"the background pause did not finish: {result.error}")
     figures = {"return_ms": (answered - begun) * 1e3, "reader_ms": (read - begun) * 1e3, "copy_ms": result.copy_ms}
-    return Taken(figures, watch.noisy)
+    return BenchTaken(figures, watch.noisy)
 
 
-def dirty_scan(bench: Bench, case: Case) -> Taken:
+def dirty_scan(bench: Bench, case: BenchCase) -> BenchTaken:
     """What it takes to ask the kernel for the dirty set, in ms a GiB of guest memory."""
     with _guest(bench, case) as frozen:
         with Watch() as watch:
@@ -207,10 +207,10 @@ def dirty_scan(bench: Bench, case: Case) -> Taken:
         frozen.end()
     if written is None or len(written) * frozen.memfd.page_size != frozen.dirty_bytes:
         raise EngineError("the scan did not find what the guest wrote")
-    return Taken({"value": seconds * 1e3 * GIB / bench.size}, watch.noisy)
+    return BenchTaken({"value": seconds * 1e3 * GIB / bench.size}, watch.noisy)
 
 
-def dedup_compare(bench: Bench, case: Case) -> Taken:
+def dedup_compare(bench: Bench, case: BenchCase) -> BenchTaken:
     """GiB of guest memory a second, compared with a parent build that holds the same: nothing can stop early."""
     with bench.folder(_known(case.dest)) as folder:
         with _guest(bench, case) as earlier:
@@ -229,10 +229,10 @@ def dedup_compare(bench: Bench, case: Case) -> Taken:
             frozen.end()
     if len(found.equal) * PAGE != bench.size:
         raise EngineError("memory like its parent's was not found equal to it")
-    return Taken({"value": bench.size / GIB / seconds}, watch.noisy)
+    return BenchTaken({"value": bench.size / GIB / seconds}, watch.noisy)
 
 
-def _guest(bench: Bench, case: Case) -> contextlib.AbstractContextManager[FrozenGuest]:
+def _guest(bench: Bench, case: BenchCase) -> contextlib.AbstractContextManager[FrozenGuest]:
     return frozen_guest(_known(case.layout), bench.size, case.page_size or mmap.PAGESIZE)
 
 

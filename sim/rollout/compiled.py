@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeVar
 
 from flags.document import Path
 from sim.files.flag_values import written_lease
-from sim.files.plan import Analysis, Assert, Drill, Plan, PlanStep, SetWeight, Wait
+from sim.files.plan import Analysis, Assert, KillSwitchDrill, Plan, PlanStep, PlanWait, SetWeight
 from sim.files.scenario import Scenario, from_document
-from sim.files.steps import Clear, Inject, Outage, Pause, Step
+from sim.files.steps import Clear, Inject, Outage, PauseStep, Step
 from sim.files.units import HUGE_PAGE, format_duration
 from sim.files.yaml import Document, Origin, scenario_text
 from sim.rollout.stage_flags import exported, stage_value
@@ -128,11 +128,11 @@ def compiled(plan: Plan, arm: Arm = "on") -> Compiled:
 def seconds_of(step: PlanStep) -> float:
     """How long a step takes by the plan's clock."""
     match step:
-        case Wait(duration=seconds):
+        case PlanWait(duration=seconds):
             return seconds
         case Analysis(count=count, interval=interval):
             return (count - 1) * interval
-        case Drill(kill_switch=drill):
+        case KillSwitchDrill(kill_switch=drill):
             return drill.max_propagation
     return 0.0
 
@@ -146,14 +146,14 @@ def _take(draft: _Draft, index: int, step: PlanStep) -> None:
             draft.firsts.append(len(draft.steps))
             draft.weight, draft.rule = weight, rule
             draft.add(index, _set(draft, weight))
-        case Wait(duration=seconds):
+        case PlanWait(duration=seconds):
             draft.load(index, seconds)
         case Analysis(count=count, interval=interval):
             draft.gate(index, "measure")
             for _ in range(count - 1):
                 draft.load(index, interval)
                 draft.gate(index, "measure")
-        case Drill(kill_switch=drill):
+        case KillSwitchDrill(kill_switch=drill):
             off = (
                 _set(draft, 0.0)
                 if draft.plan.flag_source == "launchdarkly"
@@ -243,7 +243,7 @@ def beginners(steps: Sequence[Step], seed: int) -> tuple[Arm, ...]:
     rounds = 0
     for step in steps:
         found.append(_first_arm(seed, rounds) if found else "off")
-        rounds += isinstance(step, Pause)
+        rounds += isinstance(step, PauseStep)
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from flags import lint
 from sim.files.demand import ConcernName
 from sim.files.metrics import MEASURES, Condition
-from sim.files.plan import Analysis, Drill, Metric, Plan, SetWeight, Wait
+from sim.files.plan import Analysis, KillSwitchDrill, Metric, Plan, PlanWait, SetWeight
 from sim.files.sources import read_text
 from sim.files.steps import Clear, Inject, Outage
 from sim.report import words
@@ -43,7 +43,7 @@ class Concern:
 
 
 @dataclass(frozen=True, slots=True)
-class _Case:
+class _PlanCase:
     """The plan, its stages, and who they expose."""
 
     plan: Plan
@@ -60,7 +60,7 @@ def critique(made: Compiled, exposures: Sequence[Exposure], fleet: UserFleet | N
 
     Of a sample the whole `fleet` says who dominates a stage, and how many pauses are to be expected of it.
     """
-    case = _Case(made.plan, made, exposures, fleet)
+    case = _PlanCase(made.plan, made, exposures, fleet)
     checks = (
         _lint,
         _jumps,
@@ -86,7 +86,7 @@ def _accepted(concern: Concern, plan: Plan) -> Concern:
     return replace(concern, severity="note", mend=f"accepted: {reason}")
 
 
-def _lint(case: _Case) -> Iterator[Concern]:
+def _lint(case: _PlanCase) -> Iterator[Concern]:
     """The user's flag is rehearsed as it is; what is wrong with it forbids a go all the same."""
     file = case.plan.flag_file
     if file is None:
@@ -97,7 +97,7 @@ def _lint(case: _Case) -> Iterator[Concern]:
             yield Concern("flag", "stop", what, each.fix)
 
 
-def _jumps(case: _Case) -> Iterator[Concern]:
+def _jumps(case: _PlanCase) -> Iterator[Concern]:
     weights: dict[str | None, float] = {}
     shown = 0
     for stage, exposure in case.stages():
@@ -112,7 +112,7 @@ def _jumps(case: _Case) -> Iterator[Concern]:
         shown = max(shown, len(exposure.sandboxes))
 
 
-def _bakes(case: _Case) -> Iterator[Concern]:
+def _bakes(case: _PlanCase) -> Iterator[Concern]:
     plan = case.plan
     for stage, exposure in case.stages():
         if not exposure.sandboxes:
@@ -131,7 +131,7 @@ def _bakes(case: _Case) -> Iterator[Concern]:
         yield Concern("bake", severity, what, mend, stage.steps[0])
 
 
-def _exposed_rate(case: _Case, stage: Stage, exposure: Exposure) -> float:
+def _exposed_rate(case: _PlanCase, stage: Stage, exposure: Exposure) -> float:
     """Pauses a minute of the sandboxes that the stage exposes in production."""
     if case.fleet is not None:
         return float(case.fleet.rates(stage.number - 1).sum()) * 60
@@ -139,7 +139,7 @@ def _exposed_rate(case: _Case, stage: Stage, exposure: Exposure) -> float:
     return rate * len(exposure.sandboxes) / len(case.plan.sandboxes())
 
 
-def _nobody(case: _Case) -> Iterator[Concern]:
+def _nobody(case: _PlanCase) -> Iterator[Concern]:
     for stage, exposure in case.stages():
         if stage.weight and not exposure.sandboxes:
             need = contexts_needed(1, stage.weight)
@@ -147,7 +147,7 @@ def _nobody(case: _Case) -> Iterator[Concern]:
             yield Concern("nobody", "stop", what, f"rehearse about {need} of {case.plan.by}, or more", stage.steps[0])
         for index in stage.steps:
             step = case.plan.steps[index]
-            asked = step.minimum_contexts if isinstance(step, Wait) else None
+            asked = step.minimum_contexts if isinstance(step, PlanWait) else None
             if asked is not None and 0 < exposure.contexts < asked:
                 what = f"{exposure.contexts} contexts are exposed, minimumContexts asks for {asked}"
                 need = contexts_needed(asked, stage.weight)
@@ -156,7 +156,7 @@ def _nobody(case: _Case) -> Iterator[Concern]:
                 )
 
 
-def _too_small(case: _Case) -> Iterator[Concern]:
+def _too_small(case: _PlanCase) -> Iterator[Concern]:
     """A demand takes so many distinct exposed sandboxes even if none of them is lost."""
     demand = case.plan.demand
     if demand is None:
@@ -173,7 +173,7 @@ def tried_by(exposures: Iterable[Exposure], weight: float) -> set[str]:
     return {name for each in exposures if each.weight <= weight for name in each.sandboxes}
 
 
-def _dominated(case: _Case) -> Iterator[Concern]:
+def _dominated(case: _PlanCase) -> Iterator[Concern]:
     """More than half of a stage in one team or cluster, though the fleet is not made like that."""
     units: tuple[tuple[str, ConcernName], ...] = (("team", "one-team"), ("cluster", "one-cluster"))
     for unit, concern in units:
@@ -193,7 +193,7 @@ def _dominated(case: _Case) -> Iterator[Concern]:
             yield Concern(concern, severity, what, mend, stage.steps[0])
 
 
-def _units(case: _Case, unit: str) -> tuple[Counter[str], list[Counter[str]]]:
+def _units(case: _PlanCase, unit: str) -> tuple[Counter[str], list[Counter[str]]]:
     """How many sandboxes each team or cluster has, in all and in each stage."""
     if case.fleet is not None:
         of = case.fleet.units[unit]
@@ -203,7 +203,7 @@ def _units(case: _Case, unit: str) -> tuple[Counter[str], list[Counter[str]]]:
     return Counter(named.values()), [Counter(named[each] for each in e.sandboxes) for _, e in case.stages()]
 
 
-def _metrics(case: _Case) -> Iterator[Concern]:
+def _metrics(case: _PlanCase) -> Iterator[Concern]:
     plan = case.plan
     if not plan.metrics:
         mend = "add metrics: corrupted_resumes and lost_because_of_the_flag, both critical, at least"
@@ -220,7 +220,7 @@ def _metrics(case: _Case) -> Iterator[Concern]:
             yield Concern("unwatched", "note", what, "add `analysis: {}` to the stage", stage.steps[0])
 
 
-def _conditions(case: _Case) -> Iterator[Concern]:
+def _conditions(case: _PlanCase) -> Iterator[Concern]:
     counts = dict(_measured(case.plan))
     for metric in case.plan.metrics:
         if metric.dry_run:
@@ -294,7 +294,7 @@ def _over(metric: Metric, condition: Condition) -> bool | None:
     return ends.pop() if len(ends) == 1 else None
 
 
-def _rounds(case: _Case) -> Iterator[Concern]:
+def _rounds(case: _PlanCase) -> Iterator[Concern]:
     """A ratio of times takes rounds in which a sandbox was exposed; fewer can only be inconclusive."""
     ratios = [each for each in case.plan.metrics if MEASURES[each.name].unit == "ratio" and not each.dry_run]
     asked = [each for each in ratios if each.inconclusive_limit >= 0]
@@ -302,7 +302,7 @@ def _rounds(case: _Case) -> Iterator[Concern]:
     for stage, exposure in case.stages():
         for index in stage.steps:
             step = case.plan.steps[index]
-            done += case.made.rounds[index] if exposure.sandboxes and not isinstance(step, Drill) else 0
+            done += case.made.rounds[index] if exposure.sandboxes and not isinstance(step, KillSwitchDrill) else 0
             if not isinstance(step, Analysis) or done >= LEAST_ROUNDS:
                 continue
             for metric in asked:
@@ -312,9 +312,9 @@ def _rounds(case: _Case) -> Iterator[Concern]:
                     yield Concern("too-few-rounds", "stop", what, mend, index)
 
 
-def _kill_switch(case: _Case) -> Iterator[Concern]:
+def _kill_switch(case: _PlanCase) -> Iterator[Concern]:
     plan = case.plan
-    drilled = any(isinstance(each, Drill) for each in plan.steps)
+    drilled = any(isinstance(each, KillSwitchDrill) for each in plan.steps)
     streamed = plan.flag_source in {"relay", "launchdarkly"}
     if not drilled and plan.lease is None and streamed:
         what = "a half-open connection serves the old flag for ever: no lease ends it, and no drill would show it"
@@ -325,14 +325,14 @@ def _kill_switch(case: _Case) -> Iterator[Concern]:
     for index, step in enumerate(plan.steps):
         if isinstance(step, Outage):
             frozen = index if step.fault == "freeze" else None
-        elif isinstance(step, Drill):
+        elif isinstance(step, KillSwitchDrill):
             frozen = None
     if frozen is not None and plan.lease is None and drilled:
         what = "the source goes half-open, and the kill switch is not thrown before it is back"
         yield Concern("half-open", "stop", what, "put a drill after it, or add a lease", frozen)
 
 
-def _injects(case: _Case) -> Iterator[Concern]:
+def _injects(case: _PlanCase) -> Iterator[Concern]:
     """A fault must be met by a pause before the next setWeight, which disarms it."""
     for index, step in enumerate(case.plan.steps):
         if isinstance(step, Inject) and not _is_met(case.plan, index):
@@ -344,7 +344,7 @@ def _is_met(plan: Plan, armed: int) -> bool:
     for step in plan.steps[armed + 1 :]:
         if isinstance(step, SetWeight | Clear):
             return False
-        if isinstance(step, Wait | Drill) or (isinstance(step, Analysis) and step.count > 1):
+        if isinstance(step, PlanWait | KillSwitchDrill) or (isinstance(step, Analysis) and step.count > 1):
             return True
     return False
 

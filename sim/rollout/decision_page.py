@@ -12,7 +12,7 @@ from sim.report.table import Bullets, Paragraph, Section, Table, Words, markdown
 from sim.report.words import Tone
 from sim.rollout.bounds import upper_bound
 from sim.rollout.critic import concern_place
-from sim.rollout.incident_clock import Count, Incident, Part
+from sim.rollout.incident_clock import Count, Part, StageIncident
 from sim.rollout.results import Decision, Rehearsal, StageResult
 from sim.rollout.row_exposure import StageExposure, sums
 from sim.rollout.shown import nodes_of
@@ -93,7 +93,7 @@ def _cells(found: Rehearsal, each: StageResult) -> tuple[str, ...]:
     return (*_count(each.incident), exposed, shown, saved)
 
 
-def _count(incident: Incident | None) -> tuple[str, str]:
+def _count(incident: StageIncident | None) -> tuple[str, str]:
     if incident is None:
         return "-", "-"
     return count_words(incident.punched), chance_words(incident.punched)

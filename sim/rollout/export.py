@@ -10,10 +10,10 @@ from typing import Any
 
 from engine.errors import UserError
 from flags.edit import Place, instruction, variation_of
-from sim.files.plan import Analysis, Drill, Plan, SetWeight, Wait
+from sim.files.plan import Analysis, KillSwitchDrill, Plan, PlanWait, SetWeight
 from sim.report.document import write_document
 from sim.report.table import WIDTH, markdown_words
-from sim.rollout.analysis import Outcome
+from sim.rollout.analysis import MetricOutcome
 from sim.rollout.gates import shown
 from sim.rollout.identity import beside, named_files
 from sim.rollout.outputs import rehearsal_document
@@ -84,11 +84,11 @@ def _checklist(found: Rehearsal) -> Iterator[str]:
         for index in stage.stage.steps:
             step = found.plan.steps[index]
             match step:
-                case Wait(duration=seconds):
+                case PlanWait(duration=seconds):
                     yield f"- [ ] wait {duration(seconds)}"
                 case Analysis():
                     yield from (f"- [ ] {markdown_words(each)}" for each in _asked(found, index))
-                case Drill():
+                case KillSwitchDrill():
                     yield "- [ ] throw the kill switch once, see that no sandbox is punched, and send the stage again"
         yield f"- [ ] else: send `launchdarkly/stage-{number}-inverse.json`; what was punched stays punched"
 
@@ -99,7 +99,7 @@ def _asked(found: Rehearsal, index: int) -> list[str]:
         f"{each.metric.name}: {each.metric.success_condition or f'not {each.metric.failure_condition}'}"
         f" (rehearsed: {shown(each)})"
         for each in result.metrics
-        if each.counts and each.outcome is Outcome.SUCCESSFUL
+        if each.counts and each.outcome is MetricOutcome.SUCCESSFUL
     ]
 
 

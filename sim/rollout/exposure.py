@@ -111,7 +111,7 @@ LOOK_SECONDS = 0.1
 _WHOLE = 100_000
 
 
-class Follower:
+class FlagFollower:
     """One LaunchDarkly client of the runner's own; close it. `patience` seconds for each turn of the operator."""
 
     def __init__(self, plan: Plan, *, patience: float, stream_uri: str | None = None) -> None:

@@ -28,7 +28,7 @@ from sim.files.units import HUGE_PAGE
 from sim.files.yaml import parse
 from sim.report.table import Bullets, Paragraph, Section, Table, figure_table
 from sim.rollout.costs import Costs
-from sim.rollout.simulation import STEP, Demand, Simulated, Simulation, demand
+from sim.rollout.simulation import STEP, PauseLoad, Simulated, Simulation, demand
 from sim.rollout.virtual_fleet import VirtualFleet, virtual_fleet
 
 FAILURE_RATE = 1e-5
@@ -42,7 +42,7 @@ _MODEL = (
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ForecastQuestion:
     """The options of a forecast; `weights` in percent, `hours` of virtual time, `failure_rate` a pause."""
 
     sandboxes: int
@@ -59,7 +59,7 @@ class Asked:
 class Forecast:
     """What was asked, of what, and the answers; `huge` spreads guests of 2 MiB pages over the nodes, if any."""
 
-    asked: Asked
+    asked: ForecastQuestion
     nodes: int
     inputs: Sequence[Figure]
     totals: Sequence[Figure]
@@ -156,7 +156,11 @@ class Forecast:
 
 
 def forecast(
-    start: Source, costs: Costs, asked: Asked, now: datetime, progress: Callable[[float], None] = lambda _: None
+    start: ForecastSource,
+    costs: Costs,
+    asked: ForecastQuestion,
+    now: datetime,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Forecast:
     """Deterministic, except the age of the calibration file, which is taken at `now`. `progress` as in run()."""
     file = start.fleet
@@ -171,14 +175,16 @@ def forecast(
     return Forecast(asked, fleet.nodes, inputs, _totals(fleet, file, found, asked), given, [], file)
 
 
-def failure_rate(file: Fleet, asked: Asked) -> tuple[float, Known]:
+def failure_rate(file: Fleet, asked: ForecastQuestion) -> tuple[float, Known]:
     """Of an option, of the fleet file, or assumed."""
     if asked.failure_rate is not None:
         return asked.failure_rate, "given"
     return (FAILURE_RATE, "assumed") if file.copy_failures is None else (file.copy_failures / 100, "given")
 
 
-def _given(start: Source, asked: Asked, weights: Iterable[float], rate: float, known: Known) -> list[Figure]:
+def _given(
+    start: ForecastSource, asked: ForecastQuestion, weights: Iterable[float], rate: float, known: Known
+) -> list[Figure]:
     file = start.fleet
     stages: Known = "given" if asked.weights != start.weights or start.stages_given else "assumed"
     times = ", ".join(f"{share} {file.propagation.quantile(at):g} s" for share, at in _SHARES)
@@ -194,7 +200,7 @@ def _given(start: Source, asked: Asked, weights: Iterable[float], rate: float, k
 _SHARES = (("p50", 0.5), ("p95", 0.95), ("most", 1.0))
 
 
-def _totals(fleet: VirtualFleet, file: Fleet, found: Simulated, asked: Asked) -> list[Figure]:
+def _totals(fleet: VirtualFleet, file: Fleet, found: Simulated, asked: ForecastQuestion) -> list[Figure]:
     pauses = int(found.pauses.sum())
     all_guests = float(fleet.resident.sum())
     made = [
@@ -279,14 +285,16 @@ class Question:
     background: bool = False
 
 
-def answers(fleet: VirtualFleet, file: Fleet, asks: Demand, found: Simulated, question: Question) -> tuple[Answer, ...]:
+def answers(
+    fleet: VirtualFleet, file: Fleet, asks: PauseLoad, found: Simulated, question: Question
+) -> tuple[Answer, ...]:
     """One a weight, in the order asked; the first simulated weight is 0, the flag off."""
     off = found.peak[0].sum()
     return tuple(_answer(fleet, file, asks, found, question, arm, float(off)) for arm in range(len(question.weights)))
 
 
 def _answer(
-    fleet: VirtualFleet, file: Fleet, asks: Demand, found: Simulated, question: Question, arm: int, off: float
+    fleet: VirtualFleet, file: Fleet, asks: PauseLoad, found: Simulated, question: Question, arm: int, off: float
 ) -> Answer:
     weight, peak = question.weights[arm], found.peak[arm]
     pauses = int(found.pauses.sum())
@@ -348,7 +356,7 @@ STAGES = (0.0, 1.0, 10.0, 50.0, 100.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ForecastSource:
     """A fleet, the weights to look at (percent), and what a rollout goes by; `stages_given` where a plan says them."""
 
     fleet: Fleet
@@ -358,7 +366,7 @@ class Source:
     said: str = "fleet file"
 
 
-def source(path: pathlib.Path) -> Source:
+def source(path: pathlib.Path) -> ForecastSource:
     """What the file says; DocumentError with every mistake."""
     text = read_text(path)
     document = parse(text)
@@ -366,12 +374,12 @@ def source(path: pathlib.Path) -> Source:
         case "plan":
             return of_plan(load_plan_text(text, path))
         case "fleet" | None:
-            return Source(load_text(text, path))
+            return ForecastSource(load_text(text, path))
     what = 'expected "fleet" or "plan"; a forecast starts from nothing else'
     raise DocumentError(path, [document.mistake(("kind",), what)])
 
 
-def of_plan(plan: Plan) -> Source:
+def of_plan(plan: Plan) -> ForecastSource:
     """The stages of a plan, and its fleet in production's numbers where it gives them; a node is the rehearsed one."""
     rehearsed = sum(group.count for group in plan.fleet)
     per_minute, count = plan.pacing.pauses_per_minute, rehearsed
@@ -391,7 +399,7 @@ def of_plan(plan: Plan) -> Source:
     )
     stages = {step.weight for step in plan.steps if isinstance(step, SetWeight)}
     weights = tuple(sorted({0.0, *stages})) if stages else STAGES
-    return Source(fleet, weights, plan.by, stages_given=bool(stages), said="plan")
+    return ForecastSource(fleet, weights, plan.by, stages_given=bool(stages), said="plan")
 
 
 def _groups(plan: Plan, count: int, rate: PausesPerHour) -> tuple[FleetGroup, ...]:

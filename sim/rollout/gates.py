@@ -6,20 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from sim.files.plan import Analysis, Assert, KillSwitch, Metric, PlanStep, SetWeight, Wait
-from sim.files.plan import Drill as DrillStep
-from sim.files.steps import Clear, FlagStep, Inject, Outage, Pause, Resume, Step, Tick
+from sim.files.plan import Analysis, Assert, KillSwitch, Metric, PlanStep, PlanWait, SetWeight
+from sim.files.plan import KillSwitchDrill as DrillStep
+from sim.files.steps import Clear, FlagStep, Inject, Outage, PauseStep, Resume, Step, Tick
 from sim.files.units import format_duration
 from sim.record import events
 from sim.record.ledger import Entry
 from sim.record.view import View
 from sim.report import words
-from sim.rollout.analysis import Arms, Measurement, MetricResult, Outcome, concluded, measure, pairs, worst
+from sim.rollout.analysis import Arms, Measurement, MetricOutcome, MetricResult, concluded, measure, pairs, worst
 from sim.rollout.compiled import Compiled, Gate, Stage, Turns
-from sim.rollout.exposure import Exposure, Follower, contexts_needed
+from sim.rollout.exposure import Exposure, FlagFollower, contexts_needed
 from sim.rollout.results import StepResult
 from sim.rollout.shown import nodes_of, obeyed
-from sim.rollout.stretch import Figures, Kill, PauseCost, Window, costs, figures
+from sim.rollout.stretch import Figures, KillSwitchUse, PauseCost, Window, costs, figures
 from sim.run.drill import Drill
 
 Report = Callable[[StepResult], None]
@@ -70,10 +70,10 @@ class Gates:
     exposures: list[Exposure]
     off: Recorder
     report: Report = lambda _result: None
-    follower: Follower | None = None
+    follower: FlagFollower | None = None
     results: list[StepResult] = field(default_factory=list)
     arms: dict[int, Arms] = field(default_factory=dict)
-    kills: list[Kill] = field(default_factory=list)
+    kills: list[KillSwitchUse] = field(default_factory=list)
     clock: float = 0.0
     _measured: dict[str, list[Measurement]] = field(default_factory=dict)
     _corrupted_before: dict[int, int] = field(default_factory=dict)
@@ -113,11 +113,13 @@ class Gates:
 
     def _give_up(self, index: int, step: SetWeight, why: str) -> None:
         """The operator has not turned the flag."""
-        unclear = StepResult(index, step.kind, label(step), step.weight, Outcome.INCONCLUSIVE, why, self.clock, 0.0)
+        unclear = StepResult(
+            index, step.kind, label(step), step.weight, MetricOutcome.INCONCLUSIVE, why, self.clock, 0.0
+        )
         self.results.append(replace(unclear, stopped="wait"))
         self.report(self.results[-1])
 
-    async def _follow(self, follower: Follower, stage: Stage) -> None:
+    async def _follow(self, follower: FlagFollower, stage: Stage) -> None:
         """Until the operator has turned the flag, whose own salt and rules then say who is exposed."""
         await follower.until(stage.weight)
         before = self.exposures[stage.number - 2].sandboxes if stage.number > 1 else ()
@@ -128,7 +130,7 @@ class Gates:
         if result.stopped == "wait" or self.compiled.plan.flag_source == "launchdarkly":
             return []
         plan = self.compiled.plan
-        again = Pause(concurrency=plan.pacing.concurrency, allow_empty=True)
+        again = PauseStep(concurrency=plan.pacing.concurrency, allow_empty=True)
         return [FlagStep(values={plan.flag: plan.safe}), Tick(ticks=1), again, Resume(allow_empty=True)]
 
     def _arms(self, gate: Gate, key: tuple[int, str, int], drill: Drill) -> Arms:
@@ -166,11 +168,11 @@ class Gates:
         stage = self.compiled.stage_of(index)
         took, at = self.compiled.virtual[index], self.clock
         self.clock += took
-        blank = StepResult(index, step.kind, label(step), stage.weight, Outcome.SUCCESSFUL, "", at, took)
+        blank = StepResult(index, step.kind, label(step), stage.weight, MetricOutcome.SUCCESSFUL, "", at, took)
         match step:
             case SetWeight():
                 return self._weighed(blank, stage)
-            case Wait():
+            case PlanWait():
                 return self._waited(blank, step, stage, arms)
             case Analysis():
                 return self._analysed(blank, step)
@@ -196,10 +198,12 @@ class Gates:
             return replace(blank, detail=f"{detail}; a rollback: {gone}, what was punched stays punched")
         if not exposure.is_superset:
             gone = words.plural(len(exposure.leaves), "sandbox leaves", "sandboxes leave")
-            return replace(blank, outcome=Outcome.FAILED, detail=f"{detail}; no superset: {gone}", stopped="abort")
+            return replace(
+                blank, outcome=MetricOutcome.FAILED, detail=f"{detail}; no superset: {gone}", stopped="abort"
+            )
         return replace(blank, detail=detail)
 
-    def _waited(self, blank: StepResult, step: Wait, stage: Stage, arms: Arms) -> StepResult:
+    def _waited(self, blank: StepResult, step: PlanWait, stage: Stage, arms: Arms) -> StepResult:
         exposure, asked = self.exposures[stage.number - 1], step.minimum_contexts
         wanted = (1 if stage.weight else 0) if asked is None else asked
         rounds = self.compiled.rounds[blank.index]
@@ -211,14 +215,14 @@ class Gates:
             f"{exposure.contexts} of {exposure.of_contexts} {by} contexts exposed, {wanted} asked for: "
             f"at {stage.weight:g} % that takes about {need} of them"
         )
-        return replace(blank, outcome=Outcome.INCONCLUSIVE, detail=lack, stopped="wait")
+        return replace(blank, outcome=MetricOutcome.INCONCLUSIVE, detail=lack, stopped="wait")
 
     def _analysed(self, blank: StepResult, step: Analysis) -> StepResult:
         results = tuple(
             concluded(each, self._measured.pop(f"{blank.index}:{each.name}", [])) for each in self._metrics(step)
         )
         counted = [each for each in results if each.counts]
-        bad = [each for each in counted if each.outcome is not Outcome.SUCCESSFUL]
+        bad = [each for each in counted if each.outcome is not MetricOutcome.SUCCESSFUL]
         detail = "; ".join(f"{each.metric.name} is {shown(each)}: {each.why}" for each in bad)
         detail = detail or f"{words.plural(len(counted), 'metric')} successful"
         outcome = worst([each.outcome for each in counted])
@@ -227,12 +231,12 @@ class Gates:
     def _drilled(self, blank: StepResult, step: DrillStep, arms: Arms, view: View) -> StepResult:
         drill = step.kill_switch
         if self.compiled.plan.flag_source == "launchdarkly":
-            return replace(blank, outcome=Outcome.INCONCLUSIVE, detail="not thrown: this flag is its operator's")
+            return replace(blank, outcome=MetricOutcome.INCONCLUSIVE, detail="not thrown: this flag is its operator's")
         if arms.on.late:
             detail = f"{words.plural(arms.on.late, 'pause')} punched after the kill switch had had its time: EXPOSED"
             if self.compiled.plan.lease is None and self.compiled.plan.flag_source in {"file", "relay"}:
                 detail += "; a lease would stop them: --lease 1s"
-            return replace(blank, outcome=Outcome.FAILED, detail=detail, stopped="abort")
+            return replace(blank, outcome=MetricOutcome.FAILED, detail=detail, stopped="abort")
         if self.compiled.plan.time == "real":
             took = [each.took_ms for each in view.switches if not each.on][-1]
             known = took is not None
@@ -247,10 +251,10 @@ class Gates:
         of = "propagation" if nodes == 1 else f"propagation to the last of {nodes:,} nodes"
         if seconds is None:
             detail = f"p{drill.percentile:g} of {of} is unknown: give propagation.most"
-            return replace(blank, outcome=Outcome.INCONCLUSIVE, detail=detail, stopped="wait")
+            return replace(blank, outcome=MetricOutcome.INCONCLUSIVE, detail=detail, stopped="wait")
         detail = f"p{drill.percentile:g} of {of} {seconds:.3g} s ({origin}), {format_duration(limit)} allowed"
         if seconds > limit:
-            return replace(blank, outcome=Outcome.FAILED, detail=detail, stopped="abort")
+            return replace(blank, outcome=MetricOutcome.FAILED, detail=detail, stopped="abort")
         return replace(blank, detail=f"{detail}; no pause punched once it was obeyed")
 
 
@@ -262,19 +266,21 @@ def _by(exposure: Exposure) -> str:
 def _stop(bad: Sequence[MetricResult]) -> Literal["abort", "wait"] | None:
     """The strongest of what the metrics ask for; an inconclusive one never aborts: it waits, as in Argo Rollouts."""
     asked = {
-        "wait" if each.outcome is Outcome.INCONCLUSIVE and each.metric.on_failure == "abort" else each.metric.on_failure
+        "wait"
+        if each.outcome is MetricOutcome.INCONCLUSIVE and each.metric.on_failure == "abort"
+        else each.metric.on_failure
         for each in bad
     }
     return "abort" if "abort" in asked else "wait" if "wait" in asked else None
 
 
-def kills(flag: str, safe: bool, entries: Sequence[Entry], now: float, allowed: Sequence[float]) -> list[Kill]:
+def kills(flag: str, safe: bool, entries: Sequence[Entry], now: float, allowed: Sequence[float]) -> list[KillSwitchUse]:
     """Every time a flag was turned to its safe value for all; `allowed` seconds in order, the last for the rest."""
     changes = [(each.t, each.event) for each in entries if isinstance(each.event, events.FlagSet)]
     sets = [(t, change.value) for t, change in changes if change.flag == flag]
     ends = [t for t, _ in sets[1:]] + [now]
     thrown = [(t, end) for (t, value), end in zip(sets, ends, strict=False) if value is safe]
-    return [Kill(t, end, allowed[min(place, len(allowed) - 1)]) for place, (t, end) in enumerate(thrown)]
+    return [KillSwitchUse(t, end, allowed[min(place, len(allowed) - 1)]) for place, (t, end) in enumerate(thrown)]
 
 
 def asserted(blank: StepResult, step: Assert, drill: Drill) -> StepResult:
@@ -283,7 +289,7 @@ def asserted(blank: StepResult, step: Assert, drill: Drill) -> StepResult:
     if finding.violations:
         reason = finding.violations[0]
         detail = f"{step.invariant} is violated: {reason['sandbox']}: {reason['reason']}"
-        return replace(blank, outcome=Outcome.FAILED, detail=detail, stopped="abort")
+        return replace(blank, outcome=MetricOutcome.FAILED, detail=detail, stopped="abort")
     if not finding.checked:
         detail = f"nothing exercised {step.invariant} yet; it is judged at the end"
         return replace(blank, detail=detail)
@@ -295,7 +301,7 @@ def label(step: PlanStep) -> str:
     match step:
         case SetWeight(weight=weight):
             return f"setWeight {weight:g} %"
-        case Wait(duration=seconds):
+        case PlanWait(duration=seconds):
             return f"wait {format_duration(seconds)}"
         case Analysis(count=count):
             return "analysis" if count == 1 else f"analysis, {count} times"

@@ -46,7 +46,7 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
-class Incident:
+class StageIncident:
     """Of one stage. `obeyed` is when the last node obeys, seconds at the median and the 99th percentile."""
 
     weight: float
@@ -59,7 +59,7 @@ class Incident:
 
 def incident(
     weight: float, pauses_per_second: Floats, parts: Sequence[Part], *, nodes: int = 1, loss_rate: float | None = None
-) -> Incident:
+) -> StageIncident:
     """Of a stage that exposes sandboxes with these rates. `loss_rate` (0 to 1) is of each sandbox that is punched."""
     common = total([each.delay for each in parts if not each.per_node])
     alone = [each.delay for each in parts if each.per_node]
@@ -68,7 +68,7 @@ def incident(
     counts = counted.astype(np.float64)
     reached = _reached(rates, common, total(alone))
     unknown = common.known * total(alone).known < _ALMOST_ALL
-    return Incident(
+    return StageIncident(
         weight=weight,
         exposed=int(counts.sum()),
         parts=tuple(parts),

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sim.files.flag_values import written_lease
-from sim.files.plan import Analysis, Drill, Plan, SetWeight, Wait
+from sim.files.plan import Analysis, KillSwitchDrill, Plan, PlanWait, SetWeight
 from sim.files.scenario import load_text
 from sim.files.yaml import scenario_text
 from sim.record.verdict import ExitCode, Verdict
 from sim.report import words
-from sim.report.table import Bullets, Paragraph, Section, Span, Table, Words, facts, toned
+from sim.report.table import Bullets, CellSpan, Paragraph, Section, Table, Words, facts, toned
 from sim.rollout.compiled import engine_of
 from sim.rollout.exposure import exposures
 from sim.rollout.gates import label
@@ -78,7 +78,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Matrix:
+class FaultMatrix:
     """Every cell of a plan; the steps that the load or the source has a part in, by index."""
 
     plan: Plan
@@ -97,7 +97,7 @@ def rows(plan: Plan) -> list[tuple[int, float]]:
     found, weight = [], 0.0
     for index, step in enumerate(plan.steps):
         weight = step.weight if isinstance(step, SetWeight) else weight
-        if isinstance(step, SetWeight | Wait | Analysis | Drill):
+        if isinstance(step, SetWeight | PlanWait | Analysis | KillSwitchDrill):
             found.append((index, weight))
     return found
 
@@ -130,7 +130,7 @@ def _change(plan: Plan, index: int, weight: float) -> list[dict[str, Any]]:
     match plan.steps[index]:
         case SetWeight():
             return [{"flag": {plan.flag: bare_value(plan, weight)}}]
-        case Drill():
+        case KillSwitchDrill():
             return [{"flag": {plan.flag: plan.safe}}]
     return []
 
@@ -174,7 +174,7 @@ def run_matrix(
     *,
     seed: int | None = None,
     faults: Sequence[MatrixFault] = FAULTS,
-) -> Matrix:
+) -> FaultMatrix:
     """Every cell through the pool; cells that need the same run share it. `seed` instead of the plan's."""
     began = time.monotonic()
     texts: dict[tuple[int, str], str] = {}
@@ -192,7 +192,7 @@ def run_matrix(
     units = _units(plan, _shared(texts), runs_dir, seed)
     batch.through(pool, plan.name, units, len(units), take)
     cells = [_cell(index, name, results[_bare(text)]) for (index, name), text in texts.items()]
-    return Matrix(plan, tuple(index for index, _ in rows(plan)), tuple(cells), time.monotonic() - began)
+    return FaultMatrix(plan, tuple(index for index, _ in rows(plan)), tuple(cells), time.monotonic() - began)
 
 
 def _bare(text: str) -> str:
@@ -246,7 +246,7 @@ _READING = (
 )
 
 
-def table(matrix: Matrix) -> Table:
+def table(matrix: FaultMatrix) -> Table:
     """A row a step, a column a fault."""
     faults = list(dict.fromkeys(each.fault for each in matrix.cells))
     cells = {(each.step, each.fault): each for each in matrix.cells}
@@ -256,7 +256,7 @@ def table(matrix: Matrix) -> Table:
     return Table(("step", *faults), rows)
 
 
-def _shown(cell: Cell) -> Span:
+def _shown(cell: Cell) -> CellSpan:
     return toned(cell.what, "bad" if cell.bad else "plain")
 
 
@@ -266,7 +266,7 @@ def _row_name(plan: Plan, index: int) -> str:
     return f"{index + 1:>2} {label(step)}{at}"
 
 
-def sections(matrix: Matrix) -> list[Section]:
+def sections(matrix: FaultMatrix) -> list[Section]:
     """The table, what its columns mean, and every bad cell with where to look."""
     different = len({id(each.result) for each in matrix.cells})
     counted = f"{len(matrix.cells)} cells by {words.plural(different, 'run')} in {matrix.seconds:.1f} s"
@@ -287,7 +287,7 @@ def _bad(cell: Cell) -> str:
     return f"step {cell.step + 1}, {cell.fault}: {cell.what}{error}{folder}"
 
 
-def document(matrix: Matrix) -> dict[str, Any]:
+def document(matrix: FaultMatrix) -> dict[str, Any]:
     """JSON-ready."""
     return {
         "plan": matrix.plan.name,

@@ -18,12 +18,12 @@ from sim.report.document import scenario_document
 from sim.report.html import WITHOUT_PLOTLY, page, write_page
 from sim.report.plot import as_html
 from sim.report.words import scrub
-from sim.rollout.analysis import Outcome
+from sim.rollout.analysis import MetricOutcome
 from sim.rollout.compiled import Compiled, compiled
 from sim.rollout.decision_page import stage_bound
 from sim.rollout.delays import delay_of
 from sim.rollout.gates import label
-from sim.rollout.incident_clock import Incident
+from sim.rollout.incident_clock import StageIncident
 from sim.rollout.production import SHARES, Way, claims, production, ways
 from sim.rollout.rehearse import where
 from sim.rollout.results import Rehearsal, StageResult, StepResult
@@ -149,7 +149,7 @@ def _stage(each: StageResult) -> dict[str, Any]:
     }
 
 
-def _incident(of: Incident) -> dict[str, Any]:
+def _incident(of: StageIncident) -> dict[str, Any]:
     """Seconds, and numbers of sandboxes; null where a delay that it needs was not given."""
     parts = [
         {
@@ -236,9 +236,9 @@ def rehearsal_suite(found: Rehearsal) -> TestSuite:
 def _case(found: Rehearsal, step: StepResult) -> TestCase:
     case = TestCase(scrub(where(step)), found.plan.name, 0.0)
     place = found.plan.place(("steps", step.index))
-    if step.outcome is Outcome.FAILED:
+    if step.outcome is MetricOutcome.FAILED:
         case.result = [Failure(scrub(f"{place}: {step.detail}"), "Failed")]
-    elif step.outcome is not Outcome.SUCCESSFUL:
+    elif step.outcome is not MetricOutcome.SUCCESSFUL:
         case.result = [Error(scrub(f"{place}: {step.detail}"), step.outcome.value.capitalize())]
     else:
         case.system_out = scrub(step.detail)

@@ -31,7 +31,7 @@ class ProductionStage:
 
 
 @dataclass(frozen=True, slots=True)
-class Production:
+class ProductionFigures:
     """The fleet file's fleet; `assumed` is what it leaves out and counts, `notes` what its scale cannot show."""
 
     scaled: ScaledFleet
@@ -40,7 +40,7 @@ class Production:
     notes: tuple[str, ...]
 
 
-def production(found: Rehearsal) -> Production | None:
+def production(found: Rehearsal) -> ProductionFigures | None:
     """None where the plan has a fleet of its own: its figures are the rehearsed fleet's."""
     scaled = found.plan.scaled
     if scaled is None:
@@ -50,7 +50,7 @@ def production(found: Rehearsal) -> Production | None:
         for each in found.stages
     )
     assumed = tuple(each for each in assumptions(scaled.fleet) if not _UNUSED & set(each.label.split(".")))
-    return Production(scaled, stages, assumed, scaled.notes)
+    return ProductionFigures(scaled, stages, assumed, scaled.notes)
 
 
 def _fleet(scaled: ScaledFleet, each: StageResult) -> Iterator[Figure]:

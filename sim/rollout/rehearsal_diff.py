@@ -17,7 +17,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class DiffLine:
     """One line: what it is, in both; `decides` where it is no time or size that differs between any two runs."""
 
     name: str
@@ -35,7 +35,7 @@ class Compared:
 class RehearsalDiff:
     """All lines, in the order of the page; `reasons` are why each decision was made."""
 
-    lines: tuple[Compared, ...]
+    lines: tuple[DiffLine, ...]
     reasons: tuple[tuple[str, ...], tuple[str, ...]]
 
     @property
@@ -65,7 +65,7 @@ def compare_rehearsals(first: Mapping[str, Any], second: Mapping[str, Any]) -> R
     lines = []
     for name in dict.fromkeys([*ours, *theirs]):
         one, other = (each.get(name, ("-", True))[0] for each in (ours, theirs))
-        lines.append(Compared(name, one, other, (ours.get(name) or theirs[name])[1]))
+        lines.append(DiffLine(name, one, other, (ours.get(name) or theirs[name])[1]))
     return RehearsalDiff(tuple(lines), (tuple(first.get("reasons", ())), tuple(second.get("reasons", ()))))
 
 

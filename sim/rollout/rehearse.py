@@ -11,10 +11,10 @@ from flags.catalog import flag
 from sim.files.plan import Plan
 from sim.record.verdict import TIME_LIMIT, Verdict
 from sim.report import judgements, words
-from sim.rollout.analysis import Outcome
+from sim.rollout.analysis import MetricOutcome
 from sim.rollout.compiled import Turns, beginners, compiled, has_room_for_two, side_by_side
 from sim.rollout.critic import concern_place, critique, stops
-from sim.rollout.exposure import Exposure, Follower, exposures_of
+from sim.rollout.exposure import Exposure, FlagFollower, exposures_of
 from sim.rollout.gates import Gates, Recorder, Report
 from sim.rollout.results import Decision, Rehearsal, StageResult, StepResult
 from sim.rollout.shown import LossBound, even_rates, incidents, loss_bound, nodes_of
@@ -100,7 +100,9 @@ async def _one_after_the_other(gates: Gates, options: RunOptions, progress: Prog
     with contextlib.ExitStack() as stack:
         plan = gates.compiled.plan
         if plan.flag_source == "launchdarkly":
-            gates.follower = stack.enter_context(contextlib.closing(Follower(plan, patience=options.time_limit / 2)))
+            gates.follower = stack.enter_context(
+                contextlib.closing(FlagFollower(plan, patience=options.time_limit / 2))
+            )
         return without, await run_scenario(gates.compiled.scenario, options, progress, gates.gate)
 
 
@@ -147,7 +149,7 @@ def _with_incident(plan: Plan, stage: StageResult, bound: LossBound, fleet: User
         rates = fleet.rates(stage.stage.number - 1)
     elif exported(plan) is None:
         rates = even_rates(plan, stage.stage.weight)
-    else:  # rules of the user's flag expose whom no weight says: the share is that of the rehearsed fleet
+    else:  # rules of the user's flag expose sandboxes whatever the weight: the share is that of the rehearsed fleet
         rates = even_rates(plan, 100 * len(stage.exposure.sandboxes) / len(plan.sandboxes()))
     (found,) = incidents(plan, [stage.stage], [rates], nodes_of(plan), rate)
     return replace(stage, incident=found)
@@ -165,7 +167,7 @@ def decided(found: Rehearsal) -> Rehearsal:
 def _against(found: Rehearsal) -> list[str]:
     reasons = _by_nothing(found.plan)
     for step in found.steps:
-        if step.stopped == "abort" or (step.stopped == "wait" and step.outcome is not Outcome.INCONCLUSIVE):
+        if step.stopped == "abort" or (step.stopped == "wait" and step.outcome is not MetricOutcome.INCONCLUSIVE):
             reasons.append(f"{where(step)}: {step.detail}")
         else:
             reasons += [f"{where(step)}: critical: {each}" for each in _critical(step)]
@@ -200,7 +202,7 @@ def _critical(step: StepResult) -> list[str]:
     return [
         f"{each.metric.name}: {each.why}"
         for each in step.metrics
-        if each.metric.critical and each.counts and each.outcome in {Outcome.FAILED, Outcome.ERROR}
+        if each.metric.critical and each.counts and each.outcome in {MetricOutcome.FAILED, MetricOutcome.ERROR}
     ]
 
 
@@ -208,7 +210,7 @@ def _open(found: Rehearsal) -> list[str]:
     reasons = [
         f"{where(step)}: {step.detail}"
         for step in found.steps
-        if step.outcome is Outcome.INCONCLUSIVE and step.stopped == "wait"
+        if step.outcome is MetricOutcome.INCONCLUSIVE and step.stopped == "wait"
     ]
     reasons += [
         f"{each.name}: {judgements.message(each)}"
@@ -250,7 +252,7 @@ def _conditions(found: Rehearsal) -> list[str]:
         report += [
             f"{each.metric.name} {each.outcome} in {where(step)} ({each.why})"
             for each in step.metrics
-            if each.outcome is not Outcome.SUCCESSFUL and each.counts and step.stopped is None
+            if each.outcome is not MetricOutcome.SUCCESSFUL and each.counts and step.stopped is None
         ]
     return report
 

@@ -12,11 +12,11 @@ from sim.files.scenario import load
 from sim.files.shipped import scenario_folder
 from sim.files.wrong_engines import SWITCHES
 from sim.record.verdict import Verdict
-from sim.rollout.analysis import MetricResult, Outcome
+from sim.rollout.analysis import MetricOutcome, MetricResult
 from sim.rollout.compiled import Stage
 from sim.rollout.critic import Concern
 from sim.rollout.exposure import Exposure
-from sim.rollout.incident_clock import Incident
+from sim.rollout.incident_clock import StageIncident
 from sim.rollout.shown import LossBound
 from sim.rollout.stretch import Figures
 from sim.rollout.user_fleet import UserFleet
@@ -35,7 +35,7 @@ class StepResult:
     kind: str
     label: str
     weight: float
-    outcome: Outcome
+    outcome: MetricOutcome
     detail: str
     at: float
     took: float
@@ -57,7 +57,7 @@ class StageResult:
     lost_by_flag: tuple[str, ...]
     saved: int | None
     complete: bool
-    incident: Incident | None = None
+    incident: StageIncident | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Rehearsal:
     @property
     def first_failing(self) -> StepResult | None:
         """The first step that was not successful."""
-        return next((each for each in self.steps if each.outcome is not Outcome.SUCCESSFUL), None)
+        return next((each for each in self.steps if each.outcome is not MetricOutcome.SUCCESSFUL), None)
 
 
 @dataclass(frozen=True, slots=True)

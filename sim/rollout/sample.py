@@ -20,7 +20,7 @@ _PLENTY = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class FleetSample:
     """`rows` of the table, rising; each stands for `weights` sandboxes of the fleet; `strata` by their number."""
 
     rows: Ints
@@ -32,7 +32,7 @@ class Sample:
         return int(((self.strata >= 0) & (self.strata <= stage)).sum())
 
 
-def sample(first_stage: Ints, template: Ints, memory: Floats, size: int, seed: int) -> Sample:
+def sample(first_stage: Ints, template: Ints, memory: Floats, size: int, seed: int) -> FleetSample:
     """`size` sandboxes; `first_stage` by row is -1 for those that no stage exposes. All where there are no more."""
     strata, of = np.unique(first_stage, return_inverse=True)
     counts = np.bincount(of)
@@ -49,7 +49,7 @@ def sample(first_stage: Ints, template: Ints, memory: Floats, size: int, seed: i
         named.append(np.full(share, strata[number]))
     rows = np.concatenate(chosen)
     order = np.argsort(rows)
-    return Sample(rows[order], np.concatenate(weights)[order], np.concatenate(named)[order])
+    return FleetSample(rows[order], np.concatenate(weights)[order], np.concatenate(named)[order])
 
 
 def shares(counts: Sequence[int], size: int) -> list[int]:
@@ -70,7 +70,7 @@ def shares(counts: Sequence[int], size: int) -> list[int]:
     return dealt
 
 
-def strata_of(found: Sample, first_stage: Ints, stage: int, lost: Ints) -> list[Stratum]:
+def strata_of(found: FleetSample, first_stage: Ints, stage: int, lost: Ints) -> list[Stratum]:
     """Those that stages up to `stage` expose, for a bound on the fleet's exposed: `lost` are rows of the sample."""
     numbers = [int(each) for each in np.unique(first_stage) if 0 <= each <= stage]
     whole = sum(int((first_stage == number).sum()) for number in numbers)

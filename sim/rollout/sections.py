@@ -10,24 +10,24 @@ from sim.files import figures
 from sim.files.plan import Plan
 from sim.record.view import View
 from sim.report import judgements, words
-from sim.report.table import Bullets, Paragraph, Section, Span, Table, Words, code, facts, markdown, text, toned
+from sim.report.table import Bullets, CellSpan, Paragraph, Section, Table, Words, code, facts, markdown, text, toned
 from sim.report.words import Tone
-from sim.rollout.analysis import MetricResult, Outcome
+from sim.rollout.analysis import MetricOutcome, MetricResult
 from sim.rollout.compiled import Compiled
 from sim.rollout.decision_page import decision_page
 from sim.rollout.exposure import Exposure, contexts_needed
 from sim.rollout.gates import label, shown, value_text
 from sim.rollout.identity import identity, lease_words, seed_of
-from sim.rollout.production import NOT_HERE, SHARES, SHOWN, Production, Way, claims, production, ways
+from sim.rollout.production import NOT_HERE, SHARES, SHOWN, ProductionFigures, Way, claims, production, ways
 from sim.rollout.rehearse import where
 from sim.rollout.results import Decision, Rehearsal, StageResult, StepResult
 
 TONES: dict[Decision, Tone] = {"go": "good", "no-go": "bad", "inconclusive": "warn"}
-_MARKS: dict[Outcome, tuple[str, Tone]] = {
-    Outcome.SUCCESSFUL: ("ok", "good"),
-    Outcome.FAILED: ("FAILED", "bad"),
-    Outcome.ERROR: ("ERROR", "bad"),
-    Outcome.INCONCLUSIVE: ("INCONCLUSIVE", "warn"),
+_MARKS: dict[MetricOutcome, tuple[str, Tone]] = {
+    MetricOutcome.SUCCESSFUL: ("ok", "good"),
+    MetricOutcome.FAILED: ("FAILED", "bad"),
+    MetricOutcome.ERROR: ("ERROR", "bad"),
+    MetricOutcome.INCONCLUSIVE: ("INCONCLUSIVE", "warn"),
 }
 _COLOURS = {"good": "green", "bad": "red", "warn": "yellow"}
 _STOPPED = {"abort": "; ABORTED: rolled back", "wait": "; WAITS at this weight for a person", None: ""}
@@ -227,7 +227,7 @@ def _production(found: Rehearsal) -> Section:
     return Section(f"In production: {of_production(made)}", (table, Bullets(made.notes)))
 
 
-def of_production(made: Production) -> str:
+def of_production(made: ProductionFigures) -> str:
     """Whose fleet it is, and what stood for it."""
     fleet, scale = made.scaled.fleet, made.scaled.fleet.scale
     whole = f"{fleet.count:,} sandboxes on {fleet.nodes:,} nodes (given)"
@@ -256,7 +256,7 @@ def seconds_of(way: Way) -> list[str]:
     return ["unknown" if each is None else f"{each:.3g} s" for each in way.seconds]
 
 
-def _status(status: str) -> Span:
+def _status(status: str) -> CellSpan:
     tones: dict[str, Tone] = {SHOWN: "good", NOT_HERE: "muted"}
     return toned(status, tones.get(status, "warn"))
 
@@ -275,13 +275,13 @@ def _metrics(found: Rehearsal) -> Section:
     return Section("Metrics", (table, Bullets(list(_unclear(found).values()))), note)
 
 
-def _cell(result: MetricResult | None) -> Span:
+def _cell(result: MetricResult | None) -> CellSpan:
     if result is None or not result.measurements:
         return toned("-", "muted")
     match result.measurements[-1].outcome:
-        case Outcome.SUCCESSFUL:
-            return Span(shown(result))
-        case Outcome.INCONCLUSIVE:
+        case MetricOutcome.SUCCESSFUL:
+            return CellSpan(shown(result))
+        case MetricOutcome.INCONCLUSIVE:
             return toned(f"{shown(result)} ?", "warn")
     return toned(f"{shown(result)} !", "bad")
 
@@ -290,7 +290,7 @@ def _unclear(found: Rehearsal) -> dict[str, str]:
     why: dict[str, str] = {}
     for step in found.steps:
         for each in step.metrics:
-            if each.measurements and each.measurements[-1].outcome is Outcome.INCONCLUSIVE:
+            if each.measurements and each.measurements[-1].outcome is MetricOutcome.INCONCLUSIVE:
                 said = each.measurements[-1].why or each.why
                 why[each.metric.name] = f"{each.metric.name} at {step.weight:g} %: {said}"
     return why

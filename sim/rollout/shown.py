@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.files.demand import Bound, Demand, Span
+from sim.files.demand import Bound, Demand, DurationSpan
 from sim.files.figures import Known, percent
 from sim.files.fleet_file import Floats
 from sim.files.plan import Analysis, Plan
@@ -15,13 +15,13 @@ from sim.rollout.bounds import CONFIDENCE, needed, upper_bound
 from sim.rollout.compiled import Stage, seconds_of
 from sim.rollout.delays import Delay, delay_of, fixed, last_of
 from sim.rollout.exposure import Exposure
-from sim.rollout.incident_clock import Incident, Part, incident
+from sim.rollout.incident_clock import Part, StageIncident, incident
 
 _FEW_LOSSES = 3
-_ASSUMED: dict[str, Span] = {
-    "detection": Span(p50=300.0, p99=900.0, most=1800.0),
-    "decision": Span(p50=300.0, p99=1800.0, most=3600.0),
-    "in flight": Span(always=1.0),
+_ASSUMED: dict[str, DurationSpan] = {
+    "detection": DurationSpan(p50=300.0, p99=900.0, most=1800.0),
+    "decision": DurationSpan(p50=300.0, p99=1800.0, most=3600.0),
+    "in flight": DurationSpan(always=1.0),
 }
 
 
@@ -97,15 +97,15 @@ def parts(plan: Plan, stage: Stage) -> list[Part]:
     ]
 
 
-def _part(name: str, span: Span | None) -> Part:
+def _part(name: str, span: DurationSpan | None) -> Part:
     return Part(name, _delay(span or _ASSUMED[name]), _known(span))
 
 
-def _delay(span: Span) -> Delay:
+def _delay(span: DurationSpan) -> Delay:
     return Delay(tuple(span.points()))
 
 
-def _known(span: Span | None) -> Known:
+def _known(span: DurationSpan | None) -> Known:
     return "assumed" if span is None else span.origin
 
 
@@ -121,7 +121,7 @@ def bake(plan: Plan, stage: Stage) -> float:
 
 def incidents(
     plan: Plan, stages: Sequence[Stage], rates: Sequence[Floats], nodes: int, loss_rate: float | None
-) -> list[Incident]:
+) -> list[StageIncident]:
     """One a stage; `rates` are pauses a second of each sandbox that the stage exposes in production."""
     return [
         incident(stage.weight, of, parts(plan, stage), nodes=nodes, loss_rate=loss_rate)

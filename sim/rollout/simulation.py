@@ -18,7 +18,7 @@ _RUNNING = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class PauseLoad:
     """What each sandbox's pause asks of its node's 4 KiB pages: bytes, and seconds; off and on are the flag.
 
     `guest` is 0 for 2 MiB pages: they are a pool of their own. `freed` is what a node has back while the sandbox is
@@ -32,10 +32,10 @@ class Demand:
     seconds: Floats
 
 
-def demand(fleet: VirtualFleet, costs: Costs, cache: str) -> Demand:
+def demand(fleet: VirtualFleet, costs: Costs, cache: str) -> PauseLoad:
     """A copy goes to 4 KiB pages whatever the guest has: punching 2 MiB pages gives back to their own pool only."""
     guest = np.where(fleet.huge, 0.0, fleet.resident)
-    return Demand(
+    return PauseLoad(
         guest=guest,
         freed=guest - fleet.dirty if cache == "tmpfs" else guest,
         extra_off=fleet.dirty,

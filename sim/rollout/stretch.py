@@ -113,7 +113,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Kill:
+class KillSwitchUse:
     """A kill switch thrown at its source at `begin`, taken back at `end`; obeyed after `allowed` seconds at most."""
 
     begin: float
@@ -122,7 +122,12 @@ class Kill:
 
 
 def figures(
-    flag: str, entries: Sequence[Entry], view: View, window: Window, kills: Iterable[Kill] = (), corrupted: int = 0
+    flag: str,
+    entries: Sequence[Entry],
+    view: View,
+    window: Window,
+    kills: Iterable[KillSwitchUse] = (),
+    corrupted: int = 0,
 ) -> Figures:
     """Of all that began in the window; `corrupted` is what the checkers found in it."""
     pauses = [each for each in view.pauses if window.holds(each.began) and not each.checkpoint]
@@ -183,14 +188,14 @@ def _is_sound(pause: PauseView, flag: str) -> bool:
     return state in SOUND_STATES and _reason(pause, flag) != LEASE_EXPIRED
 
 
-def _staleness(pause: PauseView, flag: str, kills: Iterable[Kill]) -> float:
+def _staleness(pause: PauseView, flag: str, kills: Iterable[KillSwitchUse]) -> float:
     """Seconds after a kill switch at which this pause was still decided on; 0 where it was not."""
     if not _is_on(pause, flag):
         return 0.0
     return max((pause.began - each.begin for each in kills if each.begin <= pause.began < each.end), default=0.0)
 
 
-def _is_late(pause: PauseView, flag: str, kills: Iterable[Kill]) -> bool:
+def _is_late(pause: PauseView, flag: str, kills: Iterable[KillSwitchUse]) -> bool:
     return any(each.begin + each.allowed < pause.began < each.end for each in kills) and _is_on(pause, flag)
 
 

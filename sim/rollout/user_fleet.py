@@ -17,7 +17,7 @@ from sim.rollout.bounds import CONFIDENCE, stratified_bound
 from sim.rollout.compiled import compiled
 from sim.rollout.exposure import context_of
 from sim.rollout.row_exposure import Rows, StageExposure, first_stages, numbered, stage_exposures
-from sim.rollout.sample import Sample, sample, strata_of
+from sim.rollout.sample import FleetSample, sample, strata_of
 from sim.rollout.stage_flags import exported, stage_sections
 
 Progress = Callable[[float], None]
@@ -36,7 +36,7 @@ class UserFleet:
     exposures: tuple[StageExposure, ...]
     exported: StageExposure | None
     first: Ints
-    sample: Sample
+    sample: FleetSample
     units: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def rates(self, stage: int) -> Floats:
@@ -47,7 +47,7 @@ class UserFleet:
         """The loss rate (0 to 1) of the fleet's exposed up to this stage that the sample rules out, stratified."""
         row = {name: at for at, name in enumerate(self.names)}
         seen = np.isin(self.sample.rows, [row[name] for name in tried])
-        only = Sample(self.sample.rows[seen], self.sample.weights[seen], self.sample.strata[seen])
+        only = FleetSample(self.sample.rows[seen], self.sample.weights[seen], self.sample.strata[seen])
         gone = np.array([row[name] for name in lost], np.int64)
         return stratified_bound(strata_of(only, self.first, stage, gone), confidence)
 

@@ -90,7 +90,7 @@ def _held(run: str) -> list[str]:
             fds = os.listdir(f"/proc/{pid}/fd")
             with open(f"/proc/{pid}/maps", "rb") as file:
                 maps = file.read()
-        except OSError:  # somebody else's, or gone
+        except OSError:  # another user's, or gone
             continue
         if needle.encode() in maps or any(needle in _target(f"/proc/{pid}/fd/{fd}") for fd in fds):
             found.append(f"process {pid} still holds memory of this run")

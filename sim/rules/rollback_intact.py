@@ -79,7 +79,7 @@ def _not_running(evidence: Evidence, pause: PauseView) -> str | None:
     if pause.condemned:
         return "it was condemned, and recorded as rolled back"
     after = _states_after(evidence, pause)
-    if after and after[0].new not in {"running", "killed"}:  # killed: its guest had died, or somebody wanted it so
+    if after and after[0].new not in {"running", "killed"}:  # killed: its guest had died, or a request killed it
         return f"the pause was rolled back, and the sandbox became {after[0].new}"
     if not after and evidence.complete and not evidence.node_is_down:
         return "the pause was rolled back, and the sandbox never ran on"

@@ -23,7 +23,7 @@ from sim.files.steps import (
     Inject,
     Kill,
     Outage,
-    Pause,
+    PauseStep,
     Restart,
     Resume,
     Selection,
@@ -190,7 +190,7 @@ class _Runner:
         match step:
             case Tick(ticks=ticks):
                 await self.drill.tick(ticks)
-            case Pause() | Checkpoint() | Resume() | Kill():
+            case PauseStep() | Checkpoint() | Resume() | Kill():
                 await self._act_on(step, place)
             case FlagStep(values=values):
                 await self._reach_the_node(step, place, (self.drill.set_flag(*each) for each in values.items()))
@@ -267,13 +267,13 @@ class _Runner:
                 self.crash_armed = False
                 await self.drill.restart()
 
-    async def _act_on(self, step: Pause | Checkpoint | Resume | Kill, place: Place) -> None:
+    async def _act_on(self, step: PauseStep | Checkpoint | Resume | Kill, place: Place) -> None:
         names = self._selected(step, place)
         if not names:
             return
         try:
             match step:
-                case Pause():
+                case PauseStep():
                     await self.drill.pause(
                         names, concurrency=step.concurrency, until=step.until, deadline=step.deadline
                     )

@@ -30,7 +30,7 @@ NOT_OURS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class FlagDraft:
     """A rollout that is being edited, in percent, and of which kind of context."""
 
     percent: float
@@ -41,21 +41,21 @@ class Draft:
         """What would be set."""
         return Rollout(self.percent, self.by)
 
-    def changed(self, steps: float) -> Draft:
+    def changed(self, steps: float) -> FlagDraft:
         """So many percent more, within what there is."""
-        return Draft(max(0.0, min(100.0, self.percent + steps)), self.by)
+        return FlagDraft(max(0.0, min(100.0, self.percent + steps)), self.by)
 
-    def by_next(self) -> Draft:
+    def by_next(self) -> FlagDraft:
         """Drawn by the next kind of context."""
-        return Draft(self.percent, KINDS[(KINDS.index(self.by) + 1) % len(KINDS)])
+        return FlagDraft(self.percent, KINDS[(KINDS.index(self.by) + 1) % len(KINDS)])
 
 
-def draft_of(view: View, key: str) -> Draft:
+def draft_of(view: View, key: str) -> FlagDraft:
     """The rollout in force: on is 100 %, off is 0 %."""
     value = view.flags.get(key, FLAGS[key].safe)
     if isinstance(value, Mapping) and "rollout" in value:
-        return Draft(float(str(value["rollout"]).rstrip("%")), value.get("by", "sandbox"))
-    return Draft(100.0 if is_on(value) else 0.0, "sandbox")
+        return FlagDraft(float(str(value["rollout"]).rstrip("%")), value.get("by", "sandbox"))
+    return FlagDraft(100.0 if is_on(value) else 0.0, "sandbox")
 
 
 def source_lines(view: View, cells: int) -> list[Spans]:
@@ -180,7 +180,7 @@ def row(view: View, known: Flag, cells: int, *, cursor: bool) -> Spans:
     )
 
 
-def detail(view: View, key: str, draft: Draft, cells: int, lines: int) -> list[Spans]:
+def detail(view: View, key: str, draft: FlagDraft, cells: int, lines: int) -> list[Spans]:
     """The flag under the cursor in full; at most so many lines."""
     said = [_summary(FLAGS[key]), _rollout(view, key, draft, cells), *_cohort(view, key, draft)]
     said += [_story(view, key)] if draft == draft_of(view, key) else []
@@ -193,7 +193,7 @@ def _summary(known: Flag) -> Spans:
     return (Span(f" {known.summary}"), Span(read + inert, "muted"))
 
 
-def _rollout(view: View, key: str, draft: Draft, cells: int) -> Spans:
+def _rollout(view: View, key: str, draft: FlagDraft, cells: int) -> Spans:
     is_set = draft == draft_of(view, key)
     label = Span(" rollout ", "muted")
     percent = Span(f"◂ {draft.percent:g}% by {draft.by} ▸ ", "title" if is_set else "warn")
@@ -203,7 +203,7 @@ def _rollout(view: View, key: str, draft: Draft, cells: int) -> Spans:
     return (label, percent, Span("━" * done, "busy" if is_set else "warn"), Span("─" * (room - done), "muted"), hint)
 
 
-def _cohort(view: View, key: str, draft: Draft) -> list[Spans]:
+def _cohort(view: View, key: str, draft: FlagDraft) -> list[Spans]:
     now = cohort_now(view, key)
     count = len(view.sandboxes)
     if now is None:

@@ -102,6 +102,17 @@ def test_a_file_name_is_used_once_in_sim() -> None:
     assert twice == {}
 
 
+def test_a_class_name_is_used_once() -> None:
+    names = collections.defaultdict(list)
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_bytes()).body:
+            if isinstance(node, ast.ClassDef):
+                names[node.name].append(module)
+    twice = {name: places for name, places in names.items() if len(places) > 1}
+    print(f"class names used twice: {len(twice)}")
+    assert twice == {}
+
+
 def test_a_unit_test_lies_in_the_room_that_it_tests() -> None:
     rooms = {path.name for path in (ROOT / "tests" / "unit" / "sim").iterdir() if path.is_dir()} - {"__pycache__"}
     assert rooms <= set(order())

@@ -20,7 +20,7 @@ from sim.commands.flag.kinds import KINDS_HELP, contexts_given
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
-    from flags.lint import Finding
+    from flags.lint import LintFinding
 
 
 @click.command("lint", help=inspect.cleandoc(__doc__))
@@ -40,7 +40,7 @@ def lint(file: Path, kinds: str, as_json: bool) -> ExitCode:
     return ExitCode.VIOLATED if any(each.severity == "error" for each in findings) else ExitCode.HELD
 
 
-def report(file: str, findings: list[Finding]) -> list[str]:
+def report(file: str, findings: list[LintFinding]) -> list[str]:
     """Three lines a finding, and the count."""
     lines = []
     for each in findings:

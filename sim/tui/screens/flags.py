@@ -11,7 +11,7 @@ from flags.catalog import CATALOG
 from sim.record import events
 from sim.record.ledger import Entry
 from sim.tui import flag_lines, requests
-from sim.tui.flag_lines import Draft
+from sim.tui.flag_lines import FlagDraft
 from sim.tui.frames import Frame, Live
 from sim.tui.keys import FLAGS, Key
 from sim.tui.panes import EventLog, LinesWidget
@@ -37,7 +37,7 @@ class FlagsScreen(LiveScreen):
     def __init__(self, live: Live) -> None:
         super().__init__(live)
         self._cursor = 0
-        self._draft: Draft | None = None
+        self._draft: FlagDraft | None = None
         self._log = EventLog(id="log")
 
     def compose(self) -> ComposeResult:
@@ -59,7 +59,7 @@ class FlagsScreen(LiveScreen):
         return CATALOG[self._cursor].key
 
     @property
-    def draft(self) -> Draft:
+    def draft(self) -> FlagDraft:
         """What the rollout would be; the one in force if it is not edited."""
         return self._draft or flag_lines.draft_of(self.live.view, self.key)
 
@@ -113,7 +113,7 @@ class FlagsScreen(LiveScreen):
         else:
             self._edit(None)
 
-    def _edit(self, draft: Draft | None) -> None:
+    def _edit(self, draft: FlagDraft | None) -> None:
         self._draft = draft
         self._draw()
 

@@ -21,7 +21,7 @@ class LogScreen(LiveScreen):
 
     KEYS: ClassVar[tuple[Key, ...]] = LOG
     BINDINGS: ClassVar[list[BindingType]] = bindings(LOG)
-    AUTO_FOCUS = ""  # not the words: keys are keys until somebody looks for some
+    AUTO_FOCUS = ""  # not the words: keys are keys until a search begins
 
     def __init__(self, live: Live) -> None:
         super().__init__(live)

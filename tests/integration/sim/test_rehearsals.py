@@ -13,7 +13,7 @@ from junitparser import JUnitXml
 from sim.cli import main
 from sim.files.plan import load_plan
 from sim.files.wrong_engines import SWITCHES
-from sim.rollout.matrix import FAULTS, Matrix, run_matrix, table
+from sim.rollout.matrix import FAULTS, FaultMatrix, run_matrix, table
 from sim.run.batch import Batch
 from sim.run.dask import open_pool
 
@@ -196,7 +196,7 @@ def test_a_dry_run_says_who_would_be_exposed_and_starts_nothing(
     assert not (tmp_path / "runs").exists()
 
 
-def cells(folder: Path, cluster: str | None, *faults: str) -> Matrix:
+def cells(folder: Path, cluster: str | None, *faults: str) -> FaultMatrix:
     plan = load_plan(written(folder, CELLS))
     chosen = [each for each in FAULTS if each.name in faults]
     with open_pool(cluster, 2, 1 << 30) as pool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engine import mapping as maps
-from engine.dedup import Compared, ParentReader, ReadSpan, compare
+from engine.dedup import PageComparison, ParentReader, ReadSpan, compare
 from engine.errors import CorruptBuildError, TruncatedError
 from engine.mapping import Mapping
 from engine.ranges import Blocks, Chunk, chunks, in_smaller_blocks, indexes
@@ -77,7 +77,7 @@ def by_the_page(
     return stored, zero, equal
 
 
-def as_sets(found: Compared) -> tuple[set[int], set[int], set[int]]:
+def as_sets(found: PageComparison) -> tuple[set[int], set[int], set[int]]:
     return set(found.stored), set(found.zero), set(found.equal)
 
 

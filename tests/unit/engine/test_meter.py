@@ -9,7 +9,7 @@ import pytest
 from engine.cache import Cache
 from engine.incarnation import CondemnedRecords, Incarnation
 from engine.memfd import Memfd
-from engine.meter import PeakMeter, Sample
+from engine.meter import MeterSample, PeakMeter
 from engine.ranges import Blocks, chunks
 
 MIB = 1 << 20
@@ -50,11 +50,11 @@ def test_the_peak_is_the_largest_sum_and_not_the_last(cache: Cache, memfd: Memfd
     meter = PeakMeter(memfd, cache)
     assert (meter.peak_over, meter.peak_ratio) == (0, 1.0)
     store(cache, 0)
-    assert meter.sample() == Sample(SIZE, 2 * MIB)
+    assert meter.sample() == MeterSample(SIZE, 2 * MIB)
     permit = CondemnedRecords(tmp_path / "condemned").condemn(Incarnation("me", 1, 1, memfd.inode), "b1")
     permit.is_open = True
     memfd.punch(0, SIZE, permit)
-    assert meter.sample() == Sample(0, 2 * MIB)
+    assert meter.sample() == MeterSample(0, 2 * MIB)
     assert (meter.peak_over, meter.peak_ratio) == (2 * MIB, 1.5)
     assert meter.freed() == SIZE
 

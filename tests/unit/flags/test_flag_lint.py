@@ -7,14 +7,14 @@ import pytest
 
 from flags.context import ALL
 from flags.inline import Rollout, flag_from
-from flags.lint import Finding, check
+from flags.lint import LintFinding, check
 
 PUNCH = "memfd-punch-on-snapshot"
 BACKGROUND = "memfd-background-copy"
 HALF = Rollout(50, "sandbox")
 
 
-def findings(**changes: Any) -> list[Finding]:
+def findings(**changes: Any) -> list[LintFinding]:
     return check(json.dumps({"flags": {PUNCH: {**flag_from(PUNCH, HALF), **changes}}}, indent=1), ALL)[1]
 
 
@@ -167,7 +167,7 @@ def test_what_is_not_json_is_one_error_with_its_place() -> None:
 
 
 def test_a_finding_reads_as_path_place_severity_what_and_what_to_do() -> None:
-    finding = Finding(3, 7, "error", "variation 7 is out of range", "use 0 to 1")
+    finding = LintFinding(3, 7, "error", "variation 7 is out of range", "use 0 to 1")
     assert finding.text("flags.json") == "flags.json:3:7: error: variation 7 is out of range; use 0 to 1"
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from flags.context import ALL
 from flags.inline import Rollout, flag_from
-from flags.lint import Finding, check
+from flags.lint import LintFinding, check
 
 PUNCH = "memfd-punch-on-snapshot"
 MEMFD = "use-memfd"
@@ -18,7 +18,7 @@ HALF = Rollout(50, "sandbox")
 NO_SANDBOX = {"attribute": "kind", "op": "in", "values": ["sandbox"], "negate": True}
 
 
-def found(*flags: dict[str, Any], segments: dict[str, Any] | None = None) -> list[Finding]:
+def found(*flags: dict[str, Any], segments: dict[str, Any] | None = None) -> list[LintFinding]:
     document = {"flags": {each["key"]: each for each in flags}, "segments": segments or {}}
     return check(json.dumps(document, indent=1), ALL)[1]
 

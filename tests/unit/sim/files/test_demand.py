@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from sim.files.demand import Bound, Demand, Incident, Span, parse_bound
+from sim.files.demand import Bound, Demand, DurationSpan, Incident, parse_bound
 
 
 def test_a_bound_is_a_share_and_a_confidence() -> None:
@@ -31,17 +31,21 @@ def test_a_demand_is_for_the_last_stage_unless_it_says_which() -> None:
 
 
 def test_a_span_is_a_duration_percentiles_or_what_was_measured() -> None:
-    assert Span.model_validate("5m", context={}).points() == [(0.0, 300.0), (1.0, 300.0)]
-    assert Span.model_validate({"p50": "1s", "most": "9s"}, context={}).points() == [(0.0, 0.0), (0.5, 1.0), (1.0, 9.0)]
-    measured = Span.model_validate({"measured": ["3s", "1s", "2s"]}, context={})
+    assert DurationSpan.model_validate("5m", context={}).points() == [(0.0, 300.0), (1.0, 300.0)]
+    assert DurationSpan.model_validate({"p50": "1s", "most": "9s"}, context={}).points() == [
+        (0.0, 0.0),
+        (0.5, 1.0),
+        (1.0, 9.0),
+    ]
+    measured = DurationSpan.model_validate({"measured": ["3s", "1s", "2s"]}, context={})
     assert (measured.points(), measured.origin) == ([(0.0, 1.0), (0.5, 2.0), (1.0, 3.0)], "measured")
-    assert Span.model_validate({"measured": ["4s"]}, context={}).points() == [(0.0, 4.0), (1.0, 4.0)]
+    assert DurationSpan.model_validate({"measured": ["4s"]}, context={}).points() == [(0.0, 4.0), (1.0, 4.0)]
 
 
 @pytest.mark.parametrize("written", [{}, {"always": "1s", "p50": "1s"}, {"p50": "9s", "p99": "1s"}, "soon"])
 def test_a_span_that_says_nothing_two_things_or_falls_is_refused(written: Any) -> None:
     with pytest.raises(ValidationError):
-        Span.model_validate(written, context={})
+        DurationSpan.model_validate(written, context={})
 
 
 def test_an_incident_is_written_in_the_words_of_a_plan() -> None:

@@ -18,7 +18,18 @@ from sim.files.faults import AtChunk, chunk_index
 from sim.files.fleet import Group
 from sim.files.scenario import Scenario, discover, is_scenario, load_all, load_text
 from sim.files.schemas import json_schema
-from sim.files.steps import Comparison, CrashPoint, FlagStep, Inject, Pause, Resume, StateExpectation, Step, Tick, Wait
+from sim.files.steps import (
+    Comparison,
+    CrashPoint,
+    FlagStep,
+    Inject,
+    PauseStep,
+    Resume,
+    StateExpectation,
+    Step,
+    Tick,
+    Wait,
+)
 
 SHIPPED = sorted(filter(is_scenario, (pathlib.Path(__file__).parents[4] / "scenarios").rglob("*.yaml")))
 SMALLEST = """
@@ -81,7 +92,7 @@ def test_blocks_are_as_large_as_pages_unless_they_are_given() -> None:
 def test_a_step_is_typed_by_its_key() -> None:
     assert step("tick: 3") == Tick(ticks=3)
     assert step("wait: 250ms") == Wait(seconds=0.25)
-    assert step("pause: {until: returned, deadline: 2m}") == Pause(until="returned", deadline=120.0)
+    assert step("pause: {until: returned, deadline: 2m}") == PauseStep(until="returned", deadline=120.0)
     assert step("resume: {}") == Resume(state="paused")
     assert step("clear: {}").kind == "clear"
 
@@ -153,7 +164,7 @@ def test_a_scenario_cannot_be_changed() -> None:
 
 
 def test_a_scenario_made_in_code_takes_plain_numbers() -> None:
-    made = Scenario(name="made", fleet=(Group(name="web", memory=4 << 20),), steps=(Wait(seconds=3.0), Pause()))
+    made = Scenario(name="made", fleet=(Group(name="web", memory=4 << 20),), steps=(Wait(seconds=3.0), PauseStep()))
     assert made.sandboxes()[0].memory == 4 << 20
     assert made.where(("steps", 0)) == (1, 1)
 
@@ -191,9 +202,9 @@ def test_the_json_schema_takes_units_as_text_and_steps_as_one_key() -> None:
     assert schema["$defs"]["Workload"]["properties"]["dirty"]["anyOf"][0]["type"] == "string"
     forms: list[dict[str, Any]] = schema["properties"]["steps"]["items"]["oneOf"]
     by_key = {form["required"][0]: form["properties"] for form in forms}
-    assert by_key["pause"] == {"pause": {"$ref": "#/$defs/Pause"}}
+    assert by_key["pause"] == {"pause": {"$ref": "#/$defs/PauseStep"}}
     assert by_key["tick"]["tick"]["anyOf"][0]["type"] == "integer"
-    assert "kind" not in schema["$defs"]["Pause"]["properties"]
+    assert "kind" not in schema["$defs"]["PauseStep"]["properties"]
 
 
 def test_every_reference_of_the_json_schema_is_defined() -> None:

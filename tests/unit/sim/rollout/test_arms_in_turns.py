@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from sim.files.steps import Pause, Resume, Step, Tick
+from sim.files.steps import PauseStep, Resume, Step, Tick
 from sim.rollout.compiled import Arm, Turns, beginners, side_by_side
 
-STEPS: tuple[Step, ...] = (Tick(ticks=1), Pause(), Resume(), Tick(ticks=1), Pause(), Resume())
+STEPS: tuple[Step, ...] = (Tick(ticks=1), PauseStep(), Resume(), Tick(ticks=1), PauseStep(), Resume())
 
 
 async def arm(turns: Turns, name: Arm, first: Sequence[Arm], told: list[str], stop: int | None = None) -> None:
@@ -36,7 +36,7 @@ def test_of_each_two_rounds_both_orders_come_and_the_seed_draws_which_is_first()
     orders = {(first[0], first[1], *first[2:5]) for seed in range(20) if (first := beginners(STEPS, seed))}
     assert orders == {("off", "off", "on", "on", "on"), ("off", "on", "off", "off", "off")}
     assert beginners(STEPS, 3) == beginners(STEPS, 3)
-    pauses = [index for index, step in enumerate(STEPS * 10) if isinstance(step, Pause)]
+    pauses = [index for index, step in enumerate(STEPS * 10) if isinstance(step, PauseStep)]
     first = beginners(STEPS * 10, 3)
     assert [first[index] for index in pauses].count("on") == 10
     assert len({first[index] for index in pauses[::2]}) == 2  # no plain alternation

@@ -6,7 +6,7 @@ from flags.catalog import CATALOG
 from flags.memory import MemoryFlags
 from sim.rollout import bench_calls
 from sim.rollout import bench_calls as latencies
-from sim.rollout.bench_ways import Bench, Case, Taken
+from sim.rollout.bench_ways import Bench, BenchCase, BenchTaken
 
 BENCH = Bench(1 << 20)
 
@@ -26,12 +26,12 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-def figures(taken: Taken) -> tuple[float, float]:
+def figures(taken: BenchTaken) -> tuple[float, float]:
     return taken.figures["p50_us"], taken.figures["p99_us"]
 
 
 def test_decisions_are_measured_over_the_catalogue_and_among_the_flags_of_an_environment(served: list[int]) -> None:
     for measure in (bench_calls.decision, bench_calls.decision_among_others):
-        p50, p99 = figures(measure(BENCH, Case()))
+        p50, p99 = figures(measure(BENCH, BenchCase()))
         assert 0 < p50 <= p99
     assert served == [len(CATALOG), bench_calls.ENVIRONMENT]

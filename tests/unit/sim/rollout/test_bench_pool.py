@@ -11,7 +11,7 @@ from engine.errors import EngineError
 from sim.rollout import bench_calls
 from sim.rollout import bench_calls as pool
 from sim.rollout.bench import rows
-from sim.rollout.bench_ways import Bench, Case
+from sim.rollout.bench_ways import Bench, BenchCase
 from sim.run.cases import Unit, UnitResult
 
 
@@ -43,7 +43,7 @@ def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_runs_are_made_side_by_side_and_then_one_at_a_time() -> None:
-    figures = bench_calls.runs(Bench(0), Case()).figures
+    figures = bench_calls.runs(Bench(0), BenchCase()).figures
     assert set(figures) == {"first_ms", "alone_per_s", "together_per_s"}
     assert [len(batch) for batch in Pool.given] == [1, 4, 8, 1, 1, 1, 1]
     names = [unit.name for batch in Pool.given for unit in batch]
@@ -54,7 +54,7 @@ def test_runs_are_made_side_by_side_and_then_one_at_a_time() -> None:
 def test_a_run_that_does_not_hold_is_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pool, "verdict", "violated")
     with pytest.raises(EngineError, match="did not hold: violated"):
-        bench_calls.runs(Bench(0), Case())
+        bench_calls.runs(Bench(0), BenchCase())
 
 
 def test_a_thousand_runs_a_minute_and_two_workers_for_one_are_the_goals() -> None:

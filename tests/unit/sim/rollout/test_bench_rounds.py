@@ -12,34 +12,34 @@ import pytest
 
 from engine.errors import EngineError
 from sim.rollout import bench, bench_host, bench_report, bench_ways
-from sim.rollout.bench import Goal, Measurement, Row
+from sim.rollout.bench import BenchMeasurement, BenchRow, Goal
 from sim.rollout.bench_report import Report, Result, Rounds
-from sim.rollout.bench_ways import Bench, Case, Taken
+from sim.rollout.bench_ways import Bench, BenchCase, BenchTaken
 
 GIB = 1 << 30
 
 
-def take(_bench: Bench, _case: Case) -> Taken:
-    return Taken({"value": 1.0}, noisy=False)
+def take(_bench: Bench, _case: BenchCase) -> BenchTaken:
+    return BenchTaken({"value": 1.0}, noisy=False)
 
 
-def fail(_bench: Bench, _case: Case) -> Taken:
+def fail(_bench: Bench, _case: BenchCase) -> BenchTaken:
     raise EngineError("no such thing here")
 
 
-NEED = Measurement(take, Case("full"))
+NEED = BenchMeasurement(take, BenchCase("full"))
 
 
-def row(**changes: object) -> Row:
+def row(**changes: object) -> BenchRow:
     fields: dict[str, object] = {"name": "copy", "case": NEED.case, "needs": (NEED,), "figures": dict}
-    return Row(**{**fields, **changes})  # type: ignore[arg-type]
+    return BenchRow(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 def taken(*values: float, noisy: tuple[int, ...] = ()) -> Rounds:
-    return Rounds([{NEED: Taken({"value": value}, at in noisy)} for at, value in enumerate(values)])
+    return Rounds([{NEED: BenchTaken({"value": value}, at in noisy)} for at, value in enumerate(values)])
 
 
-def result(wanted: Row, measured: Rounds) -> Result:
+def result(wanted: BenchRow, measured: Rounds) -> Result:
     found = bench_report.result(wanted, measured)
     assert isinstance(found, Result)
     return found
@@ -62,15 +62,17 @@ def test_what_is_not_timed_is_never_disturbed() -> None:
 
 
 def test_a_ratio_is_taken_round_by_round_before_the_median() -> None:
-    other = Measurement(take, Case("other"))
+    other = BenchMeasurement(take, BenchCase("other"))
     pairs = [(1.0, 10.0), (8.0, 2.0), (3.0, 3.0)]
-    measured = Rounds([{NEED: Taken({"v": a}, noisy=False), other: Taken({"v": b}, noisy=False)} for a, b in pairs])
+    measured = Rounds(
+        [{NEED: BenchTaken({"v": a}, noisy=False), other: BenchTaken({"v": b}, noisy=False)} for a, b in pairs]
+    )
     wanted = row(needs=(NEED, other), figures=lambda one, two: {"value": one["v"] / two["v"]})
     assert result(wanted, measured).figures["value"] == statistics.median([0.1, 4.0, 1.0])
 
 
 def test_a_measurement_that_fails_takes_its_row_out_with_the_reason() -> None:
-    broken = Measurement(fail, Case())
+    broken = BenchMeasurement(fail, BenchCase())
     measured = bench_report.run([row(needs=(broken, NEED))], Bench(4096), 2, seed=1, step=lambda _text: None)
     assert bench_report.result(row(needs=(broken, NEED)), measured) == "no such thing here"
 
@@ -83,7 +85,7 @@ def test_every_round_measures_each_need_once_however_many_rows_share_it() -> Non
 
 
 def test_a_round_is_shuffled_but_keeps_a_case_together() -> None:
-    needs = [Measurement(how, Case(f"layout-{n}")) for n in range(6) for how in (take, fail)]
+    needs = [BenchMeasurement(how, BenchCase(f"layout-{n}")) for n in range(6) for how in (take, fail)]
     orders = [bench_report.in_order(needs, random.Random(seed)) for seed in range(5)]
     assert len({tuple(order) for order in orders}) > 1
     for order in orders:
@@ -129,7 +131,7 @@ def test_a_beginning_ends_at_a_slash() -> None:
 
 
 def test_a_document_has_null_for_what_does_not_apply_and_a_reason_for_what_was_left_out() -> None:
-    found = result(row(name="spawn", case=Case(), unit="ms", goal=Goal(3.0)), taken(2.0))
+    found = result(row(name="spawn", case=BenchCase(), unit="ms", goal=Goal(3.0)), taken(2.0))
     document = Report(GIB, 1, 7, {"cpus": 2}, [found], [(row(), "no disk")]).document()
     entry = document["results"][0]
     assert (document["version"], document["machine"], document["rounds"]) == (1, {"cpus": 2}, 1)
@@ -145,7 +147,7 @@ def test_a_document_has_null_for_what_does_not_apply_and_a_reason_for_what_was_l
 
 
 def test_the_text_tells_a_missed_goal_and_why_a_row_was_left_out() -> None:
-    found = result(row(name="spawn", case=Case(), unit="ms", goal=Goal(3.0)), taken(4.5))
+    found = result(row(name="spawn", case=BenchCase(), unit="ms", goal=Goal(3.0)), taken(4.5))
     lines = Report(GIB, 1, 7, {"cpus": 2}, [found], [(row(), "no disk")]).text().splitlines()
     assert "1GiB of guest memory, 1 rounds, 2 CPUs" in lines
     assert any(line.split()[:2] == ["spawn", "4.50"] and "NO" in line.split() for line in lines)
@@ -218,7 +220,7 @@ def test_a_termination_ends_with_its_own_code() -> None:
 
 
 def test_rows_for_2_mib_pages_are_left_out_with_the_pools_reason() -> None:
-    huge = row(case=Case("full", 2 << 20, "tmpfs", punch=True))
+    huge = row(case=BenchCase("full", 2 << 20, "tmpfs", punch=True))
     assert bench.reason_to_leave_out(huge, GIB, {}, "no pool") == "no pool"
     odd = bench.reason_to_leave_out(huge, (2 << 20) + 4096, {}, None)
     assert odd is not None
@@ -226,7 +228,7 @@ def test_rows_for_2_mib_pages_are_left_out_with_the_pools_reason() -> None:
 
 
 def test_a_disk_row_is_left_out_where_the_folder_is_a_tmpfs() -> None:
-    disk = row(case=Case("full", 4096, "disk", punch=True))
+    disk = row(case=BenchCase("full", 4096, "disk", punch=True))
     reason = bench.reason_to_leave_out(disk, GIB, {"disk": pathlib.Path(bench.SHM)}, None)
     assert reason is not None
     assert "--cache-dir" in reason

@@ -8,7 +8,7 @@ import pytest
 from engine.errors import EngineError
 from sim.rollout import bench, bench_calls
 from sim.rollout.bench import rows
-from sim.rollout.bench_ways import Bench, Case
+from sim.rollout.bench_ways import Bench, BenchCase
 from sim.tui import screen_cost
 
 FLEET_SCREEN = next(row for row in rows() if row.name == "fleet-screen")
@@ -24,7 +24,7 @@ def test_a_screen_that_cannot_be_drawn_says_why(monkeypatch: pytest.MonkeyPatch)
     failed = subprocess.CompletedProcess([], 1, "", "Traceback ...\nImportError: no textual\n")
     monkeypatch.setattr(subprocess, "run", lambda *_args, **_options: failed)
     with pytest.raises(EngineError, match="the screen cannot be drawn: ImportError: no textual"):
-        bench_calls.fleet_screen(Bench(0), Case())
+        bench_calls.fleet_screen(Bench(0), BenchCase())
 
 
 async def test_the_fleet_that_is_drawn_changes_a_tenth_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from engine.errors import UserError
 from sim.rollout import bench_guest
-from sim.rollout.bench import Row
+from sim.rollout.bench import BenchRow
 from sim.rollout.bench_report import SMALL, Calibration, Report, Result, calibration, read, write
-from sim.rollout.bench_ways import Case
+from sim.rollout.bench_ways import BenchCase
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 GIB = 1 << 30
@@ -20,7 +20,7 @@ GIB = 1 << 30
 
 def report(size: int, ms: float, *, disturbed: bool = False) -> Report:
     """One in which a punching pause of so many bytes takes so many milliseconds."""
-    row = Row("copy", Case(bench_guest.FULL, 4096, "disk", punch=True), (), dict, "gib_per_s")
+    row = BenchRow("copy", BenchCase(bench_guest.FULL, 4096, "disk", punch=True), (), dict, "gib_per_s")
     figures = {"gib_per_s": size / GIB / (ms / 1e3), "peak_over": 4.0 * 2**20}
     return Report(size, 3, 1, {"cpus": 2}, [Result(row, figures, (0, 0), 0, disturbed)], [])
 

@@ -21,14 +21,14 @@ from sim.files.plan import load_plan
 from sim.report.table import text
 from sim.rollout.agreement import Agreement, Row, failures
 from sim.rollout.costs import Costs
-from sim.rollout.forecast import Answer, Asked, Forecast, Source, forecast, source
+from sim.rollout.forecast import Answer, Forecast, ForecastQuestion, ForecastSource, forecast, source
 from sim.rollout.simulation import DAY, rate
 from sim.rollout.virtual_fleet import virtual_fleet
 
 SHIPPED = pathlib.Path(__file__).parents[4] / "scenarios"
 EXAMPLE = load(SHIPPED / "fleets" / "example.yaml")
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
-ASKED = Asked(sandboxes=800, weights=(0, 10, 50, 100), hours=6, failure_rate=1e-3)
+ASKED = ForecastQuestion(sandboxes=800, weights=(0, 10, 50, 100), hours=6, failure_rate=1e-3)
 SMALL = """kind: fleet
 name: small
 node: {memory: 1GiB, sandboxes: 10}
@@ -41,8 +41,8 @@ def small(change: tuple[str, str] = ("", "")) -> Fleet:
     return load_text(SMALL.replace(*change), pathlib.Path("f.yaml"))
 
 
-def asked(fleet: Fleet = EXAMPLE, question: Asked = ASKED) -> Forecast:
-    return forecast(Source(fleet), Costs(), question, NOW)
+def asked(fleet: Fleet = EXAMPLE, question: ForecastQuestion = ASKED) -> Forecast:
+    return forecast(ForecastSource(fleet), Costs(), question, NOW)
 
 
 def by_weight(found: Forecast) -> dict[float, Answer]:
@@ -167,7 +167,7 @@ def test_a_plan_gives_its_stages_and_its_fleet() -> None:
     production = load_plan(SHIPPED / "rollouts" / "punch.yaml").production
     assert production is not None
     assert start.fleet.count == production.sandboxes
-    found = forecast(start, Costs(), Asked(start.fleet.count, start.weights, hours=1, by=start.by), NOW)
+    found = forecast(start, Costs(), ForecastQuestion(start.fleet.count, start.weights, hours=1, by=start.by), NOW)
     assert [each.weight for each in found.answers] == [0, *(each for each in start.weights if each)]
 
 

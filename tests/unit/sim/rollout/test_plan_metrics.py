@@ -6,7 +6,7 @@ import pytest
 
 from sim.files.metrics import MEASURES, parse_condition
 from sim.files.plan import Metric
-from sim.rollout.analysis import Arms, Measurement, Outcome, concluded, judge, measure, pairs
+from sim.rollout.analysis import Arms, Measurement, MetricOutcome, concluded, judge, measure, pairs
 from sim.rollout.stretch import Figures, PauseCost, Pools
 
 BUDGET = 100
@@ -41,18 +41,19 @@ def test_what_is_no_comparison_is_refused(text: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "outcome"), [(1.0, Outcome.SUCCESSFUL), (0.9, Outcome.FAILED), (0.97, Outcome.INCONCLUSIVE)]
+    ("value", "outcome"),
+    [(1.0, MetricOutcome.SUCCESSFUL), (0.9, MetricOutcome.FAILED), (0.97, MetricOutcome.INCONCLUSIVE)],
 )
-def test_what_meets_neither_condition_is_inconclusive(value: float, outcome: Outcome) -> None:
+def test_what_meets_neither_condition_is_inconclusive(value: float, outcome: MetricOutcome) -> None:
     asked = metric(successCondition="result >= 0.99", failureCondition="result < 0.95")
     assert judge(asked, value) is outcome
 
 
-def results(*outcomes: Outcome) -> list[Measurement]:
-    return [Measurement(None if each is Outcome.ERROR else 1.0, each) for each in outcomes]
+def results(*outcomes: MetricOutcome) -> list[Measurement]:
+    return [Measurement(None if each is MetricOutcome.ERROR else 1.0, each) for each in outcomes]
 
 
-F, S, E, I = Outcome.FAILED, Outcome.SUCCESSFUL, Outcome.ERROR, Outcome.INCONCLUSIVE  # noqa: E741 - one letter each
+F, S, E, I = MetricOutcome.FAILED, MetricOutcome.SUCCESSFUL, MetricOutcome.ERROR, MetricOutcome.INCONCLUSIVE  # noqa: E741 - one letter each
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,9 @@ F, S, E, I = Outcome.FAILED, Outcome.SUCCESSFUL, Outcome.ERROR, Outcome.INCONCLU
         ({}, [F, I], F),
     ],
 )
-def test_limits_say_how_much_is_borne(limits: dict[str, Any], measured: list[Outcome], outcome: Outcome) -> None:
+def test_limits_say_how_much_is_borne(
+    limits: dict[str, Any], measured: list[MetricOutcome], outcome: MetricOutcome
+) -> None:
     asked = metric(failureCondition="result > 0", **limits)
     assert concluded(asked, results(*measured)).outcome is outcome
 
@@ -98,9 +101,9 @@ def test_lost_because_of_the_flag_leaves_out_who_is_lost_without_it() -> None:
 
 def test_nothing_to_measure_is_an_error_and_no_success() -> None:
     asked = metric("pause_success_rate", successCondition="result >= 0.99")
-    assert measure(asked, arms(Figures())).outcome is Outcome.ERROR
+    assert measure(asked, arms(Figures())).outcome is MetricOutcome.ERROR
 
 
 def test_the_budget_is_compared_with_the_peak_of_both_pools() -> None:
     asked = metric("budget_used", successCondition="result <= 1")
-    assert measure(asked, arms(Figures(pools=Pools(hugetlb=60, pages=60, both=120)))).outcome is Outcome.FAILED
+    assert measure(asked, arms(Figures(pools=Pools(hugetlb=60, pages=60, both=120)))).outcome is MetricOutcome.FAILED

@@ -97,7 +97,7 @@ def test_the_schema_of_a_plan_knows_each_step_as_one_key_and_either_kind_of_flee
     schema = plan_schema()
     forms = schema["properties"]["steps"]["items"]["oneOf"]
     assert [each["required"] for each in forms] == [[kind] for kind in PLAN_STEPS]
-    assert "minimumContexts" in schema["$defs"]["Wait"]["properties"]
+    assert "minimumContexts" in schema["$defs"]["PlanWait"]["properties"]
     assert {each.get("type") for each in schema["properties"]["fleet"]["anyOf"]} == {"array", "string"}
     assert schema["required"] == ["kind", "name", "fleet", "steps"]
     assert set(_references(schema)) <= {f"#/$defs/{name}" for name in schema["$defs"]}

@@ -17,7 +17,7 @@ from sim.report.html import WITHOUT_PLOTLY
 from sim.report.table import plain
 from sim.rollout import outputs
 from sim.rollout import outputs as plot
-from sim.rollout.analysis import Outcome
+from sim.rollout.analysis import MetricOutcome
 from sim.rollout.outputs import WITHOUT_PLOT, rehearsal_page
 from sim.rollout.results import Rehearsal, StepResult, Weakness
 from sim.rollout.sections import first_page, report, sections
@@ -75,7 +75,7 @@ def test_the_page_without_a_plot_says_how_to_get_one(found: Rehearsal, monkeypat
 
 def test_nothing_that_is_quoted_is_markup_of_the_page_or_of_the_evidence(found: Rehearsal) -> None:
     nasty = """<script>alert("x'y")</script>|`*"""
-    step = StepResult(0, "assert", nasty, 0.0, Outcome.FAILED, nasty, 0.0, 0.0)
+    step = StepResult(0, "assert", nasty, 0.0, MetricOutcome.FAILED, nasty, 0.0, 0.0)
     weakness = Weakness(nasty, nasty, nasty, mended=False, shown=False)
     made = replace(found, reasons=(nasty,), conditions=(nasty,), steps=(step,), weaknesses=(weakness,))
     page, evidence = rehearsal_page(made), first_page(made)

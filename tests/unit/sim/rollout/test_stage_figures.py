@@ -8,7 +8,7 @@ from sim.record import events
 from sim.record.ledger import Entry
 from sim.record.view import PauseView, View
 from sim.rollout.gates import kills
-from sim.rollout.stretch import Figures, Kill, PauseCost, Window, costs, figures, saved
+from sim.rollout.stretch import Figures, KillSwitchUse, PauseCost, Window, costs, figures, saved
 from tests.story import at_its_end
 
 FLAG = "memfd-punch-on-snapshot"
@@ -29,7 +29,7 @@ def entry(t: float, event: Event, sandbox: str | None = None) -> Entry:
     return Entry(t=t, event=event, sandbox=sandbox, pause=None)
 
 
-def taken(*pauses: PauseView, entries: tuple[Entry, ...] = (), kill: tuple[Kill, ...] = ()) -> Figures:
+def taken(*pauses: PauseView, entries: tuple[Entry, ...] = (), kill: tuple[KillSwitchUse, ...] = ()) -> Figures:
     return figures(FLAG, entries, View(pauses=pauses), Window(10.0, 20.0), kill)
 
 
@@ -59,7 +59,7 @@ def test_lost_is_who_was_discarded_or_killed_meanwhile() -> None:
 
 
 def test_a_pause_that_punched_after_the_kill_switch_had_its_time_is_late() -> None:
-    thrown = (Kill(11.0, 18.0, 2.0),)
+    thrown = (KillSwitchUse(11.0, 18.0, 2.0),)
     early, late = pause("a", 12.0, punched_bytes=1), pause("b", 14.0, punched_bytes=1)
     off, after = pause("c", 15.0, on=False), pause("d", 19.0, punched_bytes=1)
     found = taken(early, late, off, after, kill=thrown)
@@ -97,4 +97,4 @@ def test_each_kill_switch_lasts_until_the_weight_is_set_again() -> None:
     rollout = {"rollout": "10%", "by": "sandbox"}
     sets = [(1.0, rollout), (2.0, False), (3.0, rollout), (4.0, False)]
     ledger = [entry(t, events.FlagSet(FLAG, value)) for t, value in sets]
-    assert kills(FLAG, False, ledger, 9.0, [0.5]) == [Kill(2.0, 3.0, 0.5), Kill(4.0, 9.0, 0.5)]
+    assert kills(FLAG, False, ledger, 9.0, [0.5]) == [KillSwitchUse(2.0, 3.0, 0.5), KillSwitchUse(4.0, 9.0, 0.5)]

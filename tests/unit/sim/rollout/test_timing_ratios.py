@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sim.files.plan import Metric
-from sim.rollout.analysis import Arms, Outcome, Pair, interval_words, measure, pairs, ratio
+from sim.rollout.analysis import Arms, MetricOutcome, Pair, interval_words, measure, pairs, ratio
 from sim.rollout.stretch import Figures, PauseCost
 
 
@@ -25,7 +25,7 @@ def compared(*rounds: tuple[float, ...]) -> list[Pair]:
 SIX = compared((0.9,), (1.0,), (1.0, 1.1, 9.0), (1.1,), (1.2,), (1.3,))
 
 
-def measured(asked: str, *known: Pair) -> tuple[Outcome, str]:
+def measured(asked: str, *known: Pair) -> tuple[MetricOutcome, str]:
     metric = Metric.model_validate({"name": "copy_p50_ratio", "successCondition": asked}, context={})
     found = measure(metric, Arms(Figures(), Figures(), 1, pairs=tuple(known)))
     return found.outcome, found.why
@@ -62,13 +62,13 @@ def test_a_95th_percentile_is_of_each_arms_times_in_rounds_of_twenty() -> None:
 @pytest.mark.parametrize(
     ("asked", "outcome", "why"),
     [
-        ("result <= 1.5", Outcome.SUCCESSFUL, ""),
-        ("result <= 0.5", Outcome.FAILED, ""),
-        ("result <= 1.1", Outcome.INCONCLUSIVE, "its interval is 0.90 to 1.30: 6 rounds, 96.9 %, lag-1 "),
+        ("result <= 1.5", MetricOutcome.SUCCESSFUL, ""),
+        ("result <= 0.5", MetricOutcome.FAILED, ""),
+        ("result <= 1.1", MetricOutcome.INCONCLUSIVE, "its interval is 0.90 to 1.30: 6 rounds, 96.9 %, lag-1 "),
     ],
 )
 def test_a_condition_is_conclusive_where_the_whole_interval_is_on_one_side_of_it(
-    asked: str, outcome: Outcome, why: str
+    asked: str, outcome: MetricOutcome, why: str
 ) -> None:
     found, said = measured(asked, *SIX)
     assert found is outcome
@@ -79,7 +79,7 @@ def test_a_condition_is_conclusive_where_the_whole_interval_is_on_one_side_of_it
 def test_arms_that_took_no_turns_cannot_be_compared() -> None:
     metric = Metric.model_validate({"name": "copy_p50_ratio", "successCondition": "result <= 2"}, context={})
     found = measure(metric, Arms(Figures(), Figures(), 1, pairs=None))
-    assert (found.outcome, found.value) == (Outcome.INCONCLUSIVE, None)
+    assert (found.outcome, found.value) == (MetricOutcome.INCONCLUSIVE, None)
     assert "took no turns" in found.why
 
 

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable
 
 from sim.files.scenario import Scenario, load_text
-from sim.files.steps import Checkpoint, Crash, Expect, Inject, Pause, Resume
+from sim.files.steps import Checkpoint, Crash, Expect, Inject, PauseStep, Resume
 from sim.files.yaml import parse
 from sim.run.sweep import Case, Point, Swept
 
@@ -64,7 +64,7 @@ def test_a_crash_is_followed_by_a_restart_behind_the_step_that_it_ends(
 
 def test_a_selection_that_the_fault_left_empty_is_no_verdict(scenario: Scenario, cases: list[Case]) -> None:
     steps = load_text(Swept(scenario, 5).case(cases[0]), OUT).steps
-    selecting = [each for each in steps if isinstance(each, Pause | Resume | Checkpoint)]
+    selecting = [each for each in steps if isinstance(each, PauseStep | Resume | Checkpoint)]
     assert all(each.allow_empty and each.deadline == 30 for each in selecting)
 
 

@@ -9,7 +9,7 @@ from flags.catalog import CATALOG, PUNCH
 from sim.record import events
 from sim.record.view import FlagChange, PauseView, SandboxView, SourceView, View
 from sim.tui import flag_lines
-from sim.tui.flag_lines import Draft, cohort_now
+from sim.tui.flag_lines import FlagDraft, cohort_now
 from sim.tui.spans import text, width
 
 MIB = 1 << 20
@@ -20,7 +20,7 @@ HALF = {"rollout": "50%", "by": "sandbox"}
 VIEW = View(t=9.0, run=RUN, node="up", sandboxes=SANDBOXES, flags={PUNCH: HALF})
 
 
-def said(view: View, draft: Draft | None = None, cells: int = 100) -> str:
+def said(view: View, draft: FlagDraft | None = None, cells: int = 100) -> str:
     lines = flag_lines.detail(view, PUNCH, draft or flag_lines.draft_of(view, PUNCH), cells, 20)
     assert all(width(line) <= cells for line in lines)
     return "\n".join(map(text, lines))
@@ -32,16 +32,16 @@ def leased(*, is_open: bool, age: float | None) -> View:
 
 @pytest.mark.parametrize(
     ("value", "draft"),
-    [(True, Draft(100, "sandbox")), (False, Draft(0, "sandbox")), (HALF, Draft(50, "sandbox"))],
+    [(True, FlagDraft(100, "sandbox")), (False, FlagDraft(0, "sandbox")), (HALF, FlagDraft(50, "sandbox"))],
 )
-def test_a_draft_begins_with_what_is_in_force(value: Any, draft: Draft) -> None:
+def test_a_draft_begins_with_what_is_in_force(value: Any, draft: FlagDraft) -> None:
     assert flag_lines.draft_of(replace(VIEW, flags={PUNCH: value}), PUNCH) == draft
 
 
 def test_a_draft_stays_between_nobody_and_everybody() -> None:
-    assert Draft(95, "team").changed(10) == Draft(100, "team")
-    assert Draft(5, "team").changed(-10) == Draft(0, "team")
-    kinds = [Draft(5, "sandbox")]
+    assert FlagDraft(95, "team").changed(10) == FlagDraft(100, "team")
+    assert FlagDraft(5, "team").changed(-10) == FlagDraft(0, "team")
+    kinds = [FlagDraft(5, "sandbox")]
     for _ in range(4):
         kinds.append(kinds[-1].by_next())
     assert [each.by for each in kinds] == ["sandbox", "team", "template", "cluster", "sandbox"]
@@ -64,11 +64,11 @@ def test_rules_that_are_not_known_here_are_not_guessed() -> None:
 
 def test_a_draft_says_who_would_join_and_that_it_is_not_set() -> None:
     half = cohort_now(VIEW, PUNCH) or ()
-    more = said(VIEW, Draft(100, "sandbox"))
+    more = said(VIEW, FlagDraft(100, "sandbox"))
     assert "⏎ sets it" in more
     assert f"at 100%  12 of 12; {12 - len(half)} join" in more
     assert "⏎" not in said(VIEW)
-    assert f"; {len(half)} leave" in said(VIEW, Draft(0, "sandbox"))
+    assert f"; {len(half)} leave" in said(VIEW, FlagDraft(0, "sandbox"))
 
 
 def test_who_set_a_flag_is_told_and_that_the_node_has_not_heard() -> None:
@@ -133,7 +133,7 @@ def test_a_long_error_of_the_client_takes_no_room_from_what_it_is_in() -> None:
 
 def test_one_joins_and_two_join() -> None:
     nobody = replace(VIEW, flags={PUNCH: False})
-    cohorts = {percent: said(nobody, Draft(percent, "sandbox")) for percent in range(1, 40)}
+    cohorts = {percent: said(nobody, FlagDraft(percent, "sandbox")) for percent in range(1, 40)}
     assert any("; 1 joins: web-" in each for each in cohorts.values())
     assert any("; 2 join: web-" in each for each in cohorts.values())
 

@@ -10,7 +10,7 @@ from engine.errors import UserError
 from flags.catalog import BACKGROUND, PUNCH
 from flags.inline import Rollout
 from sim.files.scenario import Scenario, load_text
-from sim.files.steps import FlagStep, Pause, Tick
+from sim.files.steps import FlagStep, PauseStep, Tick
 from sim.tui.twin_runs import arm, on_relay
 
 FLEET = """
@@ -40,7 +40,7 @@ def test_an_arm_is_the_same_fleet_and_seed_with_punching_as_asked_and_nothing_br
     twin = arm(scenario, {PUNCH: {"rollout": "50%", "by": "team"}, BACKGROUND: True}, punch=punch)
     assert (twin.seed, twin.fleet, twin.node) == (scenario.seed, scenario.fleet, scenario.node)
     assert twin.name == f"brisk-twin-{'on' if punch else 'off'}"
-    assert [type(step) for step in twin.steps] == [FlagStep, Tick, Pause]
+    assert [type(step) for step in twin.steps] == [FlagStep, Tick, PauseStep]
     assert twin.steps[0] == FlagStep(values={PUNCH: punch, BACKGROUND: True})
     assert (twin.expect, twin.flag_source) == ((), "inline")
 
