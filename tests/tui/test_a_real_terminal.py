@@ -99,7 +99,7 @@ def test_a_recording_follows_the_size_of_the_terminal(tmp_path: pathlib.Path, sc
         terminal.until("running")
         terminal.resize(120, 40)
         terminal.process.send_signal(signal.SIGWINCH)
-        terminal.until("running")
+        terminal.until("\x1b[40;1H")  # a line that it had not before
         terminal.send(b"q")
         assert terminal.wait() == 0
     header, *drawn = map(json.loads, (tmp_path / "talk.cast").read_text().splitlines())
