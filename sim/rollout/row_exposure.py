@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 
 from flags.catalog import Flag, is_on
 from flags.cohort import Sections
+from flags.decode import uncollected
 from flags.launchdarkly_fleet import FleetEvaluator
 from sim.files.fleet_file import Floats, Ints
 
@@ -85,7 +84,7 @@ def stage_exposures(
 ) -> list[StageExposure]:
     """One a stage, in order; `contexts` are the SDK's, one a row. `progress` gets the share that is done."""
     found = []
-    with _without_collecting():
+    with uncollected():
         for number, (weight, sections) in enumerate(stages):
             found.append(_exposed(weight, sections, known, contexts, _part(progress, number, len(stages))))
     return found
@@ -115,18 +114,6 @@ def _exposed(
 def _why(reason: str, rule: str | None) -> str:
     named = {"FALLTHROUGH": "default rule", "TARGET_MATCH": "target", "OFF": "off"}
     return f"rule {rule}" if rule is not None else named.get(reason, reason)
-
-
-@contextmanager
-def _without_collecting() -> Iterator[None]:
-    """The collector would walk all contexts again and again; nothing here makes a circle."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def first_stages(exposures: Sequence[StageExposure]) -> Ints:
