@@ -238,7 +238,8 @@ class _Runner:
                 await act
         except TimeoutError:
             reason = "the flag values of the source did not reach the node in time"
-            self.found.append(judged(f"deadline:{step.kind}", VIOLATED, 1, place, [{"sandbox": "*", "reason": reason}]))
+            late = {"sandbox": "*", "code": "deadline", "reason": reason}
+            self.found.append(judged(f"deadline:{step.kind}", VIOLATED, 1, place, [late]))
 
     async def _break(self, step: Inject | Clear | Crash | Restart, place: Place) -> None:
         """Faults and crashes; armed faults are judged when they are disarmed."""
@@ -290,7 +291,8 @@ class _Runner:
                 if self.drill.view().sandboxes[n].state in {"pausing", "checkpointing", "resuming", "paused"}
             ]
             reason = f"the step's deadline passed while {', '.join(waiting) or 'its copies'} had not settled"
-            self.found.append(judged(f"deadline:{step.kind}", VIOLATED, 1, place, [{"sandbox": "*", "reason": reason}]))
+            late = {"sandbox": "*", "code": "deadline", "reason": reason}
+            self.found.append(judged(f"deadline:{step.kind}", VIOLATED, 1, place, [late]))
 
     def _selected(self, step: Selection, place: Place) -> list[str]:
         punched = step.where.punched if step.where else None
