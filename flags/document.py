@@ -44,10 +44,15 @@ class Mistake:
     hint: str = ""
     file: str = ""
 
+    @property
+    def said(self) -> str:
+        """The part, what is wrong and what to do, without the place."""
+        said = f"{self.path}: {self.text}" if self.path else self.text
+        return said + (f"; {self.hint}" if self.hint else "")
+
     def __str__(self) -> str:
         line, column = self.position
-        said = f"{self.path}: {self.text}" if self.path else self.text
-        return f"{self.file}:{line}:{column}: error: {said}" + (f"; {self.hint}" if self.hint else "")
+        return f"{self.file}:{line}:{column}: error: {self.said}"
 
 
 class DocumentError(UserError):

@@ -6,6 +6,7 @@ import ast
 import errno
 import importlib
 import inspect
+import json
 import os
 import pathlib
 import pkgutil
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         mistake.show()
         return ExitCode.USAGE
     except UserError as mistake:
-        return _refused(str(mistake))
+        return _refused(mistake, as_json="--json" in (sys.argv[1:] if argv is None else argv))
     except (KeyboardInterrupt, click.Abort):
         return ExitCode.INTERRUPTED
     except Exception as failure:  # noqa: BLE001 - the last stop: any other error is a defect of snapdrill, shown in full
@@ -96,13 +97,18 @@ def _invoke(argv: Sequence[str]) -> int:
     return ExitCode.HELD if code is None else ExitCode(code)
 
 
-def _refused(mistake: str) -> ExitCode:
+def _refused(error: UserError, *, as_json: bool) -> ExitCode:
     """A mistake in a file begins with its place: editors and CI look for it there."""
+    from flags.document import DocumentError
     from sim.report import github
+    from sim.report.document import mistakes_document
 
-    click.echo(mistake if github.MISTAKE.match(mistake) else f"snapdrill: {mistake}", err=True)
-    for line in github.mistakes(mistake):
+    in_files = error.mistakes if isinstance(error, DocumentError) else ()
+    click.echo(str(error) if in_files else f"snapdrill: {error}", err=True)
+    for line in github.mistakes(in_files):
         click.echo(line, err=True)
+    if as_json:
+        click.echo(json.dumps(mistakes_document(error, ExitCode.USAGE), indent=2))
     return ExitCode.USAGE
 
 

@@ -378,12 +378,16 @@ class StepEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class Judged(Event):
-    """One invariant or expectation was judged; each violation names sandbox, reason and place."""
+    """One invariant or expectation was judged; each violation names sandbox, code, reason and place.
+
+    `place` is where the expectation is written (line, column, file if it is another one); None for an invariant.
+    """
 
     subject: str
     verdict: str
     checked: int
     violations: list[dict[str, Any]] = field(default_factory=list)
+    place: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

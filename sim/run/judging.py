@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flags.catalog import PUNCH
@@ -27,7 +28,7 @@ Place = Origin | tuple[int, int]
 def judged(subject: str, verdict: str, checked: int, place: Place, reasons: Iterable[dict[str, Any]]) -> events.Judged:
     """One judgement whose violations carry the place in the scenario file, or in one that it extends."""
     where = in_file(Origin(*place))
-    return events.Judged(subject, verdict, checked, [{**where, **each} for each in reasons])
+    return events.Judged(subject, verdict, checked, [{**where, **each} for each in reasons], where)
 
 
 def judge_state(expected: StateExpectation, view: View, place: Place, *, whole_fleet: bool) -> events.Judged:
@@ -165,7 +166,7 @@ def cut_short(found: events.Judged) -> events.Judged:
     if found.verdict != VIOLATED or any("pause" in each for each in found.violations):
         return found
     reasons = [{**each, "reason": f"{each['reason']}; the run was cut off before its end"} for each in found.violations]
-    return events.Judged(found.subject, INCONCLUSIVE, found.checked, reasons)
+    return replace(found, verdict=INCONCLUSIVE, violations=reasons)
 
 
 def judge_invariants(

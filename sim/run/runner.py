@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from engine.errors import UserError
+from flags.document import DocumentError, Mistake, Position
 from sim.files.expectations import InvariantExpectation, MetricExpectation
 from sim.files.faults import KILL_NODE
 from sim.files.scenario import Scenario
@@ -167,8 +168,9 @@ class _Runner:
         self.progress(f"{index + 1}/{len(self.drill.scenario.steps)} {step.kind}")
         self.drill.note(events.StepStarted(index, step.kind, *place))
         if self.drill.is_down() and not isinstance(step, Restart | Expect | Wait | Crash):
-            where = f"{place.file or self.drill.scenario.path}:{place.line}:{place.column}"
-            raise UserError(f"{where}: error: the node is down after a crash; put a restart step before {step.kind}")
+            what, fix = "the node is down after a crash", f"put a restart step before {step.kind}"
+            down = Mistake(Position(place.line, place.column), "", what, fix, place.file or "")
+            raise DocumentError(self.drill.scenario.path, [down])
         try:
             await self._do(step, place)
         except NodeDiedError:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from junitparser import Error, Failure, Skipped, TestCase, TestSuite
+
 from engine.errors import UserError
 from flags.catalog import did_you_mean
 from sim.files.expectations import ViolationExpectation
@@ -17,7 +19,7 @@ from sim.files.wrong_engines import MUTANTS, PR_2902, SWITCHES, WHOLE, Wrong
 from sim.files.yaml import parse, scenario_text
 from sim.record.verdict import ExitCode, Verdict, worst
 from sim.report.table import Paragraph, Table, Words, code, text, toned
-from sim.report.words import Tone, plural
+from sim.report.words import Tone, plural, scrub
 from sim.run.batch import Batch
 from sim.run.cases import Unit, UnitResult, why
 from sim.run.needs import missing
@@ -182,6 +184,20 @@ def catalogue() -> str:
         for row in ((name, f"caught by {wrong.caught_by.partition(':')[2]}"), ("", wrong.sentence))
     ]
     return text(Table((), rows, "<~"))
+
+
+def junit(results: Sequence[TrialResult]) -> TestSuite:
+    """One case a wrong engine; one that survived is a failure."""
+    suite = TestSuite("self-test")
+    for each in results:
+        case = TestCase(scrub(each.trial.name), "self-test", round(each.seconds, 3))
+        if each.outcome == "SKIPPED":
+            case.result = [Skipped(scrub(each.why))]
+        elif each.outcome != "CAUGHT":
+            kind = Error if each.outcome == "FAILED" else Failure
+            case.result = [kind(scrub(each.why), each.outcome.capitalize())]
+        suite.add_testcase(case)
+    return suite
 
 
 def document(results: Sequence[TrialResult]) -> dict[str, Any]:

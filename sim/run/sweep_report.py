@@ -15,7 +15,6 @@ from sim.files.faults import CATALOGUE, KINDS
 from sim.record.folder import SCENARIO_FILE
 from sim.record.verdict import ExitCode
 from sim.report import github
-from sim.report.junit import write_junit
 from sim.report.table import WIDTH, Paragraph, Part, Section, Table, Words, code, facts, fence, text
 from sim.report.words import plural, scrub
 from sim.run.cases import first_reason
@@ -238,11 +237,6 @@ def points() -> str:
         rows.append((point, f"{spec.sentence}{' (once a chunk)' if spec.chunked else ''}"))
         rows.append(("", ", ".join(spec.kinds)))
     return text(Table((), [*rows, *KINDS.items()], "<~"))
-
-
-def write_suites(path: Path, sweeps: Sequence[Sweep]) -> None:
-    """Write the JUnit file."""
-    write_junit(path, [junit(each) for each in sweeps])
 
 
 def annotate_github(sweeps: Sequence[Sweep]) -> None:
