@@ -36,7 +36,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--cluster", metavar="ADDRESS",
               help="With --seeds: run on this Dask cluster; `local` starts one in this process.")  # fmt: skip
-@click.option("--only", multiple=True, metavar="SANDBOX", help="Run only this sandbox; may be repeated.")
+@click.option(
+    "--only", multiple=True, metavar="SANDBOX", help="Run only this sandbox, or this case of a matrix; may be repeated."
+)
 @click.option("--var", "variables", multiple=True, metavar="KEY=VALUE",
               help="A value for a variable that a scenario declares under vars; may be repeated.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
@@ -96,12 +98,10 @@ def command(
     from sim.run.one_by_one import OneByOne, Outputs
     from sim.run.runner import RunOptions
 
-    if as_json and events == STDOUT:
-        raise click.UsageError("--json and --events - both write to standard output; use --events FILE")
-    one_run = {"--seed": seed, "--only": only, "--html": plot, "--prometheus": prometheus, "--events": events}
-    _check_together(seeds, one_run, jobs, cluster)
     options = RunOptions(runs_dir=runs_dir, seed=seed, cache_dir=cache_dir, only=only, keep=keep, time_limit=time_limit)
     chosen = OneByOne.load(paths, options, variables)
+    one_run = {"--seed": seed, "--only": chosen.options.only, "--html": plot, "--prometheus": prometheus}
+    _check_together(seeds, one_run | {"--events": events}, jobs, cluster, as_json=as_json)
     if not chosen.scenarios:
         click.echo(nothing_in(paths), err=True)
     if dry_run:
@@ -117,7 +117,7 @@ def command(
         code, document = run_scenarios(chosen.scenarios, SeedOptions.of(seeds, options, jobs), batch, cluster)
     else:
         with open_sink(events) as sink:
-            chosen.options = replace(options, events=sink)
+            chosen.options = replace(chosen.options, events=sink)
             code = chosen.run(batch)
         document = run_document(chosen.documents, code) | batch.left_out()
     if as_json:
@@ -125,10 +125,15 @@ def command(
     return code
 
 
-def _check_together(seeds: str | None, one_run: Mapping[str, Any], jobs: int | None, cluster: str | None) -> None:
+def _check_together(
+    seeds: str | None, one_run: Mapping[str, Any], jobs: int | None, cluster: str | None, *, as_json: bool
+) -> None:
     """Options for a single run do not go with --seeds, and those for many only with it."""
+    from sim.record.ledger import STDOUT
     from sim.run.dask import is_elsewhere
 
+    if as_json and one_run["--events"] == STDOUT:
+        raise click.UsageError("--json and --events - both write to standard output; use --events FILE")
     if seeds is None:
         if cluster is not None or jobs is not None:
             option = "--jobs" if cluster is None else "--cluster"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,11 +101,16 @@ class OneByOne:
         scenarios, mistakes = read_all(paths, variables)
         refuse(mistakes)
         wrong = _unused(variables, scenarios)
+        cases = {name for each in scenarios if each.chosen for name in (each.title, each.name)}
+        sandboxes = tuple(each for each in options.only if each not in cases)
         names = list(dict.fromkeys(s.name for each in scenarios for s in each.sandboxes()))
         if scenarios:
-            wrong += [f'no sandbox "{only}"; {did_you_mean(only, names)}' for only in options.only if only not in names]
+            wrong += [f'no sandbox "{only}"; {did_you_mean(only, names)}' for only in sandboxes if only not in names]
         if wrong:
             raise UserError("\n".join(wrong))
+        if len(sandboxes) < len(options.only):
+            scenarios = [each for each in scenarios if {each.title, each.name} & set(options.only)]
+            options = replace(options, only=sandboxes)
         return cls([each for each in scenarios if _has(each, options.only)], options)
 
     def plan(self) -> str:

@@ -25,6 +25,7 @@ from sim.record.codes import fault_kind
 from sim.record.folder import SCENARIO_FILE, remove
 from sim.record.verdict import INVARIANT, TIME_LIMIT, ExitCode, Verdict, worst
 from sim.report import github
+from sim.report.failure import here
 from sim.report.judgements import NOT_EXERCISED
 from sim.report.junit import RUN
 from sim.report.table import Code, Paragraph, Section, Table, code, facts, markdown, text, toned
@@ -300,7 +301,7 @@ def annotate(seeds: Seeds) -> list[github.Annotation]:
 def _again(seed: Seed) -> str:
     if seed.run_dir is None:
         return ""
-    return f"\nrun again: {shlex.join(['snapdrill', 'run', str(seed.run_dir / SCENARIO_FILE)])}"
+    return f"\nrun again: {shlex.join(['snapdrill', 'run', here(seed.run_dir / SCENARIO_FILE)])}"
 
 
 VERSION = 1
@@ -310,7 +311,7 @@ def seed_line(seed: Seed) -> str:
     """One failing seed: subject, sandbox, reason, and the folder of its run and drawn scenario."""
     parts = [f"seed {seed.seed}", seed.outcome.upper(), seed.subject or "", seed.sandbox or ""]
     line = "  ".join(part for part in parts if part) + (f": {seed.why}" if seed.why else "")
-    return line + (f"\n  {shlex.quote(str(seed.run_dir))}" if seed.run_dir else "")
+    return line + (f"\n  {shlex.quote(here(seed.run_dir))}" if seed.run_dir else "")
 
 
 def summary(seeds: Seeds) -> str:
@@ -362,7 +363,7 @@ def _unexercised(seeds: Seeds) -> Section:
 def _next(failing: Sequence[Seed]) -> Table:
     """Commands to try for the first failure."""
     run = next((each.run_dir for each in failing if each.run_dir is not None), None)
-    folder = None if run is None else shlex.quote(str(run))
+    folder = None if run is None else shlex.quote(here(run))
     return facts(
         [
             ("run again", folder and code(f"snapdrill run {folder}/scenario.yaml")),

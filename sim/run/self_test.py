@@ -18,6 +18,7 @@ from sim.files.shipped import scenario_folder
 from sim.files.wrong_engines import MUTANTS, PR_2902, SWITCHES, WHOLE, Wrong
 from sim.files.yaml import parse, scenario_text
 from sim.record.verdict import ExitCode, Verdict, worst
+from sim.report.failure import replay_command
 from sim.report.table import Paragraph, Table, Words, code, text, toned
 from sim.report.words import Tone, plural, scrub
 from sim.run.batch import Batch
@@ -170,7 +171,7 @@ def _rows(result: TrialResult) -> Iterator[tuple[Words, Words]]:
     yield trial.name, (toned(result.outcome, tone), note)
     yield "", trial.wrong.sentence
     if result.run_dir:
-        yield "", ("look at it: ", code(f"snapdrill replay {result.run_dir}"))
+        yield "", ("look at it: ", code(replay_command(result.run_dir)))
 
 
 _TONES: dict[Outcome, Tone] = {"CAUGHT": "good", "SKIPPED": "warn"}

@@ -15,6 +15,7 @@ from sim.files.faults import CATALOGUE, KINDS
 from sim.record.folder import SCENARIO_FILE
 from sim.record.verdict import ExitCode
 from sim.report import github
+from sim.report.failure import here
 from sim.report.table import WIDTH, Paragraph, Part, Section, Table, Words, code, facts, fence, text
 from sim.report.words import plural, scrub
 from sim.run.cases import first_reason
@@ -168,8 +169,8 @@ def _ways_on(run_dir: Path | None) -> dict[str, str]:
         return {}
     return {
         "run_dir": str(run_dir),
-        "run_again": shlex.join(["snapdrill", "run", str(run_dir / SCENARIO_FILE)]),
-        "replay": shlex.join(["snapdrill", "replay", str(run_dir)]),
+        "run_again": shlex.join(["snapdrill", "run", here(run_dir / SCENARIO_FILE)]),
+        "replay": shlex.join(["snapdrill", "replay", here(run_dir)]),
     }
 
 
