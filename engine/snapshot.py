@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from engine import mapping as maps
 from engine.cache import MEMFILE, PARTIAL
 from engine.errors import CorruptBuildError, PinnedBuildError
 from engine.mapping import Extents, Mapping, MappingError
+from engine.pages import PAGE, read_pages
 
 HEADER = "header"
 PARENTS = "parents"
@@ -239,10 +241,13 @@ class Build:
             raise CorruptBuildError(self.header.build, f": its cache ended at byte {offset + len(data)}")
         return data
 
-    def read_into(self, buffer: memoryview, offset: int) -> None:
-        """Fill the buffer from the packed cache; raises CorruptBuildError where it ends early."""
-        if os.preadv(self.fd, [buffer], offset) != len(buffer):
-            raise CorruptBuildError(self.header.build, f": its cache ended before byte {offset + len(buffer)}")
+    def read_pages(self, buffer: memoryview, rows: NDArray[np.int64], pages: NDArray[np.int64]) -> None:
+        """Read pages of the packed cache, ascending, each into its row of the buffer.
+
+        Raises CorruptBuildError where the cache ends early.
+        """
+        if not read_pages(self.fd, buffer, rows, pages):
+            raise CorruptBuildError(self.header.build, f": its cache ended before byte {(int(pages[-1]) + 1) * PAGE}")
 
     def verify(self) -> None:
         """Compare every chunk with its digest; raises CorruptBuildError naming the first chunk that differs."""

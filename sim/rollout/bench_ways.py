@@ -32,7 +32,7 @@ from engine.pages import PAGE
 from engine.pause import Outcome, Pause, PauseResult
 from engine.plan import PauseOptions
 from engine.prepare import PauseRequest
-from engine.ranges import Blocks, chunks
+from engine.ranges import Blocks
 from engine.snapshot import Build, Header, template, write_header
 from sim.rollout.bench_guest import Runs, dirty_runs, has_parent
 from sim.rollout.bench_host import Watch, cpu_seconds_of
@@ -219,12 +219,11 @@ def dedup_compare(bench: Bench, case: BenchCase) -> BenchTaken:
             pause.settle()
             earlier.end()
         with contextlib.closing(Build.open(folder / "builds", "build")) as build, _guest(bench, case) as frozen:
-            page = frozen.memfd.page_size
-            cut = chunks(BitMap(range(frozen.blocks)), bench.size, page, page)
+            every = Blocks(range(bench.size // PAGE))
             parent = ParentReader(build.header.mapping, {"build": build})
             with Watch() as watch:
                 begun = time.perf_counter()
-                found = compare(cut, page, frozen.memfd.read_span, parent.read_span)
+                found = compare(every, frozen.memfd.read_pages, parent.read_pages)
                 seconds = time.perf_counter() - begun
             frozen.end()
     if len(found.equal) * PAGE != bench.size:
