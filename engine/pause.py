@@ -237,6 +237,8 @@ class Pause:
 
     def _rest(self) -> None:
         copier, plan = self._parts()
+        if self._ending.killed:
+            _ = self.header  # made while the guest dies: milliseconds, and no copying
         if plan.punch and self._condemned:
             if self._ending.await_death():
                 copier.permit = self._ending.permit
