@@ -106,7 +106,7 @@ def kill_last(bench: Bench, case: BenchCase) -> BenchTaken:
 
 
 class _KillsLast(Effects):
-    """Punches while the guest is only stopped: unsafe, and here alone, where nobody may wake a guest or misses it."""
+    """Punches while the guest is only stopped. Unsafe anywhere but here, where nothing is lost with a guest."""
 
     def kill(self, guest: GuestProcess) -> None:
         """Its memory is given back before it is killed, by the one who started it."""
