@@ -294,7 +294,7 @@ class Pause:
         self._effects.finish(cache)
         self._header = self._finished = header
         milliseconds = (time.perf_counter() - self._begun) * 1e3
-        self._say(BuildFinished(header.build, cache.length, header.content_hash, milliseconds))
+        self._say(BuildFinished(header.build, header.length, header.content_hash, milliseconds))
         return header
 
     # -- the fates

@@ -45,7 +45,14 @@ class Header:
 
     @property
     def length(self) -> int:
-        """Bytes in this build's own cache."""
+        """Bytes that this build stores: pages that are zero are in its cache file as holes alone."""
+        rows = self.mapping.extents
+        own = rows.builds.index(self.build) if self.build in rows.builds else maps.NIL
+        return int(rows.length[rows.build == own].sum()) if own != maps.NIL else 0
+
+    @property
+    def file_length(self) -> int:
+        """Bytes of this build's cache file, from its first to its last chunk, holes included."""
         return sum(self.chunk_lengths)
 
     @property
@@ -220,9 +227,9 @@ class Build:
         except OSError as error:
             raise CorruptBuildError(build, f" cannot be read: {error.strerror}") from error
         size = os.fstat(opened.fd).st_size
-        if size < header.length:
+        if size < header.file_length:
             opened.close()
-            raise CorruptBuildError(build, f": its cache has {size} bytes of {header.length}")
+            raise CorruptBuildError(build, f": its cache has {size} bytes of {header.file_length}")
         return opened
 
     def chunks(self) -> Iterator[tuple[int, int]]:

@@ -50,7 +50,8 @@ async def recover(node: Node) -> None:
     _retire(node)
     if node.cache_on_tmpfs:
         for folder in node.builds.iterdir():
-            node.budget.hold((folder / MEMFILE).stat().st_size)
+            with contextlib.suppress(FileNotFoundError):  # damaged: a resume will refuse it by its name
+                node.budget.hold((folder / MEMFILE).stat().st_blocks * 512)  # its zeros are holes
 
 
 def _restore(node: Node, sandbox: Sandbox, known: Known, past: Sequence[Entry]) -> None:
