@@ -29,6 +29,8 @@ _GENERATION = 4
 DEADLINE = 30.0
 _LEAST = 0.1
 ZYGOTE_SOCKET = "zygote"
+FDS_PER_GUEST = 8
+"""Of a node: socket, pidfd, /proc folder, memfd, side memfd and pagemap; its pause's cache, a look at its threads."""
 
 
 class GuestError(Exception):
@@ -43,6 +45,15 @@ class HandOver:
     memfd_fd: int
     side_fd: int
     tracker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Armed:
+    """How a guest's writes are followed; where the kernel refused to note them, its errno's name and a sentence."""
+
+    tracker: str
+    refused: str | None = None
+    why: str | None = None
 
 
 class Guest:
@@ -138,10 +149,11 @@ class Guest:
         self.receive()
         self.use_tracker(self.known().tracker)
 
-    def arm(self) -> tuple[str, str | None]:
+    def arm(self) -> Armed:
         """Start tracking; gives the tracker's name and why a better one was refused."""
         reply = self.ask("arm", node=os.getpid())
-        return self.use_tracker(str(reply.get("tracker"))), reply.get("why")
+        code, why = (None if (said := reply.get(key)) is None else str(said)[:100] for key in ("code", "why"))
+        return Armed(self.use_tracker(str(reply.get("tracker"))), code, why)
 
     def use_tracker(self, name: str) -> str:
         """Follow the guest's writes by the tracker that it has set up; gives the name of the one in use."""

@@ -1,4 +1,4 @@
-"""A disk that fills up under the run folder: one clear line, exit 3, and nothing is left running."""
+"""A disk that fills up under the run folder: one clear line, exit 4 where nothing had started, and nothing is left."""
 
 from __future__ import annotations
 
@@ -66,17 +66,18 @@ def processes_of_runs_in(folder: pathlib.Path) -> list[int]:
 
 
 @pytest.mark.parametrize("room", [4, 20, 36], ids=lambda room: f"{room}-KiB-left")
-def test_a_run_whose_disk_is_full_ends_in_one_line_and_without_a_verdict(
+def test_a_run_whose_disk_is_full_is_not_started_and_says_so_in_one_line(
     small_disk: pathlib.Path, tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str], room: int
 ) -> None:
     (small_disk / "filler").write_bytes(b"x" * ((SIZE - room) << 10))
     scenario = tmp_path / "full.yaml"
     scenario.write_text(SCENARIO)
     arguments = ["run", str(scenario), "--runs-dir", str(small_disk / "runs"), "--cache-dir", str(tmp_path)]
-    assert main(arguments) == ExitCode.INCONCLUSIVE
+    assert main(arguments) == ExitCode.UNSUPPORTED
     told = capfd.readouterr().err
     assert told.startswith("full: no space is left on the disk of ")
-    assert "make room, or use --runs-dir" in told
+    assert "the run was not started; make room, or use --runs-dir" in told
+    assert not (small_disk / "runs" / "full").exists()
     assert len(told.splitlines()) == 1
     assert [each.name for each in tmp_path.glob("snapdrill-*")] == []
     assert processes_of_runs_in(small_disk) == []
