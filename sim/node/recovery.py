@@ -31,13 +31,13 @@ _MAY_STAND_ON_A_COPY = frozenset({State.PAUSED, State.RESUMING, State.RUNNING})
 async def recover(node: Node) -> None:
     """Bring every sandbox of a restarted node to a state that is true, and record it."""
     past = read(Path(node.config.run_dir) / EVENTS_FILE)
-    for partial in node.builds.glob(f"*{PARTIAL}"):
-        shutil.rmtree(partial)
     for name, known in node.config.known.items():
         _restore(node, node.sandboxes[name], known, past)
     living = {guest.name: guest for guest in await asyncio.to_thread(node.link.living)}
     condemned = _condemned(node, living, past)
     await _end_condemned(node, living, condemned)
+    for partial in node.builds.glob(f"*{PARTIAL}"):
+        shutil.rmtree(partial, ignore_errors=True)  # what stays is found by who looks for leaks; no guest waits for it
     for name, known in node.config.known.items():
         sandbox = node.sandboxes[name]
         latest = incarnation_name(name, sandbox.incarnations)
@@ -136,7 +136,7 @@ def _retire(node: Node) -> None:
     for record in list(node.records.records()):
         told = record.build in settled if record.build is not None else record.incarnation.name in ended
         if told:
-            with contextlib.suppress(CondemnedError):
+            with contextlib.suppress(CondemnedError, OSError):  # it stays: the next recovery sees to it
                 node.records.retire_gone(record)
 
 
