@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -375,4 +376,33 @@ async def test_two_crashes_in_a_row_are_one(machine: Any) -> None:
     assert states(machine) == {"web-0": "discarded", "web-1": "running"}
     await again.tick(1)
     assert page_generations(again, "web-1") == {3}
+    await again.shut_down()
+
+
+async def test_a_partial_build_that_cannot_be_deleted_keeps_no_condemned_guest_alive(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a recovery fails at it must not fail at before the condemned are dead."""
+    node = await begun(machine)
+    guest = node.sandboxes["web-0"].guest
+    assert guest is not None
+    real, pid = shutil.rmtree, guest.pid
+    stuck = node.builds / "web-0.p2.partial"
+    stuck.mkdir()
+    node.records.condemn(guest.process.incarnation, "web-0.p2")
+    died: list[bool] = []
+
+    def rmtree(path: Any, ignore_errors: bool = False, **options: Any) -> None:
+        if Path(path) != stuck:
+            real(path, ignore_errors, **options)
+            return
+        died.append(state_of(pid) in {None, "Z"})
+        if not ignore_errors:
+            raise PermissionError
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    again = await machine.crash(node)
+    assert died == [True]
+    assert state_of(pid) in {None, "Z"}
+    monkeypatch.setattr(shutil, "rmtree", real)
     await again.shut_down()
