@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.dirty import Forgotten, SharedBitmap, Tracker, WriteProtectScan
-from engine.errors import FreezeError
+from engine.errors import FreezeError, GuestRanError
+from engine.evidence import Threads
 from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, start_time_of
 from engine.memfd import Memfd, seal_size
 from sim.node.guest import BEAT, GuestSpec, side_size
@@ -250,9 +251,13 @@ class Guest:
         """True once its pidfd says so."""
         return self.process.is_dead()
 
-    def continue_uncondemned(self, records: CondemnedRecords) -> None:
-        """Wake a guest of a crashed node, frozen or not; raises CondemnedError where it may never run again."""
-        self.process.thaw(records)
+    def continue_uncondemned(self, records: CondemnedRecords, frozen: Threads | None) -> GuestRanError | None:
+        """Wake a guest of a crashed node; gives what a look showed, if it ran since `frozen` was read at its freeze.
+
+        Raises CondemnedError where it may never run again.
+        """
+        self.process.frozen = frozen
+        return self.process.thaw(records)
 
     def memory(self) -> Memfd:
         """Its adopted memfd; raises GuestError before it was handed over."""

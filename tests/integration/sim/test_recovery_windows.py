@@ -15,10 +15,12 @@ import pytest
 
 from engine.effects import Effects
 from engine.events import Event
+from engine.evidence import as_json
 from engine.incarnation import PunchPermit, state_of
 from engine.memfd import Memfd
 from engine.pause import Pause
 from sim.files.faults import AtChunk, failing
+from sim.files.lifecycle import State
 from sim.node.armed_faults import Fault
 from sim.node.guest_link import Guest, GuestError
 from sim.node.node import Node
@@ -405,4 +407,31 @@ async def test_a_partial_build_that_cannot_be_deleted_keeps_no_condemned_guest_a
     assert died == [True]
     assert state_of(pid) in {None, "Z"}
     monkeypatch.setattr(shutil, "rmtree", real)
+    await again.shut_down()
+
+
+@pytest.mark.parametrize("woken", [False, True], ids=["left-alone", "woken-meanwhile"])
+async def test_a_frozen_guest_of_a_crashed_node_is_compared_with_its_freeze_before_it_is_woken(
+    machine: Any, wait_until: WaitUntil, woken: bool
+) -> None:
+    node = await begun(machine)
+    sandbox = node.sandboxes["web-0"]
+    assert sandbox.guest is not None
+    process = sandbox.guest.process
+    sandbox.to(State.PAUSING, "a pause was requested")
+    decided = node.flags.decide(sandbox.config.attributes(), "pause")
+    node.ledger.append(events.Decided(decided.as_fields(), []), sandbox="web-0", pause="web-0.p2")
+    process.freeze()
+    frozen = events.GuestFrozen(sandbox.guest.name, 1.0, as_json(process.frozen))
+    node.ledger.append(frozen, sandbox="web-0", pause="web-0.p2")
+    if woken:
+        signal.pidfd_send_signal(process.pidfd, signal.SIGCONT)
+        wait_until(lambda: not process.is_stopped())
+        signal.pidfd_send_signal(process.pidfd, signal.SIGSTOP)
+        wait_until(process.is_stopped)
+    again = await machine.crash(node)
+    assert states(machine)["web-0"] == "running"
+    thawed = [each.event for each in machine.entries() if isinstance(each.event, events.GuestThawed)]
+    assert [each.code for each in thawed] == (["ran"] if woken else [None])
+    assert page_generations(again, "web-0") == {2}
     await again.shut_down()
