@@ -61,7 +61,7 @@ class _CommandFolder(click.Group):
     cls=_CommandFolder,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 held, 1 violated, 2 usage or invalid file, 3 inconclusive, "
-    "4 this host cannot run it, 5 nothing selected, 70 internal error, 130 or 143 interrupted.",
+    "4 this host cannot run it, 5 nothing selected, 70 internal error, 129, 130 or 143 interrupted.",
 )
 @click.version_option(package_name="snapdrill", prog_name="snapdrill")
 def snapdrill() -> None:
@@ -91,7 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _invoke(argv: Sequence[str]) -> int:
     """The command's return value, None being HELD; raises if the reader of its output is gone."""
-    with snapdrill.make_context("snapdrill", list(argv)) as context:
+    # click takes colours out where there is no terminal, unless its context says otherwise
+    colours = True if os.environ.get("FORCE_COLOR") and not os.environ.get("NO_COLOR") else None
+    with snapdrill.make_context("snapdrill", list(argv), color=colours) as context:
         code = snapdrill.invoke(context)
         sys.stdout.flush()
     return ExitCode.HELD if code is None else ExitCode(code)

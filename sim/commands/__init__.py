@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+
+
+class Seconds(click.FloatRange):
+    """A finite number of seconds above 0; click's own range lets `nan` and `inf` through."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is not a number of seconds; write one such as 120", param, ctx)
+        return seconds
+
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sim.commands import junit_options
+from sim.commands import Seconds, junit_options
 
 if TYPE_CHECKING:
     from sim.report.junit import Family
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
 @click.option(
     "--time-limit",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(),
     default=900.0,
     show_default=True,
     help="Time limit of each of the two runs, in seconds.",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sim.commands import junit_options
+from sim.commands import Seconds, junit_options
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     show_default=True,
     help="Which runs keep their caches (guest memory).",
 )
-@click.option("--time-limit", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), default=120.0,
+@click.option("--time-limit", metavar="SECONDS", type=Seconds(), default=120.0,
               show_default=True, help="Time limit of a scenario, in seconds.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would run and what it needs; start nothing.")
 @click.option("--strict", is_flag=True, help="Exit with 4 if a scenario was skipped.")

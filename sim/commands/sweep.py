@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sim.commands import junit_options
+from sim.commands import Seconds, junit_options
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _unit(parse: str) -> Callable[[click.Context, click.Parameter, str | None], 
 )
 @click.option("--cluster", metavar="ADDRESS", help="Run on this Dask cluster; `local` starts one in this process.")
 @click.option("--seed", metavar="N", type=click.IntRange(0, (1 << 63) - 1), help="Use this seed instead of the file's.")
-@click.option("--time-limit", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), default=60.0,
+@click.option("--time-limit", metavar="SECONDS", type=Seconds(), default=60.0,
               show_default=True, help="Time limit of a case, in seconds.")  # fmt: skip
 @click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
               help="Where the runs of cases that fail are kept.")  # fmt: skip

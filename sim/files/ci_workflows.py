@@ -14,7 +14,7 @@ PATHS: dict[Service, str] = {
 }
 """Where each service looks for its file, from the top of the repository."""
 FILL_IN = "fill in where snapdrill comes from: a wheel in this repository, or git+https://HOST/OWNER/snapdrill@COMMIT"
-"""What the file and its run say until that is done. A bare package name is never installed: a stranger could register it."""
+"""What the file and its run say until that is done. A bare name is never installed: a stranger could register it."""
 
 _GITHUB = """\
 # Every scenario of {folder}/ on each change: results as annotations at its lines, and snapdrill.xml (JUnit).

@@ -24,7 +24,7 @@ class Verdict(StrEnum):
 
 
 class ExitCode(IntEnum):
-    """Every exit code of `snapdrill`; 130 and 143 are 128 + the signal's number, as in shells."""
+    """Every exit code of `snapdrill`; from 129 on they are 128 + the signal's number, as in shells."""
 
     HELD = 0
     VIOLATED = 1
@@ -33,12 +33,14 @@ class ExitCode(IntEnum):
     UNSUPPORTED = 4
     NOTHING_SELECTED = 5
     INTERNAL = 70
+    HANGUP = 129
     INTERRUPTED = 130
     TERMINATED = 143
 
 
 # A skip or an empty selection comes after HELD: it decides only where nothing else was run.
 _WORST_FIRST = (
+    ExitCode.HANGUP,
     ExitCode.INTERRUPTED,
     ExitCode.TERMINATED,
     ExitCode.USAGE,

@@ -83,7 +83,7 @@ class InterruptError(KeyboardInterrupt):
 
     def __init__(self, number: int) -> None:
         super().__init__()
-        self.exit_code = ExitCode.TERMINATED if number == signal.SIGTERM else ExitCode.INTERRUPTED
+        self.exit_code = ExitCode(128 + number)
 
 
 class Interrupts:
