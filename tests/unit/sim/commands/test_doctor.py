@@ -81,5 +81,5 @@ def test_colours_follow_the_terminal_unless_the_environment_says_otherwise(
         monkeypatch.delenv(name, raising=False)
     for name, value in setting.items():
         monkeypatch.setenv(name, value)
-    assert cli.main(["self-test", "--list"]) == ExitCode.HELD
+    assert cli.main(["doctor"]) == ExitCode.HELD
     assert ("\x1b[" in capsys.readouterr().out) is coloured
