@@ -27,6 +27,7 @@ class Who:
     segments: Flags
     without: Flags | None = None
     lost: str | None = None
+    when: str = "as the flag stands"
 
 
 class Problem(NamedTuple):

@@ -22,6 +22,7 @@ from flags.problem import Flags, Problem, Who, clauses_of, kind_problem, members
 from flags.unsafe import is_destructive, repeats_nest
 
 _WHOLE = 100_000
+_NONE = "as the flag stands, and the rule refuses none of them"
 _NEVER = {"contextKind": "user", "attribute": "key", "op": "in", "values": []}
 _FIRST = "every sandbox gets the first entry of any weight, all at once; other SDKs than Go's serve the first entry"
 _ALL_IN_0 = "without the attribute every sandbox is in bucket 0: all get the first entry that has any weight"
@@ -121,7 +122,8 @@ class Tried:
     @property
     def denying(self) -> set[str]:
         """The segments that a rule names, directly or not, which serves no unsafe variation where others may."""
-        rules = [rule for rule in self.model.rules if not _serves(rule) & self.asked.unsafe] if self.harmed else []
+        matters = self.harmed or self.asked.destructive
+        rules = [rule for rule in self.model.rules if not _serves(rule) & self.asked.unsafe] if matters else []
         return {name for rule in rules for name in members_of(_item_of(rule.clauses), self.asked.segments)}
 
     def matching(self, clauses: list[Any]) -> list[int]:
@@ -244,7 +246,7 @@ def _off(path: Path, tried: Tried) -> Iterator[Problem]:
         value = json.dumps(asked.flag["variations"][index])
         message = f'off serves {value}, so "{asked.key}" cannot be switched off'
         production = f"the kill switch does nothing: switched off, every context {asked.verb}"
-        who = Who(asked.key, {**asked.flags, **switched}, asked.segments)
+        who = Who(asked.key, {**asked.flags, **switched}, asked.segments, when="when it is off")
         yield Problem((*path, "offVariation"), message, production, f"let off serve {asked.safe}", "error", who)
 
 
@@ -290,7 +292,9 @@ def _unsafe_first(first: Path, tried: Tried, cell: ContextCell, rollout: Any) ->
     whom = cell.words() if cell.lacks else f'every context, for none has the kind "{kind}",'
     clause = json.dumps({"attribute": "kind", "op": "in", "values": [kind], "negate": True})
     fix = f"let a first rule serve {tried.asked.safe} to contexts without the kind, by the clause {clause}"
-    who = tried.who(without=tried.asked.flags, lost=kind) if kind in tried.asked.shape else tried.who()
+    who = tried.who()
+    if kind in tried.asked.shape:
+        who = tried.who(without=tried.asked.flags, lost=kind, when=f'in addition when they lose the kind "{kind}"')
     production = f"{whom} {tried.asked.verb} at {by}"
     return Problem(first, "the unsafe variation is listed first", production, fix, "error", who)
 
@@ -304,9 +308,13 @@ def _idle(path: Path, tried: Tried, index: int, rule: Any) -> Iterator[Problem]:
     if not alone:
         later = [at for at in tried.inside if tried.answers[at].reason.get("ruleIndex", index + 1) > index]
         harmed = _unlimited(tried, rule, (at for at in later if tried.answers[at].reason["kind"] != "TARGET_MATCH"))
-        production = _in_vain(tried, rule, harmed) or "the clause matches no sandbox, so the rule does nothing"
-        who = tried.who() if harmed else None
-        for each in dead_clauses(path, tried, rule, production, denies=bool(harmed)):
+        denies = bool(harmed) or (tried.asked.destructive and not _serves(rule) & tried.asked.unsafe)
+        nothing = "the clause matches no sandbox, so the rule does nothing"
+        if denies:  # nothing to deny yet: the flag is at 0 %
+            nothing = "the rule denies no context, also when more of them get the unsafe value"
+        production = _in_vain(tried, rule, harmed) or nothing
+        who = tried.who(when=_NONE) if harmed else None
+        for each in dead_clauses(path, tried, rule, production, denies=denies):
             yield each._replace(who=who)
         yield from _once_mended(path, tried, index, rule)
         return
@@ -319,7 +327,7 @@ def _idle(path: Path, tried: Tried, index: int, rule: Any) -> Iterator[Problem]:
     production = _in_vain(tried, rule, harmed) or "the rule does nothing"
     severity: Severity = "error" if harmed else "warning"
     fix = "put it before them, or remove it"
-    yield Problem(path, message, production, fix, severity, tried.who() if harmed else None)
+    yield Problem(path, message, production, fix, severity, tried.who(when=_NONE) if harmed else None)
 
 
 def _once_mended(path: Path, tried: Tried, index: int, rule: Any) -> Iterator[Problem]:
@@ -395,7 +403,9 @@ def _catch_all(path: Path, tried: Tried, index: int, rule: Any) -> Iterator[Prob
     share = "" if _serves(rule) <= asked.unsafe else " in its share"
     message = f"every sandbox {asked.verb}{share} by rule {index + 1}: {why}"
     fix = "say in a clause which contexts it is for, or remove the rule"
-    yield Problem(path, message, production, fix, severity, tried.who(without=without) if more else None)
+    yield Problem(
+        path, message, production, fix, severity, tried.who(without=without, when="by the rule") if more else None
+    )
 
 
 def _is_for_all(tried: Tried, rule: Any) -> bool:

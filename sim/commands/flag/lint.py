@@ -36,12 +36,13 @@ class Struck:
     sandboxes: int
     of: int
     memory: int | None
+    when: str
 
     def words(self) -> str:
-        """`3 of 40 sandboxes, 1.5 GiB, are punched by it`."""
+        """`3 of 40 sandboxes, 1.5 GiB, are punched as the flag stands`."""
         memory = "" if self.memory is None else f", {self.memory / 2**30:.1f} GiB"
         verb = "are punched" if self.key == "memfd-punch-on-snapshot" else "get an unsafe value"
-        return f"{self.sandboxes:,} of {self.of:,} sandboxes{memory}, {verb} by it"
+        return f"{self.sandboxes:,} of {self.of:,} sandboxes{memory}, {verb} {self.when}"
 
 
 @click.command("lint", help=inspect.cleandoc(__doc__))
@@ -76,13 +77,17 @@ def _struck(who: Who | None, fleet: Sequence[Member] | None, contexts: Contexts)
     if who is None or fleet is None or members is None:
         return None
     sizes = [each.memory for each in members if each.memory is not None]
-    return Struck(who.key, len(members), len(fleet), sum(sizes) if len(sizes) == len(members) else None)
+    return Struck(who.key, len(members), len(fleet), sum(sizes) if len(sizes) == len(members) else None, who.when)
 
 
 def _row(each: Mistake, struck: Struck | None) -> dict[str, Any]:
     line, column = each.position
     found = {"line": line, "column": column, "severity": each.severity, "message": each.text, "fix": each.hint}
-    by_it = {} if struck is None else {"by_it": {"sandboxes": struck.sandboxes, "memory": struck.memory}}
+    by_it = (
+        {}
+        if struck is None
+        else {"by_it": {"sandboxes": struck.sandboxes, "memory": struck.memory, "when": struck.when}}
+    )
     return {**found, "production": each.production, **by_it}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flags import lint, trying
 from flags.cohort import Member, fleet_of, struck
 from flags.context import ALL, ORIGINAL, Contexts
 from flags.document import Mistake
@@ -122,6 +123,12 @@ def test_a_dead_rule_that_would_punch_is_found_too(name: str) -> None:
 )
 def test_a_clause_that_some_context_meets_is_no_mistake(live: dict[str, Any]) -> None:
     assert said({**ON, "rules": [rule(0, live)]}) == []
+
+
+def test_a_deny_rule_must_deny_before_anything_is_rolled_out() -> None:
+    (mistake,) = found({**SAFE, "rules": [rule(0, clause("kernel-version", "semVerLessThan", "6.2.x"))]})
+    assert mistake.severity == "error"
+    assert mistake.production == "the rule denies no context, also when more of them get the unsafe value"
 
 
 def test_clauses_are_tried_together() -> None:
@@ -323,3 +330,27 @@ def test_half_a_rollout_says_in_its_share() -> None:
     flag = {**flag_from(PUNCH, Rollout(50, "sandbox")), "rules": [rule(0, clause("key", "inn", "a"))]}
     (mistake,) = found(flag)
     assert mistake.production.endswith("is punched in its share")
+
+
+def test_of_a_large_file_only_what_the_pause_path_reads_is_tried_and_only_faulty_places_are_looked_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """10,000 flags take 1.5 s of one core; what may not happen to all of them is counted here."""
+    others = [{**ON, "key": f"checkout-{n}", "rules": [rule(0, clause("key", "inn", "a"))]} for n in range(300)]
+    segments: dict[str, Any] = {f"other-{n}": {"rules": [{"clauses": [clause("key", "inn", "a")]}]} for n in range(50)}
+    asked: list[str] = []
+    made = trying.Tried.__init__
+
+    def counted(self: trying.Tried, question: trying.FlagQuestion) -> None:
+        asked.append(question.key)
+        made(self, question)
+
+    def refuse(text: str) -> None:
+        raise AssertionError(f"all places of {len(text)} characters were looked up")
+
+    monkeypatch.setattr(trying.Tried, "__init__", counted)
+    monkeypatch.setattr(lint, "parse", refuse)
+    dead = {**ON, "rules": [rule(0, clause("kernel-version", "inn", "6.2.0"), in_segment("other-7"))]}
+    mistakes = check(text_of(dead, *others, **segments))
+    assert set(asked) == {PUNCH, "other-7"}
+    assert min(each.position.line for each in mistakes) > 1
