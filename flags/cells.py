@@ -137,7 +137,7 @@ class Reads:
             if clause.op == "segmentMatch" or clause.attribute is None or clause.attribute.error is not None:
                 continue
             if clause.attribute.depth == 1 and clause.attribute[0] == "kind":
-                self._kinds |= {each for each in clause.values if each in self._shape}
+                self._kinds |= {each for each in clause.values if isinstance(each, str) and each in self._shape}
             elif (attribute := self._at(clause.context_kind, clause.attribute)) is None:
                 continue
             elif clause.op == "in":

@@ -37,7 +37,12 @@ class FixedFlags:
     def answer(self, key: str, context: Context, *, as_go: bool = True) -> EvaluationDetail | None:
         """What the SDK says of a flag for a context of make_context(), as Go's or as Python's; None for no flag."""
         flags, _, evaluator, _ = self._made(kinds_of(context) if as_go else None)
-        return evaluator.evaluate(flags[key], context, self._events).detail if key in flags else None
+        if key not in flags:
+            return None
+        try:
+            return evaluator.evaluate(flags[key], context, self._events).detail
+        except Exception:  # noqa: BLE001 - as the SDK's client answers what its evaluator cannot bear
+            return EvaluationDetail(None, None, {"kind": "ERROR", "errorKind": "EXCEPTION"})
 
     def model(self, key: str) -> Any:
         """The SDK's model of a flag as it is written, None where there is none."""

@@ -18,7 +18,7 @@ from flags.context import Shape
 from flags.dead_clause import attribute_problem, why_dead
 from flags.document import Path, Severity
 from flags.launchdarkly_fleet import FixedFlags
-from flags.problem import Flags, Problem, Who, clauses_of, kind_problem, members_of
+from flags.problem import Flags, Problem, Who, clauses_of, kind_problem, members_of, objects
 from flags.unsafe import is_destructive, repeats_nest
 
 _WHOLE = 100_000
@@ -156,8 +156,11 @@ class Tried:
         asked = self.asked
         go = self._answer(cell)
         drawn = " in its share" if len(self.possible(go, cell)) > 1 else ""
-        now = FixedFlags(asked.flags, asked.segments).answer(asked.key, cell.context)
-        gated = now is None or now.reason["kind"] in {"OFF", "PREREQUISITE_FAILED", "ERROR"}
+        needed = {str(each["key"]) for flag in asked.flags.values() for _, each in objects(flag, "prerequisites")}
+        gated = not needed <= asked.flags.keys()  # which is an error of its own, and the SDK would log it
+        if not gated:
+            now = FixedFlags(asked.flags, asked.segments).answer(asked.key, cell.context)
+            gated = now is None or now.reason["kind"] in {"OFF", "PREREQUISITE_FAILED", "ERROR"}
         when = " once the flag is on and its prerequisites are met" if gated else ""
         return f"{cell.words()} {asked.verb}{drawn}{when}"
 
@@ -208,6 +211,10 @@ def claims(path: Path, tried: Tried) -> Iterator[Problem]:
     yield from _off(path, tried)
     if not tried.cells:
         yield untried(path, tried.count)
+        return
+    if any(tried.answers[at].reason.get("errorKind") == "EXCEPTION" for at in tried.inside):
+        production, fix = "every context gets the code's default", "correct the values of its clauses"
+        yield Problem(path, f'LaunchDarkly\'s evaluator cannot evaluate "{path[-1]}"', production, fix)
         return
     yield from _undrawn(path, tried)
     for index, rule in enumerate(tried.model.rules):

@@ -234,6 +234,13 @@ def test_segments_are_unfolded() -> None:
     assert ("error", 'no sandbox is in the segment "outer"') in mistakes
 
 
+def test_what_the_evaluator_cannot_bear_is_an_error() -> None:
+    odd = {"attribute": "", "op": "segmentMatch", "values": [["web"]]}
+    assert said({**ON, "rules": [rule(0, odd)]})[-1][0] == "error"
+    kinds = {"attribute": "kind", "op": "in", "values": [["sandbox"], {}]}
+    assert said({**ON, "rules": [rule(0, kinds)]})[-1][0] == "error"
+
+
 def test_a_circle_of_segments_is_an_error() -> None:
     one, two = ({"rules": [{"clauses": [in_segment(name)]}]} for name in ("two", "one"))
     mistakes = said({**ON, "rules": [rule(0, in_segment("one"))]}, one=one, two=two)
