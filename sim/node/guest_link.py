@@ -61,6 +61,8 @@ class Guest:
         self.tracker: Tracker | None = None
         self.hand_over: HandOver | None = None
         self._side_fd = -1
+        self.silent = False
+        """It did not answer in time, though it was there."""
 
     @property
     def name(self) -> str:
@@ -183,6 +185,7 @@ class Guest:
             try:
                 message = self._until(end).recv(MESSAGE)
             except TimeoutError:
+                self.silent = True
                 raise GuestError(f"{self.name} did not answer within {DEADLINE:g} s") from None
             except OSError as error:
                 raise GuestError(f"{self.name} is gone: {error.strerror}") from error
@@ -237,6 +240,12 @@ class Guest:
     def is_dead(self) -> bool:
         """True once its pidfd says so."""
         return self.process.is_dead()
+
+    def is_dying(self) -> bool:
+        """The same, for a guest that closed its socket: its pidfd says so a moment later."""
+        with contextlib.suppress(FreezeError):
+            self.process.await_death(_LEAST)
+        return self.is_dead()
 
     def continue_uncondemned(self, records: CondemnedRecords) -> None:
         """Wake a guest of a crashed node, frozen or not; raises CondemnedError where it may never run again."""
@@ -299,7 +308,7 @@ class ZygoteLink:
             if not hello:
                 raise ConnectionResetError("the zygote is ending")
             self.zygote_pid = int(json.loads(hello)["pid"])
-            self._pidfd = os.pidfd_open(self.zygote_pid)  # now: later the pid may be another process's
+            self.pidfd = os.pidfd_open(self.zygote_pid)  # now: later the pid may be another process's
         except OSError:
             connection.close()
             raise
@@ -326,7 +335,7 @@ class ZygoteLink:
 
     def end(self) -> None:
         """Kill every guest, and the zygote with them; returns when it is gone. Harmless when done already."""
-        pidfd, self._pidfd = self._pidfd, -1
+        pidfd, self.pidfd = self.pidfd, -1
         if pidfd < 0:
             return
         with contextlib.suppress(OSError):  # it may have ended meanwhile

@@ -30,6 +30,7 @@ _MAY_STAND_ON_A_COPY = frozenset({State.PAUSED, State.RESUMING, State.RUNNING})
 
 async def recover(node: Node) -> None:
     """Bring every sandbox of a restarted node to a state that is true, and record it."""
+    node.deaths.watch_zygote(node.link.zygote_pid, node.link.pidfd)
     past = read(Path(node.config.run_dir) / EVENTS_FILE)
     for partial in node.builds.glob(f"*{PARTIAL}"):
         shutil.rmtree(partial)
@@ -181,6 +182,7 @@ async def _run_on(node: Node, sandbox: Sandbox, pause: OpenPause | None, guest: 
         with contextlib.suppress(EngineError, OSError):  # mostly there is none
             delete_build(node.builds, pause.id)
     sandbox.guest = guest
+    node.watch(sandbox, guest)
     node.budget.hold(sandbox.config.memory)
     if sandbox.state is not State.RUNNING:
         node.ledger.append(events.GuestThawed(guest.name), sandbox=sandbox.config.name)
