@@ -188,7 +188,7 @@ class Pausing:
             elif isinstance(event, ChunkPublished):
                 guest = None if event.source_resident is None else (admitted.guest.name, event.source_resident)
                 node.memory.set(guest=guest, cache=(admitted.id, event.cache_resident), huge=huge)
-            elif isinstance(event, CopyFailed) and event.call == "teardown":
+            elif isinstance(event, CopyFailed) and event.call == "teardown" and event.condemned:
                 self._left.add(admitted.id)
 
         return emit

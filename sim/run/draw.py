@@ -207,7 +207,16 @@ class _Program:
         for _ in range(_within(rng, self.swarm.flags.flips)):
             key = rng.choice(self.flags)
             steps = _inserted(steps, rng.randint(1, len(steps)), {"flag": {key: _value(rng, key)}})
-        return steps
+        return self._with_flips_in_mid_pause(steps, rng)
+
+    def _with_flips_in_mid_pause(self, steps: Sequence[Step], rng: Draw) -> list[Step]:
+        """A pause that is not waited for may be flipped under while it copies: which of its flags it acts on shows."""
+        found: list[Step] = []
+        for step in steps:
+            found.append(step)
+            if step.get("pause", {}).get("until") == "returned":
+                found += [{"flag": {PUNCH: on}} for on in rng.sample([True, False], 2)]
+        return found
 
     def _with_faults(self, steps: list[Step], rng: Draw) -> list[Step]:
         """Which points and kinds this seed has at all, then the faults."""

@@ -72,6 +72,21 @@ async def test_each_fault_ends_as_the_rules_say_and_every_invariant_holds(runs: 
     runs.assert_nothing_is_left()
 
 
+@pytest.mark.parametrize("harm", [failing("EIO"), Harm("hang", seconds=0.02)], ids=["errno", "hang"])
+async def test_a_checkpoint_in_place_that_cannot_close_what_it_used_leaves_its_guest_alone(
+    runs: Any, harm: Harm
+) -> None:
+    async with runs.drill(count=1, memory="4MiB") as drill:
+        await drill.tick()
+        await drill.inject("close", harm, AtChunk(0), "web-0")
+        await drill.checkpoint(["web-0"])
+        found = drill.view().sandboxes["web-0"]
+        assert (found.state, found.incarnation, found.pause.outcome) == ("running", "web-0.1", "finished")
+        await drill.tick()
+        view = await drill.finish()
+    assert violations(view) == []
+
+
 async def test_a_damaged_snapshot_is_refused_by_its_name_and_its_sandbox_stays_paused(runs: Any) -> None:
     async with runs.drill(count=2, memory="4MiB") as drill:
         await drill.tick()
