@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -189,10 +189,11 @@ SCENARIO_FILE = "scenario.yaml"
 
 @dataclass(frozen=True)
 class StoredRun:
-    """`path` is the ledger, `entries` all of it."""
+    """A run that is over: `path` is its ledger, `entries` all of it, `folded` its view where that is known already."""
 
     path: Path
     entries: Sequence[Entry]
+    folded: View | None = field(default=None, repr=False)
 
     @property
     def folder(self) -> Path:
@@ -207,7 +208,7 @@ class StoredRun:
     @cached_property
     def view(self) -> View:
         """The whole ledger, folded."""
-        return self.view_at(None)
+        return self.folded or self.view_at(None)
 
     def view_at(self, t: float | None) -> View:
         """The view `t` seconds after the run began; None for its end."""

@@ -18,7 +18,7 @@ from flags.decision import Decision, Evaluation, options
 from sim.record import events
 from sim.record.view import PauseView
 from sim.rules.evidence import Evidence
-from sim.rules.finding import Finding
+from sim.rules.finding import Finding, Reason
 
 NAME = "decision_pinned"
 
@@ -34,7 +34,8 @@ def judge(evidence: Evidence) -> Finding:
             continue
         finding.checked += _flipped_within(evidence, pause, changes)
         incarnation = evidence.incarnation_of(pause)
-        reasons = [] if len(decisions) == 1 else [f"the pause has {len(decisions)} decisions, not one"]
+        several = Reason("decisions", f"the pause has {len(decisions)} decisions, not one")
+        reasons = [] if len(decisions) == 1 else [several]
         if decisions:
             reasons += contradictions(pause, latched(evidence, pause)) or freed_unasked(happened, pause)
             reasons += [reason for each in decisions for reason in evaluated_otherwise(each)]
@@ -43,8 +44,8 @@ def judge(evidence: Evidence) -> Finding:
                 finding.lacks(pause.sandbox, why, pause=pause.id)
         elif evidence.reality is None:  # a run's own ledger has every decision that was made
             reasons = []
-            reason = f"missing evidence: no `decided` event says what the flags said for {pause.id}"
-            finding.lacks(pause.sandbox, reason, pause=pause.id)
+            lacking = f"missing evidence: no `decided` event says what the flags said for {pause.id}"
+            finding.lacks(pause.sandbox, lacking, pause=pause.id)
         for reason in reasons:
             finding.violated(pause.sandbox, reason, incarnation=incarnation, pause=pause.id)
     return finding
@@ -80,11 +81,14 @@ def _flipped_within(evidence: Evidence, pause: PauseView, changes: Sequence[_Fla
     )
 
 
-def evaluated_otherwise(decided: events.Decided) -> list[str]:
+def evaluated_otherwise(decided: events.Decided) -> list[Reason]:
     """Flags whose value is another one in the evaluations, where there are any, than in the decision."""
     telemetry = {each.get("feature_flag.key"): each.get("feature_flag.result.value") for each in decided.evaluations}
     return [
-        f"{key} was decided {json.dumps(flag.get('value'))}, and its evaluation says {json.dumps(telemetry[key])}"
+        Reason(
+            "evaluation",
+            f"{key} was decided {json.dumps(flag.get('value'))}, and its evaluation says {json.dumps(telemetry[key])}",
+        )
         for key, flag in decided.flags.items()
         if key in telemetry and telemetry[key] != flag.get("value")
     ]
@@ -97,22 +101,24 @@ def latched(evidence: Evidence, pause: PauseView) -> bool | None:
     return event.use_memfd if isinstance(event, events.GuestSpawned) else None
 
 
-def contradictions(pause: PauseView, use_memfd: bool | None = None) -> list[str]:
+def contradictions(pause: PauseView, use_memfd: bool | None = None) -> list[Reason]:
     """What the pause did that its decision does not say; `use_memfd` None where what was latched is not known."""
     found = []
     decision = decision_of(pause.decision)
     if pause.punched_bytes and not decision.is_on(PUNCH):
-        found.append(f"{pause.punched_bytes} bytes were freed, and the decision was not to punch")
+        words = f"{pause.punched_bytes} bytes were freed, and the decision was not to punch"
+        found.append(Reason("punched-unasked", words))
     if pause.path is None:
         return found
     plausible = [_planned(pause, decision, memfd) for memfd in ((True, False) if use_memfd is None else (use_memfd,))]
     if pause.path not in {path for path, _, _ in plausible} & _said(pause, decision):
-        return [*found, f"the path was {pause.path}, which is not what the flags said"]
+        return [*found, Reason("path", f"the path was {pause.path}, which is not what the flags said")]
     legal, why = next((legal, why) for path, legal, why in plausible if path == pause.path)
     if pause.punch and not legal and not found:
-        found.append(f"it was to punch, and {why}")
+        found.append(Reason("illegal-punch", f"it was to punch, and {why}"))
     if legal and not pause.punch and pause.punch_code not in {plans.PunchCode.SEALED, None}:
-        found.append(f"the decision was to punch, and the plan was not to: {pause.punch_reason or 'no reason'}")
+        words = f"the decision was to punch, and the plan was not to: {pause.punch_reason or 'no reason'}"
+        found.append(Reason("not-punched", words))
     return found
 
 
@@ -131,7 +137,7 @@ def _said(pause: PauseView, decision: Decision) -> set[str]:
     return {"memfd-background" if decision.is_on(BACKGROUND) else "memfd", "process"}
 
 
-def freed_unasked(happened: Iterable[Event], pause: PauseView) -> list[str]:
+def freed_unasked(happened: Iterable[Event], pause: PauseView) -> list[Reason]:
     """What st_blocks says is gone of a guest that was not to be punched; frozen, it frees nothing itself."""
     if pause.punch:
         return []
@@ -146,7 +152,8 @@ def freed_unasked(happened: Iterable[Event], pause: PauseView) -> list[str]:
             case _:
                 pass
     freed = 0 if at_freeze is None or least is None else at_freeze - least
-    return [f"{freed} bytes were freed from the guest, which was not to be punched"] if freed > 0 else []
+    words = f"{freed} bytes were freed from the guest, which was not to be punched"
+    return [Reason("freed-unasked", words)] if freed > 0 else []
 
 
 def decision_of(told: Mapping[str, Mapping[str, Any]]) -> Decision:
