@@ -237,6 +237,13 @@ class Guest:
         """End the process, whether it is ready or not; raises FreezeError where it does not die."""
         self.process.kill()
 
+    def wake(self, seconds: float = 0.002) -> None:
+        """What another process might do to a frozen guest: SIGCONT, and SIGSTOP a moment later. Not if it is dead."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.process.pidfd, signal.SIGCONT)
+            time.sleep(seconds)
+            signal.pidfd_send_signal(self.process.pidfd, signal.SIGSTOP)
+
     def is_dead(self) -> bool:
         """True once its pidfd says so."""
         return self.process.is_dead()

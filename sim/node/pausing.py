@@ -174,6 +174,8 @@ class Pausing:
             trace=node.config.trace,
             cancel=lambda: sandbox.pause is not None and sandbox.pause.cancel(),
             kill_guest=admitted.guest.kill,
+            wake_guest=admitted.guest.wake,
+            ask_guest=admitted.guest.ask,
         )
         paced = PacedEffects(node.paces, name, admitted.id, sandbox.header.mapping, tell)
         return self._make_effects(paced, node.armed, passage)

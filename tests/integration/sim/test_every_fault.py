@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sim.files.faults import CATALOGUE, KILL_NODE, AtChunk, FaultPoint, Harm, Kind, failing, points_with
+from sim.files.faults import KINDS as FAULT_KINDS
 from sim.files.scenario import load_text
 from sim.record import events
 from sim.record.folder import StoredRun
@@ -16,29 +17,29 @@ from sim.run.runner import RunOptions, run_scenario
 from tests.forked import forked_node
 
 BEFORE: frozenset[FaultPoint] = frozenset({"freeze", "scan", "cache.create", "reserve"})
-AFTER: frozenset[FaultPoint] = frozenset({"teardown", "close"})
+AFTER: frozenset[FaultPoint] = frozenset({"teardown", "death", "close"})
 NOT_FATAL: frozenset[FaultPoint] = frozenset({"condemn", "punch"})
-HARMLESS: frozenset[Kind] = frozenset({"delay", "corrupt"})
+HARMLESS: frozenset[Kind] = frozenset({"delay", "corrupt", "free-pages", "second-writer"})
 HARMS: dict[Kind, Harm] = {
     "errno": failing("ENOSPC"),
     "delay": Harm("delay", seconds=0.05),
     "hang": Harm("hang", seconds=0.05),
 }
-KINDS: tuple[Kind, ...] = ("errno", "short", "delay", "corrupt", "hang", "cancel", "kill-guest")
+KINDS: tuple[Kind, ...] = tuple(kind for kind in FAULT_KINDS if kind != "kill-node")
 
 
 def expected(point: FaultPoint, kind: Kind, chunk: int) -> tuple[str, str | None]:
     """State and outcome of a sandbox in whose foreground pause (or resume) the fault fired at this chunk."""
     if CATALOGUE[point].of_resume:
         return ("running", "finished") if kind == "delay" else ("paused", "finished")
-    if kind == "kill-guest" and point in {"condemn", "teardown"}:  # between the record and our own kill
+    if kind in {"kill-guest", "wake-guest"} and point in {"condemn", "teardown"}:  # between the record and our own kill
         return "discarded", "discarded"
     if kind in HARMLESS or point in AFTER | {"punch"}:
         return "paused", "finished"
     is_before = point in BEFORE or (CATALOGUE[point].chunked and chunk == 0)
     if kind == "kill-guest":
         return ("killed", "rolled-back") if is_before else ("paused", "finished")
-    if kind == "cancel":
+    if kind in {"cancel", "wake-guest"}:
         return ("running", "rolled-back") if is_before else ("paused", "finished")
     if point in NOT_FATAL:
         return "paused", "finished"
@@ -193,6 +194,7 @@ async def test_a_traced_run_tells_every_point_of_the_catalogue_in_order(tmp_path
         reached.append([each.event for each in result.entries if isinstance(each.event, events.PointReached)])
     at = list(CATALOGUE)
     at.insert(at.index("condemn") + 1, at.pop(at.index("teardown")))  # it is to be punched, so it is killed first
+    at.insert(at.index("teardown") + 1, at.pop(at.index("death")))
     assert [each.fault for each in reached[0]] == at
     assert {each.fault: each.chunk for each in reached[0]} == {
         p: 0 if s.chunked else None for p, s in CATALOGUE.items()
@@ -204,7 +206,7 @@ async def test_a_traced_run_tells_every_point_of_the_catalogue_in_order(tmp_path
 # -- the node dies at every point
 
 DISCARDED: frozenset[FaultPoint] = frozenset(
-    {"copy.read", "copy.write", "publish", "punch", "header.write", "finish", "teardown"}
+    {"copy.read", "copy.write", "publish", "punch", "header.write", "finish", "teardown", "death"}
 )
 
 
