@@ -25,7 +25,7 @@ from sim.node.armed_faults import ArmedFaults, FaultyEffects, Passage
 from sim.node.config import NodeConfig
 from sim.node.deaths import Deaths
 from sim.node.guest import GuestSpec
-from sim.node.guest_link import Guest, GuestError, ZygoteLink, tick_all
+from sim.node.guest_link import Armed, Guest, GuestError, ZygoteLink, tick_all
 from sim.node.memory import Budget, NodeMemory, OverBudgetError
 from sim.node.pace import Paces
 from sim.node.pausing import Pausing
@@ -92,11 +92,11 @@ class Node:
         moment: Moment = "create" if header is None else "resume"
         asked = self.flags.decide(sandbox.config.attributes(), moment).is_on(USE_MEMFD)
         sandbox.use_memfd = asked and has_memfd(sandbox.config.firecracker_version)
-        tracker, written = await asyncio.to_thread(self._bring_up, sandbox, spec, header)
-        self._tell_of_guest(sandbox, tracker, (time.perf_counter() - begun) * 1e3)
+        armed, written = await asyncio.to_thread(self._bring_up, sandbox, spec, header)
+        self._tell_of_guest(sandbox, armed, (time.perf_counter() - begun) * 1e3)
         return written
 
-    def _bring_up(self, sandbox: Sandbox, spec: GuestSpec, header: Header | None) -> tuple[str, int]:
+    def _bring_up(self, sandbox: Sandbox, spec: GuestSpec, header: Header | None) -> tuple[Armed, int]:
         if header is None:
             guest = sandbox.guest = self.link.spawn(spec)
             guest.receive()
@@ -106,8 +106,7 @@ class Node:
             guest = sandbox.guest = effects.spawn(lambda: self.link.spawn(spec))
             guest.receive()
             written = self._fill(sandbox, guest, header, effects)
-        tracker, _why = guest.arm()
-        return tracker, written
+        return guest.arm(), written
 
     def _resume_effects(self, sandbox: Sandbox) -> FaultyEffects:
         name = sandbox.config.name
@@ -138,7 +137,7 @@ class Node:
             build.close()
         return fill(guest.memory(), self.builds, header, effects=effects)
 
-    def _tell_of_guest(self, sandbox: Sandbox, tracker: str, spawn_ms: float) -> None:
+    def _tell_of_guest(self, sandbox: Sandbox, armed: Armed, spawn_ms: float) -> None:
         guest = sandbox.guest
         if guest is None:
             return
@@ -150,11 +149,13 @@ class Node:
             memfd_inode=guest.memory().inode,
             memfd_fd=hello.memfd_fd,
             side_fd=hello.side_fd,
-            tracker=tracker,
+            tracker=armed.tracker,
             spawn_ms=round(spawn_ms, 3),
             build=sandbox.header.build or None,
             use_memfd=sandbox.use_memfd,
             heartbeat=sandbox.config.heartbeat,
+            tracker_refused=armed.refused,
+            tracker_why=armed.why,
         )
         self.ledger.append(spawned, sandbox=sandbox.config.name)
         self.watch(sandbox, guest)
@@ -220,9 +221,10 @@ class Node:
             return
         try:
             ran = process.thaw(self.records)
-        except CondemnedError as error:  # a record stands against it, though its pause was rolled back
-            await asyncio.to_thread(guest.kill)
-            self._lost(sandbox, f"{why}; {error}")
+        except (CondemnedError, OSError) as error:  # a record stands against it; or it cannot be woken, or looked up
+            with contextlib.suppress(FreezeError, OSError):  # it stays frozen then: who looks for leaks finds it
+                await asyncio.to_thread(guest.kill)
+            self._lost(sandbox, f"{why}; it was not woken: {error}")
             return
         thawed = events.GuestThawed(guest.name, as_json(process.seen), ran.code if ran else None)
         self.ledger.try_append(thawed, sandbox=sandbox.config.name)

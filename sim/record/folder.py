@@ -28,12 +28,15 @@ _ROOM = 16 << 10
 
 
 class RunFolderFullError(UserError):
-    """The disk under the run folder is full: the record cannot be kept, so there is no verdict."""
+    """The disk under the run folder is full: the record cannot be kept, so there is no verdict.
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(
-            f"no space is left on the disk of {folder}: the run ended without a verdict; make room, or use --runs-dir"
-        )
+    Not `started`: no guest was, as the room for the ledger could not be reserved.
+    """
+
+    def __init__(self, folder: Path, *, started: bool = True) -> None:
+        what = "the run ended without a verdict" if started else "the run was not started"
+        super().__init__(f"no space is left on the disk of {folder}: {what}; make room, or use --runs-dir")
+        self.started = started
 
 
 def names_full_disk(error: BaseException) -> bool:
@@ -41,6 +44,14 @@ def names_full_disk(error: BaseException) -> bool:
     if isinstance(error, RunFolderFullError) or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
         return True
     return any(names_full_disk(each) for each in (error.__cause__, error.__context__) if each is not None)
+
+
+def has_ledger(folder: Path) -> bool:
+    """True if something is recorded there: a run has begun."""
+    try:
+        return (folder / EVENTS_FILE).stat().st_size > 0
+    except OSError:
+        return False
 
 
 def is_full(folder: Path) -> bool:

@@ -14,7 +14,7 @@ import click
 from engine.errors import UserError
 from flags.catalog import did_you_mean
 from sim.files.scenario import Scenario
-from sim.record.folder import SCENARIO_FILE, StoredRun, names_full_disk
+from sim.record.folder import SCENARIO_FILE, RunFolderFullError, StoredRun, names_full_disk
 from sim.record.verdict import ExitCode, Verdict, worst
 from sim.report import github, judgements
 from sim.report.document import scenario_document, write_document
@@ -123,6 +123,13 @@ class OneByOne:
             self.outputs.skip(scenario.title, reason, scenario.path)
         return reason
 
+    def _skip(self, batch: Batch, scenario: Scenario, reason: str) -> ExitCode:
+        """What this host lacks was found when the run was set up."""
+        self.outputs.skip(scenario.title, reason, scenario.path)
+        batch.skipped.append({"name": scenario.title, "reason": reason})
+        click.echo(f"{scenario.title}: {reason}", err=True)
+        return ExitCode.UNSUPPORTED
+
     def _run(self, batch: Batch, scenario: Scenario) -> ExitCode:
         result, code = None, ExitCode.HELD
         try:
@@ -134,6 +141,9 @@ class OneByOne:
             self.outputs.add(result, scenario.path, document)
         except BrokenPipeError:  # the reader of --events is gone: this interrupts
             raise
+        except RunFolderFullError as error:
+            batch.show("")
+            return _report(scenario, error) if error.started else self._skip(batch, scenario, str(error))
         except Exception as error:  # noqa: BLE001 - any failure is reported here: the other scenarios still run
             batch.show("")
             code = worst([code, _report(scenario, error)])

@@ -33,7 +33,7 @@ from sim.files.steps import (
     Wait,
 )
 from sim.record import events
-from sim.record.folder import RunFolderFullError, StoredRun, is_full, names_full_disk
+from sim.record.folder import RunFolderFullError, StoredRun, has_ledger, is_full, names_full_disk, remove
 from sim.record.ledger import EVENTS_FILE, LedgerError, following
 from sim.record.verdict import INVARIANT, NODE_DIED, TIME_LIMIT
 from sim.record.view import View
@@ -101,9 +101,13 @@ async def run_scenario(
         with following(options.events) as follow:  # outside the drill: a slow reader does not delay the fleet
             return await _run(_Runner(drill, progress, gate), follow, options.time_limit)
     except (OSError, UserError, LedgerError) as error:
-        if names_full_disk(error):
-            raise RunFolderFullError(options.runs_dir) from error
-        raise
+        if not names_full_disk(error):
+            raise
+        made = drill.run_dir.is_absolute()  # until there is a folder it names the current one
+        started = made and has_ledger(drill.run_dir)
+        if made and not started:
+            remove(drill.run_dir)
+        raise RunFolderFullError(options.runs_dir, started=started) from error
 
 
 async def _run(runner: _Runner, follow: Callable[[Path], None], time_limit: float) -> StoredRun:
