@@ -23,6 +23,7 @@ from flags.context import Moment, has_memfd
 from sim.files.lifecycle import State, StopReason, refusal
 from sim.node.armed_faults import ArmedFaults, FaultyEffects, Passage
 from sim.node.config import NodeConfig
+from sim.node.deaths import Deaths
 from sim.node.guest import GuestSpec
 from sim.node.guest_link import Armed, Guest, GuestError, ZygoteLink, tick_all
 from sim.node.memory import Budget, NodeMemory, OverBudgetError
@@ -61,6 +62,7 @@ class Node:
         self.tick_number = config.tick
         self.flags = flags
         self.ticking = asyncio.Lock()
+        self.deaths = Deaths(lambda event, sandbox: ledger.try_append(event, sandbox=sandbox))
         self.in_flight = 0
         self.cache_on_tmpfs = on_tmpfs(self.builds)
         self._pausing = make_pausing(self)
@@ -70,6 +72,7 @@ class Node:
 
     async def create(self) -> None:
         """Start the first incarnation of every sandbox."""
+        self.deaths.watch_zygote(self.link.zygote_pid, self.link.pidfd)
         for sandbox in self.sandboxes.values():
             each = sandbox.config
             made = events.SandboxCreated(
@@ -155,7 +158,12 @@ class Node:
             tracker_why=armed.why,
         )
         self.ledger.append(spawned, sandbox=sandbox.config.name)
+        self.watch(sandbox, guest)
         self.measure(sandbox)
+
+    def watch(self, sandbox: Sandbox, guest: Guest) -> None:
+        """Notice its death at once."""
+        self.deaths.watch_guest(guest, sandbox.config.name, lambda: sandbox.state.value)
 
     def measure(self, sandbox: Sandbox) -> None:
         """Record what the kernel holds for a sandbox's guest."""
@@ -175,6 +183,8 @@ class Node:
                     return
                 for guest, why in lost:
                     if running[guest].state is State.RUNNING:  # else the pause that came meanwhile finds it dead
+                        code = "silent" if guest.silent else "died"
+                        self.deaths.tell(guest, running[guest].config.name, State.RUNNING.value, code)
                         self._lost(running[guest], why)
             self.ledger.append(events.Ticked(self.tick_number))
         for sandbox in self.sandboxes.values():
@@ -196,6 +206,8 @@ class Node:
 
     def forget(self, sandbox: Sandbox, guest: Guest, why: str) -> None:
         """Give back what is held of a guest; its end is recorded only if its pidfd reports it."""
+        self.deaths.look(guest, sandbox.config.name, sandbox.state.value)
+        self.deaths.forget(guest.name)
         if guest.is_dead():
             self.ledger.try_append(events.GuestEnded(guest.name, why), sandbox=sandbox.config.name)
         guest.close()
@@ -293,6 +305,9 @@ class Node:
         """It costs nothing, unless what failed is the very build that the sandbox stands on."""
         self.budget.give_back(sandbox.config.memory)
         if sandbox.guest is not None:
+            if isinstance(error, GuestError):
+                await asyncio.to_thread(sandbox.guest.is_dying)
+            self.deaths.look(sandbox.guest, sandbox.config.name, sandbox.state.value)
             with contextlib.suppress(FreezeError):  # it runs nothing any more, and never was reported as running
                 await asyncio.to_thread(sandbox.guest.kill)
         self.end_guest(sandbox, "its resume failed")
@@ -349,6 +364,10 @@ class Node:
         tasks += [s.settling for s in self.sandboxes.values() if s.settling]
         if tasks:
             await asyncio.wait(tasks, timeout=30)
+        for sandbox in self.sandboxes.values():
+            if sandbox.guest is not None:
+                self.deaths.look(sandbox.guest, sandbox.config.name, sandbox.state.value)
+        self.deaths.end()
         await asyncio.to_thread(self.link.end)
         async with self.ticking:
             for sandbox in self.sandboxes.values():

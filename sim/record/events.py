@@ -57,9 +57,10 @@ class NodeStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class NodeCrashed(Event):
-    """The node was ended by SIGKILL."""
+    """The node was ended by SIGKILL. `asked`: a step or the screen asked for it; None: not recorded."""
 
     pid: int
+    asked: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,21 @@ class GuestThawed(Event):
     incarnation: str
     threads: dict[str, list[int]] | None = None
     code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessDied(Event):
+    """A guest or the zygote died, and its node had not asked for it.
+
+    `process`: guest or zygote; `state`: that of a guest's sandbox. `code`: died, or silent where the node killed a
+    guest that did not answer.
+    """
+
+    process: str
+    pid: int
+    incarnation: str | None = None
+    state: str | None = None
+    code: str = "died"
 
 
 @dataclass(frozen=True, slots=True)

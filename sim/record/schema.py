@@ -41,6 +41,8 @@ CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("fault_armed", "kind"): get_args(Kind),
     ("fault_fired", "kind"): get_args(Kind),
     ("request_refused", "code"): tuple(RefusalCode),
+    ("process_died", "process"): ("guest", "zygote"),
+    ("process_died", "code"): ("died", "silent"),
     ("state_changed", "old"): tuple(State),
     ("state_changed", "new"): tuple(State),
 }

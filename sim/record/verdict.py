@@ -9,6 +9,9 @@ INVARIANT = "invariant:"
 """How the subject of a judged invariant begins; its name follows."""
 TIME_LIMIT = "time-limit"
 """The subject that is judged inconclusive if the time limit ended a run."""
+NODE_DIED = "node-died"
+"""The same, if its node died and nothing in the run had asked for it."""
+CUT_OFF = frozenset({TIME_LIMIT, NODE_DIED})
 
 
 class Verdict(StrEnum):

@@ -23,7 +23,7 @@ from sim.files.steps import Crash, Inject
 from sim.record import events
 from sim.record.codes import fault_kind
 from sim.record.folder import SCENARIO_FILE, remove
-from sim.record.verdict import INVARIANT, TIME_LIMIT, ExitCode, Verdict, worst
+from sim.record.verdict import CUT_OFF, INVARIANT, ExitCode, Verdict, worst
 from sim.report import github
 from sim.report.failure import here
 from sim.report.judgements import NOT_EXERCISED
@@ -131,7 +131,7 @@ class Seeds:
             return Seed(seed, ERROR, result.why_broken, run_dir=result.run_dir)
         if result.verdict == Verdict.VIOLATED:
             return _failed(seed, result.violated[0], result)
-        return Seed(seed, Verdict.HELD) if result.cut_off is None else _failed(seed, result.cut_off, result)
+        return Seed(seed, Verdict.HELD) if result.unproven is None else _failed(seed, result.unproven, result)
 
     def _count_unjudged(self, judged: events.Judged) -> None:
         place = (first_reason(judged).get(each) for each in ("file", "line", "column"))
@@ -157,7 +157,7 @@ class Seeds:
         if self.scenario.swarm is not None:
             idle = [name for name, count in self.exercised.items() if count == 0]
             return [(INVARIANT + name, "no seed exercised it") for name in idle]
-        everywhere = [key for key, count in self._unjudged.items() if count == len(judged) and key[0] != TIME_LIMIT]
+        everywhere = [key for key, count in self._unjudged.items() if count == len(judged) and key[0] not in CUT_OFF]
         return [(key[0], self._reasons[key]) for key in everywhere]
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -135,15 +135,16 @@ def _trial_result(trial: Trial, wrong: UnitResult, mended: UnitResult) -> TrialR
     if mended.verdict != Verdict.HELD:
         why_not = f"with the correct engine it is {mended.verdict}: {_unexpected(mended, set())}"
         return TrialResult(trial, "UNSOUND", wrong.seconds, why_not, mended.run_dir)
-    caught = any(each.subject == trial.wrong.caught_by for each in wrong.violated)
+    canaries = {each.subject: each.verdict for each in trial.scenario.expect if isinstance(each, ViolationExpectation)}
+    by = trial.wrong.caught_by
+    caught = any((each.subject, each.verdict) == (by, canaries.get(by)) for each in wrong.judged)
     if caught and wrong.verdict == Verdict.HELD:  # as the scenario expects, and nothing else was broken
         return TrialResult(trial, "CAUGHT", wrong.seconds)
-    canaries = {each.subject for each in trial.scenario.expect if isinstance(each, ViolationExpectation)}
     why_not = f"not as the scenario expects: {_unexpected(wrong, canaries)}" if caught else "its rule saw no violation"
     return TrialResult(trial, "SURVIVED", wrong.seconds, why_not, wrong.run_dir)
 
 
-def _unexpected(result: UnitResult, expected: set[str]) -> str:
+def _unexpected(result: UnitResult, expected: Collection[str]) -> str:
     """The first judgement that unexpectedly did not hold, with its reason."""
     for each in result.judged:
         if each.verdict != Verdict.HELD and each.subject not in expected:

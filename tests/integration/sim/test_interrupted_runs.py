@@ -23,7 +23,7 @@ from sim.record.leftovers import processes_of
 from sim.record.run_id import RUN_VARIABLE
 from sim.run import node_link
 from sim.run.drill import Drill
-from sim.run.node_link import NodeDiedError, NodeLink, NodeProcess, execute_node
+from sim.run.node_link import NodeFailedError, NodeLink, NodeProcess, execute_node
 
 WaitUntil = Callable[..., Any]
 ROOT = pathlib.Path(__file__).parents[3]
@@ -349,6 +349,6 @@ async def test_a_node_that_dies_at_its_start_leaves_nothing_and_names_its_log(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     runs.start_node = execute_node
-    with pytest.raises(NodeDiedError, match=r"node\.log"):
+    with pytest.raises(NodeFailedError, match=r"by itself, with exit code 1: .*node\.log"):
         await runs.drill().__aenter__()
     runs.assert_nothing_is_left()
