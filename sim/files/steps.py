@@ -132,7 +132,7 @@ class Tick(Strict):
 
 
 class PauseStep(Selection):
-    """Pause the selected sandboxes, at most `concurrency` at a time; `deadline` in seconds, for the whole step.
+    """Pause the selected sandboxes, at most `concurrency` at a time; `deadline` is for the whole step.
 
     `until: settled` waits until every copy has ended; `returned` only until every pause has answered, and the run has
     no digest then.
@@ -146,7 +146,7 @@ class PauseStep(Selection):
 
 
 class Checkpoint(Selection):
-    """Export the memory of the selected sandboxes while the same guests go on; `deadline` in seconds."""
+    """Export the memory of the selected sandboxes while the same guests go on; `deadline` is for the whole step."""
 
     kind: Literal["checkpoint"] = "checkpoint"
     state: State | None = "running"
@@ -154,7 +154,7 @@ class Checkpoint(Selection):
 
 
 class Resume(Selection):
-    """Resume the selected sandboxes from their newest snapshot; `deadline` in seconds."""
+    """Resume the selected sandboxes from their newest snapshot; `deadline` is for the whole step."""
 
     kind: Literal["resume"] = "resume"
     state: State | None = "paused"
