@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+)
 
 from engine.errors import UserError
 from flags.context import DEFAULTS, OF_A_GROUP, Contexts, Moment, SandboxAttributes, contexts_of
@@ -68,8 +76,16 @@ def _contexts(value: Any) -> Any:
         raise ValueError(str(error).removeprefix("contexts: ")) from None
 
 
+def _written(made: Contexts) -> Any:
+    return made.written
+
+
 _Preset = Literal["original", "all"]
-ContextsKey = Annotated[Contexts, PlainValidator(_contexts, json_schema_input_type=_Preset | dict[Moment, list[str]])]
+ContextsKey = Annotated[
+    Contexts,
+    PlainValidator(_contexts, json_schema_input_type=_Preset | dict[Moment, list[str]]),
+    PlainSerializer(_written),
+]
 """`original`, `all`, or the kinds of each moment that differs."""
 
 
