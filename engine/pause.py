@@ -208,8 +208,8 @@ class Pause:
 
     def _condemn(self) -> None:
         """Where the record cannot be written nothing is ever punched, and the guest lives on, frozen."""
-        if self._request.checkpoint:
-            raise EngineError("a checkpoint's guest goes on: it may not be condemned")
+        if self._request.borrowed:
+            raise EngineError("its memory is borrowed and the guest goes on: it may not be condemned")
         with self._lock:  # a cancel comes before the record is begun, or is refused
             self._stop_if_cancelled()
             self._condemning = True
@@ -250,12 +250,12 @@ class Pause:
         self._ending.look("finish")
         self._commit()
         header = self._finish()
-        if self._request.checkpoint:
+        if self._request.borrowed:
             self._begin_new_dirty_set()
         self._end_finished(header)
 
     def _end_finished(self, header: Header) -> None:
-        if self._request.checkpoint:
+        if self._request.borrowed:
             self._end(Outcome.FINISHED, None, header)
         else:
             self._tear_down(Outcome.FINISHED, None, header)
@@ -322,7 +322,7 @@ class Pause:
 
     def _record_stands(self) -> bool:
         """An interrupt may have come between the record and what we know of it; what cannot be read condemns."""
-        if self._request.checkpoint:
+        if self._request.borrowed:
             return False
         try:
             return self._request.condemned.holds(self._request.guest.incarnation)

@@ -146,7 +146,11 @@ class PauseStep(Selection):
 
 
 class Checkpoint(Selection):
-    """Export the memory of the selected sandboxes while the same guests go on; `deadline` in seconds."""
+    """Export the memory of the selected sandboxes, which go on; `deadline` in seconds.
+
+    In place with the same guest where `use-sync-wp`, latched at its start, and `in-place-checkpoint` are on. Otherwise
+    the memory is consumed as by a pause, and a new guest goes on from the build.
+    """
 
     kind: Literal["checkpoint"] = "checkpoint"
     state: State | None = "running"

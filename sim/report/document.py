@@ -26,6 +26,8 @@ _PAUSE_FIELDS = (
     "copy_ms",
     "blocked_ms",
     "checkpoint",
+    "consumed",
+    "outcome_code",
     "paced",
 )
 

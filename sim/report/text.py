@@ -8,14 +8,14 @@ from pathlib import Path
 
 from sim.files.units import HUGE_PAGE
 from sim.record.verdict import Verdict
-from sim.record.view import PUNCH, PauseView, SandboxView, View
+from sim.record.view import LOST_AT_CHECKPOINT, PUNCH, PauseView, SandboxView, View
 from sim.report import judgements, words
 from sim.report.judgements import Judgement, propagation, sentence
 from sim.report.table import Bullets, CellSpan, Paragraph, Section, Table, Words, facts, text, toned
 from sim.report.words import plural, size
 
 _OUTCOMES = {"finished": "paused", "rolled-back": "rolled back", "discarded": "discarded"}
-_ALSO = {"checkpoint": "checkpointed", "refused": "refused"}
+_ALSO = {"checkpoint": "checkpointed", LOST_AT_CHECKPOINT: "lost at a checkpoint", "refused": "refused"}
 _DIGEST_LENGTH = 12
 _OVER_SOCKETS = frozenset({"relay", "launchdarkly"})
 _MEASURED = "peaks and freed bytes, by the kernel's accounts; ratios are derived"
@@ -104,7 +104,7 @@ def _freed(pauses: Sequence[PauseView]) -> tuple[str, str]:
 
 
 def _outcomes(view: View) -> Table:
-    counted = Counter("checkpoint" if _is_checkpoint(each) else each.outcome for each in view.pauses)
+    counted = Counter("checkpoint" if _is_checkpoint(each) else each.outcome_code for each in view.pauses)
     parts = [f"{counted[outcome]} {word}" for outcome, word in _OUTCOMES.items()]
     parts += [f"{counted[outcome]} {word}" for outcome, word in _ALSO.items() if counted[outcome]]
     if counted[None]:

@@ -316,6 +316,8 @@ def test_a_pause_in_the_document_has_its_decision_and_figures() -> None:
         "copy_ms": 12.5,
         "blocked_ms": 3.25,
         "checkpoint": False,
+        "consumed": True,
+        "outcome_code": "finished",
         "paced": False,
         "notes": [],
     }
