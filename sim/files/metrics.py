@@ -35,6 +35,9 @@ MEASURES: Mapping[str, Measure] = _by_name(
     Measure("discards", "sandboxes discarded because a copy failed", "count", "measured"),
     Measure("lost", "sandboxes discarded or killed", "count", "measured"),
     Measure(
+        "lost_at_checkpoint", "sandboxes discarded although they were to go on after a checkpoint", "count", "measured"
+    ),
+    Measure(
         "lost_because_of_the_flag",
         "sandboxes lost here but not with the flag off",
         "count",

@@ -90,6 +90,7 @@ _VALUES: Mapping[str, Callable[[Arms], float | None]] = {
     "pause_success_rate": lambda arms: _share(arms.on.finished, arms.on.asked),
     "discards": lambda arms: arms.on.discarded,
     "lost": lambda arms: len(arms.on.lost),
+    "lost_at_checkpoint": lambda arms: len(arms.on.lost_at_checkpoint),
     "lost_because_of_the_flag": lambda arms: len(set(arms.on.lost) - set(arms.off.lost)),
     "corrupted_resumes": lambda arms: arms.on.corrupted,
     "budget_used": lambda arms: _share(arms.on.pools.both, arms.budget),
