@@ -29,7 +29,7 @@ from engine.events import (
     ignore,
 )
 from engine.incarnation import PunchPermit
-from engine.meter import PeakMeter
+from engine.meter import CpuClock, PeakMeter
 from engine.plan import PausePlan
 from engine.prepare import PauseRequest, Work, check_parents, unfinished_header, without_zeros, work_out
 from engine.snapshot import PARENTS, Header, parents_of, pinning, write_attachments
@@ -49,6 +49,7 @@ class PauseResult:
 
     With `parent_damaged` a build that it was to stand on cannot be read: so will every pause that asks for that parent.
     With `kill_error` the condemned guest did not die: nothing was punched, and it may never be thawed.
+    `cpu_seconds` are of the pause's own threads.
     """
 
     outcome: Outcome
@@ -65,6 +66,7 @@ class PauseResult:
     parent_damaged: bool = False
     kill_error: str | None = None
     copier_bytes: int | None = None
+    cpu_seconds: float | None = None
 
 
 class Pause:
@@ -85,6 +87,7 @@ class Pause:
         self._waiting: list[Callable[[], None]] = []
         self._result: PauseResult | None = None
         self._begun = time.perf_counter()
+        self._cpu = CpuClock()
         self.plan: PausePlan | None = None
         self._cache: Cache | None = None
         self._meter: PeakMeter | None = None
@@ -102,6 +105,7 @@ class Pause:
         the guest has its fate.
         """
         rest = threading.Thread(target=self._end_of_copy, name="copier-1", daemon=True)
+        self._cpu.begin()
         try:
             self._prepare()
             copier, plan = self._parts()
@@ -112,6 +116,7 @@ class Pause:
                 self._condemn()
             if plan.background and self._condemned:
                 with contextlib.suppress(RuntimeError):  # no thread to be had: the answer waits for the copy
+                    self._cpu.end()
                     rest.start()
                     return True
             self._rest()
@@ -123,6 +128,7 @@ class Pause:
         return False
 
     def _end_of_copy(self) -> None:
+        self._cpu.begin()
         try:
             self._rest()
         except BaseException as error:  # noqa: BLE001 - a thread that dies silently would leave its waiters hanging
@@ -400,6 +406,7 @@ class Pause:
             parent_damaged=isinstance(error, CorruptBuildError),
             kill_error=self._ending.error,
             copier_bytes=copier.buffer_bytes if copier else None,
+            cpu_seconds=self._cpu.so_far() + (copier.cpu_seconds if copier else 0.0),
         )
 
     def _parts(self) -> tuple[ChunkCopier, PausePlan]:

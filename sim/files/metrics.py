@@ -61,6 +61,13 @@ MEASURES: Mapping[str, Measure] = _by_name(
         compared=True,
     ),
     Measure("blocked_p95_ratio", "the same, compared as in copy_p95_ratio", "ratio", "derived", compared=True),
+    Measure(
+        "cpu_ratio",
+        "CPU seconds of a pause's own threads, compared as in copy_p50_ratio",
+        "ratio",
+        "derived",
+        compared=True,
+    ),
     Measure("budget_used", "peak of guests and caches, as a share of the node's budget", "share", "measured"),
     Measure(
         "bytes_saved",

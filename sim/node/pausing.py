@@ -375,6 +375,7 @@ def settled(pause: Pause, result: PauseResult, admitted: Admitted, blocked_ms: f
         kill_error=result.kill_error,
         copier_bytes=result.copier_bytes,
         consumed=admitted.consumed,
+        cpu_seconds=round(result.cpu_seconds, 6) if result.cpu_seconds is not None else None,
     )
 
 

@@ -221,6 +221,7 @@ class PauseSettled(Event):
     kill_error: str | None = None  # the condemned guest did not die: it is frozen for good
     copier_bytes: int | None = None  # memory of the copying threads themselves
     consumed: bool | None = None  # the guest was to end; None, in older ledgers: every checkpoint was in place
+    cpu_seconds: float | None = None  # of the pause's own threads
 
 
 @dataclass(frozen=True, slots=True)

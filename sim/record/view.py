@@ -169,6 +169,11 @@ class PauseView:
         return self.settled.copy_ms if self.settled else None
 
     @property
+    def cpu_seconds(self) -> float | None:
+        """CPU that its own threads took."""
+        return self.settled.cpu_seconds if self.settled else None
+
+    @property
     def paced(self) -> bool:
         """True if it was slowed or held from the screen: it is in no figure."""
         return self.track.paced

@@ -25,6 +25,7 @@ _PAUSE_FIELDS = (
     "peak_ratio",
     "copy_ms",
     "blocked_ms",
+    "cpu_seconds",
     "checkpoint",
     "consumed",
     "outcome_code",

@@ -149,6 +149,7 @@ def figures(view: View) -> list[tuple[str, str]]:
     """The figures of the whole run, each a label and a sentence that says how it is known."""
     rows = (
         ("measured", _MEASURED if view.pauses else None),
+        ("cpu", _cpu(view)),
         ("memory", _node_memory(view)),
         ("cgroup", _cgroup_memory(view)),
         ("of it", _beyond_processes(view)),
@@ -157,6 +158,21 @@ def figures(view: View) -> list[tuple[str, str]]:
         ("digest", _digest(view)),
     )
     return [(label, text) for label, text in rows if text]
+
+
+def _cpu(view: View) -> str | None:
+    """Of the pauses' own threads, by GiB that they copied, with the punch flag off and on."""
+    parts = []
+    for on, label in ((False, "with punching off"), (True, "with it on")):
+        group = [each for each in view.measured if each.cpu_seconds and each.dirty_bytes and _is_punch_on(each) is on]
+        if group:
+            copied = sum(each.dirty_bytes or 0 for each in group) / 2**30
+            parts.append(f"{sum(each.cpu_seconds or 0.0 for each in group) / copied:.2f} s {label}")
+    return f"a GiB copied: {', '.join(parts)} (measured, the pauses' own threads)" if parts else None
+
+
+def _is_punch_on(pause: PauseView) -> bool:
+    return _is_on(pause.decision.get(PUNCH, {}).get("value"))
 
 
 def _kill_switch(view: View) -> str | None:

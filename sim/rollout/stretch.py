@@ -47,6 +47,7 @@ class PauseCost:
     copy_ms: float | None = None
     blocked_ms: float | None = None
     peak_over: int | None = None
+    cpu_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,7 @@ def costs(flag: str, pauses: Iterable[PauseView], epoch: float = 0.0) -> Iterato
         nth, on, punched = seen[each.sandbox], _is_on(each, flag), each.punched_bytes > 0
         seen[each.sandbox] += 1
         if each.outcome == "finished" and each.consumed:
-            took = (each.copy_ms, each.blocked_ms, each.peak_over)
+            took = (each.copy_ms, each.blocked_ms, each.peak_over, each.cpu_seconds)
             yield PauseCost(each.sandbox, nth, epoch + each.began, on, punched, *took)
 
 

@@ -74,6 +74,8 @@ async def test_a_new_guest_goes_on_with_every_byte_and_the_old_one_is_dead(
     assert (pause.incarnation, pause.successor) == ("web-0.1", "web-0.2")
     assert (pause.consumed, pause.outcome_code) == (True, "finished")
     assert pause.punched_bytes == (MEMORY if punch else 0)
+    assert pause.cpu_seconds is not None
+    assert 0.0 < pause.cpu_seconds < 5.0
     assert (node.in_flight, node.budget.granted, list(node.records.records())) == (0, 2 * MEMORY, [])
     await node.tick(1)
     await node.pause(["web-0"], 1, settled=True)
