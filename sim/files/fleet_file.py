@@ -29,6 +29,8 @@ from sim.files.strict import Strict
 from sim.files.units import HUGE_PAGE, Duration, Percent, Size, format_size, show
 
 MOST = 100_000_000
+MOST_AT_ONCE = 256
+"""Pauses of one node."""
 PerHour = Annotated[float, Field(gt=0)]
 
 
@@ -106,7 +108,7 @@ class FleetNode(Strict):
     hugetlb: Size = 0
     cache: Literal["disk", "tmpfs"] = "disk"
     sandboxes: Annotated[int, Field(ge=1, le=100_000)]
-    concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    concurrency: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] = 4
 
 
 class Fleet(Written):

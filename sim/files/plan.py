@@ -171,7 +171,7 @@ class Metric(Camel):
 
 
 class Pacing(Camel):
-    """The load: fleet-wide pauses a virtual minute, at most `concurrency` at once.
+    """The load: fleet-wide pauses a virtual minute, at most `concurrency` at once, or `burst` where that is given.
 
     A stretch of time becomes rounds in which every sandbox is paused and resumed, at most `mostRounds`. Checkpoints
     come with them: by default as many for each pause as in production, in a round at most four of a sandbox.
@@ -180,7 +180,13 @@ class Pacing(Camel):
     pauses_per_minute: Annotated[float, Field(gt=0)] = 10.0
     checkpoints_per_minute: Annotated[float, Field(ge=0)] | None = None
     concurrency: Annotated[int, Field(ge=1)] = 4
+    burst: Annotated[int, Field(ge=1)] | None = None
     most_rounds: Annotated[int, Field(ge=1, le=100)] = 2
+
+    @property
+    def at_once(self) -> int:
+        """How many pauses may be in flight."""
+        return self.concurrency if self.burst is None else self.burst
 
 
 class Production(Camel):

@@ -114,7 +114,7 @@ def one_round(plan: Plan, number: int = 0) -> list[dict[str, Any]]:
 
     Which of them have one more than others is drawn by the plan's seed and the round's `number`.
     """
-    pause = {"concurrency": plan.pacing.concurrency, "allow_empty": True, "deadline": DEADLINE}
+    pause = {"concurrency": plan.pacing.at_once, "allow_empty": True, "deadline": DEADLINE}
     steps = [step for turn in range(MOST_CHECKPOINTS) for step in _checkpoints(plan, number, turn)]
     return [*steps, {"tick": 1}, {"pause": pause}, {"resume": {"allow_empty": True, "deadline": DEADLINE}}]
 

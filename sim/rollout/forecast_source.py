@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from flags.document import DocumentError
-from sim.files.fleet_file import Fleet, FleetGroup, FleetNode, PausesPerHour, load_text
+from sim.files.fleet_file import MOST_AT_ONCE, Fleet, FleetGroup, FleetNode, PausesPerHour, load_text
 from sim.files.plan import Plan, SetWeight, checkpoints_a_pause, load_plan_text
 from sim.files.sources import kind_of, read_text
 from sim.files.units import HUGE_PAGE
@@ -55,7 +55,7 @@ def of_plan(plan: Plan) -> ForecastSource:
         hugetlb=huge,
         cache=plan.node.cache,
         sandboxes=rehearsed,
-        concurrency=min(64, plan.pacing.concurrency),
+        concurrency=min(MOST_AT_ONCE, plan.pacing.at_once),
     )
     fleet = Fleet(
         kind="fleet", name=plan.name, node=node, groups=groups, propagation=plan.propagation, contexts=plan.contexts

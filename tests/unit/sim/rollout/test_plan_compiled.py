@@ -6,10 +6,11 @@ import pytest
 
 from sim.files.plan import changed, load_plan, load_plan_text
 from sim.files.scenario import discover, load_text
-from sim.files.steps import Checkpoint, FlagStep, Inject, Outage
+from sim.files.steps import Checkpoint, FlagStep, Inject, Outage, PauseStep
 from sim.files.yaml import scenario_text
 from sim.rollout.compiled import compiled, rounds
 from sim.rollout.exposure import contexts_needed, exposures
+from sim.rollout.forecast_source import of_plan
 from sim.rollout.matrix import FAULTS, cell_scenario, rows, sample
 from sim.rollout.shown import even_rates
 
@@ -171,3 +172,9 @@ def test_sandboxes_below_firecracker_1_14_are_exposed_and_cannot_punch() -> None
 def test_checkpoints_are_punched_before_a_kill_switch_is_obeyed_too() -> None:
     with_them = with_checkpoints("pausesPerMinute: 10, checkpointsPerMinute: 10")
     assert even_rates(plan_of(with_them), 100.0).sum() == pytest.approx(2 * even_rates(plan_of(), 100.0).sum())
+
+
+def test_a_burst_is_as_many_pauses_in_flight_in_rehearsal_and_forecast_alike() -> None:
+    plan = plan_of(TEXT.replace("mostRounds: 3", "mostRounds: 3, burst: 200"))
+    paused = {each.at_once for each in compiled(plan).scenario.steps if isinstance(each, PauseStep)}
+    assert (paused, of_plan(plan).fleet.node.concurrency) == ({200}, 200)
