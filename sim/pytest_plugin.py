@@ -16,7 +16,7 @@ import pytest
 
 if TYPE_CHECKING:
     from sim.files.scenario import Scenario
-    from sim.run.runner import RunResult
+    from sim.record.folder import StoredRun
 
 _SCENARIO = re.compile(rb"^(fleet|extends|steps):", re.MULTILINE)
 _NO_SCENARIO = re.compile(rb"^kind:[ ]*(plan|fleet)\b", re.MULTILINE)
@@ -97,7 +97,7 @@ class ScenarioItem(pytest.Item):
         result = asyncio.run(run_scenario(self.scenario, RunOptions(runs_dir=self._runs_dir())))
         self._keep(result)
         if verdict_of(result.view) != "held":
-            block = failure_block(result.view, result.run_dir, self.scenario.path, result.entries)
+            block = failure_block(result.view, result.folder, self.scenario.path, result.entries)
             raise ScenarioFailedError(block or f"{verdict_of(result.view)}: {why(result.view)}")
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
@@ -115,7 +115,7 @@ class ScenarioItem(pytest.Item):
         given = self.config.getoption("--snapdrill-runs-dir")
         return self.config.invocation_params.dir / (given or "runs")
 
-    def _keep(self, result: RunResult) -> None:
+    def _keep(self, result: StoredRun) -> None:
         from sim.report.document import scenario_document
         from sim.run.one_by_one import Outputs
 
@@ -123,4 +123,4 @@ class ScenarioItem(pytest.Item):
         run, ended = result.view.run, result.view.ended
         known = {"seed": run and run.seed, "verdict": ended and ended.verdict, "digest": ended and ended.digest}
         self.user_properties += [(name, value) for name, value in known.items() if value is not None]
-        self.user_properties.append(("run_dir", str(result.run_dir)))
+        self.user_properties.append(("run_dir", str(result.folder)))

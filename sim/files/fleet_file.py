@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from fractions import Fraction
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -153,43 +154,50 @@ def smallest(distribution: Distribution) -> float:
     return min(each.value for each in distribution) if isinstance(distribution, tuple) else distribution
 
 
-def assumptions(fleet: Fleet) -> list[Figure]:
-    """Every figure that the file (or the plan) left out, with the value that is assumed for it."""
-    return [Figure(name, _with_unit(name, value), "", "assumed", "not given") for name, value in _left_out(fleet)]
+def assumptions(fleet: Fleet, without: AbstractSet[str] = frozenset()) -> list[Figure]:
+    """Every figure that the file (or the plan) left out, with the value that is assumed for it.
+
+    Those of the keys in `without`, and all below such a key, are not listed.
+    """
+    return [
+        Figure(".".join(path), _with_unit(path[-1], value), "", "assumed", "not given")
+        for path, value in _left_out(fleet)
+        if not without & set(path)
+    ]
 
 
 _UNITS = {"dirty": "%", "resident": "%", "paused_for": "s", "within": "s", "at": "s"}
 
 
 def _with_unit(name: str, value: Any) -> str:
-    return f"{written(value)} {_UNITS.get(name.rpartition('.')[2], '')}".rstrip()
+    return f"{written(value)} {_UNITS.get(name, '')}".rstrip()
 
 
 _UNIMPORTANT = {"version", "template", "scale", "copy_failures", "firecracker_version"}
 
 
-def _left_out(fleet: Fleet) -> Iterator[tuple[str, Any]]:
-    yield from _defaults("", fleet)
-    yield from _defaults("node.", fleet.node)
+def _left_out(fleet: Fleet) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield from _defaults((), fleet)
+    yield from _defaults(("node",), fleet.node)
     if fleet.propagation.origin == "assumed":
         yield (
-            "propagation",
+            ("propagation",),
             ", ".join(f"p{share * 100:g} {seconds:g} s" for share, seconds in fleet.propagation.points()),
         )
     if fleet.mass_eviction is not None:
-        yield from _defaults("mass_eviction.", fleet.mass_eviction)
+        yield from _defaults(("mass_eviction",), fleet.mass_eviction)
     for group in fleet.groups:
-        yield from _defaults(f"{group.name}.", group)
-        for name, value in _defaults(f"{group.name}.pauses_per_hour.", group.pauses_per_hour):
-            yield name, group.pauses_per_hour.top if name.endswith(".peak") else value
+        yield from _defaults((group.name,), group)
+        for path, value in _defaults((group.name, "pauses_per_hour"), group.pauses_per_hour):
+            yield path, group.pauses_per_hour.top if path[-1] == "peak" else value
 
 
-def _defaults(prefix: str, model: BaseModel) -> Iterator[tuple[str, Any]]:
+def _defaults(prefix: tuple[str, ...], model: BaseModel) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Of one mapping; a nested mapping is listed by its own members."""
     for name in type(model).model_fields:
         value = getattr(model, name)
         if name not in model.model_fields_set | _UNIMPORTANT and not isinstance(value, BaseModel):
-            yield prefix + name, value
+            yield (*prefix, name), value
 
 
 def written(value: Any) -> str:

@@ -9,20 +9,20 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from engine import linux
 from engine.cache import Cache
-from engine.dedup import PageComparison, ReadSpan
+from engine.dedup import PageComparison, ReadPages
 from engine.dirty import DirtySet, Tracker
 from engine.effects import Before, Boundary, Effects, Memory
 from engine.events import Event
 from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
 from engine.memfd import Memfd
-from engine.ranges import Chunk
+from engine.ranges import Blocks, Chunk
 from engine.snapshot import HEADER, Build, Header
 from sim.files.faults import CATALOGUE, FaultPoint, Harm, Place, chunk_index
 from sim.record import events
@@ -193,8 +193,8 @@ class FaultyEffects(Effects):
     def rearm(self, tracker: Tracker) -> None:
         self._inner.rearm(tracker)
 
-    def compare(self, chunks: Sequence[Chunk], block_size: int, memory: ReadSpan, parent: ReadSpan) -> PageComparison:
-        return self._inner.compare(chunks, block_size, memory, parent)
+    def compare(self, pages: Blocks, memory: ReadPages, parent: ReadPages) -> PageComparison:
+        return self._inner.compare(pages, memory, parent)
 
     def create_cache(self, cache: Cache) -> None:
         self._pass("cache.create")

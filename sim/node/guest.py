@@ -5,6 +5,7 @@ Runs in a fork of the zygote, so it imports little. It answers JSON commands on 
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
@@ -99,7 +100,8 @@ class _Guest:
         try:
             self.tracking_fd = linux.write_protect_tracking(linux.address_of(self.memory), self.size)
         except OSError as error:
-            return {"tracker": "shared-bitmap", "why": f"userfaultfd: {error.strerror}"}
+            code = errno.errorcode.get(error.errno or 0, str(error.errno))
+            return {"tracker": "shared-bitmap", "code": code, "why": f"userfaultfd is refused: {error.strerror}"}
         return {"tracker": "write-protect-scan"}
 
     def tick(self, number: int) -> None:

@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.dirty import Forgotten, SharedBitmap, Tracker, WriteProtectScan
-from engine.errors import FreezeError
+from engine.errors import FreezeError, GuestRanError
+from engine.evidence import Threads
 from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, start_time_of
 from engine.memfd import Memfd, seal_size
 from sim.node.guest import BEAT, GuestSpec, side_size
@@ -29,6 +30,8 @@ _GENERATION = 4
 DEADLINE = 30.0
 _LEAST = 0.1
 ZYGOTE_SOCKET = "zygote"
+FDS_PER_GUEST = 8
+"""Of a node: socket, pidfd, /proc folder, memfd, side memfd and pagemap; its pause's cache, a look at its threads."""
 
 
 class GuestError(Exception):
@@ -43,6 +46,15 @@ class HandOver:
     memfd_fd: int
     side_fd: int
     tracker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Armed:
+    """How a guest's writes are followed; where the kernel refused to note them, its errno's name and a sentence."""
+
+    tracker: str
+    refused: str | None = None
+    why: str | None = None
 
 
 class Guest:
@@ -138,10 +150,11 @@ class Guest:
         self.receive()
         self.use_tracker(self.known().tracker)
 
-    def arm(self) -> tuple[str, str | None]:
+    def arm(self) -> Armed:
         """Start tracking; gives the tracker's name and why a better one was refused."""
         reply = self.ask("arm", node=os.getpid())
-        return self.use_tracker(str(reply.get("tracker"))), reply.get("why")
+        code, why = (None if (said := reply.get(key)) is None else str(said)[:100] for key in ("code", "why"))
+        return Armed(self.use_tracker(str(reply.get("tracker"))), code, why)
 
     def use_tracker(self, name: str) -> str:
         """Follow the guest's writes by the tracker that it has set up; gives the name of the one in use."""
@@ -238,9 +251,13 @@ class Guest:
         """True once its pidfd says so."""
         return self.process.is_dead()
 
-    def continue_uncondemned(self, records: CondemnedRecords) -> None:
-        """Wake a guest of a crashed node, frozen or not; raises CondemnedError where it may never run again."""
-        self.process.thaw(records)
+    def continue_uncondemned(self, records: CondemnedRecords, frozen: Threads | None) -> GuestRanError | None:
+        """Wake a guest of a crashed node; gives what a look showed, if it ran since `frozen` was read at its freeze.
+
+        Raises CondemnedError where it may never run again.
+        """
+        self.process.frozen = frozen
+        return self.process.thaw(records)
 
     def memory(self) -> Memfd:
         """Its adopted memfd; raises GuestError before it was handed over."""

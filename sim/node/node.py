@@ -25,7 +25,7 @@ from sim.files.lifecycle import State, StopReason, refusal
 from sim.node.armed_faults import ArmedFaults, FaultyEffects, Passage
 from sim.node.config import NodeConfig
 from sim.node.guest import GuestSpec
-from sim.node.guest_link import Guest, GuestError, ZygoteLink, tick_all
+from sim.node.guest_link import Armed, Guest, GuestError, ZygoteLink, tick_all
 from sim.node.memory import Budget, NodeMemory, OverBudgetError
 from sim.node.pace import Paces
 from sim.node.pausing import Pausing
@@ -86,8 +86,8 @@ class Node:
         """A new incarnation, filled from `header` before it is tracked; gives the bytes that were filled."""
         spec, copying, begun = self._next_guest(sandbox), sandbox.pause, time.perf_counter()
         sandbox.latched = self._latch(sandbox, "create" if header is None else "resume")
-        tracker, written = await asyncio.to_thread(self._bring_up, sandbox, spec, header, copying)
-        self._tell_of_guest(sandbox, header, tracker, (time.perf_counter() - begun) * 1e3)
+        armed, written = await asyncio.to_thread(self._bring_up, sandbox, spec, header, copying)
+        self._tell_of_guest(sandbox, header, armed, (time.perf_counter() - begun) * 1e3)
         return written
 
     def _next_guest(self, sandbox: Sandbox) -> GuestSpec:
@@ -102,11 +102,11 @@ class Node:
 
     def _bring_up(
         self, sandbox: Sandbox, spec: GuestSpec, header: Header | None, copying: Pause | None
-    ) -> tuple[str, int]:
+    ) -> tuple[Armed, int]:
         if header is None:
             guest = sandbox.guest = self.link.spawn(spec)
             guest.receive()
-            return guest.arm()[0], 0
+            return guest.arm(), 0
         effects = self._resume_effects(sandbox)
         guest = sandbox.guest = effects.spawn(lambda: self.link.spawn(spec))
         guest.receive()
@@ -114,9 +114,9 @@ class Node:
 
     def _fill_and_arm(
         self, sandbox: Sandbox, guest: Guest, header: Header, copying: Pause | None, effects: FaultyEffects
-    ) -> tuple[str, int]:
+    ) -> tuple[Armed, int]:
         written = self._fill(sandbox, guest, header, copying, effects)
-        return guest.arm()[0], written
+        return guest.arm(), written
 
     def _resume_effects(self, sandbox: Sandbox) -> FaultyEffects:
         name = sandbox.config.name
@@ -146,7 +146,7 @@ class Node:
             build.close()
         return fill(guest.memory(), self.builds, header, effects=effects)
 
-    def _tell_of_guest(self, sandbox: Sandbox, header: Header | None, tracker: str, spawn_ms: float) -> None:
+    def _tell_of_guest(self, sandbox: Sandbox, header: Header | None, armed: Armed, spawn_ms: float) -> None:
         guest = sandbox.guest
         if guest is None:
             return
@@ -158,12 +158,14 @@ class Node:
             memfd_inode=guest.memory().inode,
             memfd_fd=hello.memfd_fd,
             side_fd=hello.side_fd,
-            tracker=tracker,
+            tracker=armed.tracker,
             spawn_ms=round(spawn_ms, 3),
             build=header.build if header is not None else None,
             use_memfd=sandbox.latched.use_memfd,
             heartbeat=sandbox.config.heartbeat,
             use_sync_wp=sandbox.latched.use_sync_wp,
+            tracker_refused=armed.refused,
+            tracker_why=armed.why,
         )
         self.ledger.append(spawned, sandbox=sandbox.config.name)
         self.measure(sandbox)
@@ -220,9 +222,10 @@ class Node:
             return
         try:
             ran = process.thaw(self.records)
-        except CondemnedError as error:  # a record stands against it, though its pause was rolled back
-            await asyncio.to_thread(guest.kill)
-            self._lost(sandbox, f"{why}; {error}")
+        except (CondemnedError, OSError) as error:  # a record stands against it; or it cannot be woken, or looked up
+            with contextlib.suppress(FreezeError, OSError):  # it stays frozen then: who looks for leaks finds it
+                await asyncio.to_thread(guest.kill)
+            self._lost(sandbox, f"{why}; it was not woken: {error}")
             return
         thawed = events.GuestThawed(guest.name, as_json(process.seen), ran.code if ran else None)
         self.ledger.try_append(thawed, sandbox=sandbox.config.name)
@@ -353,11 +356,11 @@ class Node:
         try:
             effects = self._resume_effects(sandbox)
             filled = asyncio.to_thread(self._fill_and_arm, sandbox, guest, header, copying, effects)
-            tracker, written = await filled
+            armed, written = await filled
         except (GuestError, EngineError, OSError) as error:
             await self._resume_failed(sandbox, error)
             return
-        self._tell_of_guest(sandbox, header, tracker, successor.spawn_ms)
+        self._tell_of_guest(sandbox, header, armed, successor.spawn_ms)
         self._runs_from(sandbox, header, written, begun)
 
     async def dismiss(self, sandbox: Sandbox, successor: Successor) -> None:

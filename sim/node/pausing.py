@@ -24,7 +24,7 @@ from flags.decision import Decision, is_in_place, options, otel_fields
 from sim.files.lifecycle import RefusalCode, State, refusal
 from sim.node.armed_faults import FaultyEffects, Passage
 from sim.node.guest_link import Guest, GuestError
-from sim.node.memory import PUNCHED_PEAK, OverBudgetError
+from sim.node.memory import PUNCHED_PEAK, OverBudgetError, most_copier_bytes
 from sim.node.pace import PacedEffects
 from sim.node.sandbox import Machine, Sandbox, Successor
 from sim.record import events
@@ -158,6 +158,12 @@ class Pausing:
 
     def _planned_bytes(self, sandbox: Sandbox, decision: Decision, *, consumed: bool) -> int:
         """What the pause may need beyond its guest: planned, so that admission is the same in every run."""
+        config = sandbox.config
+        copiers = most_copier_bytes(config.memory, config.page_size, config.block_size)
+        return copiers + self._planned_peak(sandbox, decision, consumed=consumed)
+
+    def _planned_peak(self, sandbox: Sandbox, decision: Decision, *, consumed: bool) -> int:
+        """What memory and cache together may take beyond the guest."""
         if options(decision).punch and sandbox.latched.use_memfd and consumed:
             return min(PUNCHED_PEAK, sandbox.config.memory)
         hot = sandbox.config.pattern == "hot" and not sandbox.header.build

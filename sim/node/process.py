@@ -206,7 +206,7 @@ def main(arguments: list[str], start_zygote: ZygoteStarter = execute_zygote) -> 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     linux.set_process_name("node")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a guest takes five fds here, and two of its zygote
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a guest takes eight fds here, and two of its zygote
     config = NodeConfig.read(Path(arguments[1]))
     asyncio.run(_main(int(arguments[0]), config, start_zygote))
     return 0

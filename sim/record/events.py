@@ -78,6 +78,8 @@ class GuestSpawned(Event):
     use_memfd: bool = True  # latched for the whole life of this incarnation
     heartbeat: float = 0.0  # seconds between two beats in its side memfd; 0: none
     use_sync_wp: bool = False  # latched as `use_memfd` is
+    tracker_refused: str | None = None  # errno's name, where the kernel refused to note its writes
+    tracker_why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

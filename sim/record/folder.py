@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -27,12 +27,15 @@ _ROOM = 16 << 10
 
 
 class RunFolderFullError(UserError):
-    """The disk under the run folder is full: the record cannot be kept, so there is no verdict."""
+    """The disk under the run folder is full: the record cannot be kept, so there is no verdict.
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(
-            f"no space is left on the disk of {folder}: the run ended without a verdict; make room, or use --runs-dir"
-        )
+    Not `started`: no guest was, as the room for the ledger could not be reserved.
+    """
+
+    def __init__(self, folder: Path, *, started: bool = True) -> None:
+        what = "the run ended without a verdict" if started else "the run was not started"
+        super().__init__(f"no space is left on the disk of {folder}: {what}; make room, or use --runs-dir")
+        self.started = started
 
 
 def names_full_disk(error: BaseException) -> bool:
@@ -40,6 +43,14 @@ def names_full_disk(error: BaseException) -> bool:
     if isinstance(error, RunFolderFullError) or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
         return True
     return any(names_full_disk(each) for each in (error.__cause__, error.__context__) if each is not None)
+
+
+def has_ledger(folder: Path) -> bool:
+    """True if something is recorded there: a run has begun."""
+    try:
+        return (folder / EVENTS_FILE).stat().st_size > 0
+    except OSError:
+        return False
 
 
 def is_full(folder: Path) -> bool:
@@ -167,10 +178,11 @@ SCENARIO_FILE = "scenario.yaml"
 
 @dataclass(frozen=True)
 class StoredRun:
-    """`path` is the ledger, `entries` all of it."""
+    """A run that is over: `path` is its ledger, `entries` all of it, `folded` its view where that is known already."""
 
     path: Path
     entries: Sequence[Entry]
+    folded: View | None = field(default=None, repr=False)
 
     @property
     def folder(self) -> Path:
@@ -185,7 +197,7 @@ class StoredRun:
     @cached_property
     def view(self) -> View:
         """The whole ledger, folded."""
-        return self.view_at(None)
+        return self.folded or self.view_at(None)
 
     def view_at(self, t: float | None) -> View:
         """The view `t` seconds after the run began; None for its end."""

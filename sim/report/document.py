@@ -23,6 +23,7 @@ _PAUSE_FIELDS = (
     "punched_bytes",
     "peak_over",
     "peak_ratio",
+    "copier_bytes",
     "copy_ms",
     "blocked_ms",
     "cpu_seconds",

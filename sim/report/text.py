@@ -74,9 +74,9 @@ def _flag_table(flag: str, pauses: Sequence[PauseView]) -> Section:
     for value, label in ((False, "flag off"), (True, "flag on")):
         group = [each for each in pauses if flag in each.decision and _is_on(each.decision[flag].get("value")) is value]
         if group:
-            rows.append((label, str(len(group)), *_peaks(group), *_freed(group)))
+            rows.append((label, str(len(group)), *_peaks(group), _copiers(group), *_freed(group)))
             dirty.append({each.dirty_bytes for each in group if each.dirty_bytes})
-    head = ("", "pauses", "peak", "largest peak over", "punched", "freed")
+    head = ("", "pauses", "peak", "largest peak over", "copiers", "punched", "freed")
     table, empty = Table(head, rows, "<>"), sum(each.dirty_bytes == 0 for each in pauses)
     unlike = len(dirty) == 2 and dirty[0] != dirty[1]
     notes = [
@@ -96,6 +96,12 @@ def _peaks(pauses: Sequence[PauseView]) -> tuple[str, str]:
     if not over:
         return "not measured", "-"
     return f"{max(ratios):.2f}x" if ratios else "n/a", f"+{words.size(max(over))}"
+
+
+def _copiers(pauses: Sequence[PauseView]) -> str:
+    """The most that the copying threads of one pause took for themselves, which no peak counts."""
+    taken = [each.copier_bytes for each in pauses if each.copier_bytes]
+    return words.size(max(taken)) if taken else "-"
 
 
 def _freed(pauses: Sequence[PauseView]) -> tuple[str, str]:

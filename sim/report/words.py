@@ -175,9 +175,9 @@ def _of_sandbox(event: Event) -> Sentence | None:
 
 def _of_guest(event: Event) -> Sentence | None:
     match event:
-        case events.GuestSpawned(incarnation, pid, tracker=tracker, build=build):
-            source = f" from build {build}" if build else ""
-            return _fine(f"has a new guest{source}", f"{incarnation}, pid {pid}, tracked by {tracker}")
+        case events.GuestSpawned(incarnation, pid, tracker=tracker, build=build, tracker_why=why):
+            where = f"{incarnation}, pid {pid}, tracked by {tracker}" + (f" ({why})" if why else "")
+            return _fine(f"has a new guest{f' from build {build}' if build else ''}", where)
         case events.SuccessorSpawned(incarnation, replaces):
             return _fine(f"has an empty guest to go on with after {replaces}", incarnation)
         case events.GuestFrozen(incarnation, took):

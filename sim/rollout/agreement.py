@@ -17,12 +17,13 @@ from sim.files.fleet_scale import CHUNK
 from sim.files.scenario import Scenario, load_text
 from sim.files.units import format_size
 from sim.files.yaml import scenario_text
+from sim.record.folder import StoredRun
 from sim.report.table import Section, Table
 from sim.rollout.costs import Costs
 from sim.rollout.simulation import Nodes, PauseLoad, demand
 from sim.rollout.virtual_fleet import VirtualFleet, stream, virtual_fleet
 from sim.run.host import host
-from sim.run.runner import RunOptions, RunResult, run_scenario
+from sim.run.runner import RunOptions, run_scenario
 
 WEIGHTS = (0.0, 50.0, 100.0)
 CONCURRENCY = 4
@@ -162,7 +163,7 @@ def _scenario(count: int, weight: float, failing: dict[int, int], seed: int) -> 
 
 
 def _rows(
-    weight: float, fleet: VirtualFleet, asks: PauseLoad, failing: dict[int, int], file: Fleet, run: RunResult
+    weight: float, fleet: VirtualFleet, asks: PauseLoad, failing: dict[int, int], file: Fleet, run: StoredRun
 ) -> list[Row]:
     """The peak is an upper bound, by as much as pauses may fail to overlap; everything else must be the same."""
     on = fleet.is_on((weight,), np.arange(fleet.count))[0]

@@ -39,8 +39,8 @@ def export(found: Rehearsal, folder: Path) -> None:
     for name, run in (("flag-on", found.on), ("flag-off", found.off)):
         (folder / name).mkdir()
         for record in _RECORDS:
-            if (run.run_dir / record).is_file():
-                shutil.copyfile(run.run_dir / record, folder / name / record)
+            if (run.folder / record).is_file():
+                shutil.copyfile(run.folder / record, folder / name / record)
     if found.decision == "go":
         _write_patches(found, folder / "launchdarkly")
         (folder / CHECKLIST).write_text("\n".join(_checklist(found)) + "\n", encoding="utf-8")

@@ -60,7 +60,7 @@ def rehearsal_document(found: Rehearsal) -> dict[str, Any]:
         "origins": origins(found),
         "production": _production(found),
         "runs": {"on": scenario_document(found.on.view), "off": scenario_document(found.off.view)},
-        "folders": {"on": str(found.on.run_dir), "off": str(found.off.run_dir)},
+        "folders": {"on": str(found.on.folder), "off": str(found.off.folder)},
     }
 
 
@@ -195,7 +195,7 @@ DRAWN = "Memory of the node over the plan (measured), and how long a kill switch
 
 def rehearsal_page(found: Rehearsal, *, with_plot: bool = False) -> str:
     """The sections as a page; with a plot where it is asked for and plotly is installed."""
-    runs = {"with the flag": found.on.run_dir, "with the flag off": found.off.run_dir}
+    runs = {"with the flag": found.on.folder, "with the flag off": found.off.folder}
     return page(
         "rehearsal.html",
         found.decision.upper(),

@@ -49,8 +49,7 @@ def production(found: Rehearsal) -> ProductionFigures | None:
         ProductionStage(each.stage.weight, tuple(_fleet(scaled, each)), tuple(_node(found, scaled, each)))
         for each in found.stages
     )
-    assumed = tuple(each for each in assumptions(scaled.fleet) if not _UNUSED & set(each.label.split(".")))
-    return ProductionFigures(scaled, stages, assumed, scaled.notes)
+    return ProductionFigures(scaled, stages, tuple(assumptions(scaled.fleet, without=_UNUSED)), scaled.notes)
 
 
 def _fleet(scaled: ScaledFleet, each: StageResult) -> Iterator[Figure]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from flags.catalog import flag
 from sim.files.plan import Plan
+from sim.record.folder import StoredRun
 from sim.record.verdict import TIME_LIMIT, Verdict
 from sim.report import judgements, words
 from sim.rollout.analysis import MetricOutcome
@@ -21,7 +22,7 @@ from sim.rollout.shown import LossBound, even_rates, incidents, loss_bound, node
 from sim.rollout.stage_flags import exported
 from sim.rollout.stretch import saved
 from sim.rollout.user_fleet import UserFleet
-from sim.run.runner import Progress, RunOptions, RunResult, run_scenario
+from sim.run.runner import Progress, RunOptions, run_scenario
 
 _VERDICTS = {"go": Verdict.HELD, "no-go": Verdict.VIOLATED, "inconclusive": Verdict.INCONCLUSIVE}
 
@@ -70,17 +71,17 @@ async def rehearse(
     return decided(found)
 
 
-async def _in_turns(turns: Turns, gates: Gates, options: RunOptions, progress: Progress) -> tuple[RunResult, RunResult]:
+async def _in_turns(turns: Turns, gates: Gates, options: RunOptions, progress: Progress) -> tuple[StoredRun, StoredRun]:
     """The arm with the flag on starts second: its run is the latest."""
     off = gates.off
 
-    async def without() -> RunResult:
+    async def without() -> StoredRun:
         try:
             return await run_scenario(off.compiled.scenario, options, gate=off.gate)
         finally:
             await turns.end("off")
 
-    async def result() -> RunResult:
+    async def result() -> StoredRun:
         try:
             await turns.both_took("on", 0)
             return await run_scenario(gates.compiled.scenario, options, progress, gates.gate)
@@ -90,7 +91,7 @@ async def _in_turns(turns: Turns, gates: Gates, options: RunOptions, progress: P
     return await side_by_side(without(), result())
 
 
-async def _one_after_the_other(gates: Gates, options: RunOptions, progress: Progress) -> tuple[RunResult, RunResult]:
+async def _one_after_the_other(gates: Gates, options: RunOptions, progress: Progress) -> tuple[StoredRun, StoredRun]:
     off = gates.off
 
     def before(step: str) -> None:
@@ -106,7 +107,7 @@ async def _one_after_the_other(gates: Gates, options: RunOptions, progress: Prog
         return without, await run_scenario(gates.compiled.scenario, options, progress, gates.gate)
 
 
-def _kill_switch_ms(result: RunResult) -> tuple[float, ...]:
+def _kill_switch_ms(result: StoredRun) -> tuple[float, ...]:
     """Measured over loopback: what this machine does, no part of a blast radius."""
     thrown = [each for each in result.view.switches[1:] if not each.on]  # the first is the start at 0 %
     return tuple(sorted(each.took_ms for each in thrown if each.took_ms is not None))

@@ -11,6 +11,7 @@ from sim.files.plan import Plan
 from sim.files.scenario import load
 from sim.files.shipped import scenario_folder
 from sim.files.wrong_engines import SWITCHES
+from sim.record.folder import StoredRun
 from sim.record.verdict import Verdict
 from sim.rollout.analysis import MetricOutcome, MetricResult
 from sim.rollout.compiled import Stage
@@ -22,7 +23,6 @@ from sim.rollout.stretch import Figures
 from sim.rollout.user_fleet import UserFleet
 from sim.run.cases import Unit, UnitResult
 from sim.run.pool import LocalPool
-from sim.run.runner import RunResult
 
 Decision = Literal["go", "no-go", "inconclusive"]
 
@@ -74,8 +74,8 @@ class Rehearsal:
     reasons: tuple[str, ...]
     steps: tuple[StepResult, ...]
     stages: tuple[StageResult, ...]
-    on: RunResult
-    off: RunResult
+    on: StoredRun
+    off: StoredRun
     seconds: float
     virtual: float
     kill_switch_ms: tuple[float, ...] = ()
@@ -89,7 +89,7 @@ class Rehearsal:
     @property
     def folder(self) -> Path:
         """Where the reports lie: the run with the flag on."""
-        return self.on.run_dir
+        return self.on.folder
 
     @property
     def first_failing(self) -> StepResult | None:

@@ -39,8 +39,8 @@ def report(found: Rehearsal, *, width: int | None = None) -> str:
     folders = facts(
         [
             ("decision", decision),
-            ("run folders", f"{found.on.run_dir} (rehearsal.html, rehearsal.json, junit.xml)"),
-            ("", f"{found.off.run_dir} (flag off)"),
+            ("run folders", f"{found.on.folder} (rehearsal.html, rehearsal.json, junit.xml)"),
+            ("", f"{found.off.folder} (flag off)"),
         ]
     )
     title = Paragraph((f"{found.plan.name}   seed {seed_of(found)}   ", decision))

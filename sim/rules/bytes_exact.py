@@ -10,7 +10,7 @@ from sim.record import events
 from sim.record.oracle import GENERATIONS, generations
 from sim.record.view import PauseView
 from sim.rules.evidence import Evidence
-from sim.rules.finding import Finding
+from sim.rules.finding import Finding, Reason
 from sim.rules.reality import Reality, page_details
 
 NAME = "bytes_exact"
@@ -42,13 +42,15 @@ def _check_build(evidence: Evidence, reality: Reality, pause: PauseView) -> None
         if isinstance(error, CorruptBuildError) and error.build in evidence.damaged:
             finding.checked += 1  # it was written wrong on purpose, and is refused by name
             return
-        finding.violated(pause.sandbox, f"its snapshot cannot be resumed: {error}", pause=pause.id)
+        why = Reason("unreadable", f"its snapshot cannot be resumed: {error}")
+        finding.violated(pause.sandbox, why, pause=pause.id)
         return
     finding.checked += 1
     if pause.id in evidence.damaged:
-        finding.violated(pause.sandbox, "a byte of its snapshot was flipped, and it is taken for whole", pause=pause.id)
+        why = Reason("flip-unseen", "a byte of its snapshot was flipped, and it is taken for whole")
+        finding.violated(pause.sandbox, why, pause=pause.id)
     for mismatch in reality.mismatches(pause.sandbox, pages, memfd.fd):
-        reason = f"snapshot {pause.id} does not hold what the guest held at the freeze"
+        reason = Reason("snapshot", f"snapshot {pause.id} does not hold what the guest held at the freeze")
         finding.violated(pause.sandbox, reason, **page_details(mismatch), pause=pause.id)
         break
     memfd.close()
@@ -65,7 +67,7 @@ def _check_guest(evidence: Evidence, reality: Reality, resumed: events.Resumed) 
     finding = reality.seen[NAME].finding
     finding.checked += 1
     for mismatch in reality.mismatches(guest.sandbox, pages, fd):
-        reason = f"resumed from {resumed.build}, the guest does not hold what was paused"
+        reason = Reason("guest", f"resumed from {resumed.build}, the guest does not hold what was paused")
         details = {"incarnation": resumed.incarnation, "pause": resumed.build}
         finding.violated(guest.sandbox, reason, **page_details(mismatch), **details)
         break
@@ -108,15 +110,16 @@ def _compare(finding: Finding, sandbox: str | None, build: str, content: str | N
     if content is None:
         return
     if hashes.setdefault(build, content) != content:
-        finding.violated(sandbox, f"build {build} was recorded with two contents: {hashes[build]} and {content}")
+        words = f"build {build} was recorded with two contents: {hashes[build]} and {content}"
+        finding.violated(sandbox, Reason("two-contents", words))
 
 
 def _check_resume(
     finding: Finding, sandbox: str | None, resumed: events.Resumed, known: set[str], failed: set[str]
 ) -> None:
     if resumed.build in failed:
-        reason = f"it was resumed from build {resumed.build}, which was never finished"
-        finding.violated(sandbox, reason, incarnation=resumed.incarnation, pause=resumed.build)
+        why = f"it was resumed from build {resumed.build}, which was never finished"
+        finding.violated(sandbox, Reason("never-finished", why), incarnation=resumed.incarnation, pause=resumed.build)
     elif resumed.build not in known:
         reason = f"missing evidence: no event says where build {resumed.build} comes from"
         finding.lacks(sandbox, reason, incarnation=resumed.incarnation)

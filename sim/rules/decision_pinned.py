@@ -14,7 +14,7 @@ from flags.decision import Decision, Evaluation, is_in_place, options
 from sim.record import events
 from sim.record.view import PauseView
 from sim.rules.evidence import PUNCHES, Evidence
-from sim.rules.finding import Finding
+from sim.rules.finding import Finding, Reason
 
 NAME = "decision_pinned"
 
@@ -29,7 +29,8 @@ def judge(evidence: Evidence) -> Finding:
             continue
         finding.checked += 1
         incarnation = evidence.incarnation_of(pause)
-        reasons = [] if len(decisions) == 1 else [f"the pause has {len(decisions)} decisions, not one"]
+        several = Reason("decisions", f"the pause has {len(decisions)} decisions, not one")
+        reasons = [] if len(decisions) == 1 else [several]
         if decisions:
             reasons += contradictions(pause, latched(evidence, pause)) or freed_unasked(happened, pause)
             reasons += went_on_otherwise(evidence, pause)
@@ -39,18 +40,21 @@ def judge(evidence: Evidence) -> Finding:
                 finding.lacks(pause.sandbox, why, pause=pause.id)
         elif evidence.reality is None:  # a run's own ledger has every decision that was made
             reasons = []
-            reason = f"missing evidence: no `decided` event says what the flags said for {pause.id}"
-            finding.lacks(pause.sandbox, reason, pause=pause.id)
+            lacking = f"missing evidence: no `decided` event says what the flags said for {pause.id}"
+            finding.lacks(pause.sandbox, lacking, pause=pause.id)
         for reason in reasons:
             finding.violated(pause.sandbox, reason, incarnation=incarnation, pause=pause.id)
     return finding
 
 
-def evaluated_otherwise(decided: events.Decided) -> list[str]:
+def evaluated_otherwise(decided: events.Decided) -> list[Reason]:
     """Flags whose value is another one in the evaluations, where there are any, than in the decision."""
     telemetry = {each.get("feature_flag.key"): each.get("feature_flag.result.value") for each in decided.evaluations}
     return [
-        f"{key} was decided {json.dumps(flag.get('value'))}, and its evaluation says {json.dumps(telemetry[key])}"
+        Reason(
+            "evaluation",
+            f"{key} was decided {json.dumps(flag.get('value'))}, and its evaluation says {json.dumps(telemetry[key])}",
+        )
         for key, flag in decided.flags.items()
         if key in telemetry and telemetry[key] != flag.get("value")
     ]
@@ -68,7 +72,7 @@ def _born(evidence: Evidence, pause: PauseView) -> events.GuestSpawned | None:
     return event if isinstance(event, events.GuestSpawned) else None
 
 
-def went_on_otherwise(evidence: Evidence, pause: PauseView) -> list[str]:
+def went_on_otherwise(evidence: Evidence, pause: PauseView) -> list[Reason]:
     """A checkpoint that was in place against its flags, or was not; and one in place whose guest was given up."""
     born = _born(evidence, pause)
     if not pause.checkpoint or pause.settled is None or pause.settled.consumed is None or born is None:
@@ -77,29 +81,31 @@ def went_on_otherwise(evidence: Evidence, pause: PauseView) -> list[str]:
     in_place = is_in_place(decision_of(pause.decision), born.use_sync_wp)
     if pause.path is not None and pause.consumed is in_place:  # else a crash came before it was planned
         was, said = ("consumed", "in place") if in_place else ("borrowed", "with a new guest")
-        found.append(f"the checkpoint's memory was {was}, and the flags said {said}")
+        found.append(Reason("in-place", f"the checkpoint's memory was {was}, and the flags said {said}"))
     given_up = (engine_events.Condemned, engine_events.GuestKilled, *PUNCHES)
     if not pause.consumed and any(isinstance(each, given_up) for each in evidence.events_of(pause.id)):
-        found.append("the checkpoint is recorded as in place, and its guest was given up")
+        found.append(Reason("given-up", "the checkpoint is recorded as in place, and its guest was given up"))
     return found
 
 
-def contradictions(pause: PauseView, use_memfd: bool | None = None) -> list[str]:
+def contradictions(pause: PauseView, use_memfd: bool | None = None) -> list[Reason]:
     """What the pause did that its decision does not say; `use_memfd` None where what was latched is not known."""
     found = []
     decision = decision_of(pause.decision)
     if pause.punched_bytes and not decision.is_on(PUNCH):
-        found.append(f"{pause.punched_bytes} bytes were freed, and the decision was not to punch")
+        words = f"{pause.punched_bytes} bytes were freed, and the decision was not to punch"
+        found.append(Reason("punched-unasked", words))
     if pause.path is None:
         return found
     plausible = [_planned(pause, decision, memfd) for memfd in ((True, False) if use_memfd is None else (use_memfd,))]
     if pause.path not in {path for path, _, _ in plausible} & _said(pause, decision):
-        return [*found, f"the path was {pause.path}, which is not what the flags said"]
+        return [*found, Reason("path", f"the path was {pause.path}, which is not what the flags said")]
     legal, why = next((legal, why) for path, legal, why in plausible if path == pause.path)
     if pause.punch and not legal and not found:
-        found.append(f"it was to punch, and {why}")
+        found.append(Reason("illegal-punch", f"it was to punch, and {why}"))
     if legal and not pause.punch and pause.punch_code not in {plans.PunchCode.SEALED, None}:
-        found.append(f"the decision was to punch, and the plan was not to: {pause.punch_reason or 'no reason'}")
+        words = f"the decision was to punch, and the plan was not to: {pause.punch_reason or 'no reason'}"
+        found.append(Reason("not-punched", words))
     return found
 
 
@@ -118,7 +124,7 @@ def _said(pause: PauseView, decision: Decision) -> set[str]:
     return {"memfd-background" if decision.is_on(BACKGROUND) else "memfd", "process"}
 
 
-def freed_unasked(happened: Iterable[Event], pause: PauseView) -> list[str]:
+def freed_unasked(happened: Iterable[Event], pause: PauseView) -> list[Reason]:
     """What st_blocks says is gone of a guest that was not to be punched; frozen, it frees nothing itself."""
     if pause.punch:
         return []
@@ -133,7 +139,8 @@ def freed_unasked(happened: Iterable[Event], pause: PauseView) -> list[str]:
             case _:
                 pass
     freed = 0 if at_freeze is None or least is None else at_freeze - least
-    return [f"{freed} bytes were freed from the guest, which was not to be punched"] if freed > 0 else []
+    words = f"{freed} bytes were freed from the guest, which was not to be punched"
+    return [Reason("freed-unasked", words)] if freed > 0 else []
 
 
 def decision_of(told: Mapping[str, Mapping[str, Any]]) -> Decision:

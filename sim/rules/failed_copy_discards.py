@@ -8,7 +8,7 @@ from engine import events as engine_events
 from engine.events import Event
 from sim.record.view import PauseView
 from sim.rules.evidence import Evidence
-from sim.rules.finding import Finding
+from sim.rules.finding import Finding, Reason
 from sim.rules.reality import Reality
 
 NAME = "failed_copy_discards"
@@ -26,14 +26,16 @@ def observe(evidence: Evidence, reality: Reality) -> None:
             seen.finding.violated(pause.sandbox, reason, incarnation=pause.incarnation, pause=pause.id)
 
 
-def _left_undone(evidence: Evidence, reality: Reality, pause: PauseView) -> list[str]:
+def _left_undone(evidence: Evidence, reality: Reality, pause: PauseView) -> list[Reason]:
     found = []
     guest = reality.guests(evidence.guests).get(pause.incarnation)
     if guest is not None and (state := guest.state()) is not None:
-        found.append(f"the copy failed past the point of no return, and its guest is still there (state {state})")
-    found += [f"the cache of a failed copy is still there: {name}" for name in reality.caches_of(pause.id)]
+        words = f"the copy failed past the point of no return, and its guest is still there (state {state})"
+        found.append(Reason("guest", words))
+    caches = reality.caches_of(pause.id)
+    found += [Reason("cache", f"the cache of a failed copy is still there: {name}") for name in caches]
     records = reality.condemned.glob(f"{pause.incarnation}-*.json")
-    return found + [f"its condemned record is still there: {path.name}" for path in records]
+    return found + [Reason("record", f"its condemned record is still there: {path.name}") for path in records]
 
 
 def failed_condemned(happened: Iterable[Event], pause: PauseView) -> bool:
@@ -54,20 +56,22 @@ def judge(evidence: Evidence) -> Finding:
         finding.checked += 1
         for reason in _not_discarded(evidence, pause):
             finding.violated(pause.sandbox, reason, incarnation=evidence.incarnation_of(pause), pause=pause.id)
-        for reason in _missing(evidence, pause):
-            finding.lacks(pause.sandbox, reason, pause=pause.id)
+        for lacking in _missing(evidence, pause):
+            finding.lacks(pause.sandbox, lacking, pause=pause.id)
     return finding
 
 
-def _not_discarded(evidence: Evidence, pause: PauseView) -> list[str]:
+def _not_discarded(evidence: Evidence, pause: PauseView) -> list[Reason]:
     found = []
     if pause.outcome not in {None, "discarded"}:
-        found.append(f"the pause failed past the point of no return, and its outcome is {pause.outcome}")
+        words = f"the pause failed past the point of no return, and its outcome is {pause.outcome}"
+        found.append(Reason("outcome", words))
     state = _last_state(evidence, pause.sandbox)
     if evidence.complete and not evidence.node_is_down and state not in {None, "discarded"}:
-        found.append(f"the sandbox is {state}, not discarded")
+        found.append(Reason("state", f"the sandbox is {state}, not discarded"))
     if evidence.reality is None and pause.settled_at is not None and not _deleted(evidence, pause):
-        found += [] if evidence.crashed_within(pause.id) else ["the cache of a failed copy was not deleted"]
+        kept = Reason("cache", "the cache of a failed copy was not deleted")
+        found += [] if evidence.crashed_within(pause.id) else [kept]
     return found
 
 

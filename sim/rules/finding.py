@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sim.files.yaml import Origin
 from sim.record import events
 from sim.record.verdict import Verdict
+
+
+class Reason(NamedTuple):
+    """Why a rule does not hold: a code that programs compare, and words for people."""
+
+    code: str
+    words: str
 
 
 @dataclass(slots=True)
@@ -18,9 +25,9 @@ class Finding:
     violations: list[dict[str, Any]] = field(default_factory=list)
     missing: list[dict[str, Any]] = field(default_factory=list)
 
-    def violated(self, sandbox: str | None, reason: str, **details: Any) -> None:
+    def violated(self, sandbox: str | None, why: Reason, **details: Any) -> None:
         """Note what did not hold: whose, why, and what else is known (incarnation, pause, page, expected, found)."""
-        self.violations.append(_note(sandbox, reason, details))
+        self.violations.append(_note(sandbox, why.words, {"code": why.code, **details}))
 
     def lacks(self, sandbox: str | None, reason: str, **details: Any) -> None:
         """Note evidence that is not there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sim.files.lifecycle import LEGAL, State
 from sim.record import events
 from sim.rules.evidence import Evidence
-from sim.rules.finding import Finding
+from sim.rules.finding import Finding, Reason
 
 NAME = "legal_transitions"
 _EDGES = {(old.value, new.value) for old, after in LEGAL.items() for new in after}
@@ -26,9 +26,9 @@ def judge(evidence: Evidence) -> Finding:
                 before = now.get(entry.sandbox, old)
                 now[entry.sandbox] = new
                 if old != before:
-                    finding.violated(entry.sandbox, f"it was {before} and left {old}")
+                    finding.violated(entry.sandbox, Reason("gap", f"it was {before} and left {old}"))
                 if (old, new) not in _EDGES:
-                    finding.violated(entry.sandbox, f"it went from {old} to {new}")
+                    finding.violated(entry.sandbox, Reason(f"{old}-to-{new}", f"it went from {old} to {new}"))
             case _:
                 pass
     return finding

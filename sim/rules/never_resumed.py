@@ -11,11 +11,13 @@ from sim.record import events
 from sim.record.names import sandbox_of
 from sim.record.oracle import PAGE, content, describe, key_of
 from sim.rules.evidence import PUNCHES, Evidence
-from sim.rules.finding import Finding
+from sim.rules.finding import Finding, Reason
 from sim.rules.heartbeat import ran_after_its_freeze
 from sim.rules.reality import Reality, SpawnedGuest, zeroed_pages
 
 NAME = "never_resumed"
+_RUNS = Reason("runs", "a condemned guest runs again")
+_RUNS_FREED = Reason("runs-freed", "a guest runs although its memory was freed")
 _DYING = 2.0  # seconds in which a process that was sent SIGKILL may still be seen
 
 
@@ -39,7 +41,7 @@ def _look_at(guest: SpawnedGuest, condemned_by: str | None, reality: Reality, en
     page = _first_lost_page(guest, reality.seed)
     if not guest.is_running() or (condemned_by is None and page is None):
         return
-    reason = "a condemned guest runs again" if condemned_by else "a guest runs although its memory was freed"
+    reason = _RUNS if condemned_by else _RUNS_FREED
     seen, incarnation = reality.seen[NAME], guest.born.incarnation
     seen.done.add(incarnation)
     seen.finding.violated(guest.sandbox, reason, incarnation=incarnation, pause=condemned_by, **(page or {}))
@@ -53,8 +55,9 @@ def _ask_the_witness(evidence: Evidence, reality: Reality) -> None:
     for incarnation, pause, microseconds in ran_after_its_freeze(evidence.entries, reality.heartbeats):
         if incarnation not in seen.done:
             seen.done.add(incarnation)
-            reason = f"its own clock went on by {microseconds} us after the freeze: a condemned guest has run"
-            seen.finding.violated(sandbox_of(incarnation), reason, incarnation=incarnation, pause=pause)
+            words = f"its own clock went on by {microseconds} us after the freeze: a condemned guest has run"
+            why = Reason("heartbeat", words)
+            seen.finding.violated(sandbox_of(incarnation), why, incarnation=incarnation, pause=pause)
 
 
 def _goes_on_running(guest: SpawnedGuest, end: float) -> bool:
@@ -99,9 +102,9 @@ def judge(evidence: Evidence) -> Finding:
     for lost in everything:
         if finding.blames(incarnation=lost.incarnation):
             continue
-        reason = _ran_again(evidence, lost)
-        if reason is not None:
-            finding.violated(lost.sandbox, reason, incarnation=lost.incarnation, pause=lost.pause)
+        again = _ran_again(evidence, lost)
+        if again is not None:
+            finding.violated(lost.sandbox, again, incarnation=lost.incarnation, pause=lost.pause)
         elif evidence.reality is None and lost.incarnation not in evidence.ended:
             reason = f"missing evidence: no `guest_ended` event for {lost.incarnation}, which was condemned or punched"
             finding.lacks(lost.sandbox, reason, incarnation=lost.incarnation, pause=lost.pause)
@@ -124,8 +127,8 @@ def _lost(evidence: Evidence, finding: Finding) -> list[_Lost]:
             finding.lacks(pause.sandbox, reason, pause=pause.id)
             continue
         if condemned and punched and punched[0] < condemned[0]:
-            reason = "it was punched before it was condemned: a crash in between would have let it run again"
-            finding.violated(pause.sandbox, reason, incarnation=incarnation, pause=pause.id)
+            why = "it was punched before it was condemned: a crash in between would have let it run again"
+            finding.violated(pause.sandbox, Reason("punched-first", why), incarnation=incarnation, pause=pause.id)
         freed = pause.punched_bytes > 0 or bool(punched)
         found.append(_Lost(pause.sandbox, incarnation, pause.id, min(places), freed))
     return found
@@ -135,23 +138,23 @@ def _settled_condemned(event: object) -> bool:
     return isinstance(event, events.PauseSettled) and (event.condemned or event.punched_bytes > 0)
 
 
-def _ran_again(evidence: Evidence, lost: _Lost) -> str | None:
+def _ran_again(evidence: Evidence, lost: _Lost) -> Reason | None:
     """The first event of it that only a running guest can bring about."""
     now = lost.incarnation
     for _, entry in evidence.of_sandbox(lost.sandbox, lost.at):
         match entry.event:
             case events.GuestThawed(incarnation) if incarnation == lost.incarnation:
-                return "a condemned guest was thawed"
+                return Reason("thawed", "a condemned guest was thawed")
             case events.GuestSpawned(incarnation) if incarnation == lost.incarnation:
-                return "a condemned incarnation was started again"
+                return Reason("started", "a condemned incarnation was started again")
             case events.Resumed(incarnation) if incarnation == lost.incarnation:
-                return "a condemned incarnation was resumed"
+                return Reason("resumed", "a condemned incarnation was resumed")
             case events.GuestFrozen(incarnation) if incarnation == lost.incarnation and entry.pause != lost.pause:
-                return "a condemned guest was paused once more, so it had run on"
+                return Reason("paused", "a condemned guest was paused once more, so it had run on")
             case events.GuestSpawned(incarnation):
                 now = incarnation
             case events.StateChanged(_, "running") if now == lost.incarnation:
-                return "the sandbox runs again without a new incarnation"
+                return Reason("runs", "the sandbox runs again without a new incarnation")
             case _:
                 pass
     return None

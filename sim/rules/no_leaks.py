@@ -14,7 +14,7 @@ from engine import events as engine_events
 from sim.record.verdict import Verdict
 from sim.record.view import PauseView
 from sim.rules.evidence import Evidence
-from sim.rules.finding import Finding
+from sim.rules.finding import Finding, Reason
 from sim.rules.reality import Reality, SpawnedGuest
 
 NAME = "no_leaks"
@@ -42,21 +42,23 @@ def observe(evidence: Evidence, reality: Reality) -> None:
             seen.finding.violated(pause.sandbox, reason, incarnation=pause.incarnation, pause=pause.id)
 
 
-def _left(reality: Reality) -> list[str]:
+def _left(reality: Reality) -> list[Reason]:
     """In environments, open fds and mappings of every process that may be looked into; and the run's folders."""
-    left = [f"process {pid} is still there" for pid in reality.processes()]
+    left = [Reason("process", f"process {pid} is still there") for pid in reality.processes()]
     left += _held(reality.run)
-    return left + [f"{folder} is still there" for folder in _folders(reality) if folder.exists()]
+    folders = [each for each in _folders(reality) if each.exists()]
+    return left + [Reason("folder", f"{each} is still there") for each in folders]
 
 
-def _outlived(guest: SpawnedGuest, run: str, node: int | None, held: set[str]) -> list[str]:
+def _outlived(guest: SpawnedGuest, run: str, node: int | None, held: set[str]) -> list[Reason]:
     """A pause ends its guest and closes its memory before it settles."""
     state = guest.state()
-    found = [] if state is None else [f"its pause is finished, and its guest is still there (state {state})"]
+    guest_left = Reason("guest", f"its pause is finished, and its guest is still there (state {state})")
+    found = [] if state is None else [guest_left]
     name, end = f"/memfd:snapdrill-{run}-{guest.born.incarnation} (deleted)", time.monotonic() + _CLOSING
     while name in held:
         if time.monotonic() > end:
-            return [*found, "its pause is finished, and the node still holds its memory"]
+            return [*found, Reason("memory", "its pause is finished, and the node still holds its memory")]
         time.sleep(0.005)
         held = _links(node)
     return found
@@ -81,7 +83,7 @@ def _folders(reality: Reality) -> Iterator[Path]:
             yield Path(parent, name)
 
 
-def _held(run: str) -> list[str]:
+def _held(run: str) -> list[Reason]:
     """Open fds and mappings of memory with this run's name, of every process that may be looked into."""
     found = []
     needle = f"snapdrill-{run}"
@@ -93,7 +95,7 @@ def _held(run: str) -> list[str]:
         except OSError:  # another user's, or gone
             continue
         if needle.encode() in maps or any(needle in _target(f"/proc/{pid}/fd/{fd}") for fd in fds):
-            found.append(f"process {pid} still holds memory of this run")
+            found.append(Reason("memory", f"process {pid} still holds memory of this run"))
     return found
 
 
@@ -118,24 +120,25 @@ def judge(evidence: Evidence) -> Finding:
     for incarnation, told in evidence.born.items():
         finding.checked += 1
         if incarnation not in evidence.ended:
-            _note(finding, evidence, told.at, told.entry.sandbox, f"the ledger has no `guest_ended` for {incarnation}")
+            why = Reason("guest", f"the ledger has no `guest_ended` for {incarnation}")
+            _note(finding, evidence, told.at, told.entry.sandbox, why)
     for pause in evidence.view.pauses:
         if not _made_a_cache(evidence, pause):
             continue
         finding.checked += 1
         if not _cache_is_gone(evidence, pause):
-            reason = f"the cache of {pause.id} was neither finished nor deleted"
+            reason = Reason("cache", f"the cache of {pause.id} was neither finished nor deleted")
             _note(finding, evidence, evidence.of_pause(pause.id)[0].at, pause.sandbox, reason)
     return finding
 
 
-def _note(finding: Finding, evidence: Evidence, since: int, sandbox: str | None, reason: str) -> None:
+def _note(finding: Finding, evidence: Evidence, since: int, sandbox: str | None, reason: Reason) -> None:
     if evidence.crashed_after(since):
-        finding.lacks(sandbox, f"{_CRASHED} {reason}")
+        finding.lacks(sandbox, f"{_CRASHED} {reason.words}")
     elif not evidence.complete:
-        finding.lacks(sandbox, f"{_CUT_OFF} {reason}")
+        finding.lacks(sandbox, f"{_CUT_OFF} {reason.words}")
     elif _looked_for(evidence):
-        finding.lacks(sandbox, f"{_LOOKED} {reason}")
+        finding.lacks(sandbox, f"{_LOOKED} {reason.words}")
     else:
         finding.violated(sandbox, reason)
 

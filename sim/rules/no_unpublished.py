@@ -13,7 +13,7 @@ from engine.errors import EngineError
 from engine.events import Event
 from sim.record.names import sandbox_of
 from sim.rules.evidence import PUNCHES, Evidence, damaged_builds
-from sim.rules.finding import Finding
+from sim.rules.finding import Finding, Reason
 from sim.rules.reality import Reality
 
 NAME = "no_unpublished"
@@ -29,7 +29,8 @@ def observe(evidence: Evidence, reality: Reality) -> None:
         except EngineError as error:
             # A recovering node deletes what the ledger never said to be finished.
             if (reality.builds / name).exists() and name not in damaged_builds(reality.entries_by_now()):
-                seen.finding.violated(sandbox_of(name), f"a reader finds an unfinished build: {error}", pause=name)
+                why = Reason("unfinished-build", f"a reader finds an unfinished build: {error}")
+                seen.finding.violated(sandbox_of(name), why, pause=name)
     seen.done |= new
 
 
@@ -58,7 +59,7 @@ def _copies(happened: Iterable[Event]) -> bool:
     return not planned or any(each.chunks for each in planned)
 
 
-def punched_too_early(happened: Iterable[Event]) -> str | None:
+def punched_too_early(happened: Iterable[Event]) -> Reason | None:
     """The first chunk of a pause that was punched before it was published."""
     published: set[int] = set()
     for event in happened:
@@ -66,13 +67,13 @@ def punched_too_early(happened: Iterable[Event]) -> str | None:
             case engine_events.ChunkPublished(chunk=chunk):
                 published.add(chunk)
             case engine_events.ChunkPunched(chunk=chunk) if chunk not in published:
-                return f"chunk {chunk} was punched before it was published"
+                return Reason("punched-early", f"chunk {chunk} was punched before it was published")
             case _:
                 pass
     return None
 
 
-def freed_too_early(happened: Iterable[Event]) -> str | None:
+def freed_too_early(happened: Iterable[Event]) -> Reason | None:
     """Gone may be what punches have freed, and the spans of chunks that are published and about to be punched."""
     at_freeze: int | None = None
     freed_so_far, open_spans = 0, dict[int, int]()
@@ -91,9 +92,10 @@ def freed_too_early(happened: Iterable[Event]) -> str | None:
                 gone = (at_freeze or 0) - (resident or 0) if known else 0
                 early = gone - freed_so_far - sum(open_spans.values())
                 if early > 0:
-                    return (
+                    return Reason(
+                        "freed-early",
                         f"{early} bytes were freed from the guest before they were published "
-                        f"(seen at chunk {published.chunk})"
+                        f"(seen at chunk {published.chunk})",
                     )
                 open_spans[published.chunk] = published.span
             case _:

@@ -14,7 +14,7 @@ from flags.catalog import PUNCH
 from sim.record import events
 from sim.record.ledger import Entry
 from sim.rules.evidence import Evidence
-from sim.rules.finding import Finding
+from sim.rules.finding import Finding, Reason
 
 NAME = "off_arrives"
 SLACK = 0.2
@@ -32,7 +32,7 @@ def judge(evidence: Evidence) -> Finding:
         decided = event.flags.get(PUNCH, {})
         if decided.get("value") is True:
             why = f"it was decided to punch, and off was served {off:.1f} s into the run: {decided.get('reason')}"
-            finding.violated(entry.sandbox, why, pause=entry.pause)
+            finding.violated(entry.sandbox, Reason("punches", why), pause=entry.pause)
     return finding
 
 

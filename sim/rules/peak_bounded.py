@@ -8,7 +8,7 @@ from __future__ import annotations
 from engine import events as engine_events
 from sim.record.view import PauseView
 from sim.rules.evidence import Evidence
-from sim.rules.finding import Finding
+from sim.rules.finding import Finding, Reason
 
 NAME = "peak_bounded"
 MARGIN = 8 << 20
@@ -25,11 +25,11 @@ def judge(evidence: Evidence) -> Finding:
             continue
         finding.checked += 1
         if seen > (most := bound(pause)):
-            reason = f"the pause took {seen} bytes beyond its guest, more than {most}"
+            reason = Reason("above", f"the pause took {seen} bytes beyond its guest, more than {most}")
             finding.violated(pause.sandbox, reason, incarnation=evidence.incarnation_of(pause), pause=pause.id)
         elif pause.peak_over is None and _is_owed(evidence, pause):
-            reason = f"missing evidence: the peak of {pause.id} is known at its chunks only"
-            finding.lacks(pause.sandbox, reason, pause=pause.id)
+            lacking = f"missing evidence: the peak of {pause.id} is known at its chunks only"
+            finding.lacks(pause.sandbox, lacking, pause=pause.id)
     return finding
 
 

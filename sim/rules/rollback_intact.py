@@ -9,7 +9,7 @@ from sim.record import events
 from sim.record.view import PauseView
 from sim.rules import bytes_exact
 from sim.rules.evidence import Evidence
-from sim.rules.finding import Finding
+from sim.rules.finding import Finding, Reason
 from sim.rules.reality import Reality, SpawnedGuest, page_details
 
 NAME = "rollback_intact"
@@ -31,15 +31,15 @@ def _check_guest(reality: Reality, pause: PauseView, guest: SpawnedGuest) -> Non
     finding = reality.seen[NAME].finding
     details = {"incarnation": pause.incarnation, "pause": pause.id}
     if not guest.is_running():
-        reason = f"the pause was rolled back, and the guest does not run (state {guest.state()})"
-        finding.violated(pause.sandbox, reason, **details)
+        words = f"the pause was rolled back, and the guest does not run (state {guest.state()})"
+        finding.violated(pause.sandbox, Reason("not-running", words), **details)
         return
     try:
         pages, fd = guest.generations(), guest.open_memory()
     except OSError:  # it died meanwhile
         return
     for mismatch in reality.mismatches(pause.sandbox, pages, fd):
-        reason = "the pause was rolled back, and memory is not what it was"
+        reason = Reason("bytes", "the pause was rolled back, and memory is not what it was")
         finding.violated(pause.sandbox, reason, **page_details(mismatch), **details)
         break
     os.close(fd)
@@ -72,17 +72,17 @@ def _judge_next_pauses(evidence: Evidence, finding: Finding) -> None:
         pause = lost.get("pause")
         if pause in took and "incarnation" not in lost and not finding.blames(pause=pause):
             reason = "the pause after a roll-back is not complete"
-            finding.violations.append({**lost, "reason": reason, "incarnation": took[pause]})
+            finding.violations.append({**lost, "code": "forgotten", "reason": reason, "incarnation": took[pause]})
 
 
-def _not_running(evidence: Evidence, pause: PauseView) -> str | None:
+def _not_running(evidence: Evidence, pause: PauseView) -> Reason | None:
     if pause.condemned:
-        return "it was condemned, and recorded as rolled back"
+        return Reason("condemned", "it was condemned, and recorded as rolled back")
     after = _states_after(evidence, pause)
     if after and after[0].new not in {"running", "killed"}:  # killed: its guest had died, or a request killed it
-        return f"the pause was rolled back, and the sandbox became {after[0].new}"
+        return Reason("not-running", f"the pause was rolled back, and the sandbox became {after[0].new}")
     if not after and evidence.complete and not evidence.node_is_down:
-        return "the pause was rolled back, and the sandbox never ran on"
+        return Reason("not-running", "the pause was rolled back, and the sandbox never ran on")
     return None
 
 
@@ -106,7 +106,7 @@ def _states_after(evidence: Evidence, pause: PauseView) -> list[events.StateChan
     return [] if settled is None else evidence.states_of(pause.sandbox, settled)
 
 
-def _forgotten(evidence: Evidence, pause: PauseView) -> str | None:
+def _forgotten(evidence: Evidence, pause: PauseView) -> Reason | None:
     """What was dirty at the roll-back is dirty at the same guest's next scan: nothing was exported in between."""
     scan = _scan(evidence, pause)
     settled = evidence.settled_at(pause.id)
@@ -126,7 +126,8 @@ def _forgotten(evidence: Evidence, pause: PauseView) -> str | None:
     before, now = scan.dirty_bytes + scan.empty_bytes, rescan.dirty_bytes + rescan.empty_bytes
     if now >= before:
         return None
-    return f"{before} bytes were dirty at the roll-back, and {now} at the next scan of the same guest"
+    words = f"{before} bytes were dirty at the roll-back, and {now} at the next scan of the same guest"
+    return Reason("forgotten", words)
 
 
 def _scan(evidence: Evidence, pause: PauseView) -> engine_events.Scanned | None:

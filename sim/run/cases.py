@@ -26,13 +26,13 @@ from sim.files.steps import Inject
 from sim.files.units import HUGE_PAGE
 from sim.node.memory import PUNCHED_PEAK
 from sim.record import events
-from sim.record.folder import LATEST, RUN_FILE, claim, read_record
+from sim.record.folder import LATEST, RUN_FILE, StoredRun, claim, read_record
 from sim.record.ledger import Entry
 from sim.record.leftovers import end_leftovers
 from sim.record.verdict import TIME_LIMIT, Verdict
 from sim.run.node_link import NodeStarter, execute_node
 from sim.run.node_server import NodeServer
-from sim.run.runner import RunOptions, RunResult, run_scenario
+from sim.run.runner import RunOptions, run_scenario
 
 E = TypeVar("E", bound=Event)
 HEARTBEAT = 0.001
@@ -62,7 +62,7 @@ async def run_unit(unit: Unit, start_node: NodeStarter = execute_node) -> UnitRe
         return _failed(unit, began, traceback.format_exc())
     else:
         verdict = run.view.ended.verdict if run.view.ended else None
-        kept = _settle(run.run_dir, unit, keep=_is_kept(unit.keep, verdict))
+        kept = _settle(run.folder, unit, keep=_is_kept(unit.keep, verdict))
         return _result(unit, run, time.monotonic() - began, kept)
     finally:
         remove_leftovers(folder)
@@ -86,7 +86,7 @@ def _settle(run_dir: Path, unit: Unit, *, keep: bool) -> dict[str, Any]:
     return {"packed": pack(run_dir)} if unit.packed else {"run_dir": claim(run_dir, unit.runs_dir)}
 
 
-def _result(unit: Unit, run: RunResult, seconds: float, kept: dict[str, Any]) -> UnitResult:
+def _result(unit: Unit, run: StoredRun, seconds: float, kept: dict[str, Any]) -> UnitResult:
     view, kinds = run.view, (*_ENDS, *(_TRACED if unit.trace else ()))
     return UnitResult(
         name=unit.name,

@@ -40,14 +40,19 @@ def judge_state(expected: StateExpectation, view: View, place: Place, *, whole_f
         reason = {"sandbox": expected.sandboxes, "reason": f"no sandbox matches{_filter(expected.where)}"}
         return judged(subject, INCONCLUSIVE, 0, place, [reason])
     wrong = [
-        {"sandbox": s.name, "reason": f"it is {s.state}, not {' or '.join(expected.state)}: {s.reason}"}
+        {
+            "sandbox": s.name,
+            "code": "state",
+            "reason": f"it is {s.state}, not {' or '.join(expected.state)}: {s.reason}",
+        }
         for s in matching
         if expected.state is not None and s.state not in expected.state
     ]
     for state, comparison in (expected.counts or {}).items():
         count = sum(s.state == state for s in matching)
         if whole_fleet and not comparison.holds(count):
-            wrong.append({"sandbox": expected.sandboxes, "reason": f"{count} are {state}, expected {comparison}"})
+            words = f"{count} are {state}, expected {comparison}"
+            wrong.append({"sandbox": expected.sandboxes, "code": "count", "reason": words})
     return judged(subject, VIOLATED if wrong else HELD, len(matching), place, wrong)
 
 
@@ -101,6 +106,7 @@ def judge_kill_switch(
             {
                 "sandbox": each.sandbox,
                 "pause": each.id,
+                "code": "late",
                 "reason": f"it punched, decided {age:.3f} s after the kill switch; {expected.within:g} s are allowed",
             }
             for each, age in punched
@@ -120,9 +126,11 @@ def _passes(pause: PauseView, where: PauseFilter) -> bool:
 def _outside(expected: MetricExpectation, value: float, sandbox: str, pause: str | None) -> list[dict[str, Any]]:
     found: dict[str, Any] = {"sandbox": sandbox} | ({"pause": pause} if pause else {})
     if expected.min is not None and value < expected.min:
-        return [found | {"reason": f"{_figure(expected, value)}, less than {_words(expected, expected.min)}"}]
+        reason = f"{_figure(expected, value)}, less than {_words(expected, expected.min)}"
+        return [found | {"code": "below", "reason": reason}]
     if expected.max is not None and value > expected.max:
-        return [found | {"reason": f"{_figure(expected, value)}, more than {_words(expected, expected.max)}"}]
+        reason = f"{_figure(expected, value)}, more than {_words(expected, expected.max)}"
+        return [found | {"code": "above", "reason": reason}]
     return []
 
 
@@ -248,7 +256,8 @@ def conclude(
         subject = expected.subject
         sang = any(each.subject == subject and each.verdict == VIOLATED for each in everything)
         caught |= {subject} if sang else set()
-        reasons = [] if sang else [{"sandbox": "*", "reason": f"{subject} was expected to be violated and was not"}]
+        silence = f"{subject} was expected to be violated and was not"
+        reasons = [] if sang else [{"sandbox": "*", "code": "not-violated", "reason": silence}]
         place = scenario.origin(("expect", index))
         silent = VIOLATED if whole else INCONCLUSIVE
         canaries.append(judged(f"verdict:violated:{subject}", HELD if sang else silent, 1, place, reasons))

@@ -11,9 +11,11 @@ from engine.ranges import SPAN
 from sim.files.scenario import Scenario
 from sim.files.steps import Inject
 from sim.files.units import HUGE_PAGE, format_size
+from sim.node.guest_link import FDS_PER_GUEST
 from sim.report.words import plural
 
-_FDS, _FDS_PER_GUEST = 64, 6  # of a node: its own, and a guest's while it is paused
+_FDS = 64
+"""Open files of a node beside those of its guests."""
 _LONGEST_SOCKET = 107  # bytes, unix(7)
 _HUGE_FREE = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
 
@@ -75,8 +77,12 @@ def free_memory() -> int:
 
 
 def check_limits(sandboxes: int, socket: Path) -> None:
-    """Raise UserError for limits that would stop a node after it has started."""
-    need, (_, limit) = _FDS + _FDS_PER_GUEST * sandboxes, resource.getrlimit(resource.RLIMIT_NOFILE)
+    """Raise UserError for limits that would stop a node after it has started.
+
+    The soft limit is raised: this process holds the side memfd of each guest with a heartbeat.
+    """
+    need, (_, limit) = _FDS + FDS_PER_GUEST * sandboxes, resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     if limit != resource.RLIM_INFINITY and limit < need:
         raise UserError(f"{sandboxes} guests need {need} open files and the hard limit is {limit}: raise ulimit -Hn")
     if len(os.fsencode(socket)) > _LONGEST_SOCKET:

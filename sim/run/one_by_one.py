@@ -14,7 +14,7 @@ import click
 from engine.errors import UserError
 from flags.catalog import did_you_mean
 from sim.files.scenario import Scenario
-from sim.record.folder import SCENARIO_FILE, names_full_disk
+from sim.record.folder import SCENARIO_FILE, RunFolderFullError, StoredRun, names_full_disk
 from sim.record.verdict import ExitCode, Verdict, worst
 from sim.report import github, judgements
 from sim.report.document import scenario_document, write_document
@@ -25,7 +25,7 @@ from sim.report.text import summary
 from sim.run.batch import Batch, Item, check_writable, read_all, refuse
 from sim.run.draw import as_run
 from sim.run.needs import missing, planned_work
-from sim.run.runner import RunOptions, RunResult, run_scenario
+from sim.run.runner import RunOptions, run_scenario
 
 if TYPE_CHECKING:
     from sim.report.prometheus import Metrics
@@ -48,9 +48,9 @@ class Outputs:
 
             self._metrics = Metrics()
 
-    def add(self, result: RunResult, scenario_file: Path, document: dict[str, Any]) -> None:
+    def add(self, result: StoredRun, scenario_file: Path, document: dict[str, Any]) -> None:
         """Write the reports of one run into its folder, its `scenario_document` too, and keep it for the end."""
-        view, entries, run_dir = result.view, result.entries, result.run_dir
+        view, entries, run_dir = result.view, result.entries, result.folder
         write_document(run_dir / "report.json", document)
         write_junit(run_dir / "junit.xml", [suite(view, run_dir, scenario_file, entries)])
         page = run_dir / REPORT_FILE
@@ -123,6 +123,13 @@ class OneByOne:
             self.outputs.skip(scenario.title, reason, scenario.path)
         return reason
 
+    def _skip(self, batch: Batch, scenario: Scenario, reason: str) -> ExitCode:
+        """What this host lacks was found when the run was set up."""
+        self.outputs.skip(scenario.title, reason, scenario.path)
+        batch.skipped.append({"name": scenario.title, "reason": reason})
+        click.echo(f"{scenario.title}: {reason}", err=True)
+        return ExitCode.UNSUPPORTED
+
     def _run(self, batch: Batch, scenario: Scenario) -> ExitCode:
         result, code = None, ExitCode.HELD
         try:
@@ -134,6 +141,9 @@ class OneByOne:
             self.outputs.add(result, scenario.path, document)
         except BrokenPipeError:  # the reader of --events is gone: this interrupts
             raise
+        except RunFolderFullError as error:
+            batch.show("")
+            return _report(scenario, error) if error.started else self._skip(batch, scenario, str(error))
         except Exception as error:  # noqa: BLE001 - any failure is reported here: the other scenarios still run
             batch.show("")
             code = worst([code, _report(scenario, error)])
@@ -146,12 +156,12 @@ def _show(batch: Batch, title: str, step: str) -> None:
     batch.show(f"{title}: step {step}")
 
 
-def _print(batch: Batch, scenario: Scenario, result: RunResult) -> None:
+def _print(batch: Batch, scenario: Scenario, result: StoredRun) -> None:
     drawn = scenario.swarm is not None  # the scenario that ran is in the run folder alone
-    file = result.run_dir / SCENARIO_FILE if drawn else scenario.path
+    file = result.folder / SCENARIO_FILE if drawn else scenario.path
     if not batch.quiet:
-        batch.say(summary(result.view, result.run_dir) + "\n")
-    if block := failure_block(result.view, result.run_dir, file, result.entries):
+        batch.say(summary(result.view, result.folder) + "\n")
+    if block := failure_block(result.view, result.folder, file, result.entries):
         batch.say(block + "\n")
 
 

@@ -33,8 +33,8 @@ from sim.files.steps import (
     Wait,
 )
 from sim.record import events
-from sim.record.folder import RunFolderFullError, is_full, names_full_disk
-from sim.record.ledger import EVENTS_FILE, Entry, LedgerError, following
+from sim.record.folder import RunFolderFullError, StoredRun, has_ledger, is_full, names_full_disk, remove
+from sim.record.ledger import EVENTS_FILE, LedgerError, following
 from sim.record.verdict import INVARIANT, TIME_LIMIT
 from sim.record.view import View
 from sim.report.words import plural
@@ -77,15 +77,6 @@ class RunOptions:
     start_node: NodeStarter = execute_node
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """The final view of a run, every entry of its ledger, and where it is stored."""
-
-    view: View
-    entries: list[Entry]
-    run_dir: Path
-
-
 Progress = Callable[[str], None]
 Gate = Callable[[int, Drill], Awaitable[Sequence[Step] | None]]
 """Called after each step with its 0-based index; gives steps to take instead of the remaining ones, None to go on."""
@@ -93,7 +84,7 @@ Gate = Callable[[int, Drill], Awaitable[Sequence[Step] | None]]
 
 async def run_scenario(
     scenario: Scenario, options: RunOptions, progress: Progress = lambda _: None, gate: Gate | None = None
-) -> RunResult:
+) -> StoredRun:
     """Run it to its verdict; teardown runs whatever happens. Raises UserError for a step that cannot be taken."""
     drill = Drill(
         scenario,
@@ -110,12 +101,16 @@ async def run_scenario(
         with following(options.events) as follow:  # outside the drill: a slow reader does not delay the fleet
             return await _run(_Runner(drill, progress, gate), follow, options.time_limit)
     except (OSError, UserError, LedgerError) as error:
-        if names_full_disk(error):
-            raise RunFolderFullError(options.runs_dir) from error
-        raise
+        if not names_full_disk(error):
+            raise
+        made = drill.run_dir.is_absolute()  # until there is a folder it names the current one
+        started = made and has_ledger(drill.run_dir)
+        if made and not started:
+            remove(drill.run_dir)
+        raise RunFolderFullError(options.runs_dir, started=started) from error
 
 
-async def _run(runner: _Runner, follow: Callable[[Path], None], time_limit: float) -> RunResult:
+async def _run(runner: _Runner, follow: Callable[[Path], None], time_limit: float) -> StoredRun:
     drill = runner.drill
     async with drill:
         follow(drill.run_dir / EVENTS_FILE)
@@ -126,7 +121,7 @@ async def _run(runner: _Runner, follow: Callable[[Path], None], time_limit: floa
             if is_full(drill.run_dir):  # the node's last events may be missing from the ledger
                 raise RunFolderFullError(drill.run_dir) from error
             raise
-        return RunResult(view, drill.entries, drill.run_dir)
+        return StoredRun(drill.run_dir / EVENTS_FILE, drill.entries, view)
 
 
 @dataclass
@@ -238,7 +233,8 @@ class _Runner:
                 await act
         except TimeoutError:
             reason = "the flag values of the source did not reach the node in time"
-            self.found.append(judged(f"deadline:{step.kind}", VIOLATED, 1, place, [{"sandbox": "*", "reason": reason}]))
+            late = {"sandbox": "*", "code": "deadline", "reason": reason}
+            self.found.append(judged(f"deadline:{step.kind}", VIOLATED, 1, place, [late]))
 
     async def _break(self, step: Inject | Clear | Crash | Restart, place: Place) -> None:
         """Faults and crashes; armed faults are judged when they are disarmed."""
@@ -288,7 +284,8 @@ class _Runner:
                 if self.drill.view().sandboxes[n].state in {"pausing", "checkpointing", "resuming", "paused"}
             ]
             reason = f"the step's deadline passed while {', '.join(waiting) or 'its copies'} had not settled"
-            self.found.append(judged(f"deadline:{step.kind}", VIOLATED, 1, place, [{"sandbox": "*", "reason": reason}]))
+            late = {"sandbox": "*", "code": "deadline", "reason": reason}
+            self.found.append(judged(f"deadline:{step.kind}", VIOLATED, 1, place, [late]))
 
     def _selected(self, step: Selection, place: Place) -> list[str]:
         punched = step.where.punched if step.where else None

@@ -228,27 +228,32 @@ def _key(document: Document) -> str:
     return json.dumps(document)
 
 
-_NUMBERS = re.compile(r"[0-9]+")
 _PATIENCE = (10.0, 5.0)  # seconds a try at least, and how often what the first run took
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The violated subject, the sandbox and the reason; `kinds` are its reasons without numbers, to recognise it by."""
+    """The violated subject, the sandbox and the reason; `codes` are those of all its violations.
+
+    A ledger of an older version has no codes: its failure is recognised by the subject alone.
+    """
 
     subject: str
     sandbox: str
     reason: str
-    kinds: frozenset[str]
+    code: str
+    codes: frozenset[str]
 
     @classmethod
     def of(cls, judged: Judged) -> Failure:
-        kinds = frozenset(_NUMBERS.sub("#", str(each.get("reason", ""))) for each in judged.violations)
-        return cls(judged.subject, str(first_reason(judged).get("sandbox", "*")), why(judged), kinds)
+        first = first_reason(judged)
+        codes = frozenset(str(each["code"]) for each in judged.violations if "code" in each)
+        return cls(judged.subject, str(first.get("sandbox", "*")), why(judged), str(first.get("code", "")), codes)
 
     def is_like(self, other: Failure) -> bool:
         """The same subject for one of the same reasons."""
-        return self.subject == other.subject and bool(self.kinds & other.kinds)
+        unknown = not self.codes or not other.codes
+        return self.subject == other.subject and (unknown or bool(self.codes & other.codes))
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.sandbox}: {self.reason}"
@@ -381,4 +386,4 @@ def shrink(
 
 
 def _event(failure: Failure) -> tuple[str, str, str]:
-    return failure.subject, failure.sandbox, _NUMBERS.sub("#", failure.reason)
+    return failure.subject, failure.sandbox, failure.code

@@ -8,10 +8,11 @@ import pathlib
 import pytest
 
 from sim.files.scenario import Scenario, is_scenario, load_all
+from sim.record.folder import StoredRun
 from sim.record.leftovers import processes_of
 from sim.run.needs import missing
 from sim.run.node_link import NodeStarter, execute_node
-from sim.run.runner import RunOptions, RunResult, run_scenario
+from sim.run.runner import RunOptions, run_scenario
 from tests.forked import forked_node
 
 FOLDER = pathlib.Path(__file__).parents[2] / "scenarios"
@@ -26,7 +27,7 @@ SCENARIOS = [each for each in EVERY if each.flag_source != "relay"]
 
 def run(
     scenario: Scenario, runs_dir: pathlib.Path, seed: int | None = None, start_node: NodeStarter = forked_node
-) -> RunResult:
+) -> StoredRun:
     if reason := missing(scenario):
         pytest.skip(f"{scenario.title}: {reason}")
     return asyncio.run(run_scenario(scenario, RunOptions(runs_dir=runs_dir, seed=seed, start_node=start_node)))
@@ -45,13 +46,13 @@ def test_a_shipped_scenario_holds_twice_with_the_same_digest(scenario: Scenario,
     assert (first.view.ended.digest is not None) == (scenario.name not in {"read-races-copy", "background-settles"})
 
 
-def assert_held(result: RunResult) -> None:
+def assert_held(result: StoredRun) -> None:
     assert result.view.ended is not None
     found = [(each.subject, each.violations) for each in result.view.judged if each.verdict != "held"]
     assert (result.view.ended.verdict, found) == ("held", found)
     assert result.view.run is not None
     assert processes_of(result.view.run.run) == []
-    assert [each.name for each in result.run_dir.glob("*cache*")] == []
+    assert [each.name for each in result.folder.glob("*cache*")] == []
 
 
 @pytest.mark.parametrize("scenario", OVER_SOCKETS, ids=lambda each: each.name)
@@ -76,7 +77,7 @@ def test_the_kill_switch_meets_a_wave_that_is_still_copying(tmp_path: pathlib.Pa
     assert all(each.punched_bytes for each in in_flight)
 
 
-def outcomes(result: RunResult) -> object:
+def outcomes(result: StoredRun) -> object:
     pauses = sorted((each.id, each.outcome, each.punch, each.content_hash) for each in result.view.pauses)
     return pauses, {name: each.state for name, each in result.view.sandboxes.items()}
 

@@ -8,8 +8,9 @@ import pathlib
 import pytest
 
 from sim.files.scenario import load, load_all
+from sim.record.folder import StoredRun
 from sim.report.failure import failure_block
-from sim.run.runner import RunOptions, RunResult, run_scenario
+from sim.run.runner import RunOptions, run_scenario
 from tests.forked import forked_node
 
 FLEET = """\
@@ -26,18 +27,18 @@ HELD_UP = """\
 """
 
 
-def run(path: pathlib.Path, text: str, time_limit: float = 60.0) -> RunResult:
+def run(path: pathlib.Path, text: str, time_limit: float = 60.0) -> StoredRun:
     path.write_text(f"name: {path.stem}\n{text}")
     return asyncio.run(
         run_scenario(load(path), RunOptions(path.parent / "runs", time_limit=time_limit, start_node=forked_node))
     )
 
 
-def verdicts(result: RunResult) -> dict[str, str]:
+def verdicts(result: StoredRun) -> dict[str, str]:
     return {each.subject: each.verdict for each in result.view.judged if not each.subject.startswith("invariant:")}
 
 
-def reason(result: RunResult, subject: str) -> str:
+def reason(result: StoredRun, subject: str) -> str:
     (found,) = [each for each in result.view.judged if each.subject == subject]
     return str(found.violations[0]["reason"])
 
@@ -79,7 +80,7 @@ def test_the_time_limit_names_what_was_awaited_and_leaves_the_rest_open(tmp_path
 def test_a_failure_in_what_is_extended_is_shown_in_its_file(tmp_path: pathlib.Path) -> None:
     (tmp_path / "base.yaml").write_text(f"name: base\n{FLEET}  - expect: {{state: paused}}\n")
     result = run(tmp_path / "child.yaml", "extends: base.yaml\nexpect:\n  - {state: killed}\n")
-    block = failure_block(result.view, result.run_dir, tmp_path / "child.yaml", result.entries)
+    block = failure_block(result.view, result.folder, tmp_path / "child.yaml", result.entries)
     assert f"where      {tmp_path}/base.yaml:8:5" in block
     assert f"where      {tmp_path}/child.yaml:4:5" in block
     assert f"snapdrill run {tmp_path}/child.yaml --seed 0" in block
@@ -95,8 +96,8 @@ def test_a_combination_is_run_again_from_its_own_file(tmp_path: pathlib.Path, ro
     result = asyncio.run(run_scenario(scenario, RunOptions(tmp_path / "runs", start_node=forked_node)))
     assert result.view.run is not None
     assert result.view.run.name == f"both[punch={rollout}]"
-    stored = result.run_dir / "scenario.yaml"
-    block = failure_block(result.view, result.run_dir, path, result.entries)
+    stored = result.folder / "scenario.yaml"
+    block = failure_block(result.view, result.folder, path, result.entries)
     assert f"where      {path}:12:5" in block
     assert f"snapdrill run {stored} --seed 0" in block
     again = asyncio.run(run_scenario(load(stored), RunOptions(tmp_path / "runs", start_node=forked_node)))

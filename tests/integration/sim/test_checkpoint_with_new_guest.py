@@ -14,6 +14,7 @@ from engine.events import ChunkPublished, Condemned, CopyFailed
 from sim.files.faults import AtChunk, failing
 from sim.node.armed_faults import Fault
 from sim.node.guest_link import GuestError
+from sim.node.memory import most_copier_bytes
 from sim.node.node import Node
 from sim.node.sandbox import Successor
 from sim.record import events
@@ -133,7 +134,8 @@ async def test_what_fails_at_the_first_chunk_is_rolled_back_and_the_old_guest_ru
 
 async def test_without_room_for_the_new_guest_nothing_is_frozen(machine: Any) -> None:
     node = await begun(machine)
-    node.budget.total = node.budget.granted + 2 * MEMORY - 1  # the pause needs MEMORY, and so does the guest
+    copiers = most_copier_bytes(MEMORY, 4096, 4096)
+    node.budget.total = node.budget.granted + copiers + 2 * MEMORY - 1  # the pause needs MEMORY, and so does the guest
     await node.checkpoint(["web-0"])
     assert [each.code for each in told(machine, events.RequestRefused)] == ["budget"]
     assert not told(machine, events.GuestFrozen)

@@ -10,8 +10,9 @@ import pytest
 from sim.files.faults import CATALOGUE, KILL_NODE, AtChunk, FaultPoint, Harm, Kind, failing, points_with
 from sim.files.scenario import load_text
 from sim.record import events
+from sim.record.folder import StoredRun
 from sim.run.node_link import NodeDiedError
-from sim.run.runner import RunOptions, RunResult, run_scenario
+from sim.run.runner import RunOptions, run_scenario
 from tests.forked import forked_node
 
 BEFORE: frozenset[FaultPoint] = frozenset({"freeze", "scan", "cache.create", "reserve"})
@@ -112,7 +113,7 @@ steps:
 """
 
 
-async def run_same(folder: pathlib.Path, by: str, **flags: str) -> RunResult:
+async def run_same(folder: pathlib.Path, by: str, **flags: str) -> StoredRun:
     punch = f"  - inject: {{fault: punch, errno: EPERM, at: {{chunk: 1}}, sandboxes: punch-0{by}}}"
     text = SAME.format(by=by, punch=punch if flags["memfd"] == "true" else "", **flags)
     result = await run_scenario(

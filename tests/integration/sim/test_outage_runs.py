@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,10 +13,11 @@ from flags.catalog import FLAGS
 from sim.files.scenario import load_text
 from sim.files.steps import Outage
 from sim.record import events
+from sim.record.folder import StoredRun
 from sim.record.ledger import Entry
 from sim.run.drill import Drill
 from sim.run.node_link import NodeStarter, execute_node
-from sim.run.runner import RunOptions, RunResult, run_scenario
+from sim.run.runner import RunOptions, run_scenario
 from tests.forked import forked_node
 
 Told = TypeVar("Told")
@@ -29,7 +30,7 @@ fleet:
 """
 
 
-async def run(folder: Path, text: str) -> RunResult:
+async def run(folder: Path, text: str) -> StoredRun:
     scenario = load_text(FLEET.lstrip() + text, folder / "outage.yaml")
     return await run_scenario(scenario, RunOptions(runs_dir=folder / "runs", start_node=forked_node))
 
@@ -39,7 +40,7 @@ def drill(folder: Path, flags: str, start_node: NodeStarter = forked_node) -> Dr
     return Drill(load_text(text, folder / "outage.yaml"), runs_dir=folder / "runs", start_node=start_node)
 
 
-def told(entries: list[Entry], kind: type[Told]) -> list[Told]:
+def told(entries: Sequence[Entry], kind: type[Told]) -> list[Told]:
     return [each.event for each in entries if isinstance(each.event, kind)]
 
 
@@ -49,7 +50,7 @@ def source_states(fleet: Drill) -> list[events.FlagSourceChanged]:
     return told(fleet.entries, events.FlagSourceChanged)
 
 
-def decided(subject: Drill | RunResult, sandbox: str) -> tuple[object, str, str]:
+def decided(subject: Drill | StoredRun, sandbox: str) -> tuple[object, str, str]:
     """Of the punch flag, in the sandbox's last pause."""
     view = subject.view() if isinstance(subject, Drill) else subject.view
     pauses = [each for each in view.pauses if each.sandbox == sandbox]

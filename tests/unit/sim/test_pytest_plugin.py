@@ -9,9 +9,10 @@ import pytest
 from sim.files.scenario import Scenario
 from sim.record import events
 from sim.record.fold import Fold
-from sim.record.ledger import Entry
+from sim.record.folder import StoredRun
+from sim.record.ledger import EVENTS_FILE, Entry
 from sim.record.verdict import Verdict
-from sim.run.runner import RunOptions, RunResult
+from sim.run.runner import RunOptions
 
 pytest_plugins = ["pytester"]
 
@@ -25,7 +26,7 @@ steps:
 """
 
 
-async def pretend(scenario: Scenario, options: RunOptions) -> RunResult:
+async def pretend(scenario: Scenario, options: RunOptions) -> StoredRun:
     """A run of no length whose verdict is in its name."""
     run_dir = options.runs_dir / scenario.name / "run"
     run_dir.mkdir(parents=True)
@@ -39,7 +40,7 @@ async def pretend(scenario: Scenario, options: RunOptions) -> RunResult:
     entries = [Entry(float(t), each, None, None) for t, each in enumerate((started, judged, ended))]
     fold = Fold()
     fold.apply(entries)
-    return RunResult(fold.view(), entries, run_dir)
+    return StoredRun(run_dir / EVENTS_FILE, entries, fold.view())
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from sim.cli import main
 from sim.files.scenario import Scenario
 from sim.record import events
 from sim.record.fold import Fold
-from sim.record.folder import RunFolderFullError
-from sim.record.ledger import Entry
+from sim.record.folder import RunFolderFullError, StoredRun
+from sim.record.ledger import EVENTS_FILE, Entry
 from sim.record.verdict import ExitCode, Verdict
-from sim.run.runner import Progress, RunOptions, RunResult
+from sim.run.runner import Progress, RunOptions
 
 GOOD = """\
 name: {name}
@@ -52,7 +52,7 @@ class Folder:
         """It needs more memory than any host has."""
         return self.write(name, group="big", memory="4194304GiB")
 
-    async def run(self, scenario: Scenario, options: RunOptions, progress: Progress) -> RunResult:
+    async def run(self, scenario: Scenario, options: RunOptions, progress: Progress) -> StoredRun:
         """Stands in for the runner: a run of no length that ends with the verdict the test wants."""
         self.started.append((scenario.name, options))
         if scenario.name in self.errors:
@@ -65,7 +65,7 @@ class Folder:
         entries = [Entry(float(t), each, None, None) for t, each in enumerate((started, ended))]
         fold = Fold()
         fold.apply(entries)
-        return RunResult(fold.view(), entries, run_dir)
+        return StoredRun(run_dir / EVENTS_FILE, entries, fold.view())
 
     def snapdrill(self, *arguments: str | Path) -> int:
         return main(["run", *map(str, arguments), "--runs-dir", str(self.runs)])

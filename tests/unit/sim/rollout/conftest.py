@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from sim.files.plan import Plan
+from sim.record.folder import StoredRun
+from sim.record.ledger import EVENTS_FILE
 from sim.record.verdict import Verdict
 from sim.record.view import View
 from sim.rollout.compiled import compiled
@@ -16,7 +18,6 @@ from sim.rollout.exposure import exposures
 from sim.rollout.results import Rehearsal, StageResult
 from sim.rollout.shown import even_rates, incidents, nodes_of
 from sim.rollout.stretch import Figures
-from sim.run.runner import RunResult
 
 Made = Callable[..., Rehearsal]
 
@@ -34,7 +35,7 @@ def rehearsed() -> Made:
             StageResult(stage, each, on or Figures(), off or Figures(), (), None, complete=True, incident=incident)
             for stage, each, incident in of
         )
-        run = RunResult(View(), [], pathlib.Path("runs") / plan.name)
+        run = StoredRun(pathlib.Path("runs") / plan.name / EVENTS_FILE, [], View())
         settings: dict[str, Any] = {"decision": "go", "verdict": Verdict.HELD, "reasons": (), "steps": (), **more}
         return Rehearsal(plan=plan, stages=results, on=run, off=run, seconds=1.0, virtual=1.0, **settings)
 

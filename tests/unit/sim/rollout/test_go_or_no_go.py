@@ -8,6 +8,7 @@ import pytest
 
 from sim.files.plan import Plan, load_plan_text
 from sim.record.fold import Fold
+from sim.record.folder import StoredRun
 from sim.record.ledger import Entry
 from sim.record.verdict import TIME_LIMIT
 from sim.rollout import compiled as turns
@@ -15,7 +16,6 @@ from sim.rollout.compiled import compiled, has_room_for_two
 from sim.rollout.rehearse import decided
 from sim.rollout.results import Rehearsal, Weakness
 from sim.run.judging import INCONCLUSIVE, judged
-from sim.run.runner import RunResult
 
 Made = Callable[..., Rehearsal]
 TEXT = """\
@@ -45,7 +45,7 @@ def test_a_flag_off_arm_that_was_cut_off_makes_no_go_of_the_comparison(plan: Pla
     reason = {"sandbox": "*", "reason": "the time limit of 3 s ended the run"}
     fold.apply([Entry(1.0, judged(TIME_LIMIT, INCONCLUSIVE, 0, (1, 1), [reason]), None, None)])
     made = rehearsed(plan)
-    found = decided(replace(made, off=RunResult(fold.view(), [], made.off.run_dir)))
+    found = decided(replace(made, off=StoredRun(made.off.path, [], fold.view())))
     assert found.decision == "inconclusive"
     assert found.reasons[0].startswith("with the flag off: time-limit: the time limit of 3 s")
     assert decided(made).decision == "go"

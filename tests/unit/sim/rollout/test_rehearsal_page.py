@@ -12,6 +12,7 @@ import pytest
 from engine.events import Event
 from sim.files.plan import load_plan_text
 from sim.record import events
+from sim.record.folder import StoredRun
 from sim.record.ledger import Entry
 from sim.report.html import WITHOUT_PLOTLY
 from sim.report.table import plain
@@ -21,7 +22,6 @@ from sim.rollout.analysis import MetricOutcome
 from sim.rollout.outputs import WITHOUT_PLOT, rehearsal_page
 from sim.rollout.results import Rehearsal, StepResult, Weakness
 from sim.rollout.sections import first_page, report, sections
-from sim.run.runner import RunResult
 
 Made = Callable[..., Rehearsal]
 MIB = 1 << 20
@@ -40,7 +40,7 @@ steps:
 def found(rehearsed: Made) -> Rehearsal:
     made = rehearsed(load_plan_text(TEXT, pathlib.Path("plan.yaml")), reasons=("why",))
     on, off = ledger(4, 6, 5), ledger(4, 12)
-    return replace(made, on=RunResult(made.on.view, on, made.folder), off=RunResult(made.off.view, off, made.folder))
+    return replace(made, on=StoredRun(made.on.path, on, made.on.view), off=StoredRun(made.off.path, off, made.off.view))
 
 
 def ledger(first: int, *second: int) -> list[Entry]:

@@ -104,6 +104,7 @@ def test_a_guest_that_runs_without_a_page_that_it_wrote_is_caught_with_that_page
     assert scene.found(NAME).violations == [
         {
             "sandbox": "web-0",
+            "code": "runs-freed",
             "reason": "a guest runs although its memory was freed",
             "incarnation": "web-0.1",
             "page": 4,
@@ -139,7 +140,13 @@ def test_a_condemned_guest_that_runs_is_caught_even_with_every_byte_in_place(sce
     guests.start()
     condemn(scene)
     assert scene.found(NAME).violations == [
-        {"sandbox": "web-0", "reason": "a condemned guest runs again", "incarnation": "web-0.1", "pause": "web-0.p1"}
+        {
+            "sandbox": "web-0",
+            "code": "runs",
+            "reason": "a condemned guest runs again",
+            "incarnation": "web-0.1",
+            "pause": "web-0.p1",
+        }
     ]
 
 

@@ -28,6 +28,7 @@ def test_a_chunk_that_was_freed_before_it_was_published_is_caught(story: Story) 
     assert story.found(NAME).violations == [
         {
             "sandbox": "web-0",
+            "code": "freed-early",
             "reason": f"{CHUNK} bytes were freed from the guest before they were published (seen at chunk 1)",
             "incarnation": "web-0.1",
             "pause": "web-0.p1",

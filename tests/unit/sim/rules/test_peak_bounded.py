@@ -34,6 +34,7 @@ def test_one_byte_more_is_caught_with_both_figures(story: Story, how: dict[str, 
     assert story.found("peak_bounded").violations == [
         {
             "sandbox": "web-0",
+            "code": "above",
             "reason": f"the pause took {bound + 1} bytes beyond its guest, more than {bound}",
             "incarnation": "web-0.1",
             "pause": "web-0.p1",

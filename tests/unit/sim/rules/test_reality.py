@@ -10,7 +10,7 @@ import pytest
 
 from engine import linux
 from sim.record.oracle import PAGE, ZEROED, Mismatch, content, key_of
-from sim.rules.finding import Finding
+from sim.rules.finding import Finding, Reason
 from sim.rules.reality import page_details, pieces, sparse, zeroed_pages
 
 if TYPE_CHECKING:
@@ -126,9 +126,9 @@ def test_a_large_sparse_memory_with_one_freed_page_has_one_mismatch(scene: Scene
 
 def test_a_violation_says_what_is_known_and_nothing_else() -> None:
     finding = Finding()
-    finding.violated("web-0", "broken", pause="web-0.p1", incarnation=None)
-    finding.violated(None, "broken", **page_details(Mismatch(3, 2, "begins 00ff", "all zero")))
+    finding.violated("web-0", Reason("x", "broken"), pause="web-0.p1", incarnation=None)
+    finding.violated(None, Reason("x", "broken"), **page_details(Mismatch(3, 2, "begins 00ff", "all zero")))
     assert finding.violations == [
-        {"sandbox": "web-0", "reason": "broken", "pause": "web-0.p1"},
-        {"sandbox": "*", "reason": "broken", "page": 3, "expected": "begins 00ff", "found": "all zero"},
+        {"sandbox": "web-0", "code": "x", "reason": "broken", "pause": "web-0.p1"},
+        {"sandbox": "*", "code": "x", "reason": "broken", "page": 3, "expected": "begins 00ff", "found": "all zero"},
     ]

@@ -14,7 +14,7 @@ from sim.record.fold import Fold
 from sim.record.ledger import Entry
 from sim.record.view import View
 from sim.rules import RULES
-from sim.rules.finding import Finding
+from sim.rules.finding import Finding, Reason
 from sim.run.judging import HELD, INCONCLUSIVE, VIOLATED, judge_expectations, judged
 from sim.run.runner import Awaited, await_all, awaited_at_the_end
 
@@ -115,7 +115,7 @@ def test_each_kind_of_expectation_may_be_awaited(fold: Fold) -> None:
     assert looks(made, findings, fold.view()) == {0: VIOLATED, 1: VIOLATED, 2: INCONCLUSIVE, 3: INCONCLUSIVE}
     state(fold, "paused", "running")
     findings["peak_bounded"].checked = 1
-    findings["no_leaks"].violated("web-0", "an fd is left")
+    findings["no_leaks"].violated("web-0", Reason("x", "an fd is left"))
     assert looks(made, findings, fold.view()) == {0: HELD, 1: VIOLATED, 2: HELD, 3: HELD}
 
 

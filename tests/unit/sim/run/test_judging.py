@@ -354,7 +354,7 @@ def test_a_canary_that_was_not_caught_is_a_violation_at_its_place() -> None:
     verdict, (canary,) = conclude(scenario("{invariant: no_leaks}", CANARY), judgements(never_resumed=HELD))
     assert (verdict, canary.verdict) == (VIOLATED, VIOLATED)
     reason = "invariant:never_resumed was expected to be violated and was not"
-    assert canary.violations == [{"line": 8, "column": 5, "sandbox": "*", "reason": reason}]
+    assert canary.violations == [{"line": 8, "column": 5, "sandbox": "*", "code": "not-violated", "reason": reason}]
 
 
 def test_a_canary_that_could_not_be_judged_was_not_caught() -> None:

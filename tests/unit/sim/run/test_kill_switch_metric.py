@@ -64,7 +64,14 @@ def test_a_pause_that_punched_too_late_is_named_with_how_late_it_was_decided() -
     assert (found.subject, found.verdict, found.checked) == ("metric:punched_after_kill", VIOLATED, 1)
     (violation,) = found.violations
     reason = "it punched, decided 1.500 s after the kill switch; 1 s are allowed"
-    assert violation == {"line": 9, "column": 5, "sandbox": "web-0", "pause": "web-0.p1", "reason": reason}
+    assert violation == {
+        "line": 9,
+        "column": 5,
+        "sandbox": "web-0",
+        "pause": "web-0.p1",
+        "code": "late",
+        "reason": reason,
+    }
 
 
 def test_those_decided_before_or_within_the_allowed_time_may_punch_however_late_they_end() -> None:

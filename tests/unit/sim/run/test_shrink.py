@@ -156,12 +156,23 @@ def test_the_given_document_is_left_as_it_is() -> None:
     assert scenario_text(PADDED) == before
 
 
-def test_a_failure_is_known_again_by_its_subject_and_its_reason_without_numbers() -> None:
+def test_a_failure_is_known_again_by_its_subject_and_a_code_whatever_its_words() -> None:
     def failure(subject: str, *reasons: dict[str, str]) -> Failure:
         return Failure.of(Judged(subject, "violated", 1, list(reasons)))
 
-    first = failure("invariant:x", {"sandbox": "web-1", "reason": "page 12 is lost"})
-    assert first.is_like(failure("invariant:x", {"reason": "other"}, {"sandbox": "b", "reason": "page 3 is lost"}))
-    assert not first.is_like(failure("invariant:x", {"sandbox": "web-1", "reason": "it runs again"}))
-    assert not first.is_like(failure("invariant:y", {"sandbox": "web-1", "reason": "page 12 is lost"}))
+    first = failure("invariant:x", {"sandbox": "web-1", "code": "lost", "reason": "page 12 is lost"})
+    assert first.is_like(
+        failure("invariant:x", {"code": "other"}, {"code": "lost", "reason": "page 3 of web-9 is gone"})
+    )
+    assert not first.is_like(failure("invariant:x", {"code": "runs", "reason": "page 12 is lost"}))
+    assert not first.is_like(failure("invariant:y", {"code": "lost", "reason": "page 12 is lost"}))
     assert str(first) == "invariant:x: web-1: page 12 is lost"
+
+
+def test_a_failure_of_an_older_ledger_has_no_code_and_is_known_again_by_its_subject() -> None:
+    old = Failure.of(Judged("invariant:x", "violated", 1, [{"sandbox": "web-1", "reason": "page 12 is lost"}]))
+    new = Failure.of(Judged("invariant:x", "violated", 1, [{"code": "lost", "reason": "page 12 is lost"}]))
+    other = Failure.of(Judged("invariant:y", "violated", 1, [{"code": "lost", "reason": "page 12 is lost"}]))
+    assert old.is_like(new)
+    assert new.is_like(old)
+    assert not old.is_like(other)

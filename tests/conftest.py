@@ -1,0 +1,15 @@
+"""What make test measures: the branches of engine/ and sim/rules/ that the tests made for them take."""
+
+import pathlib
+
+import pytest
+
+MEASURED = ("model", "integration/engine", "unit/engine", "unit/sim/rules")
+"""Tracing makes a test up to three times slower; what other tests happen to run on their way proves little of it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = pathlib.Path(__file__).parent
+    for item in items:
+        if not item.path.relative_to(tests).as_posix().startswith(MEASURED):
+            item.add_marker(pytest.mark.no_cover)
