@@ -195,6 +195,11 @@ class Pause:
             return self._header
 
     @property
+    def failed(self) -> bool:
+        """True once its copy has ended, and its build will never be: nothing may stand on it any more."""
+        return self._settled.is_set() and self._finished is None
+
+    @property
     def cache(self) -> Cache | None:
         """The cache being written, for readers."""
         return self._cache

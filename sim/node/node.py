@@ -87,6 +87,7 @@ class Node:
         spec, copying, begun = self._next_guest(sandbox), sandbox.pause, time.perf_counter()
         sandbox.latched = self._latch(sandbox, "create" if header is None else "resume")
         armed, written = await asyncio.to_thread(self._bring_up, sandbox, spec, header, copying)
+        _refuse_failed(copying)
         self._tell_of_guest(sandbox, header, armed, (time.perf_counter() - begun) * 1e3)
         return written
 
@@ -285,7 +286,7 @@ class Node:
         except OverBudgetError as error:
             sandbox.to(State.PAUSED, f"the resume was refused: {error}")
             return
-        header = _newest(sandbox)
+        header = sandbox.newest
         try:
             written = await self._spawn(sandbox, header)
         except (GuestError, EngineError, OSError) as error:
@@ -348,15 +349,15 @@ class Node:
 
     async def go_on_with(self, sandbox: Sandbox, successor: Successor) -> None:
         """Fill it from the newest build, finished or still being copied, and let the sandbox run on with it."""
-        guest, header, copying, begun = successor.guest, _newest(sandbox), sandbox.pause, time.perf_counter()
+        guest, header, copying, begun = successor.guest, sandbox.newest, sandbox.pause, time.perf_counter()
         if guest is None:
             raise GuestError(f"{sandbox.config.name} has no guest to go on with")
         successor.granted = False
         sandbox.guest, sandbox.latched = guest, successor.latched
         try:
             effects = self._resume_effects(sandbox)
-            filled = asyncio.to_thread(self._fill_and_arm, sandbox, guest, header, copying, effects)
-            armed, written = await filled
+            armed, written = await asyncio.to_thread(self._fill_and_arm, sandbox, guest, header, copying, effects)
+            _refuse_failed(copying)
         except (GuestError, EngineError, OSError) as error:
             await self._resume_failed(sandbox, error)
             return
@@ -431,10 +432,10 @@ class Node:
                 self.end_guest(sandbox, "the run ended")
 
 
-def _newest(sandbox: Sandbox) -> Header:
-    """Of the build that is still being copied, else of the newest finished one."""
-    copying = sandbox.pause.header if sandbox.pause is not None else None
-    return copying or sandbox.header
+def _refuse_failed(copying: Pause | None) -> None:
+    """A guest that was filled before the last act of the copy failed stands on nothing."""
+    if copying is not None and copying.failed:
+        raise BuildFailedError("the copy that it was filled from has failed")
 
 
 def on_tmpfs(folder: Path) -> bool:

@@ -61,6 +61,12 @@ class Sandbox:
         self.generations = b""  # of the pause in flight
         self.latched = Latched()
 
+    @property
+    def newest(self) -> Header:
+        """Of the build that is still being copied, else of the newest finished one."""
+        copying = self.pause.header if self.pause is not None else None
+        return copying or self.header
+
     def to(self, new: State, reason: str, stop_reason: StopReason | None = None) -> None:
         """A legal transition, recorded before anything follows from it; raises IllegalTransitionError.
 

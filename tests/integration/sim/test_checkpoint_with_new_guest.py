@@ -276,6 +276,40 @@ async def test_whether_the_new_guest_was_filled_before_a_late_failure_is_not_in_
     await node.shut_down()
 
 
+@pytest.mark.parametrize("checkpoint", [False, True], ids=["resume", "checkpoint"])
+async def test_a_guest_that_was_filled_just_before_the_last_act_failed_never_runs(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil, checkpoint: bool
+) -> None:
+    """The failure is recorded first: the guest may not be recorded as running on that build after it."""
+    node = await begun(machine, background=True)
+    filled, settled, real = threading.Event(), threading.Event(), Node._fill
+
+    def fill(node: Node, *arguments: Any) -> int:
+        written = real(node, *arguments)
+        filled.set()
+        assert settled.wait(30)
+        return written
+
+    def fail_late(effects: Effects, *arguments: Any) -> None:
+        assert filled.wait(30)
+        raise OSError(5, "late")
+
+    monkeypatch.setattr(Node, "_fill", fill)
+    monkeypatch.setattr(Effects, "write_header", fail_late)
+    if checkpoint:
+        acting = asyncio.ensure_future(node.checkpoint(["web-0"]))
+    else:
+        await node.pause(["web-0"], 1, settled=False)
+        acting = asyncio.ensure_future(node.resume(["web-0"]))
+    await asyncio.to_thread(wait_until, lambda: told(machine, events.PauseSettled))
+    settled.set()
+    await acting
+    assert not told(machine, events.Resumed)
+    assert state(machine)[0] == "discarded"
+    assert broken(machine) == []
+    await node.shut_down()
+
+
 async def test_readers_of_the_copy_see_published_chunks_only(machine: Any) -> None:
     node = await begun(machine, background=True)
     await node.checkpoint(["web-0", "web-1"])
