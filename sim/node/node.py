@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -14,7 +13,6 @@ from engine.effects import Effects
 from engine.errors import BuildFailedError, CondemnedError, EngineError, FreezeError
 from engine.evidence import as_json
 from engine.incarnation import CondemnedRecords
-from engine.linux import TMPFS_MAGIC, filesystem_magic
 from engine.pause import Pause
 from engine.resume import fill
 from engine.snapshot import Build, Header
@@ -24,12 +22,13 @@ from flags.context import Moment, has_memfd
 from sim.files.lifecycle import State, StopReason, refusal
 from sim.node.armed_faults import ArmedFaults, FaultyEffects, Passage
 from sim.node.config import NodeConfig
+from sim.node.deaths import Deaths
 from sim.node.guest import GuestSpec
 from sim.node.guest_link import Armed, Guest, GuestError, ZygoteLink, tick_all
-from sim.node.memory import Budget, NodeMemory, OverBudgetError
+from sim.node.memory import Budget, NodeMemory, OverBudgetError, on_tmpfs
 from sim.node.pace import Paces
 from sim.node.pausing import Pausing
-from sim.node.sandbox import Latched, Machine, Sandbox, Successor
+from sim.node.sandbox import Latched, Machine, Sandbox, Successor, refuse_failed
 from sim.record import events
 from sim.record.ledger import Ledger
 from sim.record.names import incarnation_name
@@ -62,6 +61,7 @@ class Node:
         self.tick_number = config.tick
         self.flags = flags
         self.ticking = asyncio.Lock()
+        self.deaths = Deaths(lambda event, sandbox: ledger.try_append(event, sandbox=sandbox))
         self.in_flight = 0
         self.cache_on_tmpfs = on_tmpfs(self.builds)
         self._pausing = make_pausing(self)
@@ -71,6 +71,7 @@ class Node:
 
     async def create(self) -> None:
         """Start the first incarnation of every sandbox."""
+        self.deaths.watch_zygote(self.link.zygote_pid, self.link.pidfd)
         for sandbox in self.sandboxes.values():
             each = sandbox.config
             made = events.SandboxCreated(
@@ -87,7 +88,7 @@ class Node:
         spec, copying, begun = self._next_guest(sandbox), sandbox.pause, time.perf_counter()
         sandbox.latched = self._latch(sandbox, "create" if header is None else "resume")
         armed, written = await asyncio.to_thread(self._bring_up, sandbox, spec, header, copying)
-        _refuse_failed(copying)
+        refuse_failed(copying)
         self._tell_of_guest(sandbox, header, armed, (time.perf_counter() - begun) * 1e3)
         return written
 
@@ -169,7 +170,12 @@ class Node:
             tracker_why=armed.why,
         )
         self.ledger.append(spawned, sandbox=sandbox.config.name)
+        self.watch(sandbox, guest)
         self.measure(sandbox)
+
+    def watch(self, sandbox: Sandbox, guest: Guest) -> None:
+        """Notice its death at once."""
+        self.deaths.watch_guest(guest, sandbox.config.name, lambda: sandbox.state.value)
 
     def measure(self, sandbox: Sandbox) -> None:
         """Record what the kernel holds for a sandbox's guest."""
@@ -189,6 +195,8 @@ class Node:
                     return
                 for guest, why in lost:
                     if running[guest].state is State.RUNNING:  # else the pause that came meanwhile finds it dead
+                        code = "silent" if guest.silent else "died"
+                        self.deaths.tell(guest, running[guest].config.name, State.RUNNING.value, code)
                         self._lost(running[guest], why)
             self.ledger.append(events.Ticked(self.tick_number))
         for sandbox in self.sandboxes.values():
@@ -210,6 +218,8 @@ class Node:
 
     def forget(self, sandbox: Sandbox, guest: Guest, why: str) -> None:
         """Give back what is held of a guest; its end is recorded only if its pidfd reports it."""
+        self.deaths.look(guest, sandbox.config.name, sandbox.state.value)
+        self.deaths.forget(guest.name)
         if guest.is_dead():
             self.ledger.try_append(events.GuestEnded(guest.name, why), sandbox=sandbox.config.name)
         guest.close()
@@ -309,6 +319,9 @@ class Node:
         """It costs nothing, unless what failed is the very build that the sandbox stands on."""
         self.budget.give_back(sandbox.config.memory)
         if sandbox.guest is not None:
+            if isinstance(error, GuestError):
+                await asyncio.to_thread(sandbox.guest.is_dying)
+            self.deaths.look(sandbox.guest, sandbox.config.name, sandbox.state.value)
             with contextlib.suppress(FreezeError):  # it runs nothing any more, and never was reported as running
                 await asyncio.to_thread(sandbox.guest.kill)
         self.end_guest(sandbox, "its resume failed")
@@ -357,7 +370,7 @@ class Node:
         try:
             effects = self._resume_effects(sandbox)
             armed, written = await asyncio.to_thread(self._fill_and_arm, sandbox, guest, header, copying, effects)
-            _refuse_failed(copying)
+            refuse_failed(copying)
         except (GuestError, EngineError, OSError) as error:
             await self._resume_failed(sandbox, error)
             return
@@ -426,22 +439,11 @@ class Node:
         tasks += [s.settling for s in self.sandboxes.values() if s.settling]
         if tasks:
             await asyncio.wait(tasks, timeout=30)
+        for sandbox in self.sandboxes.values():
+            if sandbox.guest is not None:
+                self.deaths.look(sandbox.guest, sandbox.config.name, sandbox.state.value)
+        self.deaths.end()
         await asyncio.to_thread(self.link.end)
         async with self.ticking:
             for sandbox in self.sandboxes.values():
                 self.end_guest(sandbox, "the run ended")
-
-
-def _refuse_failed(copying: Pause | None) -> None:
-    """A guest that was filled before the last act of the copy failed stands on nothing."""
-    if copying is not None and copying.failed:
-        raise BuildFailedError("the copy that it was filled from has failed")
-
-
-def on_tmpfs(folder: Path) -> bool:
-    """True where what is written below `folder` stays in memory."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        return filesystem_magic(fd) == TMPFS_MAGIC
-    finally:
-        os.close(fd)

@@ -205,6 +205,8 @@ class Pausing:
             trace=node.config.trace,
             cancel=lambda: sandbox.pause is not None and sandbox.pause.cancel(),
             kill_guest=admitted.guest.kill,
+            wake_guest=admitted.guest.wake,
+            ask_guest=admitted.guest.ask,
         )
         paced = PacedEffects(node.paces, name, admitted.id, sandbox.header.mapping, tell)
         return self._make_effects(paced, node.armed, passage)
@@ -219,7 +221,7 @@ class Pausing:
             elif isinstance(event, ChunkPublished):
                 guest = None if event.source_resident is None else (admitted.guest.name, event.source_resident)
                 node.memory.set(guest=guest, cache=(admitted.id, event.cache_resident), huge=huge)
-            elif isinstance(event, CopyFailed) and event.call == "teardown":
+            elif isinstance(event, CopyFailed) and event.call == "teardown" and event.condemned:
                 self._left.add(admitted.id)
 
         return emit

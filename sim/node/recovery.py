@@ -31,6 +31,7 @@ _MAY_STAND_ON_A_COPY = frozenset({State.PAUSED, State.RESUMING, State.RUNNING})
 
 async def recover(node: Node) -> None:
     """Bring every sandbox of a restarted node to a state that is true, and record it."""
+    node.deaths.watch_zygote(node.link.zygote_pid, node.link.pidfd)
     past = read(Path(node.config.run_dir) / EVENTS_FILE)
     for name, known in node.config.known.items():
         _restore(node, node.sandboxes[name], known, past)
@@ -198,6 +199,7 @@ async def _run_on(
         with contextlib.suppress(EngineError, OSError):  # mostly there is none
             delete_build(node.builds, pause.id)
     sandbox.guest = guest
+    node.watch(sandbox, guest)
     node.budget.hold(sandbox.config.memory)
     if sandbox.state is not State.RUNNING:
         thawed = events.GuestThawed(guest.name, as_json(guest.process.seen), ran.code if ran else None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from engine.errors import BuildFailedError
 from engine.incarnation import CondemnedRecords
 from engine.pause import Pause
 from engine.snapshot import Header, template
@@ -110,3 +111,9 @@ class Machine(Protocol):
     async def go_on_with(self, sandbox: Sandbox, successor: Successor) -> None: ...
 
     async def dismiss(self, sandbox: Sandbox, successor: Successor) -> None: ...
+
+
+def refuse_failed(copying: Pause | None) -> None:
+    """A guest that was filled before the last act of the copy failed stands on nothing."""
+    if copying is not None and copying.failed:
+        raise BuildFailedError("the copy that it was filled from has failed")

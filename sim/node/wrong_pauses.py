@@ -104,6 +104,7 @@ ACTS: dict[str, type[FaultyEffects]] = {
     "punch-borrowed": wrong_acts.PunchBorrowed,
     "clean-page-lost": wrong_acts.CleanPageLost,
     "old-guest-runs-on": wrong_acts.OldGuestRunsOn,
+    "killed-untold": wrong_acts.KilledUntold,
 }
 UNTOLD = frozenset({"record-after-punch", "record-retired-early"})
 PAUSES: dict[str, type[Pausing]] = {

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sim.files.units import HUGE_PAGE
-from sim.record.verdict import Verdict
+from sim.record.verdict import INVARIANT, Verdict
 from sim.record.view import LOST_AT_CHECKPOINT, PUNCH, PauseView, SandboxView, View
 from sim.report import judgements, words
 from sim.report.judgements import Judgement, propagation, sentence
@@ -190,6 +190,8 @@ def _digest(view: View) -> str | None:
     if view.ended is None:
         return None
     if view.ended.digest is None:
+        if any(each.subject == f"{INVARIANT}deaths_explained" and each.verdict != "held" for each in view.judged):
+            return "none: a process died, and nothing in the run explains it"
         return "none: a pause used `until: returned`, so event order may differ between runs"
     digest = view.ended.digest[:_DIGEST_LENGTH]
     if view.run is None or view.run.flag_source not in _OVER_SOCKETS:
