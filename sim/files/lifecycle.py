@@ -45,7 +45,7 @@ LEGAL: dict[State, frozenset[State]] = {
     State.RUNNING: frozenset({State.PAUSING, State.CHECKPOINTING, State.DISCARDED, State.KILLED}),
     State.PAUSING: frozenset({State.PAUSED, State.RUNNING, State.DISCARDED, State.KILLED}),
     State.PAUSED: frozenset({State.RESUMING, State.DISCARDED, State.KILLED}),
-    State.CHECKPOINTING: frozenset({State.RUNNING, State.KILLED}),
+    State.CHECKPOINTING: frozenset({State.RUNNING, State.PAUSED, State.DISCARDED, State.KILLED}),
     State.RESUMING: frozenset({State.RUNNING, State.PAUSED, State.DISCARDED, State.KILLED}),
     State.DISCARDED: frozenset(),
     State.KILLED: frozenset(),

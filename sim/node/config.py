@@ -53,6 +53,7 @@ class OpenPause:
     punch_code: str | None
     dirty_bytes: int | None
     blocked_ms: float | None
+    successor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class Known:
     incarnations: int
     pauses: int
     open_pause: OpenPause | None
+    guest: str = ""  # the newest that it ran with
+    ended: str | None = None  # the outcome of its last pause, where that consumed the guest and has settled
 
 
 @dataclass(frozen=True, slots=True)
