@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from engine.errors import UserError
+from engine.printable import printable
+from engine.reading import MOST_MISTAKES
 from flags.decode import parse_json
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
 _CONSTANTS = ("NaN", "Infinity", "-Infinity")  # json.loads takes them
 
 Path = tuple[str | int, ...]
@@ -46,19 +48,26 @@ class Mistake:
 
     def __str__(self) -> str:
         line, column = self.position
-        said = f"{self.path}: {self.text}" if self.path else self.text
-        return f"{self.file}:{line}:{column}: error: {said}" + (f"; {self.hint}" if self.hint else "")
+        said = ": ".join(printable(each) for each in (self.path, self.text) if each)
+        hint = f"; {printable(self.hint)}" if self.hint else ""
+        return f"{printable(self.file)}:{line}:{column}: error: {said}{hint}"
 
 
 class DocumentError(UserError):
-    """A file that cannot be used: every mistake in it and in the files that it names, one line each."""
+    """A file that cannot be used: its mistakes and those of the files that it names, one line each."""
 
     def __init__(self, path: pathlib.Path | str, mistakes: Iterable[Mistake]) -> None:
         """`path` is the file where a mistake names none; its own mistakes come first."""
         self._given = path, frozenset(mistakes)
         in_order = sorted(self._given[1], key=lambda each: (each.file, each))
         self.mistakes = tuple(each if each.file else replace(each, file=str(path)) for each in in_order)
-        super().__init__("\n".join(map(str, self.mistakes)))
+        super().__init__("\n".join(self.lines()))
+
+    def lines(self) -> list[str]:
+        """What is printed of them: the first ones, and how many more there are."""
+        more = len(self.mistakes) - MOST_MISTAKES
+        lines = [str(each) for each in self.mistakes[:MOST_MISTAKES]]
+        return [*lines, f"and {more:,} more"] if more > 0 else lines
 
     def __reduce__(self) -> tuple[type[DocumentError], tuple[pathlib.Path | str, frozenset[Mistake]]]:
         """Worker processes send their errors pickled."""

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import ast
-import errno
 import importlib
 import inspect
-import os
 import pathlib
 import pkgutil
-import select
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,6 +15,7 @@ import click
 
 from engine.errors import UserError
 from sim.record.verdict import ExitCode
+from sim.report.outlet import Outlets, say_commands
 
 _COMMANDS = pathlib.Path(__file__).parent / "commands"
 
@@ -73,8 +71,13 @@ def snapdrill() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: this process's); its exit code. Raises only a command's SystemExit."""
+    with Outlets():
+        return _main(sys.argv[1:] if argv is None else argv)
+
+
+def _main(argv: Sequence[str]) -> int:
     try:
-        return int(_invoke(sys.argv[1:] if argv is None else argv))
+        return int(_invoke(argv))
     except click.exceptions.Exit as finished:
         return finished.exit_code
     except click.ClickException as mistake:
@@ -89,10 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _invoke(argv: Sequence[str]) -> int:
-    """The command's return value, None being HELD; raises if the reader of its output is gone."""
+    """The command's return value, None being HELD."""
     with snapdrill.make_context("snapdrill", list(argv)) as context:
         code = snapdrill.invoke(context)
-        sys.stdout.flush()
     return ExitCode.HELD if code is None else ExitCode(code)
 
 
@@ -101,23 +103,11 @@ def _refused(mistake: str) -> ExitCode:
     from sim.report import github
 
     click.echo(mistake if github.MISTAKE.match(mistake) else f"snapdrill: {mistake}", err=True)
-    for line in github.mistakes(mistake):
-        click.echo(line, err=True)
+    say_commands(github.mistakes(mistake))
     return ExitCode.USAGE
 
 
 def _internal(failure: Exception) -> ExitCode:
-    """A reader that is gone (`snapdrill ... | head`) counts as an interrupt; any other error is internal."""
-    if isinstance(failure, OSError) and failure.errno == errno.EPIPE and _stdout_reader_is_gone():
-        # The flush at exit must not fail once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.INTERRUPTED
     traceback.print_exception(failure)
     click.echo("snapdrill: internal error: this is a defect of snapdrill, not of the file it ran", err=True)
     return ExitCode.INTERNAL
-
-
-def _stdout_reader_is_gone() -> bool:
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))

@@ -29,6 +29,7 @@ def command(files: tuple[pathlib.Path, ...]) -> ExitCode:
     """Check each file; HELD only if all are valid."""
     from flags.document import DocumentError
     from sim.report import github
+    from sim.report.outlet import say_commands
 
     paths = _documents(files)
     wrong = False
@@ -38,9 +39,10 @@ def command(files: tuple[pathlib.Path, ...]) -> ExitCode:
             made, concerns = _check(path)
         except DocumentError as error:
             wrong = True
-            new = dict.fromkeys(line for line in map(str, error.mistakes) if line not in printed)
+            new = dict.fromkeys(line for line in error.lines() if line not in printed)
             printed |= new.keys()
-            click.echo("\n".join([*new, *github.mistakes("\n".join(new))]), err=True, nl=bool(new))
+            click.echo("\n".join(new), err=True, nl=bool(new))
+            say_commands(github.mistakes("\n".join(new)))
         else:
             click.echo(f"{path}: ok" + (f" ({made} scenarios)" if made > 1 else ""))
             for line in concerns:

@@ -17,6 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from engine.errors import UserError
 from engine.incarnation import start_time_of, state_of
+from engine.printable import printable
+from engine.reading import read_regular
 from sim.record.fold import Fold
 from sim.record.ledger import EVENTS_FILE, Entry, LedgerError, read
 from sim.record.view import View
@@ -24,6 +26,7 @@ from sim.record.view import View
 RUN_FILE = "run.json"
 LATEST = "latest"
 _ROOM = 16 << 10
+_MOST_OF_RECORD = 64 << 10
 
 
 class RunFolderFullError(UserError):
@@ -136,13 +139,13 @@ def read_record(run_dir: Path) -> RunRecord:
     """The record of a run; UserError if it is missing or invalid."""
     path = run_dir / RUN_FILE
     try:
-        return _RECORD.validate_json(path.read_bytes(), strict=True, extra="forbid")
+        return _RECORD.validate_json(read_regular(path, _MOST_OF_RECORD), strict=True, extra="forbid")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: not a run's record: {where + ': ' if where else ''}{first['msg']}") from None
+        where = "".join(f"{printable(str(part))}: " for part in first["loc"][-1:])
+        raise UserError(f"{path}: not a run's record: {where}{first['msg']}") from None
 
 
 def _make_numbered(parent: Path, stamp: str) -> Path:

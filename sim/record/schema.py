@@ -15,6 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from engine.errors import UserError
 from engine.events import Event
 from engine.plan import PunchCode
+from engine.printable import printable
+from engine.reading import MOST_MISTAKES, read_regular
 from flags.catalog import did_you_mean
 from flags.document import Position, parse
 from sim.files.faults import Kind
@@ -150,7 +152,8 @@ def trace_names() -> list[dict[str, Any]]:
     ]
 
 
-_MOST_MISTAKES = 20
+_MOST_BYTES = 64 << 20
+_LONGEST_LINE = 1 << 20  # characters
 _START = Position(1, 1)
 
 
@@ -171,7 +174,7 @@ class _MistakeError(Exception):
 
 
 def read_trace(path: Path) -> TraceFile:
-    """Every event of the file; UserError with file:line:column of each bad line, twenty at most."""
+    """Every event of the file; UserError with file:line:column of each bad line, fifty at most."""
     entries: list[Entry] = []
     unknown: Counter[str] = Counter()
     mistakes: list[str] = []
@@ -179,7 +182,7 @@ def read_trace(path: Path) -> TraceFile:
         try:
             entry = _entry(line) if line.strip() else None
         except _MistakeError as mistake:
-            mistakes.append(f"{path}:{number}:{mistake.column}: error: {mistake}")
+            mistakes.append(f"{printable(str(path))}:{number}:{mistake.column}: error: {printable(str(mistake))}")
             continue
         if isinstance(entry, Entry):
             entries.append(entry)
@@ -189,15 +192,15 @@ def read_trace(path: Path) -> TraceFile:
         what = "no event of this version" if unknown else "no event"
         mistakes.append(f"{path}:1:1: error: {what}; `snapdrill schema events` prints the format of a line")
     if mistakes:
-        more = len(mistakes) - _MOST_MISTAKES
-        shown = mistakes[:_MOST_MISTAKES] + ([f"{path}: and {more} more"] if more > 0 else [])
+        more = len(mistakes) - MOST_MISTAKES
+        shown = mistakes[:MOST_MISTAKES] + ([f"{path}: and {more} more"] if more > 0 else [])
         raise UserError("\n".join(shown))
     return TraceFile(tuple(entries), dict(unknown))
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").split("\n")
+        return read_regular(path, _MOST_BYTES).decode("utf-8-sig").split("\n")
     except OSError as error:
         raise UserError(f"{path}:1:1: error: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -206,6 +209,8 @@ def _lines(path: Path) -> list[str]:
 
 def _entry(line: str) -> Entry | str:
     """The entry, or the name of an event that this version does not know."""
+    if len(line) > _LONGEST_LINE:
+        raise _MistakeError(1, f"the line has {len(line):,} characters; {_LONGEST_LINE:,} are the most")
     content = _object(line)
     name = content.pop("event", None)
     t, sandbox, pause = content.pop("t", None), content.pop("sandbox", None), content.pop("pause", None)
@@ -245,9 +250,12 @@ def _refused(constant: str) -> None:
 
 def _what_is_wrong(line: str) -> _MistakeError:
     try:
-        path, position = parse(line).duplicates[0]
+        duplicates = parse(line).duplicates
     except json.JSONDecodeError as error:
         return _MistakeError(error.colno, f"not JSON: {error.msg}")
+    if not duplicates:  # Python reads no whole number of more than 4,300 digits
+        return _MistakeError(1, "a number has too many digits")
+    path, position = duplicates[0]
     return _MistakeError(position.column, f'duplicate member "{path[-1]}"; keep one')
 
 
@@ -274,4 +282,7 @@ def _read_event(name: str, content: dict[str, Any], line: str) -> Event:
 
 
 def _column(line: str, field: str) -> int:
-    return parse(line).positions.get((field,), _START).column
+    try:
+        return parse(line).positions.get((field,), _START).column
+    except json.JSONDecodeError:  # nested deeper than its places are looked for
+        return 1

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from engine.errors import UserError
+from engine.reading import read_regular
 from sim.files.scenario import Scenario
 from sim.run.cases import Unit, UnitResult, unpack
 from sim.run.pool import LocalPool, Pool
@@ -172,7 +173,7 @@ class DaskPool:
 
 
 def _order(unit: Unit) -> Order:
-    return Order(unit, None if unit.flag_file is None else unit.flag_file.read_bytes())
+    return Order(unit, None if unit.flag_file is None else read_regular(unit.flag_file))
 
 
 def _local_cluster(jobs: int, memory: int) -> Any:

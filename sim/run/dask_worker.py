@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from engine.errors import UserError
+from engine.reading import read_regular
 from flags.streaming import SDK_KEY
 from sim.files.yaml import parse, scenario_text
 from sim.record.verdict import ExitCode
@@ -183,7 +184,7 @@ def _at_home(order: Order, runs_dir: Path | None) -> Iterator[Unit]:
 
 def _same(file: Path | None, content: bytes) -> bool:
     try:
-        return file is not None and file.read_bytes() == content
+        return file is not None and read_regular(file) == content
     except OSError:
         return False
 

@@ -21,6 +21,7 @@ from sim.report.document import scenario_document, write_document
 from sim.report.failure import failure_block
 from sim.report.html import REPORT_FILE, write_report
 from sim.report.junit import suite, write_junit
+from sim.report.outlet import say_commands
 from sim.report.text import summary
 from sim.run.batch import Batch, Item, check_writable, read_all, refuse
 from sim.run.draw import as_run
@@ -70,8 +71,7 @@ class Outputs:
         """Write the reports about all runs; annotations go to standard error, where GitHub reads them as well."""
         if self.metrics is not None and self._metrics is not None:
             self._metrics.write(self.metrics)
-        for line in github.commands(self._annotations):
-            click.echo(line, err=True)
+        say_commands(github.commands(self._annotations))
         github.append_summary(self._sections)
 
 
