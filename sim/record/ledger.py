@@ -72,7 +72,7 @@ class Ledger:
     """Appends events. `began` is CLOCK_MONOTONIC at the run's start, one clock for every process."""
 
     def __init__(self, path: Path, began: float) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         self._began = began
         self._lock = threading.Lock()
         self.lost = 0
@@ -187,7 +187,7 @@ class Follower:
 
 def drop_torn_line(path: Path) -> None:
     """SIGKILL may cut a write short; the announced act was never done, and the next entry must start a line."""
-    with path.open("r+b") as file:
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW), "r+b") as file:
         file.truncate(file.read().rfind(b"\n") + 1)
 
 

@@ -20,7 +20,9 @@ from flags.streaming import SDK_KEY
 from sim.files.yaml import parse, scenario_text
 from sim.record.verdict import ExitCode
 from sim.run import host
+from sim.run.addresses import checked
 from sim.run.cases import Unit, UnitResult
+from sim.run.certificates import Certificates
 from sim.run.pool import LocalPool, PoolError, StoppedError
 
 if TYPE_CHECKING:
@@ -47,9 +49,15 @@ def load_distributed() -> None:
         import dask
 
         dask.config.set(_SETTINGS)
-        import distributed  # noqa: F401 - loaded for modules that import from it
+        from distributed.node import ServerNode
     except ImportError:
         raise UserError("this needs Dask: pip install 'snapdrill[cluster]'") from None
+    node: Any = ServerNode
+    node.start_http_server = _no_http_server
+
+
+def _no_http_server(_node: Any, *_arguments: Any, **_options: Any) -> None:
+    """With `dashboard=False` Dask still listens for HTTP, the scheduler on 8787; nothing of ours asks there."""
 
 
 def resources(jobs: int, memory: int) -> dict[str, float]:
@@ -200,22 +208,32 @@ def plugin(runs_dir: Path | None, jobs: int) -> WorkerPlugin:
 
 
 async def serve(
-    address: str, runs_dir: Path, jobs: int, memory: int, *, scheduler: bool, echo: Callable[[str], None]
+    address: str,
+    runs_dir: Path,
+    jobs: int,
+    memory: int,
+    *,
+    scheduler: bool,
+    echo: Callable[[str], None],
+    certificates: Certificates | None = None,
 ) -> ExitCode:
     """Work until a signal arrives or the scheduler ends. With `scheduler` this process is the scheduler at the address
     too.
 
-    UserError if no scheduler answers, or none can listen there.
+    It listens on the interface of the address alone. UserError if no scheduler answers, none can listen there, or it is
+    neither TLS nor on this machine.
     """
     import distributed
 
+    address, ours = checked(address, certificates)
+    security = certificates.security() if certificates is not None and address.startswith("tls") else None
     offered = resources(jobs, memory)
     ended: asyncio.Future[ExitCode] = asyncio.get_running_loop().create_future()
     _on_signals(ended)
     async with contextlib.AsyncExitStack() as stack:
         try:
             if scheduler:
-                address = await _listen(address, stack)
+                address = await _listen(address, security, stack)
             worker: Any = distributed.Worker(
                 address,
                 nthreads=jobs,
@@ -223,6 +241,8 @@ async def serve(
                 plugins=(plugin(runs_dir, jobs),),
                 memory_limit=0,
                 dashboard=False,
+                host=f"{address.partition('://')[0]}://{_bracketed(ours)}",
+                security=security,
                 death_timeout=_SCHEDULER_SECONDS,
             )
             await stack.enter_async_context(worker)
@@ -235,13 +255,14 @@ async def serve(
     return ended.result() if ended.done() else ExitCode.HELD
 
 
-async def _listen(address: str, stack: contextlib.AsyncExitStack) -> str:
-    from distributed import Scheduler
-    from distributed.comm.addressing import parse_host_port, unparse_host_port
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
-    host, port = parse_host_port(address.rpartition("://")[2], 8786)
-    scheme = address.partition("://")[0] if "://" in address else "tcp"
-    scheduler = Scheduler(host=f"{scheme}://{unparse_host_port(host, port)}", dashboard_address=f"{host}:0")
+
+async def _listen(address: str, security: Any, stack: contextlib.AsyncExitStack) -> str:
+    from distributed import Scheduler
+
+    scheduler = Scheduler(host=address, security=security, dashboard=False)
     return str((await stack.enter_async_context(scheduler)).address)
 
 

@@ -29,7 +29,7 @@ from sim.files.steps import Outage
 from sim.node.cgroup import OVERHEAD, MemoryCgroup
 from sim.node.config import Known, NodeConfig
 from sim.node.guest_link import ZYGOTE_SOCKET
-from sim.record import events
+from sim.record import events, owner
 from sim.record.digest import digest
 from sim.record.fold import Fold
 from sim.record.folder import SCENARIO_FILE, RunRecord, make, make_cache, point_latest_at, remove, write_record
@@ -93,6 +93,7 @@ class Drill:
         self._start_node_process = start_node
         self._fleet = contextlib.AsyncExitStack()
         self._kept = False
+        self._owner = -1
         self._fold = Fold()
         self._fault_ids = 0
         self._node: NodeLink | None = None
@@ -128,6 +129,7 @@ class Drill:
     async def _start(self) -> None:
         check_source(self.scenario)
         self.run_dir = make(self._runs_dir, self.scenario.name, self.seed, datetime.now(UTC)).absolute()
+        self._owner = owner.take(self.run_dir)
         store(self.scenario, self.run_dir / SCENARIO_FILE)
         self.began = time.monotonic()
         self._ledger = Ledger(self.run_dir / EVENTS_FILE, self.began)
@@ -250,6 +252,9 @@ class Drill:
         self.heartbeats.close()
         if self._ledger is not None:
             self._ledger.close()
+        if self._owner >= 0:
+            os.close(self._owner)
+            self._owner = -1
 
     async def finish(self, expectations: Callable[[View], list[events.Judged]] = lambda _view: []) -> View:
         """Judge everything, with the fleet alive and then after teardown, and write the verdict; the final view."""
