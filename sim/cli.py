@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import click
 
-from engine.errors import UserError
+from engine.errors import HostError, UserError
 from sim.record.verdict import ExitCode
 from sim.report.outlet import Outlets, say_commands
 
@@ -83,6 +83,9 @@ def _main(argv: Sequence[str]) -> int:
     except click.ClickException as mistake:
         mistake.show()
         return ExitCode.USAGE
+    except HostError as lack:
+        _refused(str(lack))
+        return ExitCode.UNSUPPORTED
     except UserError as mistake:
         return _refused(str(mistake))
     except (KeyboardInterrupt, click.Abort):

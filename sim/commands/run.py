@@ -18,8 +18,6 @@ from typing import Any
 
 import click
 
-from sim.record.verdict import ExitCode
-
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -96,8 +94,8 @@ def command(
         click.echo(nothing_in(paths), err=True)
     chosen.outputs = Outputs(plot=plot, metrics=prometheus)
     if dry_run:
-        click.echo(chosen.plan())
-        return ExitCode.HELD if chosen.scenarios else ExitCode.NOTHING_SELECTED
+        click.echo(json.dumps(chosen.plan_document(), indent=2) if as_json else chosen.plan())
+        return chosen.dry_run_code()
     batch = Batch(quiet=as_json, on_stderr=events == STDOUT, strict=strict, stops_at=NOT_HELD if fail_fast else NEVER)
     if seeds is not None:
         from sim.run.dask import is_elsewhere

@@ -45,6 +45,7 @@ from sim.record.stages import Pace
 
 _SOCKET_BUFFER = 4 << 20
 _LONGEST_ERROR = 160
+_NODE_DIES_FIRST = 300  # of 1000: before the runner, which judges
 _ORDERLY_SECONDS = 3.0  # that a node has to end everything once its runner is gone
 ZygoteStarter = Callable[[socket.socket, NodeConfig], None]
 """Starts a zygote of this run on a listening socket, of which it gets a copy."""
@@ -216,6 +217,7 @@ def main(arguments: list[str], start_zygote: ZygoteStarter = execute_zygote) -> 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     linux.set_process_name("node")
+    cgroup.die_first(_NODE_DIES_FIRST)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a guest takes five fds here, and two of its zygote
     config = NodeConfig.read(Path(arguments[1]))

@@ -25,6 +25,7 @@ from sim.node import cgroup, guest
 from sim.record import owner
 
 MESSAGE = 65536
+_GUESTS_DIE_FIRST = 500  # of 1000, beyond the zygote's
 _LOOK = 1.0  # seconds between two looks at whether the runner lives
 
 
@@ -149,6 +150,7 @@ class _Zygote:
             keep = control.fileno()
             os.closerange(3, keep)
             os.closerange(keep + 1, 1 << 20)
+            cgroup.die_first(_GUESTS_DIE_FIRST)
             guest.run(spec, control, zygote_pid)
             code = 0
         except Exception:  # noqa: BLE001 - its death is all that a node sees; the node's log says why

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.errors import UserError
 
@@ -33,15 +33,20 @@ class Certificates:
         if (self.folder / _KEY).stat().st_mode & 0o077:
             raise UserError(f"{self.folder / _KEY}: others may read the key; run: chmod 600 {self.folder / _KEY}")
 
-    def security(self) -> Any:
-        """What Dask wants: both ends show the certificate, and nothing is spoken without TLS."""
-        from distributed.security import Security
+    @property
+    def authority(self) -> str:
+        """The file of the certificate that vouches for the cluster's."""
+        return str(self.folder / _AUTHORITY)
 
-        certificate, key = str(self.folder / _CERTIFICATE), str(self.folder / _KEY)
-        ends = {f"tls_{end}_cert": certificate for end in ("scheduler", "worker", "client")}
-        ends |= {f"tls_{end}_key": key for end in ("scheduler", "worker", "client")}
-        made: Any = Security
-        return made(require_encryption=True, tls_ca_file=str(self.folder / _AUTHORITY), **ends)
+    @property
+    def certificate(self) -> str:
+        """The file of the certificate that every end shows."""
+        return str(self.folder / _CERTIFICATE)
+
+    @property
+    def key(self) -> str:
+        """The file of its key."""
+        return str(self.folder / _KEY)
 
 
 def given(folder: Path | None = None) -> Certificates | None:

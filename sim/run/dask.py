@@ -22,7 +22,17 @@ from sim.run.pool import LocalPool, Pool
 
 if TYPE_CHECKING:
     from distributed import Future
-from sim.run.dask_worker import MEMORY, VERSION, Order, end_units, load_distributed, plugin, resources, run_here
+from sim.run.dask_worker import (
+    MEMORY,
+    VERSION,
+    Order,
+    end_units,
+    load_distributed,
+    plugin,
+    resources,
+    run_here,
+    security_of,
+)
 
 _CONNECT = 10.0  # seconds for the scheduler to answer, and for a first worker to be there
 _LOOK = 1.0  # seconds between two queries of the workers
@@ -65,8 +75,7 @@ class DaskPool:
                 self._address, _ = checked(address, certificates)
             except UserError as error:
                 raise UserError(f"--cluster {error}") from None
-            if certificates is not None and self._address.startswith("tls"):
-                self._security = certificates.security()
+            self._security = security_of(certificates, self._address)
         self._jobs = jobs
         self._budget = memory_budget
         self._seen: tuple[float, Workers] = (-_LOOK, {})

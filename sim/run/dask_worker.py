@@ -226,7 +226,7 @@ async def serve(
     import distributed
 
     address, ours = checked(address, certificates)
-    security = certificates.security() if certificates is not None and address.startswith("tls") else None
+    security = security_of(certificates, address)
     offered = resources(jobs, memory)
     ended: asyncio.Future[ExitCode] = asyncio.get_running_loop().create_future()
     _on_signals(ended)
@@ -253,6 +253,18 @@ async def serve(
         await asyncio.wait([closed, ended], return_when=asyncio.FIRST_COMPLETED)
         closed.cancel()
     return ended.result() if ended.done() else ExitCode.HELD
+
+
+def security_of(certificates: Certificates | None, address: str) -> Any:
+    """What Dask wants for TLS: both ends show the certificate. None for an address without TLS."""
+    if certificates is None or not address.startswith("tls://"):
+        return None
+    from distributed.security import Security
+
+    ends = {f"tls_{end}_cert": certificates.certificate for end in ("scheduler", "worker", "client")}
+    ends |= {f"tls_{end}_key": certificates.key for end in ("scheduler", "worker", "client")}
+    made: Any = Security
+    return made(require_encryption=True, tls_ca_file=certificates.authority, **ends)
 
 
 def _bracketed(host: str) -> str:

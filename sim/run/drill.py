@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from engine.errors import UserError
+from engine.errors import HostError, UserError, host_error
 from engine.events import Event
 from engine.incarnation import start_time_of
 from flags.inline import InlineValue, as_written
@@ -45,7 +45,7 @@ from sim.rules.heartbeat import Heartbeats
 from sim.rules.reality import Reality
 from sim.run.flag_source import FlagService, check_source, open_service
 from sim.run.host import host, snapdrill_version
-from sim.run.judging import conclude, judge_invariants, lost_lines
+from sim.run.judging import after_host_failures, conclude, judge_invariants, lost_lines
 from sim.run.needs import check_limits
 from sim.run.node_link import (
     NodeDiedError,
@@ -93,7 +93,6 @@ class Drill:
         self._start_node_process = start_node
         self._fleet = contextlib.AsyncExitStack()
         self._kept = False
-        self._owner = -1
         self._fold = Fold()
         self._fault_ids = 0
         self._node: NodeLink | None = None
@@ -117,7 +116,7 @@ class Drill:
             await self.tear_down()
             if isinstance(error, OSError):
                 what = f"{error.filename}: {error.strerror}" if error.filename else error
-                raise UserError(f"the run cannot be set up: {what}") from error
+                raise (HostError if host_error(error) else UserError)(f"the run cannot be set up: {what}") from error
             raise
         return self
 
@@ -129,7 +128,7 @@ class Drill:
     async def _start(self) -> None:
         check_source(self.scenario)
         self.run_dir = make(self._runs_dir, self.scenario.name, self.seed, datetime.now(UTC)).absolute()
-        self._owner = owner.take(self.run_dir)
+        self._fleet.callback(os.close, owner.take(self.run_dir))  # last: the record says by then whether it has ended
         store(self.scenario, self.run_dir / SCENARIO_FILE)
         self.began = time.monotonic()
         self._ledger = Ledger(self.run_dir / EVENTS_FILE, self.began)
@@ -252,9 +251,6 @@ class Drill:
         self.heartbeats.close()
         if self._ledger is not None:
             self._ledger.close()
-        if self._owner >= 0:
-            os.close(self._owner)
-            self._owner = -1
 
     async def finish(self, expectations: Callable[[View], list[events.Judged]] = lambda _view: []) -> View:
         """Judge everything, with the fleet alive and then after teardown, and write the verdict; the final view."""
@@ -276,6 +272,7 @@ class Drill:
         await self.observe()
         raise_failures(self.entries)
         expected += lost_lines(self.entries, self._ledger.lost if self._ledger else 0)
+        expected = after_host_failures(self.entries, expected)
         everything = [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected]
         verdict, canaries = conclude(self.scenario, everything, whole_fleet=whole)
         for each in [*everything, *canaries]:
@@ -298,6 +295,10 @@ class Drill:
     def _remove_cache(self) -> None:
         if not self._kept:
             shutil.rmtree(self.cache_dir, ignore_errors=True)
+
+    async def node_was_killed(self) -> bool:
+        """Whether a signal ended the node, as far as that can be known."""
+        return self._node is not None and await self._node.was_killed()
 
     def is_down(self) -> bool:
         """True between a crash of the node and its restart."""

@@ -30,6 +30,10 @@ class NodeDiedError(Exception):
     """The node's connection closed during a request."""
 
 
+class NodeKilledError(NodeDiedError):
+    """A signal ended the node that no crash step sent: the kernel, where memory ran out, or another process."""
+
+
 class NodeFailedError(Exception):
     """The node failed at a request: a defect; its traceback is in the run folder's node.log."""
 
@@ -42,6 +46,8 @@ class NodeProcess:
         self.pid = pid
         self._pidfd = pidfd
         self._reap = reap
+        self.status: object = None
+        """Once it was waited for: as subprocess has it, negative for a signal; None where it is not known."""
 
     def kill(self) -> None:
         """SIGKILL; harmless when it is dead."""
@@ -62,7 +68,7 @@ class NodeProcess:
             return False
         finally:
             loop.remove_reader(self._pidfd)
-        self._reap()
+        self.status = self._reap()
         os.close(self._pidfd)
         self._pidfd = -1
         return True
@@ -157,6 +163,11 @@ class NodeLink:
             future.set_exception(NodeFailedError(reply["error"]))
         else:
             future.set_result(None)
+
+    async def was_killed(self) -> bool:
+        """Whether a signal ended it."""
+        status = self.process.status if await self.process.wait(_DYING) else None
+        return isinstance(status, int) and status < 0
 
     async def kill(self) -> None:
         """SIGKILL, and wait until it is reaped."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.errors import UserError
+from engine.errors import HostError, UserError, host_error
 from flags.catalog import did_you_mean
 from sim.files.scenario import Scenario
 from sim.record.folder import SCENARIO_FILE, StoredRun, names_full_disk
@@ -25,7 +25,8 @@ from sim.report.outlet import say_commands
 from sim.report.text import summary
 from sim.run.batch import Batch, Item, check_writable, read_all, refuse
 from sim.run.draw import as_run
-from sim.run.needs import missing, planned_work
+from sim.run.needs import lacks, missing, planned_work
+from sim.run.node_link import NodeKilledError
 from sim.run.runner import RunOptions, run_scenario
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class OneByOne:
         """Print what would run: sandboxes, chunks and memory of each scenario."""
         lines = []
         for each in self.scenarios:
-            reason = missing(each)
+            reason = self._missing(each)
             lines += [f"{each.title}: {planned_work(each)}"] + ([f"  would be skipped: {reason}"] if reason else [])
         return "\n".join(lines) or "nothing selected"
 
@@ -119,9 +120,24 @@ class OneByOne:
         return code
 
     def _lacks(self, scenario: Scenario) -> str | None:
-        if reason := missing(scenario):
+        if reason := self._missing(scenario):
             self.outputs.skip(scenario.title, reason, scenario.path)
         return reason
+
+    def _missing(self, scenario: Scenario) -> str | None:
+        return missing(scenario, self.options.runs_dir, self.options.cache_dir)
+
+    def dry_run_code(self) -> ExitCode:
+        """UNSUPPORTED where this host can run none of them."""
+        if not self.scenarios:
+            return ExitCode.NOTHING_SELECTED
+        return ExitCode.HELD if any(self._missing(each) is None for each in self.scenarios) else ExitCode.UNSUPPORTED
+
+    def plan_document(self) -> dict[str, Any]:
+        """What `plan` prints, as JSON."""
+        where = self.options.runs_dir, self.options.cache_dir
+        listed = [{"name": e.title, "work": planned_work(e), "lacks": lacks(e, *where)} for e in self.scenarios]
+        return {"version": 1, "scenarios": listed}
 
     def _run(self, batch: Batch, scenario: Scenario) -> ExitCode:
         result, code = None, ExitCode.HELD
@@ -160,6 +176,12 @@ def _report(scenario: Scenario, error: Exception) -> ExitCode:
     if names_full_disk(error):
         what = error if isinstance(error, UserError) else f"its report cannot be stored: {error}; free some disk space"
         click.echo(f"{scenario.title}: {what}", err=True)
+        return ExitCode.INCONCLUSIVE
+    if isinstance(error, HostError):
+        click.echo(f"{scenario.title}: {error}", err=True)
+        return ExitCode.UNSUPPORTED
+    if isinstance(error, NodeKilledError) or (host_error(error) is not None and not isinstance(error, UserError)):
+        click.echo(f"{scenario.title}: no verdict: {error}: an error of this host", err=True)
         return ExitCode.INCONCLUSIVE
     if isinstance(error, UserError):
         click.echo(f"snapdrill: {error}", err=True)

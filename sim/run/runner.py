@@ -55,7 +55,7 @@ from sim.run.judging import (
     selected,
     unfired_faults,
 )
-from sim.run.node_link import NodeDiedError, NodeFailedError, NodeStarter, execute_node
+from sim.run.node_link import NodeDiedError, NodeFailedError, NodeKilledError, NodeStarter, execute_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,8 @@ async def _run(runner: _Runner, follow: Callable[[Path], None], time_limit: floa
         except (NodeDiedError, NodeFailedError, LedgerError) as error:
             if is_full(drill.run_dir):  # the node's last events may be missing from the ledger
                 raise RunFolderFullError(drill.run_dir) from error
+            if isinstance(error, NodeDiedError) and await drill.node_was_killed():
+                raise NodeKilledError("a signal ended the node: memory ran out, or another process sent it") from error
             raise
         return StoredRun(drill.run_dir / EVENTS_FILE, drill.entries, view)
 

@@ -65,10 +65,24 @@ def processes_of_runs_in(folder: pathlib.Path) -> list[int]:
     return found
 
 
+def test_a_disk_that_is_full_before_the_run_is_named_with_what_is_free(
+    small_disk: pathlib.Path, tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (small_disk / "filler").write_bytes(b"x" * ((SIZE - 20) << 10))
+    (tmp_path / "full.yaml").write_text(SCENARIO)
+    assert main(["run", str(tmp_path / "full.yaml"), "--runs-dir", str(small_disk)]) == ExitCode.UNSUPPORTED
+    assert " MiB are free" in capfd.readouterr().out
+
+
 @pytest.mark.parametrize("room", [4, 20, 36], ids=lambda room: f"{room}-KiB-left")
 def test_a_run_whose_disk_is_full_ends_in_one_line_and_without_a_verdict(
-    small_disk: pathlib.Path, tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str], room: int
+    small_disk: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    room: int,
 ) -> None:
+    monkeypatch.setattr("sim.run.one_by_one.missing", lambda *_: None)  # it fills after the look
     (small_disk / "filler").write_bytes(b"x" * ((SIZE - room) << 10))
     scenario = tmp_path / "full.yaml"
     scenario.write_text(SCENARIO)
