@@ -153,6 +153,7 @@ def trace_names() -> list[dict[str, Any]]:
 
 
 _MOST_BYTES = 64 << 20
+_MOST_SECONDS = 1e12
 _LONGEST_LINE = 1 << 20  # characters
 _START = Position(1, 1)
 
@@ -216,7 +217,7 @@ def _entry(line: str) -> Entry | str:
     t, sandbox, pause = content.pop("t", None), content.pop("sandbox", None), content.pop("pause", None)
     if not isinstance(name, str):
         raise _MistakeError(_column(line, "event"), "event is missing; write the event's name")
-    if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t < float("inf"):
+    if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t < _MOST_SECONDS:
         raise _MistakeError(_column(line, "t"), "t is missing or not a number; write the seconds since the run began")
     for key, value in (("sandbox", sandbox), ("pause", pause)):
         if value is not None and not isinstance(value, str):

@@ -22,10 +22,24 @@ _OWN_MOVES = re.compile("(\x1b\\[[0-9;]*m|\r\x1b\\[K)")
 """Colours, and the start of a progress line."""
 
 
+_LONGEST_LINE = 4_000  # characters
+
+
+def _shortened(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    lines = text.split("\n")
+    return "\n".join(
+        each if len(each) <= longest else f"{each[:longest]}... ({len(each):,} characters)" for each in lines
+    )
+
+
 class Outlet:
     """Stands in for a text stream, which is None where the process was started without one."""
 
-    def __init__(self, stream: TextIO | None, name: str) -> None:
+    def __init__(self, stream: TextIO | None, name: str, longest: int | None = None) -> None:
+        """A line of more than `longest` characters is cut; None: none is, as standard output may be a document."""
+        self._longest = longest
         self._stream = stream
         self._name = name
         self.unread = False
@@ -60,7 +74,7 @@ class Outlet:
         """The number of characters, whether or not they could be written."""
         if not isinstance(text, str):
             raise TypeError(f"{self._name} takes text")
-        self._put(not_a_command(self._shown(text)))
+        self._put(not_a_command(self._shown(text if self._longest is None else _shortened(text, self._longest))))
         return len(text)
 
     def _shown(self, text: str) -> str:
@@ -128,7 +142,7 @@ class Outlets:
     def __enter__(self) -> Self:
         _fill_standard_fds()
         self._before = sys.stdout, sys.stderr
-        self.out, self.err = Outlet(sys.stdout, "standard output"), Outlet(sys.stderr, "standard error")
+        self.out, self.err = Outlet(sys.stdout, "standard output"), Outlet(sys.stderr, "standard error", _LONGEST_LINE)
         sys.stdout, sys.stderr = cast("TextIO", self.out), cast("TextIO", self.err)
         return self
 

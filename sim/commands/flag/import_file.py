@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.errors import UserError
-from engine.reading import read_regular
+from engine.reading import MOST_MISTAKES, read_regular
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
@@ -40,10 +40,12 @@ def import_file(file: Path, env: str | None, segments: Path | None, output: Path
         mistakes += wrong
         found.segments |= more.segments
     mistakes += _referenced(file, found)
-    for line in _warnings(file, found):
+    for line in _warnings(file, found)[:MOST_MISTAKES]:
         click.echo(line, err=True)
     if mistakes:
-        click.echo("\n".join(mistakes), err=True)
+        click.echo("\n".join(mistakes[:MOST_MISTAKES]), err=True)
+        if (left := len(mistakes) - MOST_MISTAKES) > 0:
+            click.echo(f"{file}: and {left:,} more", err=True)
         click.echo(f"{file}: nothing was written", err=True)
         return ExitCode.VIOLATED
     text = json.dumps({"flags": found.flags, "segments": found.segments}, indent=2) + "\n"
