@@ -202,6 +202,10 @@ class Cache:
         """Give the folder its final name, all at once; raises OSError."""
         os.rename(self.folder, self.final)
 
+    def has_its_name(self) -> bool:
+        """True where the folder got its final name, whatever `finish` reported."""
+        return self._made and self.final.exists() and not self.folder.exists()
+
     def fail(self, error: BaseException) -> None:
         """The build will never be: wake every reader with the error and delete what was written."""
         with self._changed:

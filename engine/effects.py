@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from engine import dedup
 from engine import dirty as dirty_set
 from engine.cache import Cache
-from engine.dedup import PageComparison, ReadSpan
+from engine.dedup import PageComparison, ReadPages
 from engine.dirty import DirtySet, Tracker
 from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
 from engine.memfd import Memfd, ProcessMemory
-from engine.ranges import Chunk
+from engine.ranges import Blocks, Chunk
 from engine.snapshot import Build, Header, write_header
 
 Memory = Memfd | ProcessMemory
@@ -41,8 +40,8 @@ class Effects:
         """Begin a new dirty set; the guest is stopped, and what it wrote so far is in a finished build."""
         tracker.written(rearm=True)
 
-    def compare(self, chunks: Sequence[Chunk], block_size: int, memory: ReadSpan, parent: ReadSpan) -> PageComparison:
-        return dedup.compare(chunks, block_size, memory, parent)
+    def compare(self, pages: Blocks, memory: ReadPages, parent: ReadPages) -> PageComparison:
+        return dedup.compare(pages, memory, parent)
 
     def create_cache(self, cache: Cache) -> None:
         cache.create()

@@ -165,7 +165,7 @@ class CopyFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class BuildFinished(Event):
-    """Cache and header have their final name."""
+    """Cache and header have their final name; `length` is what is stored, in bytes: zeros are not."""
 
     build: str
     length: int

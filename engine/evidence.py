@@ -16,6 +16,11 @@ def as_json(threads: Threads | None) -> dict[str, list[int]] | None:
     return None if threads is None else {str(tid): list(did) for tid, did in threads.items()}
 
 
+def from_json(threads: Mapping[str, list[int]] | None) -> Threads | None:
+    """Read back from a ledger."""
+    return None if threads is None else {int(tid): (did[0], did[1]) for tid, did in threads.items()}
+
+
 def open_process(pid: int) -> int:
     """A fd of /proc/PID that keeps naming this process even if its pid is reused; -1 if there is none."""
     try:

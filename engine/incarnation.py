@@ -73,6 +73,8 @@ class GuestProcess:
         """The same at the last look; None where there was nothing left to look at."""
         self.killed = False
         """True once `end` sent SIGKILL: the last look was made just before it."""
+        self.asked_to_die = False
+        """True once SIGKILL was sent through this object to a process that was alive."""
 
     def is_dead(self) -> bool:
         """True once the process has exited (its pidfd is readable)."""
@@ -148,8 +150,12 @@ class GuestProcess:
         cannot be sent.
         """
         ran = None if self.killed else self._ran()
-        self._signal(signal.SIGKILL)
-        self.killed = True
+        self.killed = True  # first: after an interrupt here a death is known to be by our own signal, sent once more
+        try:
+            self._signal(signal.SIGKILL)
+        except OSError:
+            self.killed = False
+            raise
         if ran is not None:
             raise ran
 
@@ -159,8 +165,11 @@ class GuestProcess:
             raise FreezeError(f"{self.incarnation.name}: the guest did not die within {deadline:g} s")
 
     def kill(self, deadline: float = DEATH_SECONDS) -> None:
-        """SIGKILL and wait for death; raises FreezeError where the kernel does not end it within `deadline` seconds."""
-        self._signal(signal.SIGKILL)
+        """SIGKILL and wait for death; raises FreezeError where it cannot be sent, or does not end it in time."""
+        try:
+            self._signal(signal.SIGKILL)
+        except OSError as error:
+            raise FreezeError(f"{self.incarnation.name}: the guest cannot be killed: {error.strerror}") from error
         self.await_death(deadline)
 
     def thaw(self, condemned: CondemnedRecords) -> GuestRanError | None:
@@ -199,6 +208,8 @@ class GuestProcess:
         return bool(poll.poll(seconds * 1000))
 
     def _signal(self, number: signal.Signals) -> None:
+        if number is signal.SIGKILL and self.pidfd >= 0 and not self.is_dead():
+            self.asked_to_die = True
         try:
             signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:
@@ -275,9 +286,11 @@ class CondemnedRecords:
     def records(self) -> Iterator[CondemnedRecord]:
         """Every record that was not retired; a `.tmp` is a condemnation that never happened.
 
-        One that cannot be read condemns by its name alone.
+        One that cannot be read condemns by its name alone. Raises OSError where the folder cannot be listed: that may
+        not be taken for "none is condemned".
         """
-        for path in sorted(self._folder.glob("*.json")):
+        for name in sorted(name for name in os.listdir(self._folder) if name.endswith(".json")):
+            path = self._folder / name
             try:
                 content = json.loads(path.read_bytes())
                 build = content.pop("build")

@@ -304,8 +304,19 @@ def read_process(pid: int, buffer: memoryview, address: int, runs: Sequence[tupl
     At most IOV_MAX runs and less than 2 GiB a call (process_vm_readv); gives the bytes read, which may be fewer. Raises
     OSError: ESRCH where it is gone, EPERM under Yama, EFAULT for unmapped memory, ENOMEM.
     """
+    return _read_process(pid, buffer, runs, address, runs)
+
+
+def read_process_packed(pid: int, buffer: memoryview, address: int, runs: Sequence[tuple[int, int]]) -> int:
+    """The same, into the buffer's start, one run after the other."""
+    return _read_process(pid, buffer, [(0, sum(length for _, length in runs))], address, runs)
+
+
+def _read_process(
+    pid: int, buffer: memoryview, places: Sequence[tuple[int, int]], address: int, runs: Sequence[tuple[int, int]]
+) -> int:
     base = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
-    local = (_IoVec * len(runs))(*(_IoVec(base + offset, length) for offset, length in runs))
+    local = (_IoVec * len(places))(*(_IoVec(base + offset, length) for offset, length in places))
     remote = (_IoVec * len(runs))(*(_IoVec(address + offset, length) for offset, length in runs))
-    count = ctypes.c_ulong(len(runs))
-    return int(_check(_libc.process_vm_readv(pid, local, count, remote, count, ctypes.c_ulong(0))))
+    into, count = ctypes.c_ulong(len(places)), ctypes.c_ulong(len(runs))
+    return int(_check(_libc.process_vm_readv(pid, local, into, remote, count, ctypes.c_ulong(0))))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine import linux
 from engine.errors import NotAMemfdError, PunchRefusedError, TruncatedError
 from engine.incarnation import PunchPermit
+from engine.pages import PAGE, read_pages
 from engine.ranges import Chunk, from_indexes, runs
 
 _SIZE_SEALS = linux.SEAL_SHRINK | linux.SEAL_GROW
@@ -78,6 +82,11 @@ class Memfd:
         """Fill the whole buffer: a hole costs nothing to read from the fd (pread does not allocate)."""
         self.read_into(buffer, offset)
 
+    def read_pages(self, buffer: memoryview, pages: NDArray[np.int64]) -> None:
+        """Fill the buffer with these pages of 4 KiB, ascending by number; TruncatedError at the file's end."""
+        if not read_pages(self.fd, buffer, np.arange(len(pages)), pages):
+            raise TruncatedError(f"the memfd ended before page {int(pages[-1])}")
+
     def write_from(self, buffer: memoryview, offset: int) -> None:
         """Write the whole buffer at `offset`; for filling a fresh shmem memfd (hugetlb refuses write(2): EINVAL)."""
         done = 0
@@ -133,11 +142,21 @@ class ProcessMemory:
         left = [(first * block - offset, count * block) for first, count in runs(from_indexes(chunk.blocks))]
         while left:
             batch, left = _first_batch(left)
-            wanted = sum(length for _, length in batch)
-            got = linux.read_process(self.pid, buffer, self._address + offset, batch)
-            if got == 0:
-                raise TruncatedError(f"process {self.pid} gave nothing of {wanted} bytes")
+            got = self._some(linux.read_process(self.pid, buffer, self._address + offset, batch), batch)
             left = _after(batch, got) + left
+
+    def read_pages(self, buffer: memoryview, pages: NDArray[np.int64]) -> None:
+        """Fill the buffer with these pages of 4 KiB, ascending by number; raises as `read_span` does."""
+        left = [(first * PAGE, count * PAGE) for first, count in runs(from_indexes(pages.astype(np.uint32)))]
+        while left:
+            batch, left = _first_batch(left)
+            got = self._some(linux.read_process_packed(self.pid, buffer, self._address, batch), batch)
+            buffer, left = buffer[got:], _after(batch, got) + left
+
+    def _some(self, got: int, batch: list[tuple[int, int]]) -> int:
+        if got == 0:
+            raise TruncatedError(f"process {self.pid} gave nothing of {sum(length for _, length in batch)} bytes")
+        return got
 
     def resident_bytes(self) -> int | None:
         """None: there is no fd to ask."""

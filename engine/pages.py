@@ -1,12 +1,16 @@
-"""Pages of 4 KiB that hold nothing."""
+"""Pages of 4 KiB: which hold nothing, and many of them read at once."""
 
 from __future__ import annotations
+
+import os
 
 import numpy as np
 from numpy.typing import NDArray
 
 PAGE = 4096
 _WORDS = PAGE // 8
+_GAP = 4  # pages that are read along and dropped sooner than another call is made
+_VECTORS = 512  # buffers a call, at most: half of IOV_MAX
 
 
 def zero_pages(pages: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -31,3 +35,28 @@ def runs_of(pages: NDArray[np.int64]) -> list[tuple[int, int]]:
         return []
     cuts = np.flatnonzero(np.diff(pages) != 1) + 1
     return [(int(run[0]), int(run[-1]) + 1) for run in np.split(pages, cuts)]
+
+
+def read_pages(fd: int, buffer: memoryview, rows: NDArray[np.int64], pages: NDArray[np.int64]) -> bool:
+    """Read pages of a file, ascending by number, each into its row of the buffer; few calls, whatever lies between.
+
+    False where the file gave fewer bytes than asked for; raises OSError.
+    """
+    dropped = memoryview(bytearray(_GAP * PAGE))
+    cuts = np.flatnonzero((np.diff(pages) != 1) | (np.diff(rows) != 1)) + 1
+    firsts = np.concatenate(([0], cuts))
+    counts = np.diff(firsts, append=len(pages)).tolist()
+    vectors: list[memoryview] = []
+    begin = end = 0  # in pages: what the next call will read
+    for row, page, count in zip(rows[firsts].tolist(), pages[firsts].tolist(), counts, strict=True):
+        if vectors and (page - end > _GAP or len(vectors) >= _VECTORS):
+            if os.preadv(fd, vectors, begin * PAGE) != (end - begin) * PAGE:
+                return False
+            vectors = []
+        if not vectors:
+            begin = page
+        elif page > end:
+            vectors.append(dropped[: (page - end) * PAGE])
+        vectors.append(buffer[row * PAGE : (row + count) * PAGE])
+        end = page + count
+    return not vectors or os.preadv(fd, vectors, begin * PAGE) == (end - begin) * PAGE

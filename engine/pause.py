@@ -91,7 +91,9 @@ class Pause:
         self._copier: ChunkCopier | None = None
         self._header: Header | None = None
         self._finished: Header | None = None
+        self._named: Header | None = None  # of the build that is about to get its final name
         self._work: Work | None = None
+        self._owner: int | None = None  # the thread that takes the copy to its end
         self.untold = 0
         """Events that could not be recorded past the point of no return: a full ledger must not lose the memory."""
 
@@ -116,13 +118,21 @@ class Pause:
                     return True
             self._rest()
         except BaseException as error:
-            if rest.ident is None:  # else that thread sees to it
+            if self._owns_the_copy():
                 self._end_in_a_fate(error)
             if not isinstance(error, Exception):
                 raise
         return False
 
+    def _owns_the_copy(self) -> bool:
+        """True for the one thread that takes the copy to its end: an interrupt may come while the other one starts."""
+        with self._lock:
+            self._owner = self._owner or threading.get_ident()
+            return self._owner == threading.get_ident()
+
     def _end_of_copy(self) -> None:
+        if not self._owns_the_copy():
+            return
         try:
             self._rest()
         except BaseException as error:  # noqa: BLE001 - a thread that dies silently would leave its waiters hanging
@@ -237,6 +247,8 @@ class Pause:
 
     def _rest(self) -> None:
         copier, plan = self._parts()
+        if self._ending.killed:
+            _ = self.header  # made while the guest dies: milliseconds, and no copying
         if plan.punch and self._condemned:
             if self._ending.await_death():
                 copier.permit = self._ending.permit
@@ -289,11 +301,15 @@ class Pause:
             tuple(copier.digests),
         )
         self._effects.write_header(header, cache.folder)
+        self._named = header
         self._effects.finish(cache)
-        self._header = self._finished = header
-        milliseconds = (time.perf_counter() - self._begun) * 1e3
-        self._say(BuildFinished(header.build, cache.length, header.content_hash, milliseconds))
+        self._finish_named(header)
         return header
+
+    def _finish_named(self, header: Header) -> None:
+        self._named, self._header, self._finished = None, header, header
+        milliseconds = (time.perf_counter() - self._begun) * 1e3
+        self._say(BuildFinished(header.build, header.length, header.content_hash, milliseconds))
 
     # -- the fates
 
@@ -305,7 +321,9 @@ class Pause:
 
     def _fail(self, error: BaseException) -> None:
         """Uncondemned: the guest may run on, nothing was lost. Condemned: discard, always."""
-        if self._finished is not None:  # an interrupt in the last acts: the build is whole
+        if self._named is not None and self._cache is not None and self._cache.has_its_name():
+            self._finish_named(self._named)
+        if self._finished is not None:  # a failure in the last acts: the build is whole
             self._end_finished(self._finished)
             return
         self._condemned = self._condemned or self._record_stands()

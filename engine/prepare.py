@@ -22,7 +22,7 @@ from engine.mapping import Mapping as MemoryMapping
 from engine.memfd import Memfd
 from engine.pages import PAGE
 from engine.plan import MemoryFacts, PauseOptions, PausePlan
-from engine.ranges import Blocks, chunks, from_indexes, in_smaller_blocks, indexes
+from engine.ranges import Blocks, from_indexes, in_smaller_blocks, indexes
 from engine.resume import open_chain
 from engine.snapshot import Header, check_build
 
@@ -102,9 +102,8 @@ def _with_what_differs(request: PauseRequest, effects: Effects, found: DirtySet,
     stored = from_indexes(np.flatnonzero(stored_pages(mapping)).astype(np.uint32))
     if isinstance(memory, Memfd) and (held := resident(memory)) is not None:
         clean &= stored | from_indexes(np.flatnonzero(held).astype(np.uint32))  # a hole is zero, as the parent is
-    spans = chunks(clean, memory.size, PAGE, memory.page_size)
     with open_chain(request.builds, request.parent) as chain:
-        differs = effects.compare(spans, PAGE, memory.read_span, ParentReader(mapping, chain).read_span)
+        differs = effects.compare(clean, memory.read_pages, ParentReader(mapping, chain).read_pages)
     zeroed = differs.zero & stored
     changed = (len(differs.stored) + len(zeroed)) * PAGE
     emit(CleanVerified(len(clean) * PAGE, changed, (time.perf_counter() - begun) * 1e3))
@@ -128,10 +127,10 @@ def _without_equal_pages(
 ) -> DirtySet:
     """The dirty set in pages, without those that are zero or as in the parent; the guest may still run on."""
     begun = time.perf_counter()
-    spans = chunks(dirty.dirty, facts.size, facts.block_size, facts.page_size)
+    pages = in_smaller_blocks(dirty.dirty, facts.block_size // PAGE)
     with open_chain(request.builds, request.parent, verified=False) as chain:  # what is equal is proven by that
         parent = ParentReader(request.parent.mapping, chain)
-        found = effects.compare(spans, facts.block_size, request.memory.read_span, parent.read_span)
+        found = effects.compare(pages, request.memory.read_pages, parent.read_pages)
     stored, zero, equal = (len(kind) * PAGE for kind in (found.stored, found.zero, found.equal))
     emit(Compared(stored, zero, equal, (time.perf_counter() - begun) * 1e3))
     empty = in_smaller_blocks(dirty.empty - dirty.dirty, facts.block_size // PAGE) | found.zero

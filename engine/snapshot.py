@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from engine import mapping as maps
 from engine.cache import MEMFILE, PARTIAL
 from engine.errors import CorruptBuildError, PinnedBuildError
 from engine.mapping import Extents, Mapping, MappingError
+from engine.pages import PAGE, read_pages
 
 HEADER = "header"
 PARENTS = "parents"
@@ -43,7 +45,14 @@ class Header:
 
     @property
     def length(self) -> int:
-        """Bytes in this build's own cache."""
+        """Bytes that this build stores: pages that are zero are in its cache file as holes alone."""
+        rows = self.mapping.extents
+        own = rows.builds.index(self.build) if self.build in rows.builds else maps.NIL
+        return int(rows.length[rows.build == own].sum()) if own != maps.NIL else 0
+
+    @property
+    def file_length(self) -> int:
+        """Bytes of this build's cache file, from its first to its last chunk, holes included."""
         return sum(self.chunk_lengths)
 
     @property
@@ -218,9 +227,9 @@ class Build:
         except OSError as error:
             raise CorruptBuildError(build, f" cannot be read: {error.strerror}") from error
         size = os.fstat(opened.fd).st_size
-        if size < header.length:
+        if size < header.file_length:
             opened.close()
-            raise CorruptBuildError(build, f": its cache has {size} bytes of {header.length}")
+            raise CorruptBuildError(build, f": its cache has {size} bytes of {header.file_length}")
         return opened
 
     def chunks(self) -> Iterator[tuple[int, int]]:
@@ -239,10 +248,13 @@ class Build:
             raise CorruptBuildError(self.header.build, f": its cache ended at byte {offset + len(data)}")
         return data
 
-    def read_into(self, buffer: memoryview, offset: int) -> None:
-        """Fill the buffer from the packed cache; raises CorruptBuildError where it ends early."""
-        if os.preadv(self.fd, [buffer], offset) != len(buffer):
-            raise CorruptBuildError(self.header.build, f": its cache ended before byte {offset + len(buffer)}")
+    def read_pages(self, buffer: memoryview, rows: NDArray[np.int64], pages: NDArray[np.int64]) -> None:
+        """Read pages of the packed cache, ascending, each into its row of the buffer.
+
+        Raises CorruptBuildError where the cache ends early.
+        """
+        if not read_pages(self.fd, buffer, rows, pages):
+            raise CorruptBuildError(self.header.build, f": its cache ended before byte {(int(pages[-1]) + 1) * PAGE}")
 
     def verify(self) -> None:
         """Compare every chunk with its digest; raises CorruptBuildError naming the first chunk that differs."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
+import os
 import pathlib
 import pkgutil
 import sys
@@ -58,7 +60,7 @@ class _CommandFolder(click.Group):
     cls=_CommandFolder,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 held, 1 violated, 2 usage or invalid file, 3 inconclusive, "
-    "4 this host cannot run it, 5 nothing selected, 70 internal error, 130 or 143 interrupted.",
+    "4 this host cannot run it, 5 nothing selected, 70 internal error, 129, 130 or 143 interrupted.",
 )
 @click.version_option(package_name="snapdrill", prog_name="snapdrill")
 def snapdrill() -> None:
@@ -84,10 +86,9 @@ def _main(argv: Sequence[str]) -> int:
         mistake.show()
         return ExitCode.USAGE
     except HostError as lack:
-        _refused(str(lack))
-        return ExitCode.UNSUPPORTED
+        return _refused(lack, ExitCode.UNSUPPORTED, as_json="--json" in argv)
     except UserError as mistake:
-        return _refused(str(mistake))
+        return _refused(mistake, ExitCode.USAGE, as_json="--json" in argv)
     except (KeyboardInterrupt, click.Abort):
         return ExitCode.INTERRUPTED
     except Exception as failure:  # noqa: BLE001 - the last stop: any other error is a defect of snapdrill, shown in full
@@ -96,18 +97,25 @@ def _main(argv: Sequence[str]) -> int:
 
 def _invoke(argv: Sequence[str]) -> int:
     """The command's return value, None being HELD."""
-    with snapdrill.make_context("snapdrill", list(argv)) as context:
+    # click takes colours out where there is no terminal, unless its context says otherwise
+    colours = True if os.environ.get("FORCE_COLOR") and not os.environ.get("NO_COLOR") else None
+    with snapdrill.make_context("snapdrill", list(argv), color=colours) as context:
         code = snapdrill.invoke(context)
     return ExitCode.HELD if code is None else ExitCode(code)
 
 
-def _refused(mistake: str) -> ExitCode:
+def _refused(error: UserError, code: ExitCode, *, as_json: bool) -> ExitCode:
     """A mistake in a file begins with its place: editors and CI look for it there."""
+    from flags.document import DocumentError
     from sim.report import github
+    from sim.report.document import mistakes_document
 
-    click.echo(mistake if github.MISTAKE.match(mistake) else f"snapdrill: {mistake}", err=True)
-    say_commands(github.mistakes(mistake))
-    return ExitCode.USAGE
+    in_files = error.mistakes if isinstance(error, DocumentError) else ()
+    click.echo(str(error) if in_files else f"snapdrill: {error}", err=True)
+    say_commands(github.mistakes(in_files))
+    if as_json:
+        click.echo(json.dumps(mistakes_document(error, code), indent=2))
+    return code
 
 
 def _internal(failure: Exception) -> ExitCode:

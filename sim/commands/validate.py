@@ -10,47 +10,67 @@ Example: snapdrill validate scenarios/ drill.yaml
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
+    from flags.document import Mistake
     from sim.files.plan import Plan
 
 
 @click.command("validate")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=pathlib.Path))
-def command(files: tuple[pathlib.Path, ...]) -> ExitCode:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+def command(files: tuple[pathlib.Path, ...], as_json: bool) -> ExitCode:
     """Check each file; HELD only if all are valid."""
-    from flags.document import DocumentError
-    from sim.report import github
-    from sim.report.outlet import say_commands
+    from flags.document import DocumentError, Mistake
 
     paths = _documents(files)
-    wrong = False
-    printed: set[str] = set()
+    printed: dict[Mistake, None] = {}
+    documents = []
     for path in paths:
+        made, concerns, mistakes = 0, list[str](), tuple[Mistake, ...]()
         try:
             made, concerns = _check(path)
         except DocumentError as error:
-            wrong = True
-            new = dict.fromkeys(line for line in error.lines() if line not in printed)
-            printed |= new.keys()
-            click.echo("\n".join(new), err=True, nl=bool(new))
-            say_commands(github.mistakes("\n".join(new)))
-        else:
-            click.echo(f"{path}: ok" + (f" ({made} scenarios)" if made > 1 else ""))
-            for line in concerns:
-                click.echo(line)
+            mistakes = error.mistakes
+        documents.append(_document(path, made, concerns, mistakes))
+        if not as_json:
+            _print(path, made, concerns, [each for each in mistakes if each not in printed])
+        printed |= dict.fromkeys(mistakes)
     if not paths:
         click.echo(f"snapdrill: nothing selected: no *.yaml in {', '.join(map(str, files))}", err=True)
-        return ExitCode.NOTHING_SELECTED
-    return ExitCode.USAGE if wrong else ExitCode.HELD
+    code = ExitCode.USAGE if printed else ExitCode.HELD if paths else ExitCode.NOTHING_SELECTED
+    if as_json:
+        click.echo(json.dumps({"version": 1, "exit_code": int(code), "files": documents}, indent=2))
+    return code
+
+
+def _print(path: pathlib.Path, made: int, concerns: Iterable[str], mistakes: Sequence[Mistake]) -> None:
+    from flags.document import lines_of
+    from sim.report import github
+    from sim.report.outlet import say_commands
+
+    if made:
+        click.echo("\n".join([f"{path}: ok" + (f" ({made} scenarios)" if made > 1 else ""), *concerns]))
+    elif mistakes:
+        click.echo("\n".join(lines_of(mistakes)), err=True)
+        say_commands(github.mistakes(mistakes))
+
+
+def _document(path: pathlib.Path, made: int, concerns: list[str], mistakes: Iterable[Mistake]) -> dict[str, Any]:
+    """One file; `documents` is how many scenarios or plans it makes, 0 where it has a mistake."""
+    from sim.report.document import mistake_document
+
+    wrong = [mistake_document(each) for each in mistakes]
+    return {"file": str(path), "valid": bool(made), "documents": made, "concerns": concerns, "mistakes": wrong}
 
 
 def _documents(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:

@@ -7,7 +7,7 @@ reaches a scheduler runs code on every worker, so anything but the loopback need
 certificates, and each machine gets a copy of DIR. Exits with 0 when the scheduler stops, with 130 or 143 when
 interrupted; its unfinished runs are given to other workers.
 
-Example: snapdrill worker tls://10.0.0.7:8786 --tls-dir certificates --jobs 4
+Example: snapdrill worker tls://10.0.0.7:8786 --tls-dir certs --jobs 4
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ Invariant = Literal[
     "legal_transitions",
     "no_unpublished",
     "off_arrives",
+    "deaths_explained",
 ]
 Metric = Literal[
     "peak_over", "peak_ratio", "copy_ms", "blocked_ms", "dirty_bytes", "punched_bytes", "pauses", "punched_after_kill"
@@ -89,9 +90,12 @@ class MetricExpectation(Strict):
 
 
 class ViolationExpectation(Strict):
-    """A canary: the run passes only if it is caught violating this. `eventually` allows further ticks for that."""
+    """A canary: the run passes only if it is caught violating this. `eventually` allows further ticks for that.
 
-    verdict: Literal["violated"]
+    With `verdict: inconclusive` an invariant must be left without evidence instead.
+    """
+
+    verdict: Literal["violated", "inconclusive"]
     invariant: Invariant | None = None
     metric: Metric | None = None
     eventually: Eventually | None = None
@@ -100,6 +104,8 @@ class ViolationExpectation(Strict):
     def _names_one_culprit(self) -> Self:
         if (self.invariant is None) == (self.metric is None):
             raise ValueError("a canary names what must be violated; add either invariant or metric")
+        if self.verdict == "inconclusive" and self.metric is not None:
+            raise ValueError("only an invariant can be left without evidence; name an invariant, or use violated")
         return self
 
     @property

@@ -71,12 +71,14 @@ class NodeSpec(Strict):
 class Workload(Strict):
     """`dirty` percent of the blocks are a working set, drawn once by `pattern`; each tick rewrites all of it.
 
+    `threads` write it, each its own share of the pages: what memory holds does not depend on how many there are.
     With a `heartbeat` a thread of the guest writes down what the clock says, at that interval: a witness of its own.
     """
 
     dirty: Annotated[Percent, Field(gt=0)] = 40.0
     pattern: Pattern = "scattered"
     heartbeat: Duration | None = None
+    threads: Annotated[int, Field(ge=1, le=16)] = 1
 
 
 class Group(Strict):

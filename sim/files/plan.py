@@ -274,8 +274,8 @@ def changed(plan: Plan, *, lease: str | None = None, mend: Sequence[str] = (), s
 def _following(plan: Plan) -> Plan:
     """The plan with the real flag, in real time; it cannot have an outage of LaunchDarkly."""
     if wrong := [index for index, step in enumerate(plan.steps) if isinstance(step, Outage)]:
-        place = plan.place(("steps", wrong[0]))
-        raise UserError(f"{place}: error: a plan cannot break LaunchDarkly itself; remove the outage, or --source")
+        what = "a plan cannot break LaunchDarkly itself; remove the outage, or --source"
+        raise DocumentError(plan.path, [plan.document.mistake(("steps", wrong[0]), what)])
     return plan.model_copy(update={"flags": ServedFlags(source="launchdarkly"), "time": "real"})
 
 

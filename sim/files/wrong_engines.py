@@ -105,6 +105,11 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
         "invariant:decision_pinned",
         "the copy reads the punch flag again while it runs, and obeys what it says by then",
     ),
+    _wrong(
+        "killed-untold",
+        "invariant:deaths_explained",
+        "the guest of a checkpoint is killed once its build is finished, and no event says who did it",
+    ),
 )
 
 PR_2902 = "pr-2902"

@@ -9,20 +9,20 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from engine import linux
 from engine.cache import Cache
-from engine.dedup import PageComparison, ReadSpan
+from engine.dedup import PageComparison, ReadPages
 from engine.dirty import DirtySet, Tracker
 from engine.effects import Before, Boundary, Effects, Memory
 from engine.events import Event
 from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
 from engine.memfd import Memfd
-from engine.ranges import Chunk
+from engine.ranges import Blocks, Chunk
 from engine.snapshot import HEADER, Build, Header
 from sim.files.faults import CATALOGUE, FaultPoint, Harm, Place, chunk_index
 from sim.record import events
@@ -104,6 +104,10 @@ def _nothing() -> None:
     """For a passage with nothing to cancel or to kill."""
 
 
+def _nothing_of(_command: str) -> None:
+    """The same, where a guest would be asked for something."""
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """Which pause or resume passes the points: the `nth` of a sandbox, in whose name events are recorded."""
@@ -114,6 +118,8 @@ class Passage:
     trace: bool = False
     cancel: Callable[[], object] = _nothing
     kill_guest: Callable[[], object] = _nothing
+    wake_guest: Callable[[], object] = _nothing
+    ask_guest: Callable[[str], object] = _nothing_of
 
 
 class FaultyEffects(Effects):
@@ -155,6 +161,10 @@ class FaultyEffects(Effects):
                 os.kill(os.getpid(), signal.SIGKILL)
             case "kill-guest":
                 self._passage.kill_guest()
+            case "wake-guest":
+                self._passage.wake_guest()
+            case "free-pages" | "second-writer":
+                self._passage.ask_guest(fault.harm.kind)
             case "cancel":
                 self.cancelled = True
                 self._passage.cancel()
@@ -193,8 +203,8 @@ class FaultyEffects(Effects):
     def rearm(self, tracker: Tracker) -> None:
         self._inner.rearm(tracker)
 
-    def compare(self, chunks: Sequence[Chunk], block_size: int, memory: ReadSpan, parent: ReadSpan) -> PageComparison:
-        return self._inner.compare(chunks, block_size, memory, parent)
+    def compare(self, pages: Blocks, memory: ReadPages, parent: ReadPages) -> PageComparison:
+        return self._inner.compare(pages, memory, parent)
 
     def create_cache(self, cache: Cache) -> None:
         self._pass("cache.create")
@@ -261,6 +271,7 @@ class FaultyEffects(Effects):
         self._inner.kill(guest)
 
     def await_death(self, guest: GuestProcess, permit: PunchPermit | None) -> None:
+        self._pass("death")
         self._inner.await_death(guest, permit)
 
     def retire(self, records: CondemnedRecords, guest: GuestProcess) -> None:

@@ -30,6 +30,7 @@ class SandboxConfig:
     firecracker_version: str = DEFAULTS.firecracker_version
     envd_version: str = DEFAULTS.envd_version
     heartbeat: float = 0.0
+    threads: int = 1
 
     def attributes(self) -> SandboxAttributes:
         """What flags are evaluated for."""
@@ -137,6 +138,7 @@ class NodeConfig:
             dirty=sandbox.dirty,
             pattern=sandbox.pattern,
             heartbeat=sandbox.heartbeat,
+            threads=sandbox.threads,
         )
 
 

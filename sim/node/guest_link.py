@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.dirty import Forgotten, SharedBitmap, Tracker, WriteProtectScan
-from engine.errors import FreezeError
+from engine.errors import FreezeError, GuestRanError
+from engine.evidence import Threads
 from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, start_time_of
 from engine.memfd import Memfd, seal_size
 from sim.node.guest import BEAT, GuestSpec, side_size
@@ -29,6 +30,8 @@ _GENERATION = 4
 DEADLINE = 30.0
 _LEAST = 0.1
 ZYGOTE_SOCKET = "zygote"
+FDS_PER_GUEST = 8
+"""Of a node: socket, pidfd, /proc folder, memfd, side memfd and pagemap; its pause's cache, a look at its threads."""
 
 
 class GuestError(Exception):
@@ -43,6 +46,15 @@ class HandOver:
     memfd_fd: int
     side_fd: int
     tracker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Armed:
+    """How a guest's writes are followed; where the kernel refused to note them, its errno's name and a sentence."""
+
+    tracker: str
+    refused: str | None = None
+    why: str | None = None
 
 
 class Guest:
@@ -61,6 +73,8 @@ class Guest:
         self.tracker: Tracker | None = None
         self.hand_over: HandOver | None = None
         self._side_fd = -1
+        self.silent = False
+        """It did not answer in time, though it was there."""
 
     @property
     def name(self) -> str:
@@ -138,10 +152,11 @@ class Guest:
         self.receive()
         self.use_tracker(self.known().tracker)
 
-    def arm(self) -> tuple[str, str | None]:
+    def arm(self) -> Armed:
         """Start tracking; gives the tracker's name and why a better one was refused."""
         reply = self.ask("arm", node=os.getpid())
-        return self.use_tracker(str(reply.get("tracker"))), reply.get("why")
+        code, why = (None if (said := reply.get(key)) is None else str(said)[:100] for key in ("code", "why"))
+        return Armed(self.use_tracker(str(reply.get("tracker"))), code, why)
 
     def use_tracker(self, name: str) -> str:
         """Follow the guest's writes by the tracker that it has set up; gives the name of the one in use."""
@@ -183,6 +198,7 @@ class Guest:
             try:
                 message = self._until(end).recv(MESSAGE)
             except TimeoutError:
+                self.silent = True
                 raise GuestError(f"{self.name} did not answer within {DEADLINE:g} s") from None
             except OSError as error:
                 raise GuestError(f"{self.name} is gone: {error.strerror}") from error
@@ -234,13 +250,30 @@ class Guest:
         """End the process, whether it is ready or not; raises FreezeError where it does not die."""
         self.process.kill()
 
+    def wake(self, seconds: float = 0.002) -> None:
+        """What another process might do to a frozen guest: SIGCONT, and SIGSTOP a moment later. Not if it is dead."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.process.pidfd, signal.SIGCONT)
+            time.sleep(seconds)
+            signal.pidfd_send_signal(self.process.pidfd, signal.SIGSTOP)
+
     def is_dead(self) -> bool:
         """True once its pidfd says so."""
         return self.process.is_dead()
 
-    def continue_uncondemned(self, records: CondemnedRecords) -> None:
-        """Wake a guest of a crashed node, frozen or not; raises CondemnedError where it may never run again."""
-        self.process.thaw(records)
+    def is_dying(self) -> bool:
+        """The same, for a guest that closed its socket: its pidfd says so a moment later."""
+        with contextlib.suppress(FreezeError):
+            self.process.await_death(_LEAST)
+        return self.is_dead()
+
+    def continue_uncondemned(self, records: CondemnedRecords, frozen: Threads | None) -> GuestRanError | None:
+        """Wake a guest of a crashed node; gives what a look showed, if it ran since `frozen` was read at its freeze.
+
+        Raises CondemnedError where it may never run again.
+        """
+        self.process.frozen = frozen
+        return self.process.thaw(records)
 
     def memory(self) -> Memfd:
         """Its adopted memfd; raises GuestError before it was handed over."""
@@ -299,7 +332,7 @@ class ZygoteLink:
             if not hello:
                 raise ConnectionResetError("the zygote is ending")
             self.zygote_pid = int(json.loads(hello)["pid"])
-            self._pidfd = os.pidfd_open(self.zygote_pid)  # now: later the pid may be another process's
+            self.pidfd = os.pidfd_open(self.zygote_pid)  # now: later the pid may be another process's
         except OSError:
             connection.close()
             raise
@@ -326,7 +359,7 @@ class ZygoteLink:
 
     def end(self) -> None:
         """Kill every guest, and the zygote with them; returns when it is gone. Harmless when done already."""
-        pidfd, self._pidfd = self._pidfd, -1
+        pidfd, self.pidfd = self.pidfd, -1
         if pidfd < 0:
             return
         with contextlib.suppress(OSError):  # it may have ended meanwhile

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from engine.ranges import SPAN
 from sim.record.events import MemorySampled
 
 _INTERVAL = 0.05  # seconds between samples that are no new peak
@@ -65,6 +66,13 @@ class NodeMemory:
 
 PUNCHED_PEAK = 8 << 20
 """Bytes that a punching pause may need beyond its guest: two chunks in flight, with room."""
+
+
+def most_copier_bytes(memory: int, page_size: int, block_size: int) -> int:
+    """Bytes that the copying threads of one pause take for themselves at most: each a span, as read and packed."""
+    span = max(SPAN, page_size, block_size)
+    workers = 1 if memory <= 2 * span else 2  # the first chunk is copied alone
+    return workers * 2 * min(span, memory)
 
 
 class OverBudgetError(Exception):

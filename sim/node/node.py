@@ -23,8 +23,9 @@ from flags.context import Moment, has_memfd
 from sim.files.lifecycle import State, StopReason, refusal
 from sim.node.armed_faults import ArmedFaults, FaultyEffects, Passage
 from sim.node.config import NodeConfig
+from sim.node.deaths import Deaths
 from sim.node.guest import GuestSpec
-from sim.node.guest_link import Guest, GuestError, ZygoteLink, tick_all
+from sim.node.guest_link import Armed, Guest, GuestError, ZygoteLink, tick_all
 from sim.node.memory import Budget, NodeMemory, OverBudgetError
 from sim.node.pace import Paces
 from sim.node.pausing import Pausing
@@ -61,6 +62,7 @@ class Node:
         self.tick_number = config.tick
         self.flags = flags
         self.ticking = asyncio.Lock()
+        self.deaths = Deaths(lambda event, sandbox: ledger.try_append(event, sandbox=sandbox))
         self.in_flight = 0
         self.cache_on_tmpfs = on_tmpfs(self.builds)
         self._pausing = make_pausing(self)
@@ -70,6 +72,7 @@ class Node:
 
     async def create(self) -> None:
         """Start the first incarnation of every sandbox."""
+        self.deaths.watch_zygote(self.link.zygote_pid, self.link.pidfd)
         for sandbox in self.sandboxes.values():
             each = sandbox.config
             made = events.SandboxCreated(
@@ -89,11 +92,11 @@ class Node:
         moment: Moment = "create" if header is None else "resume"
         asked = self.flags.decide(sandbox.config.attributes(), moment).is_on(USE_MEMFD)
         sandbox.use_memfd = asked and has_memfd(sandbox.config.firecracker_version)
-        tracker, written = await asyncio.to_thread(self._bring_up, sandbox, spec, header)
-        self._tell_of_guest(sandbox, tracker, (time.perf_counter() - begun) * 1e3)
+        armed, written = await asyncio.to_thread(self._bring_up, sandbox, spec, header)
+        self._tell_of_guest(sandbox, armed, (time.perf_counter() - begun) * 1e3)
         return written
 
-    def _bring_up(self, sandbox: Sandbox, spec: GuestSpec, header: Header | None) -> tuple[str, int]:
+    def _bring_up(self, sandbox: Sandbox, spec: GuestSpec, header: Header | None) -> tuple[Armed, int]:
         if header is None:
             guest = sandbox.guest = self.link.spawn(spec)
             guest.receive()
@@ -103,8 +106,7 @@ class Node:
             guest = sandbox.guest = effects.spawn(lambda: self.link.spawn(spec))
             guest.receive()
             written = self._fill(sandbox, guest, header, effects)
-        tracker, _why = guest.arm()
-        return tracker, written
+        return guest.arm(), written
 
     def _resume_effects(self, sandbox: Sandbox) -> FaultyEffects:
         name = sandbox.config.name
@@ -135,7 +137,7 @@ class Node:
             build.close()
         return fill(guest.memory(), self.builds, header, effects=effects)
 
-    def _tell_of_guest(self, sandbox: Sandbox, tracker: str, spawn_ms: float) -> None:
+    def _tell_of_guest(self, sandbox: Sandbox, armed: Armed, spawn_ms: float) -> None:
         guest = sandbox.guest
         if guest is None:
             return
@@ -147,14 +149,21 @@ class Node:
             memfd_inode=guest.memory().inode,
             memfd_fd=hello.memfd_fd,
             side_fd=hello.side_fd,
-            tracker=tracker,
+            tracker=armed.tracker,
             spawn_ms=round(spawn_ms, 3),
             build=sandbox.header.build or None,
             use_memfd=sandbox.use_memfd,
             heartbeat=sandbox.config.heartbeat,
+            tracker_refused=armed.refused,
+            tracker_why=armed.why,
         )
         self.ledger.append(spawned, sandbox=sandbox.config.name)
+        self.watch(sandbox, guest)
         self.measure(sandbox)
+
+    def watch(self, sandbox: Sandbox, guest: Guest) -> None:
+        """Notice its death at once."""
+        self.deaths.watch_guest(guest, sandbox.config.name, lambda: sandbox.state.value)
 
     def measure(self, sandbox: Sandbox) -> None:
         """Record what the kernel holds for a sandbox's guest."""
@@ -174,6 +183,8 @@ class Node:
                     return
                 for guest, why in lost:
                     if running[guest].state is State.RUNNING:  # else the pause that came meanwhile finds it dead
+                        code = "silent" if guest.silent else "died"
+                        self.deaths.tell(guest, running[guest].config.name, State.RUNNING.value, code)
                         self._lost(running[guest], why)
             self.ledger.append(events.Ticked(self.tick_number))
         for sandbox in self.sandboxes.values():
@@ -195,6 +206,8 @@ class Node:
 
     def forget(self, sandbox: Sandbox, guest: Guest, why: str) -> None:
         """Give back what is held of a guest; its end is recorded only if its pidfd reports it."""
+        self.deaths.look(guest, sandbox.config.name, sandbox.state.value)
+        self.deaths.forget(guest.name)
         if guest.is_dead():
             self.ledger.try_append(events.GuestEnded(guest.name, why), sandbox=sandbox.config.name)
         guest.close()
@@ -208,9 +221,10 @@ class Node:
             return
         try:
             ran = process.thaw(self.records)
-        except CondemnedError as error:  # a record stands against it, though its pause was rolled back
-            await asyncio.to_thread(guest.kill)
-            self._lost(sandbox, f"{why}; {error}")
+        except (CondemnedError, OSError) as error:  # a record stands against it; or it cannot be woken, or looked up
+            with contextlib.suppress(FreezeError, OSError):  # it stays frozen then: who looks for leaks finds it
+                await asyncio.to_thread(guest.kill)
+            self._lost(sandbox, f"{why}; it was not woken: {error}")
             return
         thawed = events.GuestThawed(guest.name, as_json(process.seen), ran.code if ran else None)
         self.ledger.try_append(thawed, sandbox=sandbox.config.name)
@@ -291,6 +305,9 @@ class Node:
         """It costs nothing, unless what failed is the very build that the sandbox stands on."""
         self.budget.give_back(sandbox.config.memory)
         if sandbox.guest is not None:
+            if isinstance(error, GuestError):
+                await asyncio.to_thread(sandbox.guest.is_dying)
+            self.deaths.look(sandbox.guest, sandbox.config.name, sandbox.state.value)
             with contextlib.suppress(FreezeError):  # it runs nothing any more, and never was reported as running
                 await asyncio.to_thread(sandbox.guest.kill)
         self.end_guest(sandbox, "its resume failed")
@@ -347,6 +364,10 @@ class Node:
         tasks += [s.settling for s in self.sandboxes.values() if s.settling]
         if tasks:
             await asyncio.wait(tasks, timeout=30)
+        for sandbox in self.sandboxes.values():
+            if sandbox.guest is not None:
+                self.deaths.look(sandbox.guest, sandbox.config.name, sandbox.state.value)
+        self.deaths.end()
         await asyncio.to_thread(self.link.end)
         async with self.ticking:
             for sandbox in self.sandboxes.values():

@@ -24,7 +24,7 @@ from flags.decision import Decision, options, otel_fields
 from sim.files.lifecycle import RefusalCode, State, refusal
 from sim.node.armed_faults import FaultyEffects, Passage
 from sim.node.guest_link import Guest, GuestError
-from sim.node.memory import PUNCHED_PEAK, OverBudgetError
+from sim.node.memory import PUNCHED_PEAK, OverBudgetError, most_copier_bytes
 from sim.node.pace import PacedEffects
 from sim.node.sandbox import Machine, Sandbox
 from sim.record import events
@@ -133,6 +133,12 @@ class Pausing:
 
     def _planned_bytes(self, sandbox: Sandbox, decision: Decision, *, checkpoint: bool) -> int:
         """What the pause may need beyond its guest: planned, so that admission is the same in every run."""
+        config = sandbox.config
+        copiers = most_copier_bytes(config.memory, config.page_size, config.block_size)
+        return copiers + self._planned_peak(sandbox, decision, checkpoint=checkpoint)
+
+    def _planned_peak(self, sandbox: Sandbox, decision: Decision, *, checkpoint: bool) -> int:
+        """What memory and cache together may take beyond the guest."""
         if options(decision).punch and sandbox.use_memfd and not checkpoint:
             return min(PUNCHED_PEAK, sandbox.config.memory)
         hot = sandbox.config.pattern == "hot" and not sandbox.header.build
@@ -174,6 +180,8 @@ class Pausing:
             trace=node.config.trace,
             cancel=lambda: sandbox.pause is not None and sandbox.pause.cancel(),
             kill_guest=admitted.guest.kill,
+            wake_guest=admitted.guest.wake,
+            ask_guest=admitted.guest.ask,
         )
         paced = PacedEffects(node.paces, name, admitted.id, sandbox.header.mapping, tell)
         return self._make_effects(paced, node.armed, passage)
@@ -188,7 +196,7 @@ class Pausing:
             elif isinstance(event, ChunkPublished):
                 guest = None if event.source_resident is None else (admitted.guest.name, event.source_resident)
                 node.memory.set(guest=guest, cache=(admitted.id, event.cache_resident), huge=huge)
-            elif isinstance(event, CopyFailed) and event.call == "teardown":
+            elif isinstance(event, CopyFailed) and event.call == "teardown" and event.condemned:
                 self._left.add(admitted.id)
 
         return emit

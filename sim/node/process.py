@@ -219,7 +219,7 @@ def main(arguments: list[str], start_zygote: ZygoteStarter = execute_zygote) -> 
     linux.set_process_name("node")
     cgroup.die_first(_NODE_DIES_FIRST)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a guest takes five fds here, and two of its zygote
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a guest takes eight fds here, and two of its zygote
     config = NodeConfig.read(Path(arguments[1]))
     if (owner_fd := owner.watch(config.owner_file)) is not None:
         threading.Thread(target=_end_with_the_runner, args=(owner_fd,), name="owner", daemon=True).start()

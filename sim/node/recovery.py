@@ -12,6 +12,7 @@ from pathlib import Path
 from engine.cache import MEMFILE, PARTIAL
 from engine.errors import CondemnedError, CorruptBuildError, EngineError, FreezeError
 from engine.events import Condemned
+from engine.evidence import Threads, as_json, from_json
 from engine.incarnation import lives
 from engine.snapshot import Build, Header, delete_build, template
 from sim.files.lifecycle import FINAL, State, StopReason
@@ -30,27 +31,30 @@ _MAY_STAND_ON_A_COPY = frozenset({State.PAUSED, State.RESUMING, State.RUNNING})
 
 async def recover(node: Node) -> None:
     """Bring every sandbox of a restarted node to a state that is true, and record it."""
+    node.deaths.watch_zygote(node.link.zygote_pid, node.link.pidfd)
     past = read(Path(node.config.run_dir) / EVENTS_FILE)
-    for partial in node.builds.glob(f"*{PARTIAL}"):
-        shutil.rmtree(partial)
     for name, known in node.config.known.items():
         _restore(node, node.sandboxes[name], known, past)
     living = {guest.name: guest for guest in await asyncio.to_thread(node.link.living)}
     condemned = _condemned(node, living, past)
     await _end_condemned(node, living, condemned)
+    for partial in node.builds.glob(f"*{PARTIAL}"):
+        shutil.rmtree(partial, ignore_errors=True)  # what stays is found by who looks for leaks; no guest waits for it
     for name, known in node.config.known.items():
         sandbox = node.sandboxes[name]
         latest = incarnation_name(name, sandbox.incarnations)
         guest = living.pop(latest, None)
         pause = known.open_pause
         doomed = pause is not None and (pause.id in condemned.pauses or latest in condemned.guests)
-        await _recover(node, sandbox, pause, guest, condemned=doomed)
+        frozen = _frozen(past, pause, latest)
+        await _recover(node, sandbox, pause, guest, frozen, condemned=doomed)
     for guest in living.values():  # born, but not in the ledger
         await _end(guest)
     _retire(node)
     if node.cache_on_tmpfs:
         for folder in node.builds.iterdir():
-            node.budget.hold((folder / MEMFILE).stat().st_size)
+            with contextlib.suppress(FileNotFoundError):  # damaged: a resume will refuse it by its name
+                node.budget.hold((folder / MEMFILE).stat().st_blocks * 512)  # its zeros are holes
 
 
 def _restore(node: Node, sandbox: Sandbox, known: Known, past: Sequence[Entry]) -> None:
@@ -135,14 +139,28 @@ def _retire(node: Node) -> None:
     for record in list(node.records.records()):
         told = record.build in settled if record.build is not None else record.incarnation.name in ended
         if told:
-            with contextlib.suppress(CondemnedError):
+            with contextlib.suppress(CondemnedError, OSError):  # it stays: the next recovery sees to it
                 node.records.retire_gone(record)
 
 
+def _frozen(past: Sequence[Entry], pause: OpenPause | None, incarnation: str) -> Threads | None:
+    """What the threads of this guest had done when it was frozen for this pause; None where that is not recorded."""
+    for entry in past:
+        if pause is not None and entry.pause == pause.id and isinstance(entry.event, events.GuestFrozen):
+            return from_json(entry.event.threads) if entry.event.incarnation == incarnation else None
+    return None
+
+
 async def _recover(
-    node: Node, sandbox: Sandbox, pause: OpenPause | None, guest: Guest | None, *, condemned: bool
+    node: Node,
+    sandbox: Sandbox,
+    pause: OpenPause | None,
+    guest: Guest | None,
+    frozen: Threads | None,
+    *,
+    condemned: bool,
 ) -> None:
-    """`pause` was not settled; `guest` is the sandbox's latest, and not condemned."""
+    """`pause` was not settled; `guest` is the sandbox's latest, not condemned, and `frozen` what it had done then."""
     name, why = sandbox.config.name, _CRASHED
     if condemned and pause is not None and sandbox.state in _MAY_STAND_ON_A_COPY:
         if not _settle(node, sandbox, pause, condemned=True):
@@ -150,7 +168,7 @@ async def _recover(
             return
         pause = None
     if guest is not None and sandbox.state in _HAS_A_GUEST:
-        failure = await _run_on(node, sandbox, pause, guest)
+        failure = await _run_on(node, sandbox, pause, guest, frozen)
         if failure is None:
             return
         why = f"{_CRASHED}, and its guest was not there for the next node: {failure}"
@@ -166,14 +184,16 @@ async def _lose(node: Node, sandbox: Sandbox, guest: Guest | None, why: str) -> 
     sandbox.to(State.DISCARDED, why)
 
 
-async def _run_on(node: Node, sandbox: Sandbox, pause: OpenPause | None, guest: Guest) -> str | None:
+async def _run_on(
+    node: Node, sandbox: Sandbox, pause: OpenPause | None, guest: Guest, frozen: Threads | None
+) -> str | None:
     """The guest was never condemned: thaw it where it was frozen. Gives why it cannot run on, if so.
 
     A pause's build without a recorded outcome is dropped only once the guest is there: until then the guest's memory
     may be nowhere else. A checkpoint's build is kept: the dirty set may begin after it.
     """
     try:
-        guest.continue_uncondemned(node.records)
+        ran = guest.continue_uncondemned(node.records, frozen)
         await asyncio.to_thread(guest.hand_over_again)
     except (GuestError, EngineError, OSError) as error:
         return str(error)
@@ -181,9 +201,11 @@ async def _run_on(node: Node, sandbox: Sandbox, pause: OpenPause | None, guest: 
         with contextlib.suppress(EngineError, OSError):  # mostly there is none
             delete_build(node.builds, pause.id)
     sandbox.guest = guest
+    node.watch(sandbox, guest)
     node.budget.hold(sandbox.config.memory)
     if sandbox.state is not State.RUNNING:
-        node.ledger.append(events.GuestThawed(guest.name), sandbox=sandbox.config.name)
+        thawed = events.GuestThawed(guest.name, as_json(guest.process.seen), ran.code if ran else None)
+        node.ledger.append(thawed, sandbox=sandbox.config.name)
         finished = pause is not None and _settle(node, sandbox, pause, condemned=False)
         sandbox.to(State.RUNNING, "its checkpoint is finished" if finished else f"it was rolled back: {_CRASHED}")
     if sandbox.header.build and _is_damaged(node, sandbox.header.build):

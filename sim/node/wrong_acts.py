@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import signal
 import tempfile
 import threading
@@ -113,6 +114,22 @@ class WokenInMidCopy(KillsLate):
             time.sleep(_WOKEN_FOR)
             signal.pidfd_send_signal(self._owed.pidfd, signal.SIGSTOP)
         super().copy_read(memory, buffer, offset, chunk)
+
+
+class KilledUntold(FaultyEffects):
+    """Kills the guest of a checkpoint, which should go on, without recording it."""
+
+    def close(self, memory: Memory | None, cache: Cache | None) -> None:
+        super().close(memory, cache)
+        if memory is None and self._guest is not None:
+            os.kill(self._guest.incarnation.pid, signal.SIGKILL)
+            self._guest.await_death()
+
+    _guest: GuestProcess | None = None
+
+    def look(self, guest: GuestProcess, before: Before) -> None:
+        super().look(guest, before)
+        self._guest = guest
 
 
 class RecordAfterPunch(KillsLate):

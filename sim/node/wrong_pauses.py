@@ -91,6 +91,7 @@ ACTS: dict[str, type[FaultyEffects]] = {
     "sub-page-punch": wrong_acts.SubPagePunch,
     "punch-borrowed": wrong_acts.PunchBorrowed,
     "clean-page-lost": wrong_acts.CleanPageLost,
+    "killed-untold": wrong_acts.KilledUntold,
 }
 UNTOLD = frozenset({"record-after-punch", "record-retired-early"})
 PAUSES: dict[str, type[Pausing]] = {

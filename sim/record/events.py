@@ -57,9 +57,10 @@ class NodeStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class NodeCrashed(Event):
-    """The node was ended by SIGKILL."""
+    """The node was ended by SIGKILL. `asked`: a step or the screen asked for it; None: not recorded."""
 
     pid: int
+    asked: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ class GuestSpawned(Event):
     build: str | None
     use_memfd: bool = True  # latched for the whole life of this incarnation
     heartbeat: float = 0.0  # seconds between two beats in its side memfd; 0: none
+    tracker_refused: str | None = None  # errno's name, where the kernel refused to note its writes
+    tracker_why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +164,21 @@ class GuestThawed(Event):
     incarnation: str
     threads: dict[str, list[int]] | None = None
     code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessDied(Event):
+    """A guest or the zygote died, and its node had not asked for it.
+
+    `process`: guest or zygote; `state`: that of a guest's sandbox. `code`: died, or silent where the node killed a
+    guest that did not answer.
+    """
+
+    process: str
+    pid: int
+    incarnation: str | None = None
+    state: str | None = None
+    code: str = "died"
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,12 +396,16 @@ class StepEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class Judged(Event):
-    """One invariant or expectation was judged; each violation names sandbox, reason and place."""
+    """One invariant or expectation was judged; each violation names sandbox, code, reason and place.
+
+    `place` is where the expectation is written (line, column, file if it is another one); None for an invariant.
+    """
 
     subject: str
     verdict: str
     checked: int
     violations: list[dict[str, Any]] = field(default_factory=list)
+    place: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from engine.errors import UserError
 from engine.incarnation import start_time_of, state_of
 from engine.printable import printable
 from engine.reading import read_regular
+from sim.record import events
 from sim.record.fold import Fold
 from sim.record.ledger import EVENTS_FILE, Entry, LedgerError, read
 from sim.record.view import View
@@ -32,12 +33,15 @@ _MOST_OF_RECORD = 64 << 10
 
 
 class RunFolderFullError(UserError):
-    """The disk under the run folder is full: the record cannot be kept, so there is no verdict."""
+    """The disk under the run folder is full: the record cannot be kept, so there is no verdict.
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(
-            f"no space is left on the disk of {folder}: the run ended without a verdict; make room, or use --runs-dir"
-        )
+    Not `started`: no guest was, as the room for the ledger could not be reserved.
+    """
+
+    def __init__(self, folder: Path, *, started: bool = True) -> None:
+        what = "the run ended without a verdict" if started else "the run was not started"
+        super().__init__(f"no space is left on the disk of {folder}: {what}; make room, or use --runs-dir")
+        self.started = started
 
 
 def names_full_disk(error: BaseException) -> bool:
@@ -45,6 +49,14 @@ def names_full_disk(error: BaseException) -> bool:
     if isinstance(error, RunFolderFullError) or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
         return True
     return any(names_full_disk(each) for each in (error.__cause__, error.__context__) if each is not None)
+
+
+def has_ledger(folder: Path) -> bool:
+    """True if something is recorded there: a run has begun."""
+    try:
+        return (folder / EVENTS_FILE).stat().st_size > 0
+    except OSError:
+        return False
 
 
 def is_full(folder: Path) -> bool:
@@ -68,6 +80,27 @@ class RunRecord:
     socket_dir: str
     cgroup: str | None
     ended: bool
+
+    @classmethod
+    def of(
+        cls, run: str, entries: Sequence[Entry], cache_dir: Path, socket_dir: Path, cgroup: Path | None, *, ended: bool
+    ) -> RunRecord:
+        """The record of a run of this very process, with the node and zygote that its ledger names last."""
+        started = [each.event for each in entries if isinstance(each.event, events.NodeStarted)]
+        last, pid = started[-1] if started else None, os.getpid()
+        return cls(
+            run=run,
+            runner_pid=pid,
+            runner_start_time=start_time_of(pid) or 0,
+            node_pid=last.pid if last else None,
+            node_start_time=last.start_time if last else None,
+            zygote_pid=last.zygote_pid if last else None,
+            zygote_start_time=last.zygote_start_time if last else None,
+            cache_dir=str(cache_dir),
+            socket_dir=str(socket_dir),
+            cgroup=str(cgroup) if cgroup else None,
+            ended=ended,
+        )
 
     @property
     def runner_lives(self) -> bool:

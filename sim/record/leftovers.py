@@ -95,11 +95,13 @@ def retire_ended(
         if lives(record.incarnation.pid, record.incarnation.start_time) or "/" in f"{build}":
             continue
         if build is not None:
-            shutil.rmtree(builds / f"{build}{PARTIAL}", ignore_errors=True)
+            shutil.rmtree(partial := builds / f"{build}{PARTIAL}", ignore_errors=True)
+            if partial.exists():  # neither finished nor deleted: the record stays
+                continue
         if build is None or build not in settled:
             finished = build is not None and (builds / build).is_dir()
             note(events.RecordRetired(name, build, "finished" if finished else "deleted"))
-        with contextlib.suppress(CondemnedError):
+        with contextlib.suppress(CondemnedError, OSError):
             records.retire_gone(record)
             retired.append(f"the condemned record of {name}")
     return retired

@@ -28,6 +28,11 @@ def take(run_dir: Path) -> int:
     return fd
 
 
+def give_up(fd: int) -> None:
+    """End the ownership: what the record says by then holds."""
+    os.close(fd)
+
+
 def watch(file: str) -> int | None:
     """An fd for `is_free`; None where the run has no such file."""
     try:

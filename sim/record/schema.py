@@ -12,13 +12,11 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from engine.errors import UserError
 from engine.events import Event
 from engine.plan import PunchCode
-from engine.printable import printable
-from engine.reading import MOST_MISTAKES, read_regular
+from engine.reading import read_regular
 from flags.catalog import did_you_mean
-from flags.document import Position, parse
+from flags.document import DocumentError, Mistake, Position, parse
 from sim.files.faults import Kind
 from sim.files.lifecycle import RefusalCode, State
 from sim.files.schemas import DRAFT
@@ -44,6 +42,8 @@ CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("fault_armed", "kind"): get_args(Kind),
     ("fault_fired", "kind"): get_args(Kind),
     ("request_refused", "code"): tuple(RefusalCode),
+    ("process_died", "process"): ("guest", "zygote"),
+    ("process_died", "code"): ("died", "silent"),
     ("state_changed", "old"): tuple(State),
     ("state_changed", "new"): tuple(State),
 }
@@ -175,15 +175,15 @@ class _MistakeError(Exception):
 
 
 def read_trace(path: Path) -> TraceFile:
-    """Every event of the file; UserError with file:line:column of each bad line, fifty at most."""
+    """Every event of the file; DocumentError with the place of each bad line."""
     entries: list[Entry] = []
     unknown: Counter[str] = Counter()
-    mistakes: list[str] = []
+    mistakes: list[Mistake] = []
     for number, line in enumerate(_lines(path), 1):
         try:
             entry = _entry(line) if line.strip() else None
         except _MistakeError as mistake:
-            mistakes.append(f"{printable(str(path))}:{number}:{mistake.column}: error: {printable(str(mistake))}")
+            mistakes.append(Mistake(Position(number, mistake.column), "", str(mistake)))
             continue
         if isinstance(entry, Entry):
             entries.append(entry)
@@ -191,11 +191,9 @@ def read_trace(path: Path) -> TraceFile:
             unknown[entry] += 1
     if not mistakes and not entries:
         what = "no event of this version" if unknown else "no event"
-        mistakes.append(f"{path}:1:1: error: {what}; `snapdrill schema events` prints the format of a line")
+        mistakes.append(Mistake(Position(), "", what, "`snapdrill schema events` prints the format of a line"))
     if mistakes:
-        more = len(mistakes) - MOST_MISTAKES
-        shown = mistakes[:MOST_MISTAKES] + ([f"{path}: and {more} more"] if more > 0 else [])
-        raise UserError("\n".join(shown))
+        raise DocumentError(path, mistakes)
     return TraceFile(tuple(entries), dict(unknown))
 
 
@@ -203,9 +201,10 @@ def _lines(path: Path) -> list[str]:
     try:
         return read_regular(path, _MOST_BYTES).decode("utf-8-sig").split("\n")
     except OSError as error:
-        raise UserError(f"{path}:1:1: error: cannot be read: {error.strerror}") from None
+        raise DocumentError(path, [Mistake(Position(), "", f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}:1:1: error: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+        wrong = Mistake(Position(), "", f"not UTF-8 at byte {error.start}", "save it as UTF-8")
+        raise DocumentError(path, [wrong]) from None
 
 
 def _entry(line: str) -> Entry | str:

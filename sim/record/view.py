@@ -143,6 +143,11 @@ class PauseView:
         return self.settled.peak_over if self.settled else None
 
     @property
+    def copier_bytes(self) -> int | None:
+        """Memory that its copying threads took for themselves: in no peak."""
+        return self.settled.copier_bytes if self.settled else None
+
+    @property
     def peak_ratio(self) -> float | None:
         """The peak, in units of what the guest held at the freeze."""
         return self.settled.peak_ratio if self.settled else None

@@ -183,9 +183,9 @@ def _reason(evaluation: Mapping[str, Any]) -> str:
 def _pauses(view: View) -> Section:
     head = (
         *("sandbox", "pause", "began s", "path", "decision", "outcome", "dirty", "freed", "peak over", "peak"),
-        *("answered ms", "copy ms", "remarks"),
+        *("copiers", "answered ms", "copy ms", "remarks"),
     )
-    return Section("Pauses", (Table(head, [_pause(each) for each in view.pauses], "<<><<<>>>>>>~"),))
+    return Section("Pauses", (Table(head, [_pause(each) for each in view.pauses], "<<><<<>>>>>>>~"),))
 
 
 def _pause(pause: PauseView) -> tuple[str, ...]:
@@ -202,6 +202,7 @@ def _pause(pause: PauseView) -> tuple[str, ...]:
         _size(pause.punched_bytes),
         _size(pause.peak_over),
         "" if pause.peak_ratio is None else f"{pause.peak_ratio:.2f}x",
+        _size(pause.copier_bytes),
         "" if pause.blocked_ms is None else f"{pause.blocked_ms:.1f}",
         "" if pause.copy_ms is None else f"{pause.copy_ms:.1f}",
         "; ".join(filter(None, remarks)),

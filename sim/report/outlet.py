@@ -80,7 +80,8 @@ class Outlet:
     def _shown(self, text: str) -> str:
         if text.isascii() and text.replace("\n", "").isprintable():
             return text
-        if not self.isatty():
+        forced = bool(os.environ.get("FORCE_COLOR")) and not os.environ.get("NO_COLOR")
+        if not self.isatty() and not forced:
             return escaped(text)
         return "".join(part if index % 2 else escaped(part) for index, part in enumerate(_OWN_MOVES.split(text)))
 

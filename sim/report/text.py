@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sim.files.units import HUGE_PAGE
-from sim.record.verdict import Verdict
+from sim.record.verdict import INVARIANT, Verdict
 from sim.record.view import PUNCH, PauseView, SandboxView, View
 from sim.report import judgements, words
 from sim.report.judgements import Judgement, propagation, sentence
@@ -74,9 +74,9 @@ def _flag_table(flag: str, pauses: Sequence[PauseView]) -> Section:
     for value, label in ((False, "flag off"), (True, "flag on")):
         group = [each for each in pauses if flag in each.decision and _is_on(each.decision[flag].get("value")) is value]
         if group:
-            rows.append((label, str(len(group)), *_peaks(group), *_freed(group)))
+            rows.append((label, str(len(group)), *_peaks(group), _copiers(group), *_freed(group)))
             dirty.append({each.dirty_bytes for each in group if each.dirty_bytes})
-    head = ("", "pauses", "peak", "largest peak over", "punched", "freed")
+    head = ("", "pauses", "peak", "largest peak over", "copiers", "punched", "freed")
     table, empty = Table(head, rows, "<>"), sum(each.dirty_bytes == 0 for each in pauses)
     unlike = len(dirty) == 2 and dirty[0] != dirty[1]
     notes = [
@@ -96,6 +96,12 @@ def _peaks(pauses: Sequence[PauseView]) -> tuple[str, str]:
     if not over:
         return "not measured", "-"
     return f"{max(ratios):.2f}x" if ratios else "n/a", f"+{words.size(max(over))}"
+
+
+def _copiers(pauses: Sequence[PauseView]) -> str:
+    """The most that the copying threads of one pause took for themselves, which no peak counts."""
+    taken = [each.copier_bytes for each in pauses if each.copier_bytes]
+    return words.size(max(taken)) if taken else "-"
 
 
 def _freed(pauses: Sequence[PauseView]) -> tuple[str, str]:
@@ -168,6 +174,8 @@ def _digest(view: View) -> str | None:
     if view.ended is None:
         return None
     if view.ended.digest is None:
+        if any(each.subject == f"{INVARIANT}deaths_explained" and each.verdict != "held" for each in view.judged):
+            return "none: a process died, and nothing in the run explains it"
         return "none: a pause used `until: returned`, so event order may differ between runs"
     digest = view.ended.digest[:_DIGEST_LENGTH]
     if view.run is None or view.run.flag_source not in _OVER_SOCKETS:

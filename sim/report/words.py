@@ -67,10 +67,8 @@ def sentence(entry: Entry) -> str:
 
 def tell(entry: Entry) -> Sentence:
     """The entry as a sentence."""
-    found = None
-    for group in (_of_run, _of_setting, _of_faults, _of_sandbox, _of_guest, _of_copy, _of_its_guest, _of_its_end):
-        found = found or group(entry.event)
-    found = found or _fine(entry.name.replace("_", " "))
+    groups = (_of_run, _of_setting, _of_faults, _of_sandbox, _of_guest, _of_copy, _of_its_guest, _of_its_end)
+    found = next(filter(None, (each(entry.event) for each in groups)), None) or _fine(entry.name.replace("_", " "))
     return replace(found, t=entry.t, subjects=() if entry.sandbox is None else (entry.sandbox,))
 
 
@@ -175,9 +173,9 @@ def _of_sandbox(event: Event) -> Sentence | None:
 
 def _of_guest(event: Event) -> Sentence | None:
     match event:
-        case events.GuestSpawned(incarnation, pid, tracker=tracker, build=build):
-            source = f" from build {build}" if build else ""
-            return _fine(f"has a new guest{source}", f"{incarnation}, pid {pid}, tracked by {tracker}")
+        case events.GuestSpawned(incarnation, pid, tracker=tracker, build=build, tracker_why=why):
+            where = f"{incarnation}, pid {pid}, tracked by {tracker}" + (f" ({why})" if why else "")
+            return _fine(f"has a new guest{f' from build {build}' if build else ''}", where)
         case events.GuestFrozen(incarnation, took):
             return _fine("is frozen", f"{incarnation}, {took:.1f} ms")
         case events.GuestThawed(incarnation, code=code):
@@ -190,6 +188,8 @@ def _of_guest(event: Event) -> Sentence | None:
             return _fine(f"guest {incarnation} is dead: {why}")
         case events.GuestMeasured(resident):
             return _fine(f"holds {size(resident)}")
+        case events.ProcessDied(process, pid):
+            return _say(f"{process} died, and nothing in the run had asked for it", "bad", f"pid {pid}")
     return None
 
 

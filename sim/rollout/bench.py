@@ -89,6 +89,7 @@ def rows() -> list[BenchRow]:
         *_copies(),
         *_source_free(),
         *_peaks(),
+        *_kills(),
         *_answers(),
         *_scans(),
         *_compares(),
@@ -150,8 +151,17 @@ def _source_free() -> Iterator[BenchRow]:
             yield BenchRow("source-free", case, needs, _times_longer, unit="x not punching", goal=Goal(1.10, size=GIB))
 
 
-def _times_longer(punching: Figures, not_punching: Figures) -> dict[str, float]:
-    return {"value": punching["free_seconds"] / not_punching["free_seconds"]}
+def _times_longer(one: Figures, other: Figures) -> dict[str, float]:
+    """Until the guest's memory is free."""
+    return {"value": one["free_seconds"] / other["free_seconds"]}
+
+
+def _kills() -> Iterator[BenchRow]:
+    """A pause that kills its guest before the first punch, against one that does so at its end."""
+    for layout in (bench_guest.FULL, bench_guest.SCATTERED_10):
+        case = BenchCase(layout, PAGE, TMPFS, punch=True)
+        needs = (_ours(case), BenchMeasurement(bench_ways.kill_last, case))
+        yield BenchRow("kill-first", case, needs, _times_longer, unit="x killing last", goal=Goal(1.10, size=GIB))
 
 
 def _peaks() -> Iterator[BenchRow]:
@@ -173,6 +183,14 @@ def _answers() -> Iterator[BenchRow]:
         needs = (BenchMeasurement(bench_ways.background_return, case),)
         yield BenchRow("background-return", case, needs, _answer, unit="ms", goal=Goal(20.0, size=GIB))
         yield BenchRow("first-chunk", case, needs, _reader, unit="x the copy", goal=Goal(0.05, size=GIB))
+    case = BenchCase(bench_guest.CLEAN_99, PAGE, TMPFS, punch=True)
+    both = (BenchMeasurement(bench_ways.dedup_return, case), BenchMeasurement(bench_ways.background_return, case))
+    yield BenchRow("dedup-return", case, both, _times_later, unit="x without dedup", goal=Goal(2.0, size=GIB))
+
+
+def _times_later(dedup: Figures, background: Figures) -> dict[str, float]:
+    """How long the guest is frozen until the answer, with its pages compared and without."""
+    return {"value": dedup["return_ms"] / background["return_ms"], "return_ms": dedup["return_ms"]}
 
 
 def _answer(background: Figures) -> dict[str, float]:
@@ -189,6 +207,10 @@ def _scans() -> Iterator[BenchRow]:
     for layout in (bench_guest.FULL, bench_guest.SCATTERED_50):
         case = BenchCase(layout, PAGE)
         yield BenchRow("scan", case, (BenchMeasurement(bench_ways.dirty_scan, case),), _as_taken, unit="ms/GiB")
+    for layout in (bench_guest.CLEAN_90, bench_guest.EVERY_SECOND):
+        case = BenchCase(layout, PAGE)
+        needs = (BenchMeasurement(bench_ways.holes, case),)
+        yield BenchRow("holes", case, needs, _as_taken, unit="ms/GiB", goal=Goal(25.0, size=GIB))
 
 
 def _compares() -> Iterator[BenchRow]:

@@ -70,18 +70,20 @@ SCATTERED_10 = "scattered-10%"
 SCATTERED_50 = "scattered-50%"
 CLEAN_90 = "clean-90%"
 """All memory is resident, a tenth of it dirty, the rest clean: as a finished parent build holds it."""
+CLEAN_99 = "clean-99%"
+"""The same with a hundredth dirty: what a short pause costs."""
 COPIED = (FULL, HALF_IN_ONE_RUN, EVERY_SECOND, SCATTERED_10, CLEAN_90)
 Runs = list[tuple[int, int]]
 
 
 def has_parent(layout: str) -> bool:
     """True where clean blocks are resident, so that a parent build must hold them."""
-    return layout == CLEAN_90
+    return layout in {CLEAN_90, CLEAN_99}
 
 
 def dirty_runs(layout: str, blocks: int) -> Runs:
     """(first block, count) of each run of dirty blocks, ascending; the same at every call. KeyError: no such layout."""
-    shares = {SCATTERED_10: 0.1, CLEAN_90: 0.1, SCATTERED_50: 0.5}
+    shares = {SCATTERED_10: 0.1, CLEAN_90: 0.1, CLEAN_99: 0.01, SCATTERED_50: 0.5}
     if layout == FULL:
         return [(0, blocks)]
     if layout == HALF_IN_ONE_RUN:

@@ -23,16 +23,18 @@ from engine import linux
 from engine import mapping as maps
 from engine.cache import MEMFILE
 from engine.dedup import ParentReader, compare
-from engine.dirty import Tracker, WriteProtectScan
+from engine.dirty import DirtySet, Tracker, WriteProtectScan, in_pages
+from engine.effects import Effects
 from engine.errors import EngineError
 from engine.events import BuildFinished, Event
-from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, start_time_of
+from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, PunchPermit, start_time_of
 from engine.memfd import Memfd
 from engine.pages import PAGE
 from engine.pause import Outcome, Pause, PauseResult
-from engine.plan import PauseOptions
+from engine.plan import DedupOptions, PauseOptions
+from engine.plan import Path as PausePath
 from engine.prepare import PauseRequest
-from engine.ranges import Blocks, chunks
+from engine.ranges import Blocks
 from engine.snapshot import Build, Header, template, write_header
 from sim.rollout.bench_guest import Runs, dirty_runs, has_parent
 from sim.rollout.bench_host import Watch, cpu_seconds_of
@@ -95,6 +97,26 @@ def pause_copy(bench: Bench, case: BenchCase) -> BenchTaken:
 
     `seconds` is to the finished build, `free_seconds` until guest and memfd are gone.
     """
+    return _whole_pause(bench, case, Effects())
+
+
+def kill_last(bench: Bench, case: BenchCase) -> BenchTaken:
+    """The same, but the guest is killed once all is copied and punched, as it was before a condemnation killed it."""
+    return _whole_pause(bench, case, _KillsLast())
+
+
+class _KillsLast(Effects):
+    """Punches while the guest is only stopped. Unsafe anywhere but here, where nothing is lost with a guest."""
+
+    def kill(self, guest: GuestProcess) -> None:
+        """Its memory is given back before it is killed, by the one who started it."""
+
+    def await_death(self, guest: GuestProcess, permit: PunchPermit | None) -> None:
+        if permit is not None:
+            permit.is_open = True
+
+
+def _whole_pause(bench: Bench, case: BenchCase, effects: Effects) -> BenchTaken:
     guest, dest, punch = _guest(bench, case), _known(case.dest), bool(case.punch)
     with guest as frozen, bench.folder(dest) as folder:
         finished: list[float] = []
@@ -103,14 +125,14 @@ def pause_copy(bench: Bench, case: BenchCase) -> BenchTaken:
             if isinstance(event, BuildFinished):
                 finished.append(time.perf_counter())
 
-        pause = frozen.pause(folder, punch=punch, emit=note)
+        pause = frozen.pause(folder, punch=punch, emit=note, effects=effects)
         warm(folder, frozen.dirty_bytes + _WARM_EXTRA)
         with Watch(frozen.cpu_seconds) as watch:
             begun = time.perf_counter()
             pause.begin()
-            result = pause.settle()  # guest dead, memfd closed
+            result = pause.settle()  # memfd closed
+            frozen.end()  # dead already, but where it is killed last
             freed = time.perf_counter()
-            frozen.end()
         peaks = _judged(result, frozen.dirty_bytes, (folder / "builds" / "build" / "memfile").stat().st_size, punch)
     seconds = finished[0] - begun
     figures = {"seconds": seconds, "free_seconds": freed - begun, "gib_per_s": frozen.dirty_bytes / GIB / seconds}
@@ -197,6 +219,39 @@ def background_return(bench: Bench, case: BenchCase) -> BenchTaken:
     return BenchTaken(figures, watch.noisy)
 
 
+def dedup_return(bench: Bench, case: BenchCase) -> BenchTaken:
+    """`return_ms` of a pause that compares with its parent before it answers."""
+    with _guest(bench, case) as frozen, bench.folder(_known(case.dest)) as folder:
+        pause = frozen.pause(folder, punch=bool(case.punch), background=True, dedup=True)
+        warm(folder, frozen.dirty_bytes + _WARM_EXTRA)
+        with Watch(frozen.cpu_seconds) as watch:
+            begun = time.perf_counter()
+            pause.begin()
+            answered = time.perf_counter()
+            result = pause.settle()
+            frozen.end()
+    if result.outcome is not Outcome.FINISHED or pause.plan is None or pause.plan.path is not PausePath.DEDUP:
+        raise EngineError(f"the pause with dedup did not finish: {result.error}")
+    return BenchTaken({"return_ms": (answered - begun) * 1e3}, watch.noisy)
+
+
+def holes(bench: Bench, case: BenchCase) -> BenchTaken:
+    """What it takes to find the pages that a guest freed, in ms a GiB: as if its parent build held every page."""
+    with _guest(bench, case) as frozen:
+        page = frozen.memfd.page_size
+        parent = maps.create(BitMap(range(frozen.blocks)), _PARENT, bench.size, page)
+        nothing = DirtySet(BitMap(), BitMap(), "bench", 0.0)
+        with Watch() as watch:
+            begun = time.perf_counter()
+            found = in_pages(nothing, frozen.memfd, parent, page)
+            seconds = time.perf_counter() - begun
+        frozen.end()
+    freed = len(found.empty) if found is not None else 0
+    if freed != (0 if has_parent(_known(case.layout)) else frozen.blocks - frozen.dirty_bytes // page):
+        raise EngineError(f"{freed} pages were found freed, which is not what the guest left out")
+    return BenchTaken({"value": seconds * 1e3 * GIB / bench.size}, watch.noisy)
+
+
 def dirty_scan(bench: Bench, case: BenchCase) -> BenchTaken:
     """What it takes to ask the kernel for the dirty set, in ms a GiB of guest memory."""
     with _guest(bench, case) as frozen:
@@ -219,12 +274,11 @@ def dedup_compare(bench: Bench, case: BenchCase) -> BenchTaken:
             pause.settle()
             earlier.end()
         with contextlib.closing(Build.open(folder / "builds", "build")) as build, _guest(bench, case) as frozen:
-            page = frozen.memfd.page_size
-            cut = chunks(BitMap(range(frozen.blocks)), bench.size, page, page)
+            every = Blocks(range(bench.size // PAGE))
             parent = ParentReader(build.header.mapping, {"build": build})
             with Watch() as watch:
                 begun = time.perf_counter()
-                found = compare(cut, page, frozen.memfd.read_span, parent.read_span)
+                found = compare(every, frozen.memfd.read_pages, parent.read_pages)
                 seconds = time.perf_counter() - begun
             frozen.end()
     if len(found.equal) * PAGE != bench.size:
@@ -284,8 +338,10 @@ class FrozenGuest:
         """What a copy must store."""
         return sum(count for _, count in self.dirty) * self.memfd.page_size
 
-    def pause(self, folder: Path, *, punch: bool, background: bool = False, **listening: Any) -> Pause:
-        """A pause of this guest into `folder`, not yet begun; `emit` may be given."""
+    def pause(
+        self, folder: Path, *, punch: bool, background: bool = False, dedup: bool = False, **listening: Any
+    ) -> Pause:
+        """A pause of this guest into `folder`, not yet begun; `emit` and `effects` may be given."""
         request = PauseRequest(
             guest=self.process,
             memory=self.memfd,
@@ -295,7 +351,7 @@ class FrozenGuest:
             build="build",
             builds=folder / "builds",
             condemned=CondemnedRecords(folder / "condemned"),
-            options=PauseOptions(background_copy=background, punch=punch),
+            options=PauseOptions(background_copy=background, punch=punch, dedup=DedupOptions(dedup)),
         )
         return Pause(request, **listening)
 

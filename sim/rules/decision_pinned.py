@@ -1,10 +1,14 @@
-"""One pause acts on one decision, whatever flips meanwhile."""
+"""One pause acts on one decision, whatever flips meanwhile.
+
+Every pause is judged; only one in whose window a flag changed exercises the rule: without that, a pause that reads its
+flags twice reads the same twice.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from engine import events as engine_events
 from engine import plan as plans
@@ -20,14 +24,15 @@ NAME = "decision_pinned"
 
 
 def judge(evidence: Evidence) -> Finding:
-    """Every pause that decided, or that did something."""
+    """Every pause that decided, or that did something; exercised by those in whose window a flag changed."""
     finding = Finding()
+    changes = _flag_changes(evidence)
     for pause in evidence.view.pauses:
         happened = evidence.events_of(pause.id)
         decisions = [each for each in happened if isinstance(each, events.Decided)]
         if not decisions and not (pause.path or pause.outcome):
             continue
-        finding.checked += 1
+        finding.checked += _flipped_within(evidence, pause, changes)
         incarnation = evidence.incarnation_of(pause)
         several = Reason("decisions", f"the pause has {len(decisions)} decisions, not one")
         reasons = [] if len(decisions) == 1 else [several]
@@ -44,6 +49,36 @@ def judge(evidence: Evidence) -> Finding:
         for reason in reasons:
             finding.violated(pause.sandbox, reason, incarnation=incarnation, pause=pause.id)
     return finding
+
+
+class _FlagChange(NamedTuple):
+    """`at`: its place in the ledger's order. `was`: what it was set to before, None where that is not known."""
+
+    at: int
+    flag: str
+    was: Any
+    value: Any
+
+
+def _flag_changes(evidence: Evidence) -> list[_FlagChange]:
+    found: list[_FlagChange] = []
+    values: dict[str, Any] = {}
+    for at, entry in evidence.of_kind(events.FlagSet):
+        if isinstance(entry.event, events.FlagSet):
+            flag, value = entry.event.flag, entry.event.value
+            found.append(_FlagChange(at, flag, values.get(flag), value))
+            values[flag] = value
+    return found
+
+
+def _flipped_within(evidence: Evidence, pause: PauseView, changes: Sequence[_FlagChange]) -> bool:
+    """Whether a flag got another value between the pause's decision and its end."""
+    told = evidence.of_pause(pause.id)
+    decided = {flag: each.get("value") for flag, each in pause.decision.items()}
+    return any(
+        told[0].at < each.at < told[-1].at and each.value != (decided.get(each.flag) if each.was is None else each.was)
+        for each in changes
+    )
 
 
 def evaluated_otherwise(decided: events.Decided) -> list[Reason]:

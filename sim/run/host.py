@@ -23,10 +23,10 @@ from engine import linux
 from engine.errors import errno_name
 from sim.files.units import HUGE_PAGE
 from sim.node.cgroup import MemoryCgroup, hierarchies
+from sim.node.guest_link import FDS_PER_GUEST
 from sim.run import own_limits
 
 _HUGE_POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB"
-_FDS_PER_GUEST = 4
 _NO_FD = -1
 CALL_FILTER = "system call filter"
 _SHM = "/dev/shm"  # noqa: S108 - the mount itself is asked about, no file is made in it
@@ -270,7 +270,7 @@ def _cache_filesystem() -> ProbeResult:
 
 def _open_files() -> ProbeResult:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    guests = soft // _FDS_PER_GUEST
+    guests = soft // FDS_PER_GUEST
     available = Available.YES if guests >= 1000 else Available.LIMITED
     return ProbeResult(available, f"soft limit {soft}, hard limit {hard}: about {guests} guests")
 

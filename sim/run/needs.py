@@ -6,13 +6,15 @@ import fnmatch
 import os
 import resource
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import UserError
+from engine.errors import HostError, UserError, host_error
 from engine.ranges import SPAN
 from sim.files.scenario import Scenario
 from sim.files.steps import Checkpoint, Inject, PauseStep
 from sim.files.units import HUGE_PAGE, format_size
+from sim.node.guest_link import FDS_PER_GUEST
 from sim.report.words import plural
 from sim.run import own_limits
 
@@ -20,7 +22,8 @@ _PROCESSES, _GUEST = 96 << 20, 2 << 20  # bytes: node and zygote, and each guest
 _ADDRESSES = 768 << 20  # bytes that a node maps, with the stacks of its threads
 _THREADS = 80  # of a node with its zygote
 _LEDGER, _LEDGER_OF_SANDBOX = 256 << 10, 32 << 10  # bytes reserved
-_FDS, _FDS_PER_GUEST = 64, 6  # of a node: its own, and a guest's while it is paused
+_FDS = 64
+"""Open files of a node beside those of its guests."""
 _LONGEST_SOCKET = 107  # bytes, unix(7)
 _HUGE_FREE = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
 
@@ -31,14 +34,31 @@ def needed_memory(scenario: Scenario) -> int:
     return min(scenario.node.memory, 2 * guests)
 
 
-def planned_work(scenario: Scenario) -> str:
-    """Sandboxes, chunks and memory, in words."""
+@dataclass(frozen=True, slots=True)
+class PlannedWork:
+    """What a scenario would run: `chunks` at most; memory in bytes, of its guests and at most in all."""
+
+    name: str
+    sandboxes: int
+    chunks: int
+    guest_memory: int
+    memory: int
+
+
+def planned(scenario: Scenario) -> PlannedWork:
+    """Of its whole fleet."""
     sandboxes = scenario.sandboxes()
     chunks = sum(-(-each.memory // max(SPAN, each.page_size, each.block_size)) for each in sandboxes)
-    guests = format_size(sum(each.memory for each in sandboxes))
-    most = format_size(needed_memory(scenario))
-    fleet, work = plural(len(sandboxes), "sandbox", "sandboxes"), plural(chunks, "chunk")
-    return f"{fleet}, {guests} of guest memory in up to {work}; at most {most} in all"
+    guests = sum(each.memory for each in sandboxes)
+    return PlannedWork(scenario.title, len(sandboxes), chunks, guests, needed_memory(scenario))
+
+
+def planned_work(scenario: Scenario) -> str:
+    """Sandboxes, chunks and memory, in words."""
+    work = planned(scenario)
+    fleet, chunks = plural(work.sandboxes, "sandbox", "sandboxes"), plural(work.chunks, "chunk")
+    guests, most = format_size(work.guest_memory), format_size(work.memory)
+    return f"{fleet}, {guests} of guest memory in up to {chunks}; at most {most} in all"
 
 
 def missing(scenario: Scenario, runs_dir: Path = Path("runs"), cache_dir: Path | None = None) -> str | None:
@@ -175,14 +195,25 @@ def _available() -> int:
 
 
 def _open_files(sandboxes: int) -> str | None:
-    need, (_, limit) = _FDS + _FDS_PER_GUEST * sandboxes, resource.getrlimit(resource.RLIMIT_NOFILE)
+    need, (_, limit) = _FDS + FDS_PER_GUEST * sandboxes, resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY or limit >= need:
         return None
     return f"{sandboxes} guests need {need} open files and the hard limit is {limit}: raise ulimit -Hn"
 
 
+def set_up_error(error: OSError) -> UserError:
+    """Why a run could not be set up; a HostError where this host refused something."""
+    what = f"{error.filename}: {error.strerror}" if error.filename else error
+    return (HostError if host_error(error) else UserError)(f"the run cannot be set up: {what}")
+
+
 def check_limits(sandboxes: int, socket: Path) -> None:
-    """Raise UserError for limits that would stop a node after it has started."""
+    """Raise UserError for limits that would stop a node after it has started.
+
+    The soft limit is raised: this process holds the side memfd of each guest with a heartbeat.
+    """
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     if (why := _open_files(sandboxes)) is not None:
         raise UserError(why)
     if len(os.fsencode(socket)) > _LONGEST_SOCKET:

@@ -30,10 +30,6 @@ class NodeDiedError(Exception):
     """The node's connection closed during a request."""
 
 
-class NodeKilledError(NodeDiedError):
-    """A signal ended the node that no crash step sent: the kernel, where memory ran out, or another process."""
-
-
 class NodeFailedError(Exception):
     """The node failed at a request: a defect; its traceback is in the run folder's node.log."""
 
@@ -41,13 +37,13 @@ class NodeFailedError(Exception):
 class NodeProcess:
     """A node's process; its pidfd shows its death. `close` closes the pidfd."""
 
-    def __init__(self, pid: int, pidfd: int, reap: Callable[[], object] = lambda: None) -> None:
-        """`reap`, if given, is called once it is dead."""
+    def __init__(self, pid: int, pidfd: int, reap: Callable[[], int | None] = lambda: None) -> None:
+        """`reap` is called once it is dead, and gives its exit code: negative for a signal, None if not known."""
         self.pid = pid
         self._pidfd = pidfd
         self._reap = reap
-        self.status: object = None
-        """Once it was waited for: as subprocess has it, negative for a signal; None where it is not known."""
+        self._waiting = asyncio.Lock()  # the loop takes one reader of a pidfd
+        self.exit_code: int | None = None
 
     def kill(self) -> None:
         """SIGKILL; harmless when it is dead."""
@@ -57,8 +53,10 @@ class NodeProcess:
 
     async def wait(self, deadline: float | None = None) -> bool:
         """True when it is dead, False if it still lives after `deadline` seconds. Harmless when it is closed."""
-        if self._pidfd < 0:
-            return True
+        async with self._waiting:
+            return self._pidfd < 0 or await self._wait(deadline)
+
+    async def _wait(self, deadline: float | None) -> bool:
         died, loop = asyncio.Event(), asyncio.get_running_loop()
         loop.add_reader(self._pidfd, died.set)
         try:
@@ -68,7 +66,7 @@ class NodeProcess:
             return False
         finally:
             loop.remove_reader(self._pidfd)
-        self.status = self._reap()
+        self.exit_code = self._reap()
         os.close(self._pidfd)
         self._pidfd = -1
         return True
@@ -163,11 +161,6 @@ class NodeLink:
             future.set_exception(NodeFailedError(reply["error"]))
         else:
             future.set_result(None)
-
-    async def was_killed(self) -> bool:
-        """Whether a signal ended it."""
-        status = self.process.status if await self.process.wait(_DYING) else None
-        return isinstance(status, int) and status < 0
 
     async def kill(self) -> None:
         """SIGKILL, and wait until it is reaped."""

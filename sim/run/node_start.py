@@ -56,6 +56,7 @@ def sandbox_configs(scenario: Scenario, only: Collection[str], heartbeat: float)
             dirty=each.workload.dirty / 100,
             pattern=each.workload.pattern,
             heartbeat=each.workload.heartbeat or heartbeat,
+            threads=each.workload.threads,
             **{name: getattr(each, name) for name in OF_A_GROUP},
         )
         for each in scenario.sandboxes()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import threading
 from typing import Any
 
 import pytest
 
 from engine import resume
+from engine.cache import Cache
 from engine.effects import Effects
 from engine.errors import CorruptBuildError
-from engine.events import Condemned, CopyFailed
+from engine.events import BuildFinished, Condemned, CopyFailed
 from engine.pause import Outcome, Pause
-from tests.integration.engine.rig import BOTH, PAGE, Faults, Guest, Guests, Pauser
+from tests.integration.engine.rig import BOTH, PAGE, PUNCH, Faults, Guest, Guests, Pauser
 
 
 def caches_open(pauser: Pauser) -> list[str]:
@@ -161,3 +164,57 @@ def test_a_chunk_that_is_damaged_before_the_copy_s_end_is_refused(
     pause[0].begin()
     pause[0].settle(30)
     assert [str(each) for each in found] == ["build b1: chunk 0 does not match its digest"]
+
+
+@BOTH
+@PUNCH
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()], ids=["EIO", "^C"])
+def test_a_build_that_has_its_name_is_finished_whatever_the_renaming_reported(
+    guest: Guest, pauser: Pauser, background: bool, punch: bool, error: BaseException
+) -> None:
+    """As a rename on a network disk may report a failure of what it did."""
+    effects, left = Effects(), [error]
+
+    def finish(cache: Cache) -> None:
+        cache.finish()
+        raise left.pop()
+
+    before = guest.memory()
+    effects.finish = finish  # type: ignore[method-assign]
+    pause = pauser.prepare(guest, background=background, punch=punch, effects=effects)
+    with contextlib.suppress(KeyboardInterrupt):
+        pause.begin()
+    result = pause.settle(20)
+    pauser.assert_finished(guest, result, before)
+    assert len(pauser.of(BuildFinished)) == 1
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["before-it-begins", "once-it-began"])
+def test_an_interrupt_while_the_copier_starts_leaves_the_copy_to_one_thread(
+    guest: Guest, pauser: Pauser, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    real, before = threading.Thread.start, guest.memory()
+    owners: list[str] = []
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "copier-1" and not begun:
+            raise KeyboardInterrupt
+        real(thread)
+        if thread.name == "copier-1":
+            raise KeyboardInterrupt
+
+    def note(*_: object) -> None:
+        owners.append(threading.current_thread().name)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    effects = Faults().before("close", note)
+    pause = pauser.prepare(guest, background=True, effects=effects)
+    with pytest.raises(KeyboardInterrupt):
+        pause.begin()
+    result = pause.settle(20)
+    assert len(owners) == 1
+    if result.outcome is Outcome.FINISHED:
+        assert owners == ["copier-1"]
+        pauser.assert_finished(guest, result, before)
+    else:
+        pauser.assert_discarded(guest, result)

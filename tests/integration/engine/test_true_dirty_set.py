@@ -10,7 +10,7 @@ import pytest
 
 from engine import dirty, linux
 from engine.dirty import RESIDENT
-from engine.events import CleanVerified, Scanned
+from engine.events import BuildFinished, CleanVerified, Planned, Scanned
 from engine.holders import Holders
 from engine.pause import Outcome
 from engine.plan import PauseOptions
@@ -83,15 +83,28 @@ def test_of_a_sparse_large_block_only_the_pages_that_are_there_are_stored_and_on
     assert shm_pauser.restored("b2") == before
 
 
-@BOTH
-def test_pages_of_zeros_are_stored_nowhere(guest: Guest, shm_pauser: Pauser, background: bool) -> None:
+PATHS: dict[str, dict[str, bool]] = {
+    "memfd": {},
+    "memfd-background": {"background": True},
+    "dedup": {"dedup": True},
+    "process": {"by_process": True},
+    "in-place": {"checkpoint": True},
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_pages_of_zeros_are_stored_nowhere(guest: Guest, shm_pauser: Pauser, path: str) -> None:
     guest.write(range(0, 2048, 2), seed=0)
     guest.write(range(1024, 1536), seed=0)
     before = guest.memory()
-    result = shm_pauser.pause(guest, background=background)
-    shm_pauser.assert_finished(guest, result, before)
+    result = shm_pauser.pause(guest, punch=path != "process", **PATHS[path])
+    assert result.outcome is Outcome.FINISHED
+    assert result.header is not None
+    assert [each.path for each in shm_pauser.of(Planned)] == [path]
+    assert shm_pauser.restored() == before
     held = os.stat(shm_pauser.builds / "b1" / "memfile").st_blocks * 512
-    assert held == 768 * PAGE
+    told = [each.length for each in shm_pauser.of(BuildFinished)]
+    assert [held, result.header.length, *told] == [768 * PAGE] * 3
 
 
 def test_a_guest_of_zeros_alone_stores_nothing(guest: Guest, shm_pauser: Pauser) -> None:

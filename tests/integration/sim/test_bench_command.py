@@ -66,6 +66,14 @@ def test_every_layout_is_copied_and_measured(capsys: pytest.CaptureFixture[str])
     assert all(each["spread"][0] <= each["spread"][1] for each in document["results"])
 
 
+def test_killing_first_comparing_and_finding_holes_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    document = bench(capsys, "kill-first", "dedup-return", "holes")
+    reasons = {each["reason"] for each in document["left_out"]}
+    assert reasons <= {"the kernel cannot list what a guest wrote (no write-protect scan)"}
+    assert len(document["results"]) + len(document["left_out"]) == 2 + 1 + 2
+    assert all(each["value"] > 0 for each in document["results"])
+
+
 def test_latencies_are_told_with_their_units(capsys: pytest.CaptureFixture[str]) -> None:
     spawn, decision = bench(capsys, "spawn", "decision")["results"]
     assert (spawn["unit"], decision["unit"]) == ("ms", "us p99")

@@ -1,7 +1,10 @@
-"""A disk that fills up under the run folder: one clear line, exit 3, and nothing is left running."""
+"""A disk that fills up under the run folder: one clear line, exit 4 where nothing had started, and nothing is left."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import pathlib
 import subprocess
 from collections.abc import Iterator
@@ -74,8 +77,8 @@ def test_a_disk_that_is_full_before_the_run_is_named_with_what_is_free(
     assert " MiB are free" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("room", [4, 20, 36], ids=lambda room: f"{room}-KiB-left")
-def test_a_run_whose_disk_is_full_ends_in_one_line_and_without_a_verdict(
+@pytest.mark.parametrize("room", [0, 4, 20, 36], ids=lambda room: f"{room}-KiB-left")
+def test_a_run_whose_disk_is_full_is_not_started_and_says_so_in_one_line(
     small_disk: pathlib.Path,
     tmp_path: pathlib.Path,
     capfd: pytest.CaptureFixture[str],
@@ -83,14 +86,37 @@ def test_a_run_whose_disk_is_full_ends_in_one_line_and_without_a_verdict(
     room: int,
 ) -> None:
     monkeypatch.setattr("sim.run.one_by_one.missing", lambda *_: None)  # it fills after the look
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "mine").write_text("kept")
+    monkeypatch.chdir(here)
     (small_disk / "filler").write_bytes(b"x" * ((SIZE - room) << 10))
+    with contextlib.suppress(OSError):
+        (small_disk / "runs").mkdir()
     scenario = tmp_path / "full.yaml"
     scenario.write_text(SCENARIO)
     arguments = ["run", str(scenario), "--runs-dir", str(small_disk / "runs"), "--cache-dir", str(tmp_path)]
-    assert main(arguments) == ExitCode.INCONCLUSIVE
+    assert main(arguments) == ExitCode.UNSUPPORTED
     told = capfd.readouterr().err
     assert told.startswith("full: no space is left on the disk of ")
-    assert "make room, or use --runs-dir" in told
+    assert "the run was not started; make room, or use --runs-dir" in told
+    assert not (small_disk / "runs" / "full").exists()
+    assert (here / "mine").read_text() == "kept"
     assert len(told.splitlines()) == 1
     assert [each.name for each in tmp_path.glob("snapdrill-*")] == []
     assert processes_of_runs_in(small_disk) == []
+
+
+def test_a_run_whose_folder_cannot_be_made_removes_nothing_of_the_current_one(
+    tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> pathlib.Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    scenario = tmp_path / "full.yaml"
+    scenario.write_text(SCENARIO)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sim.run.drill.make", full)
+    assert main(["run", str(scenario), "--runs-dir", "runs"]) == ExitCode.UNSUPPORTED
+    assert "the run was not started" in capfd.readouterr().err
+    assert scenario.read_text() == SCENARIO

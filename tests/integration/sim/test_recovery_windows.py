@@ -8,16 +8,19 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.effects import Effects
 from engine.events import Event
+from engine.evidence import as_json
 from engine.incarnation import PunchPermit, state_of
 from engine.memfd import Memfd
 from engine.pause import Pause
 from sim.files.faults import AtChunk, failing
+from sim.files.lifecycle import State
 from sim.node.armed_faults import Fault
 from sim.node.guest_link import Guest, GuestError
 from sim.node.node import Node
@@ -375,4 +378,60 @@ async def test_two_crashes_in_a_row_are_one(machine: Any) -> None:
     assert states(machine) == {"web-0": "discarded", "web-1": "running"}
     await again.tick(1)
     assert page_generations(again, "web-1") == {3}
+    await again.shut_down()
+
+
+async def test_a_partial_build_that_cannot_be_deleted_keeps_no_condemned_guest_alive(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a recovery fails at it must not fail at before the condemned are dead."""
+    node = await begun(machine)
+    guest = node.sandboxes["web-0"].guest
+    assert guest is not None
+    real, pid = shutil.rmtree, guest.pid
+    stuck = node.builds / "web-0.p2.partial"
+    stuck.mkdir()
+    node.records.condemn(guest.process.incarnation, "web-0.p2")
+    died: list[bool] = []
+
+    def rmtree(path: Any, ignore_errors: bool = False, **options: Any) -> None:
+        if Path(path) != stuck:
+            real(path, ignore_errors, **options)
+            return
+        died.append(state_of(pid) in {None, "Z"})
+        if not ignore_errors:
+            raise PermissionError
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    again = await machine.crash(node)
+    assert died == [True]
+    assert state_of(pid) in {None, "Z"}
+    monkeypatch.setattr(shutil, "rmtree", real)
+    await again.shut_down()
+
+
+@pytest.mark.parametrize("woken", [False, True], ids=["left-alone", "woken-meanwhile"])
+async def test_a_frozen_guest_of_a_crashed_node_is_compared_with_its_freeze_before_it_is_woken(
+    machine: Any, wait_until: WaitUntil, woken: bool
+) -> None:
+    node = await begun(machine)
+    sandbox = node.sandboxes["web-0"]
+    assert sandbox.guest is not None
+    process = sandbox.guest.process
+    sandbox.to(State.PAUSING, "a pause was requested")
+    decided = node.flags.decide(sandbox.config.attributes(), "pause")
+    node.ledger.append(events.Decided(decided.as_fields(), []), sandbox="web-0", pause="web-0.p2")
+    process.freeze()
+    frozen = events.GuestFrozen(sandbox.guest.name, 1.0, as_json(process.frozen))
+    node.ledger.append(frozen, sandbox="web-0", pause="web-0.p2")
+    if woken:
+        signal.pidfd_send_signal(process.pidfd, signal.SIGCONT)
+        wait_until(lambda: not process.is_stopped())
+        signal.pidfd_send_signal(process.pidfd, signal.SIGSTOP)
+        wait_until(process.is_stopped)
+    again = await machine.crash(node)
+    assert states(machine)["web-0"] == "running"
+    thawed = [each.event for each in machine.entries() if isinstance(each.event, events.GuestThawed)]
+    assert [each.code for each in thawed] == (["ran"] if woken else [None])
+    assert page_generations(again, "web-0") == {2}
     await again.shut_down()

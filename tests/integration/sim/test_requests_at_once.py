@@ -13,6 +13,7 @@ from sim.files.faults import KILL_NODE, AtChunk, Harm, failing
 from sim.node.armed_faults import Fault
 from sim.node.config import SandboxConfig
 from sim.node.guest_link import Guest
+from sim.node.memory import most_copier_bytes
 from sim.record import events
 from sim.run.node_link import NodeDiedError
 
@@ -163,7 +164,7 @@ async def test_a_resume_that_waits_for_memory_holds_up_nobody_when_its_build_fai
     node = machine._node(machine.config())
     await node.create()
     await node.tick(1)
-    node.budget.total = 13 * MIB
+    node.budget.total = (12 + 1 + most_copier_bytes(4 * MIB, 4096, 4096) // MIB) * MIB
     node.armed.arm(Fault(1, "finish", Harm("hang", seconds=0.5), AtChunk(0), "web-0", 1))
     await node.pause(["web-0"], 1, settled=False)
     large = asyncio.ensure_future(node.pause(["web-1"], 1, settled=True))

@@ -6,6 +6,9 @@ import asyncio
 import ctypes
 import errno
 import os
+import pathlib
+import re
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +17,11 @@ from typing import Any
 import pytest
 
 from engine.errors import FreezeError
-from engine.incarnation import GuestProcess
+from engine.incarnation import GuestProcess, state_of
 from flags.inline import flag_from
 from sim.files.faults import AtChunk, failing
 from sim.node.armed_faults import Fault
-from sim.node.guest_link import Guest
+from sim.node.guest_link import FDS_PER_GUEST, Guest
 from sim.record import events
 from sim.record.stages import Pace
 from sim.run.node_link import NodeFailedError
@@ -245,3 +248,47 @@ def test_a_late_guest_that_does_not_die_is_no_fault_of_the_one_that_is_asked_for
         patch.setattr(Guest, "kill", outlive)
         (guest,) = zygote.spawn(link, "web-1.1")
     assert guest.name == "web-1.1"
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EIO], ids=["EPERM", "EIO"])
+@pytest.mark.parametrize("may_be_killed", [True, False], ids=["killed", "out-of-reach"])
+async def test_a_guest_that_cannot_be_woken_ends_its_sandbox_and_never_runs_again(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, number: int, may_be_killed: bool
+) -> None:
+    node = await fleet(machine)
+    pid = node.sandboxes["web-0"].guest.pid
+    real = signal.pidfd_send_signal
+
+    def refuse(pidfd: int, sent: int, *rest: Any) -> None:
+        of = int(re.findall(r"Pid:\t(\d+)", pathlib.Path(f"/proc/self/fdinfo/{pidfd}").read_text())[0])
+        if of == pid and (sent == signal.SIGCONT or (sent == signal.SIGKILL and not may_be_killed)):
+            raise OSError(number, os.strerror(number))
+        real(pidfd, sent, *rest)
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", refuse)
+    node.armed.arm(Fault(1, "copy.write", failing("EIO"), AtChunk(0), "web-0", 1))
+    await node.pause(["web-0", "web-1"], 2, settled=True)
+    view = machine.view()
+    assert {name: each.state for name, each in view.sandboxes.items()} == {"web-0": "killed", "web-1": "paused"}
+    assert "it was not woken" in view.sandboxes["web-0"].reason
+    assert state_of(pid) in ({None, "Z"} if may_be_killed else {"T"})
+    await node.shut_down()
+
+
+async def test_a_guest_takes_no_more_files_of_its_node_than_is_asked_for_before_the_start(machine: Any) -> None:
+    machine.set_flags()
+    node = machine.node(count=6)
+    before, most = len(os.listdir("/proc/self/fd")), 0
+    await node.create()
+    await node.tick(1)
+    node.set_pace(list(node.sandboxes), Pace(1.0, held=True))
+    pausing = asyncio.ensure_future(node.pause(list(node.sandboxes), 6, settled=True))
+    async with asyncio.timeout(20):
+        while any(each.pause is None or each.pause.cache is None for each in node.sandboxes.values()):
+            most = max(most, len(os.listdir("/proc/self/fd")))
+            await asyncio.sleep(0.001)
+        most = max(most, len(os.listdir("/proc/self/fd")))
+        node.set_pace(list(node.sandboxes), Pace())
+        await pausing
+    assert 7 * 6 <= most - before <= FDS_PER_GUEST * 6
+    await node.shut_down()

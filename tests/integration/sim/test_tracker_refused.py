@@ -49,4 +49,7 @@ def test_a_run_without_userfaultfd_holds_and_names_its_tracker(tmp_path: pathlib
     lines = (tmp_path / "first-chunk-failure" / "latest" / "events.jsonl").read_text().splitlines()
     scanned = [each for each in map(json.loads, lines) if each["event"] == "scanned"]
     assert {each["tracker"] for each in scanned} == {"shared-bitmap"}
+    born = [each for each in map(json.loads, lines) if each["event"] == "guest_spawned"]
+    assert {each["tracker_refused"] for each in born} == {"EPERM"}
+    assert {each["tracker_why"] for each in born} == {"userfaultfd is refused: Operation not permitted"}
     assert all(0 < each["dirty_bytes"] < 32 << 20 for each in scanned)

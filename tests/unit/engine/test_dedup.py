@@ -12,16 +12,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engine import mapping as maps
-from engine.dedup import PageComparison, ParentReader, ReadSpan, compare
+from engine.dedup import PageComparison, ParentReader, ReadPages, compare
 from engine.errors import CorruptBuildError, TruncatedError
 from engine.mapping import Mapping
-from engine.ranges import Blocks, Chunk, chunks, in_smaller_blocks, indexes
+from engine.ranges import Blocks, in_smaller_blocks
 from engine.snapshot import Build, Header, write_header
 
 PAGE = 4096
 MIB = 1 << 20
-LAYOUTS = st.sampled_from([(PAGE, PAGE), (PAGE, 2 * MIB), (2 * MIB, PAGE), (2 * MIB, 2 * MIB)])
+BLOCKS = st.sampled_from([PAGE, 2 * MIB])
 POISON = 0xEE
+BATCHES = 6
+"""More than one worker compares alone."""
 
 
 def content(kind: int) -> NDArray[np.uint8]:
@@ -44,23 +46,13 @@ def memory_of(kinds: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return CONTENTS[kinds].reshape(-1)
 
 
-def whole(memory: NDArray[np.uint8]) -> ReadSpan:
-    """Fills all of the buffer, as a memfd does."""
+def whole(memory: NDArray[np.uint8]) -> ReadPages:
+    """Fills the buffer with the pages asked for, whatever it held."""
 
-    def read(buffer: memoryview, offset: int, chunk: Chunk) -> None:
-        buffer[:] = memory[offset : offset + len(buffer)].data
-
-    return read
-
-
-def dirty_only(memory: NDArray[np.uint8]) -> ReadSpan:
-    """Fills what is dirty and leaves other bytes of the buffer as they were, or worse, as a process's memory does."""
-
-    def read(buffer: memoryview, offset: int, chunk: Chunk) -> None:
-        np.frombuffer(buffer, dtype=np.uint8)[:] = POISON
-        block = chunk.length // len(chunk.blocks)
-        for each in chunk.blocks.tolist():
-            buffer[each * block - offset : (each + 1) * block - offset] = memory[each * block : (each + 1) * block].data
+    def read(buffer: memoryview, pages: NDArray[np.int64]) -> None:
+        assert len(buffer) == len(pages) * PAGE
+        assert (np.diff(pages) > 0).all()
+        buffer[:] = memory.reshape(-1, PAGE)[pages].reshape(-1).data
 
     return read
 
@@ -81,15 +73,11 @@ def as_sets(found: PageComparison) -> tuple[set[int], set[int], set[int]]:
     return set(found.stored), set(found.zero), set(found.equal)
 
 
-def spans_of(dirty: Blocks, size: int, block: int = PAGE, page: int = PAGE) -> list[Chunk]:
-    return chunks(dirty, size, block, page)
-
-
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Blocks, int, int]:
-    """Kinds of pages now and in the parent, dirty blocks, block size, page size."""
-    block, page = draw(LAYOUTS)
-    pages = draw(st.integers(1, 3)) * (2 * MIB // PAGE)
+def cases(draw: st.DrawFn) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Blocks]:
+    """Kinds of pages now and in the parent, and the dirty pages."""
+    block = draw(BLOCKS)
+    pages = draw(st.integers(1, 6)) * (2 * MIB // PAGE)
     before = np.zeros(pages, dtype=np.uint8)
     now = np.zeros(pages, dtype=np.uint8)
     for kinds in (before, now):
@@ -100,20 +88,18 @@ def cases(draw: st.DrawFn) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Blocks
     for at in draw(st.lists(st.integers(0, pages - 1), max_size=6)):  # as in the parent, here and there
         now[at : at + 40] = before[at : at + 40]
     dirty = Blocks(draw(st.sets(st.integers(0, pages * PAGE // block - 1), max_size=40)))
-    return now, before, dirty, block, page
+    return now, before, in_smaller_blocks(dirty, block // PAGE)
 
 
 @settings(max_examples=80, deadline=None)
 @given(case=cases(), workers=st.integers(1, 3))
 def test_the_pages_of_dirty_blocks_are_sorted_as_the_reference_sorts_them(
-    case: tuple[NDArray[np.uint8], NDArray[np.uint8], Blocks, int, int], workers: int
+    case: tuple[NDArray[np.uint8], NDArray[np.uint8], Blocks], workers: int
 ) -> None:
-    kinds, kinds_before, dirty, block, page = case
+    kinds, kinds_before, dirty = case
     now, before = memory_of(kinds), memory_of(kinds_before)
-    spans = spans_of(dirty, len(now), block, page)
-    expected = by_the_page(now, before, in_smaller_blocks(dirty, block // PAGE))
-    assert as_sets(compare(spans, block, whole(now), whole(before), workers)) == expected
-    assert as_sets(compare(spans, block, dirty_only(now), whole(before), workers)) == expected
+    expected = by_the_page(now, before, dirty)
+    assert as_sets(compare(dirty, whole(now), whole(before), workers)) == expected
 
 
 @settings(max_examples=60, deadline=None)
@@ -122,7 +108,7 @@ def test_one_bit_that_differs_anywhere_makes_its_page_stored_and_no_other(at: in
     before = memory_of(np.full(8, 1, dtype=np.uint8))
     now = before.copy()
     now[at] ^= 1 << bit
-    found = compare(spans_of(Blocks(range(8)), len(now)), PAGE, whole(now), whole(before))
+    found = compare(Blocks(range(8)), whole(now), whole(before))
     assert set(found.stored) == {at // PAGE}
     assert len(found.equal) == 7
 
@@ -131,13 +117,13 @@ def test_one_bit_that_differs_anywhere_makes_its_page_stored_and_no_other(at: in
 def test_one_bit_in_a_page_of_zeros_keeps_it_from_being_zero(at: int) -> None:
     now, before = np.zeros(2 * PAGE, np.uint8), np.zeros(2 * PAGE, np.uint8)
     now[PAGE + at] = 1
-    found = compare(spans_of(Blocks([0, 1]), len(now)), PAGE, whole(now), whole(before))
+    found = compare(Blocks([0, 1]), whole(now), whole(before))
     assert as_sets(found) == ({1}, {0}, set())
 
 
 def test_what_became_zero_is_zero_whatever_the_parent_holds() -> None:
     now, before = memory_of(np.array([0, 0], np.uint8)), memory_of(np.array([0, 1], np.uint8))
-    assert as_sets(compare(spans_of(Blocks([0, 1]), len(now)), PAGE, whole(now), whole(before))) == (
+    assert as_sets(compare(Blocks([0, 1]), whole(now), whole(before))) == (
         set(),
         {0, 1},
         set(),
@@ -148,7 +134,7 @@ def test_where_nothing_is_dirty_nothing_is_read() -> None:
     def refuse(*_: object) -> None:
         raise AssertionError
 
-    assert as_sets(compare([], PAGE, refuse, refuse)) == (set(), set(), set())
+    assert as_sets(compare(Blocks(), refuse, refuse)) == (set(), set(), set())
 
 
 class Packed:
@@ -157,9 +143,10 @@ class Packed:
     def __init__(self, data: bytes) -> None:
         self.data = data
 
-    def read_into(self, buffer: memoryview, offset: int) -> None:
-        assert offset + len(buffer) <= len(self.data)
-        buffer[:] = self.data[offset : offset + len(buffer)]
+    def read_pages(self, buffer: memoryview, rows: NDArray[np.int64], pages: NDArray[np.int64]) -> None:
+        assert (np.diff(pages) > 0).all()
+        for row, page in zip(rows.tolist(), pages.tolist(), strict=True):
+            buffer[row * PAGE : (row + 1) * PAGE] = self.data[page * PAGE : (page + 1) * PAGE]
 
 
 def parent_of(mapping: Mapping, chain: dict[str, Packed]) -> ParentReader:
@@ -168,17 +155,13 @@ def parent_of(mapping: Mapping, chain: dict[str, Packed]) -> ParentReader:
 
 def read_all(mapping: Mapping, chain: dict[str, Packed]) -> bytes:
     buffer = bytearray([POISON]) * mapping.size
-    nothing = Chunk(0, 0, mapping.size, indexes(Blocks()), 0, 0)
-    parent_of(mapping, chain).read_span(memoryview(buffer), 0, nothing)
+    parent_of(mapping, chain).read_pages(memoryview(buffer), np.arange(mapping.size // PAGE))
     return bytes(buffer)
 
 
 @settings(max_examples=25, deadline=None)
-@given(data=st.data(), layout=LAYOUTS)
-def test_generations_that_leave_out_what_they_share_are_read_back_byte_by_byte(
-    data: st.DataObject, layout: tuple[int, int]
-) -> None:
-    block, page = layout
+@given(data=st.data(), block=BLOCKS)
+def test_generations_that_leave_out_what_they_share_are_read_back_byte_by_byte(data: st.DataObject, block: int) -> None:
     size = 4 * MIB
     kinds = np.zeros(size // PAGE, dtype=np.uint8)
     mapping, chain = maps.zero(size, block), dict[str, Packed]()
@@ -190,9 +173,9 @@ def test_generations_that_leave_out_what_they_share_are_read_back_byte_by_byte(
             kinds[start : start + count] = kind
             written.update(range(start, min(start + count, len(kinds))))
         now = memory_of(kinds)
-        dirty = Blocks({each * PAGE // block for each in written})
-        found = compare(spans_of(dirty, size, block, page), block, whole(now), parent_of(mapping, chain).read_span)
-        assert as_sets(found) == by_the_page(now, before, in_smaller_blocks(dirty, block // PAGE))
+        dirty = in_smaller_blocks(Blocks({each * PAGE // block for each in written}), block // PAGE)
+        found = compare(dirty, whole(now), parent_of(mapping, chain).read_pages)
+        assert as_sets(found) == by_the_page(now, before, dirty)
         name = f"g{generation}"
         chain[name] = Packed(b"".join(bytes(now[each * PAGE : (each + 1) * PAGE]) for each in found.stored))
         mapping = maps.normalise(maps.merge(mapping, maps.diff(found.stored, found.zero, name, PAGE)))
@@ -205,10 +188,9 @@ def test_generations_that_leave_out_what_they_share_are_read_back_byte_by_byte(
     layers=st.lists(
         st.tuples(st.sets(st.integers(0, 63), max_size=30), st.sets(st.integers(0, 63), max_size=9)), max_size=4
     ),
-    first=st.integers(0, 63),
-    count=st.integers(1, 64),
+    wanted=st.sets(st.integers(0, 63), min_size=1),
 )
-def test_the_parent_is_read_from_any_page_on(layers: list[tuple[set[int], set[int]]], first: int, count: int) -> None:
+def test_any_pages_of_the_parent_are_read(layers: list[tuple[set[int], set[int]]], wanted: set[int]) -> None:
     mapping, chain, model = maps.zero(64 * PAGE, PAGE), dict[str, Packed](), bytearray(64 * PAGE)
     for number, (dirty, empty) in enumerate(layers):
         stored = sorted(dirty - empty)
@@ -219,11 +201,10 @@ def test_the_parent_is_read_from_any_page_on(layers: list[tuple[set[int], set[in
             model[each * PAGE : (each + 1) * PAGE] = bytes(PAGE)
         for each, piece in pieces.items():
             model[each * PAGE : (each + 1) * PAGE] = piece
-    end = min(first + count, 64)
-    buffer = bytearray([POISON]) * ((end - first) * PAGE)
-    chunk = Chunk(0, first * PAGE, end * PAGE, indexes(Blocks([first])), 0, PAGE)
-    parent_of(mapping, chain).read_span(memoryview(buffer), first * PAGE, chunk)
-    assert buffer == model[first * PAGE : end * PAGE]
+    pages = np.array(sorted(wanted))
+    buffer = bytearray([POISON]) * (len(pages) * PAGE)
+    parent_of(mapping, chain).read_pages(memoryview(buffer), pages)
+    assert buffer == b"".join(model[page * PAGE : (page + 1) * PAGE] for page in pages.tolist())
 
 
 def test_a_parent_whose_build_ends_early_is_refused_by_name(tmp_path: Path) -> None:
@@ -238,27 +219,40 @@ def test_a_parent_whose_build_ends_early_is_refused_by_name(tmp_path: Path) -> N
         reader = ParentReader(mapping, {"b1": build})
         now = memory_of(np.full(4, 1, np.uint8))
         with pytest.raises(CorruptBuildError, match="build b1: its cache ended"):
-            compare(spans_of(Blocks(range(4)), len(now)), PAGE, whole(now), reader.read_span)
+            compare(Blocks(range(4)), whole(now), reader.read_pages)
     finally:
         build.close()
 
 
-@pytest.mark.parametrize("failing", range(4))
+@pytest.mark.parametrize("failing", range(0, BATCHES, 2))
 @pytest.mark.parametrize("side", ["memory", "parent"])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_read_that_fails_in_any_worker_fails_the_compare_once_all_have_ended(
     failing: int, side: str, workers: int
 ) -> None:
-    now = memory_of(np.full(4 * 512, 1, np.uint8))
+    now = memory_of(np.full(BATCHES * 512, 1, np.uint8))
 
-    def read(buffer: memoryview, offset: int, chunk: Chunk) -> None:
-        if chunk.index == failing:
-            raise TruncatedError(f"chunk {failing} is not there")
-        buffer[:] = now[offset : offset + len(buffer)].data
+    def read(buffer: memoryview, pages: NDArray[np.int64]) -> None:
+        if failing * 512 in pages:
+            raise TruncatedError(f"batch {failing} is not there")
+        whole(now)(buffer, pages)
 
     memory, parent = (read, whole(now)) if side == "memory" else (whole(now), read)
-    with pytest.raises(TruncatedError, match=f"chunk {failing}"):
-        compare(spans_of(Blocks(range(4 * 512)), len(now)), PAGE, memory, parent, workers)
+    with pytest.raises(TruncatedError, match=f"batch {failing}"):
+        compare(Blocks(range(BATCHES * 512)), memory, parent, workers)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("comparer")]
+
+
+def test_an_interrupt_is_raised_once_every_worker_has_ended() -> None:
+    now = memory_of(np.full(BATCHES * 512, 1, np.uint8))
+
+    def read(buffer: memoryview, pages: NDArray[np.int64]) -> None:
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        whole(now)(buffer, pages)
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(Blocks(range(BATCHES * 512)), read, whole(now))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("comparer")]
 
 
@@ -267,6 +261,6 @@ def test_where_no_thread_can_be_started_one_worker_compares_it_all(monkeypatch: 
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    now, before = memory_of(np.full(4 * 512, 1, np.uint8)), memory_of(np.full(4 * 512, 2, np.uint8))
-    found = compare(spans_of(Blocks(range(4 * 512)), len(now)), PAGE, whole(now), whole(before))
-    assert as_sets(found) == (set(range(4 * 512)), set(), set())
+    now, before = memory_of(np.full(BATCHES * 512, 1, np.uint8)), memory_of(np.full(BATCHES * 512, 2, np.uint8))
+    found = compare(Blocks(range(BATCHES * 512)), whole(now), whole(before))
+    assert as_sets(found) == (set(range(BATCHES * 512)), set(), set())

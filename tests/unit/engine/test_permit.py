@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine import linux
-from engine.errors import CondemnedError, PunchRefusedError
+from engine.errors import CondemnedError, FreezeError, PunchRefusedError
 from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, PunchPermit, start_time_of
 from engine.memfd import Memfd
 
@@ -113,6 +114,34 @@ def test_records_that_cannot_be_looked_at_are_not_taken_for_a_pardon(
     monkeypatch.setattr(os, "stat", refuse)
     with pytest.raises(PermissionError):
         records.holds(INCARNATION)
+
+
+def test_records_that_cannot_be_listed_are_not_taken_for_none(
+    records: CondemnedRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records.condemn(INCARNATION, "b1")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError):
+        list(records.records())
+
+
+def test_a_guest_that_cannot_be_signalled_is_reported_as_one_that_does_not_die(
+    myself: GuestProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", refuse)
+    with pytest.raises(FreezeError, match="cannot be killed: Operation not permitted"):
+        myself.kill()
+    with pytest.raises(PermissionError):
+        myself.end()
+    assert not myself.killed
 
 
 def test_a_living_guest_keeps_its_record(records: CondemnedRecords, myself: GuestProcess) -> None:

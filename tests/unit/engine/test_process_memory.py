@@ -229,3 +229,22 @@ def test_the_buffer_may_be_a_numpy_array(own: Own) -> None:
     buffer = np.zeros(PAGE, np.uint8)
     own.memory.read_span(buffer.data, 5 * PAGE, chunks(Blocks([5]), SIZE, PAGE, PAGE)[0])
     assert bytes(buffer) == own.content[5 * PAGE : 6 * PAGE]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1 << 30), wanted=st.sets(st.integers(0, 600), min_size=1, max_size=80))
+def test_pages_are_read_packed_whatever_a_call_gives_of_them(own: Own, seed: int, wanted: set[int]) -> None:
+    stream, real = random.Random(seed), linux.read_process_packed
+
+    def short(pid: int, buffer: memoryview, address: int, runs: Sequence[tuple[int, int]]) -> int:
+        first, length = runs[0]
+        return real(pid, buffer, address, [(first, stream.randint(1, length))] if stream.random() < 0.5 else runs)
+
+    pages = np.array(sorted(wanted))
+    buffer = np.zeros(len(pages) * PAGE, np.uint8)
+    linux.read_process_packed = short
+    try:
+        own.memory.read_pages(buffer.data, pages)
+    finally:
+        linux.read_process_packed = real
+    assert bytes(buffer) == b"".join(own.content[page * PAGE : (page + 1) * PAGE] for page in sorted(wanted))

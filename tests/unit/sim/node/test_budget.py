@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import random
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.node.memory import Budget, OverBudgetError
+from engine import plan as plans
+from engine.cache import Cache
+from engine.copy import ChunkCopier
+from engine.effects import Effects
+from engine.memfd import Memfd
+from engine.meter import MeterSample, PeakMeter
+from engine.plan import MemoryFacts, PauseOptions
+from engine.ranges import Blocks
+from sim.node.memory import Budget, OverBudgetError, most_copier_bytes
+
+MIB = 1 << 20
 
 
 async def settle() -> None:
@@ -119,3 +131,40 @@ def test_never_more_than_the_total_is_granted_and_everybody_has_a_turn_in_order(
         return admitted
 
     assert asyncio.run(scenario()) == list(range(len(sizes)))
+
+
+class Nothing(Effects):
+    """No byte is moved: what the copiers take for themselves is all that counts."""
+
+    def copy_read(self, *_: Any) -> None: ...
+
+    def copy_write(self, *_: Any) -> None: ...
+
+    def publish(self, *_: Any) -> None: ...
+
+
+class NoMeter:
+    def sample(self) -> MeterSample:
+        return MeterSample(0, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    blocks=st.integers(1, 12).flatmap(lambda count: st.sets(st.integers(0, count * 512 - 1), min_size=1, max_size=40)),
+    block=st.sampled_from([4096, 2 * MIB]),
+    page=st.sampled_from([4096, 2 * MIB]),
+    spare=st.integers(0, 3),
+)
+def test_no_pause_takes_more_for_its_copiers_than_it_was_admitted_with(
+    blocks: set[int], block: int, page: int, spare: int
+) -> None:
+    unit = max(block, page)
+    size = ((max(blocks) + 1 + spare) * 4096 + unit - 1) // unit * unit
+    dirty = Blocks({each * 4096 // block for each in blocks})
+    facts = MemoryFacts(size, page, block, seals=0, consumed=True, parent_finished=True)
+    plan = plans.plan(PauseOptions(), facts, dirty)
+    memory = Memfd(-1, size, page, 0, 0)
+    cache = Cache(Path("nowhere"), "b1", plan.chunks)
+    copier = ChunkCopier(memory, plan, cache, cast("PeakMeter", NoMeter()), Nothing(), lambda _: None)
+    copier.copy_first(lambda: None)
+    assert 0 < copier.buffer_bytes <= most_copier_bytes(size, page, block)

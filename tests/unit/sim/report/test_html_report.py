@@ -38,6 +38,7 @@ def settled(**changes: Any) -> events.PauseSettled:
         "dirty_bytes": 32 * MIB,
         "punched_bytes": 32 * MIB,
         "peak_over": MIB,
+        "copier_bytes": 8 * MIB,
         "peak_ratio": 1.03,
         "copy_ms": 12.5,
         "blocked_ms": 3.25,
@@ -149,7 +150,7 @@ def test_the_tables_tell_pauses_faults_judgements_decisions_and_the_kill_switch(
     assert read.table("source")[1] == ["request", "1", "2.500", "2.500", "2.500", "2.500", "0"]
     assert read.table("sandbox")[1] == [
         *("web-0", "web-0.p1", "0.400", "memfd", "punch: legal", "finished", "32.0 MiB", "32.0 MiB", "1.0 MiB"),
-        *("1.03x", "3.2", "12.5", ""),
+        *("1.03x", "8.0 MiB", "3.2", "12.5", ""),
     ]
 
 

@@ -60,6 +60,7 @@ def settled(punch: bool, outcome: str = "finished", **changes: Any) -> events.Pa
         "punched_bytes": 32 * MIB if punch else 0,
         "peak_over": MIB if punch else 32 * MIB,
         "peak_ratio": 1.03 if punch else 2.0,
+        "copier_bytes": 4 * MIB,
         "copy_ms": 12.5,
         "blocked_ms": 3.25,
         "condemned": punch,
@@ -121,8 +122,8 @@ def test_the_summary_shows_both_peaks_of_a_flag_one_below_the_other() -> None:
     text = summary(view_of(both_ways(), ended()))
     rows = [line.split() for line in text.splitlines() if "flag o" in line]
     assert rows == [
-        ["flag", "off", "2", "2.00x", "+32.0", "MiB", "0", "-"],
-        [*["flag", "on", "2", "1.03x", "+1.0", "MiB", "2", "64.0", "MiB"]],
+        ["flag", "off", "2", "2.00x", "+32.0", "MiB", "4.0", "MiB", "0", "-"],
+        [*["flag", "on", "2", "1.03x", "+1.0", "MiB", "4.0", "MiB", "2", "64.0", "MiB"]],
     ]
 
 
@@ -313,6 +314,7 @@ def test_a_pause_in_the_document_has_its_decision_and_figures() -> None:
         "punched_bytes": 32 * MIB,
         "peak_over": MIB,
         "peak_ratio": 1.03,
+        "copier_bytes": 4 * MIB,
         "copy_ms": 12.5,
         "blocked_ms": 3.25,
         "checkpoint": False,
@@ -375,12 +377,13 @@ def test_each_judgement_is_a_case_of_its_kind(tmp_path: pathlib.Path) -> None:
     found = written(tmp_path, view_of(both_ways(), *judged, ended("violated", 1)))
     kinds = {case.get("name"): [(child.tag, child.get("type")) for child in case] for case in found.iter("testcase")}
     assert kinds == {
+        "run": [],
         "never_resumed": [],
         "rollback_intact": [("skipped", None)],
         "metric:peak_over": [("error", "Inconclusive")],
         "bytes_exact": [("failure", "Violated")],
     }
-    assert (found.get("tests"), found.get("failures"), found.get("errors"), found.get("skipped")) == ("4",) + ("1",) * 3
+    assert (found.get("tests"), found.get("failures"), found.get("errors"), found.get("skipped")) == ("5",) + ("1",) * 3
 
 
 def test_seed_and_replay_are_properties_of_the_suite_and_come_first(tmp_path: pathlib.Path) -> None:

@@ -15,6 +15,7 @@ SHARES = {
     bench_guest.SCATTERED_10: 0.1,
     bench_guest.SCATTERED_50: 0.5,
     bench_guest.CLEAN_90: 0.1,
+    bench_guest.CLEAN_99: 0.01,
 }
 
 

@@ -75,7 +75,7 @@ def test_few_open_files_and_one_cpu_are_limits(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("sim.run.host.resource.getrlimit", lambda _: (1024, 4096))
     monkeypatch.setattr("sim.run.host.os.sched_getaffinity", lambda _: {0})
     assert answered("open files").available is Available.LIMITED
-    assert "about 256 guests" in answered("open files").detail
+    assert "about 128 guests" in answered("open files").detail
     assert answered("CPUs").available is Available.LIMITED
 
 
