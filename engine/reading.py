@@ -70,7 +70,7 @@ def _too_large(most: int) -> str:
 def too_much(value: Any) -> str | None:
     """Why a parsed document is refused: it is too deep, or holds too many values. None where it is neither."""
     level, count = [value], 1
-    for _ in range(MOST_DEPTH + 1):
+    for _ in range(MOST_DEPTH):
         level = [each for part in level for each in _inside(part)]
         count += len(level)
         if count > MOST_VALUES:

@@ -54,6 +54,7 @@ class OpenPause:
     punch_code: str | None
     dirty_bytes: int | None
     blocked_ms: float | None
+    successor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class Known:
     incarnations: int
     pauses: int
     open_pause: OpenPause | None
+    guest: str = ""  # the newest that it ran with
+    ended: str | None = None  # the outcome of its last pause, where that consumed the guest and has settled
 
 
 @dataclass(frozen=True, slots=True)

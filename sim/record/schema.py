@@ -105,7 +105,7 @@ TRACE_NAMES: Sequence[TraceName] = (
         "histogram",
         "build_finished",
         "copy_ms",
-        "in_place=true is pause_settled with checkpoint; a background copy ends after the answer",
+        "in_place=true is pause_settled with consumed=false; a background copy ends after the answer",
     ),
     TraceName("orchestrator.sandbox.snapshot.guest_freeze.duration", "histogram", "guest_frozen", "freeze_ms"),
     TraceName("orchestrator.sandbox.snapshot.total.bytes", "histogram", "sandbox_created", "memory", "of the memfile"),
@@ -119,7 +119,9 @@ TRACE_NAMES: Sequence[TraceName] = (
     ),
     TraceName("orchestrator.sandbox.uffd.startup.bytes", "histogram", "resumed", "written"),
     TraceName("orchestrator.sandbox.killed", "counter", "state_changed", "stop_reason", "kill_reason is `reason`"),
-    TraceName("orchestrator.sandbox.checkpoint", "counter", "pause_settled", "checkpoint", "success is `outcome`"),
+    TraceName(
+        "orchestrator.sandbox.checkpoint", "counter", "pause_settled", "checkpoint", "in_place=true is consumed=false"
+    ),
     TraceName("orchestrator.snapshot.upload.failed", "counter", "copy_failed", "condemned", "failed after success"),
     TraceName("orchestrator.env.sandbox.running", "gauge", "state_changed", "new"),
     TraceName("orchestrator.sandbox.memory.allocated", "gauge", "memory_sampled", "planned"),

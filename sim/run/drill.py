@@ -349,7 +349,7 @@ class Drill:
         await self._observed(self._ask("pause", within=deadline, names=list(names), **how))
 
     async def checkpoint(self, names: Sequence[str], *, deadline: float = 60.0) -> None:
-        """Checkpoint; the same guests go on."""
+        """Checkpoint; the sandboxes go on, in place or with new guests."""
         await self._observed(self._ask("checkpoint", within=deadline, names=list(names)))
 
     async def resume(self, names: Sequence[str], *, deadline: float = 60.0) -> None:

@@ -317,7 +317,10 @@ def test_a_pause_in_the_document_has_its_decision_and_figures() -> None:
         "copier_bytes": 4 * MIB,
         "copy_ms": 12.5,
         "blocked_ms": 3.25,
+        "cpu_seconds": None,
         "checkpoint": False,
+        "consumed": True,
+        "outcome_code": "finished",
         "paced": False,
         "notes": [],
     }
