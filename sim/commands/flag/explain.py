@@ -56,8 +56,8 @@ def explain(
 
     silence_sdk_logs()
     taken, contexts = taken_from(file, look(file)), contexts_given(kinds)
-    if taken.mistakes:
-        click.echo(taken.mistakes, err=True)
+    for mistake in taken.mistakes:
+        click.echo(str(mistake), err=True)
     chosen = [_known(key, taken.flags) for key in keys] or [each.key for each in CATALOG if each.key in taken.flags]
     found = [
         each
