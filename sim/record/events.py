@@ -28,6 +28,7 @@ class RunStarted(Event):
     profile: str | None = None  # a wrong engine with several weaknesses, except the mended ones
     mended: list[str] = field(default_factory=list)
     lease: float | None = None  # seconds for which a heartbeat allows punching; None: no lease, or not known
+    obey_unsafe: bool = False  # True: a flag with a dangerous mistake was obeyed, as in production
     contexts: Any = "all"  # which kinds a flag is evaluated for; older ledgers had every kind
     verify: str = "off"  # off | full: clean pages are compared with the parent before anything is punched
 

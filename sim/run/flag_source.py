@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.errors import UserError
 from flags.catalog import flag
+from flags.decode import look, sections
 from flags.document import DocumentError, Mistake, Position
 from flags.edit import Place, turned_on, variation_of, with_share
 from flags.inline import InlineValue, Share, flag_from
+from flags.torn import loads
 from sim.files.flag_values import ServedFlags
 from sim.files.scenario import Scenario
 from sim.files.steps import Outage
@@ -119,7 +120,7 @@ class _FileService:
         self._guards = _guards(scenario)
         self._copy = copy
         self._whole: bytes | None = None
-        self._given: Mapping[str, Any] = json.loads(given.read_text(encoding="utf-8-sig")).get("flags") or {}
+        self._given: Mapping[str, Any] = sections(loads(given, look(given))).flags
         self._edited: dict[str, dict[str, Any]] = {}
         shutil.copyfile(given, copy)
 
