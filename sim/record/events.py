@@ -290,6 +290,18 @@ class OutageEnded(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class FlagFileEdited(Event):
+    """The flag file that the node follows was changed from outside the run.
+
+    `found`: `off` where the punch flag is off in it for every sandbox, and that stood for two looks; `not off`; `torn`
+    where it is no whole document, unreadable or gone. `ago`: seconds since it was last seen as it was before.
+    """
+
+    found: str
+    ago: float
+
+
+@dataclass(frozen=True, slots=True)
 class FlagSourceChanged(Event):
     """The node's flag client changed its state: INITIALIZING, VALID, INTERRUPTED or OFF; `error` says why."""
 

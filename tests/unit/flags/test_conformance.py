@@ -3,7 +3,7 @@
 conformance.json has the inputs and outcomes of the server-side evaluation cases of
 https://github.com/launchdarkly/sdk-test-harness (v2.41.0, Apache-2.0), in a form of our own. `clauses` are cases of a
 boolean flag with one rule: its clauses, a context, and whether it matches, null for a flag that is malformed.
-Left out: cases of a value of another type than was asked for, which Python's SDK does not check (flags/catalog.py does).
+Left out: values of another type than was asked for, which Python's SDK does not check (flags/catalog.py does).
 """
 
 from __future__ import annotations
