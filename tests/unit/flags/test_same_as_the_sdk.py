@@ -81,14 +81,14 @@ def drawn(draw: random.Random) -> Sections:
         ]
         return {
             "key": key, "version": 3, "salt": draw.choice("abc"), "on": draw.random() < 0.9,
-            "variations": [False, True], "offVariation": draw.choice([0, 0, 1, None]), "fallthrough": served(), "rules": rules, **more,
+            "variations": [False, True], "offVariation": draw.choice([0, 0, 1, None]), "fallthrough": served(),
+            "rules": rules, **more,
         }  # fmt: skip
 
-    rules = [
-        {"clauses": [drawn_clause(draw)]} | ({} if draw.random() < 0.4 else {"weight": draw.choice([0, 1, 100_000])})
-        for _ in range(draw.randrange(3))
-    ]
+    rules: list[dict[str, Any]] = [{"clauses": [drawn_clause(draw)]} for _ in range(draw.randrange(3))]
     for rule in rules:
+        if draw.random() < 0.6:
+            rule["weight"] = draw.choice([0, 50_000, 100_000])
         if "weight" in rule and (kind := draw.choice(KINDS)) is not None:
             rule["rolloutContextKind"] = kind
         for clause in rule["clauses"]:
@@ -129,7 +129,8 @@ def sdk_says(sections: Sections, data: Mapping[str, Any]) -> tuple[Any, int | No
     segments = {key: SEGMENTS.decode(as_go(each, kinds)) for key, each in sections[1].items()}
     parts = [Context.from_dict({"kind": kind, **data[kind]}) for kind in sorted(kinds)]
     evaluator = SdkEvaluator(flags.get, segments.get, lambda _key: (None, ""))
-    detail = evaluator.evaluate(flags[PUNCH], Context.create_multi(*parts), EventFactory(with_reasons=True)).detail
+    context = Context.create_multi(*parts)
+    detail: Any = evaluator.evaluate(flags[PUNCH], context, EventFactory(with_reasons=True)).detail
     value = False if detail.variation_index is None else detail.value
     return value, detail.variation_index, detail.reason["kind"]
 
