@@ -12,7 +12,7 @@ from flags.client import FlagClientMisusedError, SourceStatus
 from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
 from flags.decision import Decision
 from flags.decode import look, uncollected
-from flags.document import DocumentError, Mistake, Position, places
+from flags.document import DocumentError, Mistake, Position, lines_of, places
 from flags.launchdarkly import CLOSE_SECONDS, Evaluator, InProcessSource, Items, refusal
 from flags.lease import Lease
 from flags.lint import check
@@ -76,7 +76,7 @@ class FileFlags(Evaluator):
         if os.getpid() != self._process:
             return SourceStatus("OFF", None, "made before a fork: no change reaches this process")
         status = super().status()
-        said = "\n".join(map(str, self._mistakes)) or None
+        said = "\n".join(lines_of(self._mistakes)) or None
         return SourceStatus("VALID", status.since, said) if status.state == "VALID" else status
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from threading import Condition, Event, Thread
 from typing import Any, Self
 
 from flags.decode import look
+from flags.document import lines_of
 from flags.file import POLL_SECONDS, Taken, taken_from
 from flags.launchdarkly import Items
 from flags.lease import Lease, heartbeat_flag
@@ -306,7 +307,7 @@ def serve_file(
 
 
 def _said(taken: Taken) -> str | None:
-    return "\n".join(map(str, taken.mistakes)) or None
+    return "\n".join(lines_of(taken.mistakes)) or None
 
 
 class _Followed:

@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="Write there, not to the screen.")
 def import_file(file: Path, env: str | None, segments: Path | None, output: Path | None) -> ExitCode:
     """Replaced by the module's docstring."""
+    from flags.document import lines_of
     from flags.importing import references
     from sim.report import github
+    from sim.report.outlet import say_commands
 
     found, mistakes = _converted(file, env)
     if segments is not None:
@@ -46,10 +48,12 @@ def import_file(file: Path, env: str | None, segments: Path | None, output: Path
         mistakes += wrong
         found.segments |= more.segments
     mistakes += _mistakes(file, list(references(found)))
-    for each in _mistakes(file, found.warnings):
-        click.echo(str(replace(each, text=f"{each.text}: {each.production}", hint="")), err=True)
+    warnings = _mistakes(file, found.warnings)
+    for line in lines_of([replace(each, text=f"{each.text}: {each.production}", hint="") for each in warnings]):
+        click.echo(line, err=True)
     if mistakes:
-        click.echo("\n".join([*map(str, mistakes), *github.mistakes(mistakes)]), err=True)
+        click.echo("\n".join(lines_of(mistakes)), err=True)
+        say_commands(github.mistakes(mistakes))
         click.echo(f"{file}: nothing was written", err=True)
         return ExitCode.VIOLATED
     text = json.dumps({"flags": found.flags, "segments": found.segments}, indent=2) + "\n"

