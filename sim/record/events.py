@@ -282,8 +282,7 @@ class RequestRefused(Event):
 class FlagSet(Event):
     """A flag has a new value, written as in a scenario file; if not `effective`, it has not reached the node.
 
-    `took_ms` is from the change at the source until the node had it, None if that was not awaited. `by`: scenario or
-    screen.
+    `took_ms`: from the change at the source until the node had it, None if not awaited. `by`: scenario or screen.
     """
 
     flag: str
