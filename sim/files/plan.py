@@ -35,6 +35,7 @@ from sim.files.fleet_scale import ScaledFleet, at_scale
 from sim.files.loader import Drilled, Expanded, Form
 from sim.files.metrics import MEASURES, WrittenCondition
 from sim.files.propagation import Propagation
+from sim.files.readers import Readers
 from sim.files.sources import Source
 from sim.files.steps import Clear, Inject, Outage
 from sim.files.strict import Strict, mistakes, one_key
@@ -247,6 +248,7 @@ class Plan(Camel, Drilled):
     fleet: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)]
     flags: Flags = Field(default_factory=dict)
     contexts: ContextsKey = ORIGINAL
+    readers: Readers = Readers()
     metrics: Annotated[tuple[Metric, ...], Field(strict=False)] = ()
     steps: Annotated[tuple[AnyPlanStep, ...], Field(strict=False, min_length=1)]
 

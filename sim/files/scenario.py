@@ -17,6 +17,7 @@ from sim.files.expectations import AnyExpectation
 from sim.files.flag_values import Flags, lease_seconds
 from sim.files.fleet import ContextsKey, Group, NodeSpec, Slug
 from sim.files.loader import Drilled, Expanded, Form
+from sim.files.readers import Readers
 from sim.files.sources import Source, kind_of, read_scenario
 from sim.files.steps import AnyStep, PauseStep
 from sim.files.swarm import Swarm, check_memory
@@ -45,6 +46,7 @@ class Scenario(Drilled):
     fleet: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)]
     flags: Flags = Field(default_factory=dict)
     contexts: ContextsKey = ORIGINAL
+    readers: Readers = Readers()
     steps: Annotated[tuple[AnyStep, ...], Field(strict=False, min_length=1)]
     expect: Annotated[tuple[AnyExpectation, ...], Listed] = ()
     swarm: Swarm | None = None
@@ -81,6 +83,10 @@ class Scenario(Drilled):
         """Of its node and its flags, what a ledger begins with."""
         node = {"budget": self.node.memory, "cache": self.node.cache}
         return {**node, "flag_source": self.flag_source, "lease": self.lease, "contexts": self.contexts.written}
+
+    def node_settings(self) -> dict[str, Any]:
+        """Of its engine, memory and readers, what a node is started with."""
+        return {**self.engine.choice(), "budget": self.node.memory, "readers": self.readers.share}
 
     @property
     def obeys_unsafe(self) -> bool:

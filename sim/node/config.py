@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flags.context import DEFAULTS, OF_A_GROUP, SandboxAttributes
+from sim.files.readers import is_read
 from sim.node.guest import GuestSpec
 
 
@@ -77,7 +78,8 @@ class NodeConfig:
     `mutant`, or `profile` without its `mended` weaknesses, is a wrong engine; both are None for the sound one.
     Flags come from one of `inline_flags` (LaunchDarkly's JSON by key), `flag_file` (a path), `relay` (a URI) and
     LaunchDarkly itself; `lease` in seconds. A flag with a dangerous mistake is
-    obeyed with `obey_unsafe` alone. With `trace` every fault point that is passed is recorded.
+    obeyed with `obey_unsafe` alone. With `trace` every fault point that is passed is recorded. `readers` is the share
+    of pauses that are resumed at once, 0 to 1.
     """
 
     run: str
@@ -103,6 +105,7 @@ class NodeConfig:
     profile: str | None = None
     mended: list[str] = field(default_factory=list)
     verify: str = "off"
+    readers: float = 0.0
     known: dict[str, Known] = field(default_factory=dict)
 
     @property
@@ -121,6 +124,10 @@ class NodeConfig:
         sandboxes = [SandboxConfig(**each) for each in content.pop("sandboxes")]
         known = {name: _known(each) for name, each in content.pop("known").items()}
         return cls(**content, sandboxes=sandboxes, known=known)
+
+    def is_read(self, sandbox: str, number: int) -> bool:
+        """Whether the sandbox is resumed right after this pause has its answer."""
+        return is_read(self.readers, self.seed, sandbox, number)
 
     def guest_spec(self, sandbox: SandboxConfig, incarnation: str) -> GuestSpec:
         """What a new guest of this sandbox is started with."""

@@ -240,6 +240,7 @@ class PauseSettled(Event):
     copier_bytes: int | None = None  # memory of the copying threads themselves
     consumed: bool | None = None  # the guest was to end; None, in older ledgers: every checkpoint was in place
     cpu_seconds: float | None = None  # of the pause's own threads
+    read: bool = False  # its sandbox was to be resumed as soon as it had its answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ _PAUSE_FIELDS = (
     "checkpoint",
     "consumed",
     "outcome_code",
+    "read",
+    "read_while_copied",
+    "reader_waited_ms",
     "paced",
 )
 

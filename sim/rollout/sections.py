@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 import click
 
@@ -140,7 +141,7 @@ def _stages(found: Rehearsal) -> Section:
     fleet = len(found.plan.sandboxes())
     rows = [_stage(each, fleet) for each in found.stages]
     note = "measured; lost by flag: lost here and not with the flag off"
-    parts = (Table((*head, "freed"), rows, ">"), *_checkpoints(found))
+    parts = (Table((*head, "freed"), rows, ">"), *_checkpoints(found), *_readers(found))
     return Section("Stages, of the rehearsed fleet", parts, note)
 
 
@@ -158,6 +159,20 @@ def _checkpoints(found: Rehearsal) -> list[Table]:
         )
         for each in found.stages
     ]
+    return [Table(head, rows, ">")]
+
+
+def _readers(found: Rehearsal) -> list[Table]:
+    """None where no pause is read at once."""
+    if not any(each.on.read for each in found.stages):
+        return []
+    head = ("weight", "pauses read at once", "while copied", "a reader waited, flag off -> on", "at most")
+    rows = []
+    for each in found.stages:
+        waits = [sorted(arm.reader_waits) for arm in (each.off, each.on)]
+        times = [[words.ms(of(wait)) if wait else "-" for wait in waits] for of in (median, max)]
+        counts = str(each.on.read), str(each.on.read_while_copied)
+        rows.append((f"{each.stage.weight:g} %", *counts, *map(" -> ".join, times)))
     return [Table(head, rows, ">")]
 
 

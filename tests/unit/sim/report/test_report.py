@@ -321,6 +321,9 @@ def test_a_pause_in_the_document_has_its_decision_and_figures() -> None:
         "checkpoint": False,
         "consumed": True,
         "outcome_code": "finished",
+        "read": False,
+        "read_while_copied": False,
+        "reader_waited_ms": None,
         "paced": False,
         "notes": [],
     }
