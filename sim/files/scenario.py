@@ -17,6 +17,7 @@ from sim.files.expectations import AnyExpectation
 from sim.files.flag_values import Flags, lease_seconds
 from sim.files.fleet import ContextsKey, Group, NodeSpec, Slug
 from sim.files.loader import Drilled, Expanded, Form
+from sim.files.original import ORIGINAL as ORIGINAL_PROFILE
 from sim.files.readers import Readers
 from sim.files.sources import Source, kind_of, read_scenario
 from sim.files.steps import AnyStep, PauseStep
@@ -81,7 +82,8 @@ class Scenario(Drilled):
 
     def facts(self) -> dict[str, Any]:
         """Of its node and its flags, what a ledger begins with."""
-        node = {"budget": self.node.memory, "cache": self.node.cache}
+        node: dict[str, Any] = {"budget": self.node.memory, "cache": self.node.cache}
+        node |= {"known_as": ORIGINAL_PROFILE} if self.engine.profile == ORIGINAL_PROFILE else {}
         return {**node, "flag_source": self.flag_source, "lease": self.lease, "contexts": self.contexts.written}
 
     def node_settings(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class RunStarted(Event):
     mended: list[str] = field(default_factory=list)
     lease: float | None = None  # seconds for which a heartbeat allows punching; None: no lease, or not known
     contexts: Any = "all"  # which kinds a flag is evaluated for; older ledgers had every kind
+    known_as: str = "here"  # here | original: when a copy that fails after its pause's answer is known
     verify: str = "off"  # off | full: clean pages are compared with the parent before anything is punched
 
 

@@ -77,9 +77,9 @@ class PauseView:
     """One pause of one sandbox so far; bytes, milliseconds, `t` seconds since the run began.
 
     Its plan, its copy so far and, once it is `settled`, its end. `successor` is the guest that goes on after a
-    checkpoint that is not in place. `peak` is the largest sum of memfd and cache at a
-    chunk; 0 if there is no memfd. Of a pause that is `read` at once: when its reader came, and how long it waited for a
-    running guest; None where it got none.
+    checkpoint that is not in place. `answered`: success, while the copy went on. `peak` is the largest sum of memfd
+    and cache at a chunk; 0 if there is no memfd. Of a pause that is `read` at once: when its reader came, and how long
+    it waited for a running guest; None where it got none.
     """
 
     id: str
@@ -101,6 +101,7 @@ class PauseView:
     punched_bytes: int = 0
     condemned_at: float | None = None
     returned_at: float | None = None
+    answered: bool = False
     blocked_ms: float | None = None
     settled_at: float | None = None
     settled: events.PauseSettled | None = None

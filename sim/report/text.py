@@ -12,6 +12,7 @@ from sim.record.verdict import INVARIANT, Verdict
 from sim.record.view import LOST_AT_CHECKPOINT, PUNCH, PauseView, SandboxView, View
 from sim.report import judgements, words
 from sim.report.judgements import Judgement, propagation, sentence
+from sim.report.late_failures import failed_late, late_failures
 from sim.report.table import Bullets, CellSpan, Paragraph, Section, Table, Words, facts, text, toned
 from sim.report.words import plural, size
 
@@ -158,6 +159,7 @@ def figures(view: View) -> list[tuple[str, str]]:
         ("measured", _MEASURED if view.pauses else None),
         ("cpu", _cpu(view)),
         ("readers", readers(view.pauses)),
+        ("failed late", late_failures(len(failed_late(view.pauses)), view.run.known_as if view.run else "") or None),
         ("memory", _node_memory(view)),
         ("cgroup", _cgroup_memory(view)),
         ("of it", _beyond_processes(view)),

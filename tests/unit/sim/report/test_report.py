@@ -292,7 +292,7 @@ def test_the_document_of_a_scenario_has_exactly_the_agreed_keys() -> None:
     document = scenario_document(view_of(both_ways(), events.Judged("invariant:bytes_exact", "held", 4), ended()))
     assert list(document) == [
         *("name", "seed", "verdict", "digest", "engine", "host", "invariants", "expectations", "kill_switch"),
-        *("pauses", "sandboxes"),
+        *("known_after", "pauses", "sandboxes"),
     ]
     assert document["invariants"] == [{"name": "bytes_exact", "verdict": "held", "checked": 4, "violations": []}]
     assert document["sandboxes"][0] == {"name": "web-0", "state": "running", "stop_reason": None}
