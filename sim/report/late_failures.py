@@ -34,7 +34,7 @@ def late_failures(count: int, known_as: str) -> str:
     tries, apart = len(list(original.tries())), f"{original.FIRST_WAIT:g} to {original.LONGEST_WAIT:g} s apart"
     hours = f"{original.GIVES_UP / 3600:g} h of virtual time (given)"
     return (
-        f"{said}in the original it is known after {hours}; meanwhile the upload is tried {tries} times (derived), {apart}; "
-        "the build says success, and a resume is let through: its guest is killed when it reads the memory. "
+        f"{said}in the original it is known after {hours}; meanwhile the upload is tried {tries} times (derived), "
+        f"{apart}; the build says success, and a resume is let through: its guest is killed when it reads the memory. "
         "Here the sandbox was discarded at once all the same"
     )
