@@ -360,6 +360,8 @@ def _said(scaled: ScaledFleet) -> dict[str, Any]:
         "production": {"sandboxes": fleet.count, "pausesPerMinute": pauses},
         "pacing": {"pausesPerMinute": share, "concurrency": fleet.node.concurrency},
     }
+    if fleet.node.burst is not None:
+        said["pacing"]["burst"] = fleet.node.burst
     if checkpoints := sum(each.count * each.checkpoints_per_hour for each in fleet.groups) / 60:
         said["production"]["checkpointsPerMinute"] = checkpoints
     if "contexts" in fleet.model_fields_set:
