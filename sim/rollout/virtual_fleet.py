@@ -130,12 +130,13 @@ def _buckets(group: FleetGroup, count: int, draw: np.random.Generator, by: str) 
 
 
 def _memfds(group: FleetGroup, count: int) -> Floats:
-    """1 where `use-memfd` is on by a rollout of its share by sandbox, and Firecracker can do it."""
+    """1 where `use-memfd` is on by a rollout of its share by sandbox, whose safe variation, on, comes first; and where
+    Firecracker can do it."""
     if not has_memfd(group.firecracker_version) or group.use_memfd == 100:
         return np.full(count, float(has_memfd(group.firecracker_version)))
-    off = 1 - group.use_memfd / 100
+    on = group.use_memfd / 100
     names = (f"{group.name}-{n}" for n in range(count))
-    return np.fromiter((bucket_of(USE_MEMFD, USE_MEMFD, name) >= off for name in names), float, count)
+    return np.fromiter((bucket_of(USE_MEMFD, USE_MEMFD, name) < on for name in names), float, count)
 
 
 def _teams(group: FleetGroup, count: int, draw: np.random.Generator) -> Ints:

@@ -170,7 +170,7 @@ def test_sandboxes_below_firecracker_1_14_are_exposed_and_cannot_punch() -> None
     assert (len(rates), int((rates > 0).sum())) == (32, 24)
 
 
-HALF = sum(bucket_of("use-memfd", "use-memfd", f"code-{number}") >= 0.5 for number in range(24))
+HALF = sum(bucket_of("use-memfd", "use-memfd", f"code-{number}") < 0.5 for number in range(24))
 
 
 @pytest.mark.parametrize(("flags", "able"), [("use-memfd: false", 0), ("use-memfd: {rollout: 50%, by: sandbox}", HALF)])
