@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated
 
 from pydantic import Field
@@ -24,11 +23,3 @@ class Readers(Strict):
     def share(self) -> float:
         """From 0 to 1."""
         return self.immediate / 100
-
-
-def is_read(share: float, seed: int, sandbox: str, number: int) -> bool:
-    """Whether the sandbox's pause of that number, from 1, is read at once; the same for the same seed."""
-    if not share:
-        return False
-    key = hashlib.blake2b(f"{seed}:immediate reader:{sandbox}:{number}".encode(), digest_size=8).digest()
-    return int.from_bytes(key, "big") / (1 << 64) < share

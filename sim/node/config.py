@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flags.context import DEFAULTS, OF_A_GROUP, SandboxAttributes
-from sim.files.readers import is_read
 from sim.node.guest import GuestSpec
 from sim.record.owner import OWNER_FILE
 
@@ -155,3 +155,11 @@ class NodeConfig:
 def _known(content: dict[str, Any]) -> Known:
     pause = content.pop("open_pause")
     return Known(**content, open_pause=OpenPause(**pause) if pause else None)
+
+
+def is_read(share: float, seed: int, sandbox: str, number: int) -> bool:
+    """Whether the sandbox's pause of that number, from 1, is read at once; the same for the same seed."""
+    if not share:
+        return False
+    key = hashlib.blake2b(f"{seed}:immediate reader:{sandbox}:{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(key, "big") / (1 << 64) < share

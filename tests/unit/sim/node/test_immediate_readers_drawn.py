@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.files.readers import is_read
+from sim.node.config import is_read
 
 PAUSES = [(f"web-{sandbox}", number) for sandbox in range(60) for number in range(1, 31)]
 
