@@ -32,7 +32,7 @@ def _snake(name: str) -> str:
 
 def _event_types() -> dict[str, type[Event]]:
     found: dict[str, type[Event]] = {}
-    for module in (engine.events, sim_events):
+    for module in (engine.events, sim_events, source_events):
         for name, kind in inspect.getmembers(module, inspect.isclass):
             if issubclass(kind, Event) and kind is not Event:
                 found[_snake(name)] = kind
