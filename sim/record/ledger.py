@@ -22,6 +22,7 @@ from engine.events import Event
 from engine.printable import printable
 from engine.reading import MOST_LEDGER_BYTES, open_regular
 from sim.record import events as sim_events
+from sim.record import source_events
 
 EVENTS_FILE = "events.jsonl"
 
