@@ -64,3 +64,10 @@ def test_a_pause_without_a_memfd_has_no_peak(story: Story) -> None:
     story.settle("web-0.p2", peak_over=None, path=None, outcome="refused").end()
     found = story.found("peak_bounded")
     assert (found.checked, found.missing) == (0, [])
+
+
+def test_a_pause_that_reports_less_than_its_chunks_show_is_caught(story: Story) -> None:
+    story.begin_pause().copy().finish(peak_over=MIB).end()
+    assert story.found("peak_bounded").violations == []
+    high = story.changed(copying.ChunkPublished, cache_resident=20 * MIB)
+    assert high.reasons("peak_bounded") == [f"the pause took {20 * MIB} bytes beyond its guest, more than {8 * MIB}"]
