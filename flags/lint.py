@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flags import decode
-from flags.catalog import CATALOG, DEDUP, FLAGS, PUNCH, USE_MEMFD, Value, did_you_mean, is_on, nearest
+from flags.catalog import CATALOG, DEDUP, FLAGS, IN_PLACE, PUNCH, USE_MEMFD, Value, did_you_mean, is_on, nearest
 from flags.context import ORIGINAL, Contexts, Moment, Shape
 from flags.decode import SECTIONS, parse_json, uncollected
 from flags.document import Mistake, Path, Position, parse, places
@@ -309,7 +309,7 @@ def _entry(path: Path, entry: Mapping[str, Any], variations: list[Any]) -> Itera
         yield Problem((*path, "weight"), message, _REFUSED, "write thousandths of a percent: 1000 is 1 %")
 
 
-IN_PLACE, INFLIGHT = "in-place-checkpoint", "memfd-dedup-inflight-serve"
+INFLIGHT = "memfd-dedup-inflight-serve"
 
 
 def combinations(sound: Flags, served: Served) -> Iterator[Problem]:

@@ -3,7 +3,8 @@
 Prints `ok` for each valid file, with the number of scenarios if its matrix makes several. Prints every mistake of the
 other files as file:line:column; a mistake in a file that it extends is shown in that file. A folder stands for its
 scenarios, plans and fleets; variables have their defaults. Below a plan it prints the critic's concerns, which rule out
-a go, and notes, each with a way to mend it. Exit codes: 0 all valid, 2 mistakes.
+a go, and notes, each with a way to mend it; below a scenario it names races, where a step may disarm a fault before it
+has fired. Exit codes: 0 all valid, 2 mistakes.
 
 Example: snapdrill validate scenarios/ drill.yaml
 """
@@ -54,12 +55,15 @@ def command(files: tuple[pathlib.Path, ...], as_json: bool) -> ExitCode:
 
 
 def _print(path: pathlib.Path, made: int, concerns: Iterable[str], mistakes: Sequence[Mistake]) -> None:
+    from flags.document import lines_of
     from sim.report import github
+    from sim.report.outlet import say_commands
 
     if made:
         click.echo("\n".join([f"{path}: ok" + (f" ({made} scenarios)" if made > 1 else ""), *concerns]))
     elif mistakes:
-        click.echo("\n".join([*map(str, mistakes), *github.mistakes(mistakes)]), err=True)
+        click.echo("\n".join(lines_of(mistakes)), err=True)
+        say_commands(github.mistakes(mistakes))
 
 
 def _document(path: pathlib.Path, made: int, concerns: list[str], mistakes: Iterable[Mistake]) -> dict[str, Any]:
@@ -83,6 +87,7 @@ def _check(path: pathlib.Path) -> tuple[int, list[str]]:
     """How many scenarios it is, 1 for a plan or a fleet, and the critic's lines; DocumentError with every mistake."""
     from sim.files.fleet_file import FLEET
     from sim.files.plan import PLAN
+    from sim.files.races import races
     from sim.files.scenario import SCENARIO
     from sim.files.sources import kind_of, read_text
     from sim.files.yaml import parse
@@ -94,7 +99,8 @@ def _check(path: pathlib.Path) -> tuple[int, list[str]]:
             return len(plans), [line for plan in plans for line in _concerns(plan)]
         case "fleet":
             return len(FLEET.load_all_text(text, path, {})), []
-    return len(SCENARIO.load_all_text(text, path, {})), []
+    scenarios = SCENARIO.load_all_text(text, path, {})
+    return len(scenarios), list(dict.fromkeys(str(race) for each in scenarios for race in races(each)))
 
 
 def _concerns(plan: Plan) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -27,6 +28,19 @@ Invariant = Literal[
 Metric = Literal[
     "peak_over", "peak_ratio", "copy_ms", "blocked_ms", "dirty_bytes", "punched_bytes", "pauses", "punched_after_kill"
 ]
+METRICS: Mapping[Metric, tuple[str, str]] = MappingProxyType(
+    {
+        "peak_over": ("size, such as 8MiB", "the most that guest and cache held during the pause, beyond the guest"),
+        "peak_ratio": ("ratio", "the same most, as a multiple of what the guest held when it was frozen"),
+        "copy_ms": ("milliseconds", "from the first chunk to the finished build"),
+        "blocked_ms": ("milliseconds", "from the request to the answer"),
+        "dirty_bytes": ("size", "what was dirty, and copied"),
+        "punched_bytes": ("size", "what the kernel says was freed from the memfd"),
+        "pauses": ("number of pauses", "how many pauses the filter selects"),
+        "punched_after_kill": ("number of pauses", "decided to punch later than `within` after the kill switch"),
+    }
+)
+"""The unit of `min` and `max`, and what is measured: of each pause, or, for a number, over all of them."""
 PROPAGATION_SECONDS = 1.0
 IN_BYTES = frozenset({"peak_over", "dirty_bytes", "punched_bytes"})
 

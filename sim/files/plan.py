@@ -20,7 +20,7 @@ from pydantic.alias_generators import to_camel
 
 from engine.errors import UserError
 from flags.catalog import PUNCH, did_you_mean
-from flags.context import ORIGINAL
+from flags.context import DEFAULTS, ORIGINAL
 from flags.document import DocumentError
 from flags.inline import RolloutKind
 from sim.files import fleet_file
@@ -42,7 +42,7 @@ from sim.files.units import Duration, format_duration, format_size, parse_durati
 from sim.files.user_table import SUFFIXES, UserSandbox, as_group, production, read_user_table
 from sim.files.yaml import Document
 
-AtLeastOne = Annotated[int, Field(ge=1)]
+AtLeastOne = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 def _weight(value: Any) -> Any:
@@ -91,7 +91,7 @@ class PlanWait(Camel):
 
     kind: Literal["wait"] = "wait"
     duration: Duration = Field(alias="for")
-    minimum_contexts: Annotated[int, Field(ge=0)] | None = None
+    minimum_contexts: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None
 
 
 class Analysis(Camel):
@@ -171,23 +171,32 @@ class Metric(Camel):
 
 
 class Pacing(Camel):
-    """The load: fleet-wide pauses a virtual minute, at most `concurrency` at once.
+    """The load: fleet-wide pauses a virtual minute, at most `concurrency` at once, or `burst` where that is given.
 
-    A stretch of time becomes rounds in which every sandbox is paused and resumed, at most `mostRounds`.
+    A stretch of time becomes rounds in which every sandbox is paused and resumed, at most `mostRounds`. Checkpoints
+    come with them: by default as many for each pause as in production, in a round at most four of a sandbox.
     """
 
     pauses_per_minute: Annotated[float, Field(gt=0)] = 10.0
-    concurrency: Annotated[int, Field(ge=1)] = 4
+    checkpoints_per_minute: Annotated[float, Field(ge=0)] | None = None
+    concurrency: AtLeastOne = 4
+    burst: AtLeastOne | None = None
     most_rounds: Annotated[int, Field(ge=1, le=100)] = 2
+
+    @property
+    def at_once(self) -> int:
+        """How many pauses may be in flight."""
+        return self.concurrency if self.burst is None else self.burst
 
 
 class Production(Camel):
     """The production fleet that the plan is for; results are also given in its units. By default the rehearsed
     fleet."""
 
-    sandboxes: Annotated[int, Field(ge=1)]
+    sandboxes: Annotated[int, Field(ge=1, le=1_000_000_000)]
     pauses_per_minute: Annotated[float, Field(gt=0)]
-    nodes: Annotated[int, Field(ge=1)] | None = None
+    checkpoints_per_minute: Annotated[float, Field(ge=0)] = 0.0
+    nodes: AtLeastOne | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +342,8 @@ def _group(group: Group) -> dict[str, Any]:
         made["block_size"] = format_size(group.block_size)
     workload = {"dirty": f"{group.workload.dirty:g}%", "pattern": group.workload.pattern}
     names = {"template": group.template, "team": group.team, "cluster": group.cluster}
+    if group.firecracker_version != DEFAULTS.firecracker_version:
+        names["firecracker_version"] = group.firecracker_version
     return {**made, **names, "workload": workload}
 
 
@@ -347,6 +358,8 @@ def _said(scaled: ScaledFleet) -> dict[str, Any]:
         "production": {"sandboxes": fleet.count, "pausesPerMinute": pauses},
         "pacing": {"pausesPerMinute": share, "concurrency": fleet.node.concurrency},
     }
+    if checkpoints := sum(each.count * each.checkpoints_per_hour for each in fleet.groups) / 60:
+        said["production"]["checkpointsPerMinute"] = checkpoints
     if "contexts" in fleet.model_fields_set:
         said["contexts"] = fleet.contexts.written
     if fleet.propagation.origin != "assumed":
@@ -356,6 +369,14 @@ def _said(scaled: ScaledFleet) -> dict[str, Any]:
             for key, value in written.items()
         }
     return said
+
+
+def checkpoints_a_pause(plan: Plan) -> float:
+    """How many checkpoints there are for each pause: of the pacing, else of production."""
+    if plan.pacing.checkpoints_per_minute is not None:
+        return plan.pacing.checkpoints_per_minute / plan.pacing.pauses_per_minute
+    of = plan.production
+    return 0.0 if of is None else of.checkpoints_per_minute / of.pauses_per_minute
 
 
 def table_of(plan: Plan) -> list[UserSandbox] | None:

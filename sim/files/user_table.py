@@ -3,14 +3,15 @@ averaged."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from engine.reading import MOST_TABLE_BYTES
 from flags.context import SandboxAttributes
+from flags.decode import parse_json
 from sim.files.fleet_table import ATTRIBUTES, COLUMNS, Readers, cells_of, table
 from sim.files.sources import read_text
 from sim.files.units import format_size, show
@@ -20,6 +21,7 @@ ASSUMED_DIRTY = 40.0
 ASSUMED_PAUSES = 1.0
 SUFFIXES = (".csv", ".json")
 _SMALLEST = 64 << 10
+_KNOWN = ("memory", "dirty", "page_size", "node", "pauses_per_hour", "checkpoints_per_hour")
 
 
 def _text(value: Any) -> str:
@@ -39,12 +41,16 @@ _READERS: Readers = {
 
 @dataclass(frozen=True, slots=True)
 class UserSandbox:
-    """One row: bytes, percent of memory that is dirty at a pause, pauses an hour. `others` are further columns."""
+    """One row: bytes, percent of memory that is dirty at a pause, pauses and checkpoints an hour.
+
+    `others` are further columns.
+    """
 
     attributes: SandboxAttributes
     memory: int
     dirty: float = ASSUMED_DIRTY
     pauses_per_hour: float = ASSUMED_PAUSES
+    checkpoints_per_hour: float = 0.0
     page_size: int = 4096
     node: str | None = None
     others: Mapping[str, str] = field(default_factory=dict)
@@ -52,17 +58,17 @@ class UserSandbox:
 
 def read_user_table(path: Path) -> list[UserSandbox]:
     """Every row; unknown columns are attributes of the sandbox. DocumentError with every mistake."""
-    text = read_text(path)
-    readers = {**dict.fromkeys(_columns(text), _text), **_READERS}
+    text = read_text(path, MOST_TABLE_BYTES)
+    readers = {**dict.fromkeys(_columns(text, path), _text), **_READERS}
     return [_sandbox(each) for each in table(text, path, readers, REQUIRED)]
 
 
-def _columns(text: str) -> list[str]:
+def _columns(text: str, path: Path) -> list[str]:
     """The names of the columns of either form; none if it is not readable, which the reader reports."""
     if not text.lstrip().startswith(("[", "{")):
-        return [str(cell.value) for cell in next(cells_of(text), []) if cell.value]
+        return [str(cell.value) for cell in next(cells_of(text, path), []) if cell.value]
     try:
-        rows = json.loads(text)
+        rows = parse_json(text)
     except ValueError:
         return []
     rows = rows if isinstance(rows, list) else [rows]
@@ -71,10 +77,9 @@ def _columns(text: str) -> list[str]:
 
 def _sandbox(row: Mapping[str, Any]) -> UserSandbox:
     attributes = {ATTRIBUTES[name]: value for name, value in row.items() if name in ATTRIBUTES}
-    known = {name: row[name] for name in ("memory", "dirty", "page_size", "node") if name in row}
-    pauses = row.get("pauses_per_hour", ASSUMED_PAUSES) + row.get("checkpoints_per_hour", 0.0)
+    known = {name: row[name] for name in _KNOWN if name in row}
     others = {name: value for name, value in row.items() if name not in _READERS or name == "region"}
-    return UserSandbox(SandboxAttributes(**attributes), pauses_per_hour=pauses, others=others, **known)
+    return UserSandbox(SandboxAttributes(**attributes), others=others, **known)
 
 
 def as_group(sandbox: UserSandbox, scale: Fraction) -> dict[str, Any]:
@@ -104,4 +109,6 @@ def production(sandboxes: list[UserSandbox]) -> dict[str, Any]:
         "sandboxes": len(sandboxes),
         "pausesPerMinute": max(1e-6, sum(each.pauses_per_hour for each in sandboxes) / 60),
     }
+    if checkpoints := sum(each.checkpoints_per_hour for each in sandboxes) / 60:
+        said["checkpointsPerMinute"] = checkpoints
     return said | ({"nodes": len(nodes)} if nodes else {})

@@ -9,6 +9,7 @@ from typing import Any
 
 from flags.context import DEFAULTS, OF_A_GROUP, SandboxAttributes
 from sim.node.guest import GuestSpec
+from sim.record.owner import OWNER_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class OpenPause:
     punch_code: str | None
     dirty_bytes: int | None
     blocked_ms: float | None
+    successor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Known:
     incarnations: int
     pauses: int
     open_pause: OpenPause | None
+    guest: str = ""  # the newest that it ran with
+    ended: str | None = None  # the outcome of its last pause, where that consumed the guest and has settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,11 @@ class NodeConfig:
     def log(self) -> Path:
         """What node, zygote and guests print."""
         return Path(self.run_dir) / "node.log"
+
+    @property
+    def owner_file(self) -> str:
+        """The file that the runner holds a lock on."""
+        return str(Path(self.run_dir) / OWNER_FILE)
 
     def write(self, path: Path) -> None:
         """Put it where the node will read it."""

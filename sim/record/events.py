@@ -78,8 +78,23 @@ class GuestSpawned(Event):
     build: str | None
     use_memfd: bool = True  # latched for the whole life of this incarnation
     heartbeat: float = 0.0  # seconds between two beats in its side memfd; 0: none
+    use_sync_wp: bool = False  # latched as `use_memfd` is
     tracker_refused: str | None = None  # errno's name, where the kernel refused to note its writes
     tracker_why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SuccessorSpawned(Event):
+    """A checkpoint's next guest exists: empty, and before the guest that it is to replace is frozen.
+
+    It is a guest of the sandbox once `guest_spawned` names it: filled from the build. If the checkpoint fails it ends.
+    """
+
+    incarnation: str
+    replaces: str
+    pid: int
+    start_time: int
+    spawn_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +238,8 @@ class PauseSettled(Event):
     punch_code: str | None = None  # engine.plan.PunchCode
     kill_error: str | None = None  # the condemned guest did not die: it is frozen for good
     copier_bytes: int | None = None  # memory of the copying threads themselves
+    consumed: bool | None = None  # the guest was to end; None, in older ledgers: every checkpoint was in place
+    cpu_seconds: float | None = None  # of the pause's own threads
 
 
 @dataclass(frozen=True, slots=True)

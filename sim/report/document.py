@@ -28,7 +28,10 @@ _PAUSE_FIELDS = (
     "copier_bytes",
     "copy_ms",
     "blocked_ms",
+    "cpu_seconds",
     "checkpoint",
+    "consumed",
+    "outcome_code",
     "paced",
 )
 

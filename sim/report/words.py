@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from engine import events as copying
 from engine.events import Event
+from engine.printable import escaped
 from sim.files.wrong_engines import wrong_engine
 from sim.record import events
 from sim.record.ledger import Entry
+from sim.record.stages import cell_words
 from sim.record.view import BACKGROUND, PUNCH
 
 SAMPLES = (events.MemorySampled, events.GuestMeasured)
@@ -176,6 +176,8 @@ def _of_guest(event: Event) -> Sentence | None:
         case events.GuestSpawned(incarnation, pid, tracker=tracker, build=build, tracker_why=why):
             where = f"{incarnation}, pid {pid}, tracked by {tracker}" + (f" ({why})" if why else "")
             return _fine(f"has a new guest{f' from build {build}' if build else ''}", where)
+        case events.SuccessorSpawned(incarnation, replaces):
+            return _fine(f"has an empty guest to go on with after {replaces}", incarnation)
         case events.GuestFrozen(incarnation, took):
             return _fine("is frozen", f"{incarnation}, {took:.1f} ms")
         case events.GuestThawed(incarnation, code=code):
@@ -193,16 +195,6 @@ def _of_guest(event: Event) -> Sentence | None:
     return None
 
 
-_CELLS = {"d": "dirty", "m": "partly dirty", "c": "clean", "z": "zero"}
-
-
-def _cells(runs: str) -> str:
-    counted = Counter[str]()
-    for run in runs.split():
-        counted[run[-1]] += int(run[:-1]) if run[:-1].isdecimal() else 0  # a ledger made elsewhere may say anything
-    return ", ".join(f"{counted[letter]:,} {word}" for letter, word in _CELLS.items() if counted[letter])
-
-
 def _of_copy(event: Event) -> Sentence | None:
     match event:
         case copying.Scanned(tracker=tracker, dirty_bytes=dirty, resident_bytes=resident, scan_ms=took, why=why):
@@ -210,7 +202,7 @@ def _of_copy(event: Event) -> Sentence | None:
             because = f": {why}" if why else ""
             return _fine(f"scanned: {size(dirty)}{of} is dirty{because}", f"{tracker}, {took:.1f} ms")
         case events.MemoryMapped(runs):
-            return _fine(f"memory in cells: {_cells(runs)}")
+            return _fine(f"memory in cells: {cell_words(runs)}")
         case events.BoundaryReached(before, chunk):
             return _fine(f"waits before {before}{'' if chunk is None else f' {chunk}'}")
         case copying.Compared(stored=stored, zero=zero, equal=equal, compare_ms=took):
@@ -297,6 +289,8 @@ def _state(old: str, new: str, reason: str) -> Sentence:
             return _say(f"{new}{because}", _STATE_TONES[new])
         case "pausing", "running":
             return _say(f"runs on{because}", "warn")
+        case "checkpointing", "paused":
+            return _say(f"paused{because}", "warn")
         case "resuming", "paused":
             return _say(f"stays paused{because}", "warn")
         case ("resuming", "running") | (_, "pausing"):
@@ -441,10 +435,9 @@ def one_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-# Characters that XML 1.0 cannot write, or that a terminal or a page would obey instead of showing.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+_LONGEST = 64 << 10  # characters
 
 
 def scrub(text: str) -> str:
-    """Control characters and whatever else XML cannot hold become U+FFFD."""
-    return _UNPRINTABLE.sub("\ufffd", text)
+    """A text of any lines as a terminal, a page and XML may have it: nothing in it is obeyed, a huge one shortened."""
+    return escaped(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)")

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from engine.errors import EngineError, UserError
+from engine.reading import read_regular
 from sim.files.strict import Strict
 from sim.files.units import format_size
 from sim.files.yaml import dotted
@@ -94,14 +95,33 @@ def result(row: BenchRow, rounds: Rounds) -> Result | str:
     return Result(row, figures, (min(judged), max(judged)), dropped, disturbed=not quiet)
 
 
-_FIGURES = ("gib_per_s", "ratio_to_mmap_memmove", "ratio_to_memcpy", "peak_over", "peak_ratio", "value")
-_COPY_COLUMNS = ("layout", "pages", "dest", "punch", "GiB/s", "x mmap+memmove", "x memcpy", "peak over", "spread")
+_FIGURES = (
+    "gib_per_s",
+    "ratio_to_mmap_memmove",
+    "ratio_to_memcpy",
+    "peak_over",
+    "peak_ratio",
+    "cpu_s_per_gib",
+    "value",
+)
+_COPY_COLUMNS = (
+    "layout",
+    "pages",
+    "dest",
+    "punch",
+    "GiB/s",
+    "x mmap+memmove",
+    "x memcpy",
+    "peak over",
+    "CPU s/GiB",
+    "spread",
+)
 _COLUMNS = ("what", "case", "measured", "unit", "spread")
 _GOAL_COLUMNS = ("goal", "met", "rounds")
 _KEY = (
     "GiB/s: dirty bytes over the time from the freeze to the finished build, scan and digests included.",
     "x: medians of per-round ratios; mmap+memmove: the original's way, punching each dirty range after its copy;",
-    "memcpy: prefaulted, one thread, the limit. spread: least and most of the judged figure.",
+    "memcpy: prefaulted, one thread, the limit. CPU: of the pause's own threads. spread: least and most judged.",
 )
 
 
@@ -180,6 +200,7 @@ class Report:
             f"{figures['ratio_to_mmap_memmove']:.2f}",
             f"{figures['ratio_to_memcpy']:.2f}",
             f"{figures['peak_over'] / (1 << 20):.1f} MiB",
+            f"{figures['cpu_s_per_gib']:.2f}",
             *self._ending(result),
         ]
 
@@ -325,14 +346,14 @@ def write(path: pathlib.Path, made: Calibration) -> None:
 def read(path: pathlib.Path) -> Calibration:
     """UserError, one line a mistake, for a file that is none."""
     try:
-        made = Calibration.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        made = Calibration.model_validate(json.loads(read_regular(path).decode()))
         datetime.fromisoformat(made.made_at)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
         lines = [f"{path}: {dotted(each['loc'])}: {each['msg']}" for each in error.errors(include_url=False)]
         raise UserError("\n".join([*lines, "write it anew: snapdrill bench --calibrate FILE"])) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: no calibration file ({error}): snapdrill bench --calibrate FILE writes one"
         ) from error

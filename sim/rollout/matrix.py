@@ -109,9 +109,9 @@ def cell_scenario(plan: Plan, index: int, weight: float, fault: MatrixFault, fle
     data: dict[str, Any] = {"version": 1, "name": plan.name, "seed": plan.seed}
     data |= {"node": plan.document.data["node"]} if "node" in plan.document.data else {}
     data |= {"engine": engine} if (engine := engine_of(plan)) else {}
-    at_once = 1 if _crashes(fault) else plan.pacing.concurrency  # who else is condemned at a crash is a race
+    at_once = 1 if _crashes(fault) else plan.pacing.at_once  # who else is condemned at a crash is a race
     steps = [{"tick": 1}, *map(dict, fault.steps), *_change(plan, index, weight), {"tick": 1}, _pause(at_once)]
-    steps += [_end(fault), _RESUME, {"tick": 1}, _pause(plan.pacing.concurrency), _RESUME]
+    steps += [_end(fault), _RESUME, {"tick": 1}, _pause(plan.pacing.at_once), _RESUME]
     data |= {"contexts": plan.contexts.written}
     return data | {"fleet": fleet, "flags": _cell_flags(plan, index, weight, fault), "steps": steps}
 

@@ -130,6 +130,7 @@ def _stage(each: StageResult) -> dict[str, Any]:
         "complete": each.complete,
         "exposed": {
             "sandboxes": list(exposure.sandboxes),
+            "can_punch": len(exposure.able),
             "contexts": exposure.contexts,
             "of_contexts": exposure.of_contexts,
             "joins": len(exposure.joins),

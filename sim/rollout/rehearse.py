@@ -122,7 +122,7 @@ def _stages(gates: Gates, plan: Plan) -> list[StageResult]:
             break
         arms = gates.arms[stage.number]
         lost = tuple(name for name in arms.on.lost if name not in arms.off.lost)
-        spared = saved(arms.off, arms.on, plan.pacing.concurrency)
+        spared = saved(arms.off, arms.on, plan.pacing.at_once)
         found.append(StageResult(stage, exposure, arms.on, arms.off, lost, spared, set(stage.steps) <= done))
     return found
 

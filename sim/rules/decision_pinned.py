@@ -14,10 +14,10 @@ from engine import events as engine_events
 from engine import plan as plans
 from engine.events import Event
 from flags.catalog import BACKGROUND, DEDUP, FLAGS, PUNCH
-from flags.decision import Decision, Evaluation, options
+from flags.decision import Decision, Evaluation, is_in_place, options
 from sim.record import events
 from sim.record.view import PauseView
-from sim.rules.evidence import Evidence
+from sim.rules.evidence import PUNCHES, Evidence
 from sim.rules.finding import Finding, Reason
 
 NAME = "decision_pinned"
@@ -38,6 +38,7 @@ def judge(evidence: Evidence) -> Finding:
         reasons = [] if len(decisions) == 1 else [several]
         if decisions:
             reasons += contradictions(pause, latched(evidence, pause)) or freed_unasked(happened, pause)
+            reasons += went_on_otherwise(evidence, pause)
             reasons += [reason for each in decisions for reason in evaluated_otherwise(each)]
             if _is_unexplained(pause):
                 why = f"missing evidence: the plan was not to punch, and no code says why: {pause.punch_reason}"
@@ -96,9 +97,30 @@ def evaluated_otherwise(decided: events.Decided) -> list[Reason]:
 
 def latched(evidence: Evidence, pause: PauseView) -> bool | None:
     """Whether the incarnation that was paused gave its memfd; None where its start is not in the ledger."""
+    born = _born(evidence, pause)
+    return born.use_memfd if born is not None else None
+
+
+def _born(evidence: Evidence, pause: PauseView) -> events.GuestSpawned | None:
     born = evidence.born.get(evidence.incarnation_of(pause) or "")
     event = born.entry.event if born else None
-    return event.use_memfd if isinstance(event, events.GuestSpawned) else None
+    return event if isinstance(event, events.GuestSpawned) else None
+
+
+def went_on_otherwise(evidence: Evidence, pause: PauseView) -> list[Reason]:
+    """A checkpoint that was in place against its flags, or was not; and one in place whose guest was given up."""
+    born = _born(evidence, pause)
+    if not pause.checkpoint or pause.settled is None or pause.settled.consumed is None or born is None:
+        return []  # in older ledgers every checkpoint was in place
+    found = []
+    in_place = is_in_place(decision_of(pause.decision), born.use_sync_wp)
+    if pause.path is not None and pause.consumed is in_place:  # else a crash came before it was planned
+        was, said = ("consumed", "in place") if in_place else ("borrowed", "with a new guest")
+        found.append(Reason("in-place", f"the checkpoint's memory was {was}, and the flags said {said}"))
+    given_up = (engine_events.Condemned, engine_events.GuestKilled, *PUNCHES)
+    if not pause.consumed and any(isinstance(each, given_up) for each in evidence.events_of(pause.id)):
+        found.append(Reason("given-up", "the checkpoint is recorded as in place, and its guest was given up"))
+    return found
 
 
 def contradictions(pause: PauseView, use_memfd: bool | None = None) -> list[Reason]:
@@ -128,9 +150,14 @@ def _is_unexplained(pause: PauseView) -> bool:
     return asked and pause.path is not None and not pause.punch and pause.punch_code is None
 
 
+def _is_consumed(pause: PauseView) -> bool:
+    """What says so is the outcome; where a crash came before it, only a checkpoint in place has this path."""
+    return pause.consumed and not (pause.settled is None and pause.path == "in-place")
+
+
 def _said(pause: PauseView, decision: Decision) -> set[str]:
     """The paths that the flags give by what they are called: no defect of `options` or `path_of` agrees with itself."""
-    if pause.checkpoint:
+    if not _is_consumed(pause):
         return {"in-place", "process"}
     if decision.is_on(DEDUP):
         return {"dedup", "process"}
@@ -176,7 +203,7 @@ def _planned(pause: PauseView, decision: Decision, memfd: bool) -> tuple[str, bo
         page_size=4096,
         block_size=4096,
         seals=0,
-        consumed=not pause.checkpoint,
+        consumed=_is_consumed(pause),
         parent_finished=True,
         memfd=memfd,
     )

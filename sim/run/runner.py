@@ -276,9 +276,7 @@ class _Runner:
         try:
             match step:
                 case PauseStep():
-                    await self.drill.pause(
-                        names, concurrency=step.concurrency, until=step.until, deadline=step.deadline
-                    )
+                    await self.drill.pause(names, concurrency=step.at_once, until=step.until, deadline=step.deadline)
                 case Checkpoint():
                     await self.drill.checkpoint(names, deadline=step.deadline)
                 case Resume():

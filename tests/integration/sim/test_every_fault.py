@@ -78,7 +78,7 @@ async def test_each_fault_ends_as_the_rules_say_and_every_invariant_holds(runs: 
 async def test_a_checkpoint_in_place_that_cannot_close_what_it_used_leaves_its_guest_alone(
     runs: Any, harm: Harm
 ) -> None:
-    async with runs.drill(count=1, memory="4MiB") as drill:
+    async with runs.drill(count=1, memory="4MiB", in_place=True) as drill:
         await drill.tick()
         await drill.inject("close", harm, AtChunk(0), "web-0")
         await drill.checkpoint(["web-0"])

@@ -114,8 +114,8 @@ async def test_a_build_that_was_finished_as_its_guest_was_to_be_condemned_is_giv
     assert [each.outcome for each in view.pauses] == ["rolled-back", "finished"]
 
 
-async def test_a_crash_in_a_checkpoint_forgets_no_dirty_page(runs: Any) -> None:
-    async with runs.drill() as drill:
+async def test_a_crash_in_a_checkpoint_in_place_forgets_no_dirty_page(runs: Any) -> None:
+    async with runs.drill(in_place=True) as drill:
         await drill.tick()
         await drill.inject("copy.write", KILL_NODE, AtChunk(2), "web-0", 1)
         with pytest.raises(NodeDiedError):

@@ -191,3 +191,44 @@ def test_a_rollout_that_grows_in_mid_pause_exercises_it(story: Story) -> None:
 def test_a_pause_that_only_has_begun_is_not_judged(story: Story) -> None:
     story.freeze().tell(copying.Condemned("web-0.p1"), pause="web-0.p1")
     assert story.found(NAME).checked == 0
+
+
+CHECKPOINT: dict[str, Any] = {"checkpoint": True, "punch": False, "punched_bytes": 0, "condemned": False}
+
+
+@pytest.mark.parametrize("sync_wp", [False, True])
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("consumed", [False, True])
+def test_a_checkpoint_is_in_place_exactly_where_both_of_its_flags_say_so(
+    sync_wp: bool, in_place: bool, consumed: bool
+) -> None:
+    story = (
+        Story().begin(use_sync_wp=sync_wp).tell(decided(punch=False, in_place_checkpoint=in_place), pause="web-0.p1")
+    )
+    found = acted(story, **CHECKPOINT, consumed=consumed, path="memfd" if consumed else "in-place").reasons(NAME)
+    said = "in place" if sync_wp and in_place else "with a new guest"
+    was = "consumed" if consumed else "borrowed"
+    wrong = [f"the checkpoint's memory was {was}, and the flags said {said}"]
+    assert found == (wrong if consumed is (sync_wp and in_place) else [])
+
+
+@pytest.mark.parametrize("event", [copying.Condemned("web-0.p1"), copying.GuestKilled(), copying.ChunkPunched(0, 1)])
+def test_a_checkpoint_recorded_as_in_place_whose_guest_was_given_up_is_caught(event: copying.Event) -> None:
+    story = Story().begin(use_sync_wp=True).tell(decided(punch=False, in_place_checkpoint=True), pause="web-0.p1")
+    story.freeze().tell(event, pause="web-0.p1")
+    found = story.settle(**CHECKPOINT, consumed=False, path="in-place").reasons(NAME)
+    assert "the checkpoint is recorded as in place, and its guest was given up" in found
+
+
+def test_in_an_older_ledger_every_checkpoint_was_in_place() -> None:
+    story = Story().begin().tell(decided(), pause="web-0.p1")
+    assert acted(story, **CHECKPOINT, path="in-place").reasons(NAME) == []
+
+
+def test_a_checkpoint_in_place_that_a_crash_cut_off_is_no_pause_on_the_wrong_path() -> None:
+    story = Story().begin(use_sync_wp=True).tell(decided(punch=False, in_place_checkpoint=True), pause="web-0.p1")
+    story.freeze().scan().tell(planned(punch=False, path="in-place"), pause="web-0.p1")
+    story.tell(events.NodeCrashed(10), None)
+    assert story.reasons(NAME) == []
+    as_pause = story.settle(punch=False, punched_bytes=0, path="in-place")
+    assert as_pause.reasons(NAME) == ["the path was in-place, which is not what the flags said"]
