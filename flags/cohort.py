@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from flags.catalog import FLAGS, flag, is_on
-from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
+from flags.catalog import FLAGS, USE_MEMFD, flag, is_on
+from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes, has_memfd
 from flags.launchdarkly import Evaluator, InProcessSource, Items, make_context
-from flags.launchdarkly_fleet import FleetEvaluator
+from flags.launchdarkly_fleet import FixedFlags, FleetEvaluator
 from flags.problem import Who
 
 Sections = tuple[Items, Items]
@@ -63,6 +63,28 @@ def cohort(
         )
     finally:
         evaluator.close()
+
+
+def differing(
+    sections: Sections, key: str, fleet: Iterable[Member], contexts: Contexts = ORIGINAL
+) -> tuple[Member, ...]:
+    """The members that Python's SDK would serve something else than production's, Go's, when the flag is read.
+
+    UserError for an unknown key.
+    """
+    known, fixed = flag(key), FixedFlags(*sections)
+    if fixed.model(key) is None:
+        return ()
+    return tuple(
+        each for each in fleet if fixed.differs(key, make_context(contexts.context(each.attributes, known.moments[0])))
+    )
+
+
+def with_memfd(sections: Sections, fleet: Iterable[Member], contexts: Contexts = ORIGINAL) -> frozenset[str]:
+    """Names of the members whose guests can be punched: `use-memfd` is on for them when they are resumed, and their
+    Firecracker can give its guest's memory away."""
+    able = [each for each in fleet if has_memfd(each.attributes.firecracker_version)]
+    return frozenset(each.attributes.sandbox for each in cohort(sections, USE_MEMFD, able, contexts, "resume"))
 
 
 def step(before: Sections, after: Sections, key: str, fleet: Sequence[Member], contexts: Contexts = ORIGINAL) -> Step:

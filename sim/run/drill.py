@@ -182,7 +182,7 @@ class Drill:
         )
 
     def _open_flags(self) -> None:
-        self._flags: FlagService = open_service(self.scenario, self.run_dir)
+        self._flags: FlagService = open_service(self.scenario, self.run_dir, self.note)
         self._fleet.callback(self._flags.close)
         for key, value in self.scenario.flag_values.items():
             self.note(events.FlagSet(key, as_written(value)))
@@ -197,10 +197,9 @@ class Drill:
             socket_dir=str(self.socket_dir),
             seed=self.seed,
             began=self.began,
-            budget=self.scenario.node.memory,
             grace=GRACE,
             cgroup=str(self.cgroup.folder) if self.cgroup else None,
-            **self.scenario.engine.choice(),
+            **self.scenario.node_settings(),
             sandboxes=self._sandboxes,
             tick=self.view().tick,
             trace=self._trace,

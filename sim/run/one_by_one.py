@@ -92,13 +92,15 @@ class OneByOne:
     outputs: Outputs = field(default_factory=Outputs)
 
     @classmethod
-    def load(cls, paths: Sequence[Path], options: RunOptions, given: Sequence[str] = ()) -> OneByOne:
+    def load(
+        cls, paths: Sequence[Path], options: RunOptions, given: Sequence[str] = (), *, obey_unsafe: bool = False
+    ) -> OneByOne:
         """Read every file before anything starts; raises UserError with every mistake of every file.
 
         `given` are the `KEY=VALUE` of the command line; each must be a variable that a scenario uses.
         """
         variables = _variables(given)
-        scenarios, mistakes = read_all(paths, variables)
+        scenarios, mistakes = read_all(paths, variables, obey_unsafe=obey_unsafe)
         refuse(mistakes)
         wrong = _unused(variables, scenarios)
         cases = {name for each in scenarios if each.chosen for name in (each.title, each.name)}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
     from flags.cohort import Member, Step
-    from sim.report.table import Section
+    from sim.report.table import Paragraph, Section
 
 SHOWN = 8
 """How many of those who join or leave are named."""
@@ -50,31 +51,40 @@ def cohort(
     as_json: bool,
 ) -> ExitCode:
     """Replaced by the module's docstring."""
-    from flags.cohort import fleet_of, step
+    from flags.cohort import differing, fleet_of, step, with_memfd
     from flags.file import read_as_served
     from flags.sdk_logs import silence_sdk_logs
     from sim.files.fleet_table import read_fleet
-    from sim.report.table import text
+    from sim.report.table import Section, text
 
     silence_sdk_logs()
     fleet = read_fleet(table) if table else fleet_of(contexts)
-    change = step(read_as_served(before), read_as_served(after), key, fleet, contexts_given(kinds))
+    files, made = (read_as_served(before), read_as_served(after)), contexts_given(kinds)
+    change = step(*files, key, fleet, made)
+    differs = [len(differing(each, key, fleet, made)) for each in files]
+    memfds = [with_memfd(each, fleet, made) for each in files]
     if as_json:
-        click.echo(json.dumps({"version": 1, "flag": key, **as_document(change, fleet)}, indent=2))
+        document = {"version": 1, "flag": key, **as_document(change, fleet, *memfds)}
+        click.echo(
+            json.dumps({**document, "python_differs": dict(zip(("before", "after"), differs, strict=True))}, indent=2)
+        )
     else:
-        click.echo(text(report(key, str(before), str(after), change, fleet)))
+        shown = report(key, str(before), str(after), change, fleet, memfds[1])
+        click.echo(text([*shown, Section("", sdk_note(differs))]))
     return ExitCode.VIOLATED if superset and not change.is_superset else ExitCode.HELD
 
 
-def report(key: str, before: str, after: str, change: Step, fleet: Sequence[Member]) -> list[Section]:
+def report(
+    key: str, before: str, after: str, change: Step, fleet: Sequence[Member], memfds: AbstractSet[str]
+) -> list[Section]:
     """A table of four lines, whether the step only adds, and some names."""
     from flags.catalog import PUNCH
     from sim.report.table import Paragraph, Section, Table, facts
 
     files = facts([("A", before), ("B", after)])
     groups = {"on in A": change.before, "on in B": change.after, "joins": change.joins, "leaves": change.leaves}
-    if key == PUNCH and len(able(fleet)) < len(fleet):
-        groups["on in B, can punch"] = able(change.after)
+    if key == PUNCH and len(memfds) < len(fleet):
+        groups["on in B, can punch"] = able(change.after, memfds)
     title = f"{key}, {_plural(len(fleet), 'sandbox', 'sandboxes')} of {_plural(_teams(fleet), 'team', 'teams')}"
     head = ["", "sandboxes", "of all", "teams", *(["memory", "of all"] if memory(fleet) is not None else [])]
     rows = [(label, *share(members, fleet)) for label, members in groups.items()]
@@ -93,11 +103,22 @@ def report(key: str, before: str, after: str, change: Step, fleet: Sequence[Memb
     ]
 
 
-def able(members: Sequence[Member]) -> tuple[Member, ...]:
-    """Those that have a memfd to punch: below Firecracker 1.14 there is none."""
-    from flags.context import has_memfd
+def sdk_note(differs: Sequence[int]) -> tuple[Paragraph, ...]:
+    """That the counts are Go's, where Python's SDK serves some sandboxes something else; nothing where it agrees."""
+    from sim.report.table import Paragraph
 
-    return tuple(each for each in members if has_memfd(each.attributes.firecracker_version))
+    found = [
+        f"{_plural(count, 'sandbox', 'sandboxes')} in {file}"
+        for file, count in zip("AB", differs, strict=True)
+        if count
+    ]
+    said = f"counted as Go's SDK serves; Python's serves something else to {' and to '.join(found)}, and so may others"
+    return (Paragraph(said),) if found else ()
+
+
+def able(members: Sequence[Member], memfds: AbstractSet[str]) -> tuple[Member, ...]:
+    """Those that have a memfd to punch: none below Firecracker 1.14, and none where `use-memfd` is off at a resume."""
+    return tuple(each for each in members if each.attributes.sandbox in memfds)
 
 
 def share(members: Sequence[Member], fleet: Sequence[Member]) -> list[str]:
@@ -115,8 +136,8 @@ def memory(members: Sequence[Member]) -> int | None:
     return sum(sizes) if len(sizes) == len(members) else None
 
 
-def as_document(change: Step, fleet: Sequence[Member]) -> dict[str, Any]:
-    """JSON-ready; memory in bytes."""
+def as_document(change: Step, fleet: Sequence[Member], had: AbstractSet[str], have: AbstractSet[str]) -> dict[str, Any]:
+    """JSON-ready; memory in bytes. `had` a memfd with the flags of A, `have` one with those of B."""
     groups = {"before": change.before, "after": change.after, "joins": change.joins, "leaves": change.leaves}
     return {
         "fleet": {"sandboxes": len(fleet), "memory": memory(fleet)},
@@ -124,7 +145,7 @@ def as_document(change: Step, fleet: Sequence[Member]) -> dict[str, Any]:
         **{
             name: {
                 "memory": memory(members),
-                "can_punch": len(able(members)),
+                "can_punch": len(able(members, had if name in {"before", "leaves"} else have)),
                 "sandboxes": [each.attributes.sandbox for each in members],
             }
             for name, members in groups.items()
