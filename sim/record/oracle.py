@@ -11,22 +11,39 @@ from dataclasses import dataclass
 PAGE = 4096
 ZEROED = 1 << 31
 _ZEROS = bytes(PAGE)
-_HEAD = 64
-_PAD = random.Random("snapdrill page filler").randbytes((64 << 10) + PAGE)
+WORD = 8
+"""Bytes of a word, little-endian. All arithmetic on words is modulo 2^64, as a processor's is: a virtual machine
+computes the same contents in a few instructions."""
+PER_PAGE, PER_GENERATION = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F
+MIX_ADD, MIX = 0x9E3779B97F4A7C15, ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+MIX_LAST = 31
+STARTS = 0x1FFF
+"""The bits of a page's first word that choose where in the table its filler begins, in words."""
+_FILLER = PAGE - WORD
+TABLE = random.Random("snapdrill page filler").randbytes(STARTS * WORD + _FILLER)
+_WORDS = (1 << 64) - 1
 
 
-def key_of(seed: int, sandbox: str) -> bytes:
-    """The key that a sandbox's pages are derived from, through all its incarnations."""
-    return hashlib.blake2b(f"{seed}:{sandbox}".encode(), digest_size=16).digest()
+def key_of(seed: int, sandbox: str) -> int:
+    """The word that a sandbox's pages are derived from, through all its incarnations."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{sandbox}".encode(), digest_size=WORD).digest(), "little")
 
 
-def content(key: bytes, page: int, generation: int) -> bytes:
-    """The 4096 bytes of page `page`: its own digest, then filler from a place that the digest chooses."""
+def first_word(key: int, page: int, generation: int) -> int:
+    """The first word of a written page: splitmix64 (a bijection) of key, page number and generation."""
+    word = (key + page * PER_PAGE + generation * PER_GENERATION + MIX_ADD) & _WORDS
+    for shift, factor in MIX:
+        word = (word ^ word >> shift) * factor & _WORDS
+    return word ^ word >> MIX_LAST
+
+
+def content(key: int, page: int, generation: int) -> bytes:
+    """The 4096 bytes of page `page`: its first word, then filler from a place in the table that the word chooses."""
     if generation == 0 or generation & ZEROED:
         return _ZEROS
-    head = hashlib.blake2b(b"%d:%d" % (page, generation), key=key, digest_size=_HEAD).digest()
-    start = int.from_bytes(head[:2], "little")
-    return head + _PAD[start : start + PAGE - _HEAD]
+    word = first_word(key, page, generation)
+    start = (word & STARTS) * WORD
+    return word.to_bytes(WORD, "little") + TABLE[start : start + _FILLER]
 
 
 def generations(data: bytes) -> array.array[int]:
@@ -51,12 +68,12 @@ def describe(data: bytes) -> str:
     return "all zero" if not any(data) else f"begins {data[:8].hex()}"
 
 
-def _expected(key: bytes, first: int, pages: array.array[int]) -> bytes:
+def _expected(key: int, first: int, pages: array.array[int]) -> bytes:
     """The content that these pages must hold; `first` is the number of the first."""
     return b"".join([content(key, page, each) if each else _ZEROS for page, each in enumerate(pages, first)])
 
 
-def mismatches(key: bytes, pages: array.array[int], memory: Iterator[bytes | int]) -> Iterator[Mismatch]:
+def mismatches(key: int, pages: array.array[int], memory: Iterator[bytes | int]) -> Iterator[Mismatch]:
     """Compare memory with the content that its generations demand.
 
     Pieces are in order and of whole pages; a number is the length of a hole in bytes, which holds zeros.
@@ -72,14 +89,14 @@ def mismatches(key: bytes, pages: array.array[int], memory: Iterator[bytes | int
         yield Mismatch(lost, pages[lost], describe(content(key, lost, pages[lost])), "nothing: the memory ends before")
 
 
-def _holds(key: bytes, first: int, pages: array.array[int], piece: bytes | int) -> bool:
+def _holds(key: int, first: int, pages: array.array[int], piece: bytes | int) -> bool:
     """`first` is the number of the first page."""
     if not isinstance(piece, int):
         return piece == _expected(key, first, pages)
     return not any(pages) or all(each == 0 or each & ZEROED for each in pages)
 
 
-def _unlike(key: bytes, page: int, pages: array.array[int], piece: bytes) -> Iterator[Mismatch]:
+def _unlike(key: int, page: int, pages: array.array[int], piece: bytes) -> Iterator[Mismatch]:
     """Page by page, from `page` on; bytes(n) of a hole are its zeros."""
     for at in range(0, len(piece), PAGE):
         expected = content(key, page, pages[page])
