@@ -59,6 +59,8 @@ class ChunkCopier:
         self.digests = cache.digests
         self.buffer_bytes = 0
         """Memory of the copiers' own, at most."""
+        self.cpu_seconds = 0.0
+        """Of the second worker, once it has ended; the first is a thread of the pause."""
 
     def copy_first(self, stop: Callable[[], None]) -> None:
         """Copy and publish chunk 0 alone, where there is one; `stop` raises if the pause was cancelled.
@@ -97,7 +99,7 @@ class ChunkCopier:
 
     def copy_rest(self, stop: Callable[[], None]) -> None:
         """Copy what is left with two workers; raises the first failure once both have ended."""
-        second = threading.Thread(target=self._work, args=(stop,), name="copier-2", daemon=True)
+        second = threading.Thread(target=self._work_beside, args=(stop,), name="copier-2", daemon=True)
         try:
             with contextlib.suppress(RuntimeError):  # no thread to be had: one worker copies it all
                 second.start()
@@ -117,6 +119,11 @@ class ChunkCopier:
     def _fail(self, error: BaseException) -> None:
         with self._lock:
             self._failure = self._failure or error
+
+    def _work_beside(self, stop: Callable[[], None]) -> None:
+        began = time.thread_time()
+        self._work(stop)
+        self.cpu_seconds = time.thread_time() - began
 
     def _work(self, stop: Callable[[], None]) -> None:
         try:

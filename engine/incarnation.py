@@ -73,6 +73,8 @@ class GuestProcess:
         """The same at the last look; None where there was nothing left to look at."""
         self.killed = False
         """True once `end` sent SIGKILL: the last look was made just before it."""
+        self.asked_to_die = False
+        """True once SIGKILL was sent through this object to a process that was alive."""
 
     def is_dead(self) -> bool:
         """True once the process has exited (its pidfd is readable)."""
@@ -206,6 +208,8 @@ class GuestProcess:
         return bool(poll.poll(seconds * 1000))
 
     def _signal(self, number: signal.Signals) -> None:
+        if number is signal.SIGKILL and self.pidfd >= 0 and not self.is_dead():
+            self.asked_to_die = True
         try:
             signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:

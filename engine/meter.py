@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from dataclasses import dataclass
 
 from engine.cache import Cache
@@ -66,3 +67,23 @@ class PeakMeter:
     def peak_ratio(self) -> float | None:
         """Peak over what the memfd held at the freeze; None where it held nothing, or there is none."""
         return self.peak / self.at_freeze if self.at_freeze else None
+
+
+class CpuClock:
+    """CPU seconds of the threads that carry a pause, one after the other; each calls `begin`, and the last reads."""
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._began = time.thread_time()
+
+    def begin(self) -> None:
+        """The calling thread carries it from now on."""
+        self._began = time.thread_time()
+
+    def end(self) -> None:
+        """The calling thread hands it on."""
+        self._before, self._began = self.so_far(), time.thread_time()
+
+    def so_far(self) -> float:
+        """Of those before and of the calling thread, which carries it."""
+        return self._before + time.thread_time() - self._began

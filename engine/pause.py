@@ -29,7 +29,7 @@ from engine.events import (
     ignore,
 )
 from engine.incarnation import PunchPermit
-from engine.meter import PeakMeter
+from engine.meter import CpuClock, PeakMeter
 from engine.plan import PausePlan
 from engine.prepare import PauseRequest, Work, check_parents, unfinished_header, without_zeros, work_out
 from engine.snapshot import PARENTS, Header, parents_of, pinning, write_attachments
@@ -49,6 +49,7 @@ class PauseResult:
 
     With `parent_damaged` a build that it was to stand on cannot be read: so will every pause that asks for that parent.
     With `kill_error` the condemned guest did not die: nothing was punched, and it may never be thawed.
+    `cpu_seconds` are of the pause's own threads.
     """
 
     outcome: Outcome
@@ -65,6 +66,7 @@ class PauseResult:
     parent_damaged: bool = False
     kill_error: str | None = None
     copier_bytes: int | None = None
+    cpu_seconds: float | None = None
 
 
 class Pause:
@@ -85,6 +87,7 @@ class Pause:
         self._waiting: list[Callable[[], None]] = []
         self._result: PauseResult | None = None
         self._begun = time.perf_counter()
+        self._cpu = CpuClock()
         self.plan: PausePlan | None = None
         self._cache: Cache | None = None
         self._meter: PeakMeter | None = None
@@ -104,6 +107,7 @@ class Pause:
         the guest has its fate.
         """
         rest = threading.Thread(target=self._end_of_copy, name="copier-1", daemon=True)
+        self._cpu.begin()
         try:
             self._prepare()
             copier, plan = self._parts()
@@ -114,6 +118,7 @@ class Pause:
                 self._condemn()
             if plan.background and self._condemned:
                 with contextlib.suppress(RuntimeError):  # no thread to be had: the answer waits for the copy
+                    self._cpu.end()
                     rest.start()
                     return True
             self._rest()
@@ -133,6 +138,7 @@ class Pause:
     def _end_of_copy(self) -> None:
         if not self._owns_the_copy():
             return
+        self._cpu.begin()
         try:
             self._rest()
         except BaseException as error:  # noqa: BLE001 - a thread that dies silently would leave its waiters hanging
@@ -189,6 +195,11 @@ class Pause:
             return self._header
 
     @property
+    def failed(self) -> bool:
+        """True once its copy has ended, and its build will never be: nothing may stand on it any more."""
+        return self._settled.is_set() and self._finished is None
+
+    @property
     def cache(self) -> Cache | None:
         """The cache being written, for readers."""
         return self._cache
@@ -218,8 +229,8 @@ class Pause:
 
     def _condemn(self) -> None:
         """Where the record cannot be written nothing is ever punched, and the guest lives on, frozen."""
-        if self._request.checkpoint:
-            raise EngineError("a checkpoint's guest goes on: it may not be condemned")
+        if self._request.borrowed:
+            raise EngineError("its memory is borrowed and the guest goes on: it may not be condemned")
         with self._lock:  # a cancel comes before the record is begun, or is refused
             self._stop_if_cancelled()
             self._condemning = True
@@ -262,12 +273,12 @@ class Pause:
         self._ending.look("finish")
         self._commit()
         header = self._finish()
-        if self._request.checkpoint:
+        if self._request.borrowed:
             self._begin_new_dirty_set()
         self._end_finished(header)
 
     def _end_finished(self, header: Header) -> None:
-        if self._request.checkpoint:
+        if self._request.borrowed:
             self._end(Outcome.FINISHED, None, header)
         else:
             self._tear_down(Outcome.FINISHED, None, header)
@@ -340,7 +351,7 @@ class Pause:
 
     def _record_stands(self) -> bool:
         """An interrupt may have come between the record and what we know of it; what cannot be read condemns."""
-        if self._request.checkpoint:
+        if self._request.borrowed:
             return False
         try:
             return self._request.condemned.holds(self._request.guest.incarnation)
@@ -418,6 +429,7 @@ class Pause:
             parent_damaged=isinstance(error, CorruptBuildError),
             kill_error=self._ending.error,
             copier_bytes=copier.buffer_bytes if copier else None,
+            cpu_seconds=self._cpu.so_far() + (copier.cpu_seconds if copier else 0.0),
         )
 
     def _parts(self) -> tuple[ChunkCopier, PausePlan]:

@@ -75,7 +75,7 @@ class MemoryFacts:
     page_size: int
     block_size: int
     seals: int
-    consumed: bool  # the pause owns the memory; borrowed memory, of a checkpoint, is never punched
+    consumed: bool  # the pause owns the memory; borrowed memory, of a checkpoint in place, is never punched
     parent_finished: bool  # clean pages are safe in a finished parent build
     memfd: bool = True  # False: the memory is read out of the process
 

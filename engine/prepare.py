@@ -31,7 +31,7 @@ from engine.snapshot import Header, check_build
 class PauseRequest:
     """A frozen guest and where its memory goes.
 
-    A pause owns the memory unless it rolls back; a checkpoint borrows it, and the same guest goes on.
+    A pause owns the memory unless it rolls back. Where the memory is `borrowed` the same guest goes on.
     """
 
     guest: GuestProcess
@@ -44,7 +44,7 @@ class PauseRequest:
     condemned: CondemnedRecords
     options: PauseOptions
     attachments: Mapping[str, bytes] = field(default_factory=dict)
-    checkpoint: bool = False
+    borrowed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def _facts(request: PauseRequest, block_size: int) -> MemoryFacts:
         page_size=request.memory.page_size,
         block_size=block_size,
         seals=request.memory.refresh_seals(),
-        consumed=not request.checkpoint,
+        consumed=not request.borrowed,
         parent_finished=True,  # or `check_parents` ends the pause
         memfd=isinstance(request.memory, Memfd),
     )

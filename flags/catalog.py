@@ -14,6 +14,8 @@ PUNCH = "memfd-punch-on-snapshot"
 BACKGROUND = "memfd-background-copy"
 USE_MEMFD = "use-memfd"
 DEDUP = "memfile-diff-dedup"
+IN_PLACE = "in-place-checkpoint"
+SYNC_WP = "use-sync-wp"
 
 Value = bool | Mapping[str, Any]
 """What a flag serves: true or false, or the object of a JSON flag."""
@@ -136,20 +138,20 @@ CATALOG: tuple[Flag, ...] = (
         needs=("memfile-diff-dedup",),
     ),
     Flag(
-        key="in-place-checkpoint",
+        key=IN_PLACE,
         type="boolean",
         safe=False,
         read="each checkpoint",
-        effect=False,
-        summary="Let the same guest go on after a checkpoint.",
-        needs=("use-sync-wp",),
+        effect=True,
+        summary="Let the same guest go on after a checkpoint; off, its memory is consumed and a new guest goes on.",
+        needs=(SYNC_WP,),
     ),
     Flag(
-        key="use-sync-wp",
+        key=SYNC_WP,
         type="boolean",
         safe=False,
         read="at resume",
-        effect=False,
+        effect=True,
         summary="Deliver write-protect faults to the node; what in-place checkpoints need.",
     ),
     Flag(
@@ -159,7 +161,7 @@ CATALOG: tuple[Flag, ...] = (
         read="each checkpoint",
         effect=False,
         summary="Export an in-place checkpoint's memory behind a copy-on-write window.",
-        needs=("in-place-checkpoint",),
+        needs=(IN_PLACE,),
     ),
     Flag(
         key="sync-wp-tracker-dirty",
@@ -168,7 +170,7 @@ CATALOG: tuple[Flag, ...] = (
         read="each pause",
         effect=False,
         summary="Take the dirty blocks from the write-protect tracker.",
-        needs=("use-sync-wp",),
+        needs=(SYNC_WP,),
     ),
     Flag(
         key="defer-rootfs-export",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from flags.catalog import flag, is_on
+from flags.catalog import FLAGS, flag, is_on
 from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
 from flags.launchdarkly import Evaluator, InProcessSource, Items, make_context
+from flags.launchdarkly_fleet import FleetEvaluator
+from flags.problem import Who
 
 Sections = tuple[Items, Items]
 """Flags and segments."""
@@ -73,3 +75,30 @@ def step(before: Sections, after: Sections, key: str, fleet: Sequence[Member], c
         joins=tuple(each for each in have if each.attributes.sandbox not in names),
         leaves=tuple(each for each in had if each.attributes.sandbox not in kept),
     )
+
+
+def struck(who: Who, fleet: Sequence[Member], contexts: Contexts = ORIGINAL) -> tuple[Member, ...] | None:
+    """The members that get another value than the safe one by a mistake, as production's SDK serves them.
+
+    None for a flag that is not of the pause path.
+    """
+    if who.key not in FLAGS:
+        return None
+    kept = contexts
+    if who.lost is not None:
+        shapes = {
+            moment: {kind: names for kind, names in shape.items() if kind != who.lost}
+            for moment, shape in contexts.shapes.items()
+        }
+        kept = Contexts(contexts.written, shapes)
+    now = _unsafe(who.key, (who.flags, who.segments), fleet, kept)
+    spared = [False] * len(fleet)
+    if who.without is not None:
+        spared = _unsafe(who.key, (who.without, who.segments), fleet, contexts)
+    return tuple(each for each, on, before in zip(fleet, now, spared, strict=True) if on and not before)
+
+
+def _unsafe(key: str, sections: Sections, fleet: Sequence[Member], contexts: Contexts) -> list[bool]:
+    known = FLAGS[key]
+    made = (make_context(contexts.context(each.attributes, known.moments[0])) for each in fleet)
+    return [each.value != known.safe for each in FleetEvaluator(*sections, known).each(made)]

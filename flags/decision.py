@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flags.catalog import DEDUP, FLAGS, Flag, Value, is_on
+from flags.catalog import DEDUP, FLAGS, IN_PLACE, Flag, Value, is_on
 
 if TYPE_CHECKING:  # the engine's modules need Linux; reading and checking flag files must not
     from engine.plan import PauseOptions
@@ -140,6 +140,14 @@ def options(decision: Decision, use_memfd: bool = True) -> PauseOptions:
         dedup=dedup,
         inflight_serve=decision.is_on("memfd-dedup-inflight-serve"),
     )
+
+
+def is_in_place(decision: Decision, use_sync_wp: bool) -> bool:
+    """Whether a checkpoint lets the same guest go on; `use_sync_wp` as latched when the sandbox was resumed.
+
+    Otherwise it consumes the memory as a pause does, and a new guest is resumed from its build.
+    """
+    return use_sync_wp and decision.is_on(IN_PLACE)
 
 
 def ignored_settings(flag: Flag, value: Value) -> tuple[str, ...]:

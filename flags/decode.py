@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,8 +79,14 @@ def not_json(error: json.JSONDecodeError) -> str:
     return f"not JSON: {error.msg}; {fix}"
 
 
-def parse_json(text: str) -> Any:
-    """One JSON document by RFC 8259 (no NaN, no Infinity); json.JSONDecodeError where it is not one."""
+Pairs = Callable[[list[tuple[str, Any]]], Any]
+
+
+def parse_json(text: str, pairs: Pairs | None = None) -> Any:
+    """One JSON document by RFC 8259 (no NaN, no Infinity); json.JSONDecodeError where it is not one.
+
+    `pairs` makes each object of its members.
+    """
 
     def refuse(constant: str) -> Any:
         words = (match for match in _STRING_OR_CONSTANT.finditer(text) if match.group() == constant)
@@ -88,11 +94,11 @@ def parse_json(text: str) -> Any:
 
     try:
         try:
-            value = json.loads(text, parse_constant=refuse)
+            value = json.loads(text, parse_constant=refuse, object_pairs_hook=pairs)
         except json.JSONDecodeError:
             raise
         except ValueError:  # Python reads no integer of more than 4,300 digits
-            value = json.loads(text, parse_constant=refuse, parse_int=_integer)
+            value = json.loads(text, parse_constant=refuse, parse_int=_integer, object_pairs_hook=pairs)
         return _paired(value) if "\\u" in text else value
     except RecursionError:
         raise json.JSONDecodeError("nested too deeply", text, 0) from None

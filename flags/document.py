@@ -10,17 +10,19 @@ import json
 import pathlib
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from engine.errors import UserError
 from flags.decode import parse_json
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
+_BLANKS = re.compile(r"[ \t\n\r]*")
 _CONSTANTS = ("NaN", "Infinity", "-Infinity")  # json.loads takes them
 
 Path = tuple[str | int, ...]
+Severity = Literal["error", "warning"]
 
 
 class Position(NamedTuple):
@@ -35,7 +37,7 @@ class Mistake:
     """One mistake in a file. `path` names the part as people write it (`steps[3].pause`), empty for the whole file.
 
     `text` says what is wrong and `hint` what to do, where `text` does not say both; `file` is empty until it is known,
-    and for the file that is being read. In the order of places.
+    and for the file that is being read. `production` is what a flag file's mistake does there. In the order of places.
     """
 
     position: Position
@@ -43,11 +45,18 @@ class Mistake:
     text: str
     hint: str = ""
     file: str = ""
+    severity: Severity = "error"
+    production: str = ""
+
+    @property
+    def said(self) -> str:
+        """The part, what is wrong and what to do, without the place."""
+        said = f"{self.path}: {self.text}" if self.path else self.text
+        return said + (f"; {self.hint}" if self.hint else "")
 
     def __str__(self) -> str:
         line, column = self.position
-        said = f"{self.path}: {self.text}" if self.path else self.text
-        return f"{self.file}:{line}:{column}: error: {said}" + (f"; {self.hint}" if self.hint else "")
+        return f"{self.file}:{line}:{column}: {self.severity}: {self.said}"
 
 
 class DocumentError(UserError):
@@ -85,6 +94,70 @@ def parse(text: str) -> JsonDocument:
     return JsonDocument(value, scan.positions, tuple(scan.duplicates))
 
 
+def places(text: str, paths: Iterable[Path]) -> dict[Path, Position]:
+    """Where these parts of a JSON document stand, as in JsonDocument.positions, and the parts that lead to them.
+
+    For a few parts of a large document: everything else is skipped at the speed of json.loads.
+    """
+    wanted: dict[str | int, Any] = {}
+    for path in paths:
+        inner = wanted
+        for name in path:
+            inner = inner.setdefault(name, {})
+    search = _Search(text)
+    if wanted:
+        search.value(search.skip_blanks(0), wanted, ())
+    return search.found
+
+
+class _Search:
+    """Walks the parts of a text, which is JSON, that lead to what is wanted."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = _places_in(text)
+        self._decoder = json.JSONDecoder(parse_int=len, parse_float=len)  # numbers of any length
+        self.found: dict[Path, Position] = {}
+
+    def skip_blanks(self, at: int) -> int:
+        found = _BLANKS.match(self._text, at)
+        return at if found is None else found.end()
+
+    def value(self, at: int, wanted: Mapping[str | int, Any], path: Path) -> int:
+        """Where the value that begins there ends."""
+        if not wanted or self._text[at] not in "{[":
+            return self._decoder.raw_decode(self._text, at)[1]
+        end, number = {"{": "}", "[": "]"}[self._text[at]], 0
+        at = self.skip_blanks(at + 1)
+        while self._text[at] != end:
+            start, name = at, number if end == "]" else ""
+            if end == "}":
+                past = self._decoder.raw_decode(self._text, at)[1]
+                name = parse_json(self._text[at:past])
+                at = self.skip_blanks(self.skip_blanks(past) + 1)  # the colon
+            if name in wanted:
+                self._meet((*path, name), start)
+            at = self.skip_blanks(self.value(at, wanted.get(name, {}), (*path, name)))
+            at, number = (self.skip_blanks(at + 1) if self._text[at] == "," else at), number + 1
+        return at + 1
+
+    def _meet(self, path: Path, start: int) -> None:
+        """The last of two equal keys counts."""
+        if path in self.found:
+            self.found = {each: where for each, where in self.found.items() if each[: len(path)] != path}
+        self.found[path] = self._at(start)
+
+
+def _places_in(text: str) -> Callable[[int], Position]:
+    newlines = [match.start() for match in re.finditer("\n", text)]
+
+    def place(at: int) -> Position:
+        line = bisect_left(newlines, at)
+        return Position(line + 1, at - (newlines[line - 1] + 1 if line else 0) + 1)
+
+    return place
+
+
 class _Scan:
     """Walks the tokens of a text that json.loads has accepted, so it checks little."""
 
@@ -93,7 +166,7 @@ class _Scan:
         self.tokens: Iterator[re.Match[str]] = _TOKEN.finditer(text)
         self.positions: dict[Path, Position] = {}
         self.duplicates: list[tuple[Path, Position]] = []
-        self._newlines = [match.start() for match in re.finditer("\n", text)]
+        self._at = _places_in(text)
 
     def value(self, token: re.Match[str], path: Path) -> None:
         if token.group() in _CONSTANTS:
@@ -109,15 +182,15 @@ class _Scan:
             key: str = parse_json(token.group())
             path = (*parent, key)
             if key in seen:
-                self.duplicates.append((path, self._position(token)))
+                self.duplicates.append((path, self._at(token.start())))
             seen.add(key)
-            self.positions[path] = self._position(token)
+            self.positions[path] = self._at(token.start())
             next(self.tokens)  # the colon
             self.value(next(self.tokens), path)
 
     def _elements(self, parent: Path) -> None:
         for index, token in enumerate(self._until("]")):
-            self.positions[(*parent, index)] = self._position(token)
+            self.positions[(*parent, index)] = self._at(token.start())
             self.value(token, (*parent, index))
 
     def _until(self, end: str) -> Iterator[re.Match[str]]:
@@ -126,8 +199,3 @@ class _Scan:
                 return
             if token.group() != ",":
                 yield token
-
-    def _position(self, token: re.Match[str]) -> Position:
-        line = bisect_left(self._newlines, token.start())
-        start = self._newlines[line - 1] + 1 if line else 0
-        return Position(line + 1, token.start() - start + 1)

@@ -13,10 +13,10 @@ from flags.client import FlagClientMisusedError, SourceStatus
 from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
 from flags.decision import Decision
 from flags.decode import decode, look, text_of, uncollected
-from flags.document import JsonDocument, parse
+from flags.document import Mistake, Position, places
 from flags.launchdarkly import CLOSE_SECONDS, Evaluator, InProcessSource, Items, refusal
 from flags.lease import Lease
-from flags.lint import LintFinding, check
+from flags.lint import check
 
 POLL_SECONDS = 0.05
 
@@ -159,8 +159,8 @@ def taken_from(path: Path, content: bytes | str) -> Taken:
     return Taken(found.flags, found.segments, found.refused, mistakes(path, content, found.refused))
 
 
-def examine(path: Path, contexts: Contexts = ORIGINAL) -> tuple[JsonDocument | None, list[LintFinding]]:
-    """The file's document (None where it is not JSON) and what is wrong with it; UserError where it is unreadable."""
+def examine(path: Path, contexts: Contexts = ORIGINAL) -> list[Mistake]:
+    """What is wrong with a flag file; UserError where it is unreadable."""
     return check(text_of(path, look(path)), contexts)
 
 
@@ -168,15 +168,11 @@ def mistakes(path: Path, content: bytes | str, refused: Mapping[tuple[str, ...],
     """A line for each part that is not served, with its place; None where all is."""
     if not refused:
         return None
-    document = parse(text_of(path, content))
-    return "\n".join(each.text(str(path)) for each in sorted(_refused(document, refused)))
+    positions = places(text_of(path, content), refused)
+    found = [_refused(path, part, reason, positions.get(part, Position())) for part, reason in refused.items()]
+    return "\n".join(map(str, sorted(found)))
 
 
-def _refused(document: JsonDocument, refused: Mapping[tuple[str, ...], str]) -> list[LintFinding]:
-    production = "LaunchDarkly refuses the whole set of flags, and the last one stays in force"
-    found = []
-    for part, reason in refused.items():
-        place = document.positions.get(part, (1, 1))
-        message = f'LaunchDarkly refuses "{part[-1]}": {reason}' if part else f"LaunchDarkly refuses it: {reason}"
-        found.append(LintFinding(*place, "error", message, "correct its type; it is not served", production))
-    return found
+def _refused(path: Path, part: tuple[str, ...], reason: str, place: Position) -> Mistake:
+    message = f'LaunchDarkly refuses "{part[-1]}": {reason}' if part else f"LaunchDarkly refuses it: {reason}"
+    return Mistake(place, "", message, "correct its type; it is not served", str(path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from ldclient import Context
@@ -13,7 +13,7 @@ from ldclient.impl.events.types import EventFactory
 from ldclient.interfaces import (
     DataSourceState,
 )
-from ldclient.versioned_data_kind import FEATURES, SEGMENTS
+from ldclient.versioned_data_kind import FEATURES, SEGMENTS, VersionedDataKind
 
 from flags.as_go import flag_as_go, segment_as_go
 from flags.catalog import Flag
@@ -21,44 +21,83 @@ from flags.decision import Evaluation, evaluation_of
 from flags.launchdarkly import Items, kinds_of, version_of
 
 
-class FleetEvaluator:
-    """One flag for a whole fleet, by the SDK's own evaluator without a client around it: half of a client's time.
+class FixedFlags:
+    """Flags that do not change, for the SDK's own evaluator without a client around it: half of a client's time.
 
-    As Go's SDK, production's, serves it. It notifies no listener, keeps no status and takes no changes. UserError where
-    the SDK refuses the flag.
+    It notifies no listener, keeps no status and takes no changes. UserError where the SDK refuses a flag.
     """
+
+    def __init__(self, flags: Items, segments: Items) -> None:
+        self._flags, self._segments = flags, segments
+        self._events = EventFactory(with_reasons=True)
+        self._by_kinds: dict[
+            frozenset[str] | None, tuple[Mapping[str, Any], Mapping[str, Any], SdkEvaluator, bool]
+        ] = {}
+
+    def answer(self, key: str, context: Context, *, as_go: bool = True) -> EvaluationDetail | None:
+        """What the SDK says of a flag for a context of make_context(), as Go's or as Python's; None for no flag."""
+        flags, _, evaluator, _ = self._made(kinds_of(context) if as_go else None)
+        if key not in flags:
+            return None
+        try:
+            return evaluator.evaluate(flags[key], context, self._events).detail
+        except Exception:  # noqa: BLE001 - as the SDK's client answers what its evaluator cannot bear
+            return EvaluationDetail(None, None, {"kind": "ERROR", "errorKind": "EXCEPTION"})
+
+    def model(self, key: str) -> Any:
+        """The SDK's model of a flag as it is written, None where there is none."""
+        return self._made(None)[0].get(key)
+
+    def segments(self) -> Mapping[str, Any]:
+        """The SDK's models of the segments as they are written."""
+        return self._made(None)[1]
+
+    def is_same(self, context: Context) -> bool:
+        """True where no flag or segment had to be rewritten for Go's SDK: Python's then says the same."""
+        return self._made(kinds_of(context))[3]
+
+    def _made(self, kinds: frozenset[str] | None) -> tuple[Mapping[str, Any], Mapping[str, Any], SdkEvaluator, bool]:
+        if kinds not in self._by_kinds:
+            flags, same_flags = self._decoded(FEATURES, self._flags, flag_as_go, kinds)
+            segments, same_segments = self._decoded(SEGMENTS, self._segments, segment_as_go, kinds)
+            evaluator = SdkEvaluator(flags.get, segments.get, lambda _key: (None, "NOT_CONFIGURED"))
+            self._by_kinds[kinds] = flags, segments, evaluator, same_flags and same_segments
+        return self._by_kinds[kinds]
+
+    @staticmethod
+    def _decoded(
+        kind: VersionedDataKind,
+        items: Items,
+        rewrite: Callable[[Mapping[str, Any], Collection[str]], Mapping[str, Any]],
+        kinds: frozenset[str] | None,
+    ) -> tuple[dict[str, Any], bool]:
+        found, same = {}, True
+        for key, item in items.items():
+            written = {"version": 1, **item}
+            rewritten = written if kinds is None else rewrite(written, kinds)
+            same = same and rewritten is written
+            found[key] = kind.decode(rewritten)
+        return found, same
+
+
+class FleetEvaluator:
+    """One flag for a whole fleet, as Go's SDK, production's, serves it. UserError where the SDK refuses the flag."""
 
     def __init__(self, flags: Items, segments: Items, flag: Flag) -> None:
         self._flag = flag
-        self._flags, self._segments = flags, segments
-        self._events = EventFactory(with_reasons=True)
-        self._by_kinds: dict[frozenset[str], tuple[Any, SdkEvaluator]] = {}
+        self._fixed = FixedFlags(flags, segments)
 
     def each(self, contexts: Iterable[Context]) -> Iterator[Evaluation]:
         """Of contexts of make_context(), in order; a flag that is not there or of another type has its safe value."""
         flag = self._flag
+        version = version_of(self._fixed.model(flag.key))
         for context in contexts:
-            known, evaluator = self._evaluator(kinds_of(context))
-            served = known and evaluator.evaluate(known, context, self._events).detail
+            served = self._fixed.answer(flag.key, context)
             if served is None or served.variation_index is None:
                 reason = served.reason if served is not None else {"kind": "ERROR", "errorKind": "FLAG_NOT_FOUND"}
                 served = EvaluationDetail(flag.safe, None, reason)
             parts = served.value, served.variation_index, served.reason
-            yield evaluation_of(flag, parts, version_of(known), DataSourceState.VALID.name)
-
-    def _evaluator(self, kinds: frozenset[str]) -> tuple[Any, SdkEvaluator]:
-        """The SDK's model of the flag, and its evaluator, for contexts of these kinds."""
-        if kinds not in self._by_kinds:
-            flags = {
-                key: FEATURES.decode(flag_as_go({"version": 1, **each}, kinds)) for key, each in self._flags.items()
-            }
-            segments = {
-                key: SEGMENTS.decode(segment_as_go({"version": 1, **each}, kinds))
-                for key, each in self._segments.items()
-            }
-            evaluator = SdkEvaluator(flags.get, segments.get, lambda _key: (None, "NOT_CONFIGURED"))
-            self._by_kinds[kinds] = flags.get(self._flag.key), evaluator
-        return self._by_kinds[kinds]
+            yield evaluation_of(flag, parts, version, DataSourceState.VALID.name)
 
 
 def bucket_of(key: str, salt: str, value: str, seed: int | None = None) -> float:

@@ -4,67 +4,81 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flags import decode
-from flags.catalog import CATALOG, DEDUP, FLAGS, PUNCH, USE_MEMFD, Value, did_you_mean, is_on, nearest
+from flags.catalog import CATALOG, DEDUP, FLAGS, IN_PLACE, PUNCH, USE_MEMFD, Value, did_you_mean, is_on, nearest
 from flags.context import ORIGINAL, Contexts, Moment, Shape
-from flags.decode import SECTIONS
-from flags.document import JsonDocument, Path, Position, parse
-from flags.lint_meaning import meet, prerequisites, reachable, served
-from flags.lint_meaning import segments as named_segments
-from flags.problem import Flags, Problem, Severity, index_problem, objects, present
+from flags.decode import SECTIONS, parse_json, uncollected
+from flags.document import Mistake, Path, Position, parse, places
+from flags.lint_meaning import Served, meaning, meet, prerequisites, reachable, references
+from flags.problem import Flags, Problem, Who, index_problem, members_of, objects, present
+from flags.unsafe import is_destructive
+
+if TYPE_CHECKING:
+    from flags.trying import FlagQuestion, Tried
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class LintFinding:
-    """One mistake: where it stands (1-based), what it is, what to do and what it does in production.
-
-    Ordered by place.
-    """
-
-    line: int
-    column: int
-    severity: Severity
-    message: str
-    fix: str
-    production: str = ""
-
-    def text(self, path: str) -> str:
-        return f"{path}:{self.line}:{self.column}: {self.severity}: {self.message}; {self.fix}"
+def check(text: str, contexts: Contexts = ORIGINAL) -> list[Mistake]:
+    """Everything wrong with a flag file, by place."""
+    return [mistake for mistake, _ in tried(text, contexts)]
 
 
-def check(text: str, contexts: Contexts = ORIGINAL) -> tuple[JsonDocument | None, list[LintFinding]]:
-    """A flag file's document (None where it is not JSON) and everything found wrong with it."""
+def tried(text: str, contexts: Contexts = ORIGINAL) -> list[tuple[Mistake, Who | None]]:
+    """Everything wrong with a flag file, by place, and who gets an unsafe value by it."""
     try:
-        document = parse(text)
+        with uncollected():
+            pairs = _Pairs()
+            document = parse_json(text, pairs.members)
+            problems = list(_document(document, contexts))
+            where = places(text, (each.path for each in problems))
+            twice = parse(text).duplicates if pairs.has_duplicates else ()
     except json.JSONDecodeError as error:
         fix = "write JSON: no comments, no trailing commas" if text.strip() else "write at least an empty set of flags"
         production = "the last good flags stay in force until the lease ends; at start, every safe value is served"
-        return None, [LintFinding(error.lineno, error.colno, "error", f"not JSON: {error.msg}", fix, production)]
-    duplicates = [
-        LintFinding(
-            *position, "error", f'duplicate key "{path[-1]}"', "keep one of the two", "the last one wins silently"
+        place = Position(error.lineno, error.colno)
+        return [(Mistake(place, "", f"not JSON: {error.msg}", fix, production=production), None)]
+    except RecursionError:
+        return [(Mistake(Position(), "", "nested too deeply", "write it as LaunchDarkly does"), None)]
+    found: list[tuple[Mistake, Who | None]] = [
+        (
+            Mistake(
+                position,
+                "",
+                f'duplicate key "{path[-1]}"',
+                "keep one of the two",
+                production="the last one wins silently",
+            ),
+            None,
         )
-        for path, position in document.duplicates
+        for path, position in twice
     ]
-    return document, sorted(duplicates + lint(document.value, document.positions, contexts))
+    found += [(_mistake(each, where), each.who) for each in problems]
+    return sorted(found, key=lambda each: each[0])
 
 
-def lint(document: Any, positions: Mapping[Path, Position], contexts: Contexts = ORIGINAL) -> list[LintFinding]:
-    """Everything wrong with a parsed flag file, by place."""
-    return sorted(
-        LintFinding(*place(each.path, positions), each.severity, each.message, each.fix, each.production)
-        for each in _document(document, contexts)
-    )
+class _Pairs:
+    """Makes the objects of a document, and notices a key that one has twice."""
+
+    def __init__(self) -> None:
+        self.has_duplicates = False
+
+    def members(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        self.has_duplicates = self.has_duplicates or len(made) != len(pairs)
+        return made
 
 
-def place(path: Path, positions: Mapping[Path, Position]) -> Position:
+def _mistake(each: Problem, where: Mapping[Path, Position]) -> Mistake:
+    place = place_of(each.path, where)
+    return Mistake(place, "", each.message, each.fix, severity=each.severity, production=each.production)
+
+
+def place_of(path: Path, positions: Mapping[Path, Position]) -> Position:
     """Where a part stands; a missing part is reported where the part stands that lacks it."""
     while path and path not in positions:
         path = path[:-1]
-    return positions.get(path, Position(1, 1))
+    return positions.get(path, Position())
 
 
 def _document(document: Any, contexts: Contexts) -> Iterator[Problem]:
@@ -83,7 +97,7 @@ def _document(document: Any, contexts: Contexts) -> Iterator[Problem]:
     for path, reason in refused.items():
         yield _refused_problem(path, reason)
     flags, segments = (
-        {key: present(item) for key, item in items.items() if (section, key) not in refused and not item.get("deleted")}
+        {key: item for key, item in items.items() if (section, key) not in refused and not item.get("deleted")}
         for section, items in (("flags", taken.flags), ("segments", taken.segments))
     )
     yield from _flags(flags, segments, contexts)
@@ -125,21 +139,59 @@ def _mend(path: tuple[str, ...], reason: str) -> str:
 
 def _flags(flags: dict[str, Any], segments: dict[str, Any], contexts: Contexts) -> Iterator[Problem]:
     """Only flags of the pause path, and those that they ask for, are looked into."""
+    from flags.trying import Tried, claims  # they load the SDK
+
     required = _required(flags)
     yield from _unknown(flags, required)
     sound: dict[str, Mapping[str, Any]] = {}
-    for key, flag in flags.items():
+    for key, item in flags.items():
         if key in FLAGS or key in required:
+            flag = present(item)
             wrong = list(shape(("flags", key), key, flag))
             yield from wrong
-            if not wrong:
+            if not any(each.severity == "error" for each in wrong):
                 sound[key] = flag
-    shapes = _shapes(flags, contexts)
-    for key, flag in sound.items():
-        yield from served(("flags", key), key, flag, required.get(key, set()), shapes[key])
-    yield from prerequisites(flags, sound)
-    yield from named_segments(segments, sound, shapes)
-    yield from combinations(sound)
+    named = {name: present(segments[name]) for flag in sound.values() for name in sorted(members_of(flag, segments))}
+    shapes = _shapes({key: present(item) for key, item in flags.items() if key in FLAGS or key in required}, contexts)
+    tried = {key: Tried(_question(key, sound, named, required, shapes[key])) for key in sound}
+    for key, each in tried.items():
+        yield from meaning(("flags", key), key, sound[key], shapes[key])
+        yield from claims(("flags", key), each)
+    served = {key: each.served for key, each in tried.items()}
+    yield from prerequisites(flags, sound, served)
+    yield from references({**segments, **named}, sound, named)
+    yield from _segments(named, tried)
+    yield from combinations(sound, served)
+
+
+def _question(key: str, sound: Flags, segments: Flags, required: Mapping[str, set[int]], shape: Shape) -> FlagQuestion:
+    """What the flag is asked, with the flags and segments that it takes to answer."""
+    from flags.trying import FlagQuestion
+
+    asking, flags = [key], dict[str, Mapping[str, Any]]()
+    while asking:
+        if (name := asking.pop()) not in flags and name in sound:
+            flags[name] = sound[name]
+            asking += [str(each["key"]) for _, each in objects(sound[name], "prerequisites")]
+    named = {name: segments[name] for flag in flags.values() for name in members_of(flag, segments)}
+    known, variations = FLAGS.get(key), sound[key]["variations"]
+    if known is None:
+        return FlagQuestion(
+            key, flags, named, shape, frozenset(required[key]), destructive=True, safe="another variation"
+        )
+    unsafe = frozenset(index for index, value in enumerate(variations) if known.accepted(value) != known.safe)
+    destructive = any(is_destructive(known, value) for value in variations)
+    return FlagQuestion(key, flags, named, shape, unsafe, destructive, json.dumps(known.safe))
+
+
+def _segments(named: Flags, tried: Mapping[str, Tried]) -> Iterator[Problem]:
+    """Each with the shape of the contexts that all flags have which name it."""
+    from flags.trying_segments import segment_claims
+
+    users = {name: [each for each in tried.values() if name in each.asked.direct] for name in named}
+    for name, flags in users.items():
+        denies = any(name in each.denying for each in flags)
+        yield from segment_claims(name, named, meet([each.asked.shape for each in flags]), denies=denies)
 
 
 def _shapes(flags: Flags, contexts: Contexts) -> dict[str, Shape]:
@@ -233,11 +285,14 @@ _KINDS = {bool: "true or false", int: "a number from 0"}
 
 
 def _served(path: Path, served: Any, variations: list[Any]) -> Iterator[Problem]:
-    """A fallthrough or a rule: exactly one of a variation and a rollout."""
-    if not isinstance(served, dict) or ("variation" in served) == ("rollout" in served):
+    """A fallthrough or a rule: a variation or a rollout."""
+    if not isinstance(served, dict) or not served.keys() & {"variation", "rollout"}:
         fix = 'write "variation" or "rollout"'
-        yield Problem(path, "neither one variation nor one rollout is served", _MALFORMED, fix)
+        yield Problem(path, "neither a variation nor a rollout is served", _MALFORMED, fix)
     elif "variation" in served:
+        if "rollout" in served:
+            production, fix = "LaunchDarkly serves the variation, and the rollout does nothing", "remove one of the two"
+            yield Problem((*path, "rollout"), "a rollout beside a variation", production, fix, "warning")
         yield from index_problem((*path, "variation"), served["variation"], variations, _MALFORMED)
     elif not isinstance(served["rollout"], dict) or not objects(served["rollout"], "variations"):
         yield Problem((*path, "rollout"), "the rollout has no variations", _MALFORMED, "list variations with weights")
@@ -254,12 +309,12 @@ def _entry(path: Path, entry: Mapping[str, Any], variations: list[Any]) -> Itera
         yield Problem((*path, "weight"), message, _REFUSED, "write thousandths of a percent: 1000 is 1 %")
 
 
-IN_PLACE, INFLIGHT = "in-place-checkpoint", "memfd-dedup-inflight-serve"
+INFLIGHT = "memfd-dedup-inflight-serve"
 
 
-def combinations(sound: Flags) -> Iterator[Problem]:
+def combinations(sound: Flags, served: Served) -> Iterator[Problem]:
     """Judged by what each flag can serve to any sandbox: whether two of them meet in one sandbox is not known."""
-    values = {each.key: _values(each.key, sound) for each in CATALOG}
+    values = {each.key: _values(each.key, sound, served) for each in CATALOG}
     for each in CATALOG:
         for needed in each.needs:
             if each.key in sound and any(map(is_on, values[each.key])) and not any(map(is_on, values[needed])):
@@ -289,9 +344,9 @@ def _with_punching(values: dict[str, list[Value]]) -> Iterator[Problem]:
         yield Problem(("flags", INFLIGHT), message, production, fix, "error" if dedup else "warning")
 
 
-def _values(key: str, sound: Flags) -> list[Value]:
+def _values(key: str, sound: Flags, served: Served) -> list[Value]:
     """What the flag can serve; its safe value where the file does not have it."""
     if key not in sound:
         return [FLAGS[key].safe]
-    accepted = [FLAGS[key].accepted(sound[key]["variations"][index]) for index in reachable(key, sound)]
+    accepted = [FLAGS[key].accepted(sound[key]["variations"][index]) for index in sorted(reachable(key, sound, served))]
     return [value for value in accepted if value is not None]

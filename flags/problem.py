@@ -4,25 +4,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from flags.catalog import did_you_mean
 from flags.context import KINDS, Shape
-from flags.document import Path
+from flags.document import Path, Severity
 
-Severity = Literal["error", "warning"]
 Flags = Mapping[str, Mapping[str, Any]]
 """Flags in LaunchDarkly's JSON form, by key."""
 
 
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Which contexts get an unsafe value by a mistake: those that get it from `flags`, and not from `without`.
+
+    `segments` go with both. Without `without`, all that get it from `flags`. `lost` is a kind that they have lost then.
+    """
+
+    key: str
+    flags: Flags
+    segments: Flags
+    without: Flags | None = None
+    lost: str | None = None
+    when: str = "as the flag stands"
+
+
 class Problem(NamedTuple):
-    """A mistake at a path of the document, what it does in production, and what to do about it."""
+    """A mistake at a path of the document, what it does in production, and what to do about it.
+
+    `who` is for a mistake by which sandboxes get an unsafe value.
+    """
 
     path: Path
     message: str
     production: str
     fix: str
     severity: Severity = "error"
+    who: Who | None = None
 
 
 def present(value: Any) -> Any:
@@ -74,22 +93,22 @@ def kind_problem(
         yield Problem((*path, name), message, production, fix)
 
 
-def off(flag: Mapping[str, Any]) -> set[int]:
-    """The variation that off serves; without one it is the caller's default."""
-    return set() if flag.get("offVariation") is None else {flag["offVariation"]}
-
-
-def outcomes(flag: Mapping[str, Any]) -> set[int]:
-    """The variations that a flag of sound shape can serve to any context, its prerequisites left aside."""
-    if not flag["on"]:
-        return off(flag)
-    served = [flag["fallthrough"], *(rule for _, rule in objects(flag, "rules"))]
-    served += [
-        target for name in ("targets", "contextTargets") for _, target in objects(flag, name) if target.get("values")
-    ]
-    found = off(flag) if flag.get("prerequisites") else set()
-    for each in served:
-        entries = [entry for _, entry in objects(each.get("rollout", {}), "variations")]
-        weighted = [entry for entry in entries if entry["weight"]] or entries[-1:]  # what is left over is the last's
-        found |= {entry["variation"] for entry in weighted or [each]}
+def members_of(item: Mapping[str, Any], known: Flags) -> set[str]:
+    """The known segments that a flag or segment names, directly or not."""
+    found: set[str] = set()
+    waiting = segments_named(item)
+    while waiting:
+        if (name := waiting.pop()) not in found and name in known:
+            found.add(name)
+            waiting += segments_named(known[name])
     return found
+
+
+def segments_named(item: Mapping[str, Any]) -> list[str]:
+    """The segments that the rules of a flag or segment name."""
+    return [str(name) for each in clauses_of(item) if each.get("op") == "segmentMatch" for name in each["values"]]
+
+
+def clauses_of(item: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every clause of the rules of a flag or segment."""
+    return [clause for _, rule in objects(item, "rules") for _, clause in objects(rule, "clauses")]

@@ -6,6 +6,7 @@ import ast
 import errno
 import importlib
 import inspect
+import json
 import os
 import pathlib
 import pkgutil
@@ -60,7 +61,7 @@ class _CommandFolder(click.Group):
     cls=_CommandFolder,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 held, 1 violated, 2 usage or invalid file, 3 inconclusive, "
-    "4 this host cannot run it, 5 nothing selected, 70 internal error, 130 or 143 interrupted.",
+    "4 this host cannot run it, 5 nothing selected, 70 internal error, 129, 130 or 143 interrupted.",
 )
 @click.version_option(package_name="snapdrill", prog_name="snapdrill")
 def snapdrill() -> None:
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         mistake.show()
         return ExitCode.USAGE
     except UserError as mistake:
-        return _refused(str(mistake))
+        return _refused(mistake, as_json="--json" in (sys.argv[1:] if argv is None else argv))
     except (KeyboardInterrupt, click.Abort):
         return ExitCode.INTERRUPTED
     except Exception as failure:  # noqa: BLE001 - the last stop: any other error is a defect of snapdrill, shown in full
@@ -90,19 +91,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _invoke(argv: Sequence[str]) -> int:
     """The command's return value, None being HELD; raises if the reader of its output is gone."""
-    with snapdrill.make_context("snapdrill", list(argv)) as context:
+    # click takes colours out where there is no terminal, unless its context says otherwise
+    colours = True if os.environ.get("FORCE_COLOR") and not os.environ.get("NO_COLOR") else None
+    with snapdrill.make_context("snapdrill", list(argv), color=colours) as context:
         code = snapdrill.invoke(context)
         sys.stdout.flush()
     return ExitCode.HELD if code is None else ExitCode(code)
 
 
-def _refused(mistake: str) -> ExitCode:
+def _refused(error: UserError, *, as_json: bool) -> ExitCode:
     """A mistake in a file begins with its place: editors and CI look for it there."""
+    from flags.document import DocumentError
     from sim.report import github
+    from sim.report.document import mistakes_document
 
-    click.echo(mistake if github.MISTAKE.match(mistake) else f"snapdrill: {mistake}", err=True)
-    for line in github.mistakes(mistake):
+    in_files = error.mistakes if isinstance(error, DocumentError) else ()
+    click.echo(str(error) if in_files else f"snapdrill: {error}", err=True)
+    for line in github.mistakes(in_files):
         click.echo(line, err=True)
+    if as_json:
+        click.echo(json.dumps(mistakes_document(error, ExitCode.USAGE), indent=2))
     return ExitCode.USAGE
 
 

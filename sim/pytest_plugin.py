@@ -17,10 +17,15 @@ import pytest
 if TYPE_CHECKING:
     from sim.files.scenario import Scenario
     from sim.record.folder import StoredRun
+    from sim.report.junit import JunitFile
 
-_SCENARIO = re.compile(rb"^(fleet|extends|steps):", re.MULTILINE)
+_JUNIT = pytest.StashKey["JunitFile"]()
+_SCENARIO = tuple(
+    re.compile(keys, re.MULTILINE)
+    for keys in (rb"^name:", rb"^(version|extends):", rb"^(fleet|extends|flags):|^ *- +{?(tick|pause|resume|inject):")
+)
 _NO_SCENARIO = re.compile(rb"^kind:[ ]*(plan|fleet)\b", re.MULTILINE)
-"""Distinguishes a scenario from other YAML, without loading it as one."""
+"""Keys by which a scenario is known among other YAML files, without loading it as one."""
 
 
 class ScenarioFailedError(Exception):
@@ -28,12 +33,19 @@ class ScenarioFailedError(Exception):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--snapdrill`, `--snapdrill-runs-dir` and the ini setting `snapdrill`."""
+    """`--snapdrill`, `--snapdrill-runs-dir`, `--snapdrill-junit` and the ini setting `snapdrill`."""
     group = parser.getgroup("snapdrill", "snapdrill scenarios")
     group.addoption(
         "--snapdrill", action="store_true", help="collect every scenario file, even if the command line names none"
     )
     group.addoption("--snapdrill-runs-dir", metavar="DIR", help="where run folders go (default: runs)")
+    group.addoption("--snapdrill-junit", metavar="FILE", help="write what was judged in every scenario as a JUnit file")
+    group.addoption(
+        "--snapdrill-junit-family",
+        choices=["xunit1", "xunit2"],
+        default="xunit1",
+        help="xunit2 leaves out file and line, for the strict schema of Jenkins",
+    )
     parser.addini("snapdrill", "collect every scenario file, as --snapdrill does", type="bool", default=False)
 
 
@@ -42,7 +54,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioFi
     if file_path.suffix != ".yaml" or not _is_asked_for(file_path, parent.config):
         return None
     content = file_path.read_bytes()
-    if not _SCENARIO.search(content) or _NO_SCENARIO.search(content):
+    if not all(each.search(content) for each in _SCENARIO) or _NO_SCENARIO.search(content):
         return None
     made: ScenarioFile = ScenarioFile.from_parent(parent, path=file_path)
     return made
@@ -93,6 +105,7 @@ class ScenarioItem(pytest.Item):
         from sim.run.runner import RunOptions, run_scenario
 
         if reason := missing(self.scenario):
+            self._note_skipped(reason)
             pytest.skip(reason)
         result = asyncio.run(run_scenario(self.scenario, RunOptions(runs_dir=self._runs_dir())))
         self._keep(result)
@@ -115,12 +128,29 @@ class ScenarioItem(pytest.Item):
         given = self.config.getoption("--snapdrill-runs-dir")
         return self.config.invocation_params.dir / (given or "runs")
 
+    def _note_skipped(self, reason: str) -> None:
+        from sim.report.junit import without_result
+
+        if (junit := _junit(self.config)) is not None:
+            junit.add(without_result(self.scenario.title, self.scenario.path, skipped=reason))
+
     def _keep(self, result: StoredRun) -> None:
         from sim.report.document import scenario_document
         from sim.run.one_by_one import Outputs
 
-        Outputs().add(result, self.scenario.path, scenario_document(result.view))
+        Outputs(junit=_junit(self.config)).add(result, self.scenario.path, scenario_document(result.view))
         run, ended = result.view.run, result.view.ended
         known = {"seed": run and run.seed, "verdict": ended and ended.verdict, "digest": ended and ended.digest}
         self.user_properties += [(name, value) for name, value in known.items() if value is not None]
         self.user_properties.append(("run_dir", str(result.folder)))
+
+
+def _junit(config: pytest.Config) -> JunitFile | None:
+    """The file of --snapdrill-junit, one for all scenarios of the session; None where none is asked for."""
+    from sim.report.junit import JunitFile
+
+    given = config.getoption("--snapdrill-junit")
+    if given and _JUNIT not in config.stash:
+        family = config.getoption("--snapdrill-junit-family")
+        config.stash[_JUNIT] = JunitFile(config.invocation_params.dir / given, family)
+    return config.stash.get(_JUNIT, None)

@@ -109,7 +109,8 @@ def command(
 ) -> ExitCode:
     """Replaced by the module's docstring."""
     from sim.report.table import text
-    from sim.rollout.forecast import ForecastQuestion, forecast, source
+    from sim.rollout.forecast import ForecastQuestion, forecast
+    from sim.rollout.forecast_source import source
     from sim.run.batch import rewrite
 
     start, costs = source(path), _costs(calibration)

@@ -1,9 +1,10 @@
-"""Write a first scenario, its flag file and a CI workflow into a folder.
+"""Write a first scenario, its flag file and what editors and CI need into a folder.
 
-The three files are yours to change: drill.yaml, flags.json and .github/workflows/snapdrill.yml; GitHub looks for the
-latter at the top of a repository. Nothing is ever overwritten: if one of them exists, none is written.
+The files are yours to change: drill.yaml, flags.json, scenario.schema.json (for editors) and .gitignore; with --ci a
+workflow that runs the folder's scenarios, where its service looks for it: at the top of the git repository that FOLDER
+is in. Nothing is ever overwritten: if one of the files exists, none is written.
 
-Example: snapdrill init drills
+Example: snapdrill init drills --ci github
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ import json
 import os
 import pathlib
 import shlex
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from engine.errors import UserError
 
+if TYPE_CHECKING:
+    from sim.files.ci_workflows import Service
+
 _DRILL = """\
 # The disk fills up at a rollout to half of the sandboxes: those that punched are discarded, all others run on.
 # Run it with `snapdrill run drill.yaml`; change the rollout in flags.json and run it again.
+# yaml-language-server: $schema=scenario.schema.json
 version: 1
 name: drill
 seed: 1
@@ -50,43 +56,61 @@ expect:
   - {metric: peak_over, where: {punch: true}, max: 8MiB}
 """
 
-_WORKFLOW = """\
-name: snapdrill
-on:
-  push:
-  pull_request:
-permissions:
-  contents: read
-jobs:
-  drill:
-    runs-on: ubuntu-latest
-    steps:
-      - uses: actions/checkout@v4
-      - uses: actions/setup-python@v5
-        with:
-          python-version: "3.12"
-      - run: pip install snapdrill
-      - run: snapdrill run drill.yaml
-      - uses: actions/upload-artifact@v4
-        if: always()
-        with:
-          name: snapdrill-runs
-          path: runs/
-"""
-
 
 @click.command("init")
 @click.argument("folder", default=".", type=click.Path(path_type=pathlib.Path, file_okay=False))
-def command(folder: pathlib.Path) -> None:
+@click.option("--ci", "services", multiple=True, type=click.Choice(["github", "gitlab", "jenkins"]),
+              help="Also write a workflow for this service; may be repeated.")  # fmt: skip
+@click.option("--from", "source", metavar="SOURCE",
+              help="What the workflow installs: a wheel in the repository, or an address such as "
+              "git+https://HOST/OWNER/snapdrill@COMMIT. Without it the workflow says what to fill in.")  # fmt: skip
+def command(folder: pathlib.Path, services: tuple[Service, ...], source: str | None) -> None:
     """Write the files, or UserError naming those that exist already."""
-    files = {"drill.yaml": _DRILL, "flags.json": _flag_file(), ".github/workflows/snapdrill.yml": _WORKFLOW}
-    there = [str(folder / name) for name in files if os.path.lexists(folder / name)]
+    from sim.files.schemas import json_schema
+
+    if source is not None and not services:
+        raise click.UsageError("--from goes with --ci: it is what the workflow installs")
+    files = {
+        folder / "drill.yaml": _DRILL,
+        folder / "flags.json": _flag_file(),
+        folder / "scenario.schema.json": json.dumps(json_schema(), indent=2) + "\n",
+        folder / ".gitignore": "# Ledgers and reports of runs.\nruns/\n",
+    }
+    files |= _workflows(folder, dict.fromkeys(services), source)
+    there = [str(path) for path in files if os.path.lexists(path)]
     if there:
         raise UserError(f"{', '.join(there)}: already there, so nothing was written; choose another folder")
-    for name, text in files.items():
-        _write(folder / name, text)
-        click.echo(f"wrote {folder / name}")
+    for path, text in files.items():
+        _write(path, text)
+        click.echo(f"wrote {path}")
     click.echo(f"run it with: {shlex.join(['snapdrill', 'run', str(folder / 'drill.yaml')])}")
+    if services and source is None:
+        click.echo("before the workflow can run: fill in SNAPDRILL in it, or use --from")
+
+
+def _workflows(folder: pathlib.Path, services: Mapping[Service, None], source: str | None) -> dict[pathlib.Path, str]:
+    """At the top of the repository; a wheel is named from there, as the workflow finds it after the checkout."""
+    from sim.files.ci_workflows import PATHS, workflow
+
+    top = _top_of_repository(folder)
+    inside = os.path.relpath(folder.absolute(), top)
+    if source is not None and source.endswith(".whl") and "://" not in source:
+        wheel = pathlib.Path(source).absolute()
+        if not wheel.is_relative_to(top):
+            raise UserError(f"--from {source}: the wheel is not in the repository {top}; copy it there")
+        source = f"./{wheel.relative_to(top)}"
+    return {_as_given(top / PATHS[each], folder): workflow(each, inside, source) for each in services}
+
+
+def _top_of_repository(folder: pathlib.Path) -> pathlib.Path:
+    """The nearest folder above that holds `.git`; the folder itself where there is none."""
+    here = folder.absolute()
+    return next((each for each in (here, *here.parents) if os.path.lexists(each / ".git")), here)
+
+
+def _as_given(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """In messages a path is relative where the folder was."""
+    return path if folder.is_absolute() else pathlib.Path(os.path.relpath(path))
 
 
 def _write(path: pathlib.Path, text: str) -> None:

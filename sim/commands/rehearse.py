@@ -12,8 +12,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from sim.commands import Seconds, junit_options
+
+if TYPE_CHECKING:
+    from sim.report.junit import Family
 
 
 @click.command("rehearse")
@@ -23,7 +29,7 @@ import click
 @click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
 @click.option(
     "--time-limit",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(),
     default=900.0,
     show_default=True,
     help="Time limit of each of the two runs, in seconds.",
@@ -58,6 +64,7 @@ import click
     metavar="FILE",
     help="Write the page with the decision to FILE, as Markdown that fits a chat message.",
 )
+@junit_options
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -78,17 +85,21 @@ def command(
     cluster: str | None,
     plot: bool,
     summary: Path | None,
+    junit: Path | None,
+    junit_family: Family,
     dry_run: bool,
 ) -> int:
     """Replaced by the module's docstring."""
     from sim.files.plan import changed, load_plan
+    from sim.report.junit import JunitFile
     from sim.rollout.session import Session
     from sim.run.dask import is_elsewhere
     from sim.run.runner import RunOptions
 
     plan = changed(load_plan(path), lease=lease, mend=mend, source=source)
     options = RunOptions(runs_dir=runs_dir, seed=seed, time_limit=time_limit)
-    session = Session(plan, options, quiet=as_json, export=export, plot=plot, summary=summary)
+    results = None if dry_run else JunitFile.of(junit, junit_family)
+    session = Session(plan, options, quiet=as_json, export=export, plot=plot, summary=summary, junit=results)
     if dry_run:
         return session.outline()
     if matrix:

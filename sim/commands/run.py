@@ -14,11 +14,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from sim.commands import Seconds, junit_options
 from sim.record.verdict import ExitCode
+
+if TYPE_CHECKING:
+    from sim.report.junit import Family
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -32,7 +36,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--cluster", metavar="ADDRESS",
               help="With --seeds: run on this Dask cluster; `local` starts one in this process.")  # fmt: skip
-@click.option("--only", multiple=True, metavar="SANDBOX", help="Run only this sandbox; may be repeated.")
+@click.option(
+    "--only", multiple=True, metavar="SANDBOX", help="Run only this sandbox, or this case of a matrix; may be repeated."
+)
 @click.option("--var", "variables", multiple=True, metavar="KEY=VALUE",
               help="A value for a variable that a scenario declares under vars; may be repeated.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
@@ -50,7 +56,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     show_default=True,
     help="Which runs keep their caches (guest memory).",
 )
-@click.option("--time-limit", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), default=120.0,
+@click.option("--time-limit", metavar="SECONDS", type=Seconds(), default=120.0,
               show_default=True, help="Time limit of a scenario, in seconds.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would run and what it needs; start nothing.")
 @click.option("--strict", is_flag=True, help="Exit with 4 if a scenario was skipped.")
@@ -58,6 +64,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
               help="Stop after the first scenario that did not hold, or run all (default).")  # fmt: skip
 @click.option("--html", "plot", is_flag=True, help="Draw memory over time in report.html: 5 MB a run, extra `report`.")
 @click.option("--prometheus", type=_FILE, metavar="FILE", help="Write metrics of all runs as a Prometheus text file.")
+@junit_options
 @click.option(
     "--events", type=_FILE, metavar="FILE", help="Stream the ledger as JSON lines while running; - is standard output."
 )
@@ -79,51 +86,60 @@ def command(
     fail_fast: bool,
     plot: bool,
     prometheus: Path | None,
+    junit: Path | None,
+    junit_family: Family,
     events: Path | None,
 ) -> int:
     """Replaced by the module's docstring."""
     from sim.record.ledger import STDOUT, open_sink
     from sim.report.document import run_document
+    from sim.report.junit import JunitFile
     from sim.run.batch import NEVER, NOT_HELD, Batch, nothing_in
     from sim.run.one_by_one import OneByOne, Outputs
     from sim.run.runner import RunOptions
 
-    if as_json and events == STDOUT:
-        raise click.UsageError("--json and --events - both write to standard output; use --events FILE")
     options = RunOptions(runs_dir=runs_dir, seed=seed, cache_dir=cache_dir, only=only, keep=keep, time_limit=time_limit)
     chosen = OneByOne.load(paths, options, variables)
+    one_run = {"--seed": seed, "--only": chosen.options.only, "--html": plot, "--prometheus": prometheus}
+    _check_together(seeds, one_run | {"--events": events}, jobs, cluster, as_json=as_json)
     if not chosen.scenarios:
         click.echo(nothing_in(paths), err=True)
-    chosen.outputs = Outputs(plot=plot, metrics=prometheus)
     if dry_run:
-        click.echo(chosen.plan())
+        click.echo(json.dumps(chosen.plan_document(), indent=2) if as_json else chosen.plan())
         return ExitCode.HELD if chosen.scenarios else ExitCode.NOTHING_SELECTED
-    batch = Batch(quiet=as_json, on_stderr=events == STDOUT, strict=strict, stops_at=NOT_HELD if fail_fast else NEVER)
+    results = JunitFile.of(junit, junit_family)
+    chosen.outputs = Outputs(plot=plot, metrics=prometheus, junit=results)
+    stops_at = NOT_HELD if fail_fast else NEVER
+    batch = Batch(quiet=as_json, on_stderr=events == STDOUT, strict=strict, stops_at=stops_at, junit=results)
     if seeds is not None:
-        from sim.run.dask import is_elsewhere
         from sim.run.seeds import SeedOptions, run_scenarios
 
-        one_run = {"--seed": seed, "--only": only, "--html": plot, "--prometheus": prometheus, "--events": events}
-        _refuse_beside_seeds(one_run)
-        if is_elsewhere(cluster) and jobs is not None:
-            raise click.UsageError("--jobs is for this machine; give it to the workers of the cluster instead")
         code, document = run_scenarios(chosen.scenarios, SeedOptions.of(seeds, options, jobs), batch, cluster)
-        if as_json:
-            click.echo(json.dumps(document, indent=2))
-        return code
-    if cluster is not None or jobs is not None:
-        raise click.UsageError(
-            f"{'--jobs' if cluster is None else '--cluster'} goes with --seeds; remove it, or add --seeds"
-        )
-    with open_sink(events) as sink:
-        chosen.options = replace(options, events=sink)
-        code = chosen.run(batch)
+    else:
+        with open_sink(events) as sink:
+            chosen.options = replace(chosen.options, events=sink)
+            code = chosen.run(batch)
+        document = run_document(chosen.documents, code) | batch.left_out()
     if as_json:
-        click.echo(json.dumps(run_document(chosen.documents, code) | batch.left_out(), indent=2))
+        click.echo(json.dumps(document, indent=2))
     return code
 
 
-def _refuse_beside_seeds(options: Mapping[str, Any]) -> None:
-    """Options for a single run, which do not go with --seeds."""
-    if given := [name for name, value in options.items() if value not in {None, (), False}]:
+def _check_together(
+    seeds: str | None, one_run: Mapping[str, Any], jobs: int | None, cluster: str | None, *, as_json: bool
+) -> None:
+    """Options for a single run do not go with --seeds, and those for many only with it."""
+    from sim.record.ledger import STDOUT
+    from sim.run.dask import is_elsewhere
+
+    if as_json and one_run["--events"] == STDOUT:
+        raise click.UsageError("--json and --events - both write to standard output; use --events FILE")
+    if seeds is None:
+        if cluster is not None or jobs is not None:
+            option = "--jobs" if cluster is None else "--cluster"
+            raise click.UsageError(f"{option} goes with --seeds; remove it, or add --seeds")
+        return
+    if is_elsewhere(cluster) and jobs is not None:
+        raise click.UsageError("--jobs is for this machine; give it to the workers of the cluster instead")
+    if given := [name for name, value in one_run.items() if value not in {None, (), False}]:
         raise click.UsageError(f"{given[0]} does not go with --seeds; remove one of them")

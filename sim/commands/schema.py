@@ -1,7 +1,8 @@
-"""Print the formats that snapdrill reads and writes, as JSON.
+"""Print the formats that snapdrill reads and writes.
 
 WHAT is `events` (JSON Schema of one line of a ledger, for `snapdrill check --trace`), `scenario`, `plan` or `fleet`
-(JSON Schema of such a file, for editors), or `trace-names` (where a ledger has the original's telemetry).
+(JSON Schema of such a file, for editors), `trace-names` (where a ledger has the original's telemetry), or `reference`
+(every key, metric and fault of a scenario, as Markdown).
 
 Example: snapdrill schema scenario > scenario.schema.json
 """
@@ -14,12 +15,15 @@ import click
 
 
 @click.command("schema")
-@click.argument("what", type=click.Choice(["events", "scenario", "trace-names", "plan", "fleet"]))
+@click.argument("what", type=click.Choice(["events", "scenario", "trace-names", "plan", "fleet", "reference"]))
 def command(what: str) -> None:
     """Print one of the formats."""
     from sim.files import schemas
     from sim.record import schema
+    from sim.report.scenario_reference import reference
 
+    if what == "reference":
+        return click.echo(reference(), nl=False)
     documents = {
         "events": schema.json_schema,
         "scenario": schemas.json_schema,
@@ -27,4 +31,4 @@ def command(what: str) -> None:
         "plan": schemas.plan_schema,
         "fleet": schemas.fleet_schema,
     }
-    click.echo(json.dumps(documents[what](), indent=2))
+    return click.echo(json.dumps(documents[what](), indent=2))

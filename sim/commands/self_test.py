@@ -12,10 +12,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from sim.commands import junit_options
 from sim.record.verdict import ExitCode
+
+if TYPE_CHECKING:
+    from sim.report.junit import Family
 
 
 @click.command("self-test")
@@ -29,9 +34,19 @@ from sim.record.verdict import ExitCode
 @click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Runs at a time.  [default: one per CPU]")
 @click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
               help="Where the runs of survivors are kept.")  # fmt: skip
+@junit_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
-def command(only: tuple[str, ...], as_list: bool, jobs: int | None, runs_dir: Path, as_json: bool) -> ExitCode:
+def command(
+    only: tuple[str, ...],
+    as_list: bool,
+    jobs: int | None,
+    runs_dir: Path,
+    junit: Path | None,
+    junit_family: Family,
+    as_json: bool,
+) -> ExitCode:
     """Replaced by the module's docstring."""
+    from sim.report.junit import JunitFile
     from sim.run import self_test
     from sim.run.batch import Batch, Item
     from sim.run.pool import local_pool
@@ -40,11 +55,14 @@ def command(only: tuple[str, ...], as_list: bool, jobs: int | None, runs_dir: Pa
         click.echo(self_test.catalogue())
         return ExitCode.HELD
 
-    chosen, pool, batch = self_test.trials(only), local_pool(jobs), Batch(quiet=as_json, on_stderr=True)
+    chosen, pool, results = self_test.trials(only), local_pool(jobs), JunitFile.of(junit, junit_family)
+    batch = Batch(quiet=as_json, on_stderr=True, junit=results)
 
     def test() -> ExitCode:
         findings = self_test.run(chosen, pool, runs_dir.absolute(), batch)
         click.echo(json.dumps(self_test.document(findings), indent=2) if as_json else self_test.table(findings))
+        if results is not None:
+            results.add(self_test.junit(findings))
         return self_test.exit_code(findings)
 
     return batch.run([Item("self-test", test)], pool)

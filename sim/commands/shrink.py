@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sim.commands import Seconds
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ SMALLEST = "smallest.yaml"
     show_default=True,
     help="Try at most this many smaller scenarios.",
 )
-@click.option("--time-limit", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), default=600.0,
+@click.option("--time-limit", metavar="SECONDS", type=Seconds(), default=600.0,
               show_default=True, help="Stop trying after this many seconds.")  # fmt: skip
 @click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Runs at a time.  [default: one per CPU]")
 def command(run: Path, seed: int | None, out: Path | None, tries: int, time_limit: float, jobs: int | None) -> int:

@@ -15,11 +15,15 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from sim.commands import Seconds, junit_options
 from sim.record.verdict import ExitCode
+
+if TYPE_CHECKING:
+    from sim.report.junit import Family
 
 
 def _shard(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, int]:
@@ -67,11 +71,11 @@ def _unit(parse: str) -> Callable[[click.Context, click.Parameter, str | None], 
 )
 @click.option("--cluster", metavar="ADDRESS", help="Run on this Dask cluster; `local` starts one in this process.")
 @click.option("--seed", metavar="N", type=click.IntRange(0, (1 << 63) - 1), help="Use this seed instead of the file's.")
-@click.option("--time-limit", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), default=60.0,
+@click.option("--time-limit", metavar="SECONDS", type=Seconds(), default=60.0,
               show_default=True, help="Time limit of a case, in seconds.")  # fmt: skip
 @click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
               help="Where the runs of cases that fail are kept.")  # fmt: skip
-@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a JUnit file.")
+@junit_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 def command(
     paths: tuple[Path, ...],
@@ -88,11 +92,13 @@ def command(
     time_limit: float,
     runs_dir: Path,
     junit: Path | None,
+    junit_family: Family,
     as_json: bool,
 ) -> int:
     """Replaced by the module's docstring."""
+    from sim.report.junit import JunitFile
     from sim.run import sweep_report
-    from sim.run.batch import NEVER, Batch, check_writable, nothing_in, read_all, refuse
+    from sim.run.batch import NEVER, Batch, nothing_in, read_all, refuse
     from sim.run.dask import is_elsewhere
     from sim.run.pool import default_jobs, default_memory
     from sim.run.sweep import SweepOptions
@@ -116,9 +122,9 @@ def command(
         only=only,
         shard=shard,
     )
-    if junit is not None:
-        check_writable(junit)
-    batch = Batch(quiet=as_json, on_stderr=True, stops_at=frozenset({ExitCode.VIOLATED}) if fail_fast else NEVER)
+    results = JunitFile.of(junit, junit_family)
+    stops_at = frozenset({ExitCode.VIOLATED}) if fail_fast else NEVER
+    batch = Batch(quiet=as_json, on_stderr=True, stops_at=stops_at, junit=results)
     sweeping = Sweeps(swept, batch, budget=budget, only_list=as_list, cluster=cluster)
     scenarios, mistakes = read_all(paths)
     refuse(mistakes)
@@ -127,7 +133,5 @@ def command(
     code = sweeping.run(scenarios) if scenarios else ExitCode.NOTHING_SELECTED
     if as_json:
         click.echo(json.dumps(sweep_report.document(sweeping.sweeps, code, batch.skipped), indent=2))
-    if junit is not None:
-        sweep_report.write_suites(junit, sweeping.sweeps)
     sweep_report.annotate_github(sweeping.sweeps)
     return code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -22,10 +23,24 @@ Invariant = Literal[
     "legal_transitions",
     "no_unpublished",
     "off_arrives",
+    "deaths_explained",
 ]
 Metric = Literal[
     "peak_over", "peak_ratio", "copy_ms", "blocked_ms", "dirty_bytes", "punched_bytes", "pauses", "punched_after_kill"
 ]
+METRICS: Mapping[Metric, tuple[str, str]] = MappingProxyType(
+    {
+        "peak_over": ("size, such as 8MiB", "the most that guest and cache held during the pause, beyond the guest"),
+        "peak_ratio": ("ratio", "the same most, as a multiple of what the guest held when it was frozen"),
+        "copy_ms": ("milliseconds", "from the first chunk to the finished build"),
+        "blocked_ms": ("milliseconds", "from the request to the answer"),
+        "dirty_bytes": ("size", "what was dirty, and copied"),
+        "punched_bytes": ("size", "what the kernel says was freed from the memfd"),
+        "pauses": ("number of pauses", "how many pauses the filter selects"),
+        "punched_after_kill": ("number of pauses", "decided to punch later than `within` after the kill switch"),
+    }
+)
+"""The unit of `min` and `max`, and what is measured: of each pause, or, for a number, over all of them."""
 PROPAGATION_SECONDS = 1.0
 IN_BYTES = frozenset({"peak_over", "dirty_bytes", "punched_bytes"})
 
@@ -89,9 +104,12 @@ class MetricExpectation(Strict):
 
 
 class ViolationExpectation(Strict):
-    """A canary: the run passes only if it is caught violating this. `eventually` allows further ticks for that."""
+    """A canary: the run passes only if it is caught violating this. `eventually` allows further ticks for that.
 
-    verdict: Literal["violated"]
+    With `verdict: inconclusive` an invariant must be left without evidence instead.
+    """
+
+    verdict: Literal["violated", "inconclusive"]
     invariant: Invariant | None = None
     metric: Metric | None = None
     eventually: Eventually | None = None
@@ -100,6 +118,8 @@ class ViolationExpectation(Strict):
     def _names_one_culprit(self) -> Self:
         if (self.invariant is None) == (self.metric is None):
             raise ValueError("a canary names what must be violated; add either invariant or metric")
+        if self.verdict == "inconclusive" and self.metric is not None:
+            raise ValueError("only an invariant can be left without evidence; name an invariant, or use violated")
         return self
 
     @property

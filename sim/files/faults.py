@@ -20,11 +20,12 @@ FaultPoint = Literal[
     "header.write",
     "finish",
     "teardown",
+    "death",
     "close",
     "guest.spawn",
     "resume.read",
 ]
-"""In the order of a pause, then of a resume; `teardown` comes before the first punch where there is to be one.
+"""In the order of a pause, then of a resume; `teardown` and `death` come before the first punch, if there is one.
 
 What each is: `CATALOGUE`.
 """
@@ -82,7 +83,19 @@ def in_words(place: Place) -> str:
             return f"{place:g}%"
 
 
-Kind = Literal["errno", "short", "delay", "corrupt", "hang", "cancel", "kill-guest", "kill-node"]
+Kind = Literal[
+    "errno",
+    "short",
+    "delay",
+    "corrupt",
+    "hang",
+    "cancel",
+    "wake-guest",
+    "free-pages",
+    "second-writer",
+    "kill-guest",
+    "kill-node",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +134,18 @@ KINDS: Mapping[Kind, str] = MappingProxyType(
         "corrupt": "The act is done, and one byte of what it moved is flipped.",
         "hang": "The act hangs until a deadline, then fails with ETIMEDOUT, and is not done.",
         "cancel": "The caller cancels the pause just before the act, which is done.",
+        "wake-guest": "The frozen guest is woken for 2 ms (SIGCONT, then SIGSTOP) just before the act.",
+        "free-pages": "The guest frees a third of its pages just before the act: they are zero from then on.",
+        "second-writer": "A child of the guest, which stays, writes into the guest's memory just before the act.",
         "kill-guest": "The guest is killed (SIGKILL) just before the act, which is done.",
         "kill-node": "The node is killed (SIGKILL) just before the act.",
     }
 )
 _ALWAYS: tuple[Kind, ...] = ("errno", "delay", "hang", "kill-node")
-_PAUSE: tuple[Kind, ...] = ("errno", "delay", "hang", "cancel", "kill-guest", "kill-node")
+_PAUSE: tuple[Kind, ...] = ("errno", "delay", "hang", "cancel", "wake-guest", "kill-guest", "kill-node")
+_RUNNING: tuple[Kind, ...] = (  # the guest is still there to do it
+    "errno", "delay", "hang", "cancel", "free-pages", "second-writer", "kill-guest", "kill-node",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +166,11 @@ class PointSpec:
 
 
 def _transfer(*more: Kind) -> tuple[Kind, ...]:
-    return ("errno", "short", *more, "delay", "hang", "cancel", "kill-guest", "kill-node")
+    return ("errno", "short", *more, "delay", "hang", "cancel", "wake-guest", "kill-guest", "kill-node")
 
 
 _SPECS = (
-    PointSpec("freeze", "The guest is stopped, and confirmed stopped.", chunked=False, kinds=_PAUSE),
+    PointSpec("freeze", "The guest is stopped, and confirmed stopped.", chunked=False, kinds=_RUNNING),
     PointSpec("scan", "The kernel is asked which blocks the guest wrote.", chunked=False, kinds=_PAUSE),
     PointSpec("cache.create", "The build's unfinished folder and file are made.", chunked=False, kinds=_PAUSE),
     PointSpec("reserve", "Disk space for the copy is reserved.", chunked=False, kinds=_PAUSE),
@@ -170,7 +189,8 @@ _SPECS = (
     ),
     PointSpec("header.write", "The header is written beside the cache.", chunked=False, kinds=_transfer("corrupt")),
     PointSpec("finish", "The build gets its final name.", chunked=False, kinds=_PAUSE),
-    PointSpec("teardown", "The condemned guest is killed, before the first punch.", chunked=False, kinds=_PAUSE),
+    PointSpec("teardown", "SIGKILL is sent to the condemned guest.", chunked=False, kinds=_PAUSE),
+    PointSpec("death", "The killed guest is seen to be dead.", chunked=False, kinds=_ALWAYS),
     PointSpec("close", "The memfd and the cache's file are closed.", chunked=False, kinds=_PAUSE),
     PointSpec("guest.spawn", "The guest of a resume is forked.", chunked=False, kinds=_ALWAYS),
     PointSpec(

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    field_validator,
+)
 
 from engine.errors import UserError
 from flags.context import DEFAULTS, OF_A_GROUP, Contexts, Moment, SandboxAttributes, contexts_of
@@ -34,6 +43,17 @@ def _slug(name: str) -> str:
 _SLUG_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.")
 Slug = Annotated[str, AfterValidator(_slug)]
 Pattern = Literal["scattered", "runs", "full", "hot", "zero", "same"]
+PATTERNS: Mapping[Pattern, str] = MappingProxyType(
+    {
+        "scattered": "blocks all over memory, drawn once by the seed",
+        "runs": "runs of up to 64 blocks that follow one another, at places drawn once",
+        "full": "one run from the start of memory",
+        "hot": "the first tick fills all of memory, later ones rewrite a scattered working set",
+        "zero": "as scattered, and every second page is written with zeros",
+        "same": "as scattered, and every second page is written with the bytes that it already has",
+    }
+)
+"""Which blocks are in the working set, `dirty` of all; each tick rewrites it, so that much is dirty at a pause."""
 PageSize = Annotated[int, BeforeValidator(_page_size, json_schema_input_type=Literal["4KiB", "2MiB"])]
 
 
@@ -56,8 +76,16 @@ def _contexts(value: Any) -> Any:
         raise ValueError(str(error).removeprefix("contexts: ")) from None
 
 
+def _written(made: Contexts) -> Any:
+    return made.written
+
+
 _Preset = Literal["original", "all"]
-ContextsKey = Annotated[Contexts, PlainValidator(_contexts, json_schema_input_type=_Preset | dict[Moment, list[str]])]
+ContextsKey = Annotated[
+    Contexts,
+    PlainValidator(_contexts, json_schema_input_type=_Preset | dict[Moment, list[str]]),
+    PlainSerializer(_written),
+]
 """`original`, `all`, or the kinds of each moment that differs."""
 
 
@@ -71,12 +99,14 @@ class NodeSpec(Strict):
 class Workload(Strict):
     """`dirty` percent of the blocks are a working set, drawn once by `pattern`; each tick rewrites all of it.
 
+    `threads` write it, each its own share of the pages: what memory holds does not depend on how many there are.
     With a `heartbeat` a thread of the guest writes down what the clock says, at that interval: a witness of its own.
     """
 
     dirty: Annotated[Percent, Field(gt=0)] = 40.0
     pattern: Pattern = "scattered"
     heartbeat: Duration | None = None
+    threads: Annotated[int, Field(ge=1, le=16)] = 1
 
 
 class Group(Strict):

@@ -21,15 +21,17 @@ from pydantic import (
     model_validator,
 )
 
-from flags.context import ORIGINAL
+from flags.context import DEFAULTS, ORIGINAL
 from sim.files.figures import Figure
-from sim.files.fleet import ContextsKey, PageSize, Slug
+from sim.files.fleet import ContextsKey, PageSize, Slug, Version
 from sim.files.loader import Form, Written
 from sim.files.propagation import Propagation
 from sim.files.strict import Strict
 from sim.files.units import HUGE_PAGE, Duration, Percent, Size, format_size, show
 
 MOST = 100_000_000
+MOST_AT_ONCE = 256
+"""Pauses of one node."""
 PerHour = Annotated[float, Field(gt=0)]
 
 
@@ -74,7 +76,8 @@ class MassEviction(Strict):
 
 class FleetGroup(Strict):
     """`count` sandboxes of one kind; bytes and percent. `resident` is the share of memory that is resident at a
-    pause."""
+    pause. Below Firecracker 1.14 a sandbox has no memfd, and is never punched. `checkpoints_per_hour` are those of a
+    running sandbox that are not in place: they consume its memory as a pause does."""
 
     name: Slug
     count: Annotated[int, Field(ge=1, le=MOST)]
@@ -85,6 +88,8 @@ class FleetGroup(Strict):
     template: str = "base"
     team_size: Counts = 10
     pauses_per_hour: PausesPerHour = PausesPerHour()
+    checkpoints_per_hour: Annotated[float, Field(ge=0)] = 0.0
+    firecracker_version: Version = DEFAULTS.firecracker_version
 
     @field_validator("memory")
     @classmethod
@@ -104,7 +109,7 @@ class FleetNode(Strict):
     hugetlb: Size = 0
     cache: Literal["disk", "tmpfs"] = "disk"
     sandboxes: Annotated[int, Field(ge=1, le=100_000)]
-    concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    concurrency: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] = 4
 
 
 class Fleet(Written):
@@ -168,7 +173,7 @@ def _with_unit(name: str, value: Any) -> str:
     return f"{written(value)} {_UNITS.get(name, '')}".rstrip()
 
 
-_UNIMPORTANT = {"version", "template", "scale", "copy_failures"}
+_UNIMPORTANT = {"version", "template", "scale", "copy_failures", "firecracker_version"}
 
 
 def _left_out(fleet: Fleet) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -84,6 +84,7 @@ def _scaled(group: FleetGroup, count: int, scale: Fraction) -> Iterator[Group]:
             page_size=group.page_size,
             template=group.template,
             team=f"{group.name}-{team}",
+            firecracker_version=group.firecracker_version,
             workload=Workload(dirty=dirty, pattern="full" if dirty == 100 else "scattered"),
         )
 

@@ -28,6 +28,16 @@ class StopReason(StrEnum):
     CRASHED = "crashed"
 
 
+MEANING: dict[State, str] = {
+    State.CREATED: "its guest is being started",
+    State.RUNNING: "its guest works at each tick",
+    State.PAUSING: "its guest is frozen, its memory is being exported",
+    State.PAUSED: "it has no guest; its memory is in a snapshot, which may still be copied",
+    State.CHECKPOINTING: "its memory is being exported, and it goes on afterwards",
+    State.RESUMING: "a new guest is being filled from its snapshot",
+    State.DISCARDED: "its memory was punched and its copy failed: it is lost for good",
+    State.KILLED: "it was ended by a step, by its death or by a node that could not keep it",
+}
 FINAL = frozenset({State.DISCARDED, State.KILLED})
 
 LEGAL: dict[State, frozenset[State]] = {
@@ -35,7 +45,7 @@ LEGAL: dict[State, frozenset[State]] = {
     State.RUNNING: frozenset({State.PAUSING, State.CHECKPOINTING, State.DISCARDED, State.KILLED}),
     State.PAUSING: frozenset({State.PAUSED, State.RUNNING, State.DISCARDED, State.KILLED}),
     State.PAUSED: frozenset({State.RESUMING, State.DISCARDED, State.KILLED}),
-    State.CHECKPOINTING: frozenset({State.RUNNING, State.KILLED}),
+    State.CHECKPOINTING: frozenset({State.RUNNING, State.PAUSED, State.DISCARDED, State.KILLED}),
     State.RESUMING: frozenset({State.RUNNING, State.PAUSED, State.DISCARDED, State.KILLED}),
     State.DISCARDED: frozenset(),
     State.KILLED: frozenset(),

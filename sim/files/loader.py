@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import PrivateAttr, ValidationError
@@ -198,9 +198,5 @@ def _wrong_flags(model: Written) -> list[Mistake]:
         return []
     if model.takes_flags_as_they_are:
         return _unreadable_flags(file)
-    _, found = lint.check(read_text(file), model.contexts)
-    return [
-        Mistake(Position(each.line, each.column), "", each.message, each.fix, str(file))
-        for each in found
-        if each.severity == "error"
-    ]
+    found = lint.check(read_text(file), model.contexts)
+    return [replace(each, file=str(file)) for each in found if each.severity == "error"]

@@ -35,6 +35,9 @@ MEASURES: Mapping[str, Measure] = _by_name(
     Measure("discards", "sandboxes discarded because a copy failed", "count", "measured"),
     Measure("lost", "sandboxes discarded or killed", "count", "measured"),
     Measure(
+        "lost_at_checkpoint", "sandboxes discarded although they were to go on after a checkpoint", "count", "measured"
+    ),
+    Measure(
         "lost_because_of_the_flag",
         "sandboxes lost here but not with the flag off",
         "count",
@@ -58,6 +61,13 @@ MEASURES: Mapping[str, Measure] = _by_name(
         compared=True,
     ),
     Measure("blocked_p95_ratio", "the same, compared as in copy_p95_ratio", "ratio", "derived", compared=True),
+    Measure(
+        "cpu_ratio",
+        "CPU seconds of a pause's own threads, compared as in copy_p50_ratio",
+        "ratio",
+        "derived",
+        compared=True,
+    ),
     Measure("budget_used", "peak of guests and caches, as a share of the node's budget", "share", "measured"),
     Measure(
         "bytes_saved",

@@ -20,7 +20,7 @@ from pydantic.alias_generators import to_camel
 
 from engine.errors import UserError
 from flags.catalog import PUNCH, did_you_mean
-from flags.context import ORIGINAL
+from flags.context import DEFAULTS, ORIGINAL
 from flags.document import DocumentError
 from flags.inline import RolloutKind
 from sim.files import fleet_file
@@ -171,14 +171,22 @@ class Metric(Camel):
 
 
 class Pacing(Camel):
-    """The load: fleet-wide pauses a virtual minute, at most `concurrency` at once.
+    """The load: fleet-wide pauses a virtual minute, at most `concurrency` at once, or `burst` where that is given.
 
-    A stretch of time becomes rounds in which every sandbox is paused and resumed, at most `mostRounds`.
+    A stretch of time becomes rounds in which every sandbox is paused and resumed, at most `mostRounds`. Checkpoints
+    come with them: by default as many for each pause as in production, in a round at most four of a sandbox.
     """
 
     pauses_per_minute: Annotated[float, Field(gt=0)] = 10.0
+    checkpoints_per_minute: Annotated[float, Field(ge=0)] | None = None
     concurrency: Annotated[int, Field(ge=1)] = 4
+    burst: Annotated[int, Field(ge=1)] | None = None
     most_rounds: Annotated[int, Field(ge=1, le=100)] = 2
+
+    @property
+    def at_once(self) -> int:
+        """How many pauses may be in flight."""
+        return self.concurrency if self.burst is None else self.burst
 
 
 class Production(Camel):
@@ -187,6 +195,7 @@ class Production(Camel):
 
     sandboxes: Annotated[int, Field(ge=1)]
     pauses_per_minute: Annotated[float, Field(gt=0)]
+    checkpoints_per_minute: Annotated[float, Field(ge=0)] = 0.0
     nodes: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -274,8 +283,8 @@ def changed(plan: Plan, *, lease: str | None = None, mend: Sequence[str] = (), s
 def _following(plan: Plan) -> Plan:
     """The plan with the real flag, in real time; it cannot have an outage of LaunchDarkly."""
     if wrong := [index for index, step in enumerate(plan.steps) if isinstance(step, Outage)]:
-        place = plan.place(("steps", wrong[0]))
-        raise UserError(f"{place}: error: a plan cannot break LaunchDarkly itself; remove the outage, or --source")
+        what = "a plan cannot break LaunchDarkly itself; remove the outage, or --source"
+        raise DocumentError(plan.path, [plan.document.mistake(("steps", wrong[0]), what)])
     return plan.model_copy(update={"flags": ServedFlags(source="launchdarkly"), "time": "real"})
 
 
@@ -333,6 +342,8 @@ def _group(group: Group) -> dict[str, Any]:
         made["block_size"] = format_size(group.block_size)
     workload = {"dirty": f"{group.workload.dirty:g}%", "pattern": group.workload.pattern}
     names = {"template": group.template, "team": group.team, "cluster": group.cluster}
+    if group.firecracker_version != DEFAULTS.firecracker_version:
+        names["firecracker_version"] = group.firecracker_version
     return {**made, **names, "workload": workload}
 
 
@@ -347,6 +358,8 @@ def _said(scaled: ScaledFleet) -> dict[str, Any]:
         "production": {"sandboxes": fleet.count, "pausesPerMinute": pauses},
         "pacing": {"pausesPerMinute": share, "concurrency": fleet.node.concurrency},
     }
+    if checkpoints := sum(each.count * each.checkpoints_per_hour for each in fleet.groups) / 60:
+        said["production"]["checkpointsPerMinute"] = checkpoints
     if "contexts" in fleet.model_fields_set:
         said["contexts"] = fleet.contexts.written
     if fleet.propagation.origin != "assumed":
@@ -356,6 +369,14 @@ def _said(scaled: ScaledFleet) -> dict[str, Any]:
             for key, value in written.items()
         }
     return said
+
+
+def checkpoints_a_pause(plan: Plan) -> float:
+    """How many checkpoints there are for each pause: of the pacing, else of production."""
+    if plan.pacing.checkpoints_per_minute is not None:
+        return plan.pacing.checkpoints_per_minute / plan.pacing.pauses_per_minute
+    of = plan.production
+    return 0.0 if of is None else of.checkpoints_per_minute / of.pauses_per_minute
 
 
 def table_of(plan: Plan) -> list[UserSandbox] | None:

@@ -132,8 +132,9 @@ class Tick(Strict):
 
 
 class PauseStep(Selection):
-    """Pause the selected sandboxes, at most `concurrency` at a time; `deadline` in seconds, for the whole step.
+    """Pause the selected sandboxes, at most `concurrency` at a time; `deadline` is for the whole step.
 
+    `burst: 256` is such a number under production's name: all are asked for at once, and so many are in flight.
     `until: settled` waits until every copy has ended; `returned` only until every pause has answered, and the run has
     no digest then.
     """
@@ -141,12 +142,22 @@ class PauseStep(Selection):
     kind: Literal["pause"] = "pause"
     state: State | None = "running"
     concurrency: AtLeastOne = 4
+    burst: AtLeastOne | None = None
     until: Literal["settled", "returned"] = "settled"
     deadline: Duration = 60.0
 
+    @property
+    def at_once(self) -> int:
+        """How many pauses may be in flight."""
+        return self.concurrency if self.burst is None else self.burst
+
 
 class Checkpoint(Selection):
-    """Export the memory of the selected sandboxes while the same guests go on; `deadline` in seconds."""
+    """Export the memory of the selected sandboxes, which go on; `deadline` is for the whole step.
+
+    In place with the same guest where `use-sync-wp`, latched at its start, and `in-place-checkpoint` are on. Otherwise
+    the memory is consumed as by a pause, and a new guest goes on from the build.
+    """
 
     kind: Literal["checkpoint"] = "checkpoint"
     state: State | None = "running"
@@ -154,7 +165,7 @@ class Checkpoint(Selection):
 
 
 class Resume(Selection):
-    """Resume the selected sandboxes from their newest snapshot; `deadline` in seconds."""
+    """Resume the selected sandboxes from their newest snapshot; `deadline` is for the whole step."""
 
     kind: Literal["resume"] = "resume"
     state: State | None = "paused"
@@ -221,7 +232,7 @@ class Outage(Strict):
         return settings.get(self.fault, "")
 
 
-How = Literal["short", "corrupt", "cancel", "kill-guest"]
+How = Literal["short", "corrupt", "cancel", "wake-guest", "free-pages", "second-writer", "kill-guest"]
 """What a fault does to an act, besides failing or delaying it."""
 
 

@@ -105,13 +105,22 @@ def _message(line: ErrorDetails) -> str:
         return "expected at least one entry, got none"
     if kind in _LIMITS:
         words, name = _LIMITS[kind]
-        return f"expected {words} {context[name]:g}, got {given}"
+        return f"expected {words} {_exact(context[name])}, got {given}"
+    if kind == "less_than":
+        return f"expected less than {context['lt']}, got {given}"
     if kind == "literal_error":
         choices = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
+        if str(line["input"]) in choices:  # a string where the value is a number
+            return f"expected {line['input']}, got {given}; remove the quotes"
         return f"unknown value {given}; {did_you_mean(str(line['input']), choices)}"
     if kind == "value_error":
         return str(context["error"])
     return line["msg"]
+
+
+def _exact(limit: float) -> str:
+    """An integer in full: `:g` rounds one of more than six digits."""
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
 
 
 def part(adapter: TypeAdapter[Any], data: Any) -> Any:

@@ -20,6 +20,7 @@ ASSUMED_DIRTY = 40.0
 ASSUMED_PAUSES = 1.0
 SUFFIXES = (".csv", ".json")
 _SMALLEST = 64 << 10
+_KNOWN = ("memory", "dirty", "page_size", "node", "pauses_per_hour", "checkpoints_per_hour")
 
 
 def _text(value: Any) -> str:
@@ -39,12 +40,16 @@ _READERS: Readers = {
 
 @dataclass(frozen=True, slots=True)
 class UserSandbox:
-    """One row: bytes, percent of memory that is dirty at a pause, pauses an hour. `others` are further columns."""
+    """One row: bytes, percent of memory that is dirty at a pause, pauses and checkpoints an hour.
+
+    `others` are further columns.
+    """
 
     attributes: SandboxAttributes
     memory: int
     dirty: float = ASSUMED_DIRTY
     pauses_per_hour: float = ASSUMED_PAUSES
+    checkpoints_per_hour: float = 0.0
     page_size: int = 4096
     node: str | None = None
     others: Mapping[str, str] = field(default_factory=dict)
@@ -71,10 +76,9 @@ def _columns(text: str) -> list[str]:
 
 def _sandbox(row: Mapping[str, Any]) -> UserSandbox:
     attributes = {ATTRIBUTES[name]: value for name, value in row.items() if name in ATTRIBUTES}
-    known = {name: row[name] for name in ("memory", "dirty", "page_size", "node") if name in row}
-    pauses = row.get("pauses_per_hour", ASSUMED_PAUSES) + row.get("checkpoints_per_hour", 0.0)
+    known = {name: row[name] for name in _KNOWN if name in row}
     others = {name: value for name, value in row.items() if name not in _READERS or name == "region"}
-    return UserSandbox(SandboxAttributes(**attributes), pauses_per_hour=pauses, others=others, **known)
+    return UserSandbox(SandboxAttributes(**attributes), others=others, **known)
 
 
 def as_group(sandbox: UserSandbox, scale: Fraction) -> dict[str, Any]:
@@ -104,4 +108,6 @@ def production(sandboxes: list[UserSandbox]) -> dict[str, Any]:
         "sandboxes": len(sandboxes),
         "pausesPerMinute": max(1e-6, sum(each.pauses_per_hour for each in sandboxes) / 60),
     }
+    if checkpoints := sum(each.checkpoints_per_hour for each in sandboxes) / 60:
+        said["checkpointsPerMinute"] = checkpoints
     return said | ({"nodes": len(nodes)} if nodes else {})

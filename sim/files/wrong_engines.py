@@ -101,9 +101,24 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
         "a background copy that fails after its pause has answered lets the old guest run on",
     ),
     _wrong(
+        "checkpoint-consumed",
+        "invariant:decision_pinned",
+        "a checkpoint that is recorded as in place consumes the memory: its guest ends, and a new one goes on",
+    ),
+    _wrong(
+        "old-guest-runs-on",
+        "invariant:never_resumed",
+        "after a checkpoint with a new guest the old one is let run on beside it, though its memory was punched",
+    ),
+    _wrong(
         "flag-read-twice",
         "invariant:decision_pinned",
         "the copy reads the punch flag again while it runs, and obeys what it says by then",
+    ),
+    _wrong(
+        "killed-untold",
+        "invariant:deaths_explained",
+        "the guest of a checkpoint is killed once its build is finished, and no event says who did it",
     ),
 )
 

@@ -114,6 +114,8 @@ class _Reader:
         if depth > MAX_DEPTH:
             raise _UnreadableError(_mistake(_start(event), f"nested more than {MAX_DEPTH} levels deep"))
         self.refuse_anchor(event)
+        if isinstance(event, yaml.CollectionStartEvent):
+            self.refuse_tag(event)
         if isinstance(event, yaml.MappingStartEvent):
             return self.mapping(path, depth)
         if isinstance(event, yaml.SequenceStartEvent):
@@ -123,6 +125,10 @@ class _Reader:
     def refuse_anchor(self, event: yaml.Event) -> None:
         if getattr(event, "anchor", None) is not None:
             self.note(_start(event), "anchors and aliases (&, *) are not supported; write the value out")
+
+    def refuse_tag(self, event: yaml.CollectionStartEvent) -> None:
+        if event.tag not in {None, "!", f"{_CORE_TAG}map", f"{_CORE_TAG}seq"}:
+            self.note(_start(event), f"tags such as {_short(event.tag)} are not supported; remove it")
 
     def mapping(self, path: Path, depth: int) -> dict[str, Any]:
         data: dict[str, Any] = {}

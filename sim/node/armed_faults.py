@@ -104,6 +104,10 @@ def _nothing() -> None:
     """For a passage with nothing to cancel or to kill."""
 
 
+def _nothing_of(_command: str) -> None:
+    """The same, where a guest would be asked for something."""
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """Which pause or resume passes the points: the `nth` of a sandbox, in whose name events are recorded."""
@@ -114,6 +118,8 @@ class Passage:
     trace: bool = False
     cancel: Callable[[], object] = _nothing
     kill_guest: Callable[[], object] = _nothing
+    wake_guest: Callable[[], object] = _nothing
+    ask_guest: Callable[[str], object] = _nothing_of
 
 
 class FaultyEffects(Effects):
@@ -155,6 +161,10 @@ class FaultyEffects(Effects):
                 os.kill(os.getpid(), signal.SIGKILL)
             case "kill-guest":
                 self._passage.kill_guest()
+            case "wake-guest":
+                self._passage.wake_guest()
+            case "free-pages" | "second-writer":
+                self._passage.ask_guest(fault.harm.kind)
             case "cancel":
                 self.cancelled = True
                 self._passage.cancel()
@@ -261,6 +271,7 @@ class FaultyEffects(Effects):
         self._inner.kill(guest)
 
     def await_death(self, guest: GuestProcess, permit: PunchPermit | None) -> None:
+        self._pass("death")
         self._inner.await_death(guest, permit)
 
     def retire(self, records: CondemnedRecords, guest: GuestProcess) -> None:

@@ -29,6 +29,7 @@ class SandboxConfig:
     firecracker_version: str = DEFAULTS.firecracker_version
     envd_version: str = DEFAULTS.envd_version
     heartbeat: float = 0.0
+    threads: int = 1
 
     def attributes(self) -> SandboxAttributes:
         """What flags are evaluated for."""
@@ -52,6 +53,7 @@ class OpenPause:
     punch_code: str | None
     dirty_bytes: int | None
     blocked_ms: float | None
+    successor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class Known:
     incarnations: int
     pauses: int
     open_pause: OpenPause | None
+    guest: str = ""  # the newest that it ran with
+    ended: str | None = None  # the outcome of its last pause, where that consumed the guest and has settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,7 @@ class NodeConfig:
             dirty=sandbox.dirty,
             pattern=sandbox.pattern,
             heartbeat=sandbox.heartbeat,
+            threads=sandbox.threads,
         )
 
 

@@ -9,12 +9,14 @@ import errno
 import json
 import mmap
 import os
+import queue
 import random
 import signal
 import socket
 import threading
 import time
-from typing import Any, TypedDict
+from collections.abc import Sequence
+from typing import Any, NotRequired, TypedDict
 
 from engine import linux
 from sim.record.oracle import PAGE, ZEROED, content, key_of
@@ -46,6 +48,7 @@ class GuestSpec(TypedDict):
     dirty: float
     pattern: str
     heartbeat: float  # seconds between two beats; 0: none
+    threads: NotRequired[int]  # that write; 1 where it is not given
 
 
 def working_set(spec: GuestSpec) -> list[int]:
@@ -87,6 +90,9 @@ class _Guest:
         self.generations = memoryview(self.side)[: count * _GENERATION].cast("I")
         self.written = memoryview(self.side)[count * _GENERATION : count * (_GENERATION + 1)]
         self.tracking_fd = -1
+        self.threads = spec.get("threads", 1)
+        self._work = [queue.SimpleQueue[tuple[Sequence[int], int]]() for _ in range(self.threads - 1)]
+        self._done = queue.SimpleQueue[None]()
 
     def beat(self) -> None:
         """Write what the clock says, for ever: a holder of the side memfd sees whether any thread here still runs."""
@@ -104,6 +110,51 @@ class _Guest:
             return {"tracker": "shared-bitmap", "code": code, "why": f"userfaultfd is refused: {error.strerror}"}
         return {"tracker": "write-protect-scan"}
 
+    def obey(self, command: dict[str, Any], control: socket.socket) -> dict[str, Any]:
+        """Do what a node asks for; gives what the answer says besides that it is done."""
+        match command["op"]:
+            case "arm":
+                return self.arm()
+            case "tick":
+                self.tick(command["number"])
+            case "free-pages":
+                self.free()
+            case "second-writer":
+                self.fork_a_writer(control)
+        return {}
+
+    def free(self) -> None:
+        """Free every third page that was written (a unit of the memory's page size): it is zero from then on."""
+        unit = self.spec["page_size"] // PAGE
+        for first in range(0, self.size // PAGE, 3 * unit):
+            pages = range(first, first + unit)
+            if any(self.generations[page] for page in pages):
+                self.memory.madvise(mmap.MADV_REMOVE, first * PAGE, unit * PAGE)
+                for page in pages:
+                    self.generations[page] |= ZEROED
+
+    def fork_a_writer(self, control: socket.socket) -> None:
+        """A child writes the first page of the working set anew, by no mapping that is tracked, and stays."""
+        pages = self._pages or working_set(self.spec)
+        done, told = os.pipe()
+        guest = os.getpid()
+        if os.fork() == 0:
+            try:
+                control.close()
+                linux.set_parent_death_signal(signal.SIGKILL)
+                for page in pages[:1]:
+                    generation = (self.generations[page] & ~ZEROED) + 1
+                    self.memory[page * PAGE : (page + 1) * PAGE] = content(self.key, page, generation)
+                    self.generations[page] = generation
+                os.write(told, b".")
+                while os.getppid() == guest:
+                    time.sleep(1)
+            finally:
+                os._exit(0)
+        os.close(told)
+        os.read(done, 1)
+        os.close(done)
+
     def tick(self, number: int) -> None:
         """Rewrite the working set; `number` is its new generation. A hot guest fills all its memory once."""
         if self._pages is None:
@@ -111,8 +162,27 @@ class _Guest:
         pages: list[int] | range = self._pages
         if self.spec["pattern"] == "hot" and not any(self.generations):
             pages = range(self.size // PAGE)
+        shares = [pages[first :: self.threads] for first in range(self.threads)]
+        for work, share in zip(self._work, shares[1:], strict=True):
+            work.put((share, number))
+        self._write_all(shares[0], number)
+        for _ in self._work:
+            self._done.get()
+
+    def _write_all(self, pages: Sequence[int], number: int) -> None:
         for page in pages:
             self._write(page, self._next_generation(page, number))
+
+    def write_for_ever(self, work: queue.SimpleQueue[tuple[Sequence[int], int]]) -> None:
+        """One more writing thread: its share of each tick."""
+        while True:
+            self._write_all(*work.get())
+            self._done.put(None)
+
+    def start_threads(self) -> None:
+        """The writing threads besides this one."""
+        for number, work in enumerate(self._work, 2):
+            threading.Thread(target=self.write_for_ever, args=[work], name=f"writer-{number}", daemon=True).start()
 
     def _next_generation(self, page: int, number: int) -> int:
         """`zero` writes zeros to every second page, `same` gives every second page the bytes that it has."""
@@ -149,6 +219,7 @@ def run(spec: GuestSpec, control: socket.socket, zygote_pid: int) -> None:
         raise
     _hand_over(guest, control)
     linux.set_process_name(f"guest {spec['sandbox']}")
+    guest.start_threads()
     if spec["heartbeat"]:
         threading.Thread(target=guest.beat, name="heartbeat", daemon=True).start()
     while request := control.recv(65536):
@@ -160,10 +231,8 @@ def run(spec: GuestSpec, control: socket.socket, zygote_pid: int) -> None:
             case "hand-over":
                 _hand_over(guest, control)
                 continue
-            case "arm":
-                reply |= guest.arm()
-            case "tick":
-                guest.tick(command["number"])
+            case _:
+                reply |= guest.obey(command, control)
         control.send(json.dumps(reply).encode())
 
 

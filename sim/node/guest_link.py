@@ -73,6 +73,8 @@ class Guest:
         self.tracker: Tracker | None = None
         self.hand_over: HandOver | None = None
         self._side_fd = -1
+        self.silent = False
+        """It did not answer in time, though it was there."""
 
     @property
     def name(self) -> str:
@@ -196,6 +198,7 @@ class Guest:
             try:
                 message = self._until(end).recv(MESSAGE)
             except TimeoutError:
+                self.silent = True
                 raise GuestError(f"{self.name} did not answer within {DEADLINE:g} s") from None
             except OSError as error:
                 raise GuestError(f"{self.name} is gone: {error.strerror}") from error
@@ -247,9 +250,22 @@ class Guest:
         """End the process, whether it is ready or not; raises FreezeError where it does not die."""
         self.process.kill()
 
+    def wake(self, seconds: float = 0.002) -> None:
+        """What another process might do to a frozen guest: SIGCONT, and SIGSTOP a moment later. Not if it is dead."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.process.pidfd, signal.SIGCONT)
+            time.sleep(seconds)
+            signal.pidfd_send_signal(self.process.pidfd, signal.SIGSTOP)
+
     def is_dead(self) -> bool:
         """True once its pidfd says so."""
         return self.process.is_dead()
+
+    def is_dying(self) -> bool:
+        """The same, for a guest that closed its socket: its pidfd says so a moment later."""
+        with contextlib.suppress(FreezeError):
+            self.process.await_death(_LEAST)
+        return self.is_dead()
 
     def continue_uncondemned(self, records: CondemnedRecords, frozen: Threads | None) -> GuestRanError | None:
         """Wake a guest of a crashed node; gives what a look showed, if it ran since `frozen` was read at its freeze.
@@ -316,7 +332,7 @@ class ZygoteLink:
             if not hello:
                 raise ConnectionResetError("the zygote is ending")
             self.zygote_pid = int(json.loads(hello)["pid"])
-            self._pidfd = os.pidfd_open(self.zygote_pid)  # now: later the pid may be another process's
+            self.pidfd = os.pidfd_open(self.zygote_pid)  # now: later the pid may be another process's
         except OSError:
             connection.close()
             raise
@@ -343,7 +359,7 @@ class ZygoteLink:
 
     def end(self) -> None:
         """Kill every guest, and the zygote with them; returns when it is gone. Harmless when done already."""
-        pidfd, self._pidfd = self._pidfd, -1
+        pidfd, self.pidfd = self.pidfd, -1
         if pidfd < 0:
             return
         with contextlib.suppress(OSError):  # it may have ended meanwhile

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
+from engine.linux import TMPFS_MAGIC, filesystem_magic
 from engine.ranges import SPAN
 from sim.record.events import MemorySampled
 
@@ -121,3 +124,12 @@ class Budget:
     def _over(self, size: int) -> OverBudgetError:
         over = self.granted + size - self.total
         return OverBudgetError(f"it needs {size} bytes more, {over} over the node's budget of {self.total}")
+
+
+def on_tmpfs(folder: Path) -> bool:
+    """True where what is written below `folder` stays in memory."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return filesystem_magic(fd) == TMPFS_MAGIC
+    finally:
+        os.close(fd)

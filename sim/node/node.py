@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -14,21 +13,22 @@ from engine.effects import Effects
 from engine.errors import BuildFailedError, CondemnedError, EngineError, FreezeError
 from engine.evidence import as_json
 from engine.incarnation import CondemnedRecords
-from engine.linux import TMPFS_MAGIC, filesystem_magic
+from engine.pause import Pause
 from engine.resume import fill
 from engine.snapshot import Build, Header
-from flags.catalog import USE_MEMFD
+from flags.catalog import SYNC_WP, USE_MEMFD
 from flags.client import FlagClient
 from flags.context import Moment, has_memfd
 from sim.files.lifecycle import State, StopReason, refusal
 from sim.node.armed_faults import ArmedFaults, FaultyEffects, Passage
 from sim.node.config import NodeConfig
+from sim.node.deaths import Deaths
 from sim.node.guest import GuestSpec
 from sim.node.guest_link import Armed, Guest, GuestError, ZygoteLink, tick_all
-from sim.node.memory import Budget, NodeMemory, OverBudgetError
+from sim.node.memory import Budget, NodeMemory, OverBudgetError, on_tmpfs
 from sim.node.pace import Paces
 from sim.node.pausing import Pausing
-from sim.node.sandbox import Machine, Sandbox
+from sim.node.sandbox import Latched, Machine, Sandbox, Successor, refuse_failed
 from sim.record import events
 from sim.record.ledger import Ledger
 from sim.record.names import incarnation_name
@@ -61,6 +61,7 @@ class Node:
         self.tick_number = config.tick
         self.flags = flags
         self.ticking = asyncio.Lock()
+        self.deaths = Deaths(lambda event, sandbox: ledger.try_append(event, sandbox=sandbox))
         self.in_flight = 0
         self.cache_on_tmpfs = on_tmpfs(self.builds)
         self._pausing = make_pausing(self)
@@ -70,6 +71,7 @@ class Node:
 
     async def create(self) -> None:
         """Start the first incarnation of every sandbox."""
+        self.deaths.watch_zygote(self.link.zygote_pid, self.link.pidfd)
         for sandbox in self.sandboxes.values():
             each = sandbox.config
             made = events.SandboxCreated(
@@ -83,26 +85,39 @@ class Node:
 
     async def _spawn(self, sandbox: Sandbox, header: Header | None) -> int:
         """A new incarnation, filled from `header` before it is tracked; gives the bytes that were filled."""
-        sandbox.incarnations += 1
-        spec = self.config.guest_spec(sandbox.config, incarnation_name(sandbox.config.name, sandbox.incarnations))
-        begun = time.perf_counter()
-        moment: Moment = "create" if header is None else "resume"
-        asked = self.flags.decide(sandbox.config.attributes(), moment).is_on(USE_MEMFD)
-        sandbox.use_memfd = asked and has_memfd(sandbox.config.firecracker_version)
-        armed, written = await asyncio.to_thread(self._bring_up, sandbox, spec, header)
-        self._tell_of_guest(sandbox, armed, (time.perf_counter() - begun) * 1e3)
+        spec, copying, begun = self._next_guest(sandbox), sandbox.pause, time.perf_counter()
+        sandbox.latched = self._latch(sandbox, "create" if header is None else "resume")
+        armed, written = await asyncio.to_thread(self._bring_up, sandbox, spec, header, copying)
+        refuse_failed(copying)
+        self._tell_of_guest(sandbox, header, armed, (time.perf_counter() - begun) * 1e3)
         return written
 
-    def _bring_up(self, sandbox: Sandbox, spec: GuestSpec, header: Header | None) -> tuple[Armed, int]:
+    def _next_guest(self, sandbox: Sandbox) -> GuestSpec:
+        sandbox.incarnations += 1
+        return self.config.guest_spec(sandbox.config, incarnation_name(sandbox.config.name, sandbox.incarnations))
+
+    def _latch(self, sandbox: Sandbox, moment: Moment) -> Latched:
+        """What holds for as long as the guest lives that is started at this moment."""
+        decided = self.flags.decide(sandbox.config.attributes(), moment)
+        memfd = decided.is_on(USE_MEMFD) and has_memfd(sandbox.config.firecracker_version)
+        return Latched(memfd, decided.is_on(SYNC_WP))
+
+    def _bring_up(
+        self, sandbox: Sandbox, spec: GuestSpec, header: Header | None, copying: Pause | None
+    ) -> tuple[Armed, int]:
         if header is None:
             guest = sandbox.guest = self.link.spawn(spec)
             guest.receive()
-            written = 0
-        else:
-            effects = self._resume_effects(sandbox)
-            guest = sandbox.guest = effects.spawn(lambda: self.link.spawn(spec))
-            guest.receive()
-            written = self._fill(sandbox, guest, header, effects)
+            return guest.arm(), 0
+        effects = self._resume_effects(sandbox)
+        guest = sandbox.guest = effects.spawn(lambda: self.link.spawn(spec))
+        guest.receive()
+        return self._fill_and_arm(sandbox, guest, header, copying, effects)
+
+    def _fill_and_arm(
+        self, sandbox: Sandbox, guest: Guest, header: Header, copying: Pause | None, effects: FaultyEffects
+    ) -> tuple[Armed, int]:
+        written = self._fill(sandbox, guest, header, copying, effects)
         return guest.arm(), written
 
     def _resume_effects(self, sandbox: Sandbox) -> FaultyEffects:
@@ -121,9 +136,8 @@ class Node:
         )
         return FaultyEffects(Effects(), self.armed, passage)
 
-    def _fill(self, sandbox: Sandbox, guest: Guest, header: Header, effects: Effects) -> int:
+    def _fill(self, sandbox: Sandbox, guest: Guest, header: Header, copying: Pause | None, effects: Effects) -> int:
         """From finished builds, and from the one that is still being copied: its readers wait chunk by chunk."""
-        copying = sandbox.pause
         if copying is not None and copying.cache is not None:
             guest.restore_generations(sandbox.generations)
             return fill(guest.memory(), self.builds, header, copying.cache, effects)
@@ -134,7 +148,7 @@ class Node:
             build.close()
         return fill(guest.memory(), self.builds, header, effects=effects)
 
-    def _tell_of_guest(self, sandbox: Sandbox, armed: Armed, spawn_ms: float) -> None:
+    def _tell_of_guest(self, sandbox: Sandbox, header: Header | None, armed: Armed, spawn_ms: float) -> None:
         guest = sandbox.guest
         if guest is None:
             return
@@ -148,14 +162,20 @@ class Node:
             side_fd=hello.side_fd,
             tracker=armed.tracker,
             spawn_ms=round(spawn_ms, 3),
-            build=sandbox.header.build or None,
-            use_memfd=sandbox.use_memfd,
+            build=header.build if header is not None else None,
+            use_memfd=sandbox.latched.use_memfd,
             heartbeat=sandbox.config.heartbeat,
+            use_sync_wp=sandbox.latched.use_sync_wp,
             tracker_refused=armed.refused,
             tracker_why=armed.why,
         )
         self.ledger.append(spawned, sandbox=sandbox.config.name)
+        self.watch(sandbox, guest)
         self.measure(sandbox)
+
+    def watch(self, sandbox: Sandbox, guest: Guest) -> None:
+        """Notice its death at once."""
+        self.deaths.watch_guest(guest, sandbox.config.name, lambda: sandbox.state.value)
 
     def measure(self, sandbox: Sandbox) -> None:
         """Record what the kernel holds for a sandbox's guest."""
@@ -175,6 +195,8 @@ class Node:
                     return
                 for guest, why in lost:
                     if running[guest].state is State.RUNNING:  # else the pause that came meanwhile finds it dead
+                        code = "silent" if guest.silent else "died"
+                        self.deaths.tell(guest, running[guest].config.name, State.RUNNING.value, code)
                         self._lost(running[guest], why)
             self.ledger.append(events.Ticked(self.tick_number))
         for sandbox in self.sandboxes.values():
@@ -196,6 +218,8 @@ class Node:
 
     def forget(self, sandbox: Sandbox, guest: Guest, why: str) -> None:
         """Give back what is held of a guest; its end is recorded only if its pidfd reports it."""
+        self.deaths.look(guest, sandbox.config.name, sandbox.state.value)
+        self.deaths.forget(guest.name)
         if guest.is_dead():
             self.ledger.try_append(events.GuestEnded(guest.name, why), sandbox=sandbox.config.name)
         guest.close()
@@ -265,27 +289,29 @@ class Node:
         self.memory.tell_now()
 
     async def _resume(self, sandbox: Sandbox) -> None:
-        name, begun = sandbox.config.name, time.perf_counter()
+        begun = time.perf_counter()
         sandbox.to(State.RESUMING, "a resume was requested")
         try:
             await self.budget.take(sandbox.config.memory, can_wait=self.in_flight > 0)
         except OverBudgetError as error:
             sandbox.to(State.PAUSED, f"the resume was refused: {error}")
             return
-        header = sandbox.pause.header if sandbox.pause is not None else sandbox.header
-        header = header or sandbox.header
+        header = sandbox.newest
         try:
             written = await self._spawn(sandbox, header)
         except (GuestError, EngineError, OSError) as error:
             await self._resume_failed(sandbox, error)
             return
+        self._runs_from(sandbox, header, written, begun)
+
+    def _runs_from(self, sandbox: Sandbox, header: Header, written: int, begun: float) -> None:
         if (
             sandbox.header.build != header.build
         ):  # what it stands on, though the end of its copy is not in the ledger yet
             sandbox.header = header
         incarnation = sandbox.guest.name if sandbox.guest else ""
         took = round((time.perf_counter() - begun) * 1e3, 3)
-        self.ledger.append(events.Resumed(incarnation, header.build, written, took), sandbox=name)
+        self.ledger.append(events.Resumed(incarnation, header.build, written, took), sandbox=sandbox.config.name)
         sandbox.to(State.RUNNING, f"resumed from build {header.build}")
         self.measure(sandbox)
 
@@ -293,18 +319,82 @@ class Node:
         """It costs nothing, unless what failed is the very build that the sandbox stands on."""
         self.budget.give_back(sandbox.config.memory)
         if sandbox.guest is not None:
+            if isinstance(error, GuestError):
+                await asyncio.to_thread(sandbox.guest.is_dying)
+            self.deaths.look(sandbox.guest, sandbox.config.name, sandbox.state.value)
             with contextlib.suppress(FreezeError):  # it runs nothing any more, and never was reported as running
                 await asyncio.to_thread(sandbox.guest.kill)
         self.end_guest(sandbox, "its resume failed")
         if isinstance(error, BuildFailedError):
-            sandbox.to(State.DISCARDED, f"the build that it was resuming from failed: {error}")
+            lost = (
+                "lost at its checkpoint"
+                if sandbox.state is State.CHECKPOINTING
+                else "the build that it was resuming from failed"
+            )
+            sandbox.to(State.DISCARDED, f"{lost}: {error}")
+        elif sandbox.state is State.CHECKPOINTING:
+            sandbox.to(State.PAUSED, f"its checkpoint is kept, but the new guest failed: {error}")
         else:
             sandbox.to(State.PAUSED, f"the resume failed: {error}")
 
+    # -- a checkpoint that is not in place: the guest that goes on is there before the old one is given up
+
+    async def spawn_successor(self, sandbox: Sandbox, successor: Successor, pause: str) -> None:
+        """Start it, empty; raises GuestError, EngineError, OSError where it does not start: nothing is lost then."""
+        name, begun = sandbox.config.name, time.perf_counter()
+        old = sandbox.guest.name if sandbox.guest is not None else ""
+        spec = self._next_guest(sandbox)
+        successor.latched = self._latch(sandbox, "resume")
+        effects = self._resume_effects(sandbox)
+
+        def start() -> None:
+            guest = successor.guest = effects.spawn(lambda: self.link.spawn(spec))
+            guest.receive()
+
+        await asyncio.to_thread(start)
+        successor.spawn_ms = (time.perf_counter() - begun) * 1e3
+        guest = successor.guest
+        if guest is not None:
+            spawned = events.SuccessorSpawned(
+                guest.name, old, guest.pid, guest.start_time, round(successor.spawn_ms, 3)
+            )
+            self.ledger.append(spawned, sandbox=name, pause=pause)
+
+    async def go_on_with(self, sandbox: Sandbox, successor: Successor) -> None:
+        """Fill it from the newest build, finished or still being copied, and let the sandbox run on with it."""
+        guest, header, copying, begun = successor.guest, sandbox.newest, sandbox.pause, time.perf_counter()
+        if guest is None:
+            raise GuestError(f"{sandbox.config.name} has no guest to go on with")
+        successor.granted = False
+        sandbox.guest, sandbox.latched = guest, successor.latched
+        try:
+            effects = self._resume_effects(sandbox)
+            armed, written = await asyncio.to_thread(self._fill_and_arm, sandbox, guest, header, copying, effects)
+            refuse_failed(copying)
+        except (GuestError, EngineError, OSError) as error:
+            await self._resume_failed(sandbox, error)
+            return
+        self._tell_of_guest(sandbox, header, armed, successor.spawn_ms)
+        self._runs_from(sandbox, header, written, begun)
+
+    async def dismiss(self, sandbox: Sandbox, successor: Successor) -> None:
+        """End it, unless its sandbox goes on with it: its checkpoint failed. Harmless when done."""
+        if not successor.granted:
+            return
+        successor.granted = False
+        if successor.guest is not None:
+            with contextlib.suppress(FreezeError):  # it never ran a tick, and holds nothing
+                await asyncio.to_thread(successor.guest.kill)
+            self.forget(sandbox, successor.guest, "the checkpoint after which it was to go on failed")
+        self.budget.give_back(sandbox.config.memory)
+
     async def checkpoint(self, names: Sequence[str]) -> None:
-        """Export these sandboxes' memory one after the other; the same guests go on."""
+        """Export these sandboxes' memory one after the other; each goes on, with its guest or with a new one."""
         for name in names:
             await self._request(name, "checkpoint", self._pausing.checkpoint)
+            settling = self.sandboxes[name].settling
+            if settling is not None:  # the new guest runs already, and its build is still being copied
+                await asyncio.shield(settling)
         self.memory.tell_now()
 
     def set_pace(self, names: Sequence[str], pace: Pace, steps: int = 0) -> None:
@@ -349,16 +439,11 @@ class Node:
         tasks += [s.settling for s in self.sandboxes.values() if s.settling]
         if tasks:
             await asyncio.wait(tasks, timeout=30)
+        for sandbox in self.sandboxes.values():
+            if sandbox.guest is not None:
+                self.deaths.look(sandbox.guest, sandbox.config.name, sandbox.state.value)
+        self.deaths.end()
         await asyncio.to_thread(self.link.end)
         async with self.ticking:
             for sandbox in self.sandboxes.values():
                 self.end_guest(sandbox, "the run ended")
-
-
-def on_tmpfs(folder: Path) -> bool:
-    """True where what is written below `folder` stays in memory."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        return filesystem_magic(fd) == TMPFS_MAGIC
-    finally:
-        os.close(fd)

@@ -20,13 +20,13 @@ from engine.pause import Outcome, Pause, PauseResult
 from engine.plan import PauseOptions
 from engine.prepare import PauseRequest
 from engine.snapshot import template
-from flags.decision import Decision, options, otel_fields
+from flags.decision import Decision, is_in_place, options, otel_fields
 from sim.files.lifecycle import RefusalCode, State, refusal
 from sim.node.armed_faults import FaultyEffects, Passage
 from sim.node.guest_link import Guest, GuestError
 from sim.node.memory import PUNCHED_PEAK, OverBudgetError, most_copier_bytes
 from sim.node.pace import PacedEffects
-from sim.node.sandbox import Machine, Sandbox
+from sim.node.sandbox import Machine, Sandbox, Successor
 from sim.record import events
 from sim.record.names import pause_name
 from sim.record.oracle import GENERATIONS, PAGE
@@ -41,6 +41,12 @@ class Admitted:
     planned: int
     guest: Guest
     checkpoint: bool
+    successor: Successor | None = None  # who goes on after a checkpoint that is not in place
+
+    @property
+    def consumed(self) -> bool:
+        """The guest is to end; else its memory is borrowed, and it goes on."""
+        return not self.checkpoint or self.successor is not None
 
 
 class Pausing:
@@ -57,7 +63,7 @@ class Pausing:
             await self._export(sandbox, State.PAUSING, checkpoint=False)
 
     async def checkpoint(self, sandbox: Sandbox) -> None:
-        """Export the memory; the same guest goes on."""
+        """Export the memory; the sandbox goes on, with its guest (in place) or with a new one from the build."""
         if await self._may_go_on(sandbox, "checkpoint"):
             await self._export(sandbox, State.CHECKPOINTING, checkpoint=True)
 
@@ -79,6 +85,8 @@ class Pausing:
         name, guest = sandbox.config.name, admitted.guest
         begun = time.perf_counter()
         try:
+            if admitted.successor is not None:  # before anything is frozen: without it nothing is given up
+                await self._node.spawn_successor(sandbox, admitted.successor, admitted.id)
             process, _, _ = guest.parts()
             effects = self._effects(sandbox, admitted)
             async with self._node.ticking:  # a freeze waits for the tick's boundary
@@ -89,13 +97,8 @@ class Pausing:
             if self._node.ending or effects.cancelled:
                 pause.cancel()
             begun_pause = in_own_thread(pause.begin, f"pause-{admitted.id}")
-        except (EngineError, OSError) as error:
-            sandbox.pause = None
-            self._give_back(admitted)
-            why = f"it could not begin: {error}"
-            told = never_started(admitted.id, "rolled-back", why, checkpoint=checkpoint)
-            self._node.ledger.append(told, sandbox=name, pause=admitted.id)
-            await self._node.roll_back(sandbox, guest, why)
+        except (EngineError, GuestError, OSError) as error:
+            await self._never_began(sandbox, admitted, f"it could not begin: {error}")
             return
         answered = await begun_pause
         blocked_ms = _ms_since(begun)
@@ -103,10 +106,27 @@ class Pausing:
         self._node.ledger.try_append(returned, sandbox=name, pause=admitted.id)
         if answered:  # the guest is the copier's now: a resume may start a new one
             sandbox.guest = None
-            sandbox.to(State.PAUSED, "the copy goes on in the background")
+            if admitted.successor is None:
+                sandbox.to(State.PAUSED, "the copy goes on in the background")
         sandbox.settling = asyncio.ensure_future(self._settle(sandbox, pause, admitted, blocked_ms))
         if not answered:
             await asyncio.shield(sandbox.settling)
+        if admitted.successor is not None and admitted.successor.granted:
+            await self._node.go_on_with(sandbox, admitted.successor)
+
+    async def _never_began(self, sandbox: Sandbox, admitted: Admitted, why: str) -> None:
+        """Nothing was copied or freed: the guest runs on."""
+        sandbox.pause = None
+        await self._dismiss(sandbox, admitted)
+        self._give_back(admitted)
+        told = never_started("rolled-back", why, admitted)
+        self._node.ledger.append(told, sandbox=sandbox.config.name, pause=admitted.id)
+        await self._node.roll_back(sandbox, admitted.guest, why)
+
+    async def _dismiss(self, sandbox: Sandbox, admitted: Admitted) -> None:
+        """The guest that was to go on after a checkpoint is not needed."""
+        if admitted.successor is not None:
+            await self._node.dismiss(sandbox, admitted.successor)
 
     async def _admit(self, sandbox: Sandbox, state: State, *, checkpoint: bool) -> Admitted | None:
         """Decide once, then wait for the bytes that the pause may need; None where it can never have them."""
@@ -119,27 +139,32 @@ class Pausing:
         decision = node.flags.decide(sandbox.config.attributes(), "checkpoint" if checkpoint else "pause")
         decided = events.Decided(decision.as_fields(), otel_fields(decision, name))
         node.ledger.append(decided, sandbox=name, pause=pause_id)
-        planned = self._planned_bytes(sandbox, decision, checkpoint=checkpoint)
-        try:
-            await node.budget.take(planned, can_wait=node.in_flight > 0)
+        fresh = checkpoint and not self._is_in_place(sandbox, decision)
+        planned = self._planned_bytes(sandbox, decision, consumed=fresh or not checkpoint)
+        asked = Admitted(pause_id, decision, planned, guest, checkpoint, Successor() if fresh else None)
+        try:  # of a checkpoint with a new guest: both guests and the pause at once
+            await node.budget.take(planned + (sandbox.config.memory if fresh else 0), can_wait=node.in_flight > 0)
         except OverBudgetError as error:
-            told = never_started(pause_id, "refused", str(error), checkpoint=checkpoint)
+            told = never_started("refused", str(error), asked)
             node.ledger.append(told, sandbox=name, pause=pause_id)
             sandbox.to(State.RUNNING, f"it was refused: {error}")
             node.ledger.append(events.RequestRefused(state.value, str(error), RefusalCode.BUDGET), sandbox=name)
             return None
         node.in_flight += 1
-        return Admitted(pause_id, decision, planned, guest, checkpoint)
+        return asked
 
-    def _planned_bytes(self, sandbox: Sandbox, decision: Decision, *, checkpoint: bool) -> int:
+    def _is_in_place(self, sandbox: Sandbox, decision: Decision) -> bool:
+        return is_in_place(decision, sandbox.latched.use_sync_wp)
+
+    def _planned_bytes(self, sandbox: Sandbox, decision: Decision, *, consumed: bool) -> int:
         """What the pause may need beyond its guest: planned, so that admission is the same in every run."""
         config = sandbox.config
         copiers = most_copier_bytes(config.memory, config.page_size, config.block_size)
-        return copiers + self._planned_peak(sandbox, decision, checkpoint=checkpoint)
+        return copiers + self._planned_peak(sandbox, decision, consumed=consumed)
 
-    def _planned_peak(self, sandbox: Sandbox, decision: Decision, *, checkpoint: bool) -> int:
+    def _planned_peak(self, sandbox: Sandbox, decision: Decision, *, consumed: bool) -> int:
         """What memory and cache together may take beyond the guest."""
-        if options(decision).punch and sandbox.use_memfd and not checkpoint:
+        if options(decision).punch and sandbox.latched.use_memfd and consumed:
             return min(PUNCHED_PEAK, sandbox.config.memory)
         hot = sandbox.config.pattern == "hot" and not sandbox.header.build
         forgotten = sandbox.guest is not None and isinstance(sandbox.guest.tracker, Forgotten)
@@ -152,7 +177,7 @@ class Pausing:
         request = PauseRequest(
             guest=process,
             memory=memfd
-            if sandbox.use_memfd
+            if sandbox.latched.use_memfd
             else ProcessMemory(process.incarnation.pid, address, memfd.size, memfd.page_size),
             tracker=tracker,
             block_size=sandbox.config.block_size,
@@ -162,12 +187,12 @@ class Pausing:
             condemned=self._node.records,
             options=self._options(sandbox, admitted),
             attachments={GENERATIONS: sandbox.generations},
-            checkpoint=admitted.checkpoint,
+            borrowed=not admitted.consumed,
         )
         return Pause(request, effects, self._emit(sandbox, admitted, effects))
 
     def _options(self, sandbox: Sandbox, admitted: Admitted) -> PauseOptions:
-        asked = options(admitted.decision, use_memfd=sandbox.use_memfd)
+        asked = options(admitted.decision, use_memfd=sandbox.latched.use_memfd)
         return replace(asked, verify=self._node.config.verify == "full")
 
     def _effects(self, sandbox: Sandbox, admitted: Admitted) -> FaultyEffects:
@@ -180,6 +205,8 @@ class Pausing:
             trace=node.config.trace,
             cancel=lambda: sandbox.pause is not None and sandbox.pause.cancel(),
             kill_guest=admitted.guest.kill,
+            wake_guest=admitted.guest.wake,
+            ask_guest=admitted.guest.ask,
         )
         paced = PacedEffects(node.paces, name, admitted.id, sandbox.header.mapping, tell)
         return self._make_effects(paced, node.armed, passage)
@@ -194,7 +221,7 @@ class Pausing:
             elif isinstance(event, ChunkPublished):
                 guest = None if event.source_resident is None else (admitted.guest.name, event.source_resident)
                 node.memory.set(guest=guest, cache=(admitted.id, event.cache_resident), huge=huge)
-            elif isinstance(event, CopyFailed) and event.call == "teardown":
+            elif isinstance(event, CopyFailed) and event.call == "teardown" and event.condemned:
                 self._left.add(admitted.id)
 
         return emit
@@ -207,7 +234,7 @@ class Pausing:
                 granted.callback(self._give_back, admitted)
                 result = await _end_of(pause)
                 await self._retry_teardown(admitted)
-                told = settled(pause, result, admitted.id, blocked_ms, checkpoint=admitted.checkpoint)
+                told = settled(pause, result, admitted, blocked_ms)
                 self._tell_outcome(sandbox, pause, replace(told, paced=admitted.id in self._node.paces.paced))
             await self._take_result(sandbox, admitted, result)
         except Exception as error:
@@ -237,6 +264,7 @@ class Pausing:
         """On a damaged parent nothing more may stand: the next pause keeps all memory, and stands alone."""
         self._node.memory.set(cache=(admitted.id, 0))
         sandbox.pause = None
+        await self._dismiss(sandbox, admitted)
         why = f"it was rolled back: {result.error}"
         if result.parent_damaged:
             admitted.guest.forget_parent()
@@ -265,7 +293,7 @@ class Pausing:
             node.budget.hold(result.header.length)
         else:
             node.memory.finished(admitted.id)
-        if admitted.checkpoint:
+        if not admitted.consumed:
             await node.roll_back(sandbox, admitted.guest, f"checkpoint {admitted.id} is finished")
             return
         self._end_guest(sandbox, admitted, "paused")
@@ -277,9 +305,13 @@ class Pausing:
     async def _discarded(self, sandbox: Sandbox, admitted: Admitted, result: PauseResult) -> None:
         """Whatever stands on the failed build goes with it: also a guest that was resumed from it meanwhile."""
         node, why = self._node, result.error or "the pause failed after the point of no return"
+        why = f"lost at its checkpoint: {why}" if admitted.checkpoint else why
         sandbox.pause = None
+        being_filled = sandbox.state is State.CHECKPOINTING and sandbox.guest is not admitted.guest
         self._end_guest(sandbox, admitted, "discarded")
-        if sandbox.busy is not None and sandbox.busy[0] == "resume":
+        if sandbox.guest is None:
+            await self._dismiss(sandbox, admitted)
+        if sandbox.busy is not None and (sandbox.busy[0] == "resume" or being_filled):
             self._fail_waiters()  # that resume may be among them, and what is below would never come
             await asyncio.wait([sandbox.busy[1]])
         async with node.ticking:  # which may be waiting for its answer
@@ -319,14 +351,13 @@ def _ms_since(begun: float) -> float:
     return round((time.perf_counter() - begun) * 1e3, 3)
 
 
-def never_started(pause_id: str, outcome: str, why: str, *, checkpoint: bool) -> events.PauseSettled:
+def never_started(outcome: str, why: str, admitted: Admitted) -> events.PauseSettled:
     """A pause that the engine never had: nothing was copied or freed."""
-    return events.PauseSettled(outcome, pause_id, error=why, checkpoint=checkpoint)
+    how, consumed = admitted.checkpoint, admitted.consumed
+    return events.PauseSettled(outcome, admitted.id, error=why, checkpoint=how, consumed=consumed)
 
 
-def settled(
-    pause: Pause, result: PauseResult, pause_id: str, blocked_ms: float, *, checkpoint: bool
-) -> events.PauseSettled:
+def settled(pause: Pause, result: PauseResult, admitted: Admitted, blocked_ms: float) -> events.PauseSettled:
     """The engine's result in the ledger's words."""
     plan = pause.plan
     return events.PauseSettled(
@@ -346,11 +377,13 @@ def settled(
         failed_chunk=result.failed_chunk,
         condemn_error=result.condemn_error,
         punch_error=result.punch_error,
-        build=pause_id,
+        build=admitted.id,
         content_hash=result.header.content_hash if result.header else None,
-        checkpoint=checkpoint,
+        checkpoint=admitted.checkpoint,
         kill_error=result.kill_error,
         copier_bytes=result.copier_bytes,
+        consumed=admitted.consumed,
+        cpu_seconds=round(result.cpu_seconds, 6) if result.cpu_seconds is not None else None,
     )
 
 

@@ -19,7 +19,7 @@ from sim.files.lifecycle import FINAL, State, StopReason
 from sim.node.config import Known, OpenPause
 from sim.node.guest_link import Guest, GuestError
 from sim.node.node import Node
-from sim.node.sandbox import Sandbox
+from sim.node.sandbox import Latched, Sandbox
 from sim.record import events
 from sim.record.ledger import EVENTS_FILE, Entry, read
 from sim.record.names import incarnation_name
@@ -31,6 +31,7 @@ _MAY_STAND_ON_A_COPY = frozenset({State.PAUSED, State.RESUMING, State.RUNNING})
 
 async def recover(node: Node) -> None:
     """Bring every sandbox of a restarted node to a state that is true, and record it."""
+    node.deaths.watch_zygote(node.link.zygote_pid, node.link.pidfd)
     past = read(Path(node.config.run_dir) / EVENTS_FILE)
     for name, known in node.config.known.items():
         _restore(node, node.sandboxes[name], known, past)
@@ -41,12 +42,12 @@ async def recover(node: Node) -> None:
         shutil.rmtree(partial, ignore_errors=True)  # what stays is found by who looks for leaks; no guest waits for it
     for name, known in node.config.known.items():
         sandbox = node.sandboxes[name]
-        latest = incarnation_name(name, sandbox.incarnations)
+        latest = known.guest or incarnation_name(name, sandbox.incarnations)
         guest = living.pop(latest, None)
         pause = known.open_pause
         doomed = pause is not None and (pause.id in condemned.pauses or latest in condemned.guests)
         frozen = _frozen(past, pause, latest)
-        await _recover(node, sandbox, pause, guest, frozen, condemned=doomed)
+        await _recover(node, sandbox, known, guest, frozen, condemned=doomed)
     for guest in living.values():  # born, but not in the ledger
         await _end(guest)
     _retire(node)
@@ -65,7 +66,7 @@ def _restore(node: Node, sandbox: Sandbox, known: Known, past: Sequence[Entry]) 
         sandbox.header = _header(node, sandbox, known.build)
     for entry in past:
         if entry.sandbox == sandbox.config.name and isinstance(entry.event, events.GuestSpawned):
-            sandbox.use_memfd = entry.event.use_memfd
+            sandbox.latched = Latched(entry.event.use_memfd, entry.event.use_sync_wp)
 
 
 def _header(node: Node, sandbox: Sandbox, name: str) -> Header:
@@ -151,29 +152,27 @@ def _frozen(past: Sequence[Entry], pause: OpenPause | None, incarnation: str) ->
 
 
 async def _recover(
-    node: Node,
-    sandbox: Sandbox,
-    pause: OpenPause | None,
-    guest: Guest | None,
-    frozen: Threads | None,
-    *,
-    condemned: bool,
+    node: Node, sandbox: Sandbox, known: Known, guest: Guest | None, frozen: Threads | None, *, condemned: bool
 ) -> None:
-    """`pause` was not settled; `guest` is the sandbox's latest, not condemned, and `frozen` what it had done then."""
-    name, why = sandbox.config.name, _CRASHED
+    """`guest` is the sandbox's latest, not condemned, and `frozen` what it had done when it was frozen."""
+    name, why, pause = sandbox.config.name, _CRASHED, known.open_pause
+    if known.ended == "discarded" and sandbox.state not in FINAL:  # that is recorded, and was not yet acted on
+        await _lose(node, sandbox, guest, f"{_CRASHED} after a copy had failed past the point of no return")
+        return
     if condemned and pause is not None and sandbox.state in _MAY_STAND_ON_A_COPY:
         if not _settle(node, sandbox, pause, condemned=True):
             await _lose(node, sandbox, guest, f"{_CRASHED} past the point of no return of {pause.id}")
             return
         pause = None
-    if guest is not None and sandbox.state in _HAS_A_GUEST:
-        failure = await _run_on(node, sandbox, pause, guest, frozen)
+    past = condemned and sandbox.state is State.CHECKPOINTING  # `guest` is its new one, and does not run yet
+    if guest is not None and sandbox.state in _HAS_A_GUEST and not past:
+        failure = await _run_on(node, sandbox, known, pause, guest, frozen)
         if failure is None:
             return
         why = f"{_CRASHED}, and its guest was not there for the next node: {failure}"
     if guest is not None and await _end(guest):
         node.ledger.append(events.GuestEnded(guest.name, why), sandbox=name)
-    _go_on_without(node, sandbox, pause, why, condemned=condemned)
+    _go_on_without(node, sandbox, known, pause, why, condemned=condemned)
 
 
 async def _lose(node: Node, sandbox: Sandbox, guest: Guest | None, why: str) -> None:
@@ -184,7 +183,7 @@ async def _lose(node: Node, sandbox: Sandbox, guest: Guest | None, why: str) -> 
 
 
 async def _run_on(
-    node: Node, sandbox: Sandbox, pause: OpenPause | None, guest: Guest, frozen: Threads | None
+    node: Node, sandbox: Sandbox, known: Known, pause: OpenPause | None, guest: Guest, frozen: Threads | None
 ) -> str | None:
     """The guest was never condemned: thaw it where it was frozen. Gives why it cannot run on, if so.
 
@@ -200,11 +199,13 @@ async def _run_on(
         with contextlib.suppress(EngineError, OSError):  # mostly there is none
             delete_build(node.builds, pause.id)
     sandbox.guest = guest
+    node.watch(sandbox, guest)
     node.budget.hold(sandbox.config.memory)
     if sandbox.state is not State.RUNNING:
         thawed = events.GuestThawed(guest.name, as_json(guest.process.seen), ran.code if ran else None)
         node.ledger.append(thawed, sandbox=sandbox.config.name)
         finished = pause is not None and _settle(node, sandbox, pause, condemned=False)
+        finished = finished or known.ended == "finished"
         sandbox.to(State.RUNNING, "its checkpoint is finished" if finished else f"it was rolled back: {_CRASHED}")
     if sandbox.header.build and _is_damaged(node, sandbox.header.build):
         guest.forget_parent()
@@ -212,14 +213,18 @@ async def _run_on(
     return None
 
 
-def _go_on_without(node: Node, sandbox: Sandbox, pause: OpenPause | None, why: str, *, condemned: bool) -> None:
+def _go_on_without(
+    node: Node, sandbox: Sandbox, known: Known, pause: OpenPause | None, why: str, *, condemned: bool
+) -> None:
     """Its guest is dead; what was to be exported is safe only where its build is finished."""
-    finished = False
+    finished = ended = known.ended == "finished"
     if pause is not None and sandbox.state in {State.PAUSING, State.CHECKPOINTING}:
         finished = _settle(node, sandbox, pause, condemned=condemned)
     if sandbox.state is State.PAUSING and finished:
         sandbox.to(State.PAUSED, "its memory is in a finished build")
-    elif sandbox.state is State.PAUSING and condemned:
+    elif sandbox.state is State.CHECKPOINTING and finished and (condemned or ended):
+        sandbox.to(State.PAUSED, f"its checkpoint is kept, but the new guest is gone: {why}")
+    elif sandbox.state in {State.PAUSING, State.CHECKPOINTING} and condemned:
         sandbox.to(State.DISCARDED, f"{why} past the point of no return")
     elif sandbox.state is State.RESUMING:  # a failed resume costs nothing
         sandbox.to(State.PAUSED, f"the resume failed: {why}")
@@ -233,6 +238,7 @@ def _settle(node: Node, sandbox: Sandbox, pause: OpenPause, *, condemned: bool) 
     if finished:
         sandbox.header = _header(node, sandbox, pause.id)
     outcome = "finished" if finished else "discarded" if condemned else "rolled-back"
+    checkpoint = sandbox.state is State.CHECKPOINTING or pause.successor is not None
     settled = events.PauseSettled(
         outcome=outcome,
         path=pause.path,
@@ -245,7 +251,8 @@ def _settle(node: Node, sandbox: Sandbox, pause: OpenPause, *, condemned: bool) 
         error=None if finished else _CRASHED,
         build=pause.id,
         content_hash=sandbox.header.content_hash if finished and not _is_damaged(node, pause.id) else None,
-        checkpoint=sandbox.state is State.CHECKPOINTING,
+        checkpoint=checkpoint,
+        consumed=not checkpoint or pause.successor is not None,
     )
     node.ledger.append(settled, sandbox=sandbox.config.name, pause=pause.id)
     return finished

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from engine.errors import BuildFailedError
 from engine.incarnation import CondemnedRecords
 from engine.pause import Pause
 from engine.snapshot import Header, template
@@ -21,6 +23,25 @@ from sim.record.ledger import Ledger
 
 _BEGINS = frozenset({State.PAUSING, State.CHECKPOINTING, State.RESUMING})
 """States that announce an act: it is not started if they cannot be recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latched:
+    """What the flags said when a guest was started: it holds for as long as that guest lives."""
+
+    use_memfd: bool = True
+    use_sync_wp: bool = False
+
+
+@dataclass(slots=True)
+class Successor:
+    """The guest that is to go on after a checkpoint, which was admitted with its memory; `guest` once it is spawned."""
+
+    guest: Guest | None = None
+    latched: Latched = Latched()
+    spawn_ms: float = 0.0
+    granted: bool = True
+    """Its memory is held for it, and not yet given back or taken over by its sandbox."""
 
 
 class Sandbox:
@@ -39,7 +60,13 @@ class Sandbox:
         self.settling: asyncio.Task[None] | None = None
         self.pause: Pause | None = None
         self.generations = b""  # of the pause in flight
-        self.use_memfd = True  # latched when its guest was started
+        self.latched = Latched()
+
+    @property
+    def newest(self) -> Header:
+        """Of the build that is still being copied, else of the newest finished one."""
+        copying = self.pause.header if self.pause is not None else None
+        return copying or self.header
 
     def to(self, new: State, reason: str, stop_reason: StopReason | None = None) -> None:
         """A legal transition, recorded before anything follows from it; raises IllegalTransitionError.
@@ -78,3 +105,15 @@ class Machine(Protocol):
     def forget(self, sandbox: Sandbox, guest: Guest, why: str) -> None: ...
 
     async def roll_back(self, sandbox: Sandbox, guest: Guest, why: str) -> None: ...
+
+    async def spawn_successor(self, sandbox: Sandbox, successor: Successor, pause: str) -> None: ...
+
+    async def go_on_with(self, sandbox: Sandbox, successor: Successor) -> None: ...
+
+    async def dismiss(self, sandbox: Sandbox, successor: Successor) -> None: ...
+
+
+def refuse_failed(copying: Pause | None) -> None:
+    """A guest that was filled before the last act of the copy failed stands on nothing."""
+    if copying is not None and copying.failed:
+        raise BuildFailedError("the copy that it was filled from has failed")

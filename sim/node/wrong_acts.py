@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import signal
 import tempfile
 import threading
@@ -89,6 +90,13 @@ class ResumeAfterPunch(KillsLate):
         signal.pidfd_send_signal(guest.pidfd, signal.SIGCONT)
 
 
+class OldGuestRunsOn(KillsLate):
+    """Wakes every guest that it was to kill, also where all went well: its memory is gone."""
+
+    def end_at_last(self, guest: GuestProcess) -> None:
+        signal.pidfd_send_signal(guest.pidfd, signal.SIGCONT)
+
+
 class DiscardSkipped(KillsLate):
     """Deletes nothing and kills no guest; the record is left, it is not what is broken here."""
 
@@ -113,6 +121,22 @@ class WokenInMidCopy(KillsLate):
             time.sleep(_WOKEN_FOR)
             signal.pidfd_send_signal(self._owed.pidfd, signal.SIGSTOP)
         super().copy_read(memory, buffer, offset, chunk)
+
+
+class KilledUntold(FaultyEffects):
+    """Kills the guest of a checkpoint, which should go on, without recording it."""
+
+    def close(self, memory: Memory | None, cache: Cache | None) -> None:
+        super().close(memory, cache)
+        if memory is None and self._guest is not None:
+            os.kill(self._guest.incarnation.pid, signal.SIGKILL)
+            self._guest.await_death()
+
+    _guest: GuestProcess | None = None
+
+    def look(self, guest: GuestProcess, before: Before) -> None:
+        super().look(guest, before)
+        self._guest = guest
 
 
 class RecordAfterPunch(KillsLate):

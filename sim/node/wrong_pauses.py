@@ -14,10 +14,11 @@ from engine.errors import EngineError, PunchRefusedError
 from engine.events import Condemned, Event
 from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
 from engine.memfd import Memfd
-from engine.pause import PauseResult
+from engine.pause import Pause, PauseResult
 from engine.plan import PauseOptions
 from engine.ranges import Chunk, runs, whole_pages
 from flags.catalog import PUNCH
+from flags.decision import Decision
 from sim.files.lifecycle import State
 from sim.files.units import HUGE_PAGE
 from sim.files.wrong_engines import SWITCHES
@@ -59,6 +60,17 @@ class BackgroundRolledBack(Pausing):
         self._node.ledger.append(changed, sandbox=name)
 
 
+class CheckpointConsumed(Pausing):
+    """Never in place, and recorded as if it were."""
+
+    def _is_in_place(self, sandbox: Sandbox, decision: Decision) -> bool:
+        return False
+
+    def _tell_outcome(self, sandbox: Sandbox, pause: Pause, told: events.PauseSettled) -> None:
+        in_place = replace(told, consumed=False, path="in-place") if told.checkpoint else told
+        super()._tell_outcome(sandbox, pause, in_place)
+
+
 class _ReadsAgain(wrong_acts.PunchesBehind):
     """Punches where the flag is on by now, though the pause was decided without."""
 
@@ -91,11 +103,14 @@ ACTS: dict[str, type[FaultyEffects]] = {
     "sub-page-punch": wrong_acts.SubPagePunch,
     "punch-borrowed": wrong_acts.PunchBorrowed,
     "clean-page-lost": wrong_acts.CleanPageLost,
+    "old-guest-runs-on": wrong_acts.OldGuestRunsOn,
+    "killed-untold": wrong_acts.KilledUntold,
 }
 UNTOLD = frozenset({"record-after-punch", "record-retired-early"})
 PAUSES: dict[str, type[Pausing]] = {
     "background-failure-swallowed": BackgroundFailureSwallowed,
     "background-rolled-back": BackgroundRolledBack,
+    "checkpoint-consumed": CheckpointConsumed,
     "flag-read-twice": FlagReadTwice,
 }
 

@@ -25,8 +25,11 @@ _PUNCH_CODES: Mapping[str, str] = MappingProxyType(
 )
 
 
+_BY_THEIR_NAME: tuple[Kind, ...] = (
+    "short", "corrupt", "cancel", "wake-guest", "free-pages", "second-writer", "kill-guest",
+)  # fmt: skip
 _HARMS: Mapping[str, Harm] = MappingProxyType(
-    {harm.error: harm for harm in (KILL_NODE, Harm("short"), Harm("corrupt"), Harm("cancel"), Harm("kill-guest"))}
+    {harm.error: harm for harm in (KILL_NODE, *map(Harm, _BY_THEIR_NAME))}
     | {name: failing(name) for name in errno.errorcode.values()}
 )
 _TIMED: Mapping[Kind, re.Pattern[str]] = MappingProxyType(

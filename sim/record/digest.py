@@ -1,7 +1,9 @@
 """The digest of a run: it covers what must be equal in any two runs of the same scenario and seed.
 
 Per sandbox: transitions, decision values, fault firings, outcomes and snapshot contents, in order. Not in it: pids,
-times, sampled sizes, retries, flag versions, chunk events.
+times, sampled sizes, retries, flag versions, chunk events. A checkpoint with a new guest may still be copied while that
+guest is filled: the outcomes of those are a sequence of their own, and a new guest that ran for a moment on a build
+that failed at its very end counts as one that never ran.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ def digest(entries: Iterable[Entry]) -> str:
 def facts(entries: Iterable[Entry]) -> tuple[dict[str, list[Any]], list[tuple[str, str, str, str]]]:
     """What the digest covers: each sandbox's facts in order, and the firings (sandbox, pause, fault, error), sorted."""
     sequences: dict[str, list[Any]] = {}
+    lost: list[tuple[str, str]] = []
     firings: set[tuple[str, str, str, str]] = set()
     for entry in entries:
         if entry.sandbox is None:
@@ -32,8 +35,25 @@ def facts(entries: Iterable[Entry]) -> tuple[dict[str, list[Any]], list[tuple[st
         if isinstance(entry.event, events.FaultFired):
             firings.add((entry.sandbox, entry.pause or "", entry.event.fault, entry.event.error))
         elif (fact := _fact(entry)) is not None:
-            sequences.setdefault(entry.sandbox, []).append(fact)
+            told = entry.event
+            if isinstance(told, events.PauseSettled) and told.checkpoint and told.consumed:
+                sequences.setdefault(f"{entry.sandbox} checkpoints", []).append(fact)
+                lost += [(entry.sandbox, told.build)] if told.outcome == "discarded" else []
+            else:
+                sequences.setdefault(entry.sandbox, []).append(fact)
+    for sandbox, build in lost:
+        _never_ran(sequences.get(sandbox, []), build)
     return sequences, sorted(firings)
+
+
+def _never_ran(sequence: list[Any], build: str) -> None:
+    """Leave out that the guest of a lost checkpoint ran: whether it was filled before the failure is a race."""
+    resumed = ["resumed", build]
+    if resumed in sequence:
+        at = sequence.index(resumed)
+        ran, ended = sequence[at + 1 : at + 2], sequence[at + 2 : at + 3]
+        if ran and ended and ended[0][:2] == ["state", "running"]:
+            sequence[at : at + 3] = [["state", ran[0][1], *ended[0][2:]]]
 
 
 def _fact(entry: Entry) -> list[Any] | None:

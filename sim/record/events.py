@@ -57,9 +57,10 @@ class NodeStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class NodeCrashed(Event):
-    """The node was ended by SIGKILL."""
+    """The node was ended by SIGKILL. `asked`: a step or the screen asked for it; None: not recorded."""
 
     pid: int
+    asked: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,23 @@ class GuestSpawned(Event):
     build: str | None
     use_memfd: bool = True  # latched for the whole life of this incarnation
     heartbeat: float = 0.0  # seconds between two beats in its side memfd; 0: none
+    use_sync_wp: bool = False  # latched as `use_memfd` is
     tracker_refused: str | None = None  # errno's name, where the kernel refused to note its writes
     tracker_why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SuccessorSpawned(Event):
+    """A checkpoint's next guest exists: empty, and before the guest that it is to replace is frozen.
+
+    It is a guest of the sandbox once `guest_spawned` names it: filled from the build. If the checkpoint fails it ends.
+    """
+
+    incarnation: str
+    replaces: str
+    pid: int
+    start_time: int
+    spawn_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +182,21 @@ class GuestThawed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessDied(Event):
+    """A guest or the zygote died, and its node had not asked for it.
+
+    `process`: guest or zygote; `state`: that of a guest's sandbox. `code`: died, or silent where the node killed a
+    guest that did not answer.
+    """
+
+    process: str
+    pid: int
+    incarnation: str | None = None
+    state: str | None = None
+    code: str = "died"
+
+
+@dataclass(frozen=True, slots=True)
 class GuestEnded(Event):
     """The pidfd confirmed the death of an incarnation."""
 
@@ -207,6 +238,8 @@ class PauseSettled(Event):
     punch_code: str | None = None  # engine.plan.PunchCode
     kill_error: str | None = None  # the condemned guest did not die: it is frozen for good
     copier_bytes: int | None = None  # memory of the copying threads themselves
+    consumed: bool | None = None  # the guest was to end; None, in older ledgers: every checkpoint was in place
+    cpu_seconds: float | None = None  # of the pause's own threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,12 +413,16 @@ class StepEnded(Event):
 
 @dataclass(frozen=True, slots=True)
 class Judged(Event):
-    """One invariant or expectation was judged; each violation names sandbox, reason and place."""
+    """One invariant or expectation was judged; each violation names sandbox, code, reason and place.
+
+    `place` is where the expectation is written (line, column, file if it is another one); None for an invariant.
+    """
 
     subject: str
     verdict: str
     checked: int
     violations: list[dict[str, Any]] = field(default_factory=list)
+    place: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

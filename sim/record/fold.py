@@ -206,7 +206,7 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
             return _copied_on(sandbox, published)
         case engine_events.ChunkPunched(freed=freed) | engine_events.CleanPagesPunched(freed=freed):
             return replace(sandbox, punched=max(sandbox.punched, freed))  # two workers may report it out of order
-        case events.GuestEnded():
+        case events.GuestEnded(incarnation) if incarnation == sandbox.incarnation:
             return replace(sandbox, resident=0)
         case engine_events.CacheDeleted():
             return replace(sandbox, cached=0)
@@ -237,10 +237,8 @@ def _pause_ended(sandbox: SandboxView, settled: events.PauseSettled) -> SandboxV
 
 def _next_pause(pause: PauseView, entry: Entry) -> PauseView:
     match entry.event:
-        case events.Decided(flags):
-            return replace(pause, decision=flags)
-        case events.GuestFrozen(incarnation):
-            return replace(pause, incarnation=incarnation)
+        case events.Decided() | events.GuestFrozen() | events.SuccessorSpawned():
+            return _begun(pause, entry.event)
         case engine_events.Planned(path, punch, reason, chunks, dirty, notes, code):
             pause = replace(pause, path=path, punch=punch, punch_reason=reason, punch_code=punch_code(code, reason))
             return replace(pause, chunks=chunks, dirty_bytes=dirty, notes=tuple(notes))
@@ -260,6 +258,16 @@ def _next_pause(pause: PauseView, entry: Entry) -> PauseView:
         case events.PauseSettled() as settled:
             return _settled(pause, settled, entry.t)
     return pause
+
+
+def _begun(pause: PauseView, event: events.Decided | events.GuestFrozen | events.SuccessorSpawned) -> PauseView:
+    match event:
+        case events.Decided(flags):
+            return replace(pause, decision=flags)
+        case events.GuestFrozen(incarnation):
+            return replace(pause, incarnation=incarnation)
+        case events.SuccessorSpawned(incarnation):
+            return replace(pause, successor=incarnation)
 
 
 def _settled(pause: PauseView, settled: events.PauseSettled, t: float) -> PauseView:

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from engine.errors import UserError
 from engine.incarnation import start_time_of, state_of
+from sim.record import events
 from sim.record.fold import Fold
 from sim.record.ledger import EVENTS_FILE, Entry, LedgerError, read
 from sim.record.view import View
@@ -74,6 +75,27 @@ class RunRecord:
     socket_dir: str
     cgroup: str | None
     ended: bool
+
+    @classmethod
+    def of(
+        cls, run: str, entries: Sequence[Entry], cache_dir: Path, socket_dir: Path, cgroup: Path | None, *, ended: bool
+    ) -> RunRecord:
+        """The record of a run of this very process, with the node and zygote that its ledger names last."""
+        started = [each.event for each in entries if isinstance(each.event, events.NodeStarted)]
+        last, pid = started[-1] if started else None, os.getpid()
+        return cls(
+            run=run,
+            runner_pid=pid,
+            runner_start_time=start_time_of(pid) or 0,
+            node_pid=last.pid if last else None,
+            node_start_time=last.start_time if last else None,
+            zygote_pid=last.zygote_pid if last else None,
+            zygote_start_time=last.zygote_start_time if last else None,
+            cache_dir=str(cache_dir),
+            socket_dir=str(socket_dir),
+            cgroup=str(cgroup) if cgroup else None,
+            ended=ended,
+        )
 
     @property
     def runner_lives(self) -> bool:

@@ -12,11 +12,10 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from engine.errors import UserError
 from engine.events import Event
 from engine.plan import PunchCode
 from flags.catalog import did_you_mean
-from flags.document import Position, parse
+from flags.document import DocumentError, Mistake, Position, parse
 from sim.files.faults import Kind
 from sim.files.lifecycle import RefusalCode, State
 from sim.files.schemas import DRAFT
@@ -42,6 +41,8 @@ CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("fault_armed", "kind"): get_args(Kind),
     ("fault_fired", "kind"): get_args(Kind),
     ("request_refused", "code"): tuple(RefusalCode),
+    ("process_died", "process"): ("guest", "zygote"),
+    ("process_died", "code"): ("died", "silent"),
     ("state_changed", "old"): tuple(State),
     ("state_changed", "new"): tuple(State),
 }
@@ -103,7 +104,7 @@ TRACE_NAMES: Sequence[TraceName] = (
         "histogram",
         "build_finished",
         "copy_ms",
-        "in_place=true is pause_settled with checkpoint; a background copy ends after the answer",
+        "in_place=true is pause_settled with consumed=false; a background copy ends after the answer",
     ),
     TraceName("orchestrator.sandbox.snapshot.guest_freeze.duration", "histogram", "guest_frozen", "freeze_ms"),
     TraceName("orchestrator.sandbox.snapshot.total.bytes", "histogram", "sandbox_created", "memory", "of the memfile"),
@@ -117,7 +118,9 @@ TRACE_NAMES: Sequence[TraceName] = (
     ),
     TraceName("orchestrator.sandbox.uffd.startup.bytes", "histogram", "resumed", "written"),
     TraceName("orchestrator.sandbox.killed", "counter", "state_changed", "stop_reason", "kill_reason is `reason`"),
-    TraceName("orchestrator.sandbox.checkpoint", "counter", "pause_settled", "checkpoint", "success is `outcome`"),
+    TraceName(
+        "orchestrator.sandbox.checkpoint", "counter", "pause_settled", "checkpoint", "in_place=true is consumed=false"
+    ),
     TraceName("orchestrator.snapshot.upload.failed", "counter", "copy_failed", "condemned", "failed after success"),
     TraceName("orchestrator.env.sandbox.running", "gauge", "state_changed", "new"),
     TraceName("orchestrator.sandbox.memory.allocated", "gauge", "memory_sampled", "planned"),
@@ -171,15 +174,15 @@ class _MistakeError(Exception):
 
 
 def read_trace(path: Path) -> TraceFile:
-    """Every event of the file; UserError with file:line:column of each bad line, twenty at most."""
+    """Every event of the file; DocumentError with the place of each bad line, the first twenty and how many more."""
     entries: list[Entry] = []
     unknown: Counter[str] = Counter()
-    mistakes: list[str] = []
+    mistakes: list[Mistake] = []
     for number, line in enumerate(_lines(path), 1):
         try:
             entry = _entry(line) if line.strip() else None
         except _MistakeError as mistake:
-            mistakes.append(f"{path}:{number}:{mistake.column}: error: {mistake}")
+            mistakes.append(Mistake(Position(number, mistake.column), "", str(mistake)))
             continue
         if isinstance(entry, Entry):
             entries.append(entry)
@@ -187,11 +190,11 @@ def read_trace(path: Path) -> TraceFile:
             unknown[entry] += 1
     if not mistakes and not entries:
         what = "no event of this version" if unknown else "no event"
-        mistakes.append(f"{path}:1:1: error: {what}; `snapdrill schema events` prints the format of a line")
+        mistakes.append(Mistake(Position(), "", what, "`snapdrill schema events` prints the format of a line"))
     if mistakes:
-        more = len(mistakes) - _MOST_MISTAKES
-        shown = mistakes[:_MOST_MISTAKES] + ([f"{path}: and {more} more"] if more > 0 else [])
-        raise UserError("\n".join(shown))
+        shown, left = mistakes[:_MOST_MISTAKES], mistakes[_MOST_MISTAKES:]
+        rest = [Mistake(left[0].position, "", f"{len(left)} more wrong lines from here on")] if left else []
+        raise DocumentError(path, [*shown, *rest])
     return TraceFile(tuple(entries), dict(unknown))
 
 
@@ -199,9 +202,10 @@ def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
-        raise UserError(f"{path}:1:1: error: cannot be read: {error.strerror}") from None
+        raise DocumentError(path, [Mistake(Position(), "", f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}:1:1: error: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+        wrong = Mistake(Position(), "", f"not UTF-8 at byte {error.start}", "save it as UTF-8")
+        raise DocumentError(path, [wrong]) from None
 
 
 def _entry(line: str) -> Entry | str:

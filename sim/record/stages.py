@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from engine import events as engine_events
@@ -143,3 +144,14 @@ def thinned(samples: tuple[Sample, ...], most: int) -> tuple[Sample, ...]:
     pairs = zip(samples[::2], samples[1::2], strict=False)
     odd = samples[-1:] if len(samples) % 2 else ()
     return (*(max(pair, key=lambda each: each.sum) for pair in pairs), *odd)
+
+
+_WORDS = {"d": "dirty", "m": "partly dirty", "c": "clean", "z": "zero"}
+
+
+def cell_words(runs: str) -> str:
+    """How many cells of each kind: `12 dirty, 100 zero`."""
+    counted = Counter[str]()
+    for run in runs.split():
+        counted[run[-1]] += int(run[:-1]) if run[:-1].isdecimal() else 0  # a ledger made elsewhere may say anything
+    return ", ".join(f"{counted[letter]:,} {word}" for letter, word in _WORDS.items() if counted[letter])

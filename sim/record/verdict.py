@@ -9,6 +9,9 @@ INVARIANT = "invariant:"
 """How the subject of a judged invariant begins; its name follows."""
 TIME_LIMIT = "time-limit"
 """The subject that is judged inconclusive if the time limit ended a run."""
+NODE_DIED = "node-died"
+"""The same, if its node died and nothing in the run had asked for it."""
+CUT_OFF = frozenset({TIME_LIMIT, NODE_DIED})
 
 
 class Verdict(StrEnum):
@@ -24,7 +27,7 @@ class Verdict(StrEnum):
 
 
 class ExitCode(IntEnum):
-    """Every exit code of `snapdrill`; 130 and 143 are 128 + the signal's number, as in shells."""
+    """Every exit code of `snapdrill`; from 129 on they are 128 + the signal's number, as in shells."""
 
     HELD = 0
     VIOLATED = 1
@@ -33,12 +36,14 @@ class ExitCode(IntEnum):
     UNSUPPORTED = 4
     NOTHING_SELECTED = 5
     INTERNAL = 70
+    HANGUP = 129
     INTERRUPTED = 130
     TERMINATED = 143
 
 
 # A skip or an empty selection comes after HELD: it decides only where nothing else was run.
 _WORST_FIRST = (
+    ExitCode.HANGUP,
     ExitCode.INTERRUPTED,
     ExitCode.TERMINATED,
     ExitCode.USAGE,

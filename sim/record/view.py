@@ -13,6 +13,8 @@ from sim.record.stages import NO_TRACK, OWN_PACE, Pace, Sample, Track
 PUNCH = "memfd-punch-on-snapshot"
 BACKGROUND = "memfd-background-copy"
 """As flags.catalog has them: a recording is folded without loading flags."""
+LOST_AT_CHECKPOINT = "lost-at-checkpoint"
+"""A sandbox that was to go on, and was discarded because the copy failed past the point of no return."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ def next_source(source: SourceView, entry: Entry) -> SourceView:
 class PauseView:
     """One pause of one sandbox so far; bytes, milliseconds, `t` seconds since the run began.
 
-    Its plan, its copy so far and, once it is `settled`, its end. `peak` is the largest sum of memfd and cache at a
+    Its plan, its copy so far and, once it is `settled`, its end. `successor` is the guest that goes on after a
+    checkpoint that is not in place. `peak` is the largest sum of memfd and cache at a
     chunk; 0 if there is no memfd.
     """
 
@@ -82,6 +85,7 @@ class PauseView:
     sandbox: str
     began: float
     incarnation: str = ""
+    successor: str | None = None
     decision: dict[str, dict[str, Any]] = field(default_factory=dict)
     path: str | None = None
     punch: bool = False
@@ -123,6 +127,18 @@ class PauseView:
         return self.settled is not None and self.settled.checkpoint
 
     @property
+    def consumed(self) -> bool:
+        """True where its guest was to end with it: every pause, and a checkpoint that was not in place."""
+        if self.settled is None or self.settled.consumed is None:
+            return not self.checkpoint
+        return self.settled.consumed
+
+    @property
+    def outcome_code(self) -> str | None:
+        """Its outcome, where a checkpoint that cost its sandbox is `lost-at-checkpoint`."""
+        return LOST_AT_CHECKPOINT if self.checkpoint and self.outcome == "discarded" else self.outcome
+
+    @property
     def error(self) -> str | None:
         """Why it failed."""
         return self.settled.error if self.settled else None
@@ -156,6 +172,11 @@ class PauseView:
     def copy_ms(self) -> float | None:
         """From its beginning to the end of its copy."""
         return self.settled.copy_ms if self.settled else None
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """CPU that its own threads took."""
+        return self.settled.cpu_seconds if self.settled else None
 
     @property
     def paced(self) -> bool:

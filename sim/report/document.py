@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from engine.errors import UserError
+from flags.document import DocumentError, Mistake
 from sim.record.verdict import ExitCode, Verdict, worst
 from sim.record.view import PauseView, View
 from sim.report import judgements
@@ -26,7 +28,10 @@ _PAUSE_FIELDS = (
     "copier_bytes",
     "copy_ms",
     "blocked_ms",
+    "cpu_seconds",
     "checkpoint",
+    "consumed",
+    "outcome_code",
     "paced",
 )
 
@@ -49,6 +54,33 @@ def scenario_document(view: View) -> dict[str, Any]:
             {"name": each.name, "state": each.state, "stop_reason": each.stop_reason}
             for each in view.sandboxes.values()
         ],
+    }
+
+
+def mistakes_document(error: UserError, exit_code: ExitCode) -> dict[str, Any]:
+    """The `--json` document of a command that refuses what it was given: each mistake with its place in its file.
+
+    `error` is all of it in words. What is wrong with the command line itself has no place.
+    """
+    found = error.mistakes if isinstance(error, DocumentError) else ()
+    return {
+        "version": VERSION,
+        "exit_code": int(exit_code),
+        "error": str(error),
+        "mistakes": [mistake_document(each) for each in found],
+    }
+
+
+def mistake_document(mistake: Mistake) -> dict[str, Any]:
+    """File, line, column, the part of the file, what is wrong there and what to do."""
+    line, column = mistake.position
+    return {
+        "file": mistake.file,
+        "line": line,
+        "column": column,
+        "path": mistake.path,
+        "text": mistake.text,
+        "hint": mistake.hint or None,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -69,20 +71,29 @@ def judgement_block(
 def run_command(view: View, run_dir: Path, scenario_file: Path, sandbox: str | None = None) -> str:
     """The command that runs it again, with the same seed and where it failed.
 
-    A scenario with a matrix or variables is run from the run folder, which holds it with their values applied.
+    Paths are relative to the working directory where they are below it, so that the line also runs in another checkout.
+    The copy of the scenario in the run folder has the values of its variables and its matrix applied.
     """
-    made = view.run is not None and (view.run.drawn.get("matrix") or view.run.drawn.get("vars"))
-    parts = ["snapdrill", "run", str(run_dir / "scenario.yaml" if made else scenario_file)]
+    parts = ["snapdrill", "run", here(scenario_file)]
     if view.run:
+        drawn = {} if scenario_file.absolute().parent == run_dir.absolute() else view.run.drawn
+        for name, value in drawn.get("vars", {}).items():
+            parts += ["--var", f"{name}={json.dumps(value) if isinstance(value, bool) else value}"]
+        parts += ["--only", view.run.name] if drawn.get("matrix") else []
         parts += ["--seed", str(view.run.seed)]
     if sandbox:
         parts += ["--only", sandbox]
-    return shlex.join([*parts, "--runs-dir", str(run_dir.parent.parent)])
+    return shlex.join([*parts, "--runs-dir", here(run_dir.parent.parent)])
+
+
+def here(path: Path) -> str:
+    """Relative to the working directory if it is below that."""
+    return os.path.relpath(path) if path.absolute().is_relative_to(Path.cwd()) else str(path)
 
 
 def replay_command(run_dir: Path, sandbox: str | None = None) -> str:
     """The command that shows the recording."""
-    return shlex.join(["snapdrill", "replay", str(run_dir), *(["--sandbox", sandbox] if sandbox else [])])
+    return shlex.join(["snapdrill", "replay", here(run_dir), *(["--sandbox", sandbox] if sandbox else [])])
 
 
 def position(

@@ -6,12 +6,12 @@ An annotation is a workflow command on a line of its own; GitHub takes them from
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from flags.document import Mistake
 from sim.record.ledger import Entry
 from sim.record.view import View
 from sim.report import failure, judgements, words
@@ -22,8 +22,6 @@ MOST = 10
 """Annotations of one level that GitHub shows for a step; it drops the others silently."""
 SUMMARY_LIMIT = 1 << 20
 """Bytes of a step's summary; GitHub refuses a longer one as a whole."""
-MISTAKE = re.compile(r"(?P<file>.+?):(?P<line>\d+):(?P<column>\d+): error: (?P<what>.*)")
-"""A mistake at a place of a file, as every command prints it."""
 _ROOM = 4 << 10  # for the sentence about what was left out
 
 Level = Literal["error", "warning", "notice"]
@@ -78,15 +76,13 @@ def skipped(name: str, reason: str, scenario_file: Path) -> Annotation:
     return Annotation("notice", f"{name}: skipped", reason, _in_repository(str(scenario_file)))
 
 
-def mistakes(text: str) -> list[str]:
-    """The workflow commands for those lines of a text that match MISTAKE; none outside a step of GitHub Actions."""
+def mistakes(found: Iterable[Mistake]) -> list[str]:
+    """The workflow commands for mistakes in files; none outside a step of GitHub Actions."""
     if not is_on():
         return []
-    found = []
-    for each in filter(None, map(MISTAKE.fullmatch, text.splitlines())):
-        place = _in_repository(each["file"]), int(each["line"]), int(each["column"])
-        found.append(Annotation("error", "invalid file", each["what"], *place))
-    return commands(found)
+    return commands(
+        Annotation("error", "invalid file", each.said, _in_repository(each.file), *each.position) for each in found
+    )
 
 
 def commands(found: Iterable[Annotation]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.record import events
 from sim.record.ledger import Entry
-from sim.record.view import PauseView, View
+from sim.record.view import LOST_AT_CHECKPOINT, PauseView, View
 from sim.report import failure, judgements, text, words
 from sim.report.plot import plot
 from sim.report.table import Code, Paragraph, Section, Table, Words, facts, spans, toned
@@ -197,7 +197,7 @@ def _pause(pause: PauseView) -> tuple[str, ...]:
         f"{pause.began:.3f}",
         pause.path or "",
         f"{'punch' if pause.punch else 'no punch'}: {pause.punch_reason}" if pause.punch_reason else "",
-        (pause.outcome or "not settled") + (", a checkpoint" if pause.checkpoint else ""),
+        _ended(pause),
         _size(pause.dirty_bytes),
         _size(pause.punched_bytes),
         _size(pause.peak_over),
@@ -207,6 +207,13 @@ def _pause(pause: PauseView) -> tuple[str, ...]:
         "" if pause.copy_ms is None else f"{pause.copy_ms:.1f}",
         "; ".join(filter(None, remarks)),
     )
+
+
+def _ended(pause: PauseView) -> str:
+    if pause.outcome_code == LOST_AT_CHECKPOINT:
+        return "lost at a checkpoint"
+    how = ("with a new guest" if pause.consumed else "in place") if pause.checkpoint else ""
+    return (pause.outcome or "not settled") + (f", a checkpoint {how}" if how else "")
 
 
 def _faults(entries: Iterable[Entry]) -> Section:

@@ -26,6 +26,7 @@ class Judgement:
     checked: int
     violations: tuple[dict[str, Any], ...]
     expected: bool = False  # violated in a run that held: a canary that was caught
+    place: dict[str, Any] | None = None  # line, column and file of an expectation, where they are known
 
 
 def invariants(view: View) -> list[Judgement]:
@@ -80,7 +81,7 @@ def _judgement(view: View, judged: Judged) -> Judgement:
     vacuous = judged.verdict == Verdict.HELD and judged.checked == 0 and name != judged.subject
     verdict = NOT_EXERCISED if vacuous else judged.verdict.replace("_", " ")
     caught = verdict == Verdict.VIOLATED and verdict_of(view) == Verdict.HELD
-    return Judgement(name, verdict, judged.checked, tuple(judged.violations), caught)
+    return Judgement(name, verdict, judged.checked, tuple(judged.violations), caught, judged.place)
 
 
 SOURCES = {"inline": "request", "file": "file", "relay": "stream", "launchdarkly": "LaunchDarkly"}

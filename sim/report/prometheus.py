@@ -136,11 +136,11 @@ class Metrics(Collector):
     def _pause(self, scenario: str, pause: PauseView, freeze_ms: float, *, answered: bool) -> None:
         success = _word(answered or pause.outcome == "finished")
         if pause.checkpoint:
-            self._count(f"{_ORIGINAL}checkpoint", (scenario, "true", success))
+            self._count(f"{_ORIGINAL}checkpoint", (scenario, _word(not pause.consumed), success))
         else:
             self._observe(f"{_ORIGINAL}pause_duration_milliseconds", (scenario, "false", success), pause.blocked_ms)
         export = None if pause.blocked_ms is None else max(0.0, pause.blocked_ms - freeze_ms)
-        key = (scenario, _word(pause.checkpoint), "false", success)
+        key = (scenario, _word(not pause.consumed), "false", success)
         self._observe(f"{_ORIGINAL}snapshot_process_memory_duration_milliseconds", key, export)
         self._observe(f"{_ORIGINAL}snapshot_diff_bytes", (scenario, "memfile", "dirty"), pause.dirty_bytes)
         self._observe("snapdrill_pause_peak_over_bytes", (scenario, _word(pause.punch)), pause.peak_over)

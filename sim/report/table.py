@@ -157,8 +157,10 @@ def text(item: Section | Part | Iterable[Section | Part], *, width: int | None =
     """As text of at most `width` columns, where no single word and no column that does not wrap is wider.
 
     Without a width it is as the terminal of standard output is, in colours; where that is no terminal, WIDTH and plain.
+    NO_COLOR takes the colours away, FORCE_COLOR keeps them where there is no terminal.
     """
-    styled = width is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    coloured = sys.stdout.isatty() or bool(os.environ.get("FORCE_COLOR"))
+    styled = width is None and coloured and not os.environ.get("NO_COLOR")
     if width is None:
         width = max(_PROSE, shutil.get_terminal_size().columns) if sys.stdout.isatty() else WIDTH
     every = [item] if isinstance(item, Section | Part) else item

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sim.files.units import HUGE_PAGE
-from sim.record.verdict import Verdict
-from sim.record.view import PUNCH, PauseView, SandboxView, View
+from sim.record.verdict import INVARIANT, Verdict
+from sim.record.view import LOST_AT_CHECKPOINT, PUNCH, PauseView, SandboxView, View
 from sim.report import judgements, words
 from sim.report.judgements import Judgement, propagation, sentence
 from sim.report.table import Bullets, CellSpan, Paragraph, Section, Table, Words, facts, text, toned
 from sim.report.words import plural, size
 
 _OUTCOMES = {"finished": "paused", "rolled-back": "rolled back", "discarded": "discarded"}
-_ALSO = {"checkpoint": "checkpointed", "refused": "refused"}
+_ALSO = {"checkpoint": "checkpointed", LOST_AT_CHECKPOINT: "lost at a checkpoint", "refused": "refused"}
 _DIGEST_LENGTH = 12
 _OVER_SOCKETS = frozenset({"relay", "launchdarkly"})
 _MEASURED = "peaks and freed bytes, by the kernel's accounts; ratios are derived"
@@ -110,7 +110,7 @@ def _freed(pauses: Sequence[PauseView]) -> tuple[str, str]:
 
 
 def _outcomes(view: View) -> Table:
-    counted = Counter("checkpoint" if _is_checkpoint(each) else each.outcome for each in view.pauses)
+    counted = Counter("checkpoint" if _is_checkpoint(each) else each.outcome_code for each in view.pauses)
     parts = [f"{counted[outcome]} {word}" for outcome, word in _OUTCOMES.items()]
     parts += [f"{counted[outcome]} {word}" for outcome, word in _ALSO.items() if counted[outcome]]
     if counted[None]:
@@ -155,6 +155,7 @@ def figures(view: View) -> list[tuple[str, str]]:
     """The figures of the whole run, each a label and a sentence that says how it is known."""
     rows = (
         ("measured", _MEASURED if view.pauses else None),
+        ("cpu", _cpu(view)),
         ("memory", _node_memory(view)),
         ("cgroup", _cgroup_memory(view)),
         ("of it", _beyond_processes(view)),
@@ -163,6 +164,21 @@ def figures(view: View) -> list[tuple[str, str]]:
         ("digest", _digest(view)),
     )
     return [(label, text) for label, text in rows if text]
+
+
+def _cpu(view: View) -> str | None:
+    """Of the pauses' own threads, by GiB that they copied, with the punch flag off and on."""
+    parts = []
+    for on, label in ((False, "with punching off"), (True, "with it on")):
+        group = [each for each in view.measured if each.cpu_seconds and each.dirty_bytes and _is_punch_on(each) is on]
+        if group:
+            copied = sum(each.dirty_bytes or 0 for each in group) / 2**30
+            parts.append(f"{sum(each.cpu_seconds or 0.0 for each in group) / copied:.2f} s {label}")
+    return f"a GiB copied: {', '.join(parts)} (measured, the pauses' own threads)" if parts else None
+
+
+def _is_punch_on(pause: PauseView) -> bool:
+    return _is_on(pause.decision.get(PUNCH, {}).get("value"))
 
 
 def _kill_switch(view: View) -> str | None:
@@ -174,6 +190,8 @@ def _digest(view: View) -> str | None:
     if view.ended is None:
         return None
     if view.ended.digest is None:
+        if any(each.subject == f"{INVARIANT}deaths_explained" and each.verdict != "held" for each in view.judged):
+            return "none: a process died, and nothing in the run explains it"
         return "none: a pause used `until: returned`, so event order may differ between runs"
     digest = view.ended.digest[:_DIGEST_LENGTH]
     if view.run is None or view.run.flag_source not in _OVER_SOCKETS:

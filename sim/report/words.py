@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from engine.events import Event
 from sim.files.wrong_engines import wrong_engine
 from sim.record import events
 from sim.record.ledger import Entry
+from sim.record.stages import cell_words
 from sim.record.view import BACKGROUND, PUNCH
 
 SAMPLES = (events.MemorySampled, events.GuestMeasured)
@@ -67,10 +67,8 @@ def sentence(entry: Entry) -> str:
 
 def tell(entry: Entry) -> Sentence:
     """The entry as a sentence."""
-    found = None
-    for group in (_of_run, _of_setting, _of_faults, _of_sandbox, _of_guest, _of_copy, _of_its_guest, _of_its_end):
-        found = found or group(entry.event)
-    found = found or _fine(entry.name.replace("_", " "))
+    groups = (_of_run, _of_setting, _of_faults, _of_sandbox, _of_guest, _of_copy, _of_its_guest, _of_its_end)
+    found = next(filter(None, (each(entry.event) for each in groups)), None) or _fine(entry.name.replace("_", " "))
     return replace(found, t=entry.t, subjects=() if entry.sandbox is None else (entry.sandbox,))
 
 
@@ -178,6 +176,8 @@ def _of_guest(event: Event) -> Sentence | None:
         case events.GuestSpawned(incarnation, pid, tracker=tracker, build=build, tracker_why=why):
             where = f"{incarnation}, pid {pid}, tracked by {tracker}" + (f" ({why})" if why else "")
             return _fine(f"has a new guest{f' from build {build}' if build else ''}", where)
+        case events.SuccessorSpawned(incarnation, replaces):
+            return _fine(f"has an empty guest to go on with after {replaces}", incarnation)
         case events.GuestFrozen(incarnation, took):
             return _fine("is frozen", f"{incarnation}, {took:.1f} ms")
         case events.GuestThawed(incarnation, code=code):
@@ -190,17 +190,9 @@ def _of_guest(event: Event) -> Sentence | None:
             return _fine(f"guest {incarnation} is dead: {why}")
         case events.GuestMeasured(resident):
             return _fine(f"holds {size(resident)}")
+        case events.ProcessDied(process, pid):
+            return _say(f"{process} died, and nothing in the run had asked for it", "bad", f"pid {pid}")
     return None
-
-
-_CELLS = {"d": "dirty", "m": "partly dirty", "c": "clean", "z": "zero"}
-
-
-def _cells(runs: str) -> str:
-    counted = Counter[str]()
-    for run in runs.split():
-        counted[run[-1]] += int(run[:-1]) if run[:-1].isdecimal() else 0  # a ledger made elsewhere may say anything
-    return ", ".join(f"{counted[letter]:,} {word}" for letter, word in _CELLS.items() if counted[letter])
 
 
 def _of_copy(event: Event) -> Sentence | None:
@@ -210,7 +202,7 @@ def _of_copy(event: Event) -> Sentence | None:
             because = f": {why}" if why else ""
             return _fine(f"scanned: {size(dirty)}{of} is dirty{because}", f"{tracker}, {took:.1f} ms")
         case events.MemoryMapped(runs):
-            return _fine(f"memory in cells: {_cells(runs)}")
+            return _fine(f"memory in cells: {cell_words(runs)}")
         case events.BoundaryReached(before, chunk):
             return _fine(f"waits before {before}{'' if chunk is None else f' {chunk}'}")
         case copying.Compared(stored=stored, zero=zero, equal=equal, compare_ms=took):
@@ -297,6 +289,8 @@ def _state(old: str, new: str, reason: str) -> Sentence:
             return _say(f"{new}{because}", _STATE_TONES[new])
         case "pausing", "running":
             return _say(f"runs on{because}", "warn")
+        case "checkpointing", "paused":
+            return _say(f"paused{because}", "warn")
         case "resuming", "paused":
             return _say(f"stays paused{because}", "warn")
         case ("resuming", "running") | (_, "pausing"):

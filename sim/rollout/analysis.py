@@ -90,6 +90,7 @@ _VALUES: Mapping[str, Callable[[Arms], float | None]] = {
     "pause_success_rate": lambda arms: _share(arms.on.finished, arms.on.asked),
     "discards": lambda arms: arms.on.discarded,
     "lost": lambda arms: len(arms.on.lost),
+    "lost_at_checkpoint": lambda arms: len(arms.on.lost_at_checkpoint),
     "lost_because_of_the_flag": lambda arms: len(set(arms.on.lost) - set(arms.off.lost)),
     "corrupted_resumes": lambda arms: arms.on.corrupted,
     "budget_used": lambda arms: _share(arms.on.pools.both, arms.budget),
@@ -105,6 +106,7 @@ _RATIOS: Mapping[str, tuple[Took, int]] = {
     "copy_p95_ratio": ("copy_ms", 95),
     "blocked_p50_ratio": ("blocked_ms", 50),
     "blocked_p95_ratio": ("blocked_ms", 95),
+    "cpu_ratio": ("cpu_seconds", 50),
 }
 
 
@@ -191,7 +193,7 @@ def _why(metric: Metric, outcome: MetricOutcome) -> str:
     return f"{metric.success_condition}" if metric.success_condition else f"not {metric.failure_condition}"
 
 
-Took = Literal["copy_ms", "blocked_ms"]
+Took = Literal["copy_ms", "blocked_ms", "cpu_seconds"]
 LEAST_PAUSES = {50: 1, 95: 20}
 """Exposed pauses that a round needs to have such a percentile of its own."""
 

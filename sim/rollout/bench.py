@@ -139,6 +139,7 @@ def _copy(ours: Figures, theirs: Figures, limit: Figures) -> dict[str, float]:
         "ratio_to_memcpy": ours["gib_per_s"] / limit["gib_per_s"],
         "peak_over": ours["peak_over"],
         "peak_ratio": ours["peak_ratio"],
+        "cpu_s_per_gib": ours["cpu_s_per_gib"],
     }
 
 

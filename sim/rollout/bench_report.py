@@ -94,14 +94,33 @@ def result(row: BenchRow, rounds: Rounds) -> Result | str:
     return Result(row, figures, (min(judged), max(judged)), dropped, disturbed=not quiet)
 
 
-_FIGURES = ("gib_per_s", "ratio_to_mmap_memmove", "ratio_to_memcpy", "peak_over", "peak_ratio", "value")
-_COPY_COLUMNS = ("layout", "pages", "dest", "punch", "GiB/s", "x mmap+memmove", "x memcpy", "peak over", "spread")
+_FIGURES = (
+    "gib_per_s",
+    "ratio_to_mmap_memmove",
+    "ratio_to_memcpy",
+    "peak_over",
+    "peak_ratio",
+    "cpu_s_per_gib",
+    "value",
+)
+_COPY_COLUMNS = (
+    "layout",
+    "pages",
+    "dest",
+    "punch",
+    "GiB/s",
+    "x mmap+memmove",
+    "x memcpy",
+    "peak over",
+    "CPU s/GiB",
+    "spread",
+)
 _COLUMNS = ("what", "case", "measured", "unit", "spread")
 _GOAL_COLUMNS = ("goal", "met", "rounds")
 _KEY = (
     "GiB/s: dirty bytes over the time from the freeze to the finished build, scan and digests included.",
     "x: medians of per-round ratios; mmap+memmove: the original's way, punching each dirty range after its copy;",
-    "memcpy: prefaulted, one thread, the limit. spread: least and most of the judged figure.",
+    "memcpy: prefaulted, one thread, the limit. CPU: of the pause's own threads. spread: least and most judged.",
 )
 
 
@@ -180,6 +199,7 @@ class Report:
             f"{figures['ratio_to_mmap_memmove']:.2f}",
             f"{figures['ratio_to_memcpy']:.2f}",
             f"{figures['peak_over'] / (1 << 20):.1f} MiB",
+            f"{figures['cpu_s_per_gib']:.2f}",
             *self._ending(result),
         ]
 

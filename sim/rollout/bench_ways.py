@@ -135,7 +135,9 @@ def _whole_pause(bench: Bench, case: BenchCase, effects: Effects) -> BenchTaken:
             freed = time.perf_counter()
         peaks = _judged(result, frozen.dirty_bytes, (folder / "builds" / "build" / "memfile").stat().st_size, punch)
     seconds = finished[0] - begun
-    figures = {"seconds": seconds, "free_seconds": freed - begun, "gib_per_s": frozen.dirty_bytes / GIB / seconds}
+    copied = frozen.dirty_bytes / GIB
+    figures = {"seconds": seconds, "free_seconds": freed - begun, "gib_per_s": copied / seconds}
+    figures["cpu_s_per_gib"] = (result.cpu_seconds or 0.0) / copied
     return BenchTaken({**figures, **peaks}, watch.noisy)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from flags.document import Path
 from sim.files.flag_values import written_lease
-from sim.files.plan import Analysis, Assert, KillSwitchDrill, Plan, PlanStep, PlanWait, SetWeight
+from sim.files.plan import Analysis, Assert, KillSwitchDrill, Plan, PlanStep, PlanWait, SetWeight, checkpoints_a_pause
 from sim.files.scenario import Scenario, from_document
 from sim.files.steps import Clear, Inject, Outage, PauseStep, Step
 from sim.files.units import HUGE_PAGE, format_duration
@@ -73,6 +73,7 @@ class _Draft:
     weight: float = 0.0
     rule: str | None = None
     armed: bool = False
+    made: int = 0
 
     def add(self, owner: int, *steps: dict[str, Any]) -> None:
         self.steps += steps
@@ -81,16 +82,21 @@ class _Draft:
     def gate(self, step: int, act: Literal["measure", "end"]) -> None:
         self.gates.setdefault(len(self.steps) - 1, []).append(Gate(step, act))
 
+    def one_round(self, owner: int) -> None:
+        """The load once."""
+        self.add(owner, *one_round(self.plan, self.made))
+        self.made += 1
+        self.rounds[owner] += 1
+
     def load(self, owner: int, seconds: float) -> None:
         """Rounds of the load for a stretch of time; in real time one, the wait, and another."""
         if self.plan.time == "real":
-            self.add(owner, *one_round(self.plan), {"wait": format_duration(seconds)}, *one_round(self.plan))
-            self.rounds[owner] += 2
+            self.one_round(owner)
+            self.add(owner, {"wait": format_duration(seconds)})
+            self.one_round(owner)
             return
-        count = rounds(self.plan, seconds)
-        for _ in range(count):
-            self.add(owner, *one_round(self.plan))
-        self.rounds[owner] += count
+        for _ in range(rounds(self.plan, seconds)):
+            self.one_round(owner)
 
 
 def rounds(plan: Plan, seconds: float) -> int:
@@ -99,10 +105,35 @@ def rounds(plan: Plan, seconds: float) -> int:
     return max(1, min(plan.pacing.most_rounds, math.ceil(asked)))
 
 
-def one_round(plan: Plan) -> list[dict[str, Any]]:
-    """Every sandbox works, is paused and resumed."""
-    pause = {"concurrency": plan.pacing.concurrency, "allow_empty": True, "deadline": DEADLINE}
-    return [{"tick": 1}, {"pause": pause}, {"resume": {"allow_empty": True, "deadline": DEADLINE}}]
+MOST_CHECKPOINTS = 4
+"""Of one sandbox in a round."""
+
+
+def one_round(plan: Plan, number: int = 0) -> list[dict[str, Any]]:
+    """Every sandbox works, is paused and resumed; before that come its checkpoints, each with work of its own.
+
+    Which of them have one more than others is drawn by the plan's seed and the round's `number`.
+    """
+    pause = {"concurrency": plan.pacing.at_once, "allow_empty": True, "deadline": DEADLINE}
+    steps = [step for turn in range(MOST_CHECKPOINTS) for step in _checkpoints(plan, number, turn)]
+    return [*steps, {"tick": 1}, {"pause": pause}, {"resume": {"allow_empty": True, "deadline": DEADLINE}}]
+
+
+def _checkpoints(plan: Plan, number: int, turn: int) -> list[dict[str, Any]]:
+    share = min(1.0, checkpoints_a_pause(plan) - turn)
+    if share <= 0:
+        return []
+    how = {"allow_empty": True, "deadline": DEADLINE}
+    if share == 1:
+        return [{"tick": 1}, {"checkpoint": how}]
+    names = [each.name for each in plan.sandboxes() if _drawn(plan.seed, number, turn, each.name) < share]
+    return [{"tick": 1}, *({"checkpoint": {"sandboxes": name, **how}} for name in names)] if names else []
+
+
+def _drawn(seed: int, number: int, turn: int, name: str) -> float:
+    """From 0 to 1, the same for the same seed."""
+    key = f"{seed}:checkpoint:{number}:{turn}:{name}".encode()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) / (1 << 64)
 
 
 def compiled(plan: Plan, arm: Arm = "on") -> Compiled:
@@ -160,8 +191,9 @@ def _take(draft: _Draft, index: int, step: PlanStep) -> None:
                 else {"flag": {draft.plan.flag: draft.plan.safe}}
             )
             wait = [{"wait": format_duration(drill.max_propagation)}] if draft.plan.time == "real" else []
-            draft.add(index, off, *wait, *one_round(draft.plan), _set(draft, draft.weight))
-            draft.rounds[index] += 1
+            draft.add(index, off, *wait)
+            draft.one_round(index)
+            draft.add(index, _set(draft, draft.weight))
         case Inject() | Outage() | Clear():
             draft.armed = isinstance(step, Inject) or (draft.armed and not isinstance(step, Clear))
             draft.add(index, draft.plan.document.data["steps"][index])

@@ -91,10 +91,11 @@ def _lint(case: _PlanCase) -> Iterator[Concern]:
     file = case.plan.flag_file
     if file is None:
         return
-    for each in lint.check(read_text(file), case.plan.contexts)[1]:
+    for each in lint.check(read_text(file), case.plan.contexts):
         if each.severity == "error":
-            what = f"{file}:{each.line}:{each.column}: {each.message}; in production: {each.production}"
-            yield Concern("flag", "stop", what, each.fix)
+            line, column = each.position
+            what = f"{file}:{line}:{column}: {each.text}; in production: {each.production}"
+            yield Concern("flag", "stop", what, each.hint)
 
 
 def _jumps(case: _PlanCase) -> Iterator[Concern]:

@@ -124,7 +124,7 @@ def _saved(found: Rehearsal) -> str:
     peaks = f"{figures.in_gib(pools[0])} with the flag off, {figures.in_gib(pools[1])} with it on"
     return (
         f"memory at {last.stage.weight:g} %: {freed} freed while copies ran (measured here); the node's peak {peaks}"
-        f" (measured); the {found.plan.pacing.concurrency} largest pauses at once need {at_peak} less (derived)"
+        f" (measured); the {found.plan.pacing.at_once} largest pauses at once need {at_peak} less (derived)"
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from engine.errors import UserError
 from flags.catalog import flag
 from flags.cohort import Member, cohort
-from flags.context import SandboxAttributes
+from flags.context import SandboxAttributes, has_memfd
 from flags.edit import Place, share_of
 from flags.launchdarkly import Items, make_context
 from flags.sdk_logs import silence_sdk_logs
@@ -28,7 +28,8 @@ from sim.rollout.stage_flags import exported, stage_sections
 class Exposure:
     """Sandboxes that have the flag on at a weight, and how many randomization units they are of how many.
 
-    `reasons` counts them by the part of the flag that serves them: `default rule`, `rule ID`, `target`.
+    `able` are those of them that can punch: a guest below Firecracker 1.14 has no memfd. `reasons` counts them by the
+    part of the flag that serves them: `default rule`, `rule ID`, `target`.
     """
 
     weight: float
@@ -37,6 +38,7 @@ class Exposure:
     of_contexts: int
     joins: tuple[str, ...]
     leaves: tuple[str, ...]
+    able: tuple[str, ...] = ()
     reasons: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -79,7 +81,14 @@ def exposure_of(plan: Plan, weight: float, on: tuple[str, ...], before: tuple[st
     units = {each.name: each.name if plan.by == "sandbox" else getattr(each, plan.by) for each in plan.sandboxes()}
     joins = tuple(name for name in on if name not in before)
     leaves = tuple(name for name in before if name not in on)
-    return Exposure(weight, on, len({units[name] for name in on}), len(set(units.values())), joins, leaves)
+    able = can_punch(plan)
+    counts = (len({units[name] for name in on}), len(set(units.values())))
+    return Exposure(weight, on, *counts, joins, leaves, tuple(name for name in on if name in able))
+
+
+def can_punch(plan: Plan) -> set[str]:
+    """The sandboxes whose guests have a memfd: the Firecracker that they were built with can give it away."""
+    return {each.name for each in plan.sandboxes() if has_memfd(each.firecracker_version)}
 
 
 def _on(plan: Plan, sections: tuple[Items, Items]) -> tuple[tuple[str, ...], Mapping[str, int]]:

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
-from flags.document import DocumentError
 from sim.files.figures import Figure, Known, in_gib, number
 from sim.files.fleet_file import (
     Fleet,
-    FleetGroup,
-    FleetNode,
     Floats,
-    PausesPerHour,
     assumptions,
-    load_text,
 )
-from sim.files.plan import Plan, SetWeight, load_plan_text
-from sim.files.sources import kind_of, read_text
-from sim.files.units import HUGE_PAGE
-from sim.files.yaml import parse
 from sim.report.table import Bullets, Paragraph, Section, Table, figure_table
 from sim.rollout.costs import Costs
+from sim.rollout.forecast_source import ForecastSource
 from sim.rollout.simulation import STEP, PauseLoad, Simulated, Simulation, demand
 from sim.rollout.virtual_fleet import VirtualFleet, virtual_fleet
 
@@ -38,6 +28,7 @@ _MODEL = (
     "a sandbox comes back to the node that it left, and with the same dirty ratio",
     "the day is a wave: half of it above the median rate, its top at the peak rate",
     "a failure in a copy is as likely at each chunk; at the first everything rolls back",
+    "checkpoints are not in place, come at an even rate, and are in no peak: each also needs its new guest's memory",
 )
 
 
@@ -97,13 +88,25 @@ class Forecast:
     def _memory(self) -> Section:
         """Of 4 KiB pages: what punching gives back."""
         head = (
-            *("weight", "exposed", "peak p50", "p90", "p99", "max", "over memory", "fit at once p50", "fit p99"),
+            *(
+                "weight",
+                "exposed",
+                "can punch",
+                "peak p50",
+                "p90",
+                "p99",
+                "max",
+                "over memory",
+                "fit at once p50",
+                "fit p99",
+            ),
             "saved",
         )
         rows = [
             (
                 f"{each.weight:g} %",
                 f"{each.exposed:,}",
+                f"{each.can_punch:,}",
                 *(in_gib(size) for size in asdict(each.peak).values()),
                 f"{each.over_memory:.2%}",
                 f"{each.fit:,}",
@@ -121,18 +124,23 @@ class Forecast:
         return Section("Memory of a node's 4 KiB pages (derived)", (Table(head, rows, ">"),), note)
 
     def _losses(self) -> Section:
-        head = ("weight", "pauses that punch", "freed early a day", "lost a year", "rolled back a year")
+        head = (
+            *("weight", "pauses that punch", "checkpoints that punch", "freed early a day", "lost a year"),
+            *("lost at a checkpoint a year", "rolled back a year"),
+        )
         rows = [
             (
                 f"{each.weight:g} %",
                 f"{each.punched_pauses:,}",
+                f"{each.punched_checkpoints:,}",
                 in_gib(each.freed_early),
                 number(each.lost),
+                number(each.lost_at_checkpoint),
                 number(each.rolled_back),
             )
             for each in self.answers
         ]
-        title = "Pauses, and what becomes of those whose copy fails (derived)"
+        title = "Pauses and checkpoints, and what becomes of those whose copy fails (derived)"
         return Section(title, (Table(head, rows, ">"),))
 
     def _blast(self) -> Section:
@@ -255,18 +263,22 @@ class Answer:
     `saved` is what all nodes together need less at their peaks than with the flag off. `fit` is how many pauses find
     room at once on a node in the middle with all its guests, `fit_p99` on one of the fullest hundredth. `lost` and
     `rolled_back` are sandboxes a year whose copy fails when they are condemned, or are not yet. `freed_early` is bytes
-    of guest memory a day that came back while copies ran, not after them.
+    of guest memory a day that came back while copies ran, not after them. `can_punch` are the exposed that have a
+    memfd; `lost_at_checkpoint` a year is beside `lost`, which is of pauses.
     """
 
     weight: float
     exposed: int
+    can_punch: int
     punched_pauses: int
+    punched_checkpoints: int
     peak: Spread
     over_memory: float
     saved: float
     fit: int
     fit_p99: int
     lost: float
+    lost_at_checkpoint: float
     rolled_back: float
     freed_early: float
     blast: tuple[Blast, ...]
@@ -301,11 +313,18 @@ def _answer(
     a_year = YEAR_HOURS / question.hours * question.failure_rate
     failures = pauses * a_year
     losable = (found.losable_if_all if question.background else float(found.losable[arm])) * a_year
-    on = fleet.is_on((weight,), np.arange(fleet.count))[0]
-    extra = np.where(on, asks.extra_on, asks.extra_off).mean()
+    everyone = np.arange(fleet.count)
+    on, punches = fleet.is_on((weight,), everyone)[0], fleet.punches((weight,), everyone)[0]
+    extra = np.where(punches, asks.extra_on, asks.extra_off).mean()
+    checkpoints = fleet.checkpoints * punches  # an hour, of those that punch
+    past_the_first = 1.0 - 1.0 / fleet.chunks
+    losable_an_hour = (fleet.checkpoints if question.background else checkpoints) @ past_the_first
+    freed = checkpoints @ fleet.resident
     return Answer(
         weight=weight,
         exposed=int(on.sum()),
+        can_punch=int(punches.sum()),
+        punched_checkpoints=round(float(checkpoints.sum()) * question.hours),
         punched_pauses=int(found.punched[:, arm].sum()),
         peak=spread(peak),
         over_memory=float((peak > file.node.memory).mean()),
@@ -313,9 +332,12 @@ def _answer(
         fit=_fit(file.node.memory, found.all_guests, 50, extra),
         fit_p99=_fit(file.node.memory, found.all_guests, 99, extra),
         lost=losable,
+        lost_at_checkpoint=float(losable_an_hour) * YEAR_HOURS * question.failure_rate,
         rolled_back=failures - losable,
-        freed_early=float(found.punched_bytes[:, arm].sum()) * 24 / question.hours,
-        blast=tuple(_blast(found, arm, seconds) for seconds in propagation_times(file)),
+        freed_early=float(found.punched_bytes[:, arm].sum()) * 24 / question.hours + float(freed) * 24,
+        blast=tuple(
+            _blast(found, arm, seconds, float(checkpoints.sum()), float(freed)) for seconds in propagation_times(file)
+        ),
     )
 
 
@@ -334,14 +356,16 @@ def _fit(memory: int, guests: Floats, percentile: float, extra: float) -> int:
     return max(0, int(free / max(extra, 1.0)))
 
 
-def _blast(found: Simulated, arm: int, seconds: float) -> Blast:
-    """Inside a step the rate is taken as even."""
+def _blast(found: Simulated, arm: int, seconds: float, checkpoints: float, freed: float) -> Blast:
+    """Inside a step the rate is taken as even; so is that of the checkpoints that punch, and of the bytes they free
+    (an hour)."""
     hours = len(found.pauses) * found.step
+    more, bytes_more = checkpoints * seconds / 3600, freed * seconds / 3600
     return Blast(
         seconds=seconds,
-        sandboxes=float(found.punched[:, arm].sum()) / hours * seconds,
-        worst_sandboxes=_worst(found.punched[:, arm].astype(float), seconds / found.step),
-        worst_bytes=_worst(found.punched_bytes[:, arm], seconds / found.step),
+        sandboxes=float(found.punched[:, arm].sum()) / hours * seconds + more,
+        worst_sandboxes=_worst(found.punched[:, arm].astype(float), seconds / found.step) + more,
+        worst_bytes=_worst(found.punched_bytes[:, arm], seconds / found.step) + bytes_more,
     )
 
 
@@ -350,74 +374,3 @@ def _worst(by_step: Floats, steps: float) -> float:
     whole = min(max(1, int(np.ceil(steps))), len(by_step))
     sums = np.convolve(by_step, np.ones(whole), mode="valid")
     return float(sums.max()) * min(1.0, steps / whole)
-
-
-STAGES = (0.0, 1.0, 10.0, 50.0, 100.0)
-
-
-@dataclass(frozen=True, slots=True)
-class ForecastSource:
-    """A fleet, the weights to look at (percent), and what a rollout goes by; `stages_given` where a plan says them."""
-
-    fleet: Fleet
-    weights: tuple[float, ...] = STAGES
-    by: str = "sandbox"
-    stages_given: bool = False
-    said: str = "fleet file"
-
-
-def source(path: pathlib.Path) -> ForecastSource:
-    """What the file says; DocumentError with every mistake."""
-    text = read_text(path)
-    document = parse(text)
-    match kind_of(document):
-        case "plan":
-            return of_plan(load_plan_text(text, path))
-        case "fleet" | None:
-            return ForecastSource(load_text(text, path))
-    what = 'expected "fleet" or "plan"; a forecast starts from nothing else'
-    raise DocumentError(path, [document.mistake(("kind",), what)])
-
-
-def of_plan(plan: Plan) -> ForecastSource:
-    """The stages of a plan, and its fleet in production's numbers where it gives them; a node is the rehearsed one."""
-    rehearsed = sum(group.count for group in plan.fleet)
-    per_minute, count = plan.pacing.pauses_per_minute, rehearsed
-    if plan.production is not None:
-        per_minute, count = plan.production.pauses_per_minute, plan.production.sandboxes
-    groups = _groups(plan, count, PausesPerHour(median=per_minute * 60 / count))
-    huge = sum(group.memory * group.count for group in plan.fleet if group.page_size == HUGE_PAGE)
-    node = FleetNode(
-        memory=plan.node.memory,
-        hugetlb=huge,
-        cache=plan.node.cache,
-        sandboxes=rehearsed,
-        concurrency=min(64, plan.pacing.concurrency),
-    )
-    fleet = Fleet(
-        kind="fleet", name=plan.name, node=node, groups=groups, propagation=plan.propagation, contexts=plan.contexts
-    )
-    stages = {step.weight for step in plan.steps if isinstance(step, SetWeight)}
-    weights = tuple(sorted({0.0, *stages})) if stages else STAGES
-    return ForecastSource(fleet, weights, plan.by, stages_given=bool(stages), said="plan")
-
-
-def _groups(plan: Plan, count: int, rate: PausesPerHour) -> tuple[FleetGroup, ...]:
-    """So many sandboxes in the plan's shares; a group is one team, as in a scenario."""
-    upto = [0, *accumulate(group.count for group in plan.fleet)]
-    cuts = [count * each // upto[-1] for each in upto]
-    return tuple(
-        FleetGroup(
-            name=group.name,
-            count=high - low,
-            memory=group.memory,
-            dirty=group.workload.dirty,
-            resident=group.workload.dirty,
-            page_size=group.page_size,
-            template=group.template,
-            team_size=high - low,
-            pauses_per_hour=rate,
-        )
-        for group, low, high in zip(plan.fleet, cuts, cuts[1:], strict=False)
-        if high > low
-    )

@@ -130,7 +130,7 @@ class Gates:
         if result.stopped == "wait" or self.compiled.plan.flag_source == "launchdarkly":
             return []
         plan = self.compiled.plan
-        again = PauseStep(concurrency=plan.pacing.concurrency, allow_empty=True)
+        again = PauseStep(concurrency=plan.pacing.at_once, allow_empty=True)
         return [FlagStep(values={plan.flag: plan.safe}), Tick(ticks=1), again, Resume(allow_empty=True)]
 
     def _arms(self, gate: Gate, key: tuple[int, str, int], drill: Drill) -> Arms:
@@ -144,7 +144,7 @@ class Gates:
         compared = None
         if self.off.turns is not None:
             compared = tuple(pairs(costs(plan.flag, view.pauses, drill.began), self.off.costs))
-        arms = Arms(on, self.off.seen.get(key, Figures()), plan.node.memory, plan.pacing.concurrency, compared)
+        arms = Arms(on, self.off.seen.get(key, Figures()), plan.node.memory, plan.pacing.at_once, compared)
         self.arms[stage.number] = arms
         return arms
 

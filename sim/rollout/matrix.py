@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from junitparser import Failure, TestCase, TestSuite
+
 from sim.files.flag_values import written_lease
 from sim.files.plan import Analysis, KillSwitchDrill, Plan, PlanWait, SetWeight
 from sim.files.scenario import load_text
@@ -107,9 +109,9 @@ def cell_scenario(plan: Plan, index: int, weight: float, fault: MatrixFault, fle
     data: dict[str, Any] = {"version": 1, "name": plan.name, "seed": plan.seed}
     data |= {"node": plan.document.data["node"]} if "node" in plan.document.data else {}
     data |= {"engine": engine} if (engine := engine_of(plan)) else {}
-    at_once = 1 if _crashes(fault) else plan.pacing.concurrency  # who else is condemned at a crash is a race
+    at_once = 1 if _crashes(fault) else plan.pacing.at_once  # who else is condemned at a crash is a race
     steps = [{"tick": 1}, *map(dict, fault.steps), *_change(plan, index, weight), {"tick": 1}, _pause(at_once)]
-    steps += [_end(fault), _RESUME, {"tick": 1}, _pause(plan.pacing.concurrency), _RESUME]
+    steps += [_end(fault), _RESUME, {"tick": 1}, _pause(plan.pacing.at_once), _RESUME]
     data |= {"contexts": plan.contexts.written}
     return data | {"fleet": fleet, "flags": _cell_flags(plan, index, weight, fault), "steps": steps}
 
@@ -285,6 +287,23 @@ def _bad(cell: Cell) -> str:
     folder = f"; see {result.run_dir}" if result is not None and result.run_dir else ""
     error = f": {result.why_broken}" if result is not None and result.why_broken else ""
     return f"step {cell.step + 1}, {cell.fault}: {cell.what}{error}{folder}"
+
+
+def junit(matrix: FaultMatrix) -> TestSuite:
+    """One case a cell; a bad one is a failure. Cells of one run share its time: only the first of them has it."""
+    suite = TestSuite(words.scrub(f"{matrix.plan.name}: each step x each fault"))
+    timed: set[int] = set()
+    for cell in matrix.cells:
+        seconds = 0.0 if cell.result is None or id(cell.result) in timed else cell.result.seconds
+        timed.add(id(cell.result))
+        case = TestCase(
+            words.scrub(f"{_row_name(matrix.plan, cell.step).strip()}, {cell.fault}"), suite.name, round(seconds, 3)
+        )
+        if cell.bad:
+            case.result = [Failure(words.scrub(_bad(cell)), "Bad")]
+        suite.add_testcase(case)
+    suite.time = matrix.seconds
+    return suite
 
 
 def document(matrix: FaultMatrix) -> dict[str, Any]:

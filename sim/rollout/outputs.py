@@ -12,6 +12,7 @@ from junitparser import Error, Failure, Skipped, TestCase, TestSuite
 
 from sim.files.figures import Figure
 from sim.files.metrics import MEASURES
+from sim.files.plan import Plan
 from sim.record import events
 from sim.record.ledger import Entry
 from sim.report.document import scenario_document
@@ -25,7 +26,6 @@ from sim.rollout.delays import delay_of
 from sim.rollout.gates import label
 from sim.rollout.incident_clock import StageIncident
 from sim.rollout.production import SHARES, Way, claims, production, ways
-from sim.rollout.rehearse import where
 from sim.rollout.results import Rehearsal, StageResult, StepResult
 from sim.rollout.sections import TONES, of_production, sections
 from sim.rollout.stretch import Figures
@@ -130,6 +130,7 @@ def _stage(each: StageResult) -> dict[str, Any]:
         "complete": each.complete,
         "exposed": {
             "sandboxes": list(exposure.sandboxes),
+            "can_punch": len(exposure.able),
             "contexts": exposure.contexts,
             "of_contexts": exposure.of_contexts,
             "joins": len(exposure.joins),
@@ -221,7 +222,7 @@ def rehearsal_suite(found: Rehearsal) -> TestSuite:
     suite.add_property("decision", found.decision)
     cases = [_case(found, each) for each in found.steps]
     for index in range(len(found.steps), len(found.plan.steps)):
-        case = TestCase(f"step {index + 1} {label(found.plan.steps[index])}", found.plan.name, 0.0)
+        case = TestCase(scrub(_step_name(found.plan, index)), found.plan.name, 0.0)
         case.result = [Skipped("not taken: the rollout had stopped")]
         cases.append(case)
     decision = TestCase("decision", found.plan.name, found.seconds)
@@ -233,8 +234,13 @@ def rehearsal_suite(found: Rehearsal) -> TestSuite:
     return suite
 
 
+def _step_name(plan: Plan, index: int) -> str:
+    """With its place in the plan file, not its number."""
+    return f"{label(plan.steps[index])} (line {plan.origin(('steps', index)).line})"
+
+
 def _case(found: Rehearsal, step: StepResult) -> TestCase:
-    case = TestCase(scrub(where(step)), found.plan.name, 0.0)
+    case = TestCase(scrub(_step_name(found.plan, step.index)), found.plan.name, 0.0)
     place = found.plan.place(("steps", step.index))
     if step.outcome is MetricOutcome.FAILED:
         case.result = [Failure(scrub(f"{place}: {step.detail}"), "Failed")]

@@ -63,7 +63,7 @@ def _fleet(scaled: ScaledFleet, each: StageResult) -> Iterator[Figure]:
 def _node(found: Rehearsal, scaled: ScaledFleet, each: StageResult) -> Iterator[Figure]:
     for arm, figures in (("off", each.off), ("on", each.on)):
         yield from _pools(scaled, arm, figures)
-    concurrency, scale = found.plan.pacing.concurrency, scaled.fleet.scale
+    concurrency, scale = found.plan.pacing.at_once, scaled.fleet.scale
     spared = saved(each.off, each.on, concurrency, scale)
     told = f"the {concurrency} largest pauses at once; chunks do not scale"
     yield Figure("saved at peak", spared, "bytes", "derived", told)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from flags.catalog import flag
 from sim.files.plan import Plan
 from sim.record.folder import StoredRun
-from sim.record.verdict import TIME_LIMIT, Verdict
+from sim.record.verdict import CUT_OFF, Verdict
 from sim.report import judgements, words
 from sim.rollout.analysis import MetricOutcome
 from sim.rollout.compiled import Turns, beginners, compiled, has_room_for_two, side_by_side
@@ -122,7 +122,7 @@ def _stages(gates: Gates, plan: Plan) -> list[StageResult]:
             break
         arms = gates.arms[stage.number]
         lost = tuple(name for name in arms.on.lost if name not in arms.off.lost)
-        spared = saved(arms.off, arms.on, plan.pacing.concurrency)
+        spared = saved(arms.off, arms.on, plan.pacing.at_once)
         found.append(StageResult(stage, exposure, arms.on, arms.off, lost, spared, set(stage.steps) <= done))
     return found
 
@@ -218,7 +218,7 @@ def _open(found: Rehearsal) -> list[str]:
         for each in judgements.failed(found.on.view)
         if each.verdict == Verdict.INCONCLUSIVE
     ]
-    cut_off = [each for each in judgements.failed(found.off.view) if each.name == TIME_LIMIT]
+    cut_off = [each for each in judgements.failed(found.off.view) if each.name in CUT_OFF]
     reasons += [f"with the flag off: {each.name}: {judgements.message(each)}" for each in cut_off]
     if found.bound is not None and not found.bound.is_met:
         reasons.append(found.bound.short)

@@ -23,7 +23,8 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The table by columns, one entry a row: bytes, pauses an hour, and numbers that stand for names (-1: none)."""
+    """The table by columns, one entry a row: bytes, pauses an hour with checkpoints among them, and numbers that stand
+    for names (-1: none)."""
 
     memory: Floats
     dirty: Floats

@@ -140,14 +140,33 @@ def _stages(found: Rehearsal) -> Section:
     fleet = len(found.plan.sandboxes())
     rows = [_stage(each, fleet) for each in found.stages]
     note = "measured; lost by flag: lost here and not with the flag off"
-    return Section("Stages, of the rehearsed fleet", (Table((*head, "freed"), rows, ">"),), note)
+    parts = (Table((*head, "freed"), rows, ">"), *_checkpoints(found))
+    return Section("Stages, of the rehearsed fleet", parts, note)
+
+
+def _checkpoints(found: Rehearsal) -> list[Table]:
+    """None where the load has none; those with a new guest are among the pauses."""
+    if not any(each.on.checkpoints for each in found.stages):
+        return []
+    head = ("weight", "checkpoints", "in place", "lost at a checkpoint, flag off -> on")
+    rows = [
+        (
+            f"{each.stage.weight:g} %",
+            str(each.on.checkpoints),
+            str(each.on.in_place),
+            " -> ".join(str(len(arm.lost_at_checkpoint)) for arm in (each.off, each.on)),
+        )
+        for each in found.stages
+    ]
+    return [Table(head, rows, ">")]
 
 
 def _stage(each: StageResult, fleet: int) -> tuple[str, ...]:
-    on, exposed = each.on, len(each.exposure.sandboxes)
+    on, exposed, able = each.on, len(each.exposure.sandboxes), len(each.exposure.able)
+    punch = "" if able == exposed else f", {able} can punch"
     return (
         f"{each.stage.weight:g} %{'' if each.complete else ', not completed'}",
-        f"{exposed} of {fleet} ({exposed / fleet * 100:.3g} %)",
+        f"{exposed} of {fleet} ({exposed / fleet * 100:.3g} %){punch}",
         "yes" if each.exposure.is_superset else "no",
         str(on.asked),
         str(len(on.punched)),

@@ -15,7 +15,7 @@ from sim.files.plan import Plan
 from sim.record.verdict import ExitCode
 from sim.report.document import scenario_document, write_document
 from sim.report.html import write_page
-from sim.report.junit import suite, write_junit
+from sim.report.junit import JunitFile, suite, write_junit
 from sim.report.table import text
 from sim.rollout.compiled import compiled
 from sim.rollout.critic import concern_lines, critique, stops
@@ -47,12 +47,13 @@ class Session:
         export: Path | None = None,
         plot: bool = False,
         summary: Path | None = None,
+        junit: JunitFile | None = None,
     ) -> None:
         self.plan = plan
         self.fleet: UserFleet | None = None
         self.rehearsal: Rehearsal | None = None
         self._options = options
-        self._batch = Batch(quiet=quiet, on_stderr=True)
+        self._batch = Batch(quiet=quiet, on_stderr=True, junit=junit)
         self._export = export
         self._plot = plot
         self._summary = summary
@@ -88,7 +89,7 @@ class Session:
         self._look_at_the_fleet()
         made = compiled(self.plan)
         check_source(made.scenario)
-        return self._batch.run([Item(self.plan.name, self._rehearse, partial(missing, made.scenario))])
+        return self._batch.run([Item(self.plan.name, self._rehearse, partial(missing, made.scenario), self.plan.path)])
 
     def _rehearse(self) -> ExitCode:
         def progress(step: str) -> None:
@@ -113,13 +114,15 @@ class Session:
         def run() -> ExitCode:
             runs_dir = self._options.runs_dir.absolute()
             made = matrix.run_matrix(self.plan, runs_dir, pool, self._batch, seed=self._options.seed)
+            if self._batch.junit is not None:
+                self._batch.junit.add(matrix.junit(made))
             click.echo(
                 json.dumps(matrix.document(made), indent=2) if self._batch.quiet else text(matrix.sections(made))
             )
             return ExitCode.VIOLATED if made.bad else ExitCode.HELD
 
         lacks = partial(pool.lacks, compiled(self.plan).scenario)
-        return self._batch.run([Item(self.plan.name, run, lacks)], pool)
+        return self._batch.run([Item(self.plan.name, run, lacks, self.plan.path)], pool)
 
     def _with_weaknesses(self, found: Rehearsal) -> Rehearsal:
         """A wrong engine answers for each of its weaknesses by itself."""
@@ -145,6 +148,8 @@ class Session:
         write_document(folder / REHEARSAL_FILE, self.document())
         suites = [rehearsal_suite(found), suite(found.on.view, folder, self.plan.path, found.on.entries)]
         write_junit(folder / "junit.xml", suites)
+        if self._batch.junit is not None:
+            self._batch.junit.add(*suites)
         write_rehearsal_page(found, with_plot=self._plot)
         if self._export is not None:
             from sim.rollout.export import export

@@ -10,11 +10,11 @@ import numpy as np
 from sim.files.demand import Bound, Demand, DurationSpan
 from sim.files.figures import Known, percent
 from sim.files.fleet_file import Floats
-from sim.files.plan import Analysis, Plan
+from sim.files.plan import Analysis, Plan, checkpoints_a_pause
 from sim.rollout.bounds import CONFIDENCE, needed, upper_bound
 from sim.rollout.compiled import Stage, seconds_of
 from sim.rollout.delays import Delay, delay_of, fixed, last_of
-from sim.rollout.exposure import Exposure
+from sim.rollout.exposure import Exposure, can_punch
 from sim.rollout.incident_clock import Part, StageIncident, incident
 
 _FEW_LOSSES = 3
@@ -130,10 +130,15 @@ def incidents(
 
 
 def even_rates(plan: Plan, weight: float) -> Floats:
-    """Of a fleet of which only its size and its pace are given: all alike, and `weight` percent of them exposed."""
+    """Of a fleet of which only its size and its pace are given: all alike, and `weight` percent of them exposed.
+
+    Checkpoints count as pauses. The share of the rehearsed fleet that has no memfd is never punched: its rate is 0.
+    """
     fleet = len(plan.sandboxes()) if plan.production is None else plan.production.sandboxes
-    pace = (plan.production or plan.pacing).pauses_per_minute
-    return np.full(round(fleet * weight / 100), pace / 60 / fleet)
+    pace = (plan.production or plan.pacing).pauses_per_minute * (1 + checkpoints_a_pause(plan))
+    rates = np.full(round(fleet * weight / 100), pace / 60 / fleet)
+    rates[round(len(rates) * len(can_punch(plan)) / len(plan.sandboxes())) :] = 0.0
+    return rates
 
 
 def nodes_of(plan: Plan) -> int:

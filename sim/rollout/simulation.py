@@ -103,7 +103,7 @@ class Simulation:
             progress(number / steps)
             self._resume(number)
             who, at = self._asked(number)
-            on = self._fleet.is_on(self._weights, who)
+            on = self._fleet.punches(self._weights, who)
             pauses[number], punched[number] = len(who), on.sum(axis=1)
             freed[number] = on @ self._fleet.resident[who]
             past_the_first = 1.0 - 1.0 / self._fleet.chunks[who]

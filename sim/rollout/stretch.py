@@ -10,7 +10,7 @@ from fractions import Fraction
 from flags.lease import LEASE_EXPIRED
 from sim.record import events
 from sim.record.ledger import Entry
-from sim.record.view import PauseView, View
+from sim.record.view import LOST_AT_CHECKPOINT, PauseView, View
 
 SOUND_STATES = frozenset({"VALID", ""})
 GONE = frozenset({"discarded", "killed"})
@@ -47,6 +47,7 @@ class PauseCost:
     copy_ms: float | None = None
     blocked_ms: float | None = None
     peak_over: int | None = None
+    cpu_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Figures:
 
     A sandbox is at risk while it is condemned and its snapshot is unfinished. `late` are pauses that punched
     although decided later after a kill switch than it was allowed; `stalest` seconds after a change that an old value
-    still ruled.
+    still ruled. A checkpoint with a new guest is also a pause, one that is `in_place` is not.
     """
 
     asked: int = 0
@@ -78,6 +79,9 @@ class Figures:
     stalest: float = 0.0
     late: int = 0
     corrupted: int = 0
+    checkpoints: int = 0
+    in_place: int = 0
+    lost_at_checkpoint: tuple[str, ...] = ()
 
 
 def saved(off: Figures, on: Figures, concurrency: int, scale: Fraction = Fraction(1)) -> int | None:
@@ -130,7 +134,8 @@ def figures(
     corrupted: int = 0,
 ) -> Figures:
     """Of all that began in the window; `corrupted` is what the checkers found in it."""
-    pauses = [each for each in view.pauses if window.holds(each.began) and not each.checkpoint]
+    began = [each for each in view.pauses if window.holds(each.began)]
+    pauses = [each for each in began if each.consumed]
     outcomes = Counter(each.outcome for each in pauses)
     on = [each for each in pauses if _is_on(each, flag)]
     freed = [each for each in pauses if each.punched_bytes > 0]
@@ -156,6 +161,9 @@ def figures(
         stalest=max((_staleness(each, flag, kills) for each in pauses), default=0.0),
         late=sum(_is_late(each, flag, kills) for each in freed),
         corrupted=corrupted,
+        checkpoints=sum(each.checkpoint for each in began),
+        in_place=sum(not each.consumed for each in began),
+        lost_at_checkpoint=_names([each for each in pauses if each.outcome_code == LOST_AT_CHECKPOINT]),
     )
 
 
@@ -165,8 +173,8 @@ def costs(flag: str, pauses: Iterable[PauseView], epoch: float = 0.0) -> Iterato
     for each in pauses:
         nth, on, punched = seen[each.sandbox], _is_on(each, flag), each.punched_bytes > 0
         seen[each.sandbox] += 1
-        if each.outcome == "finished" and not each.checkpoint:
-            took = (each.copy_ms, each.blocked_ms, each.peak_over)
+        if each.outcome == "finished" and each.consumed:
+            took = (each.copy_ms, each.blocked_ms, each.peak_over, each.cpu_seconds)
             yield PauseCost(each.sandbox, nth, epoch + each.began, on, punched, *took)
 
 

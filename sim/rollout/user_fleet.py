@@ -81,7 +81,7 @@ def _rows(table: list[UserSandbox]) -> Rows:
     return Rows(
         memory=memory,
         dirty=memory * np.array([each.dirty for each in table]) / 100,
-        pauses_per_hour=np.array([each.pauses_per_hour for each in table]),
+        pauses_per_hour=np.array([each.pauses_per_hour + each.checkpoints_per_hour for each in table]),
         team=numbered([each.attributes.team for each in table]),
         node=numbered([each.node for each in table]),
         cluster=numbered([each.attributes.cluster for each in table]),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flags.catalog import PUNCH
+from flags.context import has_memfd
 from flags.launchdarkly_fleet import bucket_of
 from sim.files import fleet_file
 from sim.files.fleet_file import Fleet, FleetGroup, Floats, Ints
@@ -34,7 +35,7 @@ class VirtualGroup:
 class VirtualFleet:
     """One entry a sandbox: `resident` and `dirty` in bytes, `bucket` from 0 to 1, `node` from 0.
 
-    Entries of one node lie together.
+    Entries of one node lie together. `memfd`: it has one, so it can punch. `checkpoints` an hour are not in place.
     """
 
     groups: tuple[VirtualGroup, ...]
@@ -45,6 +46,8 @@ class VirtualFleet:
     chunks: Floats
     huge: NDArray[np.bool_]
     bucket: Floats
+    memfd: NDArray[np.bool_]
+    checkpoints: Floats
 
     @property
     def count(self) -> int:
@@ -59,6 +62,11 @@ class VirtualFleet:
         off = np.array([(_ALL - round(weight * 1000)) / _ALL for weight in weights])
         on: NDArray[np.bool_] = self.bucket[who] >= off[:, None]
         return on
+
+    def punches(self, weights: tuple[float, ...], who: Ints) -> NDArray[np.bool_]:
+        """The same, and it has a memfd."""
+        punches: NDArray[np.bool_] = self.is_on(weights, who) & self.memfd[who]
+        return punches
 
 
 def virtual_fleet(fleet: Fleet, count: int, seed: int, by: str = "sandbox") -> VirtualFleet:
@@ -84,6 +92,8 @@ def virtual_fleet(fleet: Fleet, count: int, seed: int, by: str = "sandbox") -> V
         chunks=chunks,
         huge=np.array([group.page_size == HUGE_PAGE for group, _ in parts])[of_group],
         bucket=bucket if is_known else np.zeros(count),
+        memfd=np.array([has_memfd(group.firecracker_version) for group, _ in parts])[of_group],
+        checkpoints=np.array([group.checkpoints_per_hour for group, _ in parts])[of_group],
     )
 
 

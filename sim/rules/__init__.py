@@ -1,4 +1,4 @@
-"""The ten rules, one module each, judged by one loop: of a run that is being made, of a stored or foreign ledger."""
+"""The rules, one module each, judged by one loop: of a run that is being made, of a stored or foreign ledger."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from sim.rules import (
     bytes_exact,
+    deaths_explained,
     decision_pinned,
     failed_copy_discards,
     legal_transitions,
@@ -33,6 +34,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         legal_transitions.NAME: Rule(legal_transitions.judge),
         no_unpublished.NAME: Rule(no_unpublished.judge, no_unpublished.observe),
         off_arrives.NAME: Rule(off_arrives.judge),
+        deaths_explained.NAME: Rule(deaths_explained.judge),
     }
 )
 

@@ -1,38 +1,44 @@
-"""One pause acts on one decision, whatever flips meanwhile."""
+"""One pause acts on one decision, whatever flips meanwhile.
+
+Every pause is judged; only one in whose window a flag changed exercises the rule: without that, a pause that reads its
+flags twice reads the same twice.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from engine import events as engine_events
 from engine import plan as plans
 from engine.events import Event
 from flags.catalog import BACKGROUND, DEDUP, FLAGS, PUNCH
-from flags.decision import Decision, Evaluation, options
+from flags.decision import Decision, Evaluation, is_in_place, options
 from sim.record import events
 from sim.record.view import PauseView
-from sim.rules.evidence import Evidence
+from sim.rules.evidence import PUNCHES, Evidence
 from sim.rules.finding import Finding, Reason
 
 NAME = "decision_pinned"
 
 
 def judge(evidence: Evidence) -> Finding:
-    """Every pause that decided, or that did something."""
+    """Every pause that decided, or that did something; exercised by those in whose window a flag changed."""
     finding = Finding()
+    changes = _flag_changes(evidence)
     for pause in evidence.view.pauses:
         happened = evidence.events_of(pause.id)
         decisions = [each for each in happened if isinstance(each, events.Decided)]
         if not decisions and not (pause.path or pause.outcome):
             continue
-        finding.checked += 1
+        finding.checked += _flipped_within(evidence, pause, changes)
         incarnation = evidence.incarnation_of(pause)
         several = Reason("decisions", f"the pause has {len(decisions)} decisions, not one")
         reasons = [] if len(decisions) == 1 else [several]
         if decisions:
             reasons += contradictions(pause, latched(evidence, pause)) or freed_unasked(happened, pause)
+            reasons += went_on_otherwise(evidence, pause)
             reasons += [reason for each in decisions for reason in evaluated_otherwise(each)]
             if _is_unexplained(pause):
                 why = f"missing evidence: the plan was not to punch, and no code says why: {pause.punch_reason}"
@@ -44,6 +50,36 @@ def judge(evidence: Evidence) -> Finding:
         for reason in reasons:
             finding.violated(pause.sandbox, reason, incarnation=incarnation, pause=pause.id)
     return finding
+
+
+class _FlagChange(NamedTuple):
+    """`at`: its place in the ledger's order. `was`: what it was set to before, None where that is not known."""
+
+    at: int
+    flag: str
+    was: Any
+    value: Any
+
+
+def _flag_changes(evidence: Evidence) -> list[_FlagChange]:
+    found: list[_FlagChange] = []
+    values: dict[str, Any] = {}
+    for at, entry in evidence.of_kind(events.FlagSet):
+        if isinstance(entry.event, events.FlagSet):
+            flag, value = entry.event.flag, entry.event.value
+            found.append(_FlagChange(at, flag, values.get(flag), value))
+            values[flag] = value
+    return found
+
+
+def _flipped_within(evidence: Evidence, pause: PauseView, changes: Sequence[_FlagChange]) -> bool:
+    """Whether a flag got another value between the pause's decision and its end."""
+    told = evidence.of_pause(pause.id)
+    decided = {flag: each.get("value") for flag, each in pause.decision.items()}
+    return any(
+        told[0].at < each.at < told[-1].at and each.value != (decided.get(each.flag) if each.was is None else each.was)
+        for each in changes
+    )
 
 
 def evaluated_otherwise(decided: events.Decided) -> list[Reason]:
@@ -61,9 +97,30 @@ def evaluated_otherwise(decided: events.Decided) -> list[Reason]:
 
 def latched(evidence: Evidence, pause: PauseView) -> bool | None:
     """Whether the incarnation that was paused gave its memfd; None where its start is not in the ledger."""
+    born = _born(evidence, pause)
+    return born.use_memfd if born is not None else None
+
+
+def _born(evidence: Evidence, pause: PauseView) -> events.GuestSpawned | None:
     born = evidence.born.get(evidence.incarnation_of(pause) or "")
     event = born.entry.event if born else None
-    return event.use_memfd if isinstance(event, events.GuestSpawned) else None
+    return event if isinstance(event, events.GuestSpawned) else None
+
+
+def went_on_otherwise(evidence: Evidence, pause: PauseView) -> list[Reason]:
+    """A checkpoint that was in place against its flags, or was not; and one in place whose guest was given up."""
+    born = _born(evidence, pause)
+    if not pause.checkpoint or pause.settled is None or pause.settled.consumed is None or born is None:
+        return []  # in older ledgers every checkpoint was in place
+    found = []
+    in_place = is_in_place(decision_of(pause.decision), born.use_sync_wp)
+    if pause.path is not None and pause.consumed is in_place:  # else a crash came before it was planned
+        was, said = ("consumed", "in place") if in_place else ("borrowed", "with a new guest")
+        found.append(Reason("in-place", f"the checkpoint's memory was {was}, and the flags said {said}"))
+    given_up = (engine_events.Condemned, engine_events.GuestKilled, *PUNCHES)
+    if not pause.consumed and any(isinstance(each, given_up) for each in evidence.events_of(pause.id)):
+        found.append(Reason("given-up", "the checkpoint is recorded as in place, and its guest was given up"))
+    return found
 
 
 def contradictions(pause: PauseView, use_memfd: bool | None = None) -> list[Reason]:
@@ -95,7 +152,7 @@ def _is_unexplained(pause: PauseView) -> bool:
 
 def _said(pause: PauseView, decision: Decision) -> set[str]:
     """The paths that the flags give by what they are called: no defect of `options` or `path_of` agrees with itself."""
-    if pause.checkpoint:
+    if not pause.consumed:
         return {"in-place", "process"}
     if decision.is_on(DEDUP):
         return {"dedup", "process"}
@@ -141,7 +198,7 @@ def _planned(pause: PauseView, decision: Decision, memfd: bool) -> tuple[str, bo
         page_size=4096,
         block_size=4096,
         seals=0,
-        consumed=not pause.checkpoint,
+        consumed=pause.consumed,
         parent_finished=True,
         memfd=memfd,
     )

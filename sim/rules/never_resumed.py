@@ -53,11 +53,19 @@ def _ask_the_witness(evidence: Evidence, reality: Reality) -> None:
         return
     seen = reality.seen[NAME]
     for incarnation, pause, microseconds in ran_after_its_freeze(evidence.entries, reality.heartbeats):
-        if incarnation not in seen.done:
+        if incarnation not in seen.done and not _seen_to_run_and_not_punched(evidence, pause):
             seen.done.add(incarnation)
             words = f"its own clock went on by {microseconds} us after the freeze: a condemned guest has run"
             why = Reason("heartbeat", words)
             seen.finding.violated(sandbox_of(incarnation), why, incarnation=incarnation, pause=pause)
+
+
+def _seen_to_run_and_not_punched(evidence: Evidence, pause: str) -> bool:
+    """The last look before SIGKILL says that it ran, and nothing of it was freed: it was killed as it was, and its copy
+    is discarded, or was whole before it ran."""
+    happened = evidence.events_of(pause)
+    ran = any(isinstance(each, engine_events.GuestLooked) and each.before == "kill" and each.code for each in happened)
+    return ran and not any(isinstance(each, PUNCHES) for each in happened)
 
 
 def _goes_on_running(guest: SpawnedGuest, end: float) -> bool:

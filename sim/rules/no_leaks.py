@@ -36,7 +36,7 @@ def observe(evidence: Evidence, reality: Reality) -> None:
     held = _links(evidence.view.node_pid) if new else set()
     for pause in new:
         guest = guests.get(pause.incarnation)
-        if guest is None or pause.outcome != "finished" or pause.checkpoint:
+        if guest is None or pause.outcome != "finished" or not pause.consumed:
             continue
         for reason in _outlived(guest, reality.run, evidence.view.node_pid, held):
             seen.finding.violated(pause.sandbox, reason, incarnation=pause.incarnation, pause=pause.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from engine import events as engine_events
 from sim.record import events
@@ -13,6 +14,7 @@ from sim.rules.finding import Finding, Reason
 from sim.rules.reality import Reality, SpawnedGuest, page_details
 
 NAME = "rollback_intact"
+_DYING = 0.5  # seconds in which a death that was just seen is recorded
 
 
 def observe(evidence: Evidence, reality: Reality) -> None:
@@ -30,6 +32,8 @@ def observe(evidence: Evidence, reality: Reality) -> None:
 def _check_guest(reality: Reality, pause: PauseView, guest: SpawnedGuest) -> None:
     finding = reality.seen[NAME].finding
     details = {"incarnation": pause.incarnation, "pause": pause.id}
+    if guest.state() is None and _is_recorded_as_dead(reality, pause.incarnation):
+        return  # by no act of this run: deaths_explained names it
     if not guest.is_running():
         words = f"the pause was rolled back, and the guest does not run (state {guest.state()})"
         finding.violated(pause.sandbox, Reason("not-running", words), **details)
@@ -43,6 +47,18 @@ def _check_guest(reality: Reality, pause: PauseView, guest: SpawnedGuest) -> Non
         finding.violated(pause.sandbox, reason, **page_details(mismatch), **details)
         break
     os.close(fd)
+
+
+def _is_recorded_as_dead(reality: Reality, incarnation: str) -> bool:
+    """Its node records a death that it did not bring about a moment after it."""
+    end = time.monotonic() + _DYING
+    while True:
+        died = (each.event for each in reality.entries_by_now() if isinstance(each.event, events.ProcessDied))
+        if any(each.incarnation == incarnation for each in died):
+            return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
 
 
 def judge(evidence: Evidence) -> Finding:

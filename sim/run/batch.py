@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 import click
 
 from engine.errors import UserError
+from flags.document import DocumentError, Mistake
 from sim.files.scenario import Scenario, discover, load_all
 from sim.record.verdict import ExitCode, worst
+from sim.report.junit import JunitFile, without_result
 from sim.run.flag_source import check_source
 
 if TYPE_CHECKING:
@@ -37,25 +39,25 @@ Ended = TypeVar("Ended")
 Key = TypeVar("Key")
 
 
-def read_all(paths: Sequence[Path], variables: Mapping[str, str] | None = None) -> tuple[list[Scenario], list[str]]:
+def read_all(paths: Sequence[Path], variables: Mapping[str, str] | None = None) -> tuple[list[Scenario], list[Mistake]]:
     """Every scenario of these files and folders, and every mistake in them."""
     scenarios: list[Scenario] = []
-    mistakes: list[str] = []
+    mistakes: list[Mistake] = []
     for path in discover(paths):
         try:
             made = load_all(path, variables)
             scenarios += made
             for each in made:
                 check_source(each)
-        except UserError as error:
-            mistakes += str(error).splitlines()
+        except DocumentError as error:
+            mistakes += error.mistakes
     return scenarios, mistakes
 
 
-def refuse(mistakes: Sequence[str]) -> None:
-    """Raise UserError if there are mistakes, each once: several files may extend one that is wrong."""
+def refuse(mistakes: Sequence[Mistake]) -> None:
+    """Raise DocumentError if there are mistakes, each once: several files may extend one that is wrong."""
     if mistakes:
-        raise UserError("\n".join(dict.fromkeys(mistakes)))
+        raise DocumentError("", mistakes)
 
 
 def nothing_in(paths: Iterable[Path]) -> str:
@@ -81,7 +83,7 @@ class InterruptError(KeyboardInterrupt):
 
     def __init__(self, number: int) -> None:
         super().__init__()
-        self.exit_code = ExitCode.TERMINATED if number == signal.SIGTERM else ExitCode.INTERRUPTED
+        self.exit_code = ExitCode(128 + number)
 
 
 class Interrupts:
@@ -147,11 +149,15 @@ class Interrupts:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One of a batch: `run` gives its exit code; `lacks` says why it cannot be run here, None if it can."""
+    """One of a batch: `run` gives its exit code; `lacks` says why it cannot be run here, None if it can.
+
+    `file` is what it was read from.
+    """
 
     name: str
     run: Callable[[], ExitCode]
     lacks: Callable[[], str | None] = lambda: None
+    file: Path | None = None
 
 
 @dataclass
@@ -159,13 +165,15 @@ class Batch:
     """Items one after the other, each a run or many of them in a pool.
 
     `quiet`: standard output is one document, so show no progress; `on_stderr`: standard output is other data. `strict`:
-    a skip outweighs verdicts that held. `stops_at`: the exit codes after which nothing more is started.
+    a skip outweighs verdicts that held. `stops_at`: the exit codes after which nothing more is started. `junit` gets an
+    entry for what has no result of its own: skipped, interrupted, not started.
     """
 
     quiet: bool = False
     on_stderr: bool = False
     strict: bool = False
     stops_at: frozenset[ExitCode] = NEVER
+    junit: JunitFile | None = None
     codes: list[ExitCode] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
     not_run: list[str] = field(default_factory=list)
@@ -176,30 +184,45 @@ class Batch:
 
         An interrupt ends the runs in order, and nothing is started after it.
         """
-        running = "snapdrill"
+        running: Item | None = None
+        left = iter(items)
         with self.interrupts:
             try:
                 with pool or contextlib.nullcontext():
-                    for item in items:
-                        running = item.name
+                    for item in left:
+                        running = item
                         self._take(item)
             except InterruptError as interrupt:
                 self.codes.append(interrupt.exit_code)
                 rewrite("")
-                click.echo(f"{running}: interrupted; everything it started was ended", err=True)
+                ended = "interrupted; everything it started was ended"
+                click.echo(f"{running.name if running else 'snapdrill'}: {ended}", err=True)
+                self._note_interrupted(running, left)
         code = worst(self.codes)
         return ExitCode.UNSUPPORTED if self.strict and self.skipped and code is ExitCode.HELD else code
 
     def _take(self, item: Item) -> None:
         if self.stops_at.intersection(self.codes):
             self.not_run.append(item.name)
+            self._note(item, skipped="not run: an earlier one did not hold, and --fail-fast ended it")
             self.say(f"{item.name}: not run (--fail-fast)")
         elif reason := item.lacks():
             self.skipped.append({"name": item.name, "reason": reason})
             self.codes.append(ExitCode.UNSUPPORTED)
+            self._note(item, skipped=reason)
             self.say(f"{item.name}: skipped: {reason}")
         else:
             self.codes.append(item.run())
+
+    def _note_interrupted(self, running: Item | None, left: Iterable[Item]) -> None:
+        if running is not None and self.junit is not None:
+            self.junit.add(without_result(running.name, running.file, error="interrupted before its end"))
+        for item in left if self.junit is not None else ():
+            self._note(item, skipped="not run: an interrupt ended the command")
+
+    def _note(self, item: Item, skipped: str) -> None:
+        if self.junit is not None:
+            self.junit.add(without_result(item.name, item.file, skipped=skipped))
 
     def through(
         self,

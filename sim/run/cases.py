@@ -29,7 +29,7 @@ from sim.record import events
 from sim.record.folder import LATEST, RUN_FILE, StoredRun, claim, read_record
 from sim.record.ledger import Entry
 from sim.record.leftovers import end_leftovers
-from sim.record.verdict import TIME_LIMIT, Verdict
+from sim.record.verdict import CUT_OFF, INVARIANT, Verdict
 from sim.run.node_link import NodeStarter, execute_node
 from sim.run.node_server import NodeServer
 from sim.run.runner import RunOptions, run_scenario
@@ -208,6 +208,7 @@ class Unit:
         )
 
 
+DEATHS = f"{INVARIANT}deaths_explained"
 _ENDS = (events.Judged, events.PauseSettled, events.FaultFired)
 _TRACED = (events.StepStarted, events.PointReached)
 
@@ -252,8 +253,14 @@ class UnitResult:
 
     @property
     def cut_off(self) -> events.Judged | None:
-        """The judgement that its time limit ended it; None if every step was taken."""
-        return next((each for each in self.judged if each.subject == TIME_LIMIT), None)
+        """The judgement that it ended before its last step; None if every step was taken."""
+        return next((each for each in self.judged if each.subject in CUT_OFF), None)
+
+    @property
+    def unproven(self) -> events.Judged | None:
+        """Why it proves nothing, whatever else was judged: it was cut off, or a process died without a reason."""
+        died = (each for each in self.judged if each.subject == DEATHS and each.verdict == Verdict.INCONCLUSIVE)
+        return self.cut_off or next(died, None)
 
     @property
     def why_broken(self) -> str | None:

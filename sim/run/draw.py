@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from flags.catalog import FLAGS, PUNCH
+from flags.catalog import BACKGROUND, FLAGS, PUNCH
 from flags.inline import as_written
 from sim.files.expectations import MetricExpectation
 from sim.files.faults import CATALOGUE, FaultPoint, Kind
@@ -166,6 +166,7 @@ class _Program:
     def steps(self) -> list[Step]:
         acts = self._acts(self.streams("acts"))
         acts = self._with_flips(acts, self.streams("flips"))
+        acts = self._with_flips_in_mid_pause(acts, self.streams("flips in mid-pause"))
         return self._with_faults(acts, self.streams("faults"))
 
     def _acts(self, rng: Draw) -> list[Step]:
@@ -208,6 +209,20 @@ class _Program:
             key = rng.choice(self.flags)
             steps = _inserted(steps, rng.randint(1, len(steps)), {"flag": {key: _value(rng, key)}})
         return steps
+
+    def _with_flips_in_mid_pause(self, steps: Sequence[Step], rng: Draw) -> list[Step]:
+        """The punch flag changes while a pause that is not waited for still copies: which decision it acts on shows."""
+        bounds, found = self.swarm, list[Step]()
+        may_flip = "flag" in bounds.steps.acts and {PUNCH, BACKGROUND} <= set(bounds.flags.keys)
+        may_delay = bounds.faults.count.high and "finish" in bounds.faults.points and "delay" in bounds.faults.kinds
+        held_up: list[Step] = [{"inject": {"fault": "finish", "delay": "40ms", "count": 1}}] if may_delay else []
+        for step in steps:
+            if may_flip and step.get("pause", {}).get("until") == "returned":
+                found += [{"flag": {BACKGROUND: True}}, *held_up, step]
+                found += [{"flag": {PUNCH: on}} for on in rng.sample([True, False], 2)]
+            else:
+                found.append(step)
+        return found
 
     def _with_faults(self, steps: list[Step], rng: Draw) -> list[Step]:
         """Which points and kinds this seed has at all, then the faults."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import platform
 import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any, Self
 
 from engine.errors import UserError
 from engine.events import Event
-from engine.incarnation import start_time_of
 from flags.inline import InlineValue, as_written
 from sim import rules
 from sim.files.faults import FaultPoint, Harm, Place, describe_place, to_json
@@ -49,6 +47,7 @@ from sim.run.judging import conclude, judge_invariants, lost_lines
 from sim.run.needs import check_limits
 from sim.run.node_link import (
     NodeDiedError,
+    NodeFailedError,
     NodeLink,
     NodeStarter,
     end_zygote,
@@ -96,7 +95,9 @@ class Drill:
         self._fold = Fold()
         self._fault_ids = 0
         self._node: NodeLink | None = None
-        self._node_expected = False
+        self._node_expected = self._asked_to_die = False
+        self.died: NodeDiedError | None = None
+        """Its node or zygote died, and nothing in this run had asked for it."""
         self.entries: list[Entry] = []
         self.findings = {name: Finding() for name in rules.RULES}  # the rules' findings at the last barrier
         self._looking = asyncio.Lock()
@@ -139,7 +140,8 @@ class Drill:
             remove(self.run_dir)  # nothing has begun
             raise
         point_latest_at(self.run_dir)
-        self._fleet.callback(self._write_last_record)
+        # If a process is left the run has not ended: `snapdrill clean` may end it once this process is gone.
+        self._fleet.callback(lambda: self._write_record(ended=not outlived(self.run)))
         self._fleet.callback(self._remove_cache)
         self._write_record(ended=False)  # so that `clean` finds it if this process is killed
         self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
@@ -154,8 +156,9 @@ class Drill:
         self.note(self._run_started())
         self._open_flags()
         self._fleet.push_async_callback(self._end_node)
-        await self._start_node({})
-        await self._ask("create")
+        with self._outlives_a_death():
+            await self._start_node({})
+            await self._ask("create")
         self._cgroup_base = self.cgroup.usage() if self.cgroup else None
         self._write_record(ended=False)
 
@@ -206,30 +209,24 @@ class Drill:
             **self._flags.node_settings(),
         )
         self._node = await NodeLink.start(config, self.run_dir / "node.json", self._start_node_process)
-        self._node_expected = True
+        self._node_expected, self._asked_to_die = True, False
 
     def _write_record(self, *, ended: bool) -> None:
-        started = [e.event for e in self.entries if isinstance(e.event, events.NodeStarted)]
-        last = started[-1] if started else None
-        pid = os.getpid()
-        record = RunRecord(
-            run=self.run,
-            runner_pid=pid,
-            runner_start_time=start_time_of(pid) or 0,
-            node_pid=last.pid if last else None,
-            node_start_time=last.start_time if last else None,
-            zygote_pid=last.zygote_pid if last else None,
-            zygote_start_time=last.zygote_start_time if last else None,
-            cache_dir=str(self.cache_dir),
-            socket_dir=str(self.socket_dir),
-            cgroup=str(self.cgroup.folder) if self.cgroup else None,
-            ended=ended,
-        )
+        cgroup = self.cgroup.folder if self.cgroup else None
+        record = RunRecord.of(self.run, self.entries, self.cache_dir, self.socket_dir, cgroup, ended=ended)
         write_record(self.run_dir, record)
 
-    def _write_last_record(self) -> None:
-        """If a process is left the run has not ended: `snapdrill clean` may end it once this process is gone."""
-        self._write_record(ended=not outlived(self.run))
+    @contextlib.contextmanager
+    def _outlives_a_death(self) -> Iterator[None]:
+        """A process that dies while the fleet is started ends the run with a verdict (`died`), not with an error."""
+        try:
+            yield
+        except NodeDiedError as error:
+            self.died = error
+        except NodeFailedError as error:
+            if not any(isinstance(each.event, events.ProcessDied) for each in self.entries):
+                raise
+            self.died = NodeDiedError(str(error))
 
     async def _end_node(self) -> None:
         """The node ends its guests and zygote when we close; after a crash the zygote obeys us directly."""
@@ -253,6 +250,7 @@ class Drill:
 
     async def finish(self, expectations: Callable[[View], list[events.Judged]] = lambda _view: []) -> View:
         """Judge everything, with the fleet alive and then after teardown, and write the verdict; the final view."""
+        self._notice_death()
         if not self.is_down():
             await self.observe()
         whole = not self.only
@@ -276,11 +274,12 @@ class Drill:
         for each in [*everything, *canaries]:
             self.note(each)
         view = self.view()
+        deaths = self.findings[rules.deaths_explained.NAME]
         ended = events.RunEnded(
             verdict=verdict,
             exit_code=Verdict(verdict).exit_code,
             counts=view.counts,
-            digest=digest(self.entries) if self.scenario.claims_digest else None,
+            digest=digest(self.entries) if self.scenario.claims_digest and not deaths.missing else None,
             peak_memory=view.memory.peak,
             cgroup_peak=cgroup_peak,
             cgroup_base=self._cgroup_base,
@@ -328,14 +327,17 @@ class Drill:
         try:
             async with asyncio.timeout(within):
                 await self._node.ask(op, **args)
-        except NodeDiedError:
+        except NodeDiedError as error:
+            await self._node.reap()
+            if (code := self._node.process.exit_code) is not None and code >= 0:
+                raise NodeFailedError(f"the node ended by itself, with exit code {code}: {error}") from error
             self._record_crash()
             raise
         finally:
             self.view()
 
     async def tick(self, count: int = 1) -> None:
-        """Every running guest works, but not while a checker reads its memory."""
+        """Every running guest works, but not while a rule reads its memory."""
         async with self._looking:
             await self._ask("tick", count=count)
 
@@ -347,7 +349,7 @@ class Drill:
         await self._observed(self._ask("pause", within=deadline, names=list(names), **how))
 
     async def checkpoint(self, names: Sequence[str], *, deadline: float = 60.0) -> None:
-        """Checkpoint; the same guests go on."""
+        """Checkpoint; the sandboxes go on, in place or with new guests."""
         await self._observed(self._ask("checkpoint", within=deadline, names=list(names)))
 
     async def resume(self, names: Sequence[str], *, deadline: float = 60.0) -> None:
@@ -415,22 +417,26 @@ class Drill:
 
     async def crash(self) -> None:
         """SIGKILL the node now."""
+        self._notice_death()
         if self._node is not None:
+            self._asked_to_die = True
             await self._node.kill()
+            self._record_crash()
+
+    def _notice_death(self) -> None:
+        if self._node is not None and self._node.died.is_set():
             self._record_crash()
 
     def _record_crash(self) -> None:
         if self._node_expected and self._node is not None:
             self._node_expected = False
             drop_torn_line(self.run_dir / EVENTS_FILE)
-            self.note(events.NodeCrashed(self._node.process.pid))
+            self.note(events.NodeCrashed(self._node.process.pid, self._asked_to_die))
             self.view()
 
     async def restart(self) -> None:
         """Start the node again; it recovers what the crash left."""
-        if self._node is not None:
-            await self._node.kill()
-            self._record_crash()
+        await self.crash()
         if self.view().faults:
             self.note(events.FaultsCleared())
         await self._start_node({name: known(each, self.entries) for name, each in self.view().sandboxes.items()})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.errors import UserError
 from flags.catalog import flag
+from flags.document import DocumentError, Mistake, Position
 from flags.edit import Place, turned_on, variation_of, with_share
 from flags.inline import InlineValue, Share, flag_from
 from sim.files.flag_values import ServedFlags
@@ -54,12 +55,15 @@ class FlagService(Protocol):
 
 
 def check_source(scenario: Scenario) -> None:
-    """UserError if the scenario's flags cannot be served at all; checked before anything starts."""
+    """DocumentError if the scenario's flags cannot be served at all; checked before anything starts."""
     if scenario.flag_source == "launchdarkly":
         from flags.streaming import SDK_KEY
 
         if not os.environ.get(SDK_KEY, "").strip():
-            raise UserError(f"{scenario.path}: error: source: launchdarkly needs an SDK key; set {SDK_KEY}")
+            at = scenario.origin(("flags",))
+            lacks = "source: launchdarkly needs an SDK key"
+            key = Mistake(Position(at.line, at.column), "flags", lacks, f"set {SDK_KEY}", at.file or "")
+            raise DocumentError(scenario.path, [key])
 
 
 def open_service(scenario: Scenario, run_dir: Path) -> FlagService:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flags.catalog import PUNCH
@@ -16,7 +17,7 @@ from sim.files.units import format_size
 from sim.files.yaml import Origin
 from sim.record import events
 from sim.record.ledger import Entry
-from sim.record.verdict import TIME_LIMIT, Verdict
+from sim.record.verdict import CUT_OFF, Verdict
 from sim.record.view import PauseView, SandboxView, View
 from sim.rules.finding import Finding, in_file
 
@@ -27,7 +28,7 @@ Place = Origin | tuple[int, int]
 def judged(subject: str, verdict: str, checked: int, place: Place, reasons: Iterable[dict[str, Any]]) -> events.Judged:
     """One judgement whose violations carry the place in the scenario file, or in one that it extends."""
     where = in_file(Origin(*place))
-    return events.Judged(subject, verdict, checked, [{**where, **each} for each in reasons])
+    return events.Judged(subject, verdict, checked, [{**where, **each} for each in reasons], where)
 
 
 def judge_state(expected: StateExpectation, view: View, place: Place, *, whole_fleet: bool) -> events.Judged:
@@ -165,7 +166,7 @@ def cut_short(found: events.Judged) -> events.Judged:
     if found.verdict != VIOLATED or any("pause" in each for each in found.violations):
         return found
     reasons = [{**each, "reason": f"{each['reason']}; the run was cut off before its end"} for each in found.violations]
-    return events.Judged(found.subject, INCONCLUSIVE, found.checked, reasons)
+    return replace(found, verdict=INCONCLUSIVE, violations=reasons)
 
 
 def judge_invariants(
@@ -247,23 +248,21 @@ def conclude(
 
     If only a part of the fleet was run, or the run was cut off, a canary that was not caught is inconclusive.
     """
-    whole = whole_fleet and all(each.subject != TIME_LIMIT for each in everything)
-    caught: set[str] = set()
+    whole = whole_fleet and all(each.subject not in CUT_OFF for each in everything)
+    caught: set[tuple[str, str]] = set()
     canaries = []
     for index, expected in enumerate(scenario.expect):
         if not isinstance(expected, ViolationExpectation):
             continue
         subject = expected.subject
-        sang = any(each.subject == subject and each.verdict == VIOLATED for each in everything)
-        caught |= {subject} if sang else set()
-        silence = f"{subject} was expected to be violated and was not"
-        reasons = [] if sang else [{"sandbox": "*", "code": "not-violated", "reason": silence}]
+        sang = any(each.subject == subject and each.verdict == expected.verdict for each in everything)
+        caught |= {(subject, expected.verdict)} if sang else set()
+        silence = f"{subject} was expected to be {expected.verdict} and was not"
+        reasons = [] if sang else [{"sandbox": "*", "code": f"not-{expected.verdict}", "reason": silence}]
         place = scenario.origin(("expect", index))
         silent = VIOLATED if whole else INCONCLUSIVE
-        canaries.append(judged(f"verdict:violated:{subject}", HELD if sang else silent, 1, place, reasons))
-    verdicts = {
-        each.verdict for each in [*everything, *canaries] if each.verdict != VIOLATED or each.subject not in caught
-    }
+        canaries.append(judged(f"verdict:{expected.verdict}:{subject}", HELD if sang else silent, 1, place, reasons))
+    verdicts = {each.verdict for each in [*everything, *canaries] if (each.subject, each.verdict) not in caught}
     worst = next((each for each in (VIOLATED, INCONCLUSIVE) if each in verdicts), HELD)
     return worst, canaries
 

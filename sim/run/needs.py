@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import UserError
@@ -26,14 +27,31 @@ def needed_memory(scenario: Scenario) -> int:
     return min(scenario.node.memory, 2 * guests)
 
 
-def planned_work(scenario: Scenario) -> str:
-    """Sandboxes, chunks and memory, in words."""
+@dataclass(frozen=True, slots=True)
+class PlannedWork:
+    """What a scenario would run: `chunks` at most; memory in bytes, of its guests and at most in all."""
+
+    name: str
+    sandboxes: int
+    chunks: int
+    guest_memory: int
+    memory: int
+
+
+def planned(scenario: Scenario) -> PlannedWork:
+    """Of its whole fleet."""
     sandboxes = scenario.sandboxes()
     chunks = sum(-(-each.memory // max(SPAN, each.page_size, each.block_size)) for each in sandboxes)
-    guests = format_size(sum(each.memory for each in sandboxes))
-    most = format_size(needed_memory(scenario))
-    fleet, work = plural(len(sandboxes), "sandbox", "sandboxes"), plural(chunks, "chunk")
-    return f"{fleet}, {guests} of guest memory in up to {work}; at most {most} in all"
+    guests = sum(each.memory for each in sandboxes)
+    return PlannedWork(scenario.title, len(sandboxes), chunks, guests, needed_memory(scenario))
+
+
+def planned_work(scenario: Scenario) -> str:
+    """Sandboxes, chunks and memory, in words."""
+    work = planned(scenario)
+    fleet, chunks = plural(work.sandboxes, "sandbox", "sandboxes"), plural(work.chunks, "chunk")
+    guests, most = format_size(work.guest_memory), format_size(work.memory)
+    return f"{fleet}, {guests} of guest memory in up to {chunks}; at most {most} in all"
 
 
 def missing(scenario: Scenario) -> str | None:

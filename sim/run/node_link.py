@@ -37,11 +37,13 @@ class NodeFailedError(Exception):
 class NodeProcess:
     """A node's process; its pidfd shows its death. `close` closes the pidfd."""
 
-    def __init__(self, pid: int, pidfd: int, reap: Callable[[], object] = lambda: None) -> None:
-        """`reap`, if given, is called once it is dead."""
+    def __init__(self, pid: int, pidfd: int, reap: Callable[[], int | None] = lambda: None) -> None:
+        """`reap` is called once it is dead, and gives its exit code: negative for a signal, None if not known."""
         self.pid = pid
         self._pidfd = pidfd
         self._reap = reap
+        self._waiting = asyncio.Lock()  # the loop takes one reader of a pidfd
+        self.exit_code: int | None = None
 
     def kill(self) -> None:
         """SIGKILL; harmless when it is dead."""
@@ -51,8 +53,10 @@ class NodeProcess:
 
     async def wait(self, deadline: float | None = None) -> bool:
         """True when it is dead, False if it still lives after `deadline` seconds. Harmless when it is closed."""
-        if self._pidfd < 0:
-            return True
+        async with self._waiting:
+            return self._pidfd < 0 or await self._wait(deadline)
+
+    async def _wait(self, deadline: float | None) -> bool:
         died, loop = asyncio.Event(), asyncio.get_running_loop()
         loop.add_reader(self._pidfd, died.set)
         try:
@@ -62,7 +66,7 @@ class NodeProcess:
             return False
         finally:
             loop.remove_reader(self._pidfd)
-        self._reap()
+        self.exit_code = self._reap()
         os.close(self._pidfd)
         self._pidfd = -1
         return True

@@ -17,14 +17,18 @@ def known(sandbox: SandboxView, entries: Sequence[Entry]) -> Known:
     """Its state and newest build, the last numbers of its guests and pauses, and the pause that was cut off."""
     mine = [each for each in entries if each.sandbox == sandbox.name]
     guests = [each.event.incarnation for each in mine if isinstance(each.event, events.GuestSpawned)]
+    empty = [each.event.incarnation for each in mine if isinstance(each.event, events.SuccessorSpawned)]
+    numbers = [number_of(name) for name in (*guests, *empty)]
     pauses = {each.pause for each in mine if each.pause is not None}
     return Known(
         state=sandbox.state,
         reason=sandbox.reason,
         build=sandbox.build,
-        incarnations=max((number_of(name) for name in guests), default=0),  # not their count: a resume may have failed
+        incarnations=max(numbers, default=0),  # not their count: a resume may have failed
         pauses=len(pauses),
         open_pause=_open(sandbox.pause),
+        guest=guests[-1] if guests else "",
+        ended=sandbox.pause.outcome if sandbox.pause is not None and sandbox.pause.consumed else None,
     )
 
 
@@ -39,6 +43,7 @@ def _open(pause: PauseView | None) -> OpenPause | None:
         pause.punch_code,
         pause.dirty_bytes,
         pause.blocked_ms,
+        pause.successor,
     )
 
 
@@ -56,6 +61,7 @@ def sandbox_configs(scenario: Scenario, only: Collection[str], heartbeat: float)
             dirty=each.workload.dirty / 100,
             pattern=each.workload.pattern,
             heartbeat=each.workload.heartbeat or heartbeat,
+            threads=each.workload.threads,
             **{name: getattr(each, name) for name in OF_A_GROUP},
         )
         for each in scenario.sandboxes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +17,14 @@ from sim.files.scenario import Scenario
 from sim.record.folder import SCENARIO_FILE, RunFolderFullError, StoredRun, names_full_disk
 from sim.record.verdict import ExitCode, Verdict, worst
 from sim.report import github, judgements
-from sim.report.document import scenario_document, write_document
+from sim.report.document import VERSION, scenario_document, write_document
 from sim.report.failure import failure_block
 from sim.report.html import REPORT_FILE, write_report
-from sim.report.junit import suite, write_junit
+from sim.report.junit import JunitFile, suite, without_result, write_junit
 from sim.report.text import summary
 from sim.run.batch import Batch, Item, check_writable, read_all, refuse
 from sim.run.draw import as_run
-from sim.run.needs import missing, planned_work
+from sim.run.needs import missing, planned, planned_work
 from sim.run.runner import RunOptions, run_scenario
 
 if TYPE_CHECKING:
@@ -33,10 +33,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outputs:
-    """`plot`: draw memory over time in report.html, which makes it 5 MB; `metrics`: where a Prometheus file goes."""
+    """`plot`: draw memory over time in report.html, which makes it 5 MB; `metrics`: where a Prometheus file goes.
+
+    `junit` gets the suite of each run.
+    """
 
     plot: bool = False
     metrics: Path | None = None
+    junit: JunitFile | None = None
     _metrics: Metrics | None = None
     _annotations: list[github.Annotation] = field(default_factory=list)
     _sections: list[str] = field(default_factory=list)
@@ -52,7 +56,10 @@ class Outputs:
         """Write the reports of one run into its folder, its `scenario_document` too, and keep it for the end."""
         view, entries, run_dir = result.view, result.entries, result.folder
         write_document(run_dir / "report.json", document)
-        write_junit(run_dir / "junit.xml", [suite(view, run_dir, scenario_file, entries)])
+        made = suite(view, run_dir, scenario_file, entries)
+        write_junit(run_dir / "junit.xml", [made])
+        if self.junit is not None:
+            self.junit.add(made)
         page = run_dir / REPORT_FILE
         write_report(page, entries, view, run_dir, with_plot=self.plot, scenario_file=scenario_file)
         if self._metrics is not None:
@@ -92,28 +99,39 @@ class OneByOne:
         """
         variables = _variables(given)
         scenarios, mistakes = read_all(paths, variables)
-        if not mistakes:
-            mistakes = _unused(variables, scenarios)
-        names = list(dict.fromkeys(s.name for each in scenarios for s in each.sandboxes()))
-        if not mistakes and scenarios:
-            mistakes = [
-                f'no sandbox "{only}"; {did_you_mean(only, names)}' for only in options.only if only not in names
-            ]
         refuse(mistakes)
+        wrong = _unused(variables, scenarios)
+        cases = {name for each in scenarios if each.chosen for name in (each.title, each.name)}
+        sandboxes = tuple(each for each in options.only if each not in cases)
+        names = list(dict.fromkeys(s.name for each in scenarios for s in each.sandboxes()))
+        if scenarios:
+            wrong += [f'no sandbox "{only}"; {did_you_mean(only, names)}' for only in sandboxes if only not in names]
+        if wrong:
+            raise UserError("\n".join(wrong))
+        if len(sandboxes) < len(options.only):
+            scenarios = [each for each in scenarios if {each.title, each.name} & set(options.only)]
+            options = replace(options, only=sandboxes)
         return cls([each for each in scenarios if _has(each, options.only)], options)
 
     def plan(self) -> str:
-        """Print what would run: sandboxes, chunks and memory of each scenario."""
+        """What would run: sandboxes, chunks and memory of each scenario, a line each."""
         lines = []
         for each in self.scenarios:
             reason = missing(each)
             lines += [f"{each.title}: {planned_work(each)}"] + ([f"  would be skipped: {reason}"] if reason else [])
         return "\n".join(lines) or "nothing selected"
 
+    def plan_document(self) -> dict[str, Any]:
+        """The same for `--dry-run --json`; `lacks` is why this host would skip it, null if it would not."""
+        code = ExitCode.HELD if self.scenarios else ExitCode.NOTHING_SELECTED
+        made = [{**asdict(planned(each)), "file": str(each.path), "lacks": missing(each)} for each in self.scenarios]
+        return {"version": VERSION, "exit_code": int(code), "would_run": made}
+
     def run(self, batch: Batch) -> ExitCode:
         """Run all. One that cannot be run to its end is reported, and the others still run."""
         code = batch.run(
-            Item(each.title, partial(self._run, batch, each), partial(self._lacks, each)) for each in self.scenarios
+            Item(each.title, partial(self._run, batch, each), partial(self._lacks, each), each.path)
+            for each in self.scenarios
         )
         self.outputs.write()
         return code
@@ -147,6 +165,8 @@ class OneByOne:
         except Exception as error:  # noqa: BLE001 - any failure is reported here: the other scenarios still run
             batch.show("")
             code = worst([code, _report(scenario, error)])
+            if result is None and self.outputs.junit is not None:
+                self.outputs.junit.add(without_result(scenario.title, scenario.path, error=str(error) or repr(error)))
         if result is not None:
             _print(batch, scenario, result)
         return code

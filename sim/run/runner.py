@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from engine.errors import UserError
+from flags.document import DocumentError, Mistake, Position
 from sim.files.expectations import InvariantExpectation, MetricExpectation
 from sim.files.faults import KILL_NODE
 from sim.files.scenario import Scenario
@@ -35,7 +36,7 @@ from sim.files.steps import (
 from sim.record import events
 from sim.record.folder import RunFolderFullError, StoredRun, has_ledger, is_full, names_full_disk, remove
 from sim.record.ledger import EVENTS_FILE, LedgerError, following
-from sim.record.verdict import INVARIANT, TIME_LIMIT
+from sim.record.verdict import INVARIANT, NODE_DIED, TIME_LIMIT
 from sim.record.view import View
 from sim.report.words import plural
 from sim.rules.finding import Finding
@@ -117,7 +118,7 @@ async def _run(runner: _Runner, follow: Callable[[Path], None], time_limit: floa
         try:
             await runner.take_steps(time_limit)
             view = await drill.finish(runner.conclusions)
-        except (NodeDiedError, NodeFailedError, LedgerError) as error:
+        except (NodeFailedError, LedgerError) as error:
             if is_full(drill.run_dir):  # the node's last events may be missing from the ledger
                 raise RunFolderFullError(drill.run_dir) from error
             raise
@@ -146,6 +147,8 @@ class _Runner:
     async def take_steps(self, time_limit: float) -> None:
         """Every step in order; past the time limit the run is inconclusive and reports what it waited for."""
         try:
+            if self.drill.died is not None:
+                raise self.drill.died
             async with asyncio.timeout(time_limit) as limit:
                 for index, step in enumerate(self.drill.scenario.steps):
                     await self._take(index, step)
@@ -158,12 +161,14 @@ class _Runner:
         except TimeoutError:
             if not limit.expired():
                 raise
-            self.cut_off = True
-            reason = {
-                "sandbox": "*",
-                "reason": f"the time limit of {time_limit:g} s ended the run while it awaited {self.awaited}",
-            }
-            self.found.append(judged(TIME_LIMIT, INCONCLUSIVE, 0, self.awaited_at, [reason]))
+            self._cut_off(TIME_LIMIT, f"the time limit of {time_limit:g} s ended the run")
+        except NodeDiedError as error:
+            self._cut_off(NODE_DIED, f"{error}; that ended the run")
+
+    def _cut_off(self, subject: str, why: str) -> None:
+        self.cut_off = True
+        reason = {"sandbox": "*", "reason": f"{why} while it awaited {self.awaited}"}
+        self.found.append(judged(subject, INCONCLUSIVE, 0, self.awaited_at, [reason]))
 
     async def _take(self, index: int, step: Step) -> None:
         place = self.drill.scenario.origin(("steps", index))
@@ -171,8 +176,9 @@ class _Runner:
         self.progress(f"{index + 1}/{len(self.drill.scenario.steps)} {step.kind}")
         self.drill.note(events.StepStarted(index, step.kind, *place))
         if self.drill.is_down() and not isinstance(step, Restart | Expect | Wait | Crash):
-            where = f"{place.file or self.drill.scenario.path}:{place.line}:{place.column}"
-            raise UserError(f"{where}: error: the node is down after a crash; put a restart step before {step.kind}")
+            what, fix = "the node is down after a crash", f"put a restart step before {step.kind}"
+            down = Mistake(Position(place.line, place.column), "", what, fix, place.file or "")
+            raise DocumentError(self.drill.scenario.path, [down])
         try:
             await self._do(step, place)
         except NodeDiedError:
@@ -270,9 +276,7 @@ class _Runner:
         try:
             match step:
                 case PauseStep():
-                    await self.drill.pause(
-                        names, concurrency=step.concurrency, until=step.until, deadline=step.deadline
-                    )
+                    await self.drill.pause(names, concurrency=step.at_once, until=step.until, deadline=step.deadline)
                 case Checkpoint():
                     await self.drill.checkpoint(names, deadline=step.deadline)
                 case Resume():
@@ -385,6 +389,6 @@ def _look(
     if isinstance(expected, InvariantExpectation):
         return next(each for each in everything if each.subject == f"{INVARIANT}{expected.invariant}")
     everything += judge_expectations(scenario, view(), whole_fleet=whole_fleet)
-    caught = any(each.subject == expected.subject and each.verdict == VIOLATED for each in everything)
-    reason = {"sandbox": "*", "reason": f"{expected.subject} is not violated yet"}
+    caught = any(each.subject == expected.subject and each.verdict == expected.verdict for each in everything)
+    reason = {"sandbox": "*", "reason": f"{expected.subject} is not {expected.verdict} yet"}
     return judged(expected.subject, HELD if caught else INCONCLUSIVE, 1, place, [] if caught else [reason])

@@ -12,6 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+import click
+from junitparser import Error, Failure, Skipped, TestCase, TestSuite
+
 from engine.errors import UserError
 from sim.files.expectations import Invariant
 from sim.files.faults import CATALOGUE, KINDS
@@ -19,11 +22,14 @@ from sim.files.scenario import Scenario
 from sim.files.steps import Crash, Inject
 from sim.record import events
 from sim.record.codes import fault_kind
-from sim.record.folder import remove
-from sim.record.verdict import INVARIANT, TIME_LIMIT, ExitCode, Verdict, worst
+from sim.record.folder import SCENARIO_FILE, remove
+from sim.record.verdict import CUT_OFF, INVARIANT, ExitCode, Verdict, worst
+from sim.report import github
+from sim.report.failure import here
 from sim.report.judgements import NOT_EXERCISED
-from sim.report.table import Paragraph, Section, Table, code, facts, text, toned
-from sim.report.words import Tone, plural, verdict_tone
+from sim.report.junit import RUN
+from sim.report.table import Code, Paragraph, Section, Table, code, facts, markdown, text, toned
+from sim.report.words import Tone, plural, scrub, verdict_tone
 from sim.run.batch import Batch, Item
 from sim.run.cases import Unit, UnitResult, first_reason, why
 from sim.run.dask import open_pool
@@ -125,7 +131,7 @@ class Seeds:
             return Seed(seed, ERROR, result.why_broken, run_dir=result.run_dir)
         if result.verdict == Verdict.VIOLATED:
             return _failed(seed, result.violated[0], result)
-        return Seed(seed, Verdict.HELD) if result.cut_off is None else _failed(seed, result.cut_off, result)
+        return Seed(seed, Verdict.HELD) if result.unproven is None else _failed(seed, result.unproven, result)
 
     def _count_unjudged(self, judged: events.Judged) -> None:
         place = (first_reason(judged).get(each) for each in ("file", "line", "column"))
@@ -151,7 +157,7 @@ class Seeds:
         if self.scenario.swarm is not None:
             idle = [name for name, count in self.exercised.items() if count == 0]
             return [(INVARIANT + name, "no seed exercised it") for name in idle]
-        everywhere = [key for key, count in self._unjudged.items() if count == len(judged) and key[0] != TIME_LIMIT]
+        everywhere = [key for key, count in self._unjudged.items() if count == len(judged) and key[0] not in CUT_OFF]
         return [(key[0], self._reasons[key]) for key in everywhere]
 
     @property
@@ -194,6 +200,7 @@ def run_scenarios(
     """
     pool = open_pool(cluster, options.jobs, default_memory())
     documents: list[dict[str, Any]] = []
+    found: list[Seeds] = []
 
     def run(scenario: Scenario) -> ExitCode:
         seeds = Seeds(scenario, len(options.seeds))
@@ -202,12 +209,19 @@ def run_scenarios(
         finally:
             if seeds.done:
                 documents.append(document(seeds))
+                if batch.junit is not None:
+                    batch.junit.add(junit(seeds))
+                found.append(seeds)
             if not batch.quiet:
                 batch.say(("\n" if seeds.failing else "") + summary(seeds) + "\n")
         return seeds.exit_code
 
-    items = [Item(each.name, partial(run, each), partial(pool.lacks, each)) for each in scenarios]
+    items = [Item(each.name, partial(run, each), partial(pool.lacks, each), each.path) for each in scenarios]
     code = batch.run(items, pool)
+    if github.is_on():
+        for line in github.commands(each for seeds in found for each in annotate(seeds)):
+            click.echo(line, err=True)
+        github.append_summary([markdown(Code(summary(each))) + "\n" for each in found])
     return code, {"version": VERSION, "exit_code": int(code), "scenarios": documents, **batch.left_out()}
 
 
@@ -230,6 +244,66 @@ def _armed(run: Scenario) -> Iterator[tuple[str, str]]:
             yield step.at.fault, "kill-node"
 
 
+def junit(seeds: Seeds) -> TestSuite:
+    """A case for the seeds that held, with the time of all, one for each that did not, and one an invariant.
+
+    An invariant that no seed exercised is skipped, or an error where the verdict depends on it.
+    """
+    suite = TestSuite(scrub(seeds.scenario.name))
+    whole = TestCase(RUN, suite.name, round(seeds.seconds, 3))
+    left, failing = seeds.wanted - len(seeds.done), seeds.failing
+    whole.system_out = f"{len(seeds.done) - len(failing)} of {plural(seeds.wanted, 'seed')} held"
+    if left:
+        whole.result = [Error(f"{plural(left, 'seed')} not run", "Interrupted")]
+    suite.add_testcase(whole)
+    for each in failing:
+        case = TestCase(f"seed {each.seed}", suite.name, 0.0)
+        kind = Failure if each.outcome == Verdict.VIOLATED else Error
+        case.result = [
+            kind(scrub(f"{each.subject}: {each.why}" if each.subject else each.why), each.outcome.capitalize())
+        ]
+        case.result[0].text = scrub(seed_line(each))
+        suite.add_testcase(case)
+    owed = dict(seeds.unexercised)
+    for name in get_args(Invariant):
+        case = TestCase(name, suite.name, 0.0)
+        broken = [each for each in failing if each.subject == INVARIANT + name and each.outcome == Verdict.VIOLATED]
+        if broken:
+            case.result = [
+                Failure(f"violated by {plural(len(broken), 'seed')}, the first is {broken[0].seed}", "Violated")
+            ]
+        elif reason := owed.get(INVARIANT + name):
+            case.result = [Error(scrub(reason), "Inconclusive")]
+        elif not seeds.exercised[name]:
+            case.result = [Skipped("not exercised: nothing that these runs did is checked by it")]
+        suite.add_testcase(case)
+    return suite
+
+
+def annotate(seeds: Seeds) -> list[github.Annotation]:
+    """One error for each seed that did not hold, and for each subject that none of them showed."""
+    file, name = str(seeds.scenario.path), seeds.scenario.name
+    found = [
+        github.Annotation(
+            "error",
+            f"{name}: seed {each.seed} {each.outcome}",
+            f"{each.subject or name}: {each.why}{_again(each)}",
+            file,
+        )
+        for each in seeds.failing
+    ]
+    return found + [
+        github.Annotation("error", f"{name}: {subject} inconclusive", reason, file)
+        for subject, reason in seeds.unexercised
+    ]
+
+
+def _again(seed: Seed) -> str:
+    if seed.run_dir is None:
+        return ""
+    return f"\nrun again: {shlex.join(['snapdrill', 'run', here(seed.run_dir / SCENARIO_FILE)])}"
+
+
 VERSION = 1
 
 
@@ -237,7 +311,7 @@ def seed_line(seed: Seed) -> str:
     """One failing seed: subject, sandbox, reason, and the folder of its run and drawn scenario."""
     parts = [f"seed {seed.seed}", seed.outcome.upper(), seed.subject or "", seed.sandbox or ""]
     line = "  ".join(part for part in parts if part) + (f": {seed.why}" if seed.why else "")
-    return line + (f"\n  {shlex.quote(str(seed.run_dir))}" if seed.run_dir else "")
+    return line + (f"\n  {shlex.quote(here(seed.run_dir))}" if seed.run_dir else "")
 
 
 def summary(seeds: Seeds) -> str:
@@ -289,7 +363,7 @@ def _unexercised(seeds: Seeds) -> Section:
 def _next(failing: Sequence[Seed]) -> Table:
     """Commands to try for the first failure."""
     run = next((each.run_dir for each in failing if each.run_dir is not None), None)
-    folder = None if run is None else shlex.quote(str(run))
+    folder = None if run is None else shlex.quote(here(run))
     return facts(
         [
             ("run again", folder and code(f"snapdrill run {folder}/scenario.yaml")),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from junitparser import Error, Failure, Skipped, TestCase, TestSuite
 
 from engine.errors import UserError
 from flags.catalog import did_you_mean
@@ -16,8 +18,9 @@ from sim.files.shipped import scenario_folder
 from sim.files.wrong_engines import MUTANTS, PR_2902, SWITCHES, WHOLE, Wrong
 from sim.files.yaml import parse, scenario_text
 from sim.record.verdict import ExitCode, Verdict, worst
+from sim.report.failure import replay_command
 from sim.report.table import Paragraph, Table, Words, code, text, toned
-from sim.report.words import Tone, plural
+from sim.report.words import Tone, plural, scrub
 from sim.run.batch import Batch
 from sim.run.cases import Unit, UnitResult, why
 from sim.run.needs import missing
@@ -132,15 +135,16 @@ def _trial_result(trial: Trial, wrong: UnitResult, mended: UnitResult) -> TrialR
     if mended.verdict != Verdict.HELD:
         why_not = f"with the correct engine it is {mended.verdict}: {_unexpected(mended, set())}"
         return TrialResult(trial, "UNSOUND", wrong.seconds, why_not, mended.run_dir)
-    caught = any(each.subject == trial.wrong.caught_by for each in wrong.violated)
+    canaries = {each.subject: each.verdict for each in trial.scenario.expect if isinstance(each, ViolationExpectation)}
+    by = trial.wrong.caught_by
+    caught = any((each.subject, each.verdict) == (by, canaries.get(by)) for each in wrong.judged)
     if caught and wrong.verdict == Verdict.HELD:  # as the scenario expects, and nothing else was broken
         return TrialResult(trial, "CAUGHT", wrong.seconds)
-    canaries = {each.subject for each in trial.scenario.expect if isinstance(each, ViolationExpectation)}
     why_not = f"not as the scenario expects: {_unexpected(wrong, canaries)}" if caught else "its rule saw no violation"
     return TrialResult(trial, "SURVIVED", wrong.seconds, why_not, wrong.run_dir)
 
 
-def _unexpected(result: UnitResult, expected: set[str]) -> str:
+def _unexpected(result: UnitResult, expected: Collection[str]) -> str:
     """The first judgement that unexpectedly did not hold, with its reason."""
     for each in result.judged:
         if each.verdict != Verdict.HELD and each.subject not in expected:
@@ -168,7 +172,7 @@ def _rows(result: TrialResult) -> Iterator[tuple[Words, Words]]:
     yield trial.name, (toned(result.outcome, tone), note)
     yield "", trial.wrong.sentence
     if result.run_dir:
-        yield "", ("look at it: ", code(f"snapdrill replay {result.run_dir}"))
+        yield "", ("look at it: ", code(replay_command(result.run_dir)))
 
 
 _TONES: dict[Outcome, Tone] = {"CAUGHT": "good", "SKIPPED": "warn"}
@@ -182,6 +186,20 @@ def catalogue() -> str:
         for row in ((name, f"caught by {wrong.caught_by.partition(':')[2]}"), ("", wrong.sentence))
     ]
     return text(Table((), rows, "<~"))
+
+
+def junit(results: Sequence[TrialResult]) -> TestSuite:
+    """One case a wrong engine; one that survived is a failure."""
+    suite = TestSuite("self-test")
+    for each in results:
+        case = TestCase(scrub(each.trial.name), "self-test", round(each.seconds, 3))
+        if each.outcome == "SKIPPED":
+            case.result = [Skipped(scrub(each.why))]
+        elif each.outcome != "CAUGHT":
+            kind = Error if each.outcome == "FAILED" else Failure
+            case.result = [kind(scrub(each.why), each.outcome.capitalize())]
+        suite.add_testcase(case)
+    return suite
 
 
 def document(results: Sequence[TrialResult]) -> dict[str, Any]:

@@ -249,8 +249,8 @@ def result_of(case: Case, result: UnitResult) -> CaseResult:
         return CaseResult(case, VIOLATED, result.seconds, broken, why(broken[0]), result.run_dir)
     if result.error is not None:
         return CaseResult(case, ERROR, result.seconds, (), result.error, result.run_dir)
-    if result.cut_off is not None:
-        return CaseResult(case, INCONCLUSIVE, result.seconds, (), why(result.cut_off), result.run_dir)
+    if result.unproven is not None:
+        return CaseResult(case, INCONCLUSIVE, result.seconds, (), why(result.unproven), result.run_dir)
     return CaseResult(case, _outcome(case, result) if _fired(case, result) else NOT_REACHED, result.seconds)
 
 
@@ -316,7 +316,7 @@ class Sweep:
         """Why nothing could be swept: the clean run did not hold."""
         if broken := self.clean.violated:
             return f"{broken[0].subject}: {why(broken[0])}"
-        return self.clean.error or (why(self.clean.cut_off) if self.clean.cut_off else None)
+        return self.clean.error or (why(self.clean.unproven) if self.clean.unproven else None)
 
     @property
     def exit_code(self) -> ExitCode:

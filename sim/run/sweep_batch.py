@@ -13,7 +13,7 @@ from sim.record.verdict import ExitCode
 from sim.run.batch import Batch, Item
 from sim.run.dask import open_pool
 from sim.run.sweep import Sweep, SweepOptions, choose, run
-from sim.run.sweep_report import blocks, chosen, summary
+from sim.run.sweep_report import blocks, chosen, junit, summary
 
 
 class Sweeps:
@@ -38,7 +38,12 @@ class Sweeps:
     def run(self, scenarios: Sequence[Scenario]) -> ExitCode:
         """Run all of them; the worst exit code. A sweep that is interrupted reports its results so far."""
         items = [
-            Item(each.name, partial(self._sweep, each, scenarios[place + 1 :]), partial(self._pool.lacks, each))
+            Item(
+                each.name,
+                partial(self._sweep, each, scenarios[place + 1 :]),
+                partial(self._pool.lacks, each),
+                each.path,
+            )
             for place, each in enumerate(scenarios)
         ]
         return self._batch.run(items, self._pool)
@@ -71,6 +76,8 @@ class Sweeps:
         return now + (self._deadline - now) / (others + 1)
 
     def _report(self, sweep: Sweep) -> None:
+        if self._batch.junit is not None:
+            self._batch.junit.add(junit(sweep))
         if not self._batch.quiet:
             click.echo(summary(sweep) + "\n")
         if text := blocks(sweep):

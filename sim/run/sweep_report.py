@@ -15,7 +15,7 @@ from sim.files.faults import CATALOGUE, KINDS
 from sim.record.folder import SCENARIO_FILE
 from sim.record.verdict import ExitCode
 from sim.report import github
-from sim.report.junit import write_junit
+from sim.report.failure import here
 from sim.report.table import WIDTH, Paragraph, Part, Section, Table, Words, code, facts, fence, text
 from sim.report.words import plural, scrub
 from sim.run.cases import first_reason
@@ -169,8 +169,8 @@ def _ways_on(run_dir: Path | None) -> dict[str, str]:
         return {}
     return {
         "run_dir": str(run_dir),
-        "run_again": shlex.join(["snapdrill", "run", str(run_dir / SCENARIO_FILE)]),
-        "replay": shlex.join(["snapdrill", "replay", str(run_dir)]),
+        "run_again": shlex.join(["snapdrill", "run", here(run_dir / SCENARIO_FILE)]),
+        "replay": shlex.join(["snapdrill", "replay", here(run_dir)]),
     }
 
 
@@ -238,11 +238,6 @@ def points() -> str:
         rows.append((point, f"{spec.sentence}{' (once a chunk)' if spec.chunked else ''}"))
         rows.append(("", ", ".join(spec.kinds)))
     return text(Table((), [*rows, *KINDS.items()], "<~"))
-
-
-def write_suites(path: Path, sweeps: Sequence[Sweep]) -> None:
-    """Write the JUnit file."""
-    write_junit(path, [junit(each) for each in sweeps])
 
 
 def annotate_github(sweeps: Sequence[Sweep]) -> None:

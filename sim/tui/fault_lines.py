@@ -131,7 +131,10 @@ def aim_lines(aim: Aim, chosen: Sequence[str], cells: int) -> list[Spans]:
     places = [in_words(place).replace("_", " ") for place in PLACES]
     where = _of_these(places, aim.place) if aim.spec.chunked else (Span("it is passed once"),)
     return [
-        fit((Span(" kind  ", "muted"), *_of_these([_short(harm) for harm in aim.harms], aim.harm)), cells),
+        fit(
+            (Span(" kind  ", "muted"), *_as_many_as_fit([_short(harm) for harm in aim.harms], aim.harm, cells - 8)),
+            cells,
+        ),
         wrap((Span("       "), Span(what)), cells - 1)[0],
         fit((Span(" place ", "muted"), *where), cells),
         fit((Span(" on    ", "muted"), Span(aimed_at(aim, chosen), "warn"), _how_to_choose(aim, chosen)), cells),
@@ -140,6 +143,16 @@ def aim_lines(aim: Aim, chosen: Sequence[str], cells: int) -> list[Spans]:
 
 def _short(harm: Harm) -> str:
     return harm.error if harm.kind == "errno" else harm.kind
+
+
+def _as_many_as_fit(choices: Sequence[str], here: int, cells: int) -> Spans:
+    """Those around the chosen one, and how many more there are."""
+    first, last = 0, len(choices)
+    while len(" ".join(choices[first:last])) + len("◂▸ +9 ") > cells and last - first > 1:
+        first, last = (first + 1, last) if here - first > last - 1 - here else (first, last - 1)
+    more = len(choices) - (last - first)
+    left = (Span(f"+{more}", "muted"),) if more else ()
+    return (*_of_these(choices[first:last], here - first), *left)
 
 
 def _of_these(choices: Sequence[str], here: int) -> Spans:

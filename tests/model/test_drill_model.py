@@ -20,10 +20,10 @@ from sim.files.yaml import scenario_text
 from sim.run.cases import Unit, UnitResult
 from sim.run.pool import LocalPool
 
-PUNCH, BACKGROUND = "memfd-punch-on-snapshot", "memfd-background-copy"
+PUNCH, BACKGROUND, IN_PLACE = "memfd-punch-on-snapshot", "memfd-background-copy", "in-place-checkpoint"
 NAMES = ("web-0", "web-1")
 SOME = st.sampled_from([NAMES, NAMES[:1], NAMES[1:]])
-FLAGS = st.tuples(st.booleans(), st.booleans())
+FLAGS = st.tuples(st.booleans(), st.booleans(), st.booleans())
 PLACES = st.sampled_from([None, "last", "first"])
 SCENARIO = {
     "name": "model",
@@ -62,9 +62,9 @@ class DrillModel(RuleBasedStateMachine):
         self.steps: list[dict[str, Any]] = []
 
     @initialize(flags=FLAGS)
-    def create(self, flags: tuple[bool, bool]) -> None:
+    def create(self, flags: tuple[bool, bool, bool]) -> None:
         """A fleet that has worked."""
-        self.flags = dict(zip((PUNCH, BACKGROUND), flags, strict=True))
+        self.flags = dict(zip((PUNCH, BACKGROUND, IN_PLACE), flags, strict=True))
         self.first_flags = dict(self.flags)
         self.tick()
 
@@ -79,7 +79,7 @@ class DrillModel(RuleBasedStateMachine):
             if "running" in each.states:
                 each.dirty = True if each.states == {"running"} or each.dirty else None
 
-    @rule(key=st.sampled_from([PUNCH, BACKGROUND]))
+    @rule(key=st.sampled_from([PUNCH, BACKGROUND, IN_PLACE]))
     def flip(self, key: str) -> None:
         self.flags[key] = not self.flags[key]
         self.steps.append({"flag": {key: self.flags[key]}})
@@ -101,8 +101,10 @@ class DrillModel(RuleBasedStateMachine):
         self._take("checkpoint", names, at)
         for name in names:
             each = self.sandboxes[name]
+            ends = {"running"} if self.flags[IN_PLACE] else self._ends(each, at, {"discarded"})
             if "running" in each.states and not (at and each.dirty):
                 each.dirty = None if at or each.states != {"running"} else False
+            each.act("running", {"running" if end == "paused" else end for end in ends})
         self._expect()
 
     @precondition(lambda self: self.some(lambda each: "paused" in each.states))
@@ -161,7 +163,7 @@ class DrillModel(RuleBasedStateMachine):
         """Run the program that the rules wrote."""
         if not self.steps:
             return
-        text = scenario_text({**SCENARIO, "flags": self.first_flags, "steps": self.steps})
+        text = scenario_text({**SCENARIO, "flags": {**self.first_flags, "use-sync-wp": True}, "steps": self.steps})
         note(text)
         result = self._run(text)
         broken = [(each.subject, each.violations) for each in result.violated]

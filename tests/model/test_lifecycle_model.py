@@ -13,6 +13,7 @@ LIVE = {"created", "running", "pausing", "paused", "checkpointing", "resuming"}
 TABLE = {
     *(("running", "pausing"), ("pausing", "paused"), ("pausing", "running"), ("pausing", "discarded")),
     *(("running", "checkpointing"), ("checkpointing", "running")),
+    *(("checkpointing", "paused"), ("checkpointing", "discarded")),  # a new guest was to go on
     *(("paused", "resuming"), ("resuming", "running"), ("resuming", "paused")),
     # the build they stand on failed in the background
     *((state, "discarded") for state in ("paused", "resuming", "running")),

@@ -112,7 +112,7 @@ class Way:
             builds=self.builds,
             condemned=self.condemned,
             options=PauseOptions(use_memfd=not by_process, punch=punch, **options),
-            checkpoint=checkpoint,
+            borrowed=checkpoint,
         )
         pause = Pause(request, SelfEffects(dirty))
         pause.begin()

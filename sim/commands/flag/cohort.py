@@ -68,10 +68,13 @@ def cohort(
 
 def report(key: str, before: str, after: str, change: Step, fleet: Sequence[Member]) -> list[Section]:
     """A table of four lines, whether the step only adds, and some names."""
+    from flags.catalog import PUNCH
     from sim.report.table import Paragraph, Section, Table, facts
 
     files = facts([("A", before), ("B", after)])
     groups = {"on in A": change.before, "on in B": change.after, "joins": change.joins, "leaves": change.leaves}
+    if key == PUNCH and len(able(fleet)) < len(fleet):
+        groups["on in B, can punch"] = able(change.after)
     title = f"{key}, {_plural(len(fleet), 'sandbox', 'sandboxes')} of {_plural(_teams(fleet), 'team', 'teams')}"
     head = ["", "sandboxes", "of all", "teams", *(["memory", "of all"] if memory(fleet) is not None else [])]
     rows = [(label, *share(members, fleet)) for label, members in groups.items()]
@@ -88,6 +91,13 @@ def report(key: str, before: str, after: str, change: Step, fleet: Sequence[Memb
         ),
         Section("", (Paragraph(said), names)),
     ]
+
+
+def able(members: Sequence[Member]) -> tuple[Member, ...]:
+    """Those that have a memfd to punch: below Firecracker 1.14 there is none."""
+    from flags.context import has_memfd
+
+    return tuple(each for each in members if has_memfd(each.attributes.firecracker_version))
 
 
 def share(members: Sequence[Member], fleet: Sequence[Member]) -> list[str]:
@@ -112,7 +122,11 @@ def as_document(change: Step, fleet: Sequence[Member]) -> dict[str, Any]:
         "fleet": {"sandboxes": len(fleet), "memory": memory(fleet)},
         "superset": change.is_superset,
         **{
-            name: {"memory": memory(members), "sandboxes": [each.attributes.sandbox for each in members]}
+            name: {
+                "memory": memory(members),
+                "can_punch": len(able(members)),
+                "sandboxes": [each.attributes.sandbox for each in members],
+            }
             for name, members in groups.items()
         },
     }

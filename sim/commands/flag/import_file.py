@@ -95,20 +95,20 @@ def _referenced(file: Path, found: Imported) -> list[str]:
 
 
 def _lines(file: Path, problems: list[Any], positions: Any) -> list[str]:
-    from flags.lint import place
+    from flags.lint import place_of
 
-    found = sorted((*place(each.path, positions), f"{each.message}; {each.fix}") for each in problems)
+    found = sorted((*place_of(each.path, positions), f"{each.message}; {each.fix}") for each in problems)
     return [f"{file}:{line}:{column}: error: {what}" for line, column, what in found]
 
 
 def _warnings(file: Path, found: Imported) -> list[str]:
     from flags.document import parse
-    from flags.lint import place
+    from flags.lint import place_of
 
     if not found.warnings:
         return []
     positions = parse(file.read_text(encoding="utf-8-sig")).positions
-    places = sorted((*place(each.path, positions), each) for each in found.warnings)
+    places = sorted((*place_of(each.path, positions), each) for each in found.warnings)
     return [f"{file}:{line}:{column}: warning: {each.message}: {each.production}" for line, column, each in places]
 
 
@@ -133,7 +133,7 @@ def _tell(file: Path, found: Imported, text: str, output: Path | None) -> None:
         f"and {plural(len(found.segments), 'segment')}",
         err=True,
     )
-    errors = sum(each.severity == "error" for each in check(text)[1])
+    errors = sum(each.severity == "error" for each in check(text))
     if errors:
         where, what = output or "the result", plural(errors, "error")
         click.echo(f"{where}: lint finds {what} in it; see snapdrill flags lint {output or 'OUT'}", err=True)

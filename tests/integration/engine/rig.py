@@ -269,7 +269,7 @@ class Pauser:
             options=options
             or PauseOptions(not by_process, background_copy=background, punch=punch, dedup=DedupOptions(dedup)),
             attachments=attachments or {},
-            checkpoint=checkpoint,
+            borrowed=checkpoint,
         )
         pause = Pause(request, effects, self.events.append)
         self._pauses.append(pause)

@@ -52,7 +52,11 @@ seed: 5
 node: {{cache: {cache}}}
 fleet:
   - {{name: web, count: {count}, memory: {memory}, workload: {{dirty: 100%, pattern: full}}}}
-flags: {{memfd-punch-on-snapshot: {punch}, memfd-background-copy: {background}}}
+flags:
+  memfd-punch-on-snapshot: {punch}
+  memfd-background-copy: {background}
+  use-sync-wp: true
+  in-place-checkpoint: {in_place}
 steps:
 {steps}
 """
@@ -64,11 +68,12 @@ def scenario_text(
     memory: str = "8MiB",
     punch: bool = True,
     background: bool = False,
+    in_place: bool = False,
     cache: str = "disk",
     steps: str = "  - tick: 1",
 ) -> str:
     """A fleet of `web-0` and on, four chunks each unless told otherwise, every page written by each tick."""
-    flags = {"punch": str(punch).lower(), "background": str(background).lower()}
+    flags = {"punch": str(punch).lower(), "background": str(background).lower(), "in_place": str(in_place).lower()}
     return SCENARIO.format(count=count, memory=memory, cache=cache, steps=steps, **flags)
 
 
@@ -198,8 +203,10 @@ class Machine:
         self._links: list[ZygoteLink] = []
         self._sandboxes: list[SandboxConfig] = []
 
-    def set_flags(self, *, punch: bool = True, background: bool = False) -> None:
-        for key, value in (("memfd-punch-on-snapshot", punch), ("memfd-background-copy", background)):
+    def set_flags(self, *, punch: bool = True, background: bool = False, in_place: bool = False) -> None:
+        values = {"memfd-punch-on-snapshot": punch, "memfd-background-copy": background}
+        values |= {"use-sync-wp": True, "in-place-checkpoint": in_place}
+        for key, value in values.items():
             self.flags.set(flag_from(key, value))
 
     def config(self, **known: Any) -> NodeConfig:

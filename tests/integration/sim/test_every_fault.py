@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sim.files.faults import CATALOGUE, KILL_NODE, AtChunk, FaultPoint, Harm, Kind, failing, points_with
+from sim.files.faults import KINDS as FAULT_KINDS
 from sim.files.scenario import load_text
 from sim.record import events
 from sim.record.folder import StoredRun
@@ -16,29 +17,29 @@ from sim.run.runner import RunOptions, run_scenario
 from tests.forked import forked_node
 
 BEFORE: frozenset[FaultPoint] = frozenset({"freeze", "scan", "cache.create", "reserve"})
-AFTER: frozenset[FaultPoint] = frozenset({"teardown", "close"})
+AFTER: frozenset[FaultPoint] = frozenset({"teardown", "death", "close"})
 NOT_FATAL: frozenset[FaultPoint] = frozenset({"condemn", "punch"})
-HARMLESS: frozenset[Kind] = frozenset({"delay", "corrupt"})
+HARMLESS: frozenset[Kind] = frozenset({"delay", "corrupt", "free-pages", "second-writer"})
 HARMS: dict[Kind, Harm] = {
     "errno": failing("ENOSPC"),
     "delay": Harm("delay", seconds=0.05),
     "hang": Harm("hang", seconds=0.05),
 }
-KINDS: tuple[Kind, ...] = ("errno", "short", "delay", "corrupt", "hang", "cancel", "kill-guest")
+KINDS: tuple[Kind, ...] = tuple(kind for kind in FAULT_KINDS if kind != "kill-node")
 
 
 def expected(point: FaultPoint, kind: Kind, chunk: int) -> tuple[str, str | None]:
     """State and outcome of a sandbox in whose foreground pause (or resume) the fault fired at this chunk."""
     if CATALOGUE[point].of_resume:
         return ("running", "finished") if kind == "delay" else ("paused", "finished")
-    if kind == "kill-guest" and point in {"condemn", "teardown"}:  # between the record and our own kill
+    if kind in {"kill-guest", "wake-guest"} and point in {"condemn", "teardown"}:  # between the record and our own kill
         return "discarded", "discarded"
     if kind in HARMLESS or point in AFTER | {"punch"}:
         return "paused", "finished"
     is_before = point in BEFORE or (CATALOGUE[point].chunked and chunk == 0)
     if kind == "kill-guest":
         return ("killed", "rolled-back") if is_before else ("paused", "finished")
-    if kind == "cancel":
+    if kind in {"cancel", "wake-guest"}:
         return ("running", "rolled-back") if is_before else ("paused", "finished")
     if point in NOT_FATAL:
         return "paused", "finished"
@@ -71,6 +72,21 @@ async def test_each_fault_ends_as_the_rules_say_and_every_invariant_holds(runs: 
     assert violations(view) == []
     assert {each.state for each in view.sandboxes.values()} <= {"paused", "discarded", "killed"}
     runs.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("harm", [failing("EIO"), Harm("hang", seconds=0.02)], ids=["errno", "hang"])
+async def test_a_checkpoint_in_place_that_cannot_close_what_it_used_leaves_its_guest_alone(
+    runs: Any, harm: Harm
+) -> None:
+    async with runs.drill(count=1, memory="4MiB", in_place=True) as drill:
+        await drill.tick()
+        await drill.inject("close", harm, AtChunk(0), "web-0")
+        await drill.checkpoint(["web-0"])
+        found = drill.view().sandboxes["web-0"]
+        assert (found.state, found.incarnation, found.pause.outcome) == ("running", "web-0.1", "finished")
+        await drill.tick()
+        view = await drill.finish()
+    assert violations(view) == []
 
 
 async def test_a_damaged_snapshot_is_refused_by_its_name_and_its_sandbox_stays_paused(runs: Any) -> None:
@@ -178,6 +194,7 @@ async def test_a_traced_run_tells_every_point_of_the_catalogue_in_order(tmp_path
         reached.append([each.event for each in result.entries if isinstance(each.event, events.PointReached)])
     at = list(CATALOGUE)
     at.insert(at.index("condemn") + 1, at.pop(at.index("teardown")))  # it is to be punched, so it is killed first
+    at.insert(at.index("teardown") + 1, at.pop(at.index("death")))
     assert [each.fault for each in reached[0]] == at
     assert {each.fault: each.chunk for each in reached[0]} == {
         p: 0 if s.chunked else None for p, s in CATALOGUE.items()
@@ -189,7 +206,7 @@ async def test_a_traced_run_tells_every_point_of_the_catalogue_in_order(tmp_path
 # -- the node dies at every point
 
 DISCARDED: frozenset[FaultPoint] = frozenset(
-    {"copy.read", "copy.write", "publish", "punch", "header.write", "finish", "teardown"}
+    {"copy.read", "copy.write", "publish", "punch", "header.write", "finish", "teardown", "death"}
 )
 
 

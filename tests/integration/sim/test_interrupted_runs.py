@@ -23,7 +23,7 @@ from sim.record.leftovers import processes_of
 from sim.record.run_id import RUN_VARIABLE
 from sim.run import node_link
 from sim.run.drill import Drill
-from sim.run.node_link import NodeDiedError, NodeLink, NodeProcess, execute_node
+from sim.run.node_link import NodeFailedError, NodeLink, NodeProcess, execute_node
 
 WaitUntil = Callable[..., Any]
 ROOT = pathlib.Path(__file__).parents[3]
@@ -94,7 +94,7 @@ def test_impatience_does_not_break_the_teardown(runs: Any, wait_until: WaitUntil
     assert [name for name in os.listdir(SHM) if runs.run_id() in name] == []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 130)], ids=["term", "hup"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["term", "hup"])
 def test_a_termination_and_a_hang_up_end_in_order_too(
     runs: Any, wait_until: WaitUntil, number: signal.Signals, code: int
 ) -> None:
@@ -148,7 +148,7 @@ def test_many_runs_are_ended_in_order_too(runs: Any, wait_until: WaitUntil, temp
         os.killpg(command.pid, number)
     _, err = command.communicate(timeout=50)
     name = {"self-test": many, "shrink": str(file)}.get(many, "crash")
-    code = 143 if number == signal.SIGTERM else 130
+    code = 128 + number
     assert (command.returncode, err) == (code, f"{name}: interrupted; everything it started was ended\n")
     assert processes_of(run) == []
     assert list(runs.folder.glob("**/.unit-*")) == []
@@ -315,7 +315,7 @@ def test_too_few_open_files_are_told_before_anything_starts(runs: Any) -> None:
     command = runs.python(code, "run", str(path), "--runs-dir", str(runs.runs))
     _, err = command.communicate(timeout=30)
     assert command.returncode == 2
-    assert err == "snapdrill: 20 guests need 184 open files and the hard limit is 120: raise ulimit -Hn\n"
+    assert err == "snapdrill: 20 guests need 224 open files and the hard limit is 120: raise ulimit -Hn\n"
     assert runs.told(events.NodeStarted) == []
 
 
@@ -349,6 +349,6 @@ async def test_a_node_that_dies_at_its_start_leaves_nothing_and_names_its_log(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     runs.start_node = execute_node
-    with pytest.raises(NodeDiedError, match=r"node\.log"):
+    with pytest.raises(NodeFailedError, match=r"by itself, with exit code 1: .*node\.log"):
         await runs.drill().__aenter__()
     runs.assert_nothing_is_left()

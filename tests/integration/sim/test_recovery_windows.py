@@ -74,9 +74,9 @@ def outcome(machine: Any, pause: str) -> Any:
     return next(each.outcome for each in machine.view().pauses if each.id == pause)
 
 
-async def begun(machine: Any, *, punch: bool = True, background: bool = False) -> Node:
+async def begun(machine: Any, *, punch: bool = True, background: bool = False, in_place: bool = False) -> Node:
     """Two sandboxes; `web-0` stands on a build of tick 1, and both have done tick 2."""
-    machine.set_flags(punch=punch, background=background)
+    machine.set_flags(punch=punch, background=background, in_place=in_place)
     node: Node = machine.node(count=2)
     await node.create()
     await node.tick(1)
@@ -121,7 +121,7 @@ async def test_a_discard_that_was_not_told_of_is_not_resumed_from_the_build_befo
 
 
 async def test_a_finished_checkpoint_that_was_not_told_of_is_the_parent_of_the_next_pause(machine: Any) -> None:
-    node = await begun(machine)
+    node = await begun(machine, in_place=True)
     cut(node, events.PauseSettled)
     await node.checkpoint(["web-0"])
     again = await machine.crash(node)
@@ -323,7 +323,7 @@ async def test_a_guest_whose_build_is_damaged_runs_on_and_its_next_pause_keeps_e
 async def test_a_damaged_build_that_was_not_told_of_costs_no_other_sandbox(
     machine: Any, checkpoint: bool, background: bool
 ) -> None:
-    node = await begun(machine, background=background)
+    node = await begun(machine, background=background, in_place=True)
     cut(node, events.PauseSettled)
     await (node.checkpoint(["web-0"]) if checkpoint else node.pause(["web-0"], 1, settled=True))
     damage_header(machine, "web-0.p2")

@@ -223,3 +223,13 @@ def test_on_a_cluster_the_matrix_is_the_same_table(tmp_path: Path) -> None:
     here, there = cells(tmp_path / "here", None, "mid-copy"), cells(tmp_path, "local", "mid-copy")
     assert table(there) == table(here)
     assert there.bad == ()
+
+
+def test_a_plan_over_a_fleet_that_checkpoints_shows_what_is_lost_there(tmp_path: Path) -> None:
+    found = rehearse(ROLLOUTS / "checkpoints-lost.yaml", tmp_path)
+    assert (found["decision"], found["first_failing_step"]) == ("no-go", 6)
+    last = found["stages"][-1]
+    assert (last["on"]["lost_at_checkpoint"], last["off"]["lost_at_checkpoint"]) == (["box-3"], [])
+    assert (len(last["exposed"]["sandboxes"]), last["exposed"]["can_punch"]) == (8, 6)
+    assert last["on"]["checkpoints"] > 0
+    assert set(last["on"]["punched"]) == {f"box-{number}" for number in range(6)}

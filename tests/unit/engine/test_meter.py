@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from engine.cache import Cache
 from engine.incarnation import CondemnedRecords, Incarnation
 from engine.memfd import Memfd
-from engine.meter import MeterSample, PeakMeter
+from engine.meter import CpuClock, MeterSample, PeakMeter
 from engine.ranges import Blocks, chunks
 
 MIB = 1 << 20
@@ -74,3 +76,27 @@ def test_memory_that_grew_since_the_freeze_is_not_counted_as_freed(cache: Cache)
     os.pwrite(half.fd, b"\1" * SIZE, 0)
     assert meter.freed() == 0
     half.close()
+
+
+def spend(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def test_cpu_is_of_the_threads_that_carry_a_pause_and_of_no_other() -> None:
+    clock, found = CpuClock(), list[float]()
+
+    def rest() -> None:
+        clock.begin()
+        spend(0.02)
+        found.append(clock.so_far())
+
+    clock.begin()
+    spend(0.02)
+    clock.end()
+    spend(0.05)  # what the first thread does after it handed the pause on
+    second = threading.Thread(target=rest)
+    second.start()
+    second.join()
+    assert 0.04 <= found[0] < 0.06

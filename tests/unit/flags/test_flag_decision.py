@@ -86,11 +86,11 @@ def test_inflight_serving_is_asked_for_by_its_own_flag() -> None:
 
 
 def test_what_was_decided_and_counts_for_nothing_is_said() -> None:
-    decided = decision(others={"memfile-diff-dedup": {"enabled": True, "directIO": True}, "use-sync-wp": True})
+    decided = decision(others={"memfile-diff-dedup": {"enabled": True, "directIO": True}, "defer-rootfs-export": True})
     assert decided.notes == (
         "memfile-diff-dedup: directIO is accepted and has no effect",
         "memfd-background-copy has no effect: memfile-diff-dedup is on",
-        "use-sync-wp is accepted and has no effect",
+        "defer-rootfs-export is accepted and has no effect",
     )
 
 

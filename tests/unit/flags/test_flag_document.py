@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flags.document import DocumentError, Mistake, Path, Position, parse
+from flags.document import DocumentError, Mistake, Path, Position, parse, places
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False)
 DOCUMENTS = st.recursive(
@@ -46,6 +46,23 @@ def test_every_part_but_the_root_has_a_position_on_its_own_text(
     for path, (line, column) in document.positions.items():
         if isinstance(path[-1], str):
             assert lines[line - 1][column - 1 :].startswith(json.dumps(path[-1], ensure_ascii=ascii_only))
+
+
+@settings(max_examples=100, deadline=None)
+@given(DOCUMENTS, st.sampled_from([None, 0, 2]), st.randoms(use_true_random=False))
+def test_a_few_parts_are_found_where_all_are(value: Any, indent: int | None, draw: Any) -> None:
+    text = json.dumps(value, indent=indent)
+    every = parse(text).positions
+    wanted = draw.sample(sorted(every, key=str), min(len(every), 3))
+    found = places(text, wanted)
+    assert set(found) == {path[:length] for path in wanted for length in range(1, len(path) + 1)}
+    assert all(every[path] == place for path, place in found.items())
+    assert places(text, [("no", "such", 7)]).keys() <= {("no",)}
+
+
+def test_of_two_equal_keys_the_last_one_is_where_the_value_stands() -> None:
+    text = '{"a": {"b": 1},\n "a": {"c": 2}}'
+    assert places(text, [("a", "b"), ("a", "c")]) == {("a",): (2, 2), ("a", "c"): (2, 8)}
 
 
 def test_a_key_met_again_is_told_with_its_second_place() -> None:

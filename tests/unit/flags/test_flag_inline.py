@@ -8,8 +8,9 @@ import pytest
 from engine.errors import UserError
 from flags.catalog import CATALOG, flag
 from flags.context import ALL, SandboxAttributes
+from flags.document import Mistake
 from flags.inline import InlineValue, Rollout, RolloutKind, as_written, flag_from, from_written
-from flags.lint import LintFinding, check
+from flags.lint import check
 from flags.memory import MemoryFlags
 
 PUNCH = "memfd-punch-on-snapshot"
@@ -19,8 +20,8 @@ WEB = SandboxAttributes(sandbox="web-0", template="python", team="acme")
 VALUES = [True, False, Rollout(0, "sandbox"), Rollout(12.345, "team"), Rollout(50, "template"), Rollout(100, "cluster")]
 
 
-def errors(*flags: dict[str, Any]) -> list[LintFinding]:
-    found = check(json.dumps({"flags": {each["key"]: each for each in flags}}), ALL)[1]
+def errors(*flags: dict[str, Any]) -> list[Mistake]:
+    found = check(json.dumps({"flags": {each["key"]: each for each in flags}}), ALL)
     return [each for each in found if each.severity == "error"]
 
 

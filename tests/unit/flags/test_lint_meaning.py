@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from flags.context import ALL
+from flags.document import Mistake
 from flags.inline import Rollout, flag_from
-from flags.lint import LintFinding, check
+from flags.lint import check
 
 PUNCH = "memfd-punch-on-snapshot"
 MEMFD = "use-memfd"
@@ -18,13 +19,13 @@ HALF = Rollout(50, "sandbox")
 NO_SANDBOX = {"attribute": "kind", "op": "in", "values": ["sandbox"], "negate": True}
 
 
-def found(*flags: dict[str, Any], segments: dict[str, Any] | None = None) -> list[LintFinding]:
+def found(*flags: dict[str, Any], segments: dict[str, Any] | None = None) -> list[Mistake]:
     document = {"flags": {each["key"]: each for each in flags}, "segments": segments or {}}
-    return check(json.dumps(document, indent=1), ALL)[1]
+    return check(json.dumps(document, indent=1), ALL)
 
 
 def said(*flags: dict[str, Any], segments: dict[str, Any] | None = None) -> list[tuple[str, str]]:
-    return [(each.severity, each.message) for each in found(*flags, segments=segments)]
+    return [(each.severity, each.text) for each in found(*flags, segments=segments)]
 
 
 def unsafe_first(kind: str = "sandbox", **changes: Any) -> dict[str, Any]:
@@ -48,23 +49,27 @@ def test_a_file_is_safe_by_a_first_rule_that_serves_safe_to_contexts_without_the
 @pytest.mark.parametrize(
     "rules",
     [
-        [guard("sandbox", variation=1)],
         [guard("team")],
         [guard("sandbox", "team")],
         [{"variation": 0, "clauses": [{**NO_SANDBOX, "negate": False}]}],
         [{"variation": 0, "clauses": [NO_SANDBOX, {**NO_SANDBOX, "values": ["team"]}]}],
-        [{"variation": 0, "clauses": [{**NO_SANDBOX, "op": "startsWith"}]}],
     ],
 )
 def test_a_rule_that_lets_such_a_context_through_makes_nothing_safe(rules: list[dict[str, Any]]) -> None:
     assert UNSAFE_FIRST in said(unsafe_first(rules=rules))
 
 
+def test_a_rule_for_those_who_lack_a_kind_must_not_serve_what_it_should_refuse() -> None:
+    message = "rule 1 serves only contexts that lack a kind"
+    assert said(unsafe_first(rules=[guard("sandbox", variation=1)])) == [("error", message)]
+
+
 def test_the_guard_must_come_before_the_rollout_that_it_guards() -> None:
     rollout = {**unsafe_first()["fallthrough"], "clauses": []}
     safe_fallthrough = {"variation": 0}
     assert said(unsafe_first(rules=[guard("sandbox"), rollout], fallthrough=safe_fallthrough)) == []
-    assert said(unsafe_first(rules=[rollout, guard("sandbox")], fallthrough=safe_fallthrough)) == [UNSAFE_FIRST]
+    late = ("warning", "rule 2 is never reached: rule 1 takes every context that it matches")
+    assert said(unsafe_first(rules=[rollout, guard("sandbox")], fallthrough=safe_fallthrough)) == [UNSAFE_FIRST, late]
 
 
 def test_a_rule_that_only_matches_contexts_with_the_kind_needs_no_guard() -> None:
@@ -82,9 +87,10 @@ def test_launchdarklys_boolean_default_is_judged_by_the_order_of_the_rollout_not
     )
 
 
-def test_the_fix_names_the_variation_to_list_first() -> None:
+def test_the_mend_is_a_first_rule_and_never_another_order_which_would_draw_another_cohort() -> None:
     (finding,) = found(unsafe_first())
-    assert finding.fix.startswith("list false first")
+    assert finding.hint.startswith("let a first rule serve false to contexts without the kind, by the clause {")
+    assert "list" not in finding.hint
     assert "at any weight" in finding.production
 
 
@@ -103,11 +109,12 @@ def test_a_known_bucket_by_is_none(by: str) -> None:
     assert said(flag) == []
 
 
-def test_an_attribute_that_the_kind_lacks_is_a_warning() -> None:
+@pytest.mark.parametrize(("variation", "severity"), [(0, "error"), (1, "warning")])
+def test_an_attribute_that_the_kind_lacks_is_an_error_where_the_rule_should_deny(variation: int, severity: str) -> None:
     clause = {"contextKind": "sandbox", "attribute": "template", "op": "in", "values": ["python"]}
-    flag = {**flag_from(PUNCH, HALF), "rules": [{"variation": 0, "clauses": [clause]}]}
+    flag = {**flag_from(PUNCH, HALF), "rules": [{"variation": variation, "clauses": [clause]}]}
     (finding,) = found(flag)
-    assert (finding.severity, finding.fix) == ("warning", 'did you mean "template-id"?')
+    assert (finding.severity, finding.hint) == (severity, 'did you mean "template-id"?')
 
 
 @pytest.mark.parametrize(
@@ -216,7 +223,7 @@ def in_segment(name: str, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(("negate", "which"), [(False, "no sandbox"), (True, "every sandbox")])
 def test_a_segment_that_is_not_in_the_file_is_found(negate: bool, which: str) -> None:
     (finding,) = found(in_segment("kept", negate=negate))
-    assert finding.message == 'the segment "kept" is not in the file'
+    assert finding.text == 'the segment "kept" is not in the file'
     assert finding.production == f"the clause silently matches {which}"
 
 
@@ -234,7 +241,10 @@ def test_a_segment_that_is_not_in_the_file_is_found(negate: bool, which: str) ->
     ],
 )
 def test_a_segment_that_matches_no_sandbox_is_found(segment: dict[str, Any], finding: tuple[str, str] | None) -> None:
-    assert said(in_segment("kept"), segments={"kept": {"key": "kept", **segment}}) == ([finding] if finding else [])
+    severity = "error" if segment.keys() & {"included", "rules"} else "warning"  # else it may be empty on purpose
+    nobody = (severity, 'no sandbox is in the segment "kept"')
+    expected = [nobody, finding] if finding else []
+    assert said(in_segment("kept"), segments={"kept": {"key": "kept", **segment}}) == expected
 
 
 DEDUP_ON = flag_from(DEDUP, {"enabled": True})

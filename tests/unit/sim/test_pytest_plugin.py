@@ -18,6 +18,7 @@ pytest_plugins = ["pytester"]
 
 INI = "[pytest]\naddopts = -p no:cacheprovider\nasyncio_default_fixture_loop_scope = function\n"
 GOOD = """\
+version: 1
 name: {name}
 fleet:
   - {{name: web, memory: 4MiB}}
@@ -123,7 +124,7 @@ def test_every_mistake_of_a_file_is_told_where_it_is_collected(project: pytest.P
     (project.path / "drills" / "bad.yaml").write_text(GOOD.format(name="bad") + "sed: 1\nseed: -1\n")
     result = project.runpytest_inprocess("drills")
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*drills/bad.yaml:6:1: error: sed: unknown key*", "*bad.yaml:7:7: error: seed: *"])
+    result.stdout.fnmatch_lines(["*drills/bad.yaml:7:1: error: sed: unknown key*", "*bad.yaml:8:7: error: seed: *"])
 
 
 def test_run_folders_go_where_they_are_wanted_and_hold_the_reports(project: pytest.Pytester) -> None:

@@ -69,3 +69,17 @@ def test_the_document_says_the_same_and_ends_the_same(
 def test_this_host_is_examined_for_real(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor"]) == ExitCode.HELD
     assert "this host can run snapdrill" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("setting", "coloured"), [({}, False), ({"FORCE_COLOR": "1"}, True), ({"NO_COLOR": "1"}, False)]
+)
+def test_colours_follow_the_terminal_unless_the_environment_says_otherwise(
+    setting: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("FORCE_COLOR", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["doctor"]) == ExitCode.HELD
+    assert ("\x1b[" in capsys.readouterr().out) is coloured

@@ -82,9 +82,7 @@ def test_the_imported_file_shows_no_drift_and_can_be_served(out: pathlib.Path) -
     imported(out, str(REST), "--env", "production", "--segments", str(SEGMENTS))
     sent = json.loads(PAYLOAD.read_text())
     assert drift(read_as_served(out), (sent["flags"], sent["segments"])) == []
-    assert [each.message for each in check(out.read_text(), ALL)[1]] == [
-        '"targets" are of kind "user", which no sandbox has'
-    ]
+    assert [each.text for each in check(out.read_text(), ALL)] == ['"targets" are of kind "user", which no sandbox has']
 
 
 def test_another_environment_has_its_own_state(out: pathlib.Path, tmp_path: pathlib.Path) -> None:

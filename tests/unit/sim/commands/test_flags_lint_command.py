@@ -60,3 +60,26 @@ def test_what_cannot_be_read_ends_with_2(
         (tmp_path / "f.json").write_bytes(content)
     assert main(["flags", "lint", str(tmp_path / "f.json")]) == ExitCode.USAGE
     assert "f.json" in capsys.readouterr().err
+
+
+DOCS = pathlib.Path(__file__).parents[4] / "docs" / "flags.md"
+
+
+def test_the_documented_export_is_checked_as_documented(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["flags", "import", str(FILES / "punch_export.json"), "--env", "production", "-o", "flags.json"]) == 0
+    capsys.readouterr()
+    assert main(["flags", "lint", "flags.json", "--fleet", str(FILES / "punch_fleet.csv")]) == ExitCode.VIOLATED
+    assert capsys.readouterr().out in DOCS.read_text()
+
+
+def test_a_fleet_is_counted_in_json_too(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flag = {"key": "memfd-punch-on-snapshot", "on": True, "variations": [False, True], "offVariation": 0}
+    flag |= {"rules": [{"variation": 1, "clauses": []}], "fallthrough": {"variation": 0}}
+    (tmp_path / "f.json").write_text(json.dumps({"flags": {flag["key"]: flag}}))
+    fleet = str(FILES / "punch_fleet.csv")
+    assert main(["flags", "lint", "--json", "--fleet", fleet, str(tmp_path / "f.json")]) == ExitCode.VIOLATED
+    (found,) = json.loads(capsys.readouterr().out)["findings"]
+    assert found["by_it"] == {"sandboxes": 40, "memory": 14 * (8 << 30) + 26 * (2 << 30), "when": "by the rule"}

@@ -42,12 +42,19 @@ def test_bytes_can_be_cut_short_or_flipped_only_where_bytes_are_moved() -> None:
 
 
 def test_only_a_pause_has_a_caller_that_cancels_it() -> None:
-    assert {spec.point for spec in CATALOGUE.values() if "cancel" not in spec.kinds} == {"guest.spawn", "resume.read"}
+    without = {spec.point for spec in CATALOGUE.values() if "cancel" not in spec.kinds}
+    assert without == {"death", "guest.spawn", "resume.read"}
     assert {spec.point for spec in CATALOGUE.values() if spec.of_resume} == {"guest.spawn", "resume.read"}
 
 
 def test_only_a_guest_that_is_there_can_be_killed() -> None:
-    assert [spec.point for spec in CATALOGUE.values() if "kill-guest" not in spec.kinds] == ["guest.spawn"]
+    assert [spec.point for spec in CATALOGUE.values() if "kill-guest" not in spec.kinds] == ["death", "guest.spawn"]
+
+
+def test_only_a_frozen_guest_is_woken_and_only_a_running_one_frees_pages_or_has_a_child_that_writes() -> None:
+    pause = set(points_with("cancel"))
+    assert set(points_with("wake-guest")) == pause - {"freeze"}
+    assert points_with("free-pages") == points_with("second-writer") == ("freeze",)
 
 
 def test_the_points_of_a_chunk_are_those_of_the_chunk_pipeline() -> None:

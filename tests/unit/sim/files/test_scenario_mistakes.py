@@ -125,7 +125,7 @@ s.yaml:39:45: error: expect[2].where.paht: unknown key; did you mean "path"?
 s.yaml:40:5: error: expect[3]: min is greater than max, so no value can match; lower min or raise max
 s.yaml:41:5: error: expect[4]: a metric without a bound expects nothing; add min or max
 s.yaml:42:5: error: expect[5]: a canary names what must be violated; add either invariant or metric
-s.yaml:43:15: error: expect[6].verdict: unknown value "held"; use one of: violated
+s.yaml:43:15: error: expect[6].verdict: unknown value "held"; use one of: inconclusive, violated
 s.yaml:44:5: error: expect[7]: expected one of invariant, metric, state, counts or verdict
 s.yaml:45:5: error: expect[8]: expected a mapping, got 3
 """

@@ -232,6 +232,7 @@ ONCE: list[tuple[FaultPoint, str]] = [
     ("header.write", "write_header"),
     ("finish", "finish"),
     ("teardown", "kill"),
+    ("death", "await_death"),
     ("close", "close"),
     ("resume.read", "resume_read"),
 ]

@@ -68,6 +68,7 @@ def test_a_guest_is_told_its_sandboxs_memory_and_work_and_the_runs_seed() -> Non
         "dirty": 0.4,
         "pattern": "runs",
         "heartbeat": 0.0,
+        "threads": 1,
     }
 
 

@@ -169,3 +169,28 @@ def test_firings_of_copiers_that_overtake_each_other_are_the_same_run() -> None:
 def test_facts_of_the_run_as_a_whole_are_not_in_it() -> None:
     noise = [events.Ticked(3), events.MemorySampled(1, 2, 3), events.NodeCrashed(99), events.FlagSet(PUNCH, True)]
     assert digest([*(Entry(0.0, each, None, None) for each in noise), *STORIES[0], *STORIES[1]]) == SAME
+
+
+def checkpoint(*, first: str, ends: str = "finished") -> list[Entry]:
+    """One with a new guest; `first`: its copy had ended, or the guest was filled."""
+    over = events.PauseSettled(ends, "web-0.p1", "memfd", checkpoint=True, consumed=True)
+    resumed = events.Resumed("web-0.2", "web-0.p1", 0, 1.0)
+    told = {"copied": [over, resumed], "filled": [resumed, over]}[first]
+    running = events.StateChanged("checkpointing", "running", "resumed")
+    told.insert(told.index(resumed) + 1, running)
+    return [Entry(float(at), event, "web-0", None) for at, event in enumerate(told)]
+
+
+def test_whether_a_new_guest_was_filled_before_its_checkpoint_was_copied_is_not_in_it() -> None:
+    assert digest(checkpoint(first="filled")) == digest(checkpoint(first="copied"))
+    assert digest(checkpoint(first="filled")) != digest(checkpoint(first="filled", ends="rolled-back"))
+
+
+def test_a_new_guest_that_ran_for_a_moment_on_a_lost_build_is_not_in_it() -> None:
+    lost = [*checkpoint(first="filled", ends="discarded")]
+    lost.append(Entry(9.0, events.StateChanged("running", "discarded", "lost", "discarded"), "web-0", None))
+    never = [Entry(0.0, events.StateChanged("checkpointing", "discarded", "lost", "discarded"), "web-0", None)]
+    never.append(
+        Entry(1.0, events.PauseSettled("discarded", "web-0.p1", "memfd", checkpoint=True, consumed=True), "web-0", None)
+    )
+    assert digest(lost) == digest(never)

@@ -13,6 +13,7 @@ from sim.record import events
 from sim.record.fold import LOG_LENGTH, Fold
 from sim.record.ledger import Entry
 from sim.record.view import MemoryView, PauseView, SandboxView, View
+from tests.story import Story as Told
 
 MIB = 1 << 20
 SIZE = 8 * MIB
@@ -267,3 +268,17 @@ def test_the_same_entries_give_the_same_view_however_they_come(story: Story) -> 
     for each in entries:
         pieces.apply([each])
     assert whole.view() == pieces.view() == story.fold.view()
+
+
+def test_the_death_of_the_guest_before_takes_no_memory_from_the_one_that_runs() -> None:
+    story = Told().begin().begin_pause().copy().resume().tell(events.GuestMeasured(MIB))
+    assert story.tell(events.GuestEnded("web-0.1", "paused")).view().sandboxes["web-0"].resident == MIB
+    assert story.tell(events.GuestEnded("web-0.2", "killed")).view().sandboxes["web-0"].resident == 0
+
+
+def test_a_checkpoint_that_cost_its_sandbox_has_an_outcome_code_of_its_own() -> None:
+    story = Told().begin().begin_pause().settle(checkpoint=True, consumed=True, outcome="discarded")
+    (pause,) = story.view().pauses
+    assert (pause.outcome, pause.outcome_code, pause.consumed) == ("discarded", "lost-at-checkpoint", True)
+    (pause,) = story.changed(events.PauseSettled, consumed=None, outcome="finished").view().pauses
+    assert (pause.outcome_code, pause.consumed) == ("finished", False)

@@ -22,11 +22,13 @@ def read(tmp_path: pathlib.Path) -> TestSuite:
     started = events.RunStarted(
         1, "0", "r1", "demo", 42, [], "2026-01-02T03:04:05+00:00", 1 << 30, "disk", None
     )  # fmt: skip
-    where = {"line": 14, "column": 5}
+    where, there = {"line": 14, "column": 5}, {"line": 13, "column": 5}
     judged = [
         events.Judged("invariant:bytes_exact", "held", 4),
-        events.Judged("metric:peak_over", "held", 4),
-        events.Judged("metric:peak_over", "violated", 4, [{"sandbox": "*", "reason": "\x1b[1mtoo\nmuch\x00", **where}]),
+        events.Judged("metric:peak_over", "held", 4, place=there),
+        events.Judged(
+            "metric:peak_over", "violated", 4, [{"sandbox": "*", "reason": "\x1b[1mtoo\nmuch\x00", **where}], where
+        ),
     ]
     fold = Fold()
     fold.apply([Entry(0.0, started, None, None), *(Entry(1.5, each, None, None) for each in judged)])
@@ -42,13 +44,14 @@ def cases(read: TestSuite) -> list[TestCase]:
 
 def test_each_judgement_is_a_case_with_a_name_of_its_own(read: TestSuite) -> None:
     names = Counter((each.classname, each.name) for each in cases(read))
-    assert names == {("demo", "bytes_exact"): 1, ("demo", "metric:peak_over"): 1, ("demo", "metric:peak_over #2"): 1}
+    wanted = ["run", "bytes_exact", "metric:peak_over (line 13)", "metric:peak_over (line 14)"]
+    assert names == {("demo", name): 1 for name in wanted}
 
 
-def test_every_case_has_a_time_and_the_suite_the_runs(read: TestSuite) -> None:
-    assert [each.time for each in cases(read)] == [0.0, 0.0, 0.0]
+def test_the_case_of_the_run_has_its_time_and_so_has_the_suite(read: TestSuite) -> None:
+    assert [each.time for each in cases(read)] == [1.5, 0.0, 0.0, 0.0]
     assert read.time == 1.5
-    assert (read.tests, read.failures, read.errors, read.skipped) == (3, 1, 0, 0)
+    assert (read.tests, read.failures, read.errors, read.skipped) == (4, 1, 0, 0)
 
 
 def test_the_timestamp_has_no_zone_as_the_format_wants_it(read: TestSuite) -> None:
@@ -56,7 +59,7 @@ def test_the_timestamp_has_no_zone_as_the_format_wants_it(read: TestSuite) -> No
 
 
 def test_a_failed_case_names_file_and_line_and_how_to_run_it_again(read: TestSuite) -> None:
-    failed = cases(read)[2]
+    failed = cases(read)[3]
     (result,) = failed.result
     assert isinstance(result, Failure)
     attributes = dict(failed._elem.attrib)

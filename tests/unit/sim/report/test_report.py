@@ -317,7 +317,10 @@ def test_a_pause_in_the_document_has_its_decision_and_figures() -> None:
         "copier_bytes": 4 * MIB,
         "copy_ms": 12.5,
         "blocked_ms": 3.25,
+        "cpu_seconds": None,
         "checkpoint": False,
+        "consumed": True,
+        "outcome_code": "finished",
         "paced": False,
         "notes": [],
     }
@@ -377,12 +380,13 @@ def test_each_judgement_is_a_case_of_its_kind(tmp_path: pathlib.Path) -> None:
     found = written(tmp_path, view_of(both_ways(), *judged, ended("violated", 1)))
     kinds = {case.get("name"): [(child.tag, child.get("type")) for child in case] for case in found.iter("testcase")}
     assert kinds == {
+        "run": [],
         "never_resumed": [],
         "rollback_intact": [("skipped", None)],
         "metric:peak_over": [("error", "Inconclusive")],
         "bytes_exact": [("failure", "Violated")],
     }
-    assert (found.get("tests"), found.get("failures"), found.get("errors"), found.get("skipped")) == ("4",) + ("1",) * 3
+    assert (found.get("tests"), found.get("failures"), found.get("errors"), found.get("skipped")) == ("5",) + ("1",) * 3
 
 
 def test_seed_and_replay_are_properties_of_the_suite_and_come_first(tmp_path: pathlib.Path) -> None:

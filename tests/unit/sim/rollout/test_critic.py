@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from flags.inline import flag_from
+from sim.cli import main
 from sim.files.plan import load_plan, load_plan_text
 from sim.files.yaml import scenario_text
+from sim.record.verdict import ExitCode
 from sim.rollout.compiled import compiled
 from sim.rollout.critic import Concern, critique, stops
 from sim.rollout.exposure import exposures
@@ -176,3 +180,39 @@ def test_the_shipped_plan_has_no_concern_that_stops_it() -> None:
     made = compiled(load_plan(ROLLOUTS / "punch.yaml"))
     found = critique(made, exposures(made.plan, [each.weight for each in made.stages]))
     assert stops(found) == []
+
+
+TEAM = {"contextKind": "team", "attribute": "key", "op": "in", "values": ["acme"]}
+VERSION = {"contextKind": "sandbox", "attribute": "kernel-version", "op": "semVerLessThan", "values": ["6.2.x"]}
+MEMBER = {"attribute": "", "op": "segmentMatch", "values": ["early"]}
+EARLY = {
+    "key": "early",
+    "salt": "e",
+    "rules": [{"clauses": [], "weight": 5_000, "rolloutContextKind": "team"}],
+}
+ABSENT = 'no context has the kind "team" when the flag is read'
+
+
+@pytest.mark.parametrize(
+    ("rule", "what"),
+    [
+        ({"id": "deny", "variation": 0, "clauses": [TEAM]}, ABSENT),
+        ({"id": "deny", "variation": 0, "clauses": [VERSION]}, '"6.2.x" is no version'),
+        ({"id": "deny", "variation": 0, "clauses": [MEMBER]}, ABSENT),
+        ({"id": "early", "variation": 1, "clauses": [MEMBER]}, ABSENT),
+    ],
+)
+def test_a_users_flag_with_a_deny_rule_or_a_share_that_matches_nobody_ends_in_no_go(
+    rule: dict[str, Any], what: str, tmp_path: pathlib.Path
+) -> None:
+    flag = flag_from("memfd-punch-on-snapshot", False) | {"rules": [rule]}
+    document = {"flags": {flag["key"]: flag}, "segments": {"early": EARLY}}
+    (tmp_path / "flags.json").write_text(json.dumps(document))
+    written = plan(flags={"file": "flags.json"}, contexts="original")
+    path = tmp_path / "plan.yaml"
+    path.write_text(scenario_text(written))
+    made = compiled(load_plan(path))
+    found = stops(critique(made, exposures(made.plan, [each.weight for each in made.stages])))
+    assert [each.what.split(": ")[1] for each in found if each.name == "flag" and what in each.what]
+    assert main(["validate", str(path)]) == ExitCode.HELD
+    assert main(["rehearse", str(path), "--dry-run"]) == ExitCode.INCONCLUSIVE

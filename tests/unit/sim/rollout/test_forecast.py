@@ -21,7 +21,8 @@ from sim.files.plan import load_plan
 from sim.report.table import text
 from sim.rollout.agreement import Agreement, Row, failures
 from sim.rollout.costs import Costs
-from sim.rollout.forecast import Answer, Forecast, ForecastQuestion, ForecastSource, forecast, source
+from sim.rollout.forecast import Answer, Forecast, ForecastQuestion, forecast
+from sim.rollout.forecast_source import ForecastSource, source
 from sim.rollout.simulation import DAY, rate
 from sim.rollout.virtual_fleet import virtual_fleet
 
@@ -192,3 +193,27 @@ def test_one_of_ten_real_copies_is_made_to_fail_the_same_for_the_same_seed() -> 
     assert failures(50, 3) == failures(50, 3) != failures(50, 4)
     assert len(failures(50, 3)) == 5
     assert set(failures(1000, 1).values()) == {0, 1, 2, 3}
+
+
+def test_what_has_no_memfd_is_exposed_and_never_punches() -> None:
+    old = SMALL.replace("count: 400,", "count: 300,") + (
+        "  - {name: old, count: 100, memory: 64MiB, dirty: 100%, firecracker_version: 1.12.1}\n"
+    )
+    fleet = load_text(old, pathlib.Path("f.yaml"))
+    found = by_weight(asked(fleet, replace(ASKED, sandboxes=400)))
+    assert (found[100].exposed, found[100].can_punch) == (400, 300)
+    assert 0 < found[100].saved < by_weight(asked(small(), replace(ASKED, sandboxes=400)))[100].saved
+
+
+def test_checkpoints_punch_and_are_lost_where_the_flag_is_on() -> None:
+    with_checkpoints = small(("dirty: 100%,", "dirty: 100%, checkpoints_per_hour: 2,"))
+    found = by_weight(asked(with_checkpoints, replace(ASKED, sandboxes=400)))
+    assert (found[0].punched_checkpoints, found[0].lost_at_checkpoint) == (0, 0.0)
+    assert found[100].punched_checkpoints == 400 * 2 * 6
+    chunks = 32  # a failure at the first is rolled back
+    assert found[100].lost_at_checkpoint == pytest.approx(400 * 2 * 24 * 365 * 1e-3 * (1 - 1 / chunks))
+    without = by_weight(asked(small(), replace(ASKED, sandboxes=400)))[100]
+    assert (without.punched_checkpoints, without.lost_at_checkpoint) == (0, 0.0)
+    assert found[100].blast[-1].sandboxes > without.blast[-1].sandboxes
+    background = by_weight(asked(with_checkpoints, replace(ASKED, sandboxes=400, background=True)))
+    assert background[0].lost_at_checkpoint == pytest.approx(found[100].lost_at_checkpoint)

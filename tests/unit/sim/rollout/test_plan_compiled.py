@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import pathlib
 
+import pytest
+
 from sim.files.plan import changed, load_plan, load_plan_text
 from sim.files.scenario import discover, load_text
-from sim.files.steps import FlagStep, Inject, Outage
+from sim.files.steps import Checkpoint, FlagStep, Inject, Outage, PauseStep
 from sim.files.yaml import scenario_text
 from sim.rollout.compiled import compiled, rounds
 from sim.rollout.exposure import contexts_needed, exposures
+from sim.rollout.forecast_source import of_plan
 from sim.rollout.matrix import FAULTS, cell_scenario, rows, sample
+from sim.rollout.shown import even_rates
 
 ROLLOUTS = pathlib.Path(__file__).parents[4] / "scenarios" / "rollouts"
 TEXT = """\
@@ -120,3 +124,57 @@ def test_a_cell_runs_the_plans_engine_with_what_was_mended() -> None:
 
 def test_a_folder_of_plans_holds_no_scenario() -> None:
     assert discover([ROLLOUTS]) == []
+
+
+def with_checkpoints(pacing: str) -> str:
+    return TEXT.replace("pacing: {pausesPerMinute: 10, mostRounds: 3}", f"pacing: {{mostRounds: 1, {pacing}}}")
+
+
+def checkpointed(text: str) -> list[str]:
+    return [each.sandboxes for each in compiled(plan_of(text)).scenario.steps if isinstance(each, Checkpoint)]
+
+
+def test_a_round_has_as_many_checkpoints_for_each_pause_as_the_pacing_says() -> None:
+    text = with_checkpoints("pausesPerMinute: 10, checkpointsPerMinute: 25")
+    rounds_made = kinds(compiled(plan_of(text)).scenario.steps).count("pause")
+    found = checkpointed(text)
+    assert found.count("*") == 2 * rounds_made  # each twice, and half of them once more
+    named = len(found) - 2 * rounds_made
+    assert 0.3 < named / (24 * rounds_made) < 0.7
+    assert found == checkpointed(text)
+    assert found != checkpointed(text.replace("name: small", "name: small\nseed: 9"))
+
+
+def test_no_checkpoint_is_made_where_none_is_asked_for() -> None:
+    assert checkpointed(TEXT) == []
+    assert checkpointed(with_checkpoints("pausesPerMinute: 10, checkpointsPerMinute: 0")) == []
+
+
+def test_a_plan_without_a_rate_of_checkpoints_takes_that_of_production() -> None:
+    production = "production: {sandboxes: 100, pausesPerMinute: 10, checkpointsPerMinute: 10}\n"
+    assert set(checkpointed(TEXT + production)) == {"*"}
+
+
+OLD = TEXT.replace(
+    "memory: 1MiB}", "memory: 1MiB}\n  - {name: old, count: 8, memory: 1MiB, firecracker_version: 1.13.0}"
+)
+
+
+def test_sandboxes_below_firecracker_1_14_are_exposed_and_cannot_punch() -> None:
+    plan = plan_of(OLD)
+    (everyone,) = exposures(plan, [100.0])
+    assert (len(everyone.sandboxes), len(everyone.able)) == (32, 24)
+    assert not [name for name in everyone.able if name.startswith("old")]
+    rates = even_rates(plan, 100.0)
+    assert (len(rates), int((rates > 0).sum())) == (32, 24)
+
+
+def test_checkpoints_are_punched_before_a_kill_switch_is_obeyed_too() -> None:
+    with_them = with_checkpoints("pausesPerMinute: 10, checkpointsPerMinute: 10")
+    assert even_rates(plan_of(with_them), 100.0).sum() == pytest.approx(2 * even_rates(plan_of(), 100.0).sum())
+
+
+def test_a_burst_is_as_many_pauses_in_flight_in_rehearsal_and_forecast_alike() -> None:
+    plan = plan_of(TEXT.replace("mostRounds: 3", "mostRounds: 3, burst: 200"))
+    paused = {each.at_once for each in compiled(plan).scenario.steps if isinstance(each, PauseStep)}
+    assert (paused, of_plan(plan).fleet.node.concurrency) == ({200}, 200)

@@ -81,7 +81,7 @@ def test_limits_say_how_much_is_borne(
 
 def test_every_known_measure_can_be_measured() -> None:
     twice, once = (
-        [PauseCost(f"s{n % 20}", n // 20, n + late, on, on, ms, ms, peak) for n in range(120)]
+        [PauseCost(f"s{n % 20}", n // 20, n + late, on, on, ms, ms, peak, ms) for n in range(120)]
         for on, late, ms, peak in ((True, 0.0, 2.0, 1), (False, 0.5, 1.0, 3))
     )
     compared = tuple(pairs(twice, once))

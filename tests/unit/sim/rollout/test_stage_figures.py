@@ -14,7 +14,7 @@ from tests.story import at_its_end
 FLAG = "memfd-punch-on-snapshot"
 
 
-LAST = {"outcome", "copy_ms", "checkpoint", "peak_over", "peak_ratio", "error"}
+LAST = {"outcome", "copy_ms", "checkpoint", "consumed", "peak_over", "peak_ratio", "error"}
 """What a pause says of itself when it settles."""
 
 
@@ -98,3 +98,16 @@ def test_each_kill_switch_lasts_until_the_weight_is_set_again() -> None:
     sets = [(1.0, rollout), (2.0, False), (3.0, rollout), (4.0, False)]
     ledger = [entry(t, events.FlagSet(FLAG, value)) for t, value in sets]
     assert kills(FLAG, False, ledger, 9.0, [0.5]) == [KillSwitchUse(2.0, 3.0, 0.5), KillSwitchUse(4.0, 9.0, 0.5)]
+
+
+def test_a_checkpoint_with_a_new_guest_is_a_pause_and_one_in_place_is_not() -> None:
+    fresh = {"checkpoint": True, "consumed": True}
+    found = taken(
+        pause("a", 11.0, **fresh, outcome="discarded", punched_bytes=4096),
+        pause("b", 12.0, **fresh, outcome="finished", copy_ms=1.0),
+        pause("c", 13.0, checkpoint=True, consumed=False, outcome="rolled-back"),
+        pause("d", 14.0, outcome="discarded"),
+    )
+    assert (found.asked, found.checkpoints, found.in_place) == (3, 3, 1)
+    assert (found.discarded, found.lost_at_checkpoint, found.punched) == (2, ("a",), ("a",))
+    assert [each.sandbox for each in found.costs] == ["b"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -91,3 +92,14 @@ def test_the_estimate_lies_in_its_interval_and_doubling_one_arm_doubles_both() -
     assert other is not None
     assert one.low <= one.value <= one.high
     assert (other.low, other.value, other.high) == pytest.approx((2 * one.low, 2 * one.value, 2 * one.high))
+
+
+def test_cpu_is_compared_in_pairs_as_times_are() -> None:
+    metric = Metric.model_validate({"name": "cpu_ratio", "successCondition": "result <= 2"}, context={})
+    known = [
+        Pair(replace(cost(nth, 1.0), cpu_seconds=1.2), replace(cost(nth, 1.0, on=False), cpu_seconds=1.0))
+        for nth in range(6)
+    ]
+    found = measure(metric, Arms(Figures(), Figures(), 1, pairs=tuple(known)))
+    assert found.outcome is MetricOutcome.SUCCESSFUL
+    assert found.value == pytest.approx(1.2)

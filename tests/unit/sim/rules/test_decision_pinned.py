@@ -121,7 +121,7 @@ def test_a_plan_not_to_punch_is_caught_whatever_its_reason_but_a_seal(story: Sto
     ids=["by its code", "by the sentence of a ledger from before there were codes"],
 )
 def test_a_sealed_memfd_is_a_reason_not_to_punch(story: Story, told: dict[str, Any]) -> None:
-    story.tell(decided(), pause="web-0.p1")
+    story.tell(decided(), pause="web-0.p1").tell(events.FlagSet(PUNCH, False), None)
     found = acted(story, punch=False, **told).end().found(NAME)
     assert (found.checked, found.verdict) == (1, Verdict.HELD)
 
@@ -157,12 +157,69 @@ def test_memory_that_no_kernel_account_covers_was_not_seen_to_go(story: Story) -
 
 
 def test_a_refused_pause_decided_and_did_nothing_else(story: Story) -> None:
-    story.tell(decided(), pause="web-0.p1")
+    story.tell(decided(), pause="web-0.p1").tell(events.FlagSet(PUNCH, False), None)
     story.tell(events.PauseSettled("refused", "web-0.p1"), pause="web-0.p1").end()
     found = story.found(NAME)
     assert (found.checked, found.verdict) == (1, Verdict.HELD)
 
 
+@pytest.mark.parametrize("moment", ["before", "after", "the same value", "never"])
+def test_a_pause_in_whose_window_no_flag_changed_exercises_nothing(story: Story, moment: str) -> None:
+    """It would read the same twice; its violations count all the same."""
+    flip = events.FlagSet(PUNCH, False)
+    story.tell(events.FlagSet(PUNCH, True), None)
+    if moment == "before":
+        story.tell(flip, None).tell(events.FlagSet(PUNCH, True), None)
+    story.tell(decided(), pause="web-0.p1")
+    if moment == "the same value":
+        story.tell(events.FlagSet(PUNCH, True), None)
+    acted(story)
+    if moment == "after":
+        story.tell(flip, None)
+    assert story.found(NAME).checked == 0
+    story.entries = story.changed(events.PauseSettled, path="in-place").entries
+    assert len(story.found(NAME).violations) == 1
+
+
+def test_a_rollout_that_grows_in_mid_pause_exercises_it(story: Story) -> None:
+    story.tell(events.FlagSet(PUNCH, {"rollout": "10%", "by": "sandbox"}), None)
+    story.tell(decided(), pause="web-0.p1")
+    story.tell(events.FlagSet(PUNCH, {"rollout": "50%", "by": "sandbox"}), None)
+    assert acted(story).found(NAME).checked == 1
+
+
 def test_a_pause_that_only_has_begun_is_not_judged(story: Story) -> None:
     story.freeze().tell(copying.Condemned("web-0.p1"), pause="web-0.p1")
     assert story.found(NAME).checked == 0
+
+
+CHECKPOINT: dict[str, Any] = {"checkpoint": True, "punch": False, "punched_bytes": 0, "condemned": False}
+
+
+@pytest.mark.parametrize("sync_wp", [False, True])
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("consumed", [False, True])
+def test_a_checkpoint_is_in_place_exactly_where_both_of_its_flags_say_so(
+    sync_wp: bool, in_place: bool, consumed: bool
+) -> None:
+    story = (
+        Story().begin(use_sync_wp=sync_wp).tell(decided(punch=False, in_place_checkpoint=in_place), pause="web-0.p1")
+    )
+    found = acted(story, **CHECKPOINT, consumed=consumed, path="memfd" if consumed else "in-place").reasons(NAME)
+    said = "in place" if sync_wp and in_place else "with a new guest"
+    was = "consumed" if consumed else "borrowed"
+    wrong = [f"the checkpoint's memory was {was}, and the flags said {said}"]
+    assert found == (wrong if consumed is (sync_wp and in_place) else [])
+
+
+@pytest.mark.parametrize("event", [copying.Condemned("web-0.p1"), copying.GuestKilled(), copying.ChunkPunched(0, 1)])
+def test_a_checkpoint_recorded_as_in_place_whose_guest_was_given_up_is_caught(event: copying.Event) -> None:
+    story = Story().begin(use_sync_wp=True).tell(decided(punch=False, in_place_checkpoint=True), pause="web-0.p1")
+    story.freeze().tell(event, pause="web-0.p1")
+    found = story.settle(**CHECKPOINT, consumed=False, path="in-place").reasons(NAME)
+    assert "the checkpoint is recorded as in place, and its guest was given up" in found
+
+
+def test_in_an_older_ledger_every_checkpoint_was_in_place() -> None:
+    story = Story().begin().tell(decided(), pause="web-0.p1")
+    assert acted(story, **CHECKPOINT, path="in-place").reasons(NAME) == []

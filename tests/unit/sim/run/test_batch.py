@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pathlib
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
+from xml.etree import ElementTree as ET
 
 import pytest
+from junitparser import JUnitXml
 
 from sim.record.verdict import ExitCode
+from sim.report.junit import JunitFile, without_result
 from sim.run.batch import NOT_HELD, Batch, InterruptError, Interrupts, Item, rewrite
 from sim.run.cases import Unit, UnitResult
 from sim.run.pool import Pool
@@ -20,7 +24,7 @@ from sim.run.pool import Pool
 SIGNALS = [
     (signal.SIGINT, ExitCode.INTERRUPTED),
     (signal.SIGTERM, ExitCode.TERMINATED),
-    (signal.SIGHUP, ExitCode.INTERRUPTED),
+    (signal.SIGHUP, ExitCode.HANGUP),
 ]
 
 
@@ -297,3 +301,52 @@ def test_there_is_no_progress_without_a_terminal_or_beside_one_document(
     through(Batch(quiet=True), FakePool())
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "")
+
+
+def entries(path: pathlib.Path) -> dict[str, tuple[str, str]]:
+    """Of each suite the kind and message of its first case's result."""
+    found = {}
+    for suite in JUnitXml.fromfile(str(path)):
+        (result,) = next(iter(suite)).result
+        found[suite.name] = (type(result).__name__, result.message)
+    return found
+
+
+def test_what_is_skipped_interrupted_or_never_started_has_an_entry_in_the_junit_file(tmp_path: pathlib.Path) -> None:
+    made = [
+        Item("here", lambda: ExitCode.HELD),
+        Item("elsewhere", lambda: ExitCode.HELD, lambda: "no huge pages"),
+        Item("cut", lambda: send(signal.SIGTERM), file=pathlib.Path("cut.yaml")),
+        Item("later", lambda: ExitCode.HELD),
+    ]
+    Batch(junit=JunitFile(tmp_path / "all.xml")).run(made)
+    assert entries(tmp_path / "all.xml") == {
+        "elsewhere": ("Skipped", "no huge pages"),
+        "cut": ("Error", "interrupted before its end"),
+        "later": ("Skipped", "not run: an interrupt ended the command"),
+    }
+
+
+def test_what_fail_fast_leaves_out_has_an_entry_in_the_junit_file(tmp_path: pathlib.Path) -> None:
+    made = [Item("bad", lambda: ExitCode.VIOLATED), Item("left", lambda: ExitCode.HELD)]
+    Batch(junit=JunitFile(tmp_path / "all.xml"), stops_at=NOT_HELD).run(made)
+    assert entries(tmp_path / "all.xml")["left"][0] == "Skipped"
+
+
+def test_a_junit_file_exists_before_anything_has_run(tmp_path: pathlib.Path) -> None:
+    JunitFile(tmp_path / "all.xml")
+    assert list(JUnitXml.fromfile(str(tmp_path / "all.xml"))) == []
+
+
+def test_the_strict_family_has_no_attribute_that_its_schema_does_not_know(tmp_path: pathlib.Path) -> None:
+    file = JunitFile(tmp_path / "all.xml", "xunit2")
+    file.add(without_result("a", pathlib.Path("a.yaml"), skipped="no huge pages"))
+    tree = ET.parse(tmp_path / "all.xml").getroot()  # noqa: S314 - our own file
+    allowed = {
+        "testsuites": {"name", "time", "tests", "failures", "errors"},
+        "testsuite": {"name", "tests", "failures", "errors", "skipped", "time", "timestamp"},
+        "testcase": {"name", "time", "classname"},
+        "skipped": {"type", "message"},
+    }
+    assert {each.tag for each in tree.iter()} == set(allowed)
+    assert all(set(each.attrib) <= allowed[each.tag] for each in tree.iter())

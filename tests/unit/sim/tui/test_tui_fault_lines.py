@@ -58,10 +58,16 @@ def test_what_would_be_armed_is_told_and_fits_at_80_cells() -> None:
             assert all(width(line) == 80 or not text(line).startswith(" kind") for line in lines)
             assert "…" not in "".join(map(text, lines))
     kind, what, place, who = map(text, fault_lines.aim_lines(Aim(), [], 80))
-    assert kind.startswith(" kind  ◂ENOSPC▸ EIO ENOMEM short corrupt delay hang cancel kill-guest kill-node")
+    assert kind.rstrip() == " kind  ◂ENOSPC▸ EIO ENOMEM short corrupt delay hang cancel wake-guest +2"
     assert what.strip() == "ENOSPC: The act fails with an errno, and is not done."
     assert place.startswith(" place first ◂after condemn▸ chunk 3 50% last")
     assert who.startswith(" on    every sandbox")
+
+
+def test_the_chosen_kind_is_always_among_those_that_are_shown() -> None:
+    for harm, name in enumerate(map(fault_lines._short, Aim().harms)):
+        kind, *_ = map(text, fault_lines.aim_lines(replace(Aim(), harm=harm), [], 80))
+        assert f"◂{name}▸" in kind
 
 
 def test_no_sentence_of_the_catalogue_is_cut_at_80_cells() -> None:

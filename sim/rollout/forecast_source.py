@@ -1,0 +1,88 @@
+"""What a forecast starts from: a fleet file, or a plan with its fleet and stages."""
+
+from __future__ import annotations
+
+import pathlib
+from dataclasses import dataclass
+from itertools import accumulate
+
+from flags.document import DocumentError
+from sim.files.fleet_file import MOST_AT_ONCE, Fleet, FleetGroup, FleetNode, PausesPerHour, load_text
+from sim.files.plan import Plan, SetWeight, checkpoints_a_pause, load_plan_text
+from sim.files.sources import kind_of, read_text
+from sim.files.units import HUGE_PAGE
+from sim.files.yaml import parse
+
+STAGES = (0.0, 1.0, 10.0, 50.0, 100.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastSource:
+    """A fleet, the weights to look at (percent), and what a rollout goes by; `stages_given` where a plan says them."""
+
+    fleet: Fleet
+    weights: tuple[float, ...] = STAGES
+    by: str = "sandbox"
+    stages_given: bool = False
+    said: str = "fleet file"
+
+
+def source(path: pathlib.Path) -> ForecastSource:
+    """What the file says; DocumentError with every mistake."""
+    text = read_text(path)
+    document = parse(text)
+    match kind_of(document):
+        case "plan":
+            return of_plan(load_plan_text(text, path))
+        case "fleet" | None:
+            return ForecastSource(load_text(text, path))
+    what = 'expected "fleet" or "plan"; a forecast starts from nothing else'
+    raise DocumentError(path, [document.mistake(("kind",), what)])
+
+
+def of_plan(plan: Plan) -> ForecastSource:
+    """The stages of a plan, and its fleet in production's numbers where it gives them; a node is the rehearsed one."""
+    rehearsed = sum(group.count for group in plan.fleet)
+    per_minute, count = plan.pacing.pauses_per_minute, rehearsed
+    checkpoints = checkpoints_a_pause(plan)
+    if plan.production is not None:
+        per_minute, count = plan.production.pauses_per_minute, plan.production.sandboxes
+    rate = per_minute * 60 / count
+    groups = _groups(plan, count, PausesPerHour(median=rate), checkpoints * rate)
+    huge = sum(group.memory * group.count for group in plan.fleet if group.page_size == HUGE_PAGE)
+    node = FleetNode(
+        memory=plan.node.memory,
+        hugetlb=huge,
+        cache=plan.node.cache,
+        sandboxes=rehearsed,
+        concurrency=min(MOST_AT_ONCE, plan.pacing.at_once),
+    )
+    fleet = Fleet(
+        kind="fleet", name=plan.name, node=node, groups=groups, propagation=plan.propagation, contexts=plan.contexts
+    )
+    stages = {step.weight for step in plan.steps if isinstance(step, SetWeight)}
+    weights = tuple(sorted({0.0, *stages})) if stages else STAGES
+    return ForecastSource(fleet, weights, plan.by, stages_given=bool(stages), said="plan")
+
+
+def _groups(plan: Plan, count: int, rate: PausesPerHour, checkpoints: float) -> tuple[FleetGroup, ...]:
+    """So many sandboxes in the plan's shares; a group is one team, as in a scenario."""
+    upto = [0, *accumulate(group.count for group in plan.fleet)]
+    cuts = [count * each // upto[-1] for each in upto]
+    return tuple(
+        FleetGroup(
+            name=group.name,
+            count=high - low,
+            memory=group.memory,
+            dirty=group.workload.dirty,
+            resident=group.workload.dirty,
+            page_size=group.page_size,
+            template=group.template,
+            team_size=high - low,
+            pauses_per_hour=rate,
+            checkpoints_per_hour=checkpoints,
+            firecracker_version=group.firecracker_version,
+        )
+        for group, low, high in zip(plan.fleet, cuts, cuts[1:], strict=False)
+        if high > low
+    )
