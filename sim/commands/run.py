@@ -22,6 +22,7 @@ from sim.commands import Seconds, junit_options
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
+    from sim.files.fleet import GuestKind
     from sim.report.junit import Family
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -41,6 +42,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--var", "variables", multiple=True, metavar="KEY=VALUE",
               help="A value for a variable that a scenario declares under vars; may be repeated.")  # fmt: skip
+@click.option("--guest", type=click.Choice(["process", "vm", "auto"]),
+              help="What every sandbox is, whatever the scenario says; vm: a virtual machine.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.option(
     "--cache-dir",
@@ -76,6 +79,7 @@ def command(
     cluster: str | None,
     only: tuple[str, ...],
     variables: tuple[str, ...],
+    guest: GuestKind | None,
     as_json: bool,
     cache_dir: Path | None,
     runs_dir: Path,
@@ -99,7 +103,7 @@ def command(
     from sim.run.runner import RunOptions
 
     options = RunOptions(runs_dir=runs_dir, seed=seed, cache_dir=cache_dir, only=only, keep=keep, time_limit=time_limit)
-    chosen = OneByOne.load(paths, options, variables)
+    chosen = OneByOne.load(paths, options, variables, guest)
     one_run = {"--seed": seed, "--only": chosen.options.only, "--html": plot, "--prometheus": prometheus}
     _check_together(seeds, one_run | {"--events": events}, jobs, cluster, as_json=as_json)
     if not chosen.scenarios:

@@ -74,6 +74,11 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
         "the scan of a pause re-arms, so that a roll-back forgets what was dirty",
     ),
     _wrong(
+        "scan-misses",
+        "invariant:dirty_agrees",
+        "the tracker misses a block that was written with the bytes that it had: no byte is lost, this time",
+    ),
+    _wrong(
         "sub-page-punch",
         "invariant:peak_bounded",
         "parts of pages are punched: the kernel zeroes them and frees nothing",

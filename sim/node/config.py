@@ -13,7 +13,10 @@ from sim.node.guest import GuestSpec
 
 @dataclass(frozen=True, slots=True)
 class SandboxConfig:
-    """One sandbox of the fleet; sizes in bytes, `dirty` a share of 1, `heartbeat` seconds (0: none)."""
+    """One sandbox of the fleet; sizes in bytes, `dirty` a share of 1, `heartbeat` seconds (0: none).
+
+    `guest` is process or vm.
+    """
 
     name: str
     memory: int
@@ -30,6 +33,7 @@ class SandboxConfig:
     envd_version: str = DEFAULTS.envd_version
     heartbeat: float = 0.0
     threads: int = 1
+    guest: str = "process"
 
     def attributes(self) -> SandboxAttributes:
         """What flags are evaluated for."""
@@ -136,6 +140,7 @@ class NodeConfig:
             pattern=sandbox.pattern,
             heartbeat=sandbox.heartbeat,
             threads=sandbox.threads,
+            guest=sandbox.guest,
         )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from engine.dirty import Forgotten
+from engine.dirty import DirtySet, Forgotten, Tracker
 from engine.errors import EngineError, FreezeError
 from engine.events import ChunkPublished, CopyFailed, Event, Planned
 from engine.evidence import as_json
@@ -23,10 +23,12 @@ from engine.snapshot import template
 from flags.decision import Decision, is_in_place, options, otel_fields
 from sim.files.lifecycle import RefusalCode, State, refusal
 from sim.node.armed_faults import FaultyEffects, Passage
+from sim.node.dirty_log import compared
 from sim.node.guest_link import Guest, GuestError
 from sim.node.memory import PUNCHED_PEAK, OverBudgetError, most_copier_bytes
 from sim.node.pace import PacedEffects
 from sim.node.sandbox import Machine, Sandbox, Successor
+from sim.node.vcpu import VCPU, digest_of, sealed
 from sim.record import events
 from sim.record.names import pause_name
 from sim.record.oracle import GENERATIONS, PAGE
@@ -90,8 +92,10 @@ class Pausing:
             process, _, _ = guest.parts()
             effects = self._effects(sandbox, admitted)
             async with self._node.ticking:  # a freeze waits for the tick's boundary
+                sandbox.processor = await asyncio.to_thread(guest.save_processor)
                 await in_own_thread(partial(effects.freeze, process), f"freeze-{admitted.id}")
-            frozen = events.GuestFrozen(guest.name, _ms_since(begun), as_json(process.frozen), guest.beat())
+            stopped = events.GuestFrozen(guest.name, _ms_since(begun), as_json(process.frozen), guest.beat())
+            frozen = replace(stopped, processor=digest_of(sandbox.processor) if sandbox.processor else None)
             self._node.ledger.append(frozen, sandbox=name, pause=admitted.id)
             pause = sandbox.pause = self._engine_pause(sandbox, admitted, effects)
             if self._node.ending or effects.cancelled:
@@ -186,10 +190,20 @@ class Pausing:
             builds=self._node.builds,
             condemned=self._node.records,
             options=self._options(sandbox, admitted),
-            attachments={GENERATIONS: sandbox.generations},
+            attachments=_attachments(sandbox, admitted.id),
             borrowed=not admitted.consumed,
+            witness=self._witness(sandbox, admitted, tracker),
         )
         return Pause(request, effects, self._emit(sandbox, admitted, effects))
+
+    def _witness(self, sandbox: Sandbox, admitted: Admitted, tracker: Tracker) -> Callable[[DirtySet], None]:
+        """Compares what the scan found with a virtual machine's own log, and records it."""
+
+        def compare(found: DirtySet) -> None:
+            if (told := compared(tracker, found)) is not None:
+                self._node.ledger.append(told, sandbox=sandbox.config.name, pause=admitted.id)
+
+        return compare
 
     def _options(self, sandbox: Sandbox, admitted: Admitted) -> PauseOptions:
         asked = options(admitted.decision, use_memfd=sandbox.latched.use_memfd)
@@ -345,6 +359,14 @@ async def _end_of(pause: Pause) -> PauseResult:
     pause.when_settled(tell)
     await ended.wait()
     return pause.settle(0)
+
+
+def _attachments(sandbox: Sandbox, build: str) -> dict[str, bytes]:
+    """What a build keeps beside the memory."""
+    kept = {GENERATIONS: sandbox.generations}
+    if sandbox.processor:
+        kept[VCPU] = sealed(sandbox.config.name, build, sandbox.processor)
+    return kept
 
 
 def _ms_since(begun: float) -> float:

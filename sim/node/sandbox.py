@@ -60,6 +60,7 @@ class Sandbox:
         self.settling: asyncio.Task[None] | None = None
         self.pause: Pause | None = None
         self.generations = b""  # of the pause in flight
+        self.processor = b""  # the same, of a virtual machine
         self.latched = Latched()
 
     @property

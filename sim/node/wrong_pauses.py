@@ -100,6 +100,7 @@ ACTS: dict[str, type[FaultyEffects]] = {
     "unfinished-visible": wrong_acts.UnfinishedVisible,
     "clean-before-first-chunk": wrong_acts.CleanBeforeFirstChunk,
     "scan-rearms": wrong_acts.ScanRearms,
+    "scan-misses": wrong_acts.ScanMisses,
     "sub-page-punch": wrong_acts.SubPagePunch,
     "punch-borrowed": wrong_acts.PunchBorrowed,
     "clean-page-lost": wrong_acts.CleanPageLost,

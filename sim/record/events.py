@@ -81,6 +81,7 @@ class GuestSpawned(Event):
     use_sync_wp: bool = False  # latched as `use_memfd` is
     tracker_refused: str | None = None  # errno's name, where the kernel refused to note its writes
     tracker_why: str | None = None
+    guest: str = "process"  # or "vm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,7 @@ class GuestFrozen(Event):
     freeze_ms: float
     threads: dict[str, list[int]] | None = None
     beat: int | None = None
+    processor: str | None = None  # of a virtual machine: the digest of its processor's state
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +268,7 @@ class Resumed(Event):
     build: str
     written: int
     resume_ms: float
+    processor: str | None = None  # of a virtual machine: the digest of the state that it goes on from
 
 
 @dataclass(frozen=True, slots=True)

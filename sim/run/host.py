@@ -22,12 +22,14 @@ from typing import Any
 from engine import linux
 from engine.errors import errno_name
 from sim.files.units import HUGE_PAGE
+from sim.node import vm_trial
 from sim.node.cgroup import MemoryCgroup, hierarchies
 from sim.node.guest_link import FDS_PER_GUEST
 
 _HUGE_POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB"
 _NO_FD = -1
 CALL_FILTER = "system call filter"
+KVM = "virtual machines"
 _SHM = "/dev/shm"  # noqa: S108 - the mount itself is asked about, no file is made in it
 _FILESYSTEMS = {
     linux.TMPFS_MAGIC: "tmpfs",
@@ -95,6 +97,11 @@ def try_out(probe: Probe) -> Capability:
 def capabilities() -> list[Capability]:
     """Everything, the most important first; takes under half a second."""
     return [try_out(probe) for probe in PROBES]
+
+
+def capability(name: str) -> Capability:
+    """One of them, by its name."""
+    return next(try_out(each) for each in PROBES if each.name == name)
 
 
 def host() -> dict[str, Any]:
@@ -324,6 +331,10 @@ def _call_filter() -> ProbeResult:
     return ProbeResult(Available.YES, "a seccomp filter on one thread returned the errno that it was set to return")
 
 
+def _kvm() -> ProbeResult:
+    return ProbeResult(Available.YES, vm_trial.try_out())
+
+
 def _yama() -> ProbeResult:
     path = Path("/proc/sys/kernel/yama/ptrace_scope")
     if not path.exists():
@@ -400,6 +411,13 @@ PROBES: tuple[Probe, ...] = (
         "x86_64 or aarch64, and seccomp filters (CONFIG_SECCOMP_FILTER)",
     ),
     Probe(
+        KVM,
+        _kvm,
+        "guest: vm cannot run; guests are processes (guest: auto takes them)",
+        "x86_64 and read and write access to /dev/kvm: root or group kvm; in a virtual machine its host must allow "
+        "nested virtualization; docker run --device /dev/kvm",
+    ),
+    Probe(
         "Yama",
         _yama,
         "process_vm_readv of a guest is refused except to its parents; a memfd can still be read",
@@ -415,4 +433,5 @@ _IN_LEDGER = {
     "hugetlb 2 MiB pages": "hugetlb",
     "memory cgroup": "cgroup",
     "cachestat": "cachestat",
+    KVM: "kvm",
 }

@@ -1,0 +1,106 @@
+"""What a virtual machine executes: a page's content is computed as `sim.record.oracle` does. Pure bytes, x86-64.
+
+All places are held in registers that never change, so the program runs wherever it lies.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from sim.record.oracle import MIX, MIX_ADD, MIX_LAST, PAGE, PER_GENERATION, PER_PAGE, STARTS, TABLE, WORD
+
+GIB = 1 << 30
+_WORDS = (1 << 64) - 1
+_LARGE = 1 << 21  # bytes that one entry of the last level maps
+_USER = 0b111  # present, writable, reachable at CPL 3
+_IS_LARGE = 1 << 7
+ENTRY = struct.Struct("<II")
+"""One item of the list: page number, generation."""
+
+
+class Places(NamedTuple):
+    """Guest-physical addresses, which are also the virtual ones. `door` has no memory: a store there leaves the VM."""
+
+    tables: int
+    parameters: int
+    program: int
+    filler: int
+    pages: int
+    size: int  # bytes of all of the above, from `tables` on
+    generations: int
+    door: int
+
+
+def places(memory: int) -> Places:
+    """Everything lies above RAM, in the next whole GiB, so that what runs past the end of RAM finds no memory."""
+    base = (memory // GIB + 1) * GIB
+    parameters = base + PAGE * (2 + base // GIB + 1)
+    filler = parameters + 2 * PAGE
+    pages = filler + -(-len(TABLE) // PAGE) * PAGE
+    end = pages + -(-(memory // PAGE * ENTRY.size) // PAGE) * PAGE
+    return Places(base, parameters, parameters + PAGE, filler, pages, end - base, base + GIB // 2, base + GIB - PAGE)
+
+
+def page_tables(base: int) -> bytes:
+    """An identity map up to the end of the GiB that begins at `base`, in pages of 2 MiB; they lie at `base`."""
+    count = base // GIB + 1
+    root = struct.pack("<Q", base + PAGE | _USER)
+    directories = struct.pack(f"<{count}Q", *(base + PAGE * (2 + each) | _USER for each in range(count)))
+    entries = struct.pack(f"<{512 * count}Q", *(each * _LARGE | _USER | _IS_LARGE for each in range(512 * count)))
+    return root.ljust(PAGE, b"\0") + directories.ljust(PAGE, b"\0") + entries
+
+
+def parameters(key: int, count: int) -> bytes:
+    """What the program reads before each tick: `count` items of the list are to be written."""
+    return struct.pack("<4Q", key + MIX_ADD & _WORDS, count, *(factor for _, factor in MIX))
+
+
+def registers(at: Places, program: int) -> dict[str, int]:
+    """What they hold when the machine is made; the program lies at `program`."""
+    return {
+        "rbp": at.parameters,
+        "r9": at.filler,
+        "r10": at.generations,
+        "r11": at.pages,
+        "r12": PER_PAGE,
+        "r13": PER_GENERATION,
+        "r14": at.door,
+        "rip": program,
+        "rflags": 2,
+    }
+
+
+def _mixed(shift: int, factor_at: int | None) -> bytes:
+    """word ^= word >> shift; word *= the parameter at `factor_at`."""
+    code = b"\x48\x89\xc6" + b"\x48\xc1\xee" + bytes([shift]) + b"\x48\x31\xf0"  # mov rsi, rax; shr rsi; xor rax, rsi
+    return code if factor_at is None else code + b"\x48\x0f\xaf\x45" + bytes([factor_at])  # imul rax, [rbp + ..]
+
+
+def _written() -> bytes:
+    """A page with content: rax its number, edx its generation, rdi where it lies."""
+    code = b"\x49\x0f\xaf\xc4"  # imul rax, r12
+    code += b"\x48\x89\xd6" + b"\x49\x0f\xaf\xf5"  # mov rsi, rdx; imul rsi, r13
+    code += b"\x48\x01\xf0" + b"\x48\x03\x45\x00"  # add rax, rsi; add rax, [rbp]
+    code += b"".join(_mixed(shift, 16 + 8 * index) for index, (shift, _) in enumerate(MIX)) + _mixed(MIX_LAST, None)
+    code += b"\x48\xab"  # stosq
+    code += b"\x25" + struct.pack("<I", STARTS)  # and eax, STARTS
+    code += b"\x49\x8d\x34\xc1"  # lea rsi, [r9 + rax * 8]
+    return code + b"\xb9" + struct.pack("<I", PAGE // WORD - 1) + b"\xf3\x48\xa5"  # mov ecx, ..; rep movsq
+
+
+def program() -> bytes:
+    """For ever: write the pages of the list, each with its generation, then store to the door."""
+    zeros = b"\x31\xc0" + b"\xb9" + struct.pack("<I", PAGE // WORD) + b"\xf3\x48\xab"  # xor eax, eax; ..; rep stosq
+    written = _written()
+    written += b"\xeb" + bytes([len(zeros)])  # jmp over the zeros
+    body = b"\x41\x8b\x07" + b"\x41\x8b\x57\x04" + b"\x49\x83\xc7\x08"  # mov eax, [r15]; mov edx, [r15 + 4]; add r15, 8
+    body += b"\x49\x89\xc0" + b"\x48\x89\xc7" + b"\x48\xc1\xe7\x0c"  # mov r8, rax; mov rdi, rax; shl rdi, 12
+    body += b"\x85\xd2" + b"\x78" + bytes([len(written)])  # test edx, edx; js to the zeros: the bit ZEROED
+    body += written + zeros
+    body += b"\x43\x89\x14\x82" + b"\x48\xff\xcb"  # mov [r10 + r8 * 4], edx; dec rbx
+    body += b"\x0f\x85" + struct.pack("<i", -(len(body) + 6))  # jnz to the next
+    top = b"\x4d\x89\xdf" + b"\x48\x8b\x5d\x08" + b"\x48\x85\xdb"  # mov r15, r11; mov rbx, [rbp + 8]; test rbx, rbx
+    whole = top + b"\x0f\x84" + struct.pack("<i", len(body)) + body  # jz to the end
+    whole += b"\x41\x89\x06"  # mov [r14], eax
+    return whole + b"\xe9" + struct.pack("<i", -(len(whole) + 5))  # jmp to the top
