@@ -104,12 +104,14 @@ class Workload(Strict):
 
     `threads` write it, each its own share of the pages: what memory holds does not depend on how many there are.
     With a `heartbeat` a thread of the guest writes down what the clock says, at that interval: a witness of its own.
+    `program: ram` puts the program of a virtual machine into the first page of its memory instead of beside it.
     """
 
     dirty: Annotated[Percent, Field(gt=0)] = 40.0
     pattern: Pattern = "scattered"
     heartbeat: Duration | None = None
     threads: Annotated[int, Field(ge=1, le=16)] = 1
+    program: Literal["beside", "ram"] = "beside"
 
 
 class Group(Strict):

@@ -116,6 +116,11 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
         "after a checkpoint with a new guest the old one is let run on beside it, though its memory was punched",
     ),
     _wrong(
+        "punched-machine-runs",
+        "invariant:never_resumed",
+        "a virtual machine runs on although its memory, its program with it, was punched: it executes zeros and dies",
+    ),
+    _wrong(
         "flag-read-twice",
         "invariant:decision_pinned",
         "the copy reads the punch flag again while it runs, and obeys what it says by then",

@@ -15,7 +15,7 @@ from sim.node.guest import GuestSpec
 class SandboxConfig:
     """One sandbox of the fleet; sizes in bytes, `dirty` a share of 1, `heartbeat` seconds (0: none).
 
-    `guest` is process or vm.
+    `guest` is process or vm; `program` beside its memory, or ram.
     """
 
     name: str
@@ -34,6 +34,7 @@ class SandboxConfig:
     heartbeat: float = 0.0
     threads: int = 1
     guest: str = "process"
+    program: str = "beside"
 
     def attributes(self) -> SandboxAttributes:
         """What flags are evaluated for."""
@@ -141,6 +142,7 @@ class NodeConfig:
             heartbeat=sandbox.heartbeat,
             threads=sandbox.threads,
             guest=sandbox.guest,
+            program=sandbox.program,
         )
 
 

@@ -20,7 +20,7 @@ from typing import Any, NotRequired, TypedDict
 
 from engine import linux
 from sim.node.vm import VirtualMachine, VmError
-from sim.record.oracle import PAGE, ZEROED, content, key_of
+from sim.record.oracle import PAGE, PROGRAM, ZEROED, content, key_of
 
 _GENERATION = 4  # bytes
 BEAT = 4  # bytes
@@ -51,6 +51,7 @@ class GuestSpec(TypedDict):
     heartbeat: float  # seconds between two beats; 0: none
     guest: str  # "process", or "vm": a virtual machine in that process
     threads: NotRequired[int]  # that write; 1 where it is not given
+    program: NotRequired[str]  # "ram": the first page of memory holds the program of a virtual machine
 
 
 def working_set(spec: GuestSpec) -> list[int]:
@@ -95,10 +96,11 @@ class _Guest:
         self.threads = spec.get("threads", 1)
         self._work = [queue.SimpleQueue[tuple[Sequence[int], int]]() for _ in range(self.threads - 1)]
         self._done = queue.SimpleQueue[None]()
+        self.program_in_ram = spec.get("program") == "ram"
         self.vm: VirtualMachine | None = None
         if spec["guest"] == "vm":
             name = f"snapdrill-{spec['run']}-{spec['incarnation']}-machine"
-            self.vm = VirtualMachine(self.memory, self.side, name, key=self.key)
+            self.vm = VirtualMachine(self.memory, self.side, name, key=self.key, in_ram=self.program_in_ram)
 
     def beat(self) -> None:
         """Write what the clock says, for ever: a holder of the side memfd sees whether any thread here still runs."""
@@ -187,6 +189,9 @@ class _Guest:
         pages: list[int] | range = self._pages
         if self.spec["pattern"] == "hot" and not any(self.generations):
             pages = range(self.size // PAGE)
+        if self.program_in_ram:
+            self._load()
+            pages = [page for page in pages if page != 0]
         if self.vm is not None:
             return self._run(self.vm, [(page, self._next_generation(page, number)) for page in pages])
         shares = [pages[first :: self.threads] for first in range(self.threads)]
@@ -196,6 +201,12 @@ class _Guest:
         for _ in self._work:
             self._done.get()
         return {}
+
+    def _load(self) -> None:
+        """Put the program into the first page; also noted for a virtual machine, whose own log is blind to this."""
+        if self.generations[0] != PROGRAM:
+            self._write(0, PROGRAM)
+            self.written[0] = 1
 
     @staticmethod
     def _run(vm: VirtualMachine, items: list[tuple[int, int]]) -> dict[str, Any]:

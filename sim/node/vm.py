@@ -16,8 +16,9 @@ import struct
 from typing import NamedTuple
 
 from engine import linux
-from sim.node.vm_program import Places, page_tables, parameters, places, program, registers
-from sim.record.oracle import PAGE, TABLE
+from sim.node.vm_layout import Places, page_tables, parameters, places, registers
+from sim.record.page_words import PAGE, TABLE
+from sim.record.vm_program import PROGRAM_PAGE
 
 DEVICE = "/dev/kvm"
 LARGEST = 32 << 30
@@ -51,6 +52,7 @@ _STATE = (
     _StatePart("regs", 144, _GET_REGS, _SET_REGS),
 )
 """In the order in which it is restored."""
+_SHOWN, _LONGEST = 8, 15  # bytes shown at an instruction pointer; of an instruction
 STATE_SIZE = sum(part.size for part in _STATE)
 
 
@@ -61,21 +63,22 @@ class VmError(Exception):
 class VirtualMachine:
     """One machine over `memory`; the program's own memory is a memfd called `name`.
 
-    `side` is where it notes each page's generation. Raises OSError where /dev/kvm refuses.
+    `side` is where it notes each page's generation. Its program lies beside RAM, or, `in_ram`, in the first page of it,
+    which must be PROGRAM_PAGE then. Raises OSError where /dev/kvm refuses.
     """
 
-    def __init__(self, memory: mmap.mmap, side: mmap.mmap, name: str, *, key: int) -> None:
+    def __init__(self, memory: mmap.mmap, side: mmap.mmap, name: str, *, key: int, in_ram: bool = False) -> None:
         if platform.machine() != "x86_64" or len(memory) > LARGEST:
             raise OSError(errno.ENOTSUP, "a virtual machine needs x86_64, and at most 32 GiB of memory")
         self._key = key
         self._memory = memory
         self._at = places(len(memory))
-        self.fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.fd, self._at.size)
-        self._own = mmap.mmap(self.fd, self._at.size)
         kvm = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
         try:
             self._vm = fcntl.ioctl(kvm, _CREATE_VM, 0)
+            self.fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.ftruncate(self.fd, self._at.size)
+            self._own = mmap.mmap(self.fd, self._at.size)
             self._log = mmap.mmap(-1, -(-len(memory) // PAGE // 64) * 8)
             self._slot(0, 0, memory, log=True)
             self._slot(1, self._at.tables, self._own)
@@ -86,8 +89,9 @@ class VirtualMachine:
             os.close(kvm)
         self._put(self._at.tables, page_tables(self._at.tables))
         self._put(self._at.filler, TABLE)
-        self._put(self._at.program, program())
-        self._start(self._at)
+        self._put(self._at.program, PROGRAM_PAGE)
+        self._start(self._at, 0 if in_ram else self._at.program)
+        self._goes_on = self._next()
 
     def close(self) -> None:
         """Give all of it back; for those that outlive their machine."""
@@ -105,8 +109,8 @@ class VirtualMachine:
         offset = address - self._at.tables
         self._own[offset : offset + len(data)] = data
 
-    def _start(self, at: Places) -> None:
-        """Long mode at CPL 3: flat segments, paging on."""
+    def _start(self, at: Places, program: int) -> None:
+        """Long mode at CPL 3: flat segments, paging on; the first instruction is at `program`."""
         state = bytearray(312)
         fcntl.ioctl(self._cpu, _GET_SREGS, state)
         for index in range(6):  # cs, ds, es, fs, gs, ss
@@ -117,7 +121,7 @@ class VirtualMachine:
         control = struct.unpack_from("<Q", state, 224)[0] | 0x80000001  # cr0: PG, PE
         struct.pack_into("<6Q", state, 224, control, 0, at.tables, 1 << 5, 0, 0x500)  # cr0, 2, 3, 4: PAE, 8; EFER
         fcntl.ioctl(self._cpu, _SET_SREGS, state)
-        held = registers(at, at.program)
+        held = registers(at, program)
         fcntl.ioctl(self._cpu, _SET_REGS, struct.pack("<18Q", *(held.get(name, 0) for name in _REGISTERS)))
 
     def write(self, pages: list[tuple[int, int]]) -> None:
@@ -128,7 +132,8 @@ class VirtualMachine:
         reason = self._enter()
         at_door = struct.unpack_from("<Q", self._run, _MMIO_ADDRESS)[0] == self._at.door
         if reason != _MMIO or not at_door:
-            raise VmError(self.where(reason))
+            raise VmError(self._end(reason))
+        self._goes_on = self._next()
 
     def _enter(self) -> int:
         """Run until it leaves; a stop by a signal is no end of it. Gives KVM's reason."""
@@ -139,12 +144,28 @@ class VirtualMachine:
                 continue
             return int(struct.unpack_from("<I", self._run, _EXIT_REASON)[0])
 
-    def where(self, reason: int) -> str:
-        """Why it left, and the instruction pointer with the bytes there."""
+    def _next(self) -> tuple[int, bytes]:
+        """Where it goes on, and the bytes there."""
         state = bytearray(144)
         fcntl.ioctl(self._cpu, _GET_REGS, state)
-        rip = struct.unpack_from("<Q", state, 8 * _REGISTERS.index("rip"))[0]
-        return f"KVM_EXIT_{_EXITS.get(reason, reason)} at rip {rip:#x}"
+        rip = int(struct.unpack_from("<Q", state, 8 * _REGISTERS.index("rip"))[0])
+        return rip, self._bytes_at(rip)
+
+    def _bytes_at(self, address: int) -> bytes:
+        """The longest that an instruction is read in here; nothing where there is no memory."""
+        if address < self._at.tables:
+            return self._memory[address : address + _SHOWN]
+        return self._own[address - self._at.tables : address - self._at.tables + _SHOWN]
+
+    def _end(self, reason: int) -> str:
+        """Why it left and where, and what it found instead of what it was to go on with."""
+        began, before = self._goes_on
+        rip, _ = self._next()
+        at_the_end = rip < len(self._memory) <= rip + _LONGEST
+        where = f"rip {rip:#x}" + (", at the end of its memory" if at_the_end else "")
+        now = self._bytes_at(began)
+        found = "as before" if now == before else f"now {now.hex(' ')}"
+        return f"KVM_EXIT_{_EXITS.get(reason, reason)} at {where}; at {began:#x} it had {before.hex(' ')}, {found}"
 
     def save(self) -> bytes:
         """The processor's state, STATE_SIZE bytes, once the store that it left by is completed."""
@@ -171,6 +192,7 @@ class VirtualMachine:
         for part in _STATE:
             fcntl.ioctl(self._cpu, part.put, bytearray(state[offset : offset + part.size]))
             offset += part.size
+        self._goes_on = self._next()
         return self._state() == state
 
     def written(self) -> bytes:

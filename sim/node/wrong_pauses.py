@@ -111,6 +111,7 @@ UNTOLD = frozenset({"record-after-punch", "record-retired-early"})
 PAUSES: dict[str, type[Pausing]] = {
     "background-failure-swallowed": BackgroundFailureSwallowed,
     "background-rolled-back": BackgroundRolledBack,
+    "punched-machine-runs": BackgroundRolledBack,
     "checkpoint-consumed": CheckpointConsumed,
     "flag-read-twice": FlagReadTwice,
 }

@@ -4,46 +4,33 @@ from __future__ import annotations
 
 import array
 import hashlib
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-PAGE = 4096
+from sim.record import page_words
+from sim.record.vm_program import PROGRAM_PAGE
+
+PAGE = page_words.PAGE
 ZEROED = 1 << 31
+PROGRAM = 1 << 30
+"""The generation of a page that holds the program of a virtual machine."""
 _ZEROS = bytes(PAGE)
-WORD = 8
-"""Bytes of a word, little-endian. All arithmetic on words is modulo 2^64, as a processor's is: a virtual machine
-computes the same contents in a few instructions."""
-PER_PAGE, PER_GENERATION = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F
-MIX_ADD, MIX = 0x9E3779B97F4A7C15, ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
-MIX_LAST = 31
-STARTS = 0x1FFF
-"""The bits of a page's first word that choose where in the table its filler begins, in words."""
-_FILLER = PAGE - WORD
-TABLE = random.Random("snapdrill page filler").randbytes(STARTS * WORD + _FILLER)
-_WORDS = (1 << 64) - 1
 
 
 def key_of(seed: int, sandbox: str) -> int:
     """The word that a sandbox's pages are derived from, through all its incarnations."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}:{sandbox}".encode(), digest_size=WORD).digest(), "little")
-
-
-def first_word(key: int, page: int, generation: int) -> int:
-    """The first word of a written page: splitmix64 (a bijection) of key, page number and generation."""
-    word = (key + page * PER_PAGE + generation * PER_GENERATION + MIX_ADD) & _WORDS
-    for shift, factor in MIX:
-        word = (word ^ word >> shift) * factor & _WORDS
-    return word ^ word >> MIX_LAST
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{sandbox}".encode(), digest_size=page_words.WORD).digest(), "little")
 
 
 def content(key: int, page: int, generation: int) -> bytes:
     """The 4096 bytes of page `page`: its first word, then filler from a place in the table that the word chooses."""
     if generation == 0 or generation & ZEROED:
         return _ZEROS
-    word = first_word(key, page, generation)
-    start = (word & STARTS) * WORD
-    return word.to_bytes(WORD, "little") + TABLE[start : start + _FILLER]
+    if generation == PROGRAM:
+        return PROGRAM_PAGE
+    word = page_words.first_word(key, page, generation)
+    start = (word & page_words.STARTS) * page_words.WORD
+    return word.to_bytes(page_words.WORD, "little") + page_words.TABLE[start : start + page_words.FILLER]
 
 
 def generations(data: bytes) -> array.array[int]:

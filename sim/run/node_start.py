@@ -70,6 +70,7 @@ def sandbox_configs(scenario: Scenario, only: Collection[str], heartbeat: float)
             heartbeat=each.workload.heartbeat or heartbeat,
             threads=each.workload.threads,
             guest=guest_kind(each.guest),
+            program=each.workload.program,
             **{name: getattr(each, name) for name in OF_A_GROUP},
         )
         for each in scenario.sandboxes()

@@ -21,11 +21,12 @@ from sim.files.scenario import Scenario, load_all, load_text, with_guests
 from sim.node.guest import side_size
 from sim.node.guest_link import GuestError
 from sim.node.vcpu import VCPU
-from sim.node.vm import VirtualMachine
+from sim.node.vm import VirtualMachine, VmError
 from sim.node.vm_trial import paging
 from sim.record import events
 from sim.record.folder import StoredRun
 from sim.record.oracle import PAGE, ZEROED, generations, key_of, mismatches
+from sim.record.vm_program import PROGRAM_PAGE
 from sim.run.host import KVM, Available, capability
 from sim.run.needs import missing
 from sim.run.runner import RunOptions, run_scenario
@@ -46,10 +47,10 @@ def kvm() -> None:
 class Made:
     """A machine of this process, and its memory."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, in_ram: bool) -> None:
         self.size = size
         self.memory, self.side = mmap.mmap(-1, size), mmap.mmap(-1, side_size(size))
-        self.vm = VirtualMachine(self.memory, self.side, "snapdrill-test", key=KEY)
+        self.vm = VirtualMachine(self.memory, self.side, "snapdrill-test", key=KEY, in_ram=in_ram)
 
     def wrong(self) -> list[int]:
         """Pages that do not hold what their generations say."""
@@ -58,8 +59,8 @@ class Made:
 
 
 @contextmanager
-def made(size: int = MIB) -> Iterator[Made]:
-    one = Made(size)
+def made(size: int = MIB, *, in_ram: bool = False) -> Iterator[Made]:
+    one = Made(size, in_ram=in_ram)
     try:
         yield one
     finally:
@@ -74,6 +75,18 @@ def test_a_machine_writes_what_the_oracle_says_and_its_log_names_each_page() -> 
             one.vm.write([(page, tick | ZEROED if draw.random() < 0.3 else tick) for page in chosen])
             assert one.wrong() == []
             assert [page for page, is_logged in enumerate(one.vm.written()) if is_logged] == sorted(chosen)
+
+
+def test_a_machine_whose_program_was_freed_executes_zeros_to_the_end_of_its_memory() -> None:
+    with made(in_ram=True) as one:
+        one.memory[:PAGE] = PROGRAM_PAGE
+        one.vm.write([(7, 5)])
+        assert one.wrong() == [0]  # the program, which this test wrote without noting its generation
+        one.memory[:] = bytes(one.size)
+        died = r"KVM_EXIT_INTERNAL_ERROR at rip 0xf?ffff., at the end of its memory; "
+        died += r"at 0x\w\w it had e9( \w\w){7}, now 00( 00){7}"
+        with pytest.raises(VmError, match=died):
+            one.vm.write([(7, 6)])
 
 
 def test_a_state_that_is_restored_elsewhere_goes_on_where_it_was() -> None:
@@ -129,10 +142,23 @@ def test_the_state_of_a_dead_machine_cannot_be_saved(zygotes: Callable[..., Any]
         guest.save_processor()
 
 
+PROGRAM_IN_RAM = """\
+name: program-in-ram
+fleet:
+  - {name: web, count: 2, memory: 4MiB, workload: {dirty: 50%, program: ram}}
+flags: {memfd-punch-on-snapshot: true, memfd-background-copy: false}
+steps:
+  - tick: 1
+  - pause: {}
+  - resume: {}
+  - tick: 1
+  - pause: {}
+  - resume: {}
+"""
 SHIPPED = [
-    each
-    for name in ("node-crash", "first-chunk-failure", "dedup-punch")
-    for each in load_all(ROOT / "scenarios" / f"{name}.yaml")
+    *(load_all(ROOT / "scenarios" / "node-crash.yaml")),
+    *(load_all(ROOT / "scenarios" / "dedup-punch.yaml")),
+    load_text(PROGRAM_IN_RAM, pathlib.Path("program-in-ram.yaml")),
 ]
 
 

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.record.oracle import PAGE, ZEROED, content, describe, first_word, generations, key_of, mismatches
+from sim.record.oracle import PAGE, PROGRAM, ZEROED, content, describe, generations, key_of, mismatches
+from sim.record.page_words import first_word
+from sim.record.vm_program import program
 
 KEY = key_of(7, "web-0")
 WRITTEN = st.integers(1, ZEROED - 1)
@@ -36,6 +38,11 @@ def test_a_written_page_is_whole_and_says_so_by_not_being_zero(page: int, genera
 @pytest.mark.parametrize("generation", [0, ZEROED, ZEROED | 9])
 def test_a_page_never_written_or_written_with_zeros_is_zero(generation: int) -> None:
     assert content(KEY, 3, generation) == bytes(PAGE)
+
+
+def test_the_page_of_a_program_holds_it_whoever_the_sandbox_is() -> None:
+    for key in (KEY, key_of(8, "web-1")):
+        assert content(key, 0, PROGRAM) == program() + bytes(PAGE - len(program()))
 
 
 def test_seed_sandbox_page_and_generation_each_change_the_content() -> None:

@@ -8,8 +8,9 @@ import struct
 import pytest
 
 from sim.node.vm import LARGEST
-from sim.node.vm_program import GIB, page_tables, parameters, places, program, registers
-from sim.record.oracle import MIX_ADD, PAGE, TABLE
+from sim.node.vm_layout import GIB, page_tables, parameters, places, registers
+from sim.record.page_words import MIX_ADD, PAGE, TABLE
+from sim.record.vm_program import program
 
 MIB = 1 << 20
 SIZES = [PAGE, 32 * MIB, GIB - PAGE, GIB, GIB + PAGE, 5 * GIB, LARGEST]
