@@ -56,10 +56,14 @@ def _objects_of(events: list[Any]) -> dict[str, dict[str, Any]]:
         section = f"{data.get('kind')}s" if isinstance(data, dict) else ""
         if section in found and isinstance(data, dict) and each.get("event") == "put-object":
             version = {"version": data["version"]} if "version" in data else {}
-            found[section][str(data.get("key"))] = {**version, **(data.get("object") or {})}
+            found[section][str(data.get("key"))] = _put(version, data.get("object"))
         elif section in found and isinstance(data, dict) and each.get("event") == "delete-object":
             found[section].pop(str(data.get("key")), None)
     return found
+
+
+def _put(version: Mapping[str, Any], item: Any) -> Any:
+    return {**version, **item} if isinstance(item, dict) else item
 
 
 def _payload(payload: Mapping[str, Any], path: Path, form: str = "SDK payload") -> Imported:
@@ -143,17 +147,24 @@ def references(found: Imported) -> Iterator[Problem]:
     """Prerequisites and segments that flags name and the export does not have."""
     for section, items in (("flags", found.flags), ("segments", found.segments)):
         for key, item in items.items():
+            if not isinstance(item, dict):  # a problem of its own
+                continue
             path = found.origins.get((section, key), ())
             for _, asked in objects(item, "prerequisites"):
-                if asked.get("key") not in found.flags:
+                if str(asked.get("key")) not in found.flags:
                     yield _missing(path, f'"{key}" asks for the flag "{asked.get("key")}"', "export that flag too")
             for name in sorted(_segments_named(item) - found.segments.keys()):
                 yield _missing(path, f'"{key}" names the segment "{name}"', "give the segments too, with --segments")
 
 
+def _list(item: Mapping[str, Any], name: str) -> list[Any]:
+    value = item.get(name)
+    return value if isinstance(value, list) else []
+
+
 def _segments_named(item: Mapping[str, Any]) -> set[str]:
     clauses = [clause for _, rule in objects(item, "rules") for _, clause in objects(rule, "clauses")]
-    return {str(value) for each in clauses if each.get("op") == "segmentMatch" for value in each.get("values") or []}
+    return {str(value) for each in clauses if each.get("op") == "segmentMatch" for value in _list(each, "values")}
 
 
 def _missing(path: Path, what: str, fix: str) -> Problem:
@@ -166,10 +177,8 @@ def _cannot(path: Path, name: str, fix: str) -> Problem:
 
 def environments(document: Any) -> list[str]:
     """The environments that a REST export has the flags' state of."""
-    named = {
-        name for _, item in _rest_items(document) if isinstance(item, dict) for name in item.get("environments") or {}
-    }
-    return sorted(named)
+    states = [item.get("environments") for _, item in _rest_items(document) if isinstance(item, dict)]
+    return sorted({name for each in states if isinstance(each, dict) for name in each})
 
 
 def environment_hint(env: str | None, document: Any) -> str | None:
@@ -270,7 +279,7 @@ class RestExport:
         for index, each in wrapped:
             if "value" not in each:
                 self._problem((*path, "variations", index), "the variation has no value", _PAYLOAD)
-        if len(wrapped) != len(item.get("variations") or []):
+        if len(wrapped) != len(_list(item, "variations")):
             self._problem((*path, "variations"), "the variations are not wrapped: this is no REST export", _PAYLOAD)
         return [each.get("value") for _, each in wrapped]
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sim.commands import Seconds, junit_options
-from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
     from sim.files.fleet import GuestKind
@@ -110,7 +109,7 @@ def command(
         click.echo(nothing_in(paths), err=True)
     if dry_run:
         click.echo(json.dumps(chosen.plan_document(), indent=2) if as_json else chosen.plan())
-        return ExitCode.HELD if chosen.scenarios else ExitCode.NOTHING_SELECTED
+        return chosen.dry_run_code()
     results = JunitFile.of(junit, junit_family)
     chosen.outputs = Outputs(plot=plot, metrics=prometheus, junit=results)
     stops_at = NOT_HELD if fail_fast else NEVER

@@ -43,7 +43,7 @@ class _ShareForm(Strict):
 
 def _object_form(flag: Flag) -> type[Strict]:
     """What a JSON flag's object may hold, as the catalogue says."""
-    kinds: dict[type, Any] = {bool: bool, int: Annotated[int, Field(ge=0)]}
+    kinds: dict[type, Any] = {bool: bool, int: Annotated[int, Field(ge=0, le=(1 << 53))]}
     fields: dict[str, Any] = {each.name: (kinds[type(each.default)], each.default) for each in flag.settings}
     return create_model(f"{flag.key} object", __base__=Strict, **fields)
 

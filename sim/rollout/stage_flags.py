@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.errors import UserError
+from engine.reading import read_regular
 from flags.edit import Ids, Place, ids_file, served_by, turned_on, variation_of, with_share
 from flags.inline import Rollout, flag_from
 from sim.files.plan import Plan
@@ -17,7 +18,7 @@ Document = Mapping[str, Any]
 def file_document(plan: Plan) -> Document:
     """What the plan's flag file serves; empty without one."""
     file = plan.flag_file
-    found: Document = json.loads(file.read_text(encoding="utf-8-sig")) if file is not None else {}
+    found: Document = json.loads(read_regular(file).decode("utf-8-sig")) if file is not None else {}
     return found
 
 
@@ -69,7 +70,7 @@ def variation_ids(plan: Plan) -> Ids:
     beside = None if file is None else ids_file(file)
     if beside is None or not beside.is_file():
         return Ids()
-    known = json.loads(beside.read_text(encoding="utf-8")).get(plan.flag)
+    known = json.loads(read_regular(beside).decode()).get(plan.flag)
     return Ids(tuple(map(str, known))) if isinstance(known, list) else Ids()
 
 

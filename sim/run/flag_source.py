@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.errors import UserError
+from engine.reading import read_regular
 from flags.catalog import flag
 from flags.document import DocumentError, Mistake, Position
 from flags.edit import Place, turned_on, variation_of, with_share
@@ -119,7 +120,7 @@ class _FileService:
         self._guards = _guards(scenario)
         self._copy = copy
         self._whole: bytes | None = None
-        self._given: Mapping[str, Any] = json.loads(given.read_text(encoding="utf-8-sig")).get("flags") or {}
+        self._given: Mapping[str, Any] = json.loads(read_regular(given).decode("utf-8-sig")).get("flags") or {}
         self._edited: dict[str, dict[str, Any]] = {}
         shutil.copyfile(given, copy)
 

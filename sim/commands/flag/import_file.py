@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.errors import UserError
+from engine.reading import MOST_MISTAKES, read_regular
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
@@ -39,10 +40,12 @@ def import_file(file: Path, env: str | None, segments: Path | None, output: Path
         mistakes += wrong
         found.segments |= more.segments
     mistakes += _referenced(file, found)
-    for line in _warnings(file, found):
+    for line in _warnings(file, found)[:MOST_MISTAKES]:
         click.echo(line, err=True)
     if mistakes:
-        click.echo("\n".join(mistakes), err=True)
+        click.echo("\n".join(mistakes[:MOST_MISTAKES]), err=True)
+        if (left := len(mistakes) - MOST_MISTAKES) > 0:
+            click.echo(f"{file}: and {left:,} more", err=True)
         click.echo(f"{file}: nothing was written", err=True)
         return ExitCode.VIOLATED
     text = json.dumps({"flags": found.flags, "segments": found.segments}, indent=2) + "\n"
@@ -61,7 +64,7 @@ def _keep_ids(file: Path, output: Path) -> None:
     from flags.edit import ids_file
     from flags.importing import variation_ids
 
-    found = variation_ids(parse(file.read_text(encoding="utf-8-sig")).value)
+    found = variation_ids(parse(read_regular(file).decode("utf-8-sig")).value)
     if found:
         _replace(ids_file(output), json.dumps(found, indent=2) + "\n")
 
@@ -71,7 +74,7 @@ def _converted(file: Path, env: str | None) -> tuple[Imported, list[str]]:
     from flags.importing import convert, environment_hint
 
     try:
-        document = parse(file.read_text(encoding="utf-8-sig"))
+        document = parse(read_regular(file).decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from None
     except json.JSONDecodeError as error:
@@ -91,7 +94,7 @@ def _referenced(file: Path, found: Imported) -> list[str]:
     from flags.importing import references
 
     problems = list(references(found))
-    return _lines(file, problems, parse(file.read_text(encoding="utf-8-sig")).positions) if problems else []
+    return _lines(file, problems, parse(read_regular(file).decode("utf-8-sig")).positions) if problems else []
 
 
 def _lines(file: Path, problems: list[Any], positions: Any) -> list[str]:
@@ -107,7 +110,7 @@ def _warnings(file: Path, found: Imported) -> list[str]:
 
     if not found.warnings:
         return []
-    positions = parse(file.read_text(encoding="utf-8-sig")).positions
+    positions = parse(read_regular(file).decode("utf-8-sig")).positions
     places = sorted((*place_of(each.path, positions), each) for each in found.warnings)
     return [f"{file}:{line}:{column}: warning: {each.message}: {each.production}" for line, column, each in places]
 
