@@ -15,17 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.errors import UserError
 from engine.reading import read_regular, too_much
 
 SECTIONS = ("flags", "segments")
 _SHORT = "flagValues"
 _STRING_OR_CONSTANT = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?Infinity|NaN')
 _LONGEST_INTEGER = 400  # digits; more is beyond any double
-
-
-class TornError(UserError):
-    """A flag file that is missing, unreadable, empty or cut: it says nothing, not even that the flags are off."""
 
 
 @dataclass(slots=True)
@@ -45,32 +40,6 @@ def look(path: Path) -> bytes | str:
         return error.strerror or str(error)
     except MemoryError:
         return "it does not fit into memory"
-
-
-def decode(path: Path, content: bytes | str) -> Decoded:
-    """What was read by look(); TornError where it is no whole JSON document."""
-    return sections(loads(path, content))
-
-
-def loads(path: Path, content: bytes | str) -> Any:
-    """The document of what was read by look(); TornError, with its place, where it is not whole."""
-    text = text_of(path, content)
-    try:
-        return parse_json(text)
-    except json.JSONDecodeError as error:
-        raise TornError(f"{path}:{error.lineno}:{error.colno}: error: {not_json(error)}") from None
-
-
-def text_of(path: Path, content: bytes | str) -> str:
-    """The text of what was read by look(); TornError where there is none or it is not UTF-8."""
-    if isinstance(content, str):
-        raise TornError(f"{path}: error: cannot read the flag file: {content}; put a JSON file there")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        column = error.start - content.rfind(b"\n", 0, error.start)
-        raise TornError(f"{path}:{line}:{column}: error: not UTF-8; save the file as UTF-8") from None
 
 
 def not_json(error: json.JSONDecodeError) -> str:

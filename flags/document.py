@@ -80,7 +80,7 @@ class DocumentError(UserError):
 
     def __reduce__(self) -> tuple[type[DocumentError], tuple[pathlib.Path | str, frozenset[Mistake]]]:
         """Worker processes send their errors pickled."""
-        return DocumentError, self._given
+        return type(self), self._given
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from flags.catalog import FLAGS, did_you_mean
 from flags.decode import sections
 from flags.document import Path
+from flags.edit import STAGED
 from flags.launchdarkly import refusal
 from flags.problem import Problem, objects
 
@@ -207,6 +208,7 @@ _STATE = _Part(
 _RULE = _Part(("variation", "rollout", "clauses", "trackEvents"), ("description", "ref"))
 _SERVED = _Part(("variation", "rollout"))
 _ROLLOUT = _Part(("variations", "bucketBy", "contextKind", "seed", "kind"))
+_STAGED_ROLLOUT = _Part((*_ROLLOUT.carried, "experimentAllocation"))  # no SDK reads it; a stage refuses it
 _ENTRY = _Part(("variation", "weight", "untracked"))
 _CLAUSE = _Part(("attribute", "op", "values", "negate", "contextKind"))
 _TARGET = _Part(("contextKind", "variation", "values"))
@@ -295,13 +297,14 @@ class RestExport:
             here = (*path, "rollout")
             rollout = self._as_it_stands(here, served["rollout"])
             entries = self._each(here, rollout, "variations", _ENTRY)
-            carried["rollout"] = {**self._pick(here, rollout, _ROLLOUT), "variations": entries}
+            part = _ROLLOUT if rollout is served["rollout"] else _STAGED_ROLLOUT
+            carried["rollout"] = {**self._pick(here, rollout, part), "variations": entries}
         return carried
 
     def _as_it_stands(self, path: Path, rollout: Mapping[str, Any]) -> Mapping[str, Any]:
         """A guarded or progressive rollout by the weights that it has at the export."""
         allocation = rollout.get("experimentAllocation")
-        kind = _STAGED.get(str(allocation.get("type"))) if isinstance(allocation, dict) else None
+        kind = STAGED.get(str(allocation.get("type"))) if isinstance(allocation, dict) else None
         if kind is None:
             return rollout
         message = f"a {kind} rollout is imported as it stands at the export"
@@ -311,9 +314,12 @@ class RestExport:
         self.warnings.append(Problem(path, message, production, "rehearse a percentage rollout instead", "warning"))
         if rollout.get("bucketBy") not in {None, "", "key"}:
             self._problem((*path, "bucketBy"), f"a {kind} rollout goes by the key, not by bucketBy", _PAYLOAD)
-        kept = {name: each for name, each in rollout.items() if name != "experimentAllocation"}
         entries = [_tracked(entry) for _, entry in objects(rollout, "variations")]
-        return {**kept, "variations": entries}
+        return {
+            **rollout,
+            "experimentAllocation": {"type": rollout["experimentAllocation"]["type"]},
+            "variations": entries,
+        }
 
     def _each(self, path: Path, item: Mapping[str, Any], name: str, part: _Part) -> list[dict[str, Any]]:
         return [self._pick((*path, name, index), each, part) for index, each in objects(item, name)]
@@ -327,9 +333,6 @@ class RestExport:
 
     def _problem(self, path: Path, message: str, fix: str) -> None:
         self.problems.append(Problem(path, message, "what it does would be lost", fix))
-
-
-_STAGED = {"measuredRollout": "guarded", "progressiveRollout": "progressive"}
 
 
 def _tracked(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -187,10 +187,11 @@ def served(written: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class FlagFile(Strict):
-    """A file in LaunchDarkly's JSON form, beside the scenario; it is watched while the scenario runs.
+    """A file in LaunchDarkly's JSON form, beside the scenario; the run follows its own copy, in the run folder.
 
-    Nothing punches once the last whole reading of the file is older than `lease` (by default 5 s). A flag with a
-    mistake that punches more than was written serves its safe value, unless `obey_unsafe`.
+    Nothing punches once the last whole reading of that is older than `lease` (by default 5 s). A flag with a mistake
+    that punches more than was written serves its safe value, unless `obey_unsafe`. A file with errors of lint is
+    refused; with `obey_unsafe` it is taken as LaunchDarkly takes it.
     """
 
     file: str

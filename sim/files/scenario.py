@@ -81,7 +81,8 @@ class Scenario(Drilled):
     def facts(self) -> dict[str, Any]:
         """Of its node and its flags, what a ledger begins with."""
         node = {"budget": self.node.memory, "cache": self.node.cache}
-        return {**node, "flag_source": self.flag_source, "lease": self.lease, "contexts": self.contexts.written}
+        flags = {"flag_source": self.flag_source, "lease": self.lease, "obey_unsafe": self.obeys_unsafe}
+        return {**node, **flags, "contexts": self.contexts.written}
 
     @property
     def obeys_unsafe(self) -> bool:

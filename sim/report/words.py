@@ -38,9 +38,7 @@ class Sentence:
     @property
     def text(self) -> str:
         """`web-3 condemned: point of no return`; many subjects are counted, with the first ones and the last named."""
-        if not self.subjects:
-            return self.words
-        return f"{_names(self.subjects)} {self.words}"
+        return f"{_names(self.subjects)} {self.words}" if self.subjects else self.words
 
     @property
     def full(self) -> str:
@@ -118,6 +116,8 @@ def _of_setting(event: Event) -> Sentence | None:
             return _say(f"flag source fails: {outage}{f' ({detail})' if detail else ''}", "bad")
         case events.OutageEnded():
             return _say("flag source works again, and the node has every flag", "good")
+        case events.FlagFileEdited(found):
+            return _say(f"flag file edited from outside; punching there: {found}", "warn")
         case events.FlagSourceChanged(state, error):
             tone: Tone = "good" if state == "VALID" else "warn"
             return _say(f"flag client is {state}{f': {error}' if error else ''}", tone)

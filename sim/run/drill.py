@@ -182,7 +182,7 @@ class Drill:
         )
 
     def _open_flags(self) -> None:
-        self._flags: FlagService = open_service(self.scenario, self.run_dir)
+        self._flags: FlagService = open_service(self.scenario, self.run_dir, self.note)
         self._fleet.callback(self._flags.close)
         for key, value in self.scenario.flag_values.items():
             self.note(events.FlagSet(key, as_written(value)))

@@ -94,7 +94,13 @@ class OneByOne:
 
     @classmethod
     def load(
-        cls, paths: Sequence[Path], options: RunOptions, given: Sequence[str] = (), guest: GuestKind | None = None
+        cls,
+        paths: Sequence[Path],
+        options: RunOptions,
+        given: Sequence[str] = (),
+        *,
+        guest: GuestKind | None = None,
+        obey_unsafe: bool = False,
     ) -> OneByOne:
         """Read every file before anything starts; raises UserError with every mistake of every file.
 
@@ -102,7 +108,7 @@ class OneByOne:
         every sandbox of every scenario has guests of that kind.
         """
         variables = _variables(given)
-        scenarios, mistakes = read_all(paths, variables)
+        scenarios, mistakes = read_all(paths, variables, obey_unsafe=obey_unsafe)
         refuse(mistakes)
         wrong = _unused(variables, scenarios)
         cases = {name for each in scenarios if each.chosen for name in (each.title, each.name)}
