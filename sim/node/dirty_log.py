@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from engine.dirty import DirtySet, SharedBitmap, Tracker, WriteProtectScan
-from engine.events import DirtyCompared
+from engine.events import DirtyCompared, Event
 from engine.ranges import Blocks
 
 
@@ -45,3 +47,13 @@ def compared(tracker: Tracker, found: DirtySet) -> DirtyCompared | None:
         first_missed=missed.min() if missed else None,
         first_unlogged=unlogged.min() if unlogged else None,
     )
+
+
+def witness(tracker: Tracker, tell: Callable[[Event], object]) -> Callable[[DirtySet], None]:
+    """Compares what a scan found with the log, and records it."""
+
+    def compare(found: DirtySet) -> None:
+        if (told := compared(tracker, found)) is not None:
+            tell(told)
+
+    return compare

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from engine.dirty import DirtySet, Forgotten, Tracker
+from engine.dirty import Forgotten
 from engine.errors import EngineError, FreezeError
 from engine.events import ChunkPublished, CopyFailed, Event, Planned
 from engine.evidence import as_json
@@ -23,15 +23,15 @@ from engine.snapshot import template
 from flags.decision import Decision, is_in_place, options, otel_fields
 from sim.files.lifecycle import RefusalCode, State, refusal
 from sim.node.armed_faults import FaultyEffects, Passage
-from sim.node.dirty_log import compared
+from sim.node.dirty_log import witness
 from sim.node.guest_link import Guest, GuestError
 from sim.node.memory import PUNCHED_PEAK, OverBudgetError, most_copier_bytes
 from sim.node.pace import PacedEffects
 from sim.node.sandbox import Machine, Sandbox, Successor
-from sim.node.vcpu import VCPU, digest_of, sealed
+from sim.node.vcpu import attachments, digest_of
 from sim.record import events
 from sim.record.names import pause_name
-from sim.record.oracle import GENERATIONS, PAGE
+from sim.record.oracle import PAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,12 @@ class Admitted:
     guest: Guest
     checkpoint: bool
     successor: Successor | None = None  # who goes on after a checkpoint that is not in place
+    reader: Successor | None = None  # who comes right after a pause, as soon as it has its answer
+
+    @property
+    def read(self) -> bool:
+        """Its sandbox is resumed as soon as the pause has its answer."""
+        return self.reader is not None
 
     @property
     def consumed(self) -> bool:
@@ -117,6 +123,15 @@ class Pausing:
             await asyncio.shield(sandbox.settling)
         if admitted.successor is not None and admitted.successor.granted:
             await self._node.go_on_with(sandbox, admitted.successor)
+        if admitted.reader is not None and admitted.reader.granted:
+            await self._read_at_once(sandbox, admitted, admitted.reader)
+
+    async def _read_at_once(self, sandbox: Sandbox, admitted: Admitted, reader: Successor) -> None:
+        """A reader comes right after the answer, before anything else can happen to the sandbox."""
+        if sandbox.state is State.PAUSED and not self._node.ending:
+            await self._node.resume_granted(sandbox, reader)
+        else:
+            await self._dismiss(sandbox, admitted)
 
     async def _never_began(self, sandbox: Sandbox, admitted: Admitted, why: str) -> None:
         """Nothing was copied or freed: the guest runs on."""
@@ -128,9 +143,10 @@ class Pausing:
         await self._node.roll_back(sandbox, admitted.guest, why)
 
     async def _dismiss(self, sandbox: Sandbox, admitted: Admitted) -> None:
-        """The guest that was to go on after a checkpoint is not needed."""
-        if admitted.successor is not None:
-            await self._node.dismiss(sandbox, admitted.successor)
+        """The guest that was to go on after a checkpoint, or to come right after a pause, is not needed."""
+        for each in (admitted.successor, admitted.reader):
+            if each is not None:
+                await self._node.dismiss(sandbox, each)
 
     async def _admit(self, sandbox: Sandbox, state: State, *, checkpoint: bool) -> Admitted | None:
         """Decide once, then wait for the bytes that the pause may need; None where it can never have them."""
@@ -145,9 +161,12 @@ class Pausing:
         node.ledger.append(decided, sandbox=name, pause=pause_id)
         fresh = checkpoint and not self._is_in_place(sandbox, decision)
         planned = self._planned_bytes(sandbox, decision, consumed=fresh or not checkpoint)
-        asked = Admitted(pause_id, decision, planned, guest, checkpoint, Successor() if fresh else None)
-        try:  # of a checkpoint with a new guest: both guests and the pause at once
-            await node.budget.take(planned + (sandbox.config.memory if fresh else 0), can_wait=node.in_flight > 0)
+        read = not checkpoint and node.config.is_read(name, sandbox.pauses)
+        coming = (Successor() if fresh else None, Successor() if read else None)
+        asked = Admitted(pause_id, decision, planned, guest, checkpoint, *coming)
+        more = sandbox.config.memory if fresh or read else 0  # both guests and the pause at once
+        try:
+            await node.budget.take(planned + more, can_wait=node.in_flight > 0)
         except OverBudgetError as error:
             told = never_started("refused", str(error), asked)
             node.ledger.append(told, sandbox=name, pause=pause_id)
@@ -175,6 +194,7 @@ class Pausing:
         return int(sandbox.config.memory * (1.0 if hot or forgotten else min(1.0, sandbox.config.dirty)))
 
     def _engine_pause(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Pause:
+        name = sandbox.config.name
         process, memfd, tracker = admitted.guest.parts()
         sandbox.generations = admitted.guest.generations()
         address = admitted.guest.known().address
@@ -190,20 +210,11 @@ class Pausing:
             builds=self._node.builds,
             condemned=self._node.records,
             options=self._options(sandbox, admitted),
-            attachments=_attachments(sandbox, admitted.id),
+            attachments=attachments(name, admitted.id, sandbox.generations, sandbox.processor),
             borrowed=not admitted.consumed,
-            witness=self._witness(sandbox, admitted, tracker),
+            witness=witness(tracker, partial(self._node.ledger.append, sandbox=name, pause=admitted.id)),
         )
         return Pause(request, effects, self._emit(sandbox, admitted, effects))
-
-    def _witness(self, sandbox: Sandbox, admitted: Admitted, tracker: Tracker) -> Callable[[DirtySet], None]:
-        """Compares what the scan found with a virtual machine's own log, and records it."""
-
-        def compare(found: DirtySet) -> None:
-            if (told := compared(tracker, found)) is not None:
-                self._node.ledger.append(told, sandbox=sandbox.config.name, pause=admitted.id)
-
-        return compare
 
     def _options(self, sandbox: Sandbox, admitted: Admitted) -> PauseOptions:
         asked = options(admitted.decision, use_memfd=sandbox.latched.use_memfd)
@@ -321,7 +332,8 @@ class Pausing:
         node, why = self._node, result.error or "the pause failed after the point of no return"
         why = f"lost at its checkpoint: {why}" if admitted.checkpoint else why
         sandbox.pause = None
-        being_filled = sandbox.state is State.CHECKPOINTING and sandbox.guest is not admitted.guest
+        filling = sandbox.state is State.CHECKPOINTING and sandbox.guest is not admitted.guest
+        being_filled = filling or sandbox.state is State.RESUMING
         self._end_guest(sandbox, admitted, "discarded")
         if sandbox.guest is None:
             await self._dismiss(sandbox, admitted)
@@ -361,14 +373,6 @@ async def _end_of(pause: Pause) -> PauseResult:
     return pause.settle(0)
 
 
-def _attachments(sandbox: Sandbox, build: str) -> dict[str, bytes]:
-    """What a build keeps beside the memory."""
-    kept = {GENERATIONS: sandbox.generations}
-    if sandbox.processor:
-        kept[VCPU] = sealed(sandbox.config.name, build, sandbox.processor)
-    return kept
-
-
 def _ms_since(begun: float) -> float:
     return round((time.perf_counter() - begun) * 1e3, 3)
 
@@ -376,7 +380,7 @@ def _ms_since(begun: float) -> float:
 def never_started(outcome: str, why: str, admitted: Admitted) -> events.PauseSettled:
     """A pause that the engine never had: nothing was copied or freed."""
     how, consumed = admitted.checkpoint, admitted.consumed
-    return events.PauseSettled(outcome, admitted.id, error=why, checkpoint=how, consumed=consumed)
+    return events.PauseSettled(outcome, admitted.id, error=why, checkpoint=how, consumed=consumed, read=admitted.read)
 
 
 def settled(pause: Pause, result: PauseResult, admitted: Admitted, blocked_ms: float) -> events.PauseSettled:
@@ -406,6 +410,7 @@ def settled(pause: Pause, result: PauseResult, admitted: Admitted, blocked_ms: f
         copier_bytes=result.copier_bytes,
         consumed=admitted.consumed,
         cpu_seconds=round(result.cpu_seconds, 6) if result.cpu_seconds is not None else None,
+        read=admitted.read,
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 
 from engine.errors import CorruptBuildError
+from sim.record.oracle import GENERATIONS
 
 VCPU = "vcpu"
 """The attachment's name. It is no part of a build's content hash: that names memory alone."""
@@ -19,6 +20,12 @@ def digest_of(state: bytes) -> str:
 def sealed(sandbox: str, build: str, state: bytes) -> bytes:
     """The attachment."""
     return json.dumps({"sandbox": sandbox, "build": build, "digest": digest_of(state), "state": state.hex()}).encode()
+
+
+def attachments(sandbox: str, build: str, generations: bytes, processor: bytes) -> dict[str, bytes]:
+    """What a build keeps beside the memory; no `processor` where the guest is a process."""
+    kept = {GENERATIONS: generations}
+    return kept | {VCPU: sealed(sandbox, build, processor)} if processor else kept
 
 
 def opened(data: bytes, sandbox: str, build: str) -> bytes:

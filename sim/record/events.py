@@ -30,6 +30,7 @@ class RunStarted(Event):
     lease: float | None = None  # seconds for which a heartbeat allows punching; None: no lease, or not known
     obey_unsafe: bool = False  # True: a flag with a dangerous mistake was obeyed, as in production
     contexts: Any = "all"  # which kinds a flag is evaluated for; older ledgers had every kind
+    known_as: str = "here"  # here | original: when a copy that fails after its pause's answer is known
     verify: str = "off"  # off | full: clean pages are compared with the parent before anything is punched
 
 
@@ -238,6 +239,7 @@ class PauseSettled(Event):
     copier_bytes: int | None = None  # memory of the copying threads themselves
     consumed: bool | None = None  # the guest was to end; None, in older ledgers: every checkpoint was in place
     cpu_seconds: float | None = None  # of the pause's own threads
+    read: bool = False  # its sandbox was to be resumed as soon as it had its answer
 
 
 @dataclass(frozen=True, slots=True)
