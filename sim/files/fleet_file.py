@@ -23,7 +23,7 @@ from pydantic import (
 
 from flags.context import DEFAULTS, ORIGINAL
 from sim.files.figures import Figure
-from sim.files.fleet import ContextsKey, PageSize, Slug, Version
+from sim.files.fleet import ContextsKey, GuestKind, PageSize, Slug, Version
 from sim.files.loader import Form, Written
 from sim.files.propagation import Propagation
 from sim.files.strict import Strict
@@ -86,6 +86,7 @@ class FleetGroup(Strict):
     dirty: Shares = 40.0
     resident: Percent = 100.0
     page_size: PageSize = 4 << 10
+    guest: GuestKind = "process"
     template: str = "base"
     team_size: Counts = 10
     pauses_per_hour: PausesPerHour = PausesPerHour()

@@ -6,7 +6,7 @@ import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import PrivateAttr, ValidationError
 
@@ -40,6 +40,12 @@ class Written(Strict):
     def source_text(self) -> str:
         """The file's text; if it extends a file, has a matrix or references, the text with all of these applied."""
         return self._source.text
+
+    def with_text(self, text: str) -> Self:
+        """The same contents and places, and another text to store."""
+        made = self.model_copy()
+        made.model_post_init(replace(self._source, text=text))
+        return made
 
     @property
     def document(self) -> Document:

@@ -342,6 +342,8 @@ def _group(group: Group) -> dict[str, Any]:
     made["page_size"] = format_size(group.page_size)
     if group.block_size is not None:
         made["block_size"] = format_size(group.block_size)
+    if group.guest != "process":
+        made["guest"] = group.guest
     workload = {"dirty": f"{group.workload.dirty:g}%", "pattern": group.workload.pattern}
     names = {"template": group.template, "team": group.team, "cluster": group.cluster}
     if group.firecracker_version != DEFAULTS.firecracker_version:

@@ -74,6 +74,11 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
         "the scan of a pause re-arms, so that a roll-back forgets what was dirty",
     ),
     _wrong(
+        "scan-misses",
+        "invariant:dirty_agrees",
+        "the tracker misses a block that was written with the bytes that it had: no byte is lost, this time",
+    ),
+    _wrong(
         "sub-page-punch",
         "invariant:peak_bounded",
         "parts of pages are punched: the kernel zeroes them and frees nothing",
@@ -109,6 +114,11 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
         "old-guest-runs-on",
         "invariant:never_resumed",
         "after a checkpoint with a new guest the old one is let run on beside it, though its memory was punched",
+    ),
+    _wrong(
+        "punched-machine-runs",
+        "invariant:never_resumed",
+        "a virtual machine runs on although its memory, its program with it, was punched: it executes zeros and dies",
     ),
     _wrong(
         "flag-read-twice",

@@ -63,6 +63,7 @@ class Sandbox:
         self.settling: asyncio.Task[None] | None = None
         self.pause: Pause | None = None
         self.generations = b""  # of the pause in flight
+        self.processor = b""  # the same, of a virtual machine
         self.latched = Latched()
 
     @property
@@ -144,4 +145,5 @@ def guest_spawned(
         use_sync_wp=sandbox.latched.use_sync_wp,
         tracker_refused=armed.refused,
         tracker_why=armed.why,
+        guest=sandbox.config.guest,
     )

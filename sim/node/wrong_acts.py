@@ -274,6 +274,16 @@ class ScanRearms(FaultyEffects):
         return dirty.scan(tracker, guest, memory, block_size, rearm=True)
 
 
+class ScanMisses(FaultyEffects):
+    """From a sandbox's second pause on, does not see that its last odd block was written."""
+
+    def scan(self, tracker: Tracker, guest: GuestProcess, memory: Memory, block_size: int) -> DirtySet:
+        found = super().scan(tracker, guest, memory, block_size)
+        odd = [block for block in found.dirty if block % 2]
+        missed = Blocks(odd[-1:] if self._passage.nth > 1 else [])
+        return dataclasses.replace(found, dirty=found.dirty - missed)
+
+
 class SubPagePunch(FaultyEffects):
     """Punches each page in two halves, past the check that refuses it."""
 

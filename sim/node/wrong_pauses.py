@@ -140,6 +140,7 @@ ACTS: dict[str, type[FaultyEffects]] = {
     "unfinished-visible": wrong_acts.UnfinishedVisible,
     "clean-before-first-chunk": wrong_acts.CleanBeforeFirstChunk,
     "scan-rearms": wrong_acts.ScanRearms,
+    "scan-misses": wrong_acts.ScanMisses,
     "sub-page-punch": wrong_acts.SubPagePunch,
     "punch-borrowed": wrong_acts.PunchBorrowed,
     "clean-page-lost": wrong_acts.CleanPageLost,
@@ -154,6 +155,7 @@ UNTOLD = frozenset({"record-after-punch", "record-retired-early"})
 PAUSES: dict[str, type[Pausing]] = {
     "background-failure-swallowed": BackgroundFailureSwallowed,
     "background-rolled-back": BackgroundRolledBack,
+    "punched-machine-runs": BackgroundRolledBack,
     "checkpoint-consumed": CheckpointConsumed,
     "flag-read-twice": FlagReadTwice,
     "death-awaited-late": DeathAwaitedLate,

@@ -83,6 +83,7 @@ class GuestSpawned(Event):
     use_sync_wp: bool = False  # latched as `use_memfd` is
     tracker_refused: str | None = None  # errno's name, where the kernel refused to note its writes
     tracker_why: str | None = None
+    guest: str = "process"  # or "vm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +131,13 @@ class Decided(Event):
 
 @dataclass(frozen=True, slots=True)
 class GuestFrozen(Event):
-    """The guest is stopped, and confirmed stopped.
-
-    `threads`: for each thread its time slices and run time (ns); `beat`: its heartbeat's count, None without a
-    heartbeat.
-    """
+    """The guest is confirmed stopped. `threads`: time slices and run time (ns) of each; `beat`: its last heartbeat."""
 
     incarnation: str
     freeze_ms: float
     threads: dict[str, list[int]] | None = None
     beat: int | None = None
+    processor: str | None = None  # of a virtual machine: the digest of its processor's state
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +185,7 @@ class GuestThawed(Event):
 class ProcessDied(Event):
     """A guest or the zygote died, and its node had not asked for it.
 
-    `process`: guest or zygote; `state`: that of a guest's sandbox. `code`: died, or silent where the node killed a
-    guest that did not answer.
+    `process`: guest or zygote; `state`: that of a guest's sandbox. `code`: died, or silent: killed for it.
     """
 
     process: str
@@ -269,6 +266,7 @@ class Resumed(Event):
     build: str
     written: int
     resume_ms: float
+    processor: str | None = None  # of a virtual machine: the digest of the state that it goes on from
 
 
 @dataclass(frozen=True, slots=True)

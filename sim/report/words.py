@@ -173,9 +173,10 @@ def _of_sandbox(event: Event) -> Sentence | None:
 
 def _of_guest(event: Event) -> Sentence | None:
     match event:
-        case events.GuestSpawned(incarnation, pid, tracker=tracker, build=build, tracker_why=why):
+        case events.GuestSpawned(incarnation, pid, tracker=tracker, build=build, tracker_why=why, guest=kind):
             where = f"{incarnation}, pid {pid}, tracked by {tracker}" + (f" ({why})" if why else "")
-            return _fine(f"has a new guest{f' from build {build}' if build else ''}", where)
+            made = "virtual machine" if kind == "vm" else "guest"
+            return _fine(f"has a new {made}{f' from build {build}' if build else ''}", where)
         case events.SuccessorSpawned(incarnation, replaces):
             return _fine(f"has an empty guest to go on with after {replaces}", incarnation)
         case events.GuestFrozen(incarnation, took):
@@ -251,6 +252,9 @@ def _of_its_guest(event: Event) -> Sentence | None:
         case copying.CleanVerified(compared, differing, took):
             found = f"{size(differing)} differs, and is stored" if differing else "all of it is the same"
             return _fine(f"compared {size(compared)} clean memory with the parent: {found}", f"{took:.1f} ms")
+        case copying.DirtyCompared(tracked=tracked, missed=missed, unlogged=unlogged):
+            beside = f"{missed} blocks of KVM's log are not dirty, {unlogged} of {tracked} dirty ones are not in it"
+            return _say(beside, "bad") if missed or unlogged else _fine("KVM's log names the same dirty blocks")
     return None
 
 
