@@ -124,7 +124,13 @@ class Assert(Camel):
     invariant: Invariant
 
 
-PlanStep = SetWeight | PlanWait | Analysis | KillSwitchDrill | Assert | Inject | Outage | Clear
+class Approve(Camel):
+    """Stop here until a person has read the page; `rehearse --continue RUN` goes on with the next stage."""
+
+    kind: Literal["approve"] = "approve"
+
+
+PlanStep = SetWeight | PlanWait | Analysis | KillSwitchDrill | Assert | Approve | Inject | Outage | Clear
 PLAN_STEPS: dict[str, type[PlanStep]] = {each.model_fields["kind"].default: each for each in get_args(PlanStep)}
 
 

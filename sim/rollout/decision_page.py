@@ -18,7 +18,7 @@ from sim.rollout.row_exposure import StageExposure, sums
 from sim.rollout.shown import nodes_of
 from sim.rollout.user_fleet import UserFleet
 
-_TONES: dict[Decision, Tone] = {"go": "good", "no-go": "bad", "inconclusive": "warn"}
+_TONES: dict[Decision, Tone] = {"go": "good", "no-go": "bad", "inconclusive": "warn", "waits for approval": "warn"}
 _CHAT = 3500
 """Characters that a chat message takes."""
 

@@ -47,7 +47,8 @@ def reproduce(found: Rehearsal) -> str:
     lease = lease_words(found.plan).replace(" ", "")
     written = (found.plan.document.data.get("engine") or {}).get("mended", ())
     mended = "".join(f" --mend {each}" for each in found.plan.engine.mended if each not in written)
-    return f"snapdrill rehearse plan.yaml --seed {seed_of(found)} --lease {lease}{mended}"
+    goes_on = "" if found.continues is None else f" --continue {found.continues}"
+    return f"snapdrill rehearse plan.yaml --seed {seed_of(found)} --lease {lease}{mended}{goes_on}"
 
 
 def identity(found: Rehearsal) -> list[Section]:

@@ -61,6 +61,7 @@ def rehearsal_document(found: Rehearsal) -> dict[str, Any]:
         "production": _production(found),
         "runs": {"on": scenario_document(found.on.view), "off": scenario_document(found.off.view)},
         "folders": {"on": str(found.on.folder), "off": str(found.off.folder)},
+        "continues": None if found.continues is None else str(found.continues),
     }
 
 
@@ -263,7 +264,7 @@ def plot(found: Rehearsal) -> str | None:
     except ImportError:
         return None
     figure = make_subplots(rows=2, cols=1, vertical_spacing=0.14, row_heights=[0.6, 0.4])
-    made = compiled(found.plan)
+    made = compiled(found.plan, after=found.went_on_after)
     for trace in memory(found, len(made.scenario.steps)):
         figure.add_trace(go.Scatter(**trace), row=1, col=1)
     for trace in propagation(found):

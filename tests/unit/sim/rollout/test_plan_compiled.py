@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from flags.document import DocumentError
 from sim.files.plan import changed, load_plan, load_plan_text
 from sim.files.scenario import discover, load_text
 from sim.files.steps import Checkpoint, FlagStep, Inject, Outage, PauseStep
@@ -14,6 +15,17 @@ from sim.rollout.forecast_source import of_plan
 from sim.rollout.matrix import FAULTS, cell_scenario, rows, sample
 from sim.rollout.shown import even_rates
 
+APPROVED = """\
+kind: plan
+name: approved
+fleet: [{name: web, count: 4, memory: 1MiB}]
+steps:
+  - setWeight: 50
+  - wait: {for: 1m}
+  - approve: {}
+  - setWeight: 100
+  - wait: {for: 1m}
+"""
 ROLLOUTS = pathlib.Path(__file__).parents[4] / "scenarios" / "rollouts"
 TEXT = """\
 kind: plan
@@ -178,3 +190,20 @@ def test_a_burst_is_as_many_pauses_in_flight_in_rehearsal_and_forecast_alike() -
     plan = plan_of(TEXT.replace("mostRounds: 3", "mostRounds: 3, burst: 200"))
     paused = {each.at_once for each in compiled(plan).scenario.steps if isinstance(each, PauseStep)}
     assert (paused, of_plan(plan).fleet.node.concurrency) == ({200}, 200)
+
+
+def test_after_an_approval_the_earlier_stages_only_set_the_flag() -> None:
+    plan = load_plan_text(APPROVED, pathlib.Path("plan.yaml"))
+    whole, rest = compiled(plan), compiled(plan, after=2)
+    assert [(each.act, each.step) for gates in rest.gates.values() for each in gates] == [("end", 3), ("end", 4)]
+    assert rest.rounds == (0, 0, 0, 0, 2)
+    sets = [each.values for each in rest.scenario.steps if isinstance(each, FlagStep)]
+    assert sets == [each.values for each in whole.scenario.steps if isinstance(each, FlagStep)]
+    assert [each.weight for each in rest.stages] == [50, 100]
+
+
+@pytest.mark.parametrize("after", ["", "  - wait: {for: 1m}\n"])
+def test_an_approval_must_end_a_stage(after: str) -> None:
+    text = APPROVED.partition("  - setWeight: 100")[0] + after
+    with pytest.raises(DocumentError, match=r"plan.yaml:7:5: error: .*approve ends a stage; put the next setWeight"):
+        load_plan_text(text, pathlib.Path("plan.yaml"))
