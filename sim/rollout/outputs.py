@@ -28,6 +28,7 @@ from sim.rollout.incident_clock import StageIncident
 from sim.rollout.production import SHARES, Way, claims, production, ways
 from sim.rollout.results import Rehearsal, StageResult, StepResult
 from sim.rollout.sections import TONES, of_production, sections
+from sim.rollout.stage_drawing import stage_panels
 from sim.rollout.stretch import Figures
 
 VERSION = 1
@@ -203,6 +204,7 @@ def rehearsal_page(found: Rehearsal, *, with_plot: bool = False) -> str:
         TONES[found.decision],
         found.plan.name,
         sections=sections(found),
+        panels=stage_panels(found),
         drawn=DRAWN,
         plot=plot(found) if with_plot else None,
         without_plot=WITHOUT_PLOTLY if with_plot else WITHOUT_PLOT,
