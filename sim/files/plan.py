@@ -34,6 +34,7 @@ from sim.files.fleet_file import Scale
 from sim.files.fleet_scale import ScaledFleet, at_scale
 from sim.files.loader import Drilled, Expanded, Form
 from sim.files.metrics import MEASURES, WrittenCondition
+from sim.files.prometheus_query import OrAsked
 from sim.files.propagation import Propagation
 from sim.files.sources import Source
 from sim.files.steps import Clear, Inject, Outage
@@ -183,8 +184,8 @@ class Pacing(Camel):
     come with them: by default as many for each pause as in production, in a round at most four of a sandbox.
     """
 
-    pauses_per_minute: Annotated[float, Field(gt=0)] = 10.0
-    checkpoints_per_minute: Annotated[float, Field(ge=0)] | None = None
+    pauses_per_minute: Annotated[float, Field(gt=0), OrAsked()] = 10.0
+    checkpoints_per_minute: Annotated[float, Field(ge=0), OrAsked()] | None = None
     concurrency: Annotated[int, Field(ge=1)] = 4
     burst: Annotated[int, Field(ge=1)] | None = None
     most_rounds: Annotated[int, Field(ge=1, le=100)] = 2
@@ -200,8 +201,8 @@ class Production(Camel):
     fleet."""
 
     sandboxes: Annotated[int, Field(ge=1)]
-    pauses_per_minute: Annotated[float, Field(gt=0)]
-    checkpoints_per_minute: Annotated[float, Field(ge=0)] = 0.0
+    pauses_per_minute: Annotated[float, Field(gt=0), OrAsked()]
+    checkpoints_per_minute: Annotated[float, Field(ge=0), OrAsked()] = 0.0
     nodes: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -238,7 +239,7 @@ class Plan(Camel, Drilled):
     by: RolloutKind = "sandbox"
     time: Literal["virtual", "real"] = "virtual"
     written_lease: Lease = Field(default=None, alias="lease")
-    propagation: Propagation = Propagation()
+    propagation: Annotated[Propagation, OrAsked()] = Propagation()
     pacing: Pacing = Pacing()
     production: Production | None = None
     demand: Demand | None = None
@@ -328,6 +329,7 @@ def _with_fleet(source: Source, _given: Mapping[str, str]) -> Expanded:
         wrong = [document.mistake(("fleet",), f"the fleet file has a mistake: {each}") for each in error.mistakes]
         return [replace(source, broken=frozenset({document.origin(("fleet",))}))], wrong
     _put(document, scaled)
+    document.asked.extend(scaled.fleet.document.asked)
     return [_WithFleetFile(source.path, source.text, document, source.kind, fleet_file=file, scaled=scaled)], []
 
 
@@ -426,5 +428,5 @@ def _with_table(source: Source, file: str) -> Expanded:
     return [_WithTable(source.path, source.text, document, source.kind, file=file, table=table)], []
 
 
-PLAN = Form("plan", Plan, expand=_with_fleet, check=plan_checks)
+PLAN = Form("plan", Plan, expand=_with_fleet, check=plan_checks, asks=True)
 load_plan, load_plan_text = PLAN.load, PLAN.load_text

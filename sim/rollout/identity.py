@@ -10,6 +10,7 @@ from pathlib import Path
 from flags.inline import Rollout, flag_from
 from sim.files.flag_values import FlagFile
 from sim.files.plan import Plan
+from sim.files.yaml import dotted
 from sim.report.html import host_words
 from sim.report.table import Bullets, Code, Section, Words, code
 from sim.rollout.results import Rehearsal
@@ -64,6 +65,8 @@ def _identity(found: Rehearsal) -> Iterator[Words]:
     text = hashlib.sha256(plan.source_text.encode()).hexdigest()
     version = run.snapdrill if run else "unknown"
     yield "plan ", code(plan.name), ", SHA-256 ", code(text[:16]), f"; snapdrill {version}"
+    for place, value, query in plan.document.asked:
+        yield f"{dotted(place)} {value}, from Prometheus when the file was read: ", code(query)
     for named, path in named_files(plan):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         where = () if beside(named) == Path(named) else ("; the plan looks for it as ", code(named))
