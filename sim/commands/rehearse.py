@@ -65,6 +65,12 @@ if TYPE_CHECKING:
     help="Write the page with the decision to FILE, as Markdown that fits a chat message.",
 )
 @click.option(
+    "--openmetrics",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the result to FILE as OpenMetrics.",
+)
+@click.option(
     "--continue",
     "goes_on",
     type=click.Path(path_type=Path, file_okay=False),
@@ -94,6 +100,7 @@ def command(
     summary: Path | None,
     junit: Path | None,
     junit_family: Family,
+    openmetrics: Path | None,
     goes_on: Path | None,
     dry_run: bool,
 ) -> int:
@@ -110,7 +117,15 @@ def command(
     if goes_on is not None and (matrix or dry_run):
         raise click.UsageError("--continue goes with neither --matrix nor --dry-run")
     session = Session(
-        plan, options, quiet=as_json, export=export, plot=plot, summary=summary, junit=results, goes_on=goes_on
+        plan,
+        options,
+        quiet=as_json,
+        export=export,
+        plot=plot,
+        summary=summary,
+        junit=results,
+        goes_on=goes_on,
+        openmetrics=openmetrics,
     )
     if dry_run:
         return session.outline()

@@ -51,6 +51,7 @@ class Session:
         summary: Path | None = None,
         junit: JunitFile | None = None,
         goes_on: Path | None = None,
+        openmetrics: Path | None = None,
     ) -> None:
         self.plan = plan
         self.fleet: UserFleet | None = None
@@ -64,6 +65,7 @@ class Session:
         self._export = export
         self._plot = plot
         self._summary = summary
+        self._openmetrics = openmetrics
 
     def outline(self) -> ExitCode:
         """Print the steps of the plan, which sandboxes would be exposed and what the critic says; starts nothing.
@@ -170,6 +172,10 @@ class Session:
             from sim.rollout.decision_page import summary
 
             write_page(self._summary, summary(found))
+        if self._openmetrics is not None:
+            from sim.rollout.openmetrics import openmetrics
+
+            write_page(self._openmetrics, openmetrics(found))
 
     def _tell(self, result: StepResult) -> None:
         """Each step as it ends, on a terminal's stderr."""
