@@ -31,7 +31,11 @@ from sim.run.host import host
 from sim.run.needs import free_memory, needed_memory
 
 Arm = Literal["on", "off"]
-DEADLINE = "120s"
+
+
+def round_deadline(sandboxes: int) -> str:
+    """For one step of a round: a busy machine is no failure of the engine."""
+    return f"{120 + sandboxes}s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +128,17 @@ def one_round(plan: Plan, number: int = 0) -> list[dict[str, Any]]:
 
     Which of them have one more than others is drawn by the plan's seed and the round's `number`.
     """
-    pause = {"concurrency": plan.pacing.at_once, "allow_empty": True, "deadline": DEADLINE}
+    deadline = round_deadline(len(plan.sandboxes()))
+    pause = {"concurrency": plan.pacing.at_once, "allow_empty": True, "deadline": deadline}
     steps = [step for turn in range(MOST_CHECKPOINTS) for step in _checkpoints(plan, number, turn)]
-    return [*steps, {"tick": 1}, {"pause": pause}, {"resume": {"allow_empty": True, "deadline": DEADLINE}}]
+    return [*steps, {"tick": 1}, {"pause": pause}, {"resume": {"allow_empty": True, "deadline": deadline}}]
 
 
 def _checkpoints(plan: Plan, number: int, turn: int) -> list[dict[str, Any]]:
     share = min(1.0, checkpoints_a_pause(plan) - turn)
     if share <= 0:
         return []
-    how = {"allow_empty": True, "deadline": DEADLINE}
+    how = {"allow_empty": True, "deadline": round_deadline(len(plan.sandboxes()))}
     if share == 1:
         return [{"tick": 1}, {"checkpoint": how}]
     names = [each.name for each in plan.sandboxes() if _drawn(plan.seed, number, turn, each.name) < share]

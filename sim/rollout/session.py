@@ -120,6 +120,7 @@ class Session:
         """Each step x each fault; violated where one of them is. `cluster` as open_pool has it."""
         from sim.rollout import matrix
 
+        self._look_at_the_fleet()
         pool = open_pool(cluster, jobs or default_jobs(), default_memory())
 
         def run() -> ExitCode:

@@ -123,15 +123,15 @@ def test_every_cell_of_the_matrix_is_a_sound_scenario() -> None:
     plan = load_plan(ROLLOUTS / "punch.yaml")
     for index, weight in rows(plan):
         for fault in FAULTS:
-            made = cell_scenario(plan, index, weight, fault, sample(plan, weight))
+            made = cell_scenario(plan, index, weight, fault, sample(plan, index))
             assert load_text(scenario_text(made), plan.path).name == "punch"
 
 
 def test_a_cell_runs_the_plans_engine_with_what_was_mended() -> None:
     plan = changed(load_plan(ROLLOUTS / "pr-2902-as-written.yaml"), mend=["not-gated"])
-    made = cell_scenario(plan, 0, 0.0, FAULTS[0], sample(plan, 0.0))
+    made = cell_scenario(plan, 0, 0.0, FAULTS[0], sample(plan, 0))
     assert made["engine"] == {"profile": "pr-2902", "mended": ["not-gated"]}
-    assert "engine" not in cell_scenario(plan_of(), 0, 0.0, FAULTS[0], sample(plan_of(), 0.0))
+    assert "engine" not in cell_scenario(plan_of(), 0, 0.0, FAULTS[0], sample(plan_of(), 0))
 
 
 def test_a_folder_of_plans_holds_no_scenario() -> None:
