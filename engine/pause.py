@@ -17,7 +17,7 @@ from engine.cache import Cache
 from engine.copy import ChunkCopier, ChunkError
 from engine.effects import Effects, Memory
 from engine.ending import Ending
-from engine.errors import CancelledPauseError, CorruptBuildError, EngineError
+from engine.errors import CancelledPauseError, CorruptBuildError, EngineError, errno_name
 from engine.events import (
     BuildFinished,
     CacheDeleted,
@@ -341,7 +341,7 @@ class Pause:
         cause = error.cause if isinstance(error, ChunkError) else error
         call = error.call if isinstance(error, ChunkError) else type(cause).__name__
         chunk = error.chunk if isinstance(error, ChunkError) else None
-        self._say(CopyFailed(chunk, call, str(cause), self._condemned))
+        self._say(CopyFailed(chunk, call, str(cause), self._condemned, errno_name(cause)))
         if self._cache is not None:
             self._delete(self._cache, error)
         if self._condemned:
