@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from engine.errors import UserError
+from engine.reading import MOST_TABLE_BYTES, read_regular
 from sim.files.plan import Plan
 from sim.rollout.analysis import Arms, Measurement, MetricOutcome, MetricResult, Pair
 from sim.rollout.gates import Gates
@@ -115,12 +116,12 @@ def approved(folder: Path, plan: Plan, seed: int | None = None) -> Approved:
     """What a run folder keeps of a rehearsal of this plan; UserError where it cannot go on from there."""
     path = folder / APPROVAL_FILE
     try:
-        stored = _FORM.validate_python(json.loads(path.read_text(encoding="utf-8")))
+        stored = _FORM.validate_python(json.loads(read_regular(path, MOST_TABLE_BYTES)))
     except FileNotFoundError:
         raise UserError(
             f"--continue: {folder} is no rehearsal that waits for approval: it has no {path.name}"
         ) from None
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, ValueError, RecursionError, ValidationError) as error:
         first = str(error).partition("\n")[0]
         raise UserError(f"--continue: {path} cannot be read: {first}; rehearse the plan from its start") from None
     if stored.version != VERSION or not stored.steps:
@@ -139,5 +140,5 @@ def fingerprint(plan: Plan) -> str:
     told.update(json.dumps([plan.lease, plan.engine.model_dump(mode="json"), plan.flag_source]).encode())
     fleet = None if plan.fleet_file is None else plan.path.parent / plan.fleet_file
     for each in (plan.flag_file, fleet):
-        told.update(b"-" if each is None else hashlib.sha256(each.read_bytes()).digest())
+        told.update(b"-" if each is None else hashlib.sha256(read_regular(each, MOST_TABLE_BYTES)).digest())
     return told.hexdigest()
