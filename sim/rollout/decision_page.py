@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from sim.files import figures
 from sim.files.figures import percent
 from sim.files.plan import Plan
@@ -128,11 +130,27 @@ def _saved(found: Rehearsal) -> str:
     scale = plan.scale if plan.scaled is None else plan.scaled.fleet.scale
     a_node = saved(last.off, last.on, plan.pacing.at_once, scale)
     nodes = nodes_of(plan)
-    if scale != 1:
+    if scale != 1 and found.fleet is None:
         said.append(f"at full size, {_less(a_node)} on a node (derived)")
-    if nodes > 1 and a_node is not None:
+    if found.fleet is not None:
+        said += _by_table(found.fleet, last.stage.number - 1, plan.pacing.at_once)
+    elif nodes > 1 and a_node is not None:
         said.append(f"on {nodes:,} nodes that each have so many at once, {_less(a_node * nodes)} (derived)")
     return f"memory at {last.stage.weight:g} %: {'; '.join(said)}"
+
+
+def _by_table(fleet: UserFleet, stage: int, at_once: int) -> list[str]:
+    """Of every row: what the exposed among the largest pauses of each node copy; the sample's own do not scale."""
+    placed = fleet.rows.node >= 0
+    if not placed.any():
+        return []
+    dirty, node = np.where(fleet.exposures[stage].on, fleet.rows.dirty, 0.0)[placed], fleet.rows.node[placed]
+    order = np.lexsort((-dirty, node))
+    starts = np.searchsorted(node[order], node[order])  # where each one's node begins
+    first = np.arange(len(order)) - starts < at_once
+    size, nodes = float(dirty[order][first].sum()), len(np.unique(node))
+    what = f"the {at_once} largest exposed pauses of every one of your {nodes:,} nodes copy {figures.in_gib(size)}"
+    return [f"{what}, which needs no room of its own with the flag on (derived)"]
 
 
 def _less(size: int | None) -> str:
