@@ -28,7 +28,7 @@ from sim.node.guest_link import Armed, Guest, GuestError, ZygoteLink, tick_all
 from sim.node.memory import Budget, NodeMemory, OverBudgetError, on_tmpfs
 from sim.node.pace import Paces
 from sim.node.pausing import Pausing
-from sim.node.sandbox import Latched, Machine, Sandbox, Successor, refuse_failed
+from sim.node.sandbox import Latched, Machine, Sandbox, Successor, guest_spawned, refuse_failed
 from sim.record import events
 from sim.record.ledger import Ledger
 from sim.record.names import incarnation_name
@@ -152,23 +152,7 @@ class Node:
         guest = sandbox.guest
         if guest is None:
             return
-        hello = guest.known()
-        spawned = events.GuestSpawned(
-            incarnation=guest.name,
-            pid=guest.pid,
-            start_time=guest.start_time,
-            memfd_inode=guest.memory().inode,
-            memfd_fd=hello.memfd_fd,
-            side_fd=hello.side_fd,
-            tracker=armed.tracker,
-            spawn_ms=round(spawn_ms, 3),
-            build=header.build if header is not None else None,
-            use_memfd=sandbox.latched.use_memfd,
-            heartbeat=sandbox.config.heartbeat,
-            use_sync_wp=sandbox.latched.use_sync_wp,
-            tracker_refused=armed.refused,
-            tracker_why=armed.why,
-        )
+        spawned = guest_spawned(sandbox, guest, header, armed, spawn_ms)
         self.ledger.append(spawned, sandbox=sandbox.config.name)
         self.watch(sandbox, guest)
         self.measure(sandbox)
@@ -296,6 +280,15 @@ class Node:
         except OverBudgetError as error:
             sandbox.to(State.PAUSED, f"the resume was refused: {error}")
             return
+        await self._resume_from_newest(sandbox, begun)
+
+    async def resume_granted(self, sandbox: Sandbox, reader: Successor) -> None:
+        """A reader comes right after a pause, which was admitted with the new guest's memory."""
+        begun, reader.granted = time.perf_counter(), False
+        sandbox.to(State.RESUMING, "a reader came right after its pause")
+        await self._resume_from_newest(sandbox, begun)
+
+    async def _resume_from_newest(self, sandbox: Sandbox, begun: float) -> None:
         header = sandbox.newest
         try:
             written = await self._spawn(sandbox, header)

@@ -15,7 +15,7 @@ from flags.client import FlagClient
 from sim.files.lifecycle import STOP_REASONS, State, StopReason, check_transition
 from sim.node.armed_faults import ArmedFaults
 from sim.node.config import NodeConfig, SandboxConfig
-from sim.node.guest_link import Guest
+from sim.node.guest_link import Armed, Guest
 from sim.node.memory import Budget, NodeMemory
 from sim.node.pace import Paces
 from sim.record import events
@@ -35,7 +35,10 @@ class Latched:
 
 @dataclass(slots=True)
 class Successor:
-    """The guest that is to go on after a checkpoint, which was admitted with its memory; `guest` once it is spawned."""
+    """The guest that goes on after a checkpoint, or comes right after a pause, which was admitted with its memory.
+
+    `guest`: of a checkpoint, once it is spawned.
+    """
 
     guest: Guest | None = None
     latched: Latched = Latched()
@@ -112,8 +115,33 @@ class Machine(Protocol):
 
     async def dismiss(self, sandbox: Sandbox, successor: Successor) -> None: ...
 
+    async def resume_granted(self, sandbox: Sandbox, reader: Successor) -> None: ...
+
 
 def refuse_failed(copying: Pause | None) -> None:
     """A guest that was filled before the last act of the copy failed stands on nothing."""
     if copying is not None and copying.failed:
         raise BuildFailedError("the copy that it was filled from has failed")
+
+
+def guest_spawned(
+    sandbox: Sandbox, guest: Guest, header: Header | None, armed: Armed, spawn_ms: float
+) -> events.GuestSpawned:
+    """The event of a new guest; `header` is the one that it was filled from."""
+    hello = guest.known()
+    return events.GuestSpawned(
+        incarnation=guest.name,
+        pid=guest.pid,
+        start_time=guest.start_time,
+        memfd_inode=guest.memory().inode,
+        memfd_fd=hello.memfd_fd,
+        side_fd=hello.side_fd,
+        tracker=armed.tracker,
+        spawn_ms=round(spawn_ms, 3),
+        build=header.build if header is not None else None,
+        use_memfd=sandbox.latched.use_memfd,
+        heartbeat=sandbox.config.heartbeat,
+        use_sync_wp=sandbox.latched.use_sync_wp,
+        tracker_refused=armed.refused,
+        tracker_why=armed.why,
+    )

@@ -30,6 +30,7 @@ class RunStarted(Event):
     lease: float | None = None  # seconds for which a heartbeat allows punching; None: no lease, or not known
     obey_unsafe: bool = False  # True: a flag with a dangerous mistake was obeyed, as in production
     contexts: Any = "all"  # which kinds a flag is evaluated for; older ledgers had every kind
+    known_as: str = "here"  # here | original: when a copy that fails after its pause's answer is known
     verify: str = "off"  # off | full: clean pages are compared with the parent before anything is punched
 
 
@@ -241,6 +242,7 @@ class PauseSettled(Event):
     copier_bytes: int | None = None  # memory of the copying threads themselves
     consumed: bool | None = None  # the guest was to end; None, in older ledgers: every checkpoint was in place
     cpu_seconds: float | None = None  # of the pause's own threads
+    read: bool = False  # its sandbox was to be resumed as soon as it had its answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,44 +292,6 @@ class FlagSet(Event):
     effective: bool = True
     took_ms: float | None = None
     by: str = "scenario"
-
-
-@dataclass(frozen=True, slots=True)
-class OutageBegan(Event):
-    """The flag source starts to fail, as an `outage` step says; `detail` is the fault's setting, or empty."""
-
-    fault: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class OutageEnded(Event):
-    """The flag source works again, and the node has all of its flags."""
-
-
-@dataclass(frozen=True, slots=True)
-class FlagFileEdited(Event):
-    """The flag file that the node follows was changed from outside the run."""
-
-    found: str  # off: for every sandbox, and that stood for two looks | not off | torn: no whole document, or gone
-    ago: float  # seconds since it was last seen as it was before
-
-
-@dataclass(frozen=True, slots=True)
-class FlagSourceChanged(Event):
-    """The node's flag client changed its state: INITIALIZING, VALID, INTERRUPTED or OFF; `error` says why."""
-
-    state: str
-    error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseMeasured(Event):
-    """The dead-man lease opened or expired, or a heartbeat is overdue; seconds. `age` is None before any heartbeat."""
-
-    open: bool
-    age: float | None
-    duration: float
 
 
 @dataclass(frozen=True, slots=True)

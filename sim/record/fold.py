@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from engine import events as engine_events
-from sim.record import events
+from sim.record import events, source_events
 from sim.record.codes import punch_code
 from sim.record.ledger import Entry
 from sim.record.stages import OWN_PACE, Pace, Sample, next_track, thinned
@@ -107,7 +107,11 @@ class Fold:
                 self._flag_changes[flag] = FlagChange(entry.t, changed.by, changed.effective)
                 if flag == PUNCH:
                     self._switch(Switch(entry.t - (changed.took_ms or 0.0) / 1e3, on_for_some(value), changed.took_ms))
-            case events.OutageEnded():
+            case events.StateChanged(new="resuming"):
+                self._read(entry, came_at=entry.t)
+            case events.Resumed(resume_ms=took):
+                self._read(entry, waited_ms=took)
+            case source_events.OutageEnded():
                 self._flag_changes = {key: replace(each, effective=True) for key, each in self._flag_changes.items()}
                 self._view = _next_run(self._view, entry)
             case events.FaultArmed(fault_id, fault, error, at, sandboxes):
@@ -122,6 +126,16 @@ class Fold:
                 self._view = _next_run(self._view, entry)
             case _:
                 self._view = _next_run(self._view, entry)
+
+    def _read(self, entry: Entry, *, came_at: float | None = None, waited_ms: float | None = None) -> None:
+        """The first resume after a sandbox's newest pause."""
+        sandbox = self._sandboxes.get(entry.sandbox or "")
+        pause = sandbox.pause if sandbox is not None else None
+        if pause is None or (pause.reader_came_at if waited_ms is None else pause.reader_waited_ms) is not None:
+            return
+        came = pause.reader_came_at if came_at is None else came_at
+        self._pauses[pause.id] = replace(pause, reader_came_at=came, reader_waited_ms=waited_ms)
+        self._sandboxes[pause.sandbox] = replace(self._sandboxes[pause.sandbox], pause=self._pauses[pause.id])
 
     def _at_own_pace(self) -> None:
         """A restarted node does not know the paces that were set before."""
@@ -155,7 +169,12 @@ def _next_run(view: View, entry: Entry) -> View:
             return replace(view, step=step)
         case events.MemorySampled() as sample:
             return replace(view, memory=_next_memory(view.memory, sample))
-        case events.FlagSourceChanged() | events.OutageBegan() | events.OutageEnded() | events.LeaseMeasured():
+        case (
+            source_events.FlagSourceChanged()
+            | source_events.OutageBegan()
+            | source_events.OutageEnded()
+            | source_events.LeaseMeasured()
+        ):
             return replace(view, source=next_source(view.source, entry))
         case events.Judged() as judged:
             return replace(view, judged=(*view.judged, judged))
@@ -253,8 +272,8 @@ def _next_pause(pause: PauseView, entry: Entry) -> PauseView:
             return replace(pause, punched_chunks=pause.punched_chunks + 1, punched_bytes=punched)
         case engine_events.Condemned():
             return replace(pause, condemned_at=pause.condemned_at or entry.t)
-        case events.PauseReturned(blocked_ms):
-            return replace(pause, returned_at=entry.t, blocked_ms=blocked_ms)
+        case events.PauseReturned(blocked_ms, condemned):
+            return replace(pause, returned_at=entry.t, blocked_ms=blocked_ms, answered=condemned)
         case events.PauseSettled() as settled:
             return _settled(pause, settled, entry.t)
     return pause

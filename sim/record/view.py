@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sim.files.wrong_engines import wrong_engine
-from sim.record import events
+from sim.record import events, source_events
 from sim.record.ledger import Entry
 from sim.record.stages import NO_TRACK, OWN_PACE, Pace, Sample, Track
 
@@ -37,7 +37,7 @@ class SourceView:
     error: str | None = None
     t: float = 0.0
     outage: str | None = None
-    lease: events.LeaseMeasured | None = None
+    lease: source_events.LeaseMeasured | None = None
     lease_t: float = 0.0
 
 
@@ -61,13 +61,13 @@ def on_for_some(value: Any) -> bool:
 def next_source(source: SourceView, entry: Entry) -> SourceView:
     """The source after the entry."""
     match entry.event:
-        case events.FlagSourceChanged(state, error):
+        case source_events.FlagSourceChanged(state, error):
             return replace(source, state=state, error=error, t=entry.t)
-        case events.OutageBegan(fault, detail):
+        case source_events.OutageBegan(fault, detail):
             return replace(source, outage=f"{fault} ({detail})" if detail else fault)
-        case events.OutageEnded():
+        case source_events.OutageEnded():
             return replace(source, outage=None)
-        case events.LeaseMeasured() as lease:
+        case source_events.LeaseMeasured() as lease:
             return replace(source, lease=lease, lease_t=entry.t)
     return source
 
@@ -77,8 +77,9 @@ class PauseView:
     """One pause of one sandbox so far; bytes, milliseconds, `t` seconds since the run began.
 
     Its plan, its copy so far and, once it is `settled`, its end. `successor` is the guest that goes on after a
-    checkpoint that is not in place. `peak` is the largest sum of memfd and cache at a
-    chunk; 0 if there is no memfd.
+    checkpoint that is not in place. `answered`: success, while the copy went on. `peak` is the largest sum of memfd
+    and cache at a chunk; 0 if there is no memfd. Of a pause that is `read` at once: when its reader came, and how long
+    it waited for a running guest; None where it got none.
     """
 
     id: str
@@ -100,11 +101,14 @@ class PauseView:
     punched_bytes: int = 0
     condemned_at: float | None = None
     returned_at: float | None = None
+    answered: bool = False
     blocked_ms: float | None = None
     settled_at: float | None = None
     settled: events.PauseSettled | None = None
     peak: int = 0
     track: Track = NO_TRACK
+    reader_came_at: float | None = None
+    reader_waited_ms: float | None = None
 
     @property
     def outcome(self) -> str | None:
@@ -125,6 +129,17 @@ class PauseView:
     def checkpoint(self) -> bool:
         """True where it was a checkpoint."""
         return self.settled is not None and self.settled.checkpoint
+
+    @property
+    def read(self) -> bool:
+        """True where its sandbox was to be resumed as soon as it had its answer."""
+        return self.settled is not None and self.settled.read
+
+    @property
+    def read_while_copied(self) -> bool:
+        """True where the reader came before the copy had ended; also where it got nothing."""
+        came, ended = self.reader_came_at, self.settled_at
+        return self.read and came is not None and (ended is None or came < ended)
 
     @property
     def consumed(self) -> bool:

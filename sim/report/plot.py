@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from engine.events import CopyFailed
-from sim.record import events
+from sim.record import events, source_events
 from sim.record.ledger import Entry
 from sim.record.view import PauseView, View
 from sim.report import words
@@ -18,8 +18,8 @@ _GRID = "rgba(128,128,128,0.25)"
 _INK = "#808080"  # readable on white and on black
 _MARKED = (
     events.FlagSet,
-    events.OutageBegan,
-    events.OutageEnded,
+    source_events.OutageBegan,
+    source_events.OutageEnded,
     events.NodeCrashed,
     events.NodeStarted,
     events.FaultFired,
@@ -28,7 +28,7 @@ _MARKED = (
 _KINDS = {
     "punched": "#2a9d8f",
     "not punched": "#e9a23b",
-    "checkpointed": "#4e79a7",
+    "checkpointed in place": "#4e79a7",
     "rolled back": "#9c6ade",
     "discarded": "#d1495b",
     "not settled": _INK,
@@ -161,8 +161,8 @@ def _kind(pause: PauseView) -> str:
         return ends[pause.outcome]
     if pause.outcome != "finished":
         return "not settled"
-    if pause.checkpoint:
-        return "checkpointed"
+    if not pause.consumed:
+        return "checkpointed in place"
     return "punched" if pause.punched_bytes else "not punched"
 
 

@@ -10,7 +10,7 @@ from engine import events as copying
 from engine.events import Event
 from engine.printable import escaped
 from sim.files.wrong_engines import wrong_engine
-from sim.record import events
+from sim.record import events, source_events
 from sim.record.ledger import Entry
 from sim.record.stages import cell_words
 from sim.record.view import BACKGROUND, PUNCH
@@ -112,16 +112,16 @@ def _of_setting(event: Event) -> Sentence | None:
             return _say(f"flag {flag} is now {flag_value(value)}, but the change does not reach the node", "warn")
         case events.FlagSet(flag, value, took_ms=took):
             return _say(f"flag {flag} is now {flag_value(value)}", "busy", f"after {ms(took)}" if took else "")
-        case events.OutageBegan(outage, detail):
+        case source_events.OutageBegan(outage, detail):
             return _say(f"flag source fails: {outage}{f' ({detail})' if detail else ''}", "bad")
-        case events.OutageEnded():
+        case source_events.OutageEnded():
             return _say("flag source works again, and the node has every flag", "good")
-        case events.FlagFileEdited(found):
+        case source_events.FlagFileEdited(found):
             return _say(f"flag file edited from outside; punching there: {found}", "warn")
-        case events.FlagSourceChanged(state, error):
+        case source_events.FlagSourceChanged(state, error):
             tone: Tone = "good" if state == "VALID" else "warn"
             return _say(f"flag client is {state}{f': {error}' if error else ''}", tone)
-        case events.LeaseMeasured(is_open, age, duration):
+        case source_events.LeaseMeasured(is_open, age, duration):
             return _lease(is_open, age, duration)
     return None
 

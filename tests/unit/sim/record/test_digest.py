@@ -194,3 +194,26 @@ def test_a_new_guest_that_ran_for_a_moment_on_a_lost_build_is_not_in_it() -> Non
         Entry(1.0, events.PauseSettled("discarded", "web-0.p1", "memfd", checkpoint=True, consumed=True), "web-0", None)
     )
     assert digest(lost) == digest(never)
+
+
+def read_pause(*told: Event) -> list[Entry]:
+    """One that is read at once, and then what becomes of it."""
+    begins = events.StateChanged("paused", "resuming", "a reader came")
+    return [Entry(float(at), event, "web-0", None) for at, event in enumerate([begins, *told])]
+
+
+RESUMED = events.Resumed("web-0.2", "b1", 0, 1.0)
+RUNS = events.StateChanged("resuming", "running", "resumed")
+
+
+def test_whether_a_reader_had_its_guest_before_the_copy_ended_is_not_in_it() -> None:
+    over = settled(read=True)
+    assert digest(read_pause(over, RESUMED, RUNS)) == digest(read_pause(RESUMED, RUNS, over))
+    assert digest(read_pause(over, RESUMED, RUNS)) != digest(read_pause(settled(read=True, content_hash="no")))
+
+
+def test_whether_a_reader_had_its_guest_before_the_copy_was_lost_is_not_in_it() -> None:
+    lost = settled(read=True, outcome="discarded", content_hash=None)
+    gone = events.StateChanged("running", "discarded", "lost", "discarded")
+    never = events.StateChanged("resuming", "discarded", "lost", "discarded")
+    assert digest(read_pause(RESUMED, RUNS, lost, gone)) == digest(read_pause(never, lost))

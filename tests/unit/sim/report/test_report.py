@@ -292,7 +292,7 @@ def test_the_document_of_a_scenario_has_exactly_the_agreed_keys() -> None:
     document = scenario_document(view_of(both_ways(), events.Judged("invariant:bytes_exact", "held", 4), ended()))
     assert list(document) == [
         *("name", "seed", "verdict", "digest", "engine", "host", "invariants", "expectations", "kill_switch"),
-        *("pauses", "sandboxes"),
+        *("known_after", "pauses", "sandboxes"),
     ]
     assert document["invariants"] == [{"name": "bytes_exact", "verdict": "held", "checked": 4, "violations": []}]
     assert document["sandboxes"][0] == {"name": "web-0", "state": "running", "stop_reason": None}
@@ -321,6 +321,9 @@ def test_a_pause_in_the_document_has_its_decision_and_figures() -> None:
         "checkpoint": False,
         "consumed": True,
         "outcome_code": "finished",
+        "read": False,
+        "read_while_copied": False,
+        "reader_waited_ms": None,
         "paced": False,
         "notes": [],
     }
@@ -410,10 +413,12 @@ def test_scrubbing_leaves_what_xml_can_hold() -> None:
     assert scrub("tab\tline\nünï \U0001f600") == "tab\tline\nünï \U0001f600"
 
 
-def test_a_canary_that_was_caught_passes(tmp_path: pathlib.Path) -> None:
-    found = written(tmp_path, view_of(both_ways(), violated(), ended()))
+@pytest.mark.parametrize("verdict", ["violated", "inconclusive"])
+def test_a_canary_that_was_caught_passes(tmp_path: pathlib.Path, verdict: str) -> None:
+    judged = dataclasses.replace(violated(), verdict=verdict)
+    found = written(tmp_path, view_of(both_ways(), judged, ended()))
     assert (found.get("failures"), found.get("errors")) == ("0", "0")
-    assert found.findtext(".//system-out") == "violated, as the scenario expects"
+    assert found.findtext(".//system-out") == f"{verdict}, as the scenario expects"
 
 
 def test_a_run_that_was_cut_off_is_an_error_although_nothing_was_judged(tmp_path: pathlib.Path) -> None:

@@ -116,6 +116,7 @@ def test_a_node_that_holds_the_memory_of_a_finished_pause_is_a_leak(scene: Scene
     guest.kill()
     (found,) = finished(scene).violations
     assert found["reason"] == "its pause is finished, and the node still holds its memory"
+    assert found["code"] == "memory"
     assert next_one.process.poll() is None
 
 
