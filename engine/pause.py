@@ -367,7 +367,7 @@ class Pause:
             return False
         self._strand = strand
         self._cpu.end()
-        self._say(strand.event)
+        self._say(strand.event(self._meter.peak_over if self._meter else None))
         return True
 
     def _delete(self, cache: Cache, error: BaseException) -> None:

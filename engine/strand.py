@@ -75,11 +75,10 @@ class Strand:
             raise error
         self.compare(punched=punched)
 
-    @property
-    def event(self) -> Stranded:
+    def event(self, peak_over: int | None) -> Stranded:
         """What is left to copy, for the ledger."""
         left = self.left
-        return Stranded(self._cache.build, len(left), sum(chunk.length for chunk in left))
+        return Stranded(self._cache.build, len(left), sum(chunk.length for chunk in left), peak_over)
 
     @property
     def left(self) -> list[Chunk]:

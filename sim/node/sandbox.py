@@ -15,7 +15,7 @@ from flags.client import FlagClient
 from sim.files.lifecycle import STOP_REASONS, State, StopReason, check_transition
 from sim.node.armed_faults import ArmedFaults
 from sim.node.config import NodeConfig, SandboxConfig
-from sim.node.guest_link import Guest
+from sim.node.guest_link import Armed, Guest
 from sim.node.memory import Budget, NodeMemory
 from sim.node.pace import Paces
 from sim.record import events
@@ -59,6 +59,7 @@ class Sandbox:
         self.busy: tuple[str, asyncio.Task[None]] | None = None
         self.settling: asyncio.Task[None] | None = None
         self.pause: Pause | None = None
+        self.stranded = asyncio.Event()  # the copy in flight has failed, and goes on only when it is asked to
         self.generations = b""  # of the pause in flight
         self.latched = Latched()
 
@@ -67,6 +68,17 @@ class Sandbox:
         """Of the build that is still being copied, else of the newest finished one."""
         copying = self.pause.header if self.pause is not None else None
         return copying or self.header
+
+    async def at_rest(self) -> None:
+        """Return once the copy in flight, if there is one, has ended or is stranded."""
+        settling = self.settling
+        if settling is None:
+            return
+        stranded = asyncio.ensure_future(self.stranded.wait())
+        await asyncio.wait([settling, stranded], return_when=asyncio.FIRST_COMPLETED)
+        stranded.cancel()
+        if settling.done():
+            settling.result()
 
     def to(self, new: State, reason: str, stop_reason: StopReason | None = None) -> None:
         """A legal transition, recorded before anything follows from it; raises IllegalTransitionError.
@@ -117,3 +129,26 @@ def refuse_failed(copying: Pause | None) -> None:
     """A guest that was filled before the last act of the copy failed stands on nothing."""
     if copying is not None and copying.failed:
         raise BuildFailedError("the copy that it was filled from has failed")
+
+
+def guest_spawned(
+    sandbox: Sandbox, guest: Guest, header: Header | None, armed: Armed, spawn_ms: float
+) -> events.GuestSpawned:
+    """The event of a new guest; `header` is the one that it was filled from."""
+    hello = guest.known()
+    return events.GuestSpawned(
+        incarnation=guest.name,
+        pid=guest.pid,
+        start_time=guest.start_time,
+        memfd_inode=guest.memory().inode,
+        memfd_fd=hello.memfd_fd,
+        side_fd=hello.side_fd,
+        tracker=armed.tracker,
+        spawn_ms=round(spawn_ms, 3),
+        build=header.build if header is not None else None,
+        use_memfd=sandbox.latched.use_memfd,
+        heartbeat=sandbox.config.heartbeat,
+        use_sync_wp=sandbox.latched.use_sync_wp,
+        tracker_refused=armed.refused,
+        tracker_why=armed.why,
+    )

@@ -30,6 +30,7 @@ class RunStarted(Event):
     lease: float | None = None  # seconds for which a heartbeat allows punching; None: no lease, or not known
     contexts: Any = "all"  # which kinds a flag is evaluated for; older ledgers had every kind
     verify: str = "off"  # off | full: clean pages are compared with the parent before anything is punched
+    on_copy_failure: str = "discard"  # discard | salvage, where no flag decides
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +241,7 @@ class PauseSettled(Event):
     copier_bytes: int | None = None  # memory of the copying threads themselves
     consumed: bool | None = None  # the guest was to end; None, in older ledgers: every checkpoint was in place
     cpu_seconds: float | None = None  # of the pause's own threads
+    salvage: str | None = None  # of a failed copy that was to be salvaged: whole, or an engine.strand.SalvageCode
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from engine.events import Stranded
 from sim.files.wrong_engines import wrong_engine
 from sim.record import events
 from sim.record.ledger import Entry
@@ -12,9 +14,15 @@ from sim.record.stages import NO_TRACK, OWN_PACE, Pace, Sample, Track
 
 PUNCH = "memfd-punch-on-snapshot"
 BACKGROUND = "memfd-background-copy"
+SALVAGE = "memfd-salvage-on-failure"
 """As flags.catalog has them: a recording is folded without loading flags."""
 LOST_AT_CHECKPOINT = "lost-at-checkpoint"
 """A sandbox that was to go on, and was discarded because the copy failed past the point of no return."""
+
+
+def is_unserved(evaluation: Mapping[str, Any]) -> bool:
+    """The SDK had no answer for the flag, so that its safe value was used."""
+    return str(evaluation.get("reason", "")).startswith("ERROR:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,7 @@ class PauseView:
 
     Its plan, its copy so far and, once it is `settled`, its end. `successor` is the guest that goes on after a
     checkpoint that is not in place. `peak` is the largest sum of memfd and cache at a
-    chunk; 0 if there is no memfd.
+    chunk; 0 if there is no memfd. `strand` says what was left to copy, where a failed copy was to be salvaged.
     """
 
     id: str
@@ -101,10 +109,24 @@ class PauseView:
     condemned_at: float | None = None
     returned_at: float | None = None
     blocked_ms: float | None = None
+    strand: Stranded | None = None
     settled_at: float | None = None
     settled: events.PauseSettled | None = None
     peak: int = 0
     track: Track = NO_TRACK
+
+    @property
+    def salvage_served(self) -> bool | None:
+        """What the flag said of salvage; None where it was not served: then the option of the engine decided."""
+        flag = self.decision.get(SALVAGE)
+        if flag is None or is_unserved(flag):
+            return None
+        return flag["value"] is True
+
+    @property
+    def stranded(self) -> bool:
+        """Its copy failed past the point of no return, and its build can still be completed."""
+        return self.strand is not None and self.settled_at is None
 
     @property
     def outcome(self) -> str | None:
@@ -155,8 +177,9 @@ class PauseView:
 
     @property
     def peak_over(self) -> int | None:
-        """Bytes beyond the guest, at the peak."""
-        return self.settled.peak_over if self.settled else None
+        """Bytes beyond the guest, at the peak; of a stranded build so far."""
+        told = self.settled or self.strand
+        return told.peak_over if told else None
 
     @property
     def copier_bytes(self) -> int | None:

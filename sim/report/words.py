@@ -266,8 +266,12 @@ def _of_its_end(event: Event) -> Sentence | None:
         case copying.CopyFailed(_, "teardown", error):
             return _say(f"teardown failed: {error}", "bad")
         case copying.CopyFailed(chunk, call, error, condemned):  # its new state shows it too
-            then = "after condemn: it is discarded" if condemned else "before condemn: nothing is lost"
+            then = "past the point of no return" if condemned else "before condemn: nothing is lost"
             return _fine(f"pause failed in {call}{_at_chunk(chunk)} ({error}), {then}", tone="warn")
+        case copying.Stranded(length=left):
+            return _say(f"stranded: nothing is lost, {size(left)} of its build is left in memory alone", "warn")
+        case copying.NotSalvaged(_, code, error):
+            return _say(f"cannot be salvaged ({code}): {error}", "bad")
         case copying.BuildFinished(build=build, length=length, copy_ms=took):
             return _fine(f"build {build} is finished", f"{size(length)}, {took:.1f} ms")
         case copying.CacheDeleted(build):
