@@ -6,7 +6,7 @@ READY := .venv/.stamp
 # Compiled code is kept, whatever the machine's habit: a run starts many a process of ours.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test check format pictures wheel constraints clean
+.PHONY: help demo test fuzz check format pictures wheel constraints clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -16,6 +16,9 @@ demo: $(READY)  ## set up, then run the main scenario on real memfds and print i
 
 test: $(READY)  ## set up, then run every test; what this host cannot run is listed with its reason
 	$(BIN)/python -m pytest -n 4 --cov --cov-report=term
+
+fuzz: $(READY)  ## feed odd documents to every command for as long as asked: make fuzz SECONDS=60
+	FUZZ_SECONDS=$(or $(SECONDS),60) $(BIN)/python -m pytest -q -p no:cacheprovider tests/model/test_documents_fuzzed.py
 
 check: $(READY)  ## lint, format, types and the dependency rule
 	$(BIN)/ruff check

@@ -9,6 +9,10 @@ class UserError(Exception):
     """Bad input from a person: one clear line (or one a finding), with where and what to do; exit code 2."""
 
 
+class HostError(UserError):
+    """This host does not give what a run needs: no defect of the engine, of a file, or of snapdrill."""
+
+
 class EngineError(Exception):
     """Something the engine refused or could not do."""
 
@@ -62,6 +66,21 @@ class PinnedBuildError(EngineError):
 
 class CancelledPauseError(EngineError):
     """The caller cancelled the pause before it was condemned."""
+
+
+HOST_ERRORS = frozenset(
+    {"ENOSPC", "EDQUOT", "ENOMEM", "EMFILE", "ENFILE", "EAGAIN", "EFBIG", "EPERM", "EACCES", "EROFS", "ENOSYS", "EIO"}
+)
+"""What a system call says where the host is at fault."""
+
+
+def host_error(error: BaseException | None) -> BaseException | None:
+    """The error, or one in its cause chain, that is the host's: no memory, no space, a refused system call."""
+    while error is not None:
+        if isinstance(error, MemoryError | HostError) or errno_name(error) in HOST_ERRORS:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def errno_name(error: BaseException) -> str | None:

@@ -154,12 +154,13 @@ class Retried(Event):
 
 @dataclass(frozen=True, slots=True)
 class CopyFailed(Event):
-    """The pause failed, before or after the point of no return."""
+    """The pause failed, before or after the point of no return. `errno`: of the system call that failed, if one did."""
 
     chunk: int | None
     call: str
     error: str
     condemned: bool
+    errno: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

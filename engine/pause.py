@@ -14,7 +14,7 @@ from engine.cache import Cache
 from engine.copy import ChunkCopier, ChunkError, copied
 from engine.effects import Effects, Memory
 from engine.ending import Ending
-from engine.errors import CancelledPauseError, CorruptBuildError, EngineError
+from engine.errors import CancelledPauseError, CorruptBuildError, EngineError, errno_name
 from engine.events import (
     BuildFinished,
     CacheDeleted,
@@ -345,7 +345,7 @@ class Pause:
         cause = error.cause if isinstance(error, ChunkError) else error
         call = error.call if isinstance(error, ChunkError) else type(cause).__name__
         chunk = error.chunk if isinstance(error, ChunkError) else None
-        self._say(CopyFailed(chunk, call, str(cause), self._condemned))
+        self._say(CopyFailed(chunk, call, str(cause), self._condemned, errno_name(cause)))
         if self._condemned and self._request.options.salvage and self._is_kept(error):
             return
         if self._cache is not None:

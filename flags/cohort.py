@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flags.catalog import FLAGS, flag, is_on
 from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
 from flags.launchdarkly import Evaluator, InProcessSource, Items, make_context
-from flags.launchdarkly_fleet import FleetEvaluator
+from flags.launchdarkly_fleet import FixedFlags, FleetEvaluator
 from flags.problem import Who
 
 Sections = tuple[Items, Items]
@@ -63,6 +63,21 @@ def cohort(
         )
     finally:
         evaluator.close()
+
+
+def differing(
+    sections: Sections, key: str, fleet: Iterable[Member], contexts: Contexts = ORIGINAL
+) -> tuple[Member, ...]:
+    """The members that Python's SDK would serve something else than production's, Go's, when the flag is read.
+
+    UserError for an unknown key.
+    """
+    known, fixed = flag(key), FixedFlags(*sections)
+    if fixed.model(key) is None:
+        return ()
+    return tuple(
+        each for each in fleet if fixed.differs(key, make_context(contexts.context(each.attributes, known.moments[0])))
+    )
 
 
 def step(before: Sections, after: Sections, key: str, fleet: Sequence[Member], contexts: Contexts = ORIGINAL) -> Step:

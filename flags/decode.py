@@ -13,19 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any
 
-from engine.errors import UserError
+from engine.reading import read_regular, too_much
 
 SECTIONS = ("flags", "segments")
 _SHORT = "flagValues"
-_STRING_OR_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN')
+_STRING_OR_CONSTANT = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?Infinity|NaN')
 _LONGEST_INTEGER = 400  # digits; more is beyond any double
-
-
-class TornError(UserError):
-    """A flag file that is missing, unreadable, empty or cut: it says nothing, not even that the flags are off."""
 
 
 @dataclass(slots=True)
@@ -40,37 +35,11 @@ class Decoded:
 def look(path: Path) -> bytes | str:
     """The file's bytes, or why there are none. Bytes show a change: size and times can miss a quick rewrite."""
     try:
-        return path.read_bytes() if S_ISREG(path.stat().st_mode) else "it is not a regular file"
+        return read_regular(path)
     except OSError as error:
         return error.strerror or str(error)
-    except (MemoryError, ValueError) as error:  # larger than this process may hold; a null byte in the name
-        return str(error) or "it does not fit into memory"
-
-
-def decode(path: Path, content: bytes | str) -> Decoded:
-    """What was read by look(); TornError where it is no whole JSON document."""
-    return sections(loads(path, content))
-
-
-def loads(path: Path, content: bytes | str) -> Any:
-    """The document of what was read by look(); TornError, with its place, where it is not whole."""
-    text = text_of(path, content)
-    try:
-        return parse_json(text)
-    except json.JSONDecodeError as error:
-        raise TornError(f"{path}:{error.lineno}:{error.colno}: error: {not_json(error)}") from None
-
-
-def text_of(path: Path, content: bytes | str) -> str:
-    """The text of what was read by look(); TornError where there is none or it is not UTF-8."""
-    if isinstance(content, str):
-        raise TornError(f"{path}: error: cannot read the flag file: {content}; put a JSON file there")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        column = error.start - content.rfind(b"\n", 0, error.start)
-        raise TornError(f"{path}:{line}:{column}: error: not UTF-8; save the file as UTF-8") from None
+    except MemoryError:
+        return "it does not fit into memory"
 
 
 def not_json(error: json.JSONDecodeError) -> str:
@@ -99,9 +68,11 @@ def parse_json(text: str, pairs: Pairs | None = None) -> Any:
             raise
         except ValueError:  # Python reads no integer of more than 4,300 digits
             value = json.loads(text, parse_constant=refuse, parse_int=_integer, object_pairs_hook=pairs)
-        return _paired(value) if "\\u" in text else value
     except RecursionError:
         raise json.JSONDecodeError("nested too deeply", text, 0) from None
+    if (why := too_much(value)) is not None:
+        raise json.JSONDecodeError(why, text, 0)
+    return _paired(value) if "\\u" in text else value
 
 
 @contextmanager

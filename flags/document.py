@@ -10,14 +10,16 @@ import json
 import pathlib
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from engine.errors import UserError
+from engine.printable import printable
+from engine.reading import MOST_MISTAKES
 from flags.decode import parse_json
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _CONSTANTS = ("NaN", "Infinity", "-Infinity")  # json.loads takes them
 
@@ -51,27 +53,34 @@ class Mistake:
     @property
     def said(self) -> str:
         """The part, what is wrong and what to do, without the place."""
-        said = f"{self.path}: {self.text}" if self.path else self.text
-        return said + (f"; {self.hint}" if self.hint else "")
+        said = ": ".join(printable(each) for each in (self.path, self.text) if each)
+        return said + (f"; {printable(self.hint)}" if self.hint else "")
 
     def __str__(self) -> str:
         line, column = self.position
-        return f"{self.file}:{line}:{column}: {self.severity}: {self.said}"
+        return f"{printable(self.file)}:{line}:{column}: {self.severity}: {self.said}"
+
+
+def lines_of(mistakes: Sequence[Mistake]) -> list[str]:
+    """What is printed of mistakes: the first ones, and how many more there are."""
+    more = len(mistakes) - MOST_MISTAKES
+    lines = [str(each) for each in mistakes[:MOST_MISTAKES]]
+    return [*lines, f"and {more:,} more"] if more > 0 else lines
 
 
 class DocumentError(UserError):
-    """A file that cannot be used: every mistake in it and in the files that it names, one line each."""
+    """A file that cannot be used: its mistakes and those of the files that it names, one line each."""
 
     def __init__(self, path: pathlib.Path | str, mistakes: Iterable[Mistake]) -> None:
         """`path` is the file where a mistake names none; its own mistakes come first."""
         self._given = path, frozenset(mistakes)
         in_order = sorted(self._given[1], key=lambda each: (each.file, each))
         self.mistakes = tuple(each if each.file else replace(each, file=str(path)) for each in in_order)
-        super().__init__("\n".join(map(str, self.mistakes)))
+        super().__init__("\n".join(lines_of(self.mistakes)))
 
     def __reduce__(self) -> tuple[type[DocumentError], tuple[pathlib.Path | str, frozenset[Mistake]]]:
         """Worker processes send their errors pickled."""
-        return DocumentError, self._given
+        return type(self), self._given
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,9 @@ from engine.errors import UserError
 WHOLE = 100_000
 """LaunchDarkly has weights in thousandths of a percent."""
 
+STAGED = {"measuredRollout": "guarded", "progressiveRollout": "progressive"}
+"""Rollouts that LaunchDarkly moves on by itself, by the type that an export gives them."""
+
 Flag = Mapping[str, Any]
 
 
@@ -98,7 +101,7 @@ def _refuse(flag: Flag, place: Place) -> None:
     rollout = served_by(flag, place).get("rollout") or {}
     kind = (rollout.get("experimentAllocation") or {}).get("type") or rollout.get("kind") or "rollout"
     if kind != "rollout":
-        what = "a guarded rollout" if kind == "measuredRollout" else f'a rollout of kind "{kind}"'
+        what = f"a {STAGED[kind]} rollout" if kind in STAGED else f'a rollout of kind "{kind}"'
         raise UserError(
             f"{place} of {flag.get('key')} is {what}: LaunchDarkly moves it and draws its sandboxes anew;"
             " end it, or rehearse a percentage rollout"

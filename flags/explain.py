@@ -25,7 +25,7 @@ class Explanation:
 
 
 def explain(sections: tuple[Items, Items], context: dict[str, Any], keys: list[str]) -> list[Explanation]:
-    """Each of these flags for a context in LaunchDarkly's JSON form, as production serves it.
+    """Each of these flags for a multi-kind context in LaunchDarkly's JSON form, as production serves it.
 
     UserError where the context is invalid.
     """

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, RLock, Thread, current_thread
 
-from engine.errors import UserError
 from flags.client import FlagClientMisusedError, SourceStatus
 from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
 from flags.decision import Decision
-from flags.decode import decode, look, text_of, uncollected
-from flags.document import Mistake, Position, places
+from flags.decode import look, uncollected
+from flags.document import DocumentError, Mistake, Position, lines_of, places
 from flags.launchdarkly import CLOSE_SECONDS, Evaluator, InProcessSource, Items, refusal
 from flags.lease import Lease
 from flags.lint import check
+from flags.torn import TornError, decode, text_of
 
 POLL_SECONDS = 0.05
 
@@ -46,7 +46,7 @@ class FileFlags(Evaluator):
         self._lease = lease
         self._seen: bytes | str | None = None
         self._is_whole = False
-        self._mistakes: str | None = None
+        self._mistakes: tuple[Mistake, ...] = ()
         self._source = InProcessSource()
         super().__init__(self._source, contexts=contexts, obey_unsafe=obey_unsafe)
         self.refresh()
@@ -76,7 +76,8 @@ class FileFlags(Evaluator):
         if os.getpid() != self._process:
             return SourceStatus("OFF", None, "made before a fork: no change reaches this process")
         status = super().status()
-        return SourceStatus("VALID", status.since, self._mistakes) if status.state == "VALID" else status
+        said = "\n".join(lines_of(self._mistakes)) or None
+        return SourceStatus("VALID", status.since, said) if status.state == "VALID" else status
 
     def close(self) -> None:
         self._closed.set()
@@ -110,7 +111,7 @@ class FileFlags(Evaluator):
         with uncollected():
             try:
                 decoded = decode(self._path, found)
-            except UserError as torn:
+            except TornError as torn:
                 self._interrupt(str(torn))
                 return
             self._source.put(decoded.flags, decoded.segments)
@@ -129,27 +130,27 @@ class FileFlags(Evaluator):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What LaunchDarkly's decoder takes from a file; `mistakes` has a line for each part that it refuses, else None."""
+    """What LaunchDarkly's decoder takes from a file, and a mistake for each part that it refuses."""
 
     flags: Items
     segments: Items
     refused: dict[tuple[str, ...], str]
-    mistakes: str | None
+    mistakes: tuple[Mistake, ...]
 
 
 def read_as_served(path: Path) -> tuple[Items, Items]:
     """Flags and segments as LaunchDarkly serves them, whatever lint finds.
 
-    UserError where the file is not whole, or LaunchDarkly's decoder refuses any of it: it would serve nothing then.
+    DocumentError where the file is not whole, or LaunchDarkly's decoder refuses any of it: it would serve nothing then.
     """
     taken = taken_from(path, look(path))
     if taken.mistakes:
-        raise UserError(taken.mistakes)
+        raise DocumentError(path, taken.mistakes)
     return taken.flags, taken.segments
 
 
 def taken_from(path: Path, content: bytes | str) -> Taken:
-    """What LaunchDarkly's decoder takes from what was read by look(); UserError where that is not whole."""
+    """What LaunchDarkly's decoder takes from what was read by look(); TornError where that is not whole."""
     found = decode(path, content)
     for section, items in (("flags", found.flags), ("segments", found.segments)):
         wrong = {key: reason for key, item in items.items() if (reason := refusal(section, item, key)) is not None}
@@ -160,17 +161,18 @@ def taken_from(path: Path, content: bytes | str) -> Taken:
 
 
 def examine(path: Path, contexts: Contexts = ORIGINAL) -> list[Mistake]:
-    """What is wrong with a flag file; UserError where it is unreadable."""
+    """What is wrong with a flag file; TornError where it is unreadable."""
     return check(text_of(path, look(path)), contexts)
 
 
-def mistakes(path: Path, content: bytes | str, refused: Mapping[tuple[str, ...], str]) -> str | None:
-    """A line for each part that is not served, with its place; None where all is."""
+def mistakes(path: Path, content: bytes | str, refused: Mapping[tuple[str, ...], str]) -> tuple[Mistake, ...]:
+    """A mistake for each part that is not served, in the order of their places."""
     if not refused:
-        return None
+        return ()
     positions = places(text_of(path, content), refused)
-    found = [_refused(path, part, reason, positions.get(part, Position())) for part, reason in refused.items()]
-    return "\n".join(map(str, sorted(found)))
+    return tuple(
+        sorted(_refused(path, part, reason, positions.get(part, Position())) for part, reason in refused.items())
+    )
 
 
 def _refused(path: Path, part: tuple[str, ...], reason: str, place: Position) -> Mistake:

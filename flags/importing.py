@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from flags.catalog import FLAGS, did_you_mean
 from flags.decode import sections
 from flags.document import Path
+from flags.edit import STAGED
 from flags.launchdarkly import refusal
 from flags.problem import Problem, objects
 
@@ -56,10 +57,14 @@ def _objects_of(events: list[Any]) -> dict[str, dict[str, Any]]:
         section = f"{data.get('kind')}s" if isinstance(data, dict) else ""
         if section in found and isinstance(data, dict) and each.get("event") == "put-object":
             version = {"version": data["version"]} if "version" in data else {}
-            found[section][str(data.get("key"))] = {**version, **(data.get("object") or {})}
+            found[section][str(data.get("key"))] = _put(version, data.get("object"))
         elif section in found and isinstance(data, dict) and each.get("event") == "delete-object":
             found[section].pop(str(data.get("key")), None)
     return found
+
+
+def _put(version: Mapping[str, Any], item: Any) -> Any:
+    return {**version, **item} if isinstance(item, dict) else item
 
 
 def _payload(payload: Mapping[str, Any], path: Path, form: str = "SDK payload") -> Imported:
@@ -143,17 +148,24 @@ def references(found: Imported) -> Iterator[Problem]:
     """Prerequisites and segments that flags name and the export does not have."""
     for section, items in (("flags", found.flags), ("segments", found.segments)):
         for key, item in items.items():
+            if not isinstance(item, dict):  # a problem of its own
+                continue
             path = found.origins.get((section, key), ())
             for _, asked in objects(item, "prerequisites"):
-                if asked.get("key") not in found.flags:
+                if str(asked.get("key")) not in found.flags:
                     yield _missing(path, f'"{key}" asks for the flag "{asked.get("key")}"', "export that flag too")
             for name in sorted(_segments_named(item) - found.segments.keys()):
                 yield _missing(path, f'"{key}" names the segment "{name}"', "give the segments too, with --segments")
 
 
+def _list(item: Mapping[str, Any], name: str) -> list[Any]:
+    value = item.get(name)
+    return value if isinstance(value, list) else []
+
+
 def _segments_named(item: Mapping[str, Any]) -> set[str]:
     clauses = [clause for _, rule in objects(item, "rules") for _, clause in objects(rule, "clauses")]
-    return {str(value) for each in clauses if each.get("op") == "segmentMatch" for value in each.get("values") or []}
+    return {str(value) for each in clauses if each.get("op") == "segmentMatch" for value in _list(each, "values")}
 
 
 def _missing(path: Path, what: str, fix: str) -> Problem:
@@ -166,10 +178,8 @@ def _cannot(path: Path, name: str, fix: str) -> Problem:
 
 def environments(document: Any) -> list[str]:
     """The environments that a REST export has the flags' state of."""
-    named = {
-        name for _, item in _rest_items(document) if isinstance(item, dict) for name in item.get("environments") or {}
-    }
-    return sorted(named)
+    states = [item.get("environments") for _, item in _rest_items(document) if isinstance(item, dict)]
+    return sorted({name for each in states if isinstance(each, dict) for name in each})
 
 
 def environment_hint(env: str | None, document: Any) -> str | None:
@@ -198,6 +208,7 @@ _STATE = _Part(
 _RULE = _Part(("variation", "rollout", "clauses", "trackEvents"), ("description", "ref"))
 _SERVED = _Part(("variation", "rollout"))
 _ROLLOUT = _Part(("variations", "bucketBy", "contextKind", "seed", "kind"))
+_STAGED_ROLLOUT = _Part((*_ROLLOUT.carried, "experimentAllocation"))  # no SDK reads it; a stage refuses it
 _ENTRY = _Part(("variation", "weight", "untracked"))
 _CLAUSE = _Part(("attribute", "op", "values", "negate", "contextKind"))
 _TARGET = _Part(("contextKind", "variation", "values"))
@@ -270,7 +281,7 @@ class RestExport:
         for index, each in wrapped:
             if "value" not in each:
                 self._problem((*path, "variations", index), "the variation has no value", _PAYLOAD)
-        if len(wrapped) != len(item.get("variations") or []):
+        if len(wrapped) != len(_list(item, "variations")):
             self._problem((*path, "variations"), "the variations are not wrapped: this is no REST export", _PAYLOAD)
         return [each.get("value") for _, each in wrapped]
 
@@ -286,13 +297,14 @@ class RestExport:
             here = (*path, "rollout")
             rollout = self._as_it_stands(here, served["rollout"])
             entries = self._each(here, rollout, "variations", _ENTRY)
-            carried["rollout"] = {**self._pick(here, rollout, _ROLLOUT), "variations": entries}
+            part = _ROLLOUT if rollout is served["rollout"] else _STAGED_ROLLOUT
+            carried["rollout"] = {**self._pick(here, rollout, part), "variations": entries}
         return carried
 
     def _as_it_stands(self, path: Path, rollout: Mapping[str, Any]) -> Mapping[str, Any]:
         """A guarded or progressive rollout by the weights that it has at the export."""
         allocation = rollout.get("experimentAllocation")
-        kind = _STAGED.get(str(allocation.get("type"))) if isinstance(allocation, dict) else None
+        kind = STAGED.get(str(allocation.get("type"))) if isinstance(allocation, dict) else None
         if kind is None:
             return rollout
         message = f"a {kind} rollout is imported as it stands at the export"
@@ -302,9 +314,12 @@ class RestExport:
         self.warnings.append(Problem(path, message, production, "rehearse a percentage rollout instead", "warning"))
         if rollout.get("bucketBy") not in {None, "", "key"}:
             self._problem((*path, "bucketBy"), f"a {kind} rollout goes by the key, not by bucketBy", _PAYLOAD)
-        kept = {name: each for name, each in rollout.items() if name != "experimentAllocation"}
         entries = [_tracked(entry) for _, entry in objects(rollout, "variations")]
-        return {**kept, "variations": entries}
+        return {
+            **rollout,
+            "experimentAllocation": {"type": rollout["experimentAllocation"]["type"]},
+            "variations": entries,
+        }
 
     def _each(self, path: Path, item: Mapping[str, Any], name: str, part: _Part) -> list[dict[str, Any]]:
         return [self._pick((*path, name, index), each, part) for index, each in objects(item, name)]
@@ -318,9 +333,6 @@ class RestExport:
 
     def _problem(self, path: Path, message: str, fix: str) -> None:
         self.problems.append(Problem(path, message, "what it does would be lost", fix))
-
-
-_STAGED = {"measuredRollout": "guarded", "progressiveRollout": "progressive"}
 
 
 def _tracked(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,13 @@ class FixedFlags:
         """True where no flag or segment had to be rewritten for Go's SDK: Python's then says the same."""
         return self._made(kinds_of(context))[3]
 
+    def differs(self, key: str, context: Context) -> bool:
+        """True where Python's SDK serves another variation than Go's, or none."""
+        if self.is_same(context):
+            return False
+        go, python = (self.answer(key, context, as_go=each) for each in (True, False))
+        return (go and go.variation_index) != (python and python.variation_index)
+
     def _made(self, kinds: frozenset[str] | None) -> tuple[Mapping[str, Any], Mapping[str, Any], SdkEvaluator, bool]:
         if kinds not in self._by_kinds:
             flags, same_flags = self._decoded(FEATURES, self._flags, flag_as_go, kinds)

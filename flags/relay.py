@@ -12,6 +12,7 @@ from threading import Condition, Event, Thread
 from typing import Any, Self
 
 from flags.decode import look
+from flags.document import lines_of
 from flags.file import POLL_SECONDS, Taken, taken_from
 from flags.launchdarkly import Items
 from flags.lease import Lease, heartbeat_flag
@@ -278,7 +279,7 @@ def serve_file(
     poll: float = POLL_SECONDS,
     lease: Lease | None = None,
 ) -> Relay:
-    """A relay of what LaunchDarkly's decoder takes from a flag file now and later; UserError where it is torn now.
+    """A relay of what LaunchDarkly's decoder takes from a flag file now and later; TornError where it is torn now.
 
     Later a torn file leaves the last good flags in force. `report` gets what is wrong, and None when all is good again.
     Each whole file renews `lease`.
@@ -287,7 +288,7 @@ def serve_file(
     first = followed.take(followed.look())
     relay = Relay(first.flags, first.segments, port=port, first_version=first_version)
     if first.refused:
-        report(first.mistakes)
+        report(_said(first))
 
     def look_again() -> None:
         if (seen := followed.look()) == followed.seen:
@@ -299,10 +300,14 @@ def serve_file(
         except Exception as error:  # noqa: BLE001 - whatever is the matter with this file, the next one must be served
             report(str(error) or type(error).__name__)
         else:
-            report(taken.mistakes)
+            report(_said(taken))
 
     relay.every("relay.file", poll, look_again)
     return relay
+
+
+def _said(taken: Taken) -> str | None:
+    return "\n".join(lines_of(taken.mistakes)) or None
 
 
 class _Followed:
@@ -319,7 +324,7 @@ class _Followed:
         return look(self._path)
 
     def take(self, seen: bytes | str) -> Taken:
-        """What decodes of it; UserError where it is torn."""
+        """What decodes of it; TornError where it is torn."""
         self.seen, self._is_whole = seen, False
         taken = taken_from(self._path, seen)
         self._is_whole = True

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import ast
-import errno
 import importlib
 import inspect
 import json
 import os
 import pathlib
 import pkgutil
-import select
 import sys
 import traceback
 from collections.abc import Sequence
 
 import click
 
-from engine.errors import UserError
+from engine.errors import HostError, UserError
 from sim.record.verdict import ExitCode
+from sim.report.outlet import Outlets, say_commands
 
 _COMMANDS = pathlib.Path(__file__).parent / "commands"
 
@@ -74,15 +73,22 @@ def snapdrill() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: this process's); its exit code. Raises only a command's SystemExit."""
+    with Outlets():
+        return _main(sys.argv[1:] if argv is None else argv)
+
+
+def _main(argv: Sequence[str]) -> int:
     try:
-        return int(_invoke(sys.argv[1:] if argv is None else argv))
+        return int(_invoke(argv))
     except click.exceptions.Exit as finished:
         return finished.exit_code
     except click.ClickException as mistake:
         mistake.show()
         return ExitCode.USAGE
+    except HostError as lack:
+        return _refused(lack, ExitCode.UNSUPPORTED, as_json="--json" in argv)
     except UserError as mistake:
-        return _refused(mistake, as_json="--json" in (sys.argv[1:] if argv is None else argv))
+        return _refused(mistake, ExitCode.USAGE, as_json="--json" in argv)
     except (KeyboardInterrupt, click.Abort):
         return ExitCode.INTERRUPTED
     except Exception as failure:  # noqa: BLE001 - the last stop: any other error is a defect of snapdrill, shown in full
@@ -90,16 +96,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _invoke(argv: Sequence[str]) -> int:
-    """The command's return value, None being HELD; raises if the reader of its output is gone."""
+    """The command's return value, None being HELD."""
     # click takes colours out where there is no terminal, unless its context says otherwise
     colours = True if os.environ.get("FORCE_COLOR") and not os.environ.get("NO_COLOR") else None
     with snapdrill.make_context("snapdrill", list(argv), color=colours) as context:
         code = snapdrill.invoke(context)
-        sys.stdout.flush()
     return ExitCode.HELD if code is None else ExitCode(code)
 
 
-def _refused(error: UserError, *, as_json: bool) -> ExitCode:
+def _refused(error: UserError, code: ExitCode, *, as_json: bool) -> ExitCode:
     """A mistake in a file begins with its place: editors and CI look for it there."""
     from flags.document import DocumentError
     from sim.report import github
@@ -107,25 +112,13 @@ def _refused(error: UserError, *, as_json: bool) -> ExitCode:
 
     in_files = error.mistakes if isinstance(error, DocumentError) else ()
     click.echo(str(error) if in_files else f"snapdrill: {error}", err=True)
-    for line in github.mistakes(in_files):
-        click.echo(line, err=True)
+    say_commands(github.mistakes(in_files))
     if as_json:
-        click.echo(json.dumps(mistakes_document(error, ExitCode.USAGE), indent=2))
-    return ExitCode.USAGE
+        click.echo(json.dumps(mistakes_document(error, code), indent=2))
+    return code
 
 
 def _internal(failure: Exception) -> ExitCode:
-    """A reader that is gone (`snapdrill ... | head`) counts as an interrupt; any other error is internal."""
-    if isinstance(failure, OSError) and failure.errno == errno.EPIPE and _stdout_reader_is_gone():
-        # The flush at exit must not fail once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.INTERRUPTED
     traceback.print_exception(failure)
     click.echo("snapdrill: internal error: this is a defect of snapdrill, not of the file it ran", err=True)
     return ExitCode.INTERNAL
-
-
-def _stdout_reader_is_gone() -> bool:
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))

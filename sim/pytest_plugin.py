@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from engine.reading import read_regular
+
 if TYPE_CHECKING:
     from sim.files.scenario import Scenario
     from sim.record.folder import StoredRun
@@ -53,7 +55,10 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ScenarioFi
     """A file of scenarios, if it is to be collected."""
     if file_path.suffix != ".yaml" or not _is_asked_for(file_path, parent.config):
         return None
-    content = file_path.read_bytes()
+    try:
+        content = read_regular(file_path)
+    except OSError:  # a FIFO or a device: no scenario
+        return None
     if not all(each.search(content) for each in _SCENARIO) or _NO_SCENARIO.search(content):
         return None
     made: ScenarioFile = ScenarioFile.from_parent(parent, path=file_path)

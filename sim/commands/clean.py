@@ -1,7 +1,8 @@
 """End the processes and remove the files that dead runs have left.
 
-Looks at every run below --runs-dir that has not ended. If its runner is dead, processes with the run's id are killed,
-and its cache, sockets and cgroup are removed. A run whose runner lives is never touched.
+Looks at every run of yours below --runs-dir that has not ended. If its runner is dead, processes with the run's id are
+killed, and its cache, sockets and cgroup are removed. A run whose runner lives is never touched, in whichever container
+or machine it runs: it holds a lock on a file of the run folder. Symbolic links out of --runs-dir are not followed.
 
 Example: snapdrill clean --dry-run
 """
@@ -10,11 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from engine.errors import EngineError, UserError
 from sim.record.verdict import ExitCode
+
+if TYPE_CHECKING:
+    from sim.record.folder import RunRecord
 
 
 @click.command("clean")
@@ -48,20 +53,34 @@ def _run_dirs(runs_dir: Path) -> Iterator[Path]:
         found = [*runs_dir.glob(f"*/*/{RUN_FILE}"), *runs_dir.glob(f"{SCRATCH}*/*/*/{RUN_FILE}")]
     except OSError as error:
         raise UserError(f"{runs_dir}: cannot be read: {error.strerror}") from None
-    yield from sorted(path.parent for path in found if not path.parent.is_symlink())
+    yield from sorted(path.parent for path in found if _is_within(path.parent, runs_dir))
+
+
+def _is_within(run_dir: Path, runs_dir: Path) -> bool:
+    """False where a symbolic link is on the way from one to the other."""
+    return run_dir.resolve() == runs_dir.resolve() / run_dir.relative_to(runs_dir)
 
 
 def _clean(run_dir: Path, dry_run: bool) -> list[str]:
     """One line for each thing ended, and one for a run that left only its record open."""
+    from sim.record import folder, owner
+
+    record = folder.read_record(run_dir)
+    if record.ended or not folder.is_mine(run_dir):
+        return []
+    with owner.taken_over(run_dir) as free:
+        if free is False or (free is None and record.runner_lives):
+            return []
+        return _end(run_dir, record, dry_run)
+
+
+def _end(run_dir: Path, record: RunRecord, dry_run: bool) -> list[str]:
     import dataclasses
     import shutil
 
     from sim.record import folder, leftovers
     from sim.run import cases
 
-    record = folder.read_record(run_dir)
-    if record.ended or record.runner_lives:
-        return []
     if dry_run:
         return [
             f"{run_dir}: would end {each}"

@@ -1,8 +1,8 @@
 """Write a first scenario, its flag file and what editors and CI need into a folder.
 
-The files are yours to change: drill.yaml, flags.json, scenario.schema.json (for editors) and .gitignore; with --ci a
-workflow that runs the folder's scenarios, where its service looks for it: at the top of the git repository that FOLDER
-is in. Nothing is ever overwritten: if one of the files exists, none is written.
+The files are yours to change: drill.yaml, flags.json and scenario.schema.json (for editors); with --ci a workflow that
+runs the folder's scenarios, where its service looks for it: at the top of the git repository that FOLDER is in. A
+repository without .gitignore gets one. Nothing is ever overwritten: if one of the files exists, none is written.
 
 Example: snapdrill init drills --ci github
 """
@@ -74,9 +74,11 @@ def command(folder: pathlib.Path, services: tuple[Service, ...], source: str | N
         folder / "drill.yaml": _DRILL,
         folder / "flags.json": _flag_file(),
         folder / "scenario.schema.json": json.dumps(json_schema(), indent=2) + "\n",
-        folder / ".gitignore": "# Ledgers and reports of runs.\nruns/\n",
     }
     files |= _workflows(folder, dict.fromkeys(services), source)
+    ignored = _as_given(_top_of_repository(folder) / ".gitignore", folder)
+    has_its_own = os.path.lexists(ignored)  # it is left alone: most repositories have one
+    files |= {} if has_its_own else {ignored: "# What runs of snapdrill leave.\nruns/\nsnapdrill.xml\n"}
     there = [str(path) for path in files if os.path.lexists(path)]
     if there:
         raise UserError(f"{', '.join(there)}: already there, so nothing was written; choose another folder")
@@ -84,6 +86,8 @@ def command(folder: pathlib.Path, services: tuple[Service, ...], source: str | N
         _write(path, text)
         click.echo(f"wrote {path}")
     click.echo(f"run it with: {shlex.join(['snapdrill', 'run', str(folder / 'drill.yaml')])}")
+    if has_its_own:
+        click.echo(f"add to {ignored}: runs/ and snapdrill.xml")
     if services and source is None:
         click.echo("before the workflow can run: fill in SNAPDRILL in it, or use --from")
 

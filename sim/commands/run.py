@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sim.commands import Seconds, junit_options
-from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
     from sim.report.junit import Family
@@ -41,6 +40,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--var", "variables", multiple=True, metavar="KEY=VALUE",
               help="A value for a variable that a scenario declares under vars; may be repeated.")  # fmt: skip
+@click.option("--obey-unsafe", is_flag=True,
+              help="Obey flags with a mistake that punches more than was written, as production would.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.option(
     "--cache-dir",
@@ -76,6 +77,7 @@ def command(
     cluster: str | None,
     only: tuple[str, ...],
     variables: tuple[str, ...],
+    obey_unsafe: bool,
     as_json: bool,
     cache_dir: Path | None,
     runs_dir: Path,
@@ -99,14 +101,14 @@ def command(
     from sim.run.runner import RunOptions
 
     options = RunOptions(runs_dir=runs_dir, seed=seed, cache_dir=cache_dir, only=only, keep=keep, time_limit=time_limit)
-    chosen = OneByOne.load(paths, options, variables)
+    chosen = OneByOne.load(paths, options, variables, obey_unsafe=obey_unsafe)
     one_run = {"--seed": seed, "--only": chosen.options.only, "--html": plot, "--prometheus": prometheus}
     _check_together(seeds, one_run | {"--events": events}, jobs, cluster, as_json=as_json)
     if not chosen.scenarios:
         click.echo(nothing_in(paths), err=True)
     if dry_run:
         click.echo(json.dumps(chosen.plan_document(), indent=2) if as_json else chosen.plan())
-        return ExitCode.HELD if chosen.scenarios else ExitCode.NOTHING_SELECTED
+        return chosen.dry_run_code()
     results = JunitFile.of(junit, junit_family)
     chosen.outputs = Outputs(plot=plot, metrics=prometheus, junit=results)
     stops_at = NOT_HELD if fail_fast else NEVER

@@ -56,6 +56,8 @@ from sim.tui.available import is_terminal, is_unicode
     metavar="TIME",
     help="With --relay: nothing punches once the last heartbeat is older than this, such as 2s.",
 )
+@click.option("--obey-unsafe", is_flag=True,
+              help="Obey flags with a mistake that punches more than was written, as production would.")  # fmt: skip
 @click.option(
     "--attach", metavar="RUN", type=click.Path(path_type=pathlib.Path), help="Watch a run of another process."
 )
@@ -73,6 +75,7 @@ def command(
     record: pathlib.Path | None,
     relay: bool,
     lease: str | None,
+    obey_unsafe: bool,
     attach: pathlib.Path | None,
     read_only: bool,
     ascii_only: bool,
@@ -80,9 +83,11 @@ def command(
 ) -> int:
     """Run the screen; the exit code is the verdict's, or 128 + the signal's number."""
     stage = stage or autopilot
-    _check_together(attach, scenario, seed, stage=stage, relay=relay, lease=lease)
+    _check_together(attach, scenario, seed, stage=stage, relay=relay, lease=lease, obey_unsafe=obey_unsafe)
     if not is_terminal():
-        return _without_screen(context, scenario, seed, runs_dir, stage=stage, relay=relay, attach=attach)
+        return _without_screen(
+            context, scenario, seed, runs_dir, stage=stage, relay=relay, attach=attach, obey_unsafe=obey_unsafe
+        )
 
     from sim.run.needs import missing
     from sim.tui.terminal import terminal
@@ -95,7 +100,7 @@ def command(
             return _attached(attach, drawn_on, theme)
         if stage:
             return _on_stage(runs, runs_dir, drawn_on, autopilot=autopilot)
-        loaded = _loaded(scenario, relay=relay, lease=lease)
+        loaded = _loaded(scenario, relay=relay, lease=lease, obey_unsafe=obey_unsafe)
         if lacks := missing(loaded):
             click.echo(f"snapdrill: {loaded.path} cannot be run here: {lacks}", err=True)
             return ExitCode.UNSUPPORTED
@@ -119,12 +124,15 @@ def _check_together(
     stage: bool,
     relay: bool,
     lease: str | None,
+    obey_unsafe: bool,
 ) -> None:
     """UserError for options that contradict each other."""
     if attach is not None and (stage or scenario is not None or seed is not None or relay):
         raise UserError("--attach watches an existing run; remove SCENARIO, --seed, --stage and --relay")
     if stage and (scenario is not None or seed is not None or relay):
         raise UserError("--stage has its own fleets and seed; remove SCENARIO, --seed and --relay, or remove --stage")
+    if obey_unsafe and (stage or attach is not None):
+        raise UserError("--obey-unsafe is for a scenario that is run; remove it, or remove --stage and --attach")
     if lease is not None:
         _check_lease(lease, relay=relay)
 
@@ -151,6 +159,7 @@ def _without_screen(
     stage: bool,
     relay: bool,
     attach: pathlib.Path | None,
+    obey_unsafe: bool,
 ) -> int:
     from sim.commands.run import command as run
 
@@ -162,7 +171,7 @@ def _without_screen(
         raise UserError("--stage needs a terminal; without one use: snapdrill run scenarios/demo.yaml")
     path = _path(scenario)
     click.echo(f"snapdrill: no terminal, so no screen; this runs instead: snapdrill run {path}", err=True)
-    code: int = context.invoke(run, paths=(path,), seed=seed, runs_dir=runs_dir)
+    code: int = context.invoke(run, paths=(path,), seed=seed, runs_dir=runs_dir, obey_unsafe=obey_unsafe)
     return code
 
 
@@ -172,11 +181,11 @@ def _path(scenario: pathlib.Path | None) -> pathlib.Path:
     return scenario or scenario_path("demo.yaml")
 
 
-def _loaded(scenario: pathlib.Path | None, *, relay: bool, lease: str | None) -> Scenario:
+def _loaded(scenario: pathlib.Path | None, *, relay: bool, lease: str | None, obey_unsafe: bool) -> Scenario:
     from sim.files.scenario import load
     from sim.tui.twin_runs import on_relay
 
-    loaded = load(_path(scenario))
+    loaded = load(_path(scenario), obey_unsafe=obey_unsafe)
     return on_relay(loaded, lease) if relay else loaded
 
 

@@ -55,12 +55,15 @@ def command(files: tuple[pathlib.Path, ...], as_json: bool) -> ExitCode:
 
 
 def _print(path: pathlib.Path, made: int, concerns: Iterable[str], mistakes: Sequence[Mistake]) -> None:
+    from flags.document import lines_of
     from sim.report import github
+    from sim.report.outlet import say_commands
 
     if made:
         click.echo("\n".join([f"{path}: ok" + (f" ({made} scenarios)" if made > 1 else ""), *concerns]))
     elif mistakes:
-        click.echo("\n".join([*map(str, mistakes), *github.mistakes(mistakes)]), err=True)
+        click.echo("\n".join(lines_of(mistakes)), err=True)
+        say_commands(github.mistakes(mistakes))
 
 
 def _document(path: pathlib.Path, made: int, concerns: list[str], mistakes: Iterable[Mistake]) -> dict[str, Any]:

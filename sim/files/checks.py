@@ -195,11 +195,11 @@ def _rises(document: Document) -> Iterator[Mistake]:
 def _metrics(document: Document) -> Iterator[Mistake]:
     metrics = document.data.get("metrics")
     listed = [each.get("name") for each in metrics if isinstance(each, dict)] if isinstance(metrics, list) else []
-    seen: Counter[Any] = Counter()
+    seen: set[str] = set()
     for index, name in enumerate(listed):
-        if isinstance(name, str) and seen[name]:
+        if isinstance(name, str) and name in seen:
             yield document.mistake(("metrics", index, "name"), f'a second metric "{name}"; one is enough')
-        seen[name] += 1 if isinstance(name, str) else 0
+        seen |= {name} if isinstance(name, str) else set()
     names = [each for each in listed if isinstance(each, str)]
     for index, kind, settings in _steps(document):
         if kind != "analysis" or not isinstance(settings, dict):
@@ -239,7 +239,7 @@ def _lease(document: Document) -> Iterator[Mistake]:
     if isinstance(flags, dict) and "lease" in flags:
         yield document.mistake(("flags", "lease"), "a plan's lease goes at its top level; move it there", key=True)
     lease = document.data.get("lease", "none")
-    if lease not in {"none", None} and _source(document) == "inline":
+    if lease not in ("none", None) and _source(document) == "inline":
         hint = "a lease needs a flag service whose heartbeat it watches; add flags: {source: relay}"
         yield document.mistake(("lease",), hint)
 

@@ -43,7 +43,7 @@ class _ShareForm(Strict):
 
 def _object_form(flag: Flag) -> type[Strict]:
     """What a JSON flag's object may hold, as the catalogue says."""
-    kinds: dict[type, Any] = {bool: bool, int: Annotated[int, Field(ge=0)]}
+    kinds: dict[type, Any] = {bool: bool, int: Annotated[int, Field(ge=0, le=(1 << 53))]}
     fields: dict[str, Any] = {each.name: (kinds[type(each.default)], each.default) for each in flag.settings}
     return create_model(f"{flag.key} object", __base__=Strict, **fields)
 
@@ -187,10 +187,11 @@ def served(written: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class FlagFile(Strict):
-    """A file in LaunchDarkly's JSON form, beside the scenario; it is watched while the scenario runs.
+    """A file in LaunchDarkly's JSON form, beside the scenario; the run follows its own copy, in the run folder.
 
-    Nothing punches once the last whole reading of the file is older than `lease` (by default 5 s). A flag with a
-    mistake that punches more than was written serves its safe value, unless `obey_unsafe`.
+    Nothing punches once the last whole reading of that is older than `lease` (by default 5 s). A flag with a mistake
+    that punches more than was written serves its safe value, unless `obey_unsafe`. A file with errors of lint is
+    refused; with `obey_unsafe` it is taken as LaunchDarkly takes it.
     """
 
     file: str

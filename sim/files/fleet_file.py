@@ -253,7 +253,7 @@ def _form(value: Any) -> str:
 
 
 Listed = Field(strict=False, min_length=1)
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Sizes = Annotated[
     Annotated[Size, Tag("one")]
     | Annotated[tuple[Weighted[Size], ...], Listed, Tag("list")]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from engine.reading import MOST_TABLE_BYTES
 from flags.catalog import did_you_mean
 from flags.cohort import Member
 from flags.context import SandboxAttributes
@@ -22,6 +23,9 @@ from sim.files.fleet import PAGE_SIZES
 from sim.files.sources import read_text
 from sim.files.units import format_size, parse_percent, parse_size, show
 from sim.files.yaml import flow
+
+MOST_CELLS = 2_000_000
+"""Of one table."""
 
 Readers = Mapping[str, Callable[[Any], Any]]
 """The columns that a table may have, and what makes a value of a cell; ValueError where it cannot."""
@@ -48,7 +52,7 @@ def table(text: str, path: Path, readers: Readers, required: Sequence[str]) -> l
     CSV with a header, or JSON, a list of objects (or one). An empty cell of CSV and a null of JSON are left out.
     """
     is_json = text.lstrip().startswith(("[", "{"))
-    found = _json_rows(text, path, readers, required) if is_json else _csv_rows(text, readers, required)
+    found = _json_rows(text, path, readers, required) if is_json else _csv_rows(text, path, readers, required)
     read: list[dict[str, Any]] = []
     mistakes: list[Mistake] = []
     lines: dict[str, int] = {}
@@ -88,9 +92,9 @@ def _json_rows(text: str, path: Path, readers: Readers, required: Sequence[str])
             yield Mistake(position, "", f"expected a row, an object with {_names(required)}; got {show(value)}")
 
 
-def _csv_rows(text: str, readers: Readers, required: Sequence[str]) -> Iterator[InputRow | Mistake]:
+def _csv_rows(text: str, path: Path, readers: Readers, required: Sequence[str]) -> Iterator[InputRow | Mistake]:
     """A mistake in the header is reported once, however many rows there are."""
-    cells = cells_of(text)
+    cells = cells_of(text, path)
     head = next(cells, [])
     names = [str(cell.value) for cell in head]
     yield from (_unknown(cell.value, cell.position, readers) for cell in head if cell.value not in readers)
@@ -148,11 +152,17 @@ def _repeated(row: InputRow, lines: dict[str, int]) -> Iterator[Mistake]:
         lines.setdefault(cell.value, cell.position.line)
 
 
-def cells_of(text: str) -> Iterator[list[InputCell]]:
-    """Every row of CSV that is not blank. A quote that is never closed runs to the end of the text."""
+def cells_of(text: str, path: Path) -> Iterator[list[InputCell]]:
+    """Every row of CSV that is not blank. A quote that is never closed runs to the end of the text. DocumentError past
+    MOST_CELLS."""
     row: list[InputCell] = []
-    at, line, begin = 0, 1, 0
+    at, line, begin, count = 0, 1, 0, 0
     while at <= len(text):
+        count += 1
+        if count > MOST_CELLS:
+            raise DocumentError(
+                path, [Mistake(Position(line, 1), "", f"more than {MOST_CELLS:,} cells; split the table")]
+            )
         cell, after, lines = _cell(text, at)
         row.append(InputCell(cell.strip(), Position(line, at - begin + 1)))
         ended = after >= len(text) or text[after] == "\n"
@@ -206,7 +216,7 @@ REQUIRED = ("sandbox", "team", "template")
 def read_fleet(path: Path) -> list[Member]:
     """The sandboxes of a table as flags see them; memory in bytes, None where the table does not give it."""
     readers = {**dict.fromkeys(ATTRIBUTES, _name), "memory": _bytes}
-    return [_member(row) for row in table(read_text(path), path, readers, REQUIRED)]
+    return [_member(row) for row in table(read_text(path, MOST_TABLE_BYTES), path, readers, REQUIRED)]
 
 
 def _member(row: Mapping[str, Any]) -> Member:
@@ -291,7 +301,7 @@ class SandboxRow:
 
 def read_sandboxes(path: Path) -> list[SandboxRow]:
     """The sandboxes of a table, to make a fleet file of."""
-    return [SandboxRow(**row) for row in table(read_text(path), path, COLUMNS, ("memory",))]
+    return [SandboxRow(**row) for row in table(read_text(path, MOST_TABLE_BYTES), path, COLUMNS, ("memory",))]
 
 
 def fleet_text(

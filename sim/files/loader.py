@@ -19,7 +19,7 @@ from sim.files.flag_values import AnyFlags, FlagFile, FlagSource, ServedFlags, s
 from sim.files.fleet import Group, SandboxSpec, sandbox_specs
 from sim.files.sources import Kind, Source, read_text, refuse_another_kind
 from sim.files.strict import Strict, mistakes
-from sim.files.yaml import Document, Origin, parse
+from sim.files.yaml import Document, Origin, parse, scenario_text
 
 
 class Written(Strict):
@@ -123,32 +123,40 @@ class Form(Generic[Model]):
     expand: Callable[[Source, Mapping[str, str]], Expanded] = _as_written
     check: Callable[[Document], Sequence[Mistake]] = _nothing
 
-    def load(self, path: pathlib.Path) -> Model:
+    def load(self, path: pathlib.Path, *, obey_unsafe: bool = False) -> Model:
         """Read and check a file of one model; DocumentError with every mistake."""
-        return self.load_text(read_text(path), path)
+        return self.load_text(read_text(path), path, obey_unsafe=obey_unsafe)
 
-    def load_text(self, text: str, path: pathlib.Path) -> Model:
+    def load_text(self, text: str, path: pathlib.Path, *, obey_unsafe: bool = False) -> Model:
         """Check the text of one model; `path` names it in messages, and names in it start at its folder."""
-        made = self.load_all_text(text, path, {})
+        made = self.load_all_text(text, path, {}, obey_unsafe=obey_unsafe)
         if len(made) > 1:
             what = f"its matrix makes {len(made)} scenarios, here can be only one; run it, and use the scenario.yaml"
             at = Mistake(made[0].where(("matrix",)), "matrix", f"{what} of one of its run folders")
             raise DocumentError(path, [at])
         return made[0]
 
-    def load_all(self, path: pathlib.Path, given: Mapping[str, str] | None = None) -> list[Model]:
+    def load_all(
+        self, path: pathlib.Path, given: Mapping[str, str] | None = None, *, obey_unsafe: bool = False
+    ) -> list[Model]:
         """Every model of a file, one for each combination of its matrix; DocumentError with every mistake.
 
-        `given` are values for `vars` from the command line; names that the file does not declare are ignored.
+        `given` are values for `vars` from the command line; names that the file does not declare are ignored. With
+        `obey_unsafe` it is as if that were written under `flags`, where these come from a file or a service.
         """
-        return self.load_all_text(read_text(path), path, given or {})
+        return self.load_all_text(read_text(path), path, given or {}, obey_unsafe=obey_unsafe)
 
-    def load_all_text(self, text: str, path: pathlib.Path, given: Mapping[str, str]) -> list[Model]:
+    def load_all_text(
+        self, text: str, path: pathlib.Path, given: Mapping[str, str], *, obey_unsafe: bool = False
+    ) -> list[Model]:
         """The same of its text."""
         document = self.read(text, path)
         if not document.is_readable:
             raise DocumentError(path, document.mistakes)
         refuse_another_kind(self.kind, document, path)
+        if obey_unsafe and _may_be_unsafe(document.data):
+            document = _obeying(document)
+            text = scenario_text(document.data, "As the file, with --obey-unsafe.")
         sources, wrong = self.expand(Source(path, text, document, self.kind), given)
         found, made = [*document.mistakes, *wrong], []
         for source in sources:
@@ -169,6 +177,20 @@ class Form(Generic[Model]):
         if model is not None and source.slug is not None:
             model = model.model_copy(update={"name": source.slug})
         return model, [each for each in found if Origin(*each.position, each.file) not in source.broken]
+
+
+def _may_be_unsafe(data: Any) -> bool:
+    """Inline values make sound flags: there is nothing to obey."""
+    flags = data.get("flags") if isinstance(data, Mapping) else None
+    return isinstance(flags, Mapping) and ("file" in flags or flags.get("source") in {"relay", "launchdarkly"})
+
+
+def _obeying(document: Document) -> Document:
+    """With `obey_unsafe: true` under `flags`; every part keeps its place."""
+    path = ("flags", "obey_unsafe")
+    flags = {**document.data["flags"], "obey_unsafe": True}
+    values = {**document.values, path: document.origin(path)}
+    return replace(document, data={**document.data, "flags": flags}, values=values)
 
 
 def _unreadable_flags(file: pathlib.Path) -> list[Mistake]:
@@ -196,7 +218,7 @@ def _wrong_flags(model: Written) -> list[Mistake]:
     """The errors of its flag file."""
     if not isinstance(model, Drilled) or (file := model.flag_file) is None:
         return []
-    if model.takes_flags_as_they_are:
+    if model.takes_flags_as_they_are or (isinstance(model.flags, FlagFile) and model.flags.obey_unsafe):
         return _unreadable_flags(file)
     found = lint.check(read_text(file), model.contexts)
     return [replace(each, file=str(file)) for each in found if each.severity == "error"]

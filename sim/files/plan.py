@@ -42,7 +42,7 @@ from sim.files.units import Duration, format_duration, format_size, parse_durati
 from sim.files.user_table import SUFFIXES, UserSandbox, as_group, production, read_user_table
 from sim.files.yaml import Document
 
-AtLeastOne = Annotated[int, Field(ge=1)]
+AtLeastOne = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 def _weight(value: Any) -> Any:
@@ -91,7 +91,7 @@ class PlanWait(Camel):
 
     kind: Literal["wait"] = "wait"
     duration: Duration = Field(alias="for")
-    minimum_contexts: Annotated[int, Field(ge=0)] | None = None
+    minimum_contexts: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None
 
 
 class Analysis(Camel):
@@ -179,8 +179,8 @@ class Pacing(Camel):
 
     pauses_per_minute: Annotated[float, Field(gt=0)] = 10.0
     checkpoints_per_minute: Annotated[float, Field(ge=0)] | None = None
-    concurrency: Annotated[int, Field(ge=1)] = 4
-    burst: Annotated[int, Field(ge=1)] | None = None
+    concurrency: AtLeastOne = 4
+    burst: AtLeastOne | None = None
     most_rounds: Annotated[int, Field(ge=1, le=100)] = 2
 
     @property
@@ -193,10 +193,10 @@ class Production(Camel):
     """The production fleet that the plan is for; results are also given in its units. By default the rehearsed
     fleet."""
 
-    sandboxes: Annotated[int, Field(ge=1)]
+    sandboxes: Annotated[int, Field(ge=1, le=1_000_000_000)]
     pauses_per_minute: Annotated[float, Field(gt=0)]
     checkpoints_per_minute: Annotated[float, Field(ge=0)] = 0.0
-    nodes: Annotated[int, Field(ge=1)] | None = None
+    nodes: AtLeastOne | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from engine.errors import UserError
+from engine.reading import read_regular
 from flags.context import ORIGINAL
 from sim.files.checks import cross_checks
 from sim.files.engine_key import Engine
@@ -80,7 +81,8 @@ class Scenario(Drilled):
     def facts(self) -> dict[str, Any]:
         """Of its node and its flags, what a ledger begins with."""
         node = {"budget": self.node.memory, "cache": self.node.cache}
-        return {**node, "flag_source": self.flag_source, "lease": self.lease, "contexts": self.contexts.written}
+        flags = {"flag_source": self.flag_source, "lease": self.lease, "obey_unsafe": self.obeys_unsafe}
+        return {**node, **flags, "contexts": self.contexts.written}
 
     @property
     def obeys_unsafe(self) -> bool:
@@ -168,7 +170,7 @@ def _scenarios_in(folder: pathlib.Path) -> list[pathlib.Path]:
 def is_scenario(path: pathlib.Path) -> bool:
     """False for a file of another kind: `kind: plan`, `kind: fleet`."""
     try:
-        document = parse(path.read_text(encoding="utf-8-sig", errors="replace"))
+        document = parse(read_regular(path).decode("utf-8-sig", "replace"))
     except OSError:
         return True  # loading it reports why it cannot be read
     return kind_of(document) not in {"plan", "fleet"}

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from engine.reading import MOST_BYTES, read_regular
 from flags.document import DocumentError, Mistake, Path, Position
 from sim.files.yaml import Document, Origin, parse
 
@@ -41,10 +42,10 @@ class Source:
     broken: frozenset[Origin] = frozenset()
 
 
-def read_text(path: pathlib.Path) -> str:
-    """The text of a file; DocumentError where there is none."""
+def read_text(path: pathlib.Path, most: int = MOST_BYTES) -> str:
+    """The text of a regular file of at most `most` bytes; DocumentError where there is none."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_regular(path, most).decode("utf-8-sig")
     except OSError as error:
         what = f"cannot be read: {error.strerror}"
     except UnicodeDecodeError as error:
@@ -108,7 +109,10 @@ def _base(document: Document, path: pathlib.Path, extends: str, chain: tuple[pat
         return Document(mistakes=[document.mistake(("extends",), text)])
 
     base_path = path.parent / extends
-    whole = base_path.resolve()
+    try:
+        whole = base_path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, links in a circle
+        return refused(f"cannot be read: {getattr(error, 'strerror', None) or error}")
     if whole in chain:
         names = " -> ".join(each.name for each in (*chain[chain.index(whole) :], whole))
         return refused(f"this scenario extends itself ({names}); remove one of these")

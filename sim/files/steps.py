@@ -28,8 +28,8 @@ from sim.files.strict import Strict, one_key
 from sim.files.units import PERCENT, Duration, Percent, parse_percent, show
 
 State = Literal["running", "pausing", "paused", "checkpointing", "resuming", "discarded", "killed"]
-AtLeastOne = Annotated[int, Field(ge=1)]
-ChunkIndex = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1, le=1_000_000)]
+ChunkIndex = Annotated[int, Field(ge=0, le=1_000_000_000)]
 
 
 def _errno(name: str) -> str:

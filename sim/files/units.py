@@ -8,6 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
+from engine.printable import printable
+
+_SHOWN = 80  # characters of a value in a message
 SIZE = r"^([0-9]+)(KiB|MiB|GiB)$"
 PERCENT = r"^([0-9]+(?:\.[0-9]+)?)(%)$"
 DURATION = r"^([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)$"
@@ -60,7 +63,7 @@ def format_duration(seconds: float) -> str:
 def show(value: Any) -> str:
     """A value of a document as a message names it."""
     if isinstance(value, str):
-        return f'"{value}"'
+        return f'"{printable(value, _SHOWN)}"'
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "nothing"}[value]
     if isinstance(value, Mapping):
@@ -100,5 +103,5 @@ Size = Annotated[int, Field(ge=0), BeforeValidator(_size, json_schema_input_type
 """Bytes; written as `32MiB`."""
 Percent = Annotated[float, Field(ge=0, le=100), BeforeValidator(_percent, json_schema_input_type=_text(PERCENT))]
 """Percent, 0 to 100; written as `40%`."""
-Duration = Annotated[float, Field(gt=0), BeforeValidator(_duration, json_schema_input_type=_text(DURATION))]
+Duration = Annotated[float, Field(gt=0, le=1e9), BeforeValidator(_duration, json_schema_input_type=_text(DURATION))]
 """Seconds; written as `250ms`, `3s`, `2m`."""

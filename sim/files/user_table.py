@@ -3,14 +3,15 @@ averaged."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from engine.reading import MOST_TABLE_BYTES
 from flags.context import SandboxAttributes
+from flags.decode import parse_json
 from sim.files.fleet_table import ATTRIBUTES, COLUMNS, Readers, cells_of, table
 from sim.files.sources import read_text
 from sim.files.units import format_size, show
@@ -57,17 +58,17 @@ class UserSandbox:
 
 def read_user_table(path: Path) -> list[UserSandbox]:
     """Every row; unknown columns are attributes of the sandbox. DocumentError with every mistake."""
-    text = read_text(path)
-    readers = {**dict.fromkeys(_columns(text), _text), **_READERS}
+    text = read_text(path, MOST_TABLE_BYTES)
+    readers = {**dict.fromkeys(_columns(text, path), _text), **_READERS}
     return [_sandbox(each) for each in table(text, path, readers, REQUIRED)]
 
 
-def _columns(text: str) -> list[str]:
+def _columns(text: str, path: Path) -> list[str]:
     """The names of the columns of either form; none if it is not readable, which the reader reports."""
     if not text.lstrip().startswith(("[", "{")):
-        return [str(cell.value) for cell in next(cells_of(text), []) if cell.value]
+        return [str(cell.value) for cell in next(cells_of(text, path), []) if cell.value]
     try:
-        rows = json.loads(text)
+        rows = parse_json(text)
     except ValueError:
         return []
     rows = rows if isinstance(rows, list) else [rows]

@@ -22,6 +22,9 @@ class Origin(NamedTuple):
 
 
 MAX_DEPTH = 40
+MAX_VALUES = 100_000
+MOST_BYTES = 4 << 20
+_LARGEST = 1 << 64
 
 
 # The core schema of YAML 1.2.2, section 10.3.2.
@@ -29,6 +32,7 @@ _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_LONGEST_NUMBER = 400  # characters; Python reads no integer of more than 4,300 digits
 _CORE_TAG = "tag:yaml.org,2002:"
 
 
@@ -81,6 +85,9 @@ def parse(text: str) -> Document:
     """Read one document. Broken syntax ends the reading; every other mistake is collected, and the first of two equal
     keys is kept. Anchors, aliases and merge keys (`<<`) are refused: each value stands where it is used."""
     document = Document()
+    if len(text) > MOST_BYTES:
+        document.mistakes.append(_mistake(Origin(), f"it is larger than {MOST_BYTES >> 20} MiB; split the file"))
+        return document
     try:
         _Reader(text, document).read()
     except _UnreadableError as stop:
@@ -93,6 +100,7 @@ def parse(text: str) -> Document:
 class _Reader:
     def __init__(self, text: str, document: Document) -> None:
         self.document = document
+        self.count = 0
         self.events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.CSafeLoader)
 
     def read(self) -> None:
@@ -111,6 +119,9 @@ class _Reader:
 
     def value(self, event: yaml.Event, path: Path, depth: int) -> Any:
         self.document.values[path] = _start(event)
+        self.count += 1
+        if self.count > MAX_VALUES:
+            raise _UnreadableError(_mistake(_start(event), f"more than {MAX_VALUES:,} values; split the file"))
         if depth > MAX_DEPTH:
             raise _UnreadableError(_mistake(_start(event), f"nested more than {MAX_DEPTH} levels deep"))
         self.refuse_anchor(event)
@@ -172,11 +183,16 @@ class _Reader:
         return self.plain(event) if plain else event.value
 
     def plain(self, event: yaml.ScalarEvent) -> Any:
-        try:
-            return core_scalar(event.value)
-        except ValueError:  # Python reads no integer of more than 4300 digits
-            self.note(_start(event), "a number with too many digits")
-            return None
+        text = str(event.value)
+        value = core_scalar(text) if len(text) <= _LONGEST_NUMBER or not _is_number(text) else _LARGEST + 1
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            self.note(_start(event), "a whole number of more than 64 bits")
+            return _LARGEST
+        return value
+
+
+def _is_number(text: str) -> bool:
+    return _INT.fullmatch(text) is not None or _FLOAT.fullmatch(text) is not None
 
 
 def core_scalar(text: str) -> str | int | float | bool | None:

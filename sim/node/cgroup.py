@@ -67,6 +67,16 @@ def join(folder: str) -> None:
     (Path(folder) / "cgroup.procs").write_text(str(os.getpid()))
 
 
+def die_first(by: int) -> None:
+    """Where memory runs out, have the kernel choose this process before those it serves (proc_pid_oom_score_adj(5)).
+
+    Raising is allowed to any process; without /proc nothing changes.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        path = Path("/proc/self/oom_score_adj")
+        path.write_text(str(min(1000, int(path.read_text()) + by)))
+
+
 def hierarchies() -> list[tuple[Path, str, str]]:
     """(own folder, limit file, peak file) of each memory hierarchy this process is in, v2 first."""
     found: list[tuple[Path, str, str]] = []

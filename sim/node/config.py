@@ -9,6 +9,7 @@ from typing import Any
 
 from flags.context import DEFAULTS, OF_A_GROUP, SandboxAttributes
 from sim.node.guest import GuestSpec
+from sim.record.owner import OWNER_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,11 @@ class NodeConfig:
     def log(self) -> Path:
         """What node, zygote and guests print."""
         return Path(self.run_dir) / "node.log"
+
+    @property
+    def owner_file(self) -> str:
+        """The file that the runner holds a lock on."""
+        return str(Path(self.run_dir) / OWNER_FILE)
 
     def write(self, path: Path) -> None:
         """Put it where the node will read it."""

@@ -9,11 +9,13 @@ from typing import Any
 
 from flags.client import FlagClient, SourceStatus
 from flags.context import contexts_of
+from flags.decode import look
 from flags.file import FileFlags
 from flags.launchdarkly import Evaluator
 from flags.lease import Lease, LeasedFlags
 from flags.memory import MemoryFlags
 from flags.streaming import LaunchDarklyFlags
+from flags.torn import loads
 from sim.node.config import NodeConfig
 from sim.record.events import LeaseMeasured
 
@@ -53,7 +55,7 @@ class NodeFlags:
 
     def _rewrite(self, file: Path, flag: Mapping[str, Any]) -> None:
         key = flag["key"]
-        document = json.loads(file.read_text())
+        document = loads(file, look(file))
         if document.setdefault("flags", {}).get(key) == flag:
             return
         document["flags"][key] = flag

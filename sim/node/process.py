@@ -15,6 +15,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,13 +38,15 @@ from sim.node.node import Node
 from sim.node.pausing import Pausing
 from sim.node.recovery import recover
 from sim.node.sandbox import Machine
-from sim.record import events
+from sim.record import events, owner
 from sim.record.ledger import EVENTS_FILE, Ledger
 from sim.record.names import CONDEMNED
 from sim.record.stages import Pace
 
 _SOCKET_BUFFER = 4 << 20
 _LONGEST_ERROR = 160
+_NODE_DIES_FIRST = 300  # of 1000: before the runner, which judges
+_ORDERLY_SECONDS = 3.0  # that a node has to end everything once its runner is gone
 ZygoteStarter = Callable[[socket.socket, NodeConfig], None]
 """Starts a zygote of this run on a listening socket, of which it gets a copy."""
 
@@ -50,7 +54,8 @@ ZygoteStarter = Callable[[socket.socket, NodeConfig], None]
 def execute_zygote(listener: socket.socket, config: NodeConfig) -> None:
     """A zygote in an interpreter of its own (ZygoteStarter)."""
     joined = [] if config.cgroup is None else [config.cgroup]
-    command = [sys.executable, "-m", "sim.node.zygote", str(listener.fileno()), str(config.grace), *joined]
+    command = [sys.executable, "-m", "sim.node.zygote", str(listener.fileno()), str(config.grace), config.owner_file]
+    command += joined
     known = {name: value for name, value in os.environ.items() if name != SDK_KEY}  # no guest needs it
     subprocess.Popen(command, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL, env=known)
 
@@ -201,14 +206,24 @@ async def _main(fd: int, config: NodeConfig, start_zygote: ZygoteStarter) -> Non
     ledger.close()
 
 
+def _end_with_the_runner(owner_fd: int) -> None:
+    """In order, as its connection closes too; by force where that takes too long, with a copy that hangs."""
+    owner.await_free(owner_fd)
+    time.sleep(_ORDERLY_SECONDS)
+    os._exit(1)
+
+
 def main(arguments: list[str], start_zygote: ZygoteStarter = execute_zygote) -> int:
     """Interrupts are the runner's to handle: it ends the node by closing the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     linux.set_process_name("node")
+    cgroup.die_first(_NODE_DIES_FIRST)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a guest takes eight fds here, and two of its zygote
     config = NodeConfig.read(Path(arguments[1]))
+    if (owner_fd := owner.watch(config.owner_file)) is not None:
+        threading.Thread(target=_end_with_the_runner, args=(owner_fd,), name="owner", daemon=True).start()
     asyncio.run(_main(int(arguments[0]), config, start_zygote))
     return 0
 

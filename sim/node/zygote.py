@@ -1,8 +1,8 @@
 """The process that guests are forked from. It outlives a crashed node, and hands its guests to the next one.
 
-Started as `python -m sim.node.zygote LISTENER_FD GRACE_SECONDS [CGROUP]`. It speaks JSON on SEQPACKET: `spawn` forks a
-guest, `list` reports every living one, `end` kills them all. Without a node it waits for the grace, then ends itself
-and its guests.
+Started as `python -m sim.node.zygote LISTENER_FD GRACE_SECONDS [OWNER_FILE [CGROUP]]`. It speaks JSON on SEQPACKET:
+`spawn` forks a guest, `list` reports every living one, `end` kills them all. Without a node it waits for the grace,
+then ends itself and its guests; it does so within two seconds once the runner, which holds a lock on OWNER_FILE, ends.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from typing import Any
 
 from engine import linux
 from sim.node import cgroup, guest
+from sim.record import owner
 
 MESSAGE = 65536
+_GUESTS_DIE_FIRST = 500  # of 1000, beyond the zygote's
+_LOOK = 1.0  # seconds between two looks at whether the runner lives
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ class _Child:
 
 
 class _Zygote:
-    def __init__(self, listener: socket.socket, grace: float) -> None:
+    def __init__(self, listener: socket.socket, grace: float, owner_fd: int | None = None) -> None:
+        self._owner = owner_fd
         self._listener = listener
         self._grace = grace
         self._children: dict[int, _Child] = {}
@@ -46,6 +50,7 @@ class _Zygote:
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: None)
+        self._orphan_since: float | None = None
         self._ended = False
 
     def serve(self) -> None:
@@ -53,15 +58,26 @@ class _Zygote:
         while not self._ended:
             self._wait()
             self._reap()
-            if self._connection is None and time.monotonic() - self._alone_since > self._grace:
+            alone = self._connection is None and time.monotonic() - self._alone_since > self._grace
+            if alone or self._is_orphan():
                 self._end_all()
+
+    def _is_orphan(self) -> bool:
+        """Whether the runner has ended, seen twice: the first time its node may be ending everything in order."""
+        if self._owner is None or not owner.is_free(self._owner):
+            self._orphan_since = None
+            return False
+        self._orphan_since = self._orphan_since or time.monotonic()
+        return time.monotonic() - self._orphan_since >= _LOOK
 
     def _wait(self) -> None:
         poll = select.poll()
         poll.register(self._wakeup, select.POLLIN)
         poll.register(self._connection or self._listener, select.POLLIN)
-        timeout = None if self._connection else max(0.0, self._alone_since + self._grace - time.monotonic())
-        for fd, _ in poll.poll(None if timeout is None else timeout * 1000 + 1):
+        timeout = _LOOK
+        if self._connection is None:
+            timeout = min(timeout, max(0.0, self._alone_since + self._grace - time.monotonic()))
+        for fd, _ in poll.poll(timeout * 1000 + 1):
             if fd == self._wakeup:
                 if signal.SIGTERM in os.read(self._wakeup, 4096):
                     self._end_all()
@@ -134,6 +150,7 @@ class _Zygote:
             keep = control.fileno()
             os.closerange(3, keep)
             os.closerange(keep + 1, 1 << 20)
+            cgroup.die_first(_GUESTS_DIE_FIRST)
             guest.run(spec, control, zygote_pid)
             code = 0
         except Exception:  # noqa: BLE001 - its death is all that a node sees; the node's log says why
@@ -170,12 +187,13 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     linux.set_process_name("zygote")
-    for folder in arguments[2:]:
+    owner_fd = owner.watch(arguments[2]) if arguments[2:] else None
+    for folder in arguments[3:]:
         cgroup.join(folder)
     os.set_inheritable(listener_fd, False)
     gc.collect()
     gc.freeze()
-    _Zygote(socket.socket(fileno=listener_fd), grace).serve()
+    _Zygote(socket.socket(fileno=listener_fd), grace, owner_fd).serve()
     return 0
 
 

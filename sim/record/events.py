@@ -28,6 +28,7 @@ class RunStarted(Event):
     profile: str | None = None  # a wrong engine with several weaknesses, except the mended ones
     mended: list[str] = field(default_factory=list)
     lease: float | None = None  # seconds for which a heartbeat allows punching; None: no lease, or not known
+    obey_unsafe: bool = False  # True: a flag with a dangerous mistake was obeyed, as in production
     contexts: Any = "all"  # which kinds a flag is evaluated for; older ledgers had every kind
     verify: str = "off"  # off | full: clean pages are compared with the parent before anything is punched
     on_copy_failure: str = "discard"  # discard | salvage, where no flag decides
@@ -184,10 +185,9 @@ class GuestThawed(Event):
 
 @dataclass(frozen=True, slots=True)
 class ProcessDied(Event):
-    """A guest or the zygote died, and its node had not asked for it.
+    """A guest or the zygote died, and its node had not asked for it; `state` is that of a guest's sandbox.
 
-    `process`: guest or zygote; `state`: that of a guest's sandbox. `code`: died, or silent where the node killed a
-    guest that did not answer.
+    `process`: guest or zygote. `code`: died, or silent where the node killed a guest that did not answer.
     """
 
     process: str
@@ -283,8 +283,7 @@ class RequestRefused(Event):
 class FlagSet(Event):
     """A flag has a new value, written as in a scenario file; if not `effective`, it has not reached the node.
 
-    `took_ms` is from the change at the source until the node had it, None if that was not awaited. `by`: scenario or
-    screen.
+    `took_ms`: from the change at the source until the node had it, None if not awaited. `by`: scenario or screen.
     """
 
     flag: str
@@ -305,6 +304,14 @@ class OutageBegan(Event):
 @dataclass(frozen=True, slots=True)
 class OutageEnded(Event):
     """The flag source works again, and the node has all of its flags."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlagFileEdited(Event):
+    """The flag file that the node follows was changed from outside the run."""
+
+    found: str  # off: for every sandbox, and that stood for two looks | not off | torn: no whole document, or gone
+    ago: float  # seconds since it was last seen as it was before
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,8 +364,7 @@ class FaultsCleared(Event):
 
 @dataclass(frozen=True, slots=True)
 class PointReached(Event):
-    """A fault point is about to be passed; recorded in traced runs. `nth`: of pauses and checkpoints, or
-    incarnations."""
+    """A fault point is about to be passed; in traced runs. `nth`: of pauses and checkpoints, or of incarnations."""
 
     fault: str
     chunk: int | None
@@ -396,8 +402,7 @@ class GuestMeasured(Event):
 
 @dataclass(frozen=True, slots=True)
 class StepStarted(Event):
-    """A step of the scenario begins; line and column, from 1, in the scenario's file, or in `file`, which it
-    extends."""
+    """A step begins; line and column, from 1, are in the scenario's file, or in `file`, which it extends."""
 
     index: int
     step: str

@@ -7,16 +7,20 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from engine.errors import UserError
 from engine.incarnation import start_time_of, state_of
+from engine.printable import printable
+from engine.reading import read_regular
 from sim.record import events
 from sim.record.fold import Fold
 from sim.record.ledger import EVENTS_FILE, Entry, LedgerError, read
@@ -25,6 +29,7 @@ from sim.record.view import View
 RUN_FILE = "run.json"
 LATEST = "latest"
 _ROOM = 16 << 10
+_MOST_OF_RECORD = 64 << 10
 
 
 class RunFolderFullError(UserError):
@@ -64,7 +69,7 @@ def is_full(folder: Path) -> bool:
 class RunRecord:
     """The runner of a run, and what to clean up if it dies. Start times: clock ticks since boot, /proc/PID/stat."""
 
-    run: str
+    run: Annotated[str, Field(pattern="^[0-9a-f]{8,32}$")]
     runner_pid: int
     runner_start_time: int
     node_pid: int | None
@@ -161,7 +166,9 @@ def _has_ended(run_dir: Path) -> bool:
 def write_record(run_dir: Path, record: RunRecord) -> None:
     """Write run.json atomically."""
     partial = run_dir / f".{RUN_FILE}.partial"
-    partial.write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n", encoding="utf-8")
+    partial.unlink(missing_ok=True)
+    with partial.open("x", encoding="utf-8") as file:
+        file.write(json.dumps(dataclasses.asdict(record), indent=2) + "\n")
     os.replace(partial, run_dir / RUN_FILE)
 
 
@@ -169,13 +176,19 @@ def read_record(run_dir: Path) -> RunRecord:
     """The record of a run; UserError if it is missing or invalid."""
     path = run_dir / RUN_FILE
     try:
-        return _RECORD.validate_json(path.read_bytes(), strict=True, extra="forbid")
+        return _RECORD.validate_json(read_regular(path, _MOST_OF_RECORD), strict=True, extra="forbid")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: not a run's record: {where + ': ' if where else ''}{first['msg']}") from None
+        where = "".join(f"{printable(str(part))}: " for part in first["loc"][-1:])
+        raise UserError(f"{path}: not a run's record: {where}{first['msg']}") from None
+
+
+def is_mine(run_dir: Path) -> bool:
+    """Whether its record is a file of this user, not a symbolic link."""
+    status = os.lstat(run_dir / RUN_FILE)
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
 
 
 def _make_numbered(parent: Path, stamp: str) -> Path:

@@ -19,6 +19,8 @@ from typing import Any, BinaryIO
 import engine.events
 from engine.errors import UserError
 from engine.events import Event
+from engine.printable import printable
+from engine.reading import MOST_LEDGER_BYTES, open_regular
 from sim.record import events as sim_events
 
 EVENTS_FILE = "events.jsonl"
@@ -59,6 +61,7 @@ class Entry:
 
 
 _ROOM, _ROOM_OF_SANDBOX, _MOST_ROOM = 256 << 10, 32 << 10, 64 << 20  # bytes
+_LONGEST_LINE = 16 << 20  # bytes of one line; a big fleet is in the first
 
 
 class LedgerError(Exception):
@@ -69,7 +72,7 @@ class Ledger:
     """Appends events. `began` is CLOCK_MONOTONIC at the run's start, one clock for every process."""
 
     def __init__(self, path: Path, began: float) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         self._began = began
         self._lock = threading.Lock()
         self.lost = 0
@@ -153,9 +156,9 @@ def parse(line: bytes, number: int) -> Entry:
         kind = EVENT_TYPES[content.pop("event")]
         t, sandbox, pause = content.pop("t"), content.pop("sandbox", None), content.pop("pause", None)
         return Entry(t, kind(**content), sandbox, pause)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"not JSON: {error.msg}" if isinstance(error, json.JSONDecodeError) else error
-        raise LedgerError(f"line {number} is not an event of this version: {why}") from error
+        raise LedgerError(f"line {number} is not an event of this version: {printable(str(why))}") from error
 
 
 class Follower:
@@ -170,9 +173,11 @@ class Follower:
         """Whole lines that were appended since the last call; an unfinished line waits for the next."""
         if not self._path.exists() or self._path.stat().st_size == self._offset:  # cheaper than to open it
             return
-        with self._path.open("rb") as file:
+        with os.fdopen(open_regular(self._path, MOST_LEDGER_BYTES), "rb") as file:
             file.seek(self._offset)
-            for line in file:
+            while line := file.readline(_LONGEST_LINE):
+                if len(line) == _LONGEST_LINE:
+                    raise LedgerError(f"line {self._line + 1} is longer than {_LONGEST_LINE >> 20} MiB")
                 if not line.endswith(b"\n"):
                     return
                 self._offset += len(line)
@@ -182,7 +187,7 @@ class Follower:
 
 def drop_torn_line(path: Path) -> None:
     """SIGKILL may cut a write short; the announced act was never done, and the next entry must start a line."""
-    with path.open("r+b") as file:
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW), "r+b") as file:
         file.truncate(file.read().rfind(b"\n") + 1)
 
 

@@ -52,8 +52,10 @@ def end_leftovers(record: RunRecord, run_dir: Path | None = None) -> list[str]:
     their name begins with `snapdrill-<run id>`, or inside `run_dir`. Raises LeftoverError where something remains.
     """
     ended = _end_processes(record.run)
-    if run_dir is not None and (run_dir / CONDEMNED).is_dir():
-        ended += _retire_records(run_dir, Path(record.cache_dir))
+    records = None if run_dir is None else run_dir / CONDEMNED
+    if run_dir is not None and records is not None and records.is_dir() and not records.is_symlink():
+        builds = Path(record.cache_dir)
+        ended += _retire_records(run_dir, builds) if _is_ours(builds, record.run, run_dir) else []
     for kind, path, remove in _belongings(record, run_dir):
         if not path.is_dir():  # it was inside a folder that is removed already
             continue
@@ -68,7 +70,7 @@ def end_leftovers(record: RunRecord, run_dir: Path | None = None) -> list[str]:
 def _retire_records(run_dir: Path, builds: Path) -> list[str]:
     """For a run whose processes are all dead; its events are appended to the ledger."""
     ledger = run_dir / EVENTS_FILE
-    if not ledger.exists():
+    if not ledger.is_file() or ledger.is_symlink():
         return []
     drop_torn_line(ledger)
     entries = read(ledger)
@@ -90,7 +92,7 @@ def retire_ended(
     records, retired = CondemnedRecords(folder), []
     for record in list(records.records()):
         name, build = record.incarnation.name, record.build
-        if lives(record.incarnation.pid, record.incarnation.start_time):
+        if lives(record.incarnation.pid, record.incarnation.start_time) or "/" in f"{build}":
             continue
         if build is not None:
             shutil.rmtree(partial := builds / f"{build}{PARTIAL}", ignore_errors=True)

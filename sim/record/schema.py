@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from engine.events import Event
 from engine.plan import PunchCode
+from engine.reading import read_regular
 from engine.strand import WHOLE, SalvageCode
 from flags.catalog import did_you_mean
 from flags.document import DocumentError, Mistake, Position, parse
@@ -156,7 +157,9 @@ def trace_names() -> list[dict[str, Any]]:
     ]
 
 
-_MOST_MISTAKES = 20
+_MOST_BYTES = 64 << 20
+_MOST_SECONDS = 1e12
+_LONGEST_LINE = 1 << 20  # characters
 _START = Position(1, 1)
 
 
@@ -177,7 +180,7 @@ class _MistakeError(Exception):
 
 
 def read_trace(path: Path) -> TraceFile:
-    """Every event of the file; DocumentError with the place of each bad line, the first twenty and how many more."""
+    """Every event of the file; DocumentError with the place of each bad line."""
     entries: list[Entry] = []
     unknown: Counter[str] = Counter()
     mistakes: list[Mistake] = []
@@ -195,15 +198,13 @@ def read_trace(path: Path) -> TraceFile:
         what = "no event of this version" if unknown else "no event"
         mistakes.append(Mistake(Position(), "", what, "`snapdrill schema events` prints the format of a line"))
     if mistakes:
-        shown, left = mistakes[:_MOST_MISTAKES], mistakes[_MOST_MISTAKES:]
-        rest = [Mistake(left[0].position, "", f"{len(left)} more wrong lines from here on")] if left else []
-        raise DocumentError(path, [*shown, *rest])
+        raise DocumentError(path, mistakes)
     return TraceFile(tuple(entries), dict(unknown))
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").split("\n")
+        return read_regular(path, _MOST_BYTES).decode("utf-8-sig").split("\n")
     except OSError as error:
         raise DocumentError(path, [Mistake(Position(), "", f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
@@ -213,12 +214,14 @@ def _lines(path: Path) -> list[str]:
 
 def _entry(line: str) -> Entry | str:
     """The entry, or the name of an event that this version does not know."""
+    if len(line) > _LONGEST_LINE:
+        raise _MistakeError(1, f"the line has {len(line):,} characters; {_LONGEST_LINE:,} are the most")
     content = _object(line)
     name = content.pop("event", None)
     t, sandbox, pause = content.pop("t", None), content.pop("sandbox", None), content.pop("pause", None)
     if not isinstance(name, str):
         raise _MistakeError(_column(line, "event"), "event is missing; write the event's name")
-    if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t < float("inf"):
+    if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t < _MOST_SECONDS:
         raise _MistakeError(_column(line, "t"), "t is missing or not a number; write the seconds since the run began")
     for key, value in (("sandbox", sandbox), ("pause", pause)):
         if value is not None and not isinstance(value, str):
@@ -252,9 +255,12 @@ def _refused(constant: str) -> None:
 
 def _what_is_wrong(line: str) -> _MistakeError:
     try:
-        path, position = parse(line).duplicates[0]
+        duplicates = parse(line).duplicates
     except json.JSONDecodeError as error:
         return _MistakeError(error.colno, f"not JSON: {error.msg}")
+    if not duplicates:  # Python reads no whole number of more than 4,300 digits
+        return _MistakeError(1, "a number has too many digits")
+    path, position = duplicates[0]
     return _MistakeError(position.column, f'duplicate member "{path[-1]}"; keep one')
 
 
@@ -281,4 +287,7 @@ def _read_event(name: str, content: dict[str, Any], line: str) -> Event:
 
 
 def _column(line: str, field: str) -> int:
-    return parse(line).positions.get((field,), _START).column
+    try:
+        return parse(line).positions.get((field,), _START).column
+    except json.JSONDecodeError:  # nested deeper than its places are looked for
+        return 1

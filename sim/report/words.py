@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from engine import events as copying
 from engine.events import Event
+from engine.printable import escaped
 from sim.files.wrong_engines import wrong_engine
 from sim.record import events
 from sim.record.ledger import Entry
@@ -38,9 +38,7 @@ class Sentence:
     @property
     def text(self) -> str:
         """`web-3 condemned: point of no return`; many subjects are counted, with the first ones and the last named."""
-        if not self.subjects:
-            return self.words
-        return f"{_names(self.subjects)} {self.words}"
+        return f"{_names(self.subjects)} {self.words}" if self.subjects else self.words
 
     @property
     def full(self) -> str:
@@ -118,6 +116,8 @@ def _of_setting(event: Event) -> Sentence | None:
             return _say(f"flag source fails: {outage}{f' ({detail})' if detail else ''}", "bad")
         case events.OutageEnded():
             return _say("flag source works again, and the node has every flag", "good")
+        case events.FlagFileEdited(found):
+            return _say(f"flag file edited from outside; punching there: {found}", "warn")
         case events.FlagSourceChanged(state, error):
             tone: Tone = "good" if state == "VALID" else "warn"
             return _say(f"flag client is {state}{f': {error}' if error else ''}", tone)
@@ -439,10 +439,9 @@ def one_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-# Characters that XML 1.0 cannot write, or that a terminal or a page would obey instead of showing.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+_LONGEST = 64 << 10  # characters
 
 
 def scrub(text: str) -> str:
-    """Control characters and whatever else XML cannot hold become U+FFFD."""
-    return _UNPRINTABLE.sub("\ufffd", text)
+    """A text of any lines as a terminal, a page and XML may have it: nothing in it is obeyed, a huge one shortened."""
+    return escaped(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)")

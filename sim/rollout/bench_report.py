@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from engine.errors import EngineError, UserError
+from engine.reading import read_regular
 from sim.files.strict import Strict
 from sim.files.units import format_size
 from sim.files.yaml import dotted
@@ -345,14 +346,14 @@ def write(path: pathlib.Path, made: Calibration) -> None:
 def read(path: pathlib.Path) -> Calibration:
     """UserError, one line a mistake, for a file that is none."""
     try:
-        made = Calibration.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        made = Calibration.model_validate(json.loads(read_regular(path).decode()))
         datetime.fromisoformat(made.made_at)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
         lines = [f"{path}: {dotted(each['loc'])}: {each['msg']}" for each in error.errors(include_url=False)]
         raise UserError("\n".join([*lines, "write it anew: snapdrill bench --calibrate FILE"])) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: no calibration file ({error}): snapdrill bench --calibrate FILE writes one"
         ) from error

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from flags import lint
+from flags.lease import HEARTBEAT
 from sim.files.demand import ConcernName
 from sim.files.metrics import MEASURES, Condition
 from sim.files.plan import Analysis, KillSwitchDrill, Metric, Plan, PlanWait, SetWeight
@@ -319,9 +320,12 @@ def _kill_switch(case: _PlanCase) -> Iterator[Concern]:
     streamed = plan.flag_source in {"relay", "launchdarkly"}
     if not drilled and plan.lease is None and streamed:
         what = "a half-open connection serves the old flag for ever: no lease ends it, and no drill would show it"
-        yield Concern("half-open", "stop", what, "add `lease: 1s`, or a drill")
+        yield Concern("half-open", "stop", what, f"{_lease_mend(plan)}, or add a drill")
     elif not drilled:
         yield Concern("no-drill", "note", "the kill switch is never thrown", "add a drill where a sandbox is exposed")
+    if drilled and plan.lease is None and plan.flag_source == "launchdarkly":
+        what = "a half-open connection to LaunchDarkly serves the old flag for 300 s, as VALID: no heartbeat ends it"
+        yield Concern("half-open", "note", what, _lease_mend(plan))
     frozen: int | None = None
     for index, step in enumerate(plan.steps):
         if isinstance(step, Outage):
@@ -331,6 +335,13 @@ def _kill_switch(case: _PlanCase) -> Iterator[Concern]:
     if frozen is not None and plan.lease is None and drilled:
         what = "the source goes half-open, and the kill switch is not thrown before it is back"
         yield Concern("half-open", "stop", what, "put a drill after it, or add a lease", frozen)
+
+
+def _lease_mend(plan: Plan) -> str:
+    """LaunchDarkly has no heartbeat of its own."""
+    if plan.flag_source != "launchdarkly":
+        return "add `lease: 1s`"
+    return f"let your control plane change the flag {HEARTBEAT} twice a second, and add `lease: 2s`"
 
 
 def _injects(case: _PlanCase) -> Iterator[Concern]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from engine.reading import MOST_TABLE_BYTES, read_regular
 from flags.inline import Rollout, flag_from
 from sim.files.flag_values import FlagFile
 from sim.files.plan import Plan
@@ -64,7 +65,7 @@ def _identity(found: Rehearsal) -> Iterator[Words]:
     version = run.snapdrill if run else "unknown"
     yield "plan ", code(plan.name), ", SHA-256 ", code(text[:16]), f"; snapdrill {version}"
     for named, path in named_files(plan):
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        digest = hashlib.sha256(read_regular(path, MOST_TABLE_BYTES)).hexdigest()[:16]
         where = () if beside(named) == Path(named) else ("; the plan looks for it as ", code(named))
         yield "file ", code(str(beside(named))), ", SHA-256 ", code(digest), *where
     yield "flag ", code(plan.flag), f" by {plan.by}, served by {plan.flag_source}; lease {lease_words(plan)}"

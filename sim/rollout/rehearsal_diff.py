@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.reading import MOST_TABLE_BYTES, read_regular
 from flags.document import DocumentError, Mistake, Position
 from sim.files.figures import percent
 from sim.report.table import Bullets, Paragraph, Section, Table, facts
@@ -47,11 +48,13 @@ class RehearsalDiff:
 def document_of(folder: Path) -> dict[str, Any] | None:
     """What the rehearsal of a run folder wrote; None for a run of another kind. DocumentError where it is broken."""
     path = folder / DOCUMENT
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        found = json.loads(read_regular(path, MOST_TABLE_BYTES).decode())
+    except OSError as error:
+        raise DocumentError(path, [Mistake(Position(), "", f"cannot be read: {error.strerror}")]) from None
+    except (ValueError, RecursionError) as error:
         raise DocumentError(path, [Mistake(Position(), "", f"not JSON: {error}")]) from None
     if not isinstance(found, dict) or found.get("version") != VERSION:
         what = Mistake(Position(), "version", f"expected a rehearsal of version {VERSION}; rehearse again")

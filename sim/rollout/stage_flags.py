@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.errors import UserError
+from flags.decode import look
 from flags.edit import Ids, Place, ids_file, served_by, turned_on, variation_of, with_share
 from flags.inline import Rollout, flag_from
+from flags.torn import loads
 from sim.files.plan import Plan
 
 Document = Mapping[str, Any]
@@ -17,8 +18,8 @@ Document = Mapping[str, Any]
 def file_document(plan: Plan) -> Document:
     """What the plan's flag file serves; empty without one."""
     file = plan.flag_file
-    found: Document = json.loads(file.read_text(encoding="utf-8-sig")) if file is not None else {}
-    return found
+    found = loads(file, look(file)) if file is not None else {}
+    return found if isinstance(found, dict) else {}
 
 
 def exported(plan: Plan) -> dict[str, Any] | None:
@@ -69,7 +70,8 @@ def variation_ids(plan: Plan) -> Ids:
     beside = None if file is None else ids_file(file)
     if beside is None or not beside.is_file():
         return Ids()
-    known = json.loads(beside.read_text(encoding="utf-8")).get(plan.flag)
+    known = loads(beside, look(beside))
+    known = known.get(plan.flag) if isinstance(known, dict) else None
     return Ids(tuple(map(str, known))) if isinstance(known, list) else Ids()
 
 

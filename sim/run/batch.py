@@ -39,13 +39,15 @@ Ended = TypeVar("Ended")
 Key = TypeVar("Key")
 
 
-def read_all(paths: Sequence[Path], variables: Mapping[str, str] | None = None) -> tuple[list[Scenario], list[Mistake]]:
+def read_all(
+    paths: Sequence[Path], variables: Mapping[str, str] | None = None, *, obey_unsafe: bool = False
+) -> tuple[list[Scenario], list[Mistake]]:
     """Every scenario of these files and folders, and every mistake in them."""
     scenarios: list[Scenario] = []
     mistakes: list[Mistake] = []
     for path in discover(paths):
         try:
-            made = load_all(path, variables)
+            made = load_all(path, variables, obey_unsafe=obey_unsafe)
             scenarios += made
             for each in made:
                 check_source(each)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,16 +13,28 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from engine.errors import UserError
+from engine.reading import read_regular
 from sim.files.scenario import Scenario
+from sim.run.addresses import checked
 from sim.run.cases import Unit, UnitResult, unpack
+from sim.run.certificates import given
 from sim.run.pool import LocalPool, Pool
 
 if TYPE_CHECKING:
     from distributed import Future
-from sim.run.dask_worker import MEMORY, VERSION, Order, end_units, load_distributed, plugin, resources, run_here
+from sim.run.dask_worker import (
+    MEMORY,
+    VERSION,
+    Order,
+    end_units,
+    load_distributed,
+    plugin,
+    resources,
+    run_here,
+    security_of,
+)
 
 _CONNECT = 10.0  # seconds for the scheduler to answer, and for a first worker to be there
-_ADDRESS = re.compile(r"([a-z]+://)?[^/\s]+:[0-9]{1,5}")
 _LOOK = 1.0  # seconds between two queries of the workers
 _GRACE = 10.0  # seconds for which a unit waits once the last worker that could run it is gone
 Workers = Mapping[str, Mapping[str, Any]]
@@ -56,10 +67,15 @@ class DaskPool:
     """
 
     def __init__(self, address: str, jobs: int, memory_budget: int) -> None:
-        if address != LOCAL and not _ADDRESS.fullmatch(address):
-            raise UserError(f"--cluster {address}: expected an address such as tcp://10.0.0.7:8786, or local")
         load_distributed()
-        self._address = address
+        self._address, self._security = address, None
+        if address != LOCAL:
+            try:
+                certificates = given()
+                self._address, _ = checked(address, certificates)
+            except UserError as error:
+                raise UserError(f"--cluster {error}") from None
+            self._security = security_of(certificates, self._address)
         self._jobs = jobs
         self._budget = memory_budget
         self._seen: tuple[float, Workers] = (-_LOOK, {})
@@ -71,7 +87,7 @@ class DaskPool:
         self._cluster = _local_cluster(self._jobs, self._budget) if self._address == LOCAL else None
         try:
             self._client: Any = distributed.Client(  # type: ignore[no-untyped-call]
-                self._cluster or self._address, timeout=_CONNECT, set_as_default=False
+                self._cluster or self._address, timeout=_CONNECT, set_as_default=False, security=self._security
             )
             self._client.wait_for_workers(1, timeout=_CONNECT)
         except (OSError, ValueError) as error:
@@ -172,7 +188,7 @@ class DaskPool:
 
 
 def _order(unit: Unit) -> Order:
-    return Order(unit, None if unit.flag_file is None else unit.flag_file.read_bytes())
+    return Order(unit, None if unit.flag_file is None else read_regular(unit.flag_file))
 
 
 def _local_cluster(jobs: int, memory: int) -> Any:

@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from engine.errors import UserError
+from engine.reading import read_regular
 from flags.streaming import SDK_KEY
 from sim.files.yaml import parse, scenario_text
 from sim.record.verdict import ExitCode
 from sim.run import host
+from sim.run.addresses import checked
 from sim.run.cases import Unit, UnitResult
+from sim.run.certificates import Certificates
 from sim.run.pool import LocalPool, PoolError, StoppedError
 
 if TYPE_CHECKING:
@@ -46,9 +49,15 @@ def load_distributed() -> None:
         import dask
 
         dask.config.set(_SETTINGS)
-        import distributed  # noqa: F401 - loaded for modules that import from it
+        from distributed.node import ServerNode
     except ImportError:
         raise UserError("this needs Dask: pip install 'snapdrill[cluster]'") from None
+    node: Any = ServerNode
+    node.start_http_server = _no_http_server
+
+
+def _no_http_server(_node: Any, *_arguments: Any, **_options: Any) -> None:
+    """With `dashboard=False` Dask still listens for HTTP, the scheduler on 8787; nothing of ours asks there."""
 
 
 def resources(jobs: int, memory: int) -> dict[str, float]:
@@ -183,7 +192,7 @@ def _at_home(order: Order, runs_dir: Path | None) -> Iterator[Unit]:
 
 def _same(file: Path | None, content: bytes) -> bool:
     try:
-        return file is not None and file.read_bytes() == content
+        return file is not None and read_regular(file) == content
     except OSError:
         return False
 
@@ -199,22 +208,32 @@ def plugin(runs_dir: Path | None, jobs: int) -> WorkerPlugin:
 
 
 async def serve(
-    address: str, runs_dir: Path, jobs: int, memory: int, *, scheduler: bool, echo: Callable[[str], None]
+    address: str,
+    runs_dir: Path,
+    jobs: int,
+    memory: int,
+    *,
+    scheduler: bool,
+    echo: Callable[[str], None],
+    certificates: Certificates | None = None,
 ) -> ExitCode:
     """Work until a signal arrives or the scheduler ends. With `scheduler` this process is the scheduler at the address
     too.
 
-    UserError if no scheduler answers, or none can listen there.
+    It listens on the interface of the address alone. UserError if no scheduler answers, none can listen there, or it is
+    neither TLS nor on this machine.
     """
     import distributed
 
+    address, ours = checked(address, certificates)
+    security = security_of(certificates, address)
     offered = resources(jobs, memory)
     ended: asyncio.Future[ExitCode] = asyncio.get_running_loop().create_future()
     _on_signals(ended)
     async with contextlib.AsyncExitStack() as stack:
         try:
             if scheduler:
-                address = await _listen(address, stack)
+                address = await _listen(address, security, stack)
             worker: Any = distributed.Worker(
                 address,
                 nthreads=jobs,
@@ -222,6 +241,8 @@ async def serve(
                 plugins=(plugin(runs_dir, jobs),),
                 memory_limit=0,
                 dashboard=False,
+                host=f"{address.partition('://')[0]}://{_bracketed(ours)}",
+                security=security,
                 death_timeout=_SCHEDULER_SECONDS,
             )
             await stack.enter_async_context(worker)
@@ -234,13 +255,26 @@ async def serve(
     return ended.result() if ended.done() else ExitCode.HELD
 
 
-async def _listen(address: str, stack: contextlib.AsyncExitStack) -> str:
-    from distributed import Scheduler
-    from distributed.comm.addressing import parse_host_port, unparse_host_port
+def security_of(certificates: Certificates | None, address: str) -> Any:
+    """What Dask wants for TLS: both ends show the certificate. None for an address without TLS."""
+    if certificates is None or not address.startswith("tls://"):
+        return None
+    from distributed.security import Security
 
-    host, port = parse_host_port(address.rpartition("://")[2], 8786)
-    scheme = address.partition("://")[0] if "://" in address else "tcp"
-    scheduler = Scheduler(host=f"{scheme}://{unparse_host_port(host, port)}", dashboard_address=f"{host}:0")
+    ends = {f"tls_{end}_cert": certificates.certificate for end in ("scheduler", "worker", "client")}
+    ends |= {f"tls_{end}_key": certificates.key for end in ("scheduler", "worker", "client")}
+    made: Any = Security
+    return made(require_encryption=True, tls_ca_file=certificates.authority, **ends)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+async def _listen(address: str, security: Any, stack: contextlib.AsyncExitStack) -> str:
+    from distributed import Scheduler
+
+    scheduler = Scheduler(host=address, security=security, dashboard=False)
     return str((await stack.enter_async_context(scheduler)).address)
 
 

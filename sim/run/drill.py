@@ -16,7 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from engine.errors import UserError
 from engine.events import Event
 from flags.inline import InlineValue, as_written
 from sim import rules
@@ -27,7 +26,7 @@ from sim.files.steps import Outage
 from sim.node.cgroup import OVERHEAD, MemoryCgroup
 from sim.node.config import Known, NodeConfig
 from sim.node.guest_link import ZYGOTE_SOCKET
-from sim.record import events
+from sim.record import events, owner
 from sim.record.digest import digest
 from sim.record.fold import Fold
 from sim.record.folder import SCENARIO_FILE, RunRecord, make, make_cache, point_latest_at, remove, write_record
@@ -43,8 +42,8 @@ from sim.rules.heartbeat import Heartbeats
 from sim.rules.reality import Reality
 from sim.run.flag_source import FlagService, check_source, open_service
 from sim.run.host import host, snapdrill_version
-from sim.run.judging import conclude, judge_invariants, lost_lines
-from sim.run.needs import check_limits
+from sim.run.judging import after_host_failures, conclude, judge_invariants, lost_lines
+from sim.run.needs import check_limits, set_up_error
 from sim.run.node_link import (
     NodeDiedError,
     NodeFailedError,
@@ -116,8 +115,7 @@ class Drill:
         except BaseException as error:
             await self.tear_down()
             if isinstance(error, OSError):
-                what = f"{error.filename}: {error.strerror}" if error.filename else error
-                raise UserError(f"the run cannot be set up: {what}") from error
+                raise set_up_error(error) from error
             raise
         return self
 
@@ -129,6 +127,7 @@ class Drill:
     async def _start(self) -> None:
         check_source(self.scenario)
         self.run_dir = make(self._runs_dir, self.scenario.name, self.seed, datetime.now(UTC)).absolute()
+        self._fleet.callback(owner.give_up, owner.take(self.run_dir))  # last of all
         store(self.scenario, self.run_dir / SCENARIO_FILE)
         self.began = time.monotonic()
         self._ledger = Ledger(self.run_dir / EVENTS_FILE, self.began)
@@ -183,7 +182,7 @@ class Drill:
         )
 
     def _open_flags(self) -> None:
-        self._flags: FlagService = open_service(self.scenario, self.run_dir)
+        self._flags: FlagService = open_service(self.scenario, self.run_dir, self.note)
         self._fleet.callback(self._flags.close)
         for key, value in self.scenario.flag_values.items():
             self.note(events.FlagSet(key, as_written(value)))
@@ -269,6 +268,7 @@ class Drill:
         await self.observe()
         raise_failures(self.entries)
         expected += lost_lines(self.entries, self._ledger.lost if self._ledger else 0)
+        expected = after_host_failures(self.entries, expected)
         everything = [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected]
         verdict, canaries = conclude(self.scenario, everything, whole_fleet=whole)
         for each in [*everything, *canaries]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,12 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.errors import UserError
 from flags.catalog import flag
+from flags.decode import look, sections
 from flags.document import DocumentError, Mistake, Position
 from flags.edit import Place, turned_on, variation_of, with_share
 from flags.inline import InlineValue, Share, flag_from
+from flags.torn import loads
 from sim.files.flag_values import ServedFlags
 from sim.files.scenario import Scenario
 from sim.files.steps import Outage
+from sim.run.foreign_edits import ForeignEdits, Note
 
 if TYPE_CHECKING:  # it imports the LaunchDarkly SDK, which takes a while
     from flags.relay import Relay
@@ -66,11 +68,11 @@ def check_source(scenario: Scenario) -> None:
             raise DocumentError(scenario.path, [key])
 
 
-def open_service(scenario: Scenario, run_dir: Path) -> FlagService:
-    """Start what the scenario's `flags` name."""
+def open_service(scenario: Scenario, run_dir: Path, note: Note) -> FlagService:
+    """Start what the scenario's `flags` name, in a running event loop; `note` takes edits from outside."""
     check_source(scenario)
     if scenario.flag_file is not None:
-        return _FileService(scenario, scenario.flag_file, run_dir / FLAG_FILE)
+        return _FileService(scenario, scenario.flag_file, run_dir / FLAG_FILE, note)
     if isinstance(scenario.flags, ServedFlags) and scenario.flags.source == "relay":
         return _RelayService(scenario, scenario.flags)
     return _NodeService(scenario)
@@ -115,13 +117,14 @@ class _NodeService:
 class _FileService:
     """A copy of the flag file, in the run folder; a torn one is like a write in place that was cut off."""
 
-    def __init__(self, scenario: Scenario, given: Path, copy: Path) -> None:
+    def __init__(self, scenario: Scenario, given: Path, copy: Path, note: Note) -> None:
         self._guards = _guards(scenario)
         self._copy = copy
         self._whole: bytes | None = None
-        self._given: Mapping[str, Any] = json.loads(given.read_text(encoding="utf-8-sig")).get("flags") or {}
+        self._given: Mapping[str, Any] = sections(loads(given, look(given))).flags
         self._edited: dict[str, dict[str, Any]] = {}
         shutil.copyfile(given, copy)
+        self._edits = ForeignEdits(copy, note)
 
     def node_settings(self) -> dict[str, Any]:
         return {"flag_file": str(self._copy), **self._guards}
@@ -129,7 +132,8 @@ class _FileService:
     async def set(self, key: str, value: InlineValue, ask: Ask) -> bool:
         if self._whole is not None:
             raise UserError("the flag file is torn; put `outage: {fault: recover}` before this change")
-        await ask("flag", flag=self._changed(key, value))
+        with self._edits.own_change():
+            await ask("flag", flag=self._changed(key, value))
         return True
 
     def _changed(self, key: str, value: InlineValue) -> dict[str, Any]:
@@ -149,17 +153,20 @@ class _FileService:
     async def fail(self, outage: Outage, ask: Ask) -> None:
         whole = self._whole or self._copy.read_bytes()
         self._whole = whole
-        self._copy.write_bytes(whole[: int(len(whole) * outage.keep / 100)])
+        with self._edits.own_change():
+            self._copy.write_bytes(whole[: int(len(whole) * outage.keep / 100)])
         await ask("refresh_flags")
 
     async def recover(self, ask: Ask) -> None:
         if self._whole is not None:
             whole, self._whole = self._whole, None
-            self._copy.write_bytes(whole)
+            with self._edits.own_change():
+                self._copy.write_bytes(whole)
         await ask("refresh_flags")
 
     def close(self) -> None:
         """The copy stays in the run folder."""
+        self._edits.close()
 
 
 class _RelayService:

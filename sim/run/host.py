@@ -24,6 +24,7 @@ from engine.errors import errno_name
 from sim.files.units import HUGE_PAGE
 from sim.node.cgroup import MemoryCgroup, hierarchies
 from sim.node.guest_link import FDS_PER_GUEST
+from sim.run import own_limits
 
 _HUGE_POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB"
 _NO_FD = -1
@@ -97,6 +98,12 @@ def capabilities() -> list[Capability]:
     return [try_out(probe) for probe in PROBES]
 
 
+@functools.cache
+def required_ones() -> list[Capability]:
+    """What every run needs; tried once."""
+    return [try_out(probe) for probe in PROBES if probe.required]
+
+
 def host() -> dict[str, Any]:
     """The host's part of a ledger: names, sizes (bytes), and a boolean for each capability."""
     system = os.uname()
@@ -121,9 +128,8 @@ def snapdrill_version() -> str:
 
 @functools.cache
 def _works() -> dict[str, bool]:
-    """Tried once per process: it does not change during one."""
-    asked = [each for each in PROBES if each.name in _IN_LEDGER]
-    return {_IN_LEDGER[each.name]: try_out(each).available is not Available.NO for each in asked}
+    tried = {name: try_out(each) for each in PROBES if (name := _IN_LEDGER.get(each.name))}
+    return {name: each.available is not Available.NO for name, each in tried.items()}
 
 
 @contextmanager
@@ -344,7 +350,31 @@ def _cpus() -> ProbeResult:
     )
 
 
+def _proc() -> ProbeResult:
+    why = own_limits.proc_refusal()
+    return ProbeResult(Available.YES if why is None else Available.NO, why or "mounted, and of this PID namespace")
+
+
+def _loopback() -> ProbeResult:
+    why = own_limits.loopback_refusal()
+    return ProbeResult(Available.YES if why is None else Available.NO, why or "listened and connected")
+
+
+def _limits() -> ProbeResult:
+    """What would end a run or one of its processes, as far as it can be seen."""
+    room = own_limits.cgroup_room()
+    sizes = {
+        "address space": own_limits.address_space(),
+        "file size": own_limits.largest_file(),
+        f"memory left in {room[1] if room else ''}": room[0] if room else None,
+    }
+    told = [f"{name} {size >> 20} MiB" for name, size in sizes.items() if size is not None]
+    told += [f"{left} more processes"] if (left := own_limits.processes_left()) is not None else []
+    return ProbeResult(Available.LIMITED if told else Available.YES, "; ".join(told) or "none is visible")
+
+
 PROBES: tuple[Probe, ...] = (
+    Probe("/proc", _proc, "no process can be looked at: nothing runs", "mount -t proc proc /proc", True),
     Probe("memfd and seals", _sealed_memfd, "no guest has memory: nothing runs", "Linux with memfd_create", True),
     Probe("punch a memfd", _punch, "no memory can be punched: nothing runs", "shmem in the kernel", True),
     Probe("pidfd", _pidfd, "no guest's death can be confirmed: nothing runs", "Linux >= 5.3", True),
@@ -387,6 +417,8 @@ PROBES: tuple[Probe, ...] = (
     ),
     Probe("open files", _open_files, "fewer than 1,000 guests", "ulimit -n 65536"),
     Probe("free memory", _free_memory, "large fleets are OOM-killed", "free memory, or smaller scenarios"),
+    Probe("limits", _limits, "what needs more is skipped", "a larger container, or ulimit"),
+    Probe("loopback", _loopback, "no relay and no LaunchDarkly can serve flags", "ip link set lo up"),
     Probe(
         "user namespace, tmpfs",
         _private_tmpfs,

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from engine.errors import HOST_ERRORS
+from engine.events import CopyFailed
 from flags.catalog import PUNCH
 from flags.inline import Rollout
 from sim.files.expectations import IN_BYTES, InvariantExpectation, MetricExpectation, PauseFilter, ViolationExpectation
@@ -21,6 +23,7 @@ from sim.record.verdict import CUT_OFF, Verdict
 from sim.record.view import PauseView, SandboxView, View
 from sim.rules.finding import Finding, in_file
 
+HOST = "host:"
 HELD, VIOLATED, INCONCLUSIVE = Verdict.HELD.value, Verdict.VIOLATED.value, Verdict.INCONCLUSIVE.value
 Place = Origin | tuple[int, int]
 
@@ -216,6 +219,33 @@ def lost_lines(entries: Iterable[Entry], lost_here: int) -> list[events.Judged]:
         "reason": f"{lost} lines could not be written to it; free some space on the disk of the run",
     }
     return [events.Judged(LEDGER, INCONCLUSIVE, lost, [reason])]
+
+
+def host_failures(entries: Sequence[Entry]) -> list[events.Judged]:
+    """An inconclusive judgement for each errno that failed a pause although no fault was injected into that pause."""
+    injected = {each.pause for each in entries if isinstance(each.event, events.FaultFired)}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for each in entries:
+        event = each.event
+        if isinstance(event, CopyFailed) and event.errno in HOST_ERRORS and each.pause not in injected:
+            reason = f"{event.call}: {event.error}: an error of this host, not an injected one"
+            found.setdefault(event.errno or "", []).append(
+                {"sandbox": each.sandbox or "*", "code": "host", "reason": reason}
+            )
+    return [events.Judged(f"{HOST}{errno}", INCONCLUSIVE, len(reasons), reasons) for errno, reasons in found.items()]
+
+
+def after_host_failures(entries: Sequence[Entry], expected: Sequence[events.Judged]) -> list[events.Judged]:
+    """The expectations, and what the host failed: an expectation is not violated by that."""
+    failures = host_failures(entries)
+    return [*(map(_excused, expected) if failures else expected), *failures]
+
+
+def _excused(found: events.Judged) -> events.Judged:
+    if found.verdict != VIOLATED:
+        return found
+    reasons = [{**each, "reason": f"{each['reason']}; this host failed a pause"} for each in found.violations]
+    return events.Judged(found.subject, INCONCLUSIVE, found.checked, reasons)
 
 
 def rollouts_without_effect(scenario: Scenario, entries: Iterable[Entry], view: View) -> list[events.Judged]:

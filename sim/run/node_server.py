@@ -34,7 +34,12 @@ class NodeServer:
             carry_run(arguments["run"])
 
             def start_zygote(listener: socket.socket, config: NodeConfig) -> None:
-                settings = {"run": config.run, "grace": config.grace, "cgroup": config.cgroup}
+                settings = {
+                    "run": config.run,
+                    "grace": config.grace,
+                    "cgroup": config.cgroup,
+                    "owner": config.owner_file,
+                }
                 zygotes.tell(settings, [listener.fileno(), 2])
 
             return process.main([str(fd), arguments["config"]], start_zygote)

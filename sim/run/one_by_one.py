@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.errors import UserError
+from engine.errors import HostError, UserError, host_error
 from flags.catalog import did_you_mean
 from sim.files.scenario import Scenario
 from sim.record.folder import SCENARIO_FILE, RunFolderFullError, StoredRun, names_full_disk
@@ -21,6 +21,7 @@ from sim.report.document import VERSION, scenario_document, write_document
 from sim.report.failure import failure_block
 from sim.report.html import REPORT_FILE, write_report
 from sim.report.junit import JunitFile, suite, without_result, write_junit
+from sim.report.outlet import say_commands
 from sim.report.text import summary
 from sim.run.batch import Batch, Item, check_writable, read_all, refuse
 from sim.run.draw import as_run
@@ -77,8 +78,7 @@ class Outputs:
         """Write the reports about all runs; annotations go to standard error, where GitHub reads them as well."""
         if self.metrics is not None and self._metrics is not None:
             self._metrics.write(self.metrics)
-        for line in github.commands(self._annotations):
-            click.echo(line, err=True)
+        say_commands(github.commands(self._annotations))
         github.append_summary(self._sections)
 
 
@@ -92,13 +92,15 @@ class OneByOne:
     outputs: Outputs = field(default_factory=Outputs)
 
     @classmethod
-    def load(cls, paths: Sequence[Path], options: RunOptions, given: Sequence[str] = ()) -> OneByOne:
+    def load(
+        cls, paths: Sequence[Path], options: RunOptions, given: Sequence[str] = (), *, obey_unsafe: bool = False
+    ) -> OneByOne:
         """Read every file before anything starts; raises UserError with every mistake of every file.
 
         `given` are the `KEY=VALUE` of the command line; each must be a variable that a scenario uses.
         """
         variables = _variables(given)
-        scenarios, mistakes = read_all(paths, variables)
+        scenarios, mistakes = read_all(paths, variables, obey_unsafe=obey_unsafe)
         refuse(mistakes)
         wrong = _unused(variables, scenarios)
         cases = {name for each in scenarios if each.chosen for name in (each.title, each.name)}
@@ -117,14 +119,16 @@ class OneByOne:
         """What would run: sandboxes, chunks and memory of each scenario, a line each."""
         lines = []
         for each in self.scenarios:
-            reason = missing(each)
+            reason = self._missing(each)
             lines += [f"{each.title}: {planned_work(each)}"] + ([f"  would be skipped: {reason}"] if reason else [])
         return "\n".join(lines) or "nothing selected"
 
     def plan_document(self) -> dict[str, Any]:
         """The same for `--dry-run --json`; `lacks` is why this host would skip it, null if it would not."""
-        code = ExitCode.HELD if self.scenarios else ExitCode.NOTHING_SELECTED
-        made = [{**asdict(planned(each)), "file": str(each.path), "lacks": missing(each)} for each in self.scenarios]
+        code = self.dry_run_code()
+        made = [
+            {**asdict(planned(each)), "file": str(each.path), "lacks": self._missing(each)} for each in self.scenarios
+        ]
         return {"version": VERSION, "exit_code": int(code), "would_run": made}
 
     def run(self, batch: Batch) -> ExitCode:
@@ -137,9 +141,18 @@ class OneByOne:
         return code
 
     def _lacks(self, scenario: Scenario) -> str | None:
-        if reason := missing(scenario):
+        if reason := self._missing(scenario):
             self.outputs.skip(scenario.title, reason, scenario.path)
         return reason
+
+    def _missing(self, scenario: Scenario) -> str | None:
+        return missing(scenario, self.options.runs_dir, self.options.cache_dir)
+
+    def dry_run_code(self) -> ExitCode:
+        """UNSUPPORTED where this host can run none of them."""
+        if not self.scenarios:
+            return ExitCode.NOTHING_SELECTED
+        return ExitCode.HELD if any(self._missing(each) is None for each in self.scenarios) else ExitCode.UNSUPPORTED
 
     def _skip(self, batch: Batch, scenario: Scenario, reason: str) -> ExitCode:
         """What this host lacks was found when the run was set up."""
@@ -190,6 +203,12 @@ def _report(scenario: Scenario, error: Exception) -> ExitCode:
     if names_full_disk(error):
         what = error if isinstance(error, UserError) else f"its report cannot be stored: {error}; free some disk space"
         click.echo(f"{scenario.title}: {what}", err=True)
+        return ExitCode.INCONCLUSIVE
+    if isinstance(error, HostError):
+        click.echo(f"{scenario.title}: {error}", err=True)
+        return ExitCode.UNSUPPORTED
+    if host_error(error) is not None and not isinstance(error, UserError):
+        click.echo(f"{scenario.title}: no verdict: {error}: an error of this host", err=True)
         return ExitCode.INCONCLUSIVE
     if isinstance(error, UserError):
         click.echo(f"snapdrill: {error}", err=True)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 from junitparser import Error, Failure, Skipped, TestCase, TestSuite
 
 from sim.files.faults import CATALOGUE, KINDS
@@ -16,6 +15,7 @@ from sim.record.folder import SCENARIO_FILE
 from sim.record.verdict import ExitCode
 from sim.report import github
 from sim.report.failure import here
+from sim.report.outlet import say_commands
 from sim.report.table import WIDTH, Paragraph, Part, Section, Table, Words, code, facts, fence, text
 from sim.report.words import plural, scrub
 from sim.run.cases import first_reason
@@ -245,8 +245,7 @@ def annotate_github(sweeps: Sequence[Sweep]) -> None:
     summary."""
     if not github.is_on():
         return
-    for line in github.commands(each for sweep in sweeps for each in annotate(sweep)):
-        click.echo(line, err=True)
+    say_commands(github.commands(each for sweep in sweeps for each in annotate(sweep)))
     github.append_summary([_section(each) for each in sweeps])
 
 

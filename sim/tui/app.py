@@ -84,6 +84,8 @@ class ConfirmScreen(ModalScreen[bool | None]):
 
 
 REFRESHES_A_SECOND = 4
+LARGE = 200
+"""Sandboxes from which on a fleet is shown as a map at first."""
 SCREENS: dict[str, type[LiveScreen]] = {
     "flags": FlagsScreen,
     "faults": FaultsScreen,
@@ -112,6 +114,7 @@ class ShowApp(App[None]):
         self.live.on_change = self._draw_status
         self.live.confirm = self.confirm
         self._fleet = FleetScreen(self.live)
+        self._saw_map = False
 
     def get_css_variables(self) -> dict[str, str]:
         """With the colours of the tones."""
@@ -133,6 +136,9 @@ class ShowApp(App[None]):
         """Give what is new to every screen; an app that is gone draws nothing."""
         frame = self.live.next() if self.is_running else None
         if frame is not None:
+            if len(frame.view.sandboxes) >= LARGE and not self._saw_map and self.screen is self._fleet:
+                self._saw_map = True
+                self.push_screen(MapScreen(self.live))
             for screen in self.live_screens():
                 screen.take(frame)
 

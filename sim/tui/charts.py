@@ -11,6 +11,7 @@ from sim.record.view import PauseView, SandboxView, View
 from sim.report import words
 from sim.tui import headlines, rows
 from sim.tui.spans import HARD, Piece, Span, Spans, Tone, fit, line_of, wrap
+from sim.tui.windows import ChartWindow, window
 
 MARKS: dict[str, tuple[str, Tone, str]] = {
     "off": ("△", "plain", "pause"),
@@ -19,20 +20,21 @@ MARKS: dict[str, tuple[str, Tone, str]] = {
 }
 
 
-def memory_lines(view: View, cells: int, height: int) -> list[Spans]:
-    """A title, the chart, the pauses under it, the time; `height` lines at most."""
+def memory_lines(view: View, cells: int, height: int, seconds: float | None = None) -> list[Spans]:
+    """A title, the chart, the pauses under it, the time; `height` lines at most. `seconds` as `windows.window` has
+    it."""
     room, high = max(8, cells - LABEL - 1), max(2, height - 3)
     once = sum(sandbox.memory for sandbox in view.sandboxes.values())
     top = _top(view, once)
-    end = max(view.t, 1.0)
-    found = columns(view.samples, 0.0, end, room)
+    part = window(seconds, max(view.t, 1.0), view.samples, (each.began for each in view.pauses))
+    found = columns(part.shown(view.samples), 0.0, part.length, room)
     levels: dict[str, tuple[int, Tone]] = {
         "budget": (view.memory.budget, "bad"),
         f"1x {words.mib(once)}": (once, "muted"),
         f"2x {words.mib(2 * once)}": (2 * once, "muted"),
     }
     chart = area(found, top, high, levels)
-    return [_title(view, top, cells), *chart, _pauses(view, end, room), _time(end, room)][:height]
+    return [_title(view, top, cells), *chart, _pauses(view, part, room), _time(part, room)][:height]
 
 
 def _top(view: View, once: int) -> int:
@@ -55,14 +57,14 @@ def _title(view: View, top: int, cells: int) -> Spans:
     return line_of(pieces, cells)
 
 
-def _pauses(view: View, end: float, room: int) -> Spans:
+def _pauses(view: View, part: ChartWindow, room: int) -> Spans:
     """A mark where each pause began; where several are, the worst."""
     marks = [" "] * room
     tones: list[Tone] = ["plain"] * room
     for kind, (glyph, tone, _) in MARKS.items():
         for pause in view.pauses:
-            if kind_of(pause) == kind:
-                at = min(room - 1, int(room * pause.began / end))
+            if kind_of(pause) == kind and pause.began >= part.begin:
+                at = min(room - 1, int(room * part.place(pause.began) / part.length))
                 marks[at], tones[at] = glyph, tone
     drawn = [Span(mark, tone) for mark, tone in zip(marks, tones, strict=True)]
     return (Span(f"{'pauses':>{LABEL - 2}} │", "muted"), *drawn)
@@ -73,13 +75,14 @@ def kind_of(pause: PauseView) -> str:
     return "lost" if pause.outcome == "discarded" else "on" if pause.punch else "off"
 
 
-def _time(end: float, room: int) -> Spans:
-    said = f"{end:.1f} s"
+def _time(part: ChartWindow, room: int) -> Spans:
+    idle = f", {part.left_out:.0f} s idle left out" if part.folded else ""
+    said = f"{part.end:.1f} s{idle}"
     legend = "   ".join(f"{glyph} {name}" for glyph, _, name in MARKS.values())
     gap = room - len(said) - len(legend) - 4
     middle = f"  {legend}  " if gap >= 0 else ""
     axis = "─" * max(0, room - len(said) - len(middle) - 1)
-    return (Span(f"{'0 s':>{LABEL - 2}} └{middle}{axis} {said}", "muted"),)
+    return (Span(f"{f'{part.begin:.0f} s':>{LABEL - 2}} └{middle}{axis} {said}", "muted"),)
 
 
 Cell = tuple[str, Tone]

@@ -147,6 +147,7 @@ MEMORY = (
     Key("P,a", "P", "pause_all", "all", "pause every running sandbox", 1),
     Key("V", "V", "resume_all", "resume all", "resume every paused sandbox", 2),
     Key("f", "f", "toggle_punch", "punch", "flip memfd-punch-on-snapshot (a rollout becomes on for all)", 1),
+    Key("w", "w", "window", "window", "the chart: all of the run without idle times, 5 minutes, 30 seconds", 9),
     Key("T", "T", "twin", "twin", "the twin: this fleet and seed twice more, flag off and on; again: end it", 0),
 )
 

@@ -11,7 +11,9 @@ from engine import events as engine_events
 from sim.files.faults import AtChunk
 from sim.record import events
 from sim.tui.app import FleetApp
+from sim.tui.screens.fleet import FleetScreen
 from sim.tui.screens.help import HelpScreen
+from sim.tui.screens.map import MapScreen
 from tests.tui.looking import seen, until, until_seen
 
 if TYPE_CHECKING:
@@ -298,6 +300,8 @@ async def test_a_thousand_rows_scroll_with_the_cursor(drill: RecordedDrill) -> N
     many = type(drill)()
     many.tell_of_fleet([f"web-{number}" for number in range(1000)])
     async with app_for(many).run_test(size=(80, 24)) as pilot:
+        await until_seen(pilot, "1000 sandboxes by state")
+        await pilot.press("escape")
         await until_seen(pilot, "web-0    ● running")
         await pilot.press("G")
         await until_seen(pilot, "▶ web-999  ● running")
@@ -322,3 +326,14 @@ async def test_only_rows_that_changed_are_drawn_again(drill: RecordedDrill, monk
         drill.tell(published, "web-3")
         await until_seen(pilot, "web-3    ● running    ▓▓▓▓▓▓▓▓▓▓·········")
         assert set(drawn) == {3}
+
+
+async def test_a_fleet_of_two_hundred_is_shown_as_a_map_once(drill: RecordedDrill) -> None:
+    for number in range(200):
+        drill.tell(events.SandboxCreated(1 << 20, 4096, 4096, "base", "acme", "local"), f"many-{number}")
+    app = FleetApp(lambda: drill)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, MapScreen), "the map")
+        await pilot.press("escape")
+        app.look()
+        await until(pilot, lambda: isinstance(app.screen, FleetScreen), "the fleet")

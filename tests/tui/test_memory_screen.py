@@ -176,3 +176,19 @@ async def test_who_may_only_watch_gets_no_twin(drill: RecordedDrill, arms: Recor
         await pilot.press("4", "T")
         await until_seen(pilot, "two pauses of this run", "read-only: you can watch the fleet, not change it")
         assert not twin.is_running
+
+
+async def test_a_key_shows_the_last_minutes_and_then_the_last_seconds(drill: RecordedDrill) -> None:
+    app = FleetApp(lambda: drill)
+    async with app.run_test(size=(100, 30)) as pilot:
+        tell_a_story(drill)
+        drill.now = 400.0
+        drill.sample(guests=96 * MIB)
+        await pilot.press("4")
+        await until_seen(pilot, "400.0 s, 394 s idle left out")
+        await pilot.press("w")
+        await until_seen(pilot, "100 s └")
+        await pilot.press("w")
+        await until_seen(pilot, "370 s └")
+        await pilot.press("w")
+        await until_seen(pilot, "0 s └")

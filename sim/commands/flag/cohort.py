@@ -22,7 +22,7 @@ from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
     from flags.cohort import Member, Step
-    from sim.report.table import Section
+    from sim.report.table import Paragraph, Section
 
 SHOWN = 8
 """How many of those who join or leave are named."""
@@ -50,19 +50,24 @@ def cohort(
     as_json: bool,
 ) -> ExitCode:
     """Replaced by the module's docstring."""
-    from flags.cohort import fleet_of, step
+    from flags.cohort import differing, fleet_of, step
     from flags.file import read_as_served
     from flags.sdk_logs import silence_sdk_logs
     from sim.files.fleet_table import read_fleet
-    from sim.report.table import text
+    from sim.report.table import Section, text
 
     silence_sdk_logs()
     fleet = read_fleet(table) if table else fleet_of(contexts)
-    change = step(read_as_served(before), read_as_served(after), key, fleet, contexts_given(kinds))
+    files, made = (read_as_served(before), read_as_served(after)), contexts_given(kinds)
+    change = step(*files, key, fleet, made)
+    differs = [len(differing(each, key, fleet, made)) for each in files]
     if as_json:
-        click.echo(json.dumps({"version": 1, "flag": key, **as_document(change, fleet)}, indent=2))
+        document = {"version": 1, "flag": key, **as_document(change, fleet)}
+        click.echo(
+            json.dumps({**document, "python_differs": dict(zip(("before", "after"), differs, strict=True))}, indent=2)
+        )
     else:
-        click.echo(text(report(key, str(before), str(after), change, fleet)))
+        click.echo(text([*report(key, str(before), str(after), change, fleet), Section("", sdk_note(differs))]))
     return ExitCode.VIOLATED if superset and not change.is_superset else ExitCode.HELD
 
 
@@ -91,6 +96,19 @@ def report(key: str, before: str, after: str, change: Step, fleet: Sequence[Memb
         ),
         Section("", (Paragraph(said), names)),
     ]
+
+
+def sdk_note(differs: Sequence[int]) -> tuple[Paragraph, ...]:
+    """That the counts are Go's, where Python's SDK serves some sandboxes something else; nothing where it agrees."""
+    from sim.report.table import Paragraph
+
+    found = [
+        f"{_plural(count, 'sandbox', 'sandboxes')} in {file}"
+        for file, count in zip("AB", differs, strict=True)
+        if count
+    ]
+    said = f"counted as Go's SDK serves; Python's serves something else to {' and to '.join(found)}, and so may others"
+    return (Paragraph(said),) if found else ()
 
 
 def able(members: Sequence[Member]) -> tuple[Member, ...]:

@@ -48,6 +48,7 @@ def explain(
     """Replaced by the module's docstring."""
     from flags.catalog import CATALOG
     from flags.decode import look
+    from flags.document import lines_of
     from flags.explain import explain as explain_flags
     from flags.explain import moment_of
     from flags.file import taken_from
@@ -56,8 +57,8 @@ def explain(
 
     silence_sdk_logs()
     taken, contexts = taken_from(file, look(file)), contexts_given(kinds)
-    if taken.mistakes:
-        click.echo(taken.mistakes, err=True)
+    for line in lines_of(taken.mistakes):
+        click.echo(line, err=True)
     chosen = [_known(key, taken.flags) for key in keys] or [each.key for each in CATALOG if each.key in taken.flags]
     found = [
         each

@@ -13,8 +13,10 @@ from __future__ import annotations
 import inspect
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,7 +24,9 @@ from engine.errors import UserError
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
+    from flags.document import Mistake
     from flags.importing import Imported
+    from flags.problem import Problem
 
 
 @click.command("import", help=inspect.cleandoc(__doc__))
@@ -33,16 +37,23 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="Write there, not to the screen.")
 def import_file(file: Path, env: str | None, segments: Path | None, output: Path | None) -> ExitCode:
     """Replaced by the module's docstring."""
+    from flags.document import lines_of
+    from flags.importing import references
+    from sim.report import github
+    from sim.report.outlet import say_commands
+
     found, mistakes = _converted(file, env)
     if segments is not None:
         more, wrong = _converted(segments, env)
         mistakes += wrong
         found.segments |= more.segments
-    mistakes += _referenced(file, found)
-    for line in _warnings(file, found):
+    mistakes += _mistakes(file, list(references(found)))
+    warnings = _mistakes(file, found.warnings)
+    for line in lines_of([replace(each, text=f"{each.text}: {each.production}", hint="") for each in warnings]):
         click.echo(line, err=True)
     if mistakes:
-        click.echo("\n".join(mistakes), err=True)
+        click.echo("\n".join(lines_of(mistakes)), err=True)
+        say_commands(github.mistakes(mistakes))
         click.echo(f"{file}: nothing was written", err=True)
         return ExitCode.VIOLATED
     text = json.dumps({"flags": found.flags, "segments": found.segments}, indent=2) + "\n"
@@ -57,59 +68,56 @@ def import_file(file: Path, env: str | None, segments: Path | None, output: Path
 
 def _keep_ids(file: Path, output: Path) -> None:
     """Beside the flag file: what it serves has no ids, and patches need them."""
-    from flags.document import parse
+    from flags.decode import look
     from flags.edit import ids_file
     from flags.importing import variation_ids
+    from flags.torn import loads
 
-    found = variation_ids(parse(file.read_text(encoding="utf-8-sig")).value)
+    found = variation_ids(loads(file, look(file)))
     if found:
         _replace(ids_file(output), json.dumps(found, indent=2) + "\n")
 
 
-def _converted(file: Path, env: str | None) -> tuple[Imported, list[str]]:
-    from flags.document import parse
+def _converted(file: Path, env: str | None) -> tuple[Imported, list[Mistake]]:
+    from flags.decode import look
+    from flags.document import Mistake
     from flags.importing import convert, environment_hint
+    from flags.torn import parsed
 
-    try:
-        document = parse(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}:{error.lineno}:{error.colno}: error: not JSON: {error.msg}") from None
+    document = parsed(file, look(file))
     hint = environment_hint(env, document.value)
     if hint is not None:
         raise UserError(f'{file}: no environment "{env}"; {hint}' if env else f"{file}: {hint}")
     found = convert(document.value, env)
     twice = [
-        f'{file}:{line}:{column}: error: duplicate key "{path[-1]}"' for path, (line, column) in document.duplicates
+        Mistake(place, "", f'duplicate key "{path[-1]}"', "keep one of the two", str(file))
+        for path, place in document.duplicates
     ]
-    return found, [*twice, *_lines(file, found.problems, document.positions)]
+    return found, [*twice, *_mistakes(file, found.problems)]
 
 
-def _referenced(file: Path, found: Imported) -> list[str]:
-    from flags.document import parse
-    from flags.importing import references
-
-    problems = list(references(found))
-    return _lines(file, problems, parse(file.read_text(encoding="utf-8-sig")).positions) if problems else []
-
-
-def _lines(file: Path, problems: list[Any], positions: Any) -> list[str]:
+def _mistakes(file: Path, problems: Sequence[Problem]) -> list[Mistake]:
+    """With their places, in the order of these."""
+    from flags.decode import look
+    from flags.document import Mistake
     from flags.lint import place_of
+    from flags.torn import parsed
 
-    found = sorted((*place_of(each.path, positions), f"{each.message}; {each.fix}") for each in problems)
-    return [f"{file}:{line}:{column}: error: {what}" for line, column, what in found]
-
-
-def _warnings(file: Path, found: Imported) -> list[str]:
-    from flags.document import parse
-    from flags.lint import place_of
-
-    if not found.warnings:
+    if not problems:
         return []
-    positions = parse(file.read_text(encoding="utf-8-sig")).positions
-    places = sorted((*place_of(each.path, positions), each) for each in found.warnings)
-    return [f"{file}:{line}:{column}: warning: {each.message}: {each.production}" for line, column, each in places]
+    positions = parsed(file, look(file)).positions
+    return sorted(
+        Mistake(
+            place_of(each.path, positions),
+            "",
+            each.message,
+            each.fix,
+            str(file),
+            each.severity,
+            each.production,
+        )
+        for each in problems
+    )
 
 
 def _replace(output: Path, text: str) -> None:

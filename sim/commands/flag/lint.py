@@ -53,9 +53,10 @@ class Struck:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def lint(file: Path, table: Path | None, kinds: str, as_json: bool) -> ExitCode:
     """Replaced by the module's docstring."""
-    from flags.decode import look, text_of
+    from flags.decode import look
     from flags.lint import tried
     from flags.sdk_logs import silence_sdk_logs
+    from flags.torn import text_of
     from sim.files.fleet_table import read_fleet
 
     silence_sdk_logs()

@@ -137,4 +137,4 @@ def _status(word: str) -> int | None:
 
 
 def _tell(file: Path, news: str | None) -> None:
-    click.echo(news or f"{file}: good again and served", err=True)
+    click.echo(news or f"{file}: read, and served as it is", err=True)

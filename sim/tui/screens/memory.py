@@ -9,12 +9,13 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 
 from sim.tui import charts, headlines, requests
-from sim.tui.frames import NO_RUN, Frame
+from sim.tui.frames import NO_RUN, Frame, Live
 from sim.tui.keys import MEMORY, Key
 from sim.tui.panes import LinesWidget
 from sim.tui.screens.live import LiveScreen, bindings
 from sim.tui.spans import Spans
 from sim.tui.twin import lines
+from sim.tui.windows import WINDOWS
 
 
 class MemoryScreen(LiveScreen):
@@ -23,6 +24,10 @@ class MemoryScreen(LiveScreen):
     KEYS: ClassVar[tuple[Key, ...]] = MEMORY
     BINDINGS: ClassVar[list[BindingType]] = bindings(MEMORY)
     RULE: ClassVar[str] = ""
+
+    def __init__(self, live: Live) -> None:
+        super().__init__(live)
+        self._window = 0
 
     def compose(self) -> ComposeResult:
         yield LinesWidget(id="title")
@@ -36,7 +41,7 @@ class MemoryScreen(LiveScreen):
         view = frame.view
         self.draw_title()
         self.show("flags", lambda width, _: [headlines.flags_line(view, width), headlines.faults_line(view, width)])
-        self.show("chart", lambda width, height: charts.memory_lines(view, width, height))
+        self.show("chart", lambda width, height: charts.memory_lines(view, width, height, WINDOWS[self._window]))
         self.draw_status()
 
     def draw_status(self) -> None:
@@ -51,6 +56,11 @@ class MemoryScreen(LiveScreen):
         if twin.said is None and not twin.arms:
             return charts.two_pause_lines(self.live.view, width, height, "T runs its twin")
         return lines(twin.arms, twin.said, width, height)
+
+    def action_window(self) -> None:
+        """Show the next window: all of the run, its last five minutes, its last 30 seconds."""
+        self._window = (self._window + 1) % len(WINDOWS)
+        self.take(Frame(self.live.view, frozenset(), (), gap=False))
 
     def action_pause_all(self) -> None:
         self.live.pause(requests.in_state(self.live.view, "running"))

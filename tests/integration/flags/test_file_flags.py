@@ -178,7 +178,7 @@ def test_a_deleted_file_leaves_the_last_good_flags_in_force_and_says_so(path: Pa
     path.unlink()
     status = source.refresh()
     assert status.state == "INTERRUPTED"
-    assert status.error == f"{path}: error: cannot read the flag file: No such file or directory; put a JSON file there"
+    assert status.error == f"{path}:1:1: error: it cannot be read: No such file or directory; put a JSON file there"
     assert punches(source) is True
     assert source.decide(WEB).evaluations[0].source_state == "INTERRUPTED"
 

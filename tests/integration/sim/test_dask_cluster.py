@@ -53,7 +53,9 @@ def same(entry: Entry) -> Entry:
     """Without its times."""
     event = entry.event
     if isinstance(event, events.PauseSettled):
-        event = dataclasses.replace(event, copy_ms=None, blocked_ms=0.0, peak_over=None, peak_ratio=None)
+        event = dataclasses.replace(
+            event, copy_ms=None, blocked_ms=0.0, peak_over=None, peak_ratio=None, cpu_seconds=None
+        )
     return dataclasses.replace(entry, t=0.0, event=event)
 
 

@@ -68,6 +68,15 @@ def processes_of_runs_in(folder: pathlib.Path) -> list[int]:
     return found
 
 
+def test_a_disk_that_is_full_before_the_run_is_named_with_what_is_free(
+    small_disk: pathlib.Path, tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (small_disk / "filler").write_bytes(b"x" * ((SIZE - 20) << 10))
+    (tmp_path / "full.yaml").write_text(SCENARIO)
+    assert main(["run", str(tmp_path / "full.yaml"), "--runs-dir", str(small_disk)]) == ExitCode.UNSUPPORTED
+    assert " MiB are free" in capfd.readouterr().out
+
+
 @pytest.mark.parametrize("room", [0, 4, 20, 36], ids=lambda room: f"{room}-KiB-left")
 def test_a_run_whose_disk_is_full_is_not_started_and_says_so_in_one_line(
     small_disk: pathlib.Path,
@@ -76,6 +85,7 @@ def test_a_run_whose_disk_is_full_is_not_started_and_says_so_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     room: int,
 ) -> None:
+    monkeypatch.setattr("sim.run.one_by_one.missing", lambda *_: None)  # it fills after the look
     here = tmp_path / "here"
     here.mkdir()
     (here / "mine").write_text("kept")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -219,3 +221,32 @@ async def test_the_sdk_key_reaches_neither_the_run_folder_nor_a_guest(
 
 def environment(pid: int) -> bytes:
     return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+async def test_edits_from_outside_of_the_followed_file_are_judged(tmp_path: Path) -> None:
+    """A hand in the run folder turns the flag off, tears the file, and puts it back: the run notes each, and judges."""
+    flag = {"key": PUNCH, "on": True, "variations": [False, True], "fallthrough": {"variation": 1}, "offVariation": 0}
+    text = json.dumps({"flags": {PUNCH: flag}})
+    (tmp_path / "flags.json").write_text(text)
+    async with drill(tmp_path, "{file: flags.json, lease: 200ms}") as fleet:
+        copy = fleet.run_dir / "flags.json"
+
+        async def noted(content: str, found: str) -> None:
+            copy.write_text(content)
+            async with asyncio.timeout(20):
+                while [each.found for each in told(fleet.entries, events.FlagFileEdited)][-1:] != [found]:
+                    await asyncio.sleep(0.01)
+                    fleet.view()
+
+        await noted(text.replace('"on": true', '"on": false'), "off")
+        await asyncio.sleep(0.4)  # half of the lease, and what a line of the ledger may take
+        await fleet.pause(["web-0"])
+        assert decided(fleet, "web-0")[:2] == (False, "OFF")
+        await noted(text[:-1], "torn")
+        await asyncio.sleep(0.5)
+        await fleet.pause(["web-1"])
+        assert decided(fleet, "web-1")[:2] == (False, "lease_expired")
+        await noted(text, "not off")
+        await fleet.finish()
+        judged = fleet.findings["off_arrives"]
+    assert (judged.checked, judged.violations) == (2, [])

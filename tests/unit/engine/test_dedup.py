@@ -245,10 +245,13 @@ def test_a_read_that_fails_in_any_worker_fails_the_compare_once_all_have_ended(
 
 def test_an_interrupt_is_raised_once_every_worker_has_ended() -> None:
     now = memory_of(np.full(BATCHES * 512, 1, np.uint8))
+    raised = threading.Event()
 
     def read(buffer: memoryview, pages: NDArray[np.int64]) -> None:
         if threading.current_thread() is threading.main_thread():
+            raised.set()
             raise KeyboardInterrupt
+        assert raised.wait(30)  # or the other worker might take every batch
         whole(now)(buffer, pages)
 
     with pytest.raises(KeyboardInterrupt):

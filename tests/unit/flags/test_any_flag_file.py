@@ -248,6 +248,33 @@ def test_no_text_ends_in_a_traceback(text: str, path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
+    ("text", "place"), [('{\n "flags": {,}}', (2, 12)), (file_of({**ON, "salt": 3}), (3, 3)), ("\ufeff", (1, 1))]
+)
+@pytest.mark.parametrize("command", ["cohort", "explain", "diff"])
+def test_what_cannot_be_read_is_a_mistake_with_its_place_in_every_form(
+    command: str,
+    text: str,
+    place: tuple[int, int],
+    path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    path.write_text(text)
+    more = {"cohort": [str(path), "--json"], "explain": ["--sandbox", "web-0", "--json"], "diff": ["--live", "--json"]}
+    code = main(["flags", command, str(path), *more[command]])
+    said = capsys.readouterr()
+    assert f"{path}:{place[0]}:{place[1]}: error: " in said.err
+    if command == "explain" and "salt" in text:  # the rest of the file is explained
+        assert code == HELD
+        return
+    assert code == ExitCode.USAGE
+    assert f",line={place[0]},col={place[1]},title=invalid file::" in said.err
+    (mistake,) = json.loads(said.out)["mistakes"]
+    assert (mistake["file"], mistake["line"], mistake["column"]) == (str(path), *place)
+
+
+@pytest.mark.parametrize(
     ("pattern", "nests"),
     [
         ("(a+)+$", True), ("(?:a*)*", True), ("((a+)b?)+", True), ("(a{2,})*", True), ("(a+|b)*", True),

@@ -7,7 +7,7 @@ import pytest
 
 from engine.errors import UserError
 from flags.catalog import FLAGS
-from flags.cohort import Member, cohort, fleet_of, step
+from flags.cohort import Member, cohort, differing, fleet_of, step
 from flags.context import ALL, SandboxAttributes
 from flags.explain import landing
 from flags.inline import Rollout, RolloutKind, flag_from
@@ -123,3 +123,13 @@ def test_what_the_weights_leave_belongs_to_the_last_entry() -> None:
     context = ALL.context(SandboxAttributes("web-0", "python", "acme"), "pause")
     lands = landing(model, model.fallthrough.rollout, make_context(context), context)
     assert (lands.entry, lands.low, lands.high) == (1, 0.0, 1.0)
+
+
+def test_who_gets_something_else_from_pythons_sdk_is_counted() -> None:
+    entries = [{"variation": 1, "weight": 0}, {"variation": 0, "weight": 100_000}]
+    absent = {**flag_from(PUNCH, True), "fallthrough": {"rollout": {"contextKind": "host", "variations": entries}}}
+    fleet = fleet_of(7)
+    assert differing(({PUNCH: absent}, {}), PUNCH, fleet) == tuple(fleet)
+    assert cohort(({PUNCH: absent}, {}), PUNCH, fleet) == ()
+    assert differing(({PUNCH: flag_from(PUNCH, Rollout(50, "sandbox"))}, {}), PUNCH, fleet) == ()
+    assert differing(({}, {}), PUNCH, fleet) == ()

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from engine.errors import UserError
 from flags.drift import drift
+from flags.edit import Place, with_share
 from flags.importing import convert
 from flags.inline import flag_from
 from flags.problem import Problem
@@ -40,6 +42,9 @@ def test_a_staged_rollout_is_imported_as_it_stands_and_said_to_move_on(kind: str
     assert rollout["seed"] == 12345
     assert [each["weight"] for each in rollout["variations"]] == [5_000, 5_000, 90_000]
     assert rollout["variations"][2]["untracked"] is True
+    why = f"the default rule of {PUNCH} is a {name} rollout: LaunchDarkly moves it and draws its sandboxes anew"
+    with pytest.raises(UserError, match=why):
+        with_share(found.flags[PUNCH], True, 5.0, Place())
 
 
 def test_a_staged_rollout_by_an_attribute_is_refused() -> None:

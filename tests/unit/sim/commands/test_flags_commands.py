@@ -155,6 +155,21 @@ def test_a_step_of_a_rollout_is_told_as_who_joins_and_who_leaves(
     assert out == (FILES / "step.txt").read_text()
 
 
+def test_what_pythons_sdk_serves_otherwise_is_counted_beside_the_cohort(
+    tmp_path: pathlib.Path, rollouts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads(pathlib.Path(rollouts[0]).read_text())
+    (flag,) = document["flags"].values()
+    entries = [{"variation": 1, "weight": 0}, {"variation": 0, "weight": 100_000}]
+    flag["fallthrough"] = {"rollout": {"contextKind": "team", "variations": entries}}
+    (tmp_path / "team.json").write_text(json.dumps(document))
+    files = (rollouts[0], str(tmp_path / "team.json"))
+    said = "counted as Go's SDK serves; Python's serves something else to 20 sandboxes in B, and so may others"
+    assert said in " ".join(printed(capsys, "cohort", *files, "--contexts", "20").split())
+    found = json.loads(printed(capsys, "cohort", *files, "--contexts", "20", "--json"))
+    assert found["python_differs"] == {"before": 0, "after": 20}
+
+
 def test_a_step_back_is_no_superset_and_can_end_with_1(rollouts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "not a superset: " in printed(capsys, "cohort", rollouts[3], rollouts[2], "--contexts", "200")
     assert main(["flags", "cohort", rollouts[3], rollouts[2], "--contexts", "200", "--superset"]) == ExitCode.VIOLATED

@@ -207,3 +207,17 @@ def test_the_context_of_a_user_is_asked_for_where_launchdarkly_asks(out: pathlib
     targets = json.loads(out.read_text())["flags"][PUNCH]["contextTargets"]
     assert targets[0] == {"contextKind": "user", "variation": 0, "values": []}
     assert ALL.context(fleet_of(1)[0].attributes, "pause").keys().isdisjoint({"user"})
+
+
+def test_mistakes_of_an_export_are_annotations_in_a_step_of_github(
+    out: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.delenv("GITHUB_WORKSPACE", raising=False)
+    path = changed(REST, tmp_path, lambda document: production(document)["rules"][0].update(disabled=True))
+    arguments = ["flags", "import", path, "--env", "production", "--segments", str(SEGMENTS), "-o", str(out)]
+    assert main(arguments) == ExitCode.VIOLATED
+    place, annotation = capsys.readouterr().err.splitlines()[:2]
+    line, column = place.removeprefix(f"{path}:").split(":")[:2]
+    said = '"disabled" cannot be carried over; import an SDK payload instead, which has it'
+    assert annotation == f"::error file={path},line={line},col={column},title=invalid file::{said}"

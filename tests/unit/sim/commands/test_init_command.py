@@ -18,7 +18,7 @@ from sim.files.schemas import json_schema
 from sim.record.verdict import ExitCode
 
 GITHUB = ".github/workflows/snapdrill.yml"
-NAMES = ["drill.yaml", "flags.json", "scenario.schema.json", ".gitignore", GITHUB]
+NAMES = ["drill.yaml", "flags.json", "scenario.schema.json", GITHUB]
 
 
 @pytest.fixture
@@ -118,7 +118,16 @@ def test_a_folder_that_is_not_there_yet_is_made(empty: pathlib.Path) -> None:
     assert main(["init", "new/er", "--ci", "github"]) == ExitCode.HELD
     assert sorted(
         str(path.relative_to(empty / "new/er")) for path in (empty / "new/er").rglob("*") if path.is_file()
-    ) == sorted(NAMES)
+    ) == sorted([*NAMES, ".gitignore"])
+
+
+def test_a_gitignore_that_exists_is_left_alone_and_what_belongs_there_is_said(
+    empty: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty / ".gitignore").write_text("mine\n")
+    assert main(["init"]) == ExitCode.HELD
+    assert (empty / ".gitignore").read_text() == "mine\n"
+    assert "add to .gitignore: runs/ and snapdrill.xml" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", NAMES)

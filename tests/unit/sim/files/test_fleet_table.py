@@ -190,11 +190,14 @@ CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_siz
 @given(st.lists(st.lists(CELLS, min_size=1, max_size=4).filter(any), max_size=4))
 def test_cells_come_back_whatever_is_in_them(written: list[list[str]]) -> None:
     text = "\n".join(",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in written)
-    assert [[cell.value for cell in row] for row in cells_of(text)] == written
+    assert [[cell.value for cell in row] for row in cells_of(text, pathlib.Path("t.csv"))] == written
 
 
 def test_a_cell_knows_its_line_and_column() -> None:
-    found = [[(cell.value, *cell.position) for cell in row] for row in cells_of('a,"b\nc",d\r\n\n e,f')]
+    found = [
+        [(cell.value, *cell.position) for cell in row]
+        for row in cells_of('a,"b\nc",d\r\n\n e,f', pathlib.Path("t.csv"))
+    ]
     assert found == [[("a", 1, 1), ("b\nc", 1, 3), ("d", 2, 4)], [("e", 4, 1), ("f", 4, 4)]]
 
 

@@ -68,7 +68,7 @@ def test_a_file_that_cannot_be_read_is_named(form: Form[Any], tmp_path: pathlib.
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
     with pytest.raises(DocumentError, match=r"latin.yaml:1:1: error: not UTF-8 at byte 9; save it as UTF-8"):
         form.load(tmp_path / "latin.yaml")
-    with pytest.raises(DocumentError, match=":1:1: error: cannot be read: Is a directory"):
+    with pytest.raises(DocumentError, match=":1:1: error: cannot be read: it is a folder"):
         form.load(tmp_path)
 
 

@@ -134,7 +134,14 @@ s.yaml:45:5: error: expect[8]: expected a mapping, got 3
 def test_every_mistake_of_a_file_is_told_at_once_with_its_place() -> None:
     with pytest.raises(DocumentError) as refused:
         load_text(MANY, pathlib.Path("s.yaml"))
-    assert f"{refused.value}\n" == GOLDEN
+    assert "".join(f"{each}\n" for each in refused.value.mistakes) == GOLDEN
+
+
+def test_fifty_mistakes_are_printed_and_the_others_counted() -> None:
+    with pytest.raises(DocumentError) as refused:
+        load_text(MANY, pathlib.Path("s.yaml"))
+    lines = GOLDEN.splitlines()
+    assert str(refused.value).splitlines() == [*lines[:50], f"and {len(lines) - 50} more"]
 
 
 FLEET = """

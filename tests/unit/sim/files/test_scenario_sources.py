@@ -151,7 +151,7 @@ def test_a_duplicate_key_in_what_is_extended_is_told_there(base: pathlib.Path) -
     ("extends", "told"),
     [
         ("nope.yaml", "extends: cannot be read: No such file or directory"),
-        (".", "extends: cannot be read: Is a directory"),
+        (".", "extends: cannot be read: it is a folder"),
         ("child.yaml", "extends: this scenario extends itself (child.yaml -> child.yaml)"),
     ],
 )

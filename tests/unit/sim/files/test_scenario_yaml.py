@@ -88,7 +88,7 @@ MISTAKES = {
     "a: {b: 1\nc: 2}": "2:2 did not find expected ',' or '}' while parsing a flow mapping that starts in line 1",
     "a: b: c": "1:5 mapping values are not allowed in this context",
     "a: 1\nb: x\x1b": "2:5 control characters are not allowed",
-    f"a: {'9' * 5000}": "1:4 a number with too many digits",
+    f"a: {'9' * 5000}": "1:4 a whole number of more than 64 bits",
     "[" * 100_000: "1:42 nested more than 40 levels deep",
 }
 

@@ -96,7 +96,7 @@ def test_two_runs_in_one_second_get_two_folders_and_latest_is_the_second(tmp_pat
 
 
 def test_a_record_reads_back_as_it_was_written(tmp_path: pathlib.Path) -> None:
-    record = record_of("r1", tmp_path, node_pid=5, node_start_time=9, cgroup="/sys/fs/cgroup/snapdrill-r1")
+    record = record_of("0123abcd", tmp_path, node_pid=5, node_start_time=9, cgroup="/sys/fs/cgroup/snapdrill-r1")
     run_folder.write_record(tmp_path, record)
     assert run_folder.read_record(tmp_path) == record
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
@@ -111,7 +111,7 @@ def test_a_record_that_is_none_is_refused_in_one_line_that_names_the_file(tmp_pa
 
 
 def test_a_record_with_an_unknown_field_is_refused(tmp_path: pathlib.Path) -> None:
-    run_folder.write_record(tmp_path, record_of("r1", tmp_path))
+    run_folder.write_record(tmp_path, record_of("0123abcd", tmp_path))
     path = tmp_path / "run.json"
     path.write_text(path.read_text().replace('"ended"', '"more": 1, "ended"'))
     with pytest.raises(UserError, match="more"):
@@ -124,7 +124,7 @@ def test_a_missing_record_is_a_users_error(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_runner_lives_only_under_its_own_start_time(tmp_path: pathlib.Path) -> None:
-    record = record_of("r1", tmp_path)
+    record = record_of("0123abcd", tmp_path)
     assert record.runner_lives
     assert not dataclasses.replace(record, runner_start_time=record.runner_start_time + 1).runner_lives
 
@@ -136,7 +136,7 @@ def test_a_zombie_runner_is_dead(tmp_path: pathlib.Path) -> None:
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     start = start_time_of(child)
     assert start is not None
-    zombie = record_of("r1", tmp_path, runner_pid=child, runner_start_time=start)
+    zombie = record_of("0123abcd", tmp_path, runner_pid=child, runner_start_time=start)
     assert not zombie.runner_lives
     os.waitpid(child, 0)
 

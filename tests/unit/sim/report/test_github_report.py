@@ -50,7 +50,7 @@ def test_what_a_message_holds_cannot_end_the_command_or_begin_another() -> None:
     command = nasty.command()
     assert command == (
         "::error file=a%2Cb%3Ac.yaml,line=1,title=a%2Cb%3Ac%25%0A%3A%3Awarning%3A%3Ax"
-        "::50%25%0D%0A::stop-commands::x\ufffd[2J"
+        "::50%25\\r%0A::stop-commands::x\\x1b[2J"
     )
 
 

@@ -64,7 +64,7 @@ def test_a_failed_case_names_file_and_line_and_how_to_run_it_again(read: TestSui
     assert isinstance(result, Failure)
     attributes = dict(failed._elem.attrib)
     assert (attributes["file"], attributes["line"]) == ("scenarios/demo.yaml", "14")
-    assert (result.message or "").startswith("\ufffd[1mtoo")
+    assert (result.message or "").startswith("\\x1b[1mtoo")
     assert "run again  snapdrill run scenarios/demo.yaml --seed 42 --runs-dir runs" in (result.text or "")
 
 

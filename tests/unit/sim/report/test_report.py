@@ -402,7 +402,7 @@ def test_control_characters_in_a_reason_do_not_break_the_file(tmp_path: pathlib.
     found = written(tmp_path, view_of(both_ways(), violated("invariant:bytes_exact", nasty), ended("violated", 1)))
     failed = found.find(".//failure")
     assert failed is not None
-    assert failed.get("message") == "page \ufffd\ufffd[31m\ufffd differs"
+    assert failed.get("message") == "page \\x00\\x1b[31m\\ud800 differs"
     assert "run again" in (failed.text or "")
 
 

@@ -51,6 +51,8 @@ def test_an_outage_of_the_flags_is_said_from_its_begin_to_its_end() -> None:
         events.FlagSet(PUNCH, False, effective=False),
         events.FlagSourceChanged("INTERRUPTED", "HTTP 503 from LaunchDarkly"),
         events.OutageEnded(),
+        events.FlagFileEdited("off", 0.1),
+        events.FlagFileEdited("torn", 0.1),
         events.FlagSourceChanged("VALID", None),
     ]
     assert [said(each, sandbox=None) for each in told] == [
@@ -58,6 +60,8 @@ def test_an_outage_of_the_flags_is_said_from_its_begin_to_its_end() -> None:
         "flag memfd-punch-on-snapshot is now off, but the change does not reach the node",
         "flag client is INTERRUPTED: HTTP 503 from LaunchDarkly",
         "flag source works again, and the node has every flag",
+        "flag file edited from outside; punching there: off",
+        "flag file edited from outside; punching there: torn",
         "flag client is VALID",
     ]
 

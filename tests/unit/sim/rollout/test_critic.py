@@ -55,6 +55,15 @@ def named(document: dict[str, Any]) -> list[tuple[str, int | None]]:
     return [(each.name, each.step) for each in stops(concerns(document))]
 
 
+@pytest.mark.parametrize(("lease", "noted"), [({}, ["half-open"]), ({"lease": "2s"}, [])])
+def test_launchdarkly_without_a_heartbeat_is_noted_though_the_kill_switch_is_drilled(
+    lease: dict[str, str], noted: list[str]
+) -> None:
+    found = concerns(plan(flags={"source": "launchdarkly"}, time="real", **lease))
+    assert [each.name for each in found if each.severity == "note" and each.name == "half-open"] == noted
+    assert all("punch-heartbeat" in each.mend for each in found if each.name == "half-open")
+
+
 def test_a_sound_plan_has_no_concern() -> None:
     assert concerns(plan()) == []
 

@@ -79,3 +79,38 @@ def test_without_a_lease_nothing_bounds_what_is_kept_from_the_node() -> None:
 def test_another_flag_and_an_outage_without_off_are_not_judged() -> None:
     finding = found((1.0, served(False, flag=BACKGROUND)), (2.0, events.OutageEnded()), (3.0, PUNCHING))
     assert finding.checked == 0
+
+
+def edited(found: str = "not off", ago: float = 0.05) -> events.FlagFileEdited:
+    return events.FlagFileEdited(found, ago)
+
+
+def test_off_that_is_written_from_outside_has_half_of_the_lease() -> None:
+    off = (1.0, edited("off"))
+    assert found(off, (1.0 + LEASE / 2, PUNCHING)).checked == 0
+    finding = found(off, (1.5 + LEASE / 2, PUNCHING))
+    assert finding.violations[0]["reason"].startswith("it was decided to punch, and off was served 1.0 s into the run")
+    assert found(off, (1.5 + LEASE / 2, SAFE)).violations == []
+    assert found(off, (900.0, PUNCHING), lease=None).checked == 0
+
+
+def test_a_file_that_is_torn_or_gone_has_the_whole_lease() -> None:
+    for gone in (edited("torn"), events.OutageBegan("tear", "40%")):
+        assert found((1.0, gone), (1.0 + LEASE, PUNCHING)).checked == 0
+        finding = found((1.0, gone), (1.5 + LEASE, PUNCHING))
+        assert "the flag file was torn or gone 1.0 s into the run" in finding.violations[0]["reason"]
+        assert found((1.0, gone), (900.0, PUNCHING), lease=None).checked == 0
+
+
+def test_a_file_that_is_back_is_obeyed_again() -> None:
+    gone, back = (1.0, edited("torn")), (2.0, edited())
+    assert found(gone, back, (9.0, PUNCHING)).checked == 0
+    assert found(gone, (2.0, events.OutageEnded()), (9.0, PUNCHING)).checked == 0
+
+
+def test_a_decision_before_the_run_saw_that_the_flag_was_on_again_is_no_violation() -> None:
+    off, decided = (1.0, edited("off")), (9.0, PUNCHING)
+    assert found(off, decided, (9.05, edited(ago=0.1))).violations == []
+    assert len(found(off, decided, (9.2, edited(ago=0.1))).violations) == 1
+    assert len(found(off, decided, (9.05, edited("off", ago=0.1))).violations) == 1
+    assert len(found(off, decided, (9.05, edited("torn", ago=0.1))).violations) == 1

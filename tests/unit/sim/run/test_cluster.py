@@ -296,17 +296,17 @@ def test_what_a_dead_worker_left_and_nobody_can_end_stays_where_it_is_found(
     for run_dir in (stuck, ended):
         run_dir.mkdir(parents=True)
         cache = run_dir / "cache"
-        record = RunRecord(run_dir.name, 0, 0, None, None, None, None, str(cache), ".", None, ended=False)
+        record = RunRecord(run_dir.name[0] * 8, 0, 0, None, None, None, None, str(cache), ".", None, ended=False)
         write_record(run_dir, record)
 
     def end(record: RunRecord, _run_dir: pathlib.Path) -> list[str]:
-        if record.run == stuck.name:
+        if record.run == stuck.name[0] * 8:
             raise LeftoverError("it does not die")
         return []
 
     monkeypatch.setattr(unit_run, "end_leftovers", end)
     cases.remove_leftovers(tmp_path)
-    assert read_record(stuck).run == stuck.name
+    assert read_record(stuck).run == stuck.name[0] * 8
     assert not ended.exists()
     monkeypatch.setattr(unit_run, "end_leftovers", lambda *_: [])
     cases.remove_leftovers(tmp_path)

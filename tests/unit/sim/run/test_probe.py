@@ -40,7 +40,7 @@ def test_a_missing_package_is_an_answer() -> None:
 
 def test_what_no_run_can_do_without_works_here() -> None:
     required = [each.name for each in host.PROBES if each.required]
-    assert required == ["memfd and seals", "punch a memfd", "pidfd"]
+    assert required == ["/proc", "memfd and seals", "punch a memfd", "pidfd"]
     assert {answered(name).available for name in required} == {Available.YES}
 
 
