@@ -24,7 +24,7 @@ Value = bool | Mapping[str, Any]
 
 _MOMENTS: dict[str, tuple[Moment, ...]] = {
     "each pause": ("pause", "checkpoint"),
-    "each checkpoint": ("checkpoint",),
+    "each checkpoint": ("in-place",),
     "at resume": ("resume", "create"),
 }
 
@@ -65,6 +65,10 @@ class Flag:
     def moments(self) -> tuple[Moment, ...]:
         """When it is read, as the contexts name it."""
         return _MOMENTS[self.read]
+
+    def moment_at(self, moment: Moment) -> Moment:
+        """What it is read for when all flags are read at this moment."""
+        return "in-place" if moment == "checkpoint" and "in-place" in self.moments else moment
 
     def accepted(self, value: Any) -> Value | None:
         """The value (an object as a copy), or None where it is not of this flag's type and shape.

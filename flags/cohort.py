@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from flags.catalog import FLAGS, flag, is_on
-from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
+from flags.catalog import FLAGS, USE_MEMFD, flag, is_on
+from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes, has_memfd
 from flags.launchdarkly import Evaluator, InProcessSource, Items, make_context
 from flags.launchdarkly_fleet import FixedFlags, FleetEvaluator
 from flags.problem import Who
@@ -78,6 +78,13 @@ def differing(
     return tuple(
         each for each in fleet if fixed.differs(key, make_context(contexts.context(each.attributes, known.moments[0])))
     )
+
+
+def with_memfd(sections: Sections, fleet: Iterable[Member], contexts: Contexts = ORIGINAL) -> frozenset[str]:
+    """Names of the members whose guests can be punched: `use-memfd` is on for them when they are resumed, and their
+    Firecracker can give its guest's memory away."""
+    able = [each for each in fleet if has_memfd(each.attributes.firecracker_version)]
+    return frozenset(each.attributes.sandbox for each in cohort(sections, USE_MEMFD, able, contexts, "resume"))
 
 
 def step(before: Sections, after: Sections, key: str, fleet: Sequence[Member], contexts: Contexts = ORIGINAL) -> Step:

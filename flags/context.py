@@ -8,8 +8,9 @@ from typing import Any, Literal, get_args
 
 from engine.errors import UserError
 
-Moment = Literal["create", "resume", "pause", "checkpoint"]
+Moment = Literal["create", "resume", "pause", "checkpoint", "in-place"]
 MOMENTS: tuple[Moment, ...] = get_args(Moment)
+"""`in-place`: a checkpoint was asked for, and whether it is in place is decided before any sandbox is looked at."""
 
 _FIELDS: dict[str, dict[str, str]] = {
     "sandbox": {
@@ -85,10 +86,19 @@ def _whole(*kinds: str) -> Shape:
 
 _AT_A_PAUSE = _whole("sandbox", "deployment", "orchestrator")
 _WITH_TEAM = _whole("sandbox", "team", "deployment", "orchestrator")
+_OF_NO_SANDBOX = _whole("deployment", "orchestrator")
 ORIGINAL = Contexts(
-    "original", {"create": _WITH_TEAM, "resume": _WITH_TEAM, "pause": _AT_A_PAUSE, "checkpoint": _AT_A_PAUSE}
+    "original",
+    {
+        "create": _WITH_TEAM,
+        "resume": _WITH_TEAM,
+        "pause": _AT_A_PAUSE,
+        "checkpoint": _AT_A_PAUSE,
+        "in-place": _OF_NO_SANDBOX,
+    },
 )
-"""As the original does: whose team it is, a flag learns at create and resume, never at a pause or checkpoint."""
+"""As the original does: a flag learns the team at create and resume, never at a pause or checkpoint; whether a
+checkpoint is in place is decided without any sandbox."""
 ALL = Contexts("all", dict.fromkeys(MOMENTS, _whole(*KINDS)))
 """Every kind at every moment."""
 PRESETS = {"original": ORIGINAL, "all": ALL}

@@ -260,21 +260,26 @@ class Evaluator:
         self._client = LDClient(source.config(self._store), start_wait=0)
 
     def decide(self, attributes: SandboxAttributes, moment: Moment = "pause") -> Decision:
-        data = self._contexts.context(attributes, moment)
+        found: dict[str, Evaluation] = {}
+        for each in dict.fromkeys(flag.moment_at(moment) for flag in CATALOG):
+            flags = [flag for flag in CATALOG if flag.moment_at(moment) == each]
+            found |= self._decide(flags, self._contexts.context(attributes, each))
+        return Decision(tuple(found[flag.key] for flag in CATALOG))
+
+    def _decide(self, flags: Sequence[Flag], data: dict[str, Any]) -> dict[str, Evaluation]:
+        """These flags by their keys, for a context in LaunchDarkly's JSON form."""
         refused = {} if self._obey_unsafe else self.unsafe(data)
-        found = self._evaluations([flag for flag in CATALOG if flag.key not in refused], make_context(data))
+        found = self._evaluations([flag for flag in flags if flag.key not in refused], make_context(data))
         refused |= {} if self._obey_unsafe else self.unsafe(data)  # the flags may have changed meanwhile
-        if not refused:
-            return Decision(found)
-        state = self._client.data_source_status_provider.status.state.name
         known = {each.flag: each for each in found if each.flag not in refused}
-        return Decision(
-            tuple(
-                known.get(flag.key)
-                or Evaluation(flag.key, flag.safe, UNSAFE_FLAG, None, self.version(flag.key), None, state)
-                for flag in CATALOG
-            )
-        )
+        if len(known) == len(flags):
+            return known
+        state = self._client.data_source_status_provider.status.state.name
+        return {
+            flag.key: known.get(flag.key)
+            or Evaluation(flag.key, flag.safe, UNSAFE_FLAG, None, self.version(flag.key), None, state)
+            for flag in flags
+        }
 
     def unsafe(self, context: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
         """The flags that a following node does not obey for a context in LaunchDarkly's JSON form, and why."""

@@ -76,8 +76,9 @@ class MassEviction(Strict):
 
 class FleetGroup(Strict):
     """`count` sandboxes of one kind; bytes and percent. `resident` is the share of memory that is resident at a
-    pause. Below Firecracker 1.14 a sandbox has no memfd, and is never punched. `checkpoints_per_hour` are those of a
-    running sandbox that are not in place: they consume its memory as a pause does."""
+    pause. Below Firecracker 1.14 a sandbox has no memfd, and is never punched; of the others `use_memfd` is the share
+    that has the flag of that name on. `checkpoints_per_hour` are those of a running sandbox that are not in place: they
+    consume its memory as a pause does."""
 
     name: Slug
     count: Annotated[int, Field(ge=1, le=MOST)]
@@ -90,6 +91,7 @@ class FleetGroup(Strict):
     pauses_per_hour: PausesPerHour = PausesPerHour()
     checkpoints_per_hour: Annotated[float, Field(ge=0)] = 0.0
     firecracker_version: Version = DEFAULTS.firecracker_version
+    use_memfd: Percent = 100.0
 
     @field_validator("memory")
     @classmethod
@@ -102,7 +104,8 @@ class FleetGroup(Strict):
 class FleetNode(Strict):
     """One of many equal machines; bytes. `memory` is for guests with 4 KiB pages and for the copies being made.
 
-    `hugetlb` is the pool of 2 MiB pages; `concurrency` is how many pauses run at once.
+    `hugetlb` is the pool of 2 MiB pages; `concurrency` is how many pauses run at once. With `burst: 256` the pauses
+    of a minute are asked for in one moment, as auto-pauses are, and so many run at once.
     """
 
     memory: Size
@@ -110,6 +113,12 @@ class FleetNode(Strict):
     cache: Literal["disk", "tmpfs"] = "disk"
     sandboxes: Annotated[int, Field(ge=1, le=100_000)]
     concurrency: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] = 4
+    burst: Annotated[int, Field(ge=1, le=MOST_AT_ONCE)] | None = None
+
+    @property
+    def at_once(self) -> int:
+        """How many pauses may be in flight."""
+        return self.concurrency if self.burst is None else self.burst
 
 
 class Fleet(Written):
@@ -173,7 +182,7 @@ def _with_unit(name: str, value: Any) -> str:
     return f"{written(value)} {_UNITS.get(name, '')}".rstrip()
 
 
-_UNIMPORTANT = {"version", "template", "scale", "copy_failures", "firecracker_version"}
+_UNIMPORTANT = {"version", "template", "scale", "copy_failures", "firecracker_version", "use_memfd"}
 
 
 def _left_out(fleet: Fleet) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -35,6 +35,7 @@ from sim.files.fleet_scale import ScaledFleet, at_scale
 from sim.files.loader import Drilled, Expanded, Form
 from sim.files.metrics import MEASURES, WrittenCondition
 from sim.files.propagation import Propagation
+from sim.files.readers import Readers
 from sim.files.sources import Source
 from sim.files.steps import Clear, Inject, Outage
 from sim.files.strict import Strict, mistakes, one_key
@@ -247,6 +248,7 @@ class Plan(Camel, Drilled):
     fleet: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)]
     flags: Flags = Field(default_factory=dict)
     contexts: ContextsKey = ORIGINAL
+    readers: Readers = Readers()
     metrics: Annotated[tuple[Metric, ...], Field(strict=False)] = ()
     steps: Annotated[tuple[AnyPlanStep, ...], Field(strict=False, min_length=1)]
 
@@ -358,6 +360,8 @@ def _said(scaled: ScaledFleet) -> dict[str, Any]:
         "production": {"sandboxes": fleet.count, "pausesPerMinute": pauses},
         "pacing": {"pausesPerMinute": share, "concurrency": fleet.node.concurrency},
     }
+    if fleet.node.burst is not None:
+        said["pacing"]["burst"] = fleet.node.burst
     if checkpoints := sum(each.count * each.checkpoints_per_hour for each in fleet.groups) / 60:
         said["production"]["checkpointsPerMinute"] = checkpoints
     if "contexts" in fleet.model_fields_set:

@@ -18,6 +18,8 @@ from sim.files.expectations import AnyExpectation
 from sim.files.flag_values import Flags, lease_seconds
 from sim.files.fleet import ContextsKey, Group, NodeSpec, Slug
 from sim.files.loader import Drilled, Expanded, Form
+from sim.files.original import ORIGINAL as ORIGINAL_PROFILE
+from sim.files.readers import Readers
 from sim.files.sources import Source, kind_of, read_scenario
 from sim.files.steps import AnyStep, PauseStep
 from sim.files.swarm import Swarm, check_memory
@@ -46,6 +48,7 @@ class Scenario(Drilled):
     fleet: Annotated[tuple[Group, ...], Field(strict=False, min_length=1)]
     flags: Flags = Field(default_factory=dict)
     contexts: ContextsKey = ORIGINAL
+    readers: Readers = Readers()
     steps: Annotated[tuple[AnyStep, ...], Field(strict=False, min_length=1)]
     expect: Annotated[tuple[AnyExpectation, ...], Listed] = ()
     swarm: Swarm | None = None
@@ -80,9 +83,14 @@ class Scenario(Drilled):
 
     def facts(self) -> dict[str, Any]:
         """Of its node and its flags, what a ledger begins with."""
-        node = {"budget": self.node.memory, "cache": self.node.cache}
+        node: dict[str, Any] = {"budget": self.node.memory, "cache": self.node.cache}
+        node |= {"known_as": ORIGINAL_PROFILE} if self.engine.profile == ORIGINAL_PROFILE else {}
         flags = {"flag_source": self.flag_source, "lease": self.lease, "obey_unsafe": self.obeys_unsafe}
         return {**node, **flags, "contexts": self.contexts.written}
+
+    def node_settings(self) -> dict[str, Any]:
+        """Of its engine, memory and readers, what a node is started with."""
+        return {**self.engine.choice(), "budget": self.node.memory, "readers": self.readers.share}
 
     @property
     def obeys_unsafe(self) -> bool:

@@ -91,12 +91,14 @@ class SwarmFleet(Strict):
 
 
 class SwarmSteps(Strict):
-    """`count` acts out of `acts`, with `ticks` ticks between them; `returned` allows pauses that no step waits for."""
+    """`count` acts out of `acts`, with `ticks` ticks between them; `returned` allows pauses that no step waits for,
+    `readers` pauses that are read at once."""
 
     count: Whole = DrawRange(3, 10)
     acts: Annotated[tuple[ACTS, ...], Listed] = get_args(ACTS)
     ticks: Positive = DrawRange(1, 2)
     returned: bool = True
+    readers: bool = True
 
 
 class SwarmFlags(Strict):

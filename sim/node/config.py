@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -78,7 +79,8 @@ class NodeConfig:
     `mutant`, or `profile` without its `mended` weaknesses, is a wrong engine; both are None for the sound one.
     Flags come from one of `inline_flags` (LaunchDarkly's JSON by key), `flag_file` (a path), `relay` (a URI) and
     LaunchDarkly itself; `lease` in seconds. A flag with a dangerous mistake is
-    obeyed with `obey_unsafe` alone. With `trace` every fault point that is passed is recorded.
+    obeyed with `obey_unsafe` alone. With `trace` every fault point that is passed is recorded. `readers` is the share
+    of pauses that are resumed at once, 0 to 1.
     """
 
     run: str
@@ -105,6 +107,7 @@ class NodeConfig:
     mended: list[str] = field(default_factory=list)
     verify: str = "off"
     on_copy_failure: str = "discard"
+    readers: float = 0.0
     known: dict[str, Known] = field(default_factory=dict)
 
     @property
@@ -129,6 +132,10 @@ class NodeConfig:
         known = {name: _known(each) for name, each in content.pop("known").items()}
         return cls(**content, sandboxes=sandboxes, known=known)
 
+    def is_read(self, sandbox: str, number: int) -> bool:
+        """Whether the sandbox is resumed right after this pause has its answer."""
+        return is_read(self.readers, self.seed, sandbox, number)
+
     def guest_spec(self, sandbox: SandboxConfig, incarnation: str) -> GuestSpec:
         """What a new guest of this sandbox is started with."""
         return GuestSpec(
@@ -149,3 +156,11 @@ class NodeConfig:
 def _known(content: dict[str, Any]) -> Known:
     pause = content.pop("open_pause")
     return Known(**content, open_pause=OpenPause(**pause) if pause else None)
+
+
+def is_read(share: float, seed: int, sandbox: str, number: int) -> bool:
+    """Whether the sandbox's pause of that number, from 1, is read at once; the same for the same seed."""
+    if not share:
+        return False
+    key = hashlib.blake2b(f"{seed}:immediate reader:{sandbox}:{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(key, "big") / (1 << 64) < share

@@ -280,6 +280,15 @@ class Node:
         except OverBudgetError as error:
             sandbox.to(State.PAUSED, f"the resume was refused: {error}")
             return
+        await self._resume_from_newest(sandbox, begun)
+
+    async def resume_granted(self, sandbox: Sandbox, reader: Successor) -> None:
+        """A reader comes right after a pause, which was admitted with the new guest's memory."""
+        begun, reader.granted = time.perf_counter(), False
+        sandbox.to(State.RESUMING, "a reader came right after its pause")
+        await self._resume_from_newest(sandbox, begun)
+
+    async def _resume_from_newest(self, sandbox: Sandbox, begun: float) -> None:
         header = sandbox.newest
         try:
             written = await self._spawn(sandbox, header)

@@ -42,6 +42,12 @@ class Admitted:
     guest: Guest
     checkpoint: bool
     successor: Successor | None = None  # who goes on after a checkpoint that is not in place
+    reader: Successor | None = None  # who comes right after a pause, as soon as it has its answer
+
+    @property
+    def read(self) -> bool:
+        """Its sandbox is resumed as soon as the pause has its answer."""
+        return self.reader is not None
 
     @property
     def consumed(self) -> bool:
@@ -113,6 +119,15 @@ class Pausing:
             await sandbox.at_rest()
         if admitted.successor is not None and admitted.successor.granted:
             await self._node.go_on_with(sandbox, admitted.successor)
+        if admitted.reader is not None and admitted.reader.granted:
+            await self._read_at_once(sandbox, admitted, admitted.reader)
+
+    async def _read_at_once(self, sandbox: Sandbox, admitted: Admitted, reader: Successor) -> None:
+        """A reader comes right after the answer, before anything else can happen to the sandbox."""
+        if sandbox.state is State.PAUSED and not self._node.ending:
+            await self._node.resume_granted(sandbox, reader)
+        else:
+            await self._dismiss(sandbox, admitted)
 
     async def _never_began(self, sandbox: Sandbox, admitted: Admitted, why: str) -> None:
         """Nothing was copied or freed: the guest runs on."""
@@ -124,9 +139,10 @@ class Pausing:
         await self._node.roll_back(sandbox, admitted.guest, why)
 
     async def _dismiss(self, sandbox: Sandbox, admitted: Admitted) -> None:
-        """The guest that was to go on after a checkpoint is not needed."""
-        if admitted.successor is not None:
-            await self._node.dismiss(sandbox, admitted.successor)
+        """The guest that was to go on after a checkpoint, or to come right after a pause, is not needed."""
+        for each in (admitted.successor, admitted.reader):
+            if each is not None:
+                await self._node.dismiss(sandbox, each)
 
     async def _admit(self, sandbox: Sandbox, state: State, *, checkpoint: bool) -> Admitted | None:
         """Decide once, then wait for the bytes that the pause may need; None where it can never have them."""
@@ -141,9 +157,12 @@ class Pausing:
         node.ledger.append(decided, sandbox=name, pause=pause_id)
         fresh = checkpoint and not self._is_in_place(sandbox, decision)
         planned = self._planned_bytes(sandbox, decision, consumed=fresh or not checkpoint)
-        asked = Admitted(pause_id, decision, planned, guest, checkpoint, Successor() if fresh else None)
-        try:  # of a checkpoint with a new guest: both guests and the pause at once
-            await node.budget.take(planned + (sandbox.config.memory if fresh else 0), can_wait=node.in_flight > 0)
+        read = not checkpoint and node.config.is_read(name, sandbox.pauses)
+        coming = (Successor() if fresh else None, Successor() if read else None)
+        asked = Admitted(pause_id, decision, planned, guest, checkpoint, *coming)
+        more = sandbox.config.memory if fresh or read else 0  # both guests and the pause at once
+        try:
+            await node.budget.take(planned + more, can_wait=node.in_flight > 0)
         except OverBudgetError as error:
             told = never_started("refused", str(error), asked)
             node.ledger.append(told, sandbox=name, pause=pause_id)
@@ -333,7 +352,8 @@ class Pausing:
         node, why = self._node, result.error or "the pause failed after the point of no return"
         why = f"lost at its checkpoint: {why}" if admitted.checkpoint else why
         sandbox.pause = None
-        being_filled = sandbox.state is State.CHECKPOINTING and sandbox.guest is not admitted.guest
+        filling = sandbox.state is State.CHECKPOINTING and sandbox.guest is not admitted.guest
+        being_filled = filling or sandbox.state is State.RESUMING
         self._end_guest(sandbox, admitted, "discarded")
         if sandbox.guest is None:
             await self._dismiss(sandbox, admitted)
@@ -367,7 +387,7 @@ def _ms_since(begun: float) -> float:
 def never_started(outcome: str, why: str, admitted: Admitted) -> events.PauseSettled:
     """A pause that the engine never had: nothing was copied or freed."""
     how, consumed = admitted.checkpoint, admitted.consumed
-    return events.PauseSettled(outcome, admitted.id, error=why, checkpoint=how, consumed=consumed)
+    return events.PauseSettled(outcome, admitted.id, error=why, checkpoint=how, consumed=consumed, read=admitted.read)
 
 
 def settled(pause: Pause, result: PauseResult, admitted: Admitted, blocked_ms: float) -> events.PauseSettled:
@@ -398,4 +418,5 @@ def settled(pause: Pause, result: PauseResult, admitted: Admitted, blocked_ms: f
         consumed=admitted.consumed,
         cpu_seconds=round(result.cpu_seconds, 6) if result.cpu_seconds is not None else None,
         salvage=result.salvage,
+        read=admitted.read,
     )

@@ -253,6 +253,7 @@ def _settle(node: Node, sandbox: Sandbox, pause: OpenPause, *, condemned: bool) 
         content_hash=sandbox.header.content_hash if finished and not _is_damaged(node, pause.id) else None,
         checkpoint=checkpoint,
         consumed=not checkpoint or pause.successor is not None,
+        read=not checkpoint and node.config.is_read(sandbox.config.name, sandbox.pauses),
     )
     node.ledger.append(settled, sandbox=sandbox.config.name, pause=pause.id)
     return finished

@@ -35,7 +35,10 @@ class Latched:
 
 @dataclass(slots=True)
 class Successor:
-    """The guest that is to go on after a checkpoint, which was admitted with its memory; `guest` once it is spawned."""
+    """The guest that goes on after a checkpoint, or comes right after a pause, which was admitted with its memory.
+
+    `guest`: of a checkpoint, once it is spawned.
+    """
 
     guest: Guest | None = None
     latched: Latched = Latched()
@@ -123,6 +126,8 @@ class Machine(Protocol):
     async def go_on_with(self, sandbox: Sandbox, successor: Successor) -> None: ...
 
     async def dismiss(self, sandbox: Sandbox, successor: Successor) -> None: ...
+
+    async def resume_granted(self, sandbox: Sandbox, reader: Successor) -> None: ...
 
 
 def refuse_failed(copying: Pause | None) -> None:

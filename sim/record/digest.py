@@ -3,7 +3,7 @@
 Per sandbox: transitions, decision values, fault firings, outcomes and snapshot contents, in order. Not in it: pids,
 times, sampled sizes, retries, flag versions, chunk events. A checkpoint with a new guest may still be copied while that
 guest is filled: the outcomes of those are a sequence of their own, and a new guest that ran for a moment on a build
-that failed at its very end counts as one that never ran.
+that failed at its very end counts as one that never ran. The same holds for a pause that is read at once.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ def facts(entries: Iterable[Entry]) -> tuple[dict[str, list[Any]], list[tuple[st
             firings.add((entry.sandbox, entry.pause or "", entry.event.fault, entry.event.error))
         elif (fact := _fact(entry)) is not None:
             told = entry.event
-            if isinstance(told, events.PauseSettled) and told.checkpoint and told.consumed:
-                sequences.setdefault(f"{entry.sandbox} checkpoints", []).append(fact)
+            if isinstance(told, events.PauseSettled) and (told.read or (told.checkpoint and told.consumed)):
+                apart = "reads" if told.read else "checkpoints"
+                sequences.setdefault(f"{entry.sandbox} {apart}", []).append(fact)
                 lost += [(entry.sandbox, told.build)] if told.outcome == "discarded" else []
             else:
                 sequences.setdefault(entry.sandbox, []).append(fact)
@@ -48,7 +49,7 @@ def facts(entries: Iterable[Entry]) -> tuple[dict[str, list[Any]], list[tuple[st
 
 
 def _never_ran(sequence: list[Any], build: str) -> None:
-    """Leave out that the guest of a lost checkpoint ran: whether it was filled before the failure is a race."""
+    """Leave out that the guest of a lost copy ran: whether it was filled before the failure is a race."""
     resumed = ["resumed", build]
     if resumed in sequence:
         at = sequence.index(resumed)

@@ -30,6 +30,7 @@ class RunStarted(Event):
     lease: float | None = None  # seconds for which a heartbeat allows punching; None: no lease, or not known
     obey_unsafe: bool = False  # True: a flag with a dangerous mistake was obeyed, as in production
     contexts: Any = "all"  # which kinds a flag is evaluated for; older ledgers had every kind
+    known_as: str = "here"  # here | original: when a copy that fails after its pause's answer is known
     verify: str = "off"  # off | full: clean pages are compared with the parent before anything is punched
     on_copy_failure: str = "discard"  # discard | salvage, where no flag decides
 
@@ -87,10 +88,9 @@ class GuestSpawned(Event):
 
 @dataclass(frozen=True, slots=True)
 class SuccessorSpawned(Event):
-    """A checkpoint's next guest exists: empty, and before the guest that it is to replace is frozen.
+    """A checkpoint's next guest exists, empty, before the guest that it is to replace is frozen.
 
-    It is a guest of the sandbox once `guest_spawned` names it: filled from the build. If the checkpoint fails it ends.
-    """
+    A guest of the sandbox once `guest_spawned` names it, filled from the build; if the checkpoint fails it ends."""
 
     incarnation: str
     replaces: str
@@ -175,8 +175,7 @@ class PaceSet(Event):
 
 @dataclass(frozen=True, slots=True)
 class GuestThawed(Event):
-    """An incarnation that was never condemned continues to run; `code` says why it may have run before (ran, dead,
-    ...)."""
+    """An incarnation that was never condemned runs on; `code` says why it may have run before (ran, dead, ...)."""
 
     incarnation: str
     threads: dict[str, list[int]] | None = None
@@ -242,6 +241,7 @@ class PauseSettled(Event):
     consumed: bool | None = None  # the guest was to end; None, in older ledgers: every checkpoint was in place
     cpu_seconds: float | None = None  # of the pause's own threads
     salvage: str | None = None  # of a failed copy that was to be salvaged: whole, or an engine.strand.SalvageCode
+    read: bool = False  # its sandbox was to be resumed as soon as it had its answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,10 @@ class Fold:
                 self._flag_changes[flag] = FlagChange(entry.t, changed.by, changed.effective)
                 if flag == PUNCH:
                     self._switch(Switch(entry.t - (changed.took_ms or 0.0) / 1e3, on_for_some(value), changed.took_ms))
+            case events.StateChanged(new="resuming"):
+                self._read(entry, came_at=entry.t)
+            case events.Resumed(resume_ms=took):
+                self._read(entry, waited_ms=took)
             case events.OutageEnded():
                 self._flag_changes = {key: replace(each, effective=True) for key, each in self._flag_changes.items()}
                 self._view = _next_run(self._view, entry)
@@ -122,6 +126,16 @@ class Fold:
                 self._view = _next_run(self._view, entry)
             case _:
                 self._view = _next_run(self._view, entry)
+
+    def _read(self, entry: Entry, *, came_at: float | None = None, waited_ms: float | None = None) -> None:
+        """The first resume after a sandbox's newest pause."""
+        sandbox = self._sandboxes.get(entry.sandbox or "")
+        pause = sandbox.pause if sandbox is not None else None
+        if pause is None or (pause.reader_came_at if waited_ms is None else pause.reader_waited_ms) is not None:
+            return
+        came = pause.reader_came_at if came_at is None else came_at
+        self._pauses[pause.id] = replace(pause, reader_came_at=came, reader_waited_ms=waited_ms)
+        self._sandboxes[pause.sandbox] = replace(self._sandboxes[pause.sandbox], pause=self._pauses[pause.id])
 
     def _at_own_pace(self) -> None:
         """A restarted node does not know the paces that were set before."""
@@ -255,8 +269,8 @@ def _next_pause(pause: PauseView, entry: Entry) -> PauseView:
             return replace(pause, condemned_at=pause.condemned_at or entry.t)
         case engine_events.Stranded() as strand:
             return replace(pause, strand=strand)
-        case events.PauseReturned(blocked_ms):
-            return replace(pause, returned_at=entry.t, blocked_ms=blocked_ms)
+        case events.PauseReturned(blocked_ms, condemned):
+            return replace(pause, returned_at=entry.t, blocked_ms=blocked_ms, answered=condemned)
         case events.PauseSettled() as settled:
             return _settled(pause, settled, entry.t)
     return pause

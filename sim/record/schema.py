@@ -121,11 +121,16 @@ TRACE_NAMES: Sequence[TraceName] = (
         "orchestrator.sandbox.execution.duration", "histogram", "guest_ended", None, "stop_reason=state_changed's"
     ),
     TraceName("orchestrator.sandbox.uffd.startup.bytes", "histogram", "resumed", "written"),
-    TraceName("orchestrator.sandbox.killed", "counter", "state_changed", "stop_reason", "kill_reason is `reason`"),
+    TraceName(
+        "orchestrator.sandbox.killed",
+        "counter",
+        "state_changed",
+        "stop_reason",
+        "kill_reason=request is killed; its other labels have nothing here, discarded and crashed have no label there",
+    ),
     TraceName(
         "orchestrator.sandbox.checkpoint", "counter", "pause_settled", "checkpoint", "in_place=true is consumed=false"
     ),
-    TraceName("orchestrator.snapshot.upload.failed", "counter", "copy_failed", "condemned", "failed after success"),
     TraceName("orchestrator.env.sandbox.running", "gauge", "state_changed", "new"),
     TraceName("orchestrator.sandbox.memory.allocated", "gauge", "memory_sampled", "planned"),
     TraceName("system.memory.linux.hugepages.usage", "gauge", "memory_sampled", "hugetlb"),
@@ -146,7 +151,8 @@ TRACE_NAMES: Sequence[TraceName] = (
     TraceName("sandbox_pause_result", "log", "pause_settled", "outcome", "success: finished; failure: any other"),
 )
 """The signals that an operator of the original has, as far as a ledger has them. The original has no signal for
-chunk_published, chunk_punched, clean_pages_punched, punch_failed and condemned: a tracer must add those."""
+chunk_published, chunk_punched, clean_pages_punched, punch_failed and condemned: a tracer must add those. Nothing here
+is an upload, so its counter of failed uploads has no row."""
 
 
 def trace_names() -> list[dict[str, Any]]:

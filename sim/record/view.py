@@ -85,8 +85,10 @@ class PauseView:
     """One pause of one sandbox so far; bytes, milliseconds, `t` seconds since the run began.
 
     Its plan, its copy so far and, once it is `settled`, its end. `successor` is the guest that goes on after a
-    checkpoint that is not in place. `peak` is the largest sum of memfd and cache at a
-    chunk; 0 if there is no memfd. `strand` says what was left to copy, where a failed copy was to be salvaged.
+    checkpoint that is not in place. `answered`: success, while the copy went on. `peak` is the largest sum of memfd
+    and cache at a chunk; 0 if there is no memfd. Of a pause that is `read` at once: when its reader came, and how long
+    it waited for a running guest; None where it got none.
+    `strand` says what was left to copy, where a failed copy was to be salvaged.
     """
 
     id: str
@@ -108,12 +110,15 @@ class PauseView:
     punched_bytes: int = 0
     condemned_at: float | None = None
     returned_at: float | None = None
+    answered: bool = False
     blocked_ms: float | None = None
     strand: Stranded | None = None
     settled_at: float | None = None
     settled: events.PauseSettled | None = None
     peak: int = 0
     track: Track = NO_TRACK
+    reader_came_at: float | None = None
+    reader_waited_ms: float | None = None
 
     @property
     def salvage_served(self) -> bool | None:
@@ -147,6 +152,17 @@ class PauseView:
     def checkpoint(self) -> bool:
         """True where it was a checkpoint."""
         return self.settled is not None and self.settled.checkpoint
+
+    @property
+    def read(self) -> bool:
+        """True where its sandbox was to be resumed as soon as it had its answer."""
+        return self.settled is not None and self.settled.read
+
+    @property
+    def read_while_copied(self) -> bool:
+        """True where the reader came before the copy had ended; also where it got nothing."""
+        came, ended = self.reader_came_at, self.settled_at
+        return self.read and came is not None and (ended is None or came < ended)
 
     @property
     def consumed(self) -> bool:

@@ -15,6 +15,7 @@ from sim.record.verdict import ExitCode, Verdict, worst
 from sim.record.view import PauseView, View
 from sim.report import judgements
 from sim.report.judgements import Judgement, propagation
+from sim.report.late_failures import known_after
 
 VERSION = 1
 _PAUSE_FIELDS = (
@@ -32,6 +33,9 @@ _PAUSE_FIELDS = (
     "checkpoint",
     "consumed",
     "outcome_code",
+    "read",
+    "read_while_copied",
+    "reader_waited_ms",
     "paced",
 )
 
@@ -49,6 +53,9 @@ def scenario_document(view: View) -> dict[str, Any]:
         "invariants": [_judged(each) for each in judgements.invariants(view)],
         "expectations": [_judged(each) for each in judgements.expectations(view)],
         "kill_switch": asdict(thrown) if (thrown := propagation(view)) else None,
+        "known_after": None
+        if (after := known_after(view)) is None
+        else {"seconds": after, "known": "given" if after else "derived"},
         "pauses": [_pause(each) for each in view.pauses],
         "sandboxes": [
             {"name": each.name, "state": each.state, "stop_reason": each.stop_reason}

@@ -28,7 +28,7 @@ _MARKED = (
 _KINDS = {
     "punched": "#2a9d8f",
     "not punched": "#e9a23b",
-    "checkpointed": "#4e79a7",
+    "checkpointed in place": "#4e79a7",
     "rolled back": "#9c6ade",
     "discarded": "#d1495b",
     "not settled": _INK,
@@ -161,8 +161,8 @@ def _kind(pause: PauseView) -> str:
         return ends[pause.outcome]
     if pause.outcome != "finished":
         return "not settled"
-    if pause.checkpoint:
-        return "checkpointed"
+    if not pause.consumed:
+        return "checkpointed in place"
     return "punched" if pause.punched_bytes else "not punched"
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 
 from sim.files.units import HUGE_PAGE
 from sim.record.verdict import INVARIANT, Verdict
 from sim.record.view import LOST_AT_CHECKPOINT, PUNCH, PauseView, SandboxView, View
 from sim.report import judgements, words
 from sim.report.judgements import Judgement, propagation, sentence
+from sim.report.late_failures import failed_late, late_failures
 from sim.report.table import Bullets, CellSpan, Paragraph, Section, Table, Words, facts, text, toned
 from sim.report.words import plural, size
 
@@ -156,6 +158,8 @@ def figures(view: View) -> list[tuple[str, str]]:
     rows = (
         ("measured", _MEASURED if view.pauses else None),
         ("cpu", _cpu(view)),
+        ("readers", readers(view.pauses)),
+        ("failed late", late_failures(len(failed_late(view.pauses)), view.run.known_as if view.run else "") or None),
         ("memory", _node_memory(view)),
         ("cgroup", _cgroup_memory(view)),
         ("of it", _beyond_processes(view)),
@@ -175,6 +179,20 @@ def _cpu(view: View) -> str | None:
             copied = sum(each.dirty_bytes or 0 for each in group) / 2**30
             parts.append(f"{sum(each.cpu_seconds or 0.0 for each in group) / copied:.2f} s {label}")
     return f"a GiB copied: {', '.join(parts)} (measured, the pauses' own threads)" if parts else None
+
+
+def readers(pauses: Sequence[PauseView]) -> str | None:
+    """Of the pauses that were read at once: how many while they were copied, and how long their readers waited."""
+    read = [each for each in pauses if each.read]
+    if not read:
+        return None
+    copied = sum(each.read_while_copied for each in read)
+    waited = sorted(each.reader_waited_ms for each in read if each.reader_waited_ms is not None and not each.paced)
+    longest = words.ms(waited[-1]) if waited else ""
+    times = (
+        f"a running guest after {words.ms(median(waited))}, at most {longest}" if waited else "no reader got a guest"
+    )
+    return f"{len(read)} of {plural(len(pauses), 'pause')} read at once, {copied} while copied; {times} (measured)"
 
 
 def _is_punch_on(pause: PauseView) -> bool:

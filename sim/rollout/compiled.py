@@ -223,7 +223,7 @@ def _scenario(draft: _Draft) -> Scenario:
     data: dict[str, Any] = {"version": 1, "name": plan.name, "seed": plan.seed}
     data |= {"node": raw["node"]} if "node" in raw else {}
     data |= {"engine": engine} if (engine := engine_of(plan)) else {}
-    data |= {"contexts": raw["contexts"]} if "contexts" in raw else {}
+    data |= {key: raw[key] for key in ("contexts", "readers") if key in raw}
     data |= {"fleet": raw["fleet"], "flags": _flags(plan, draft.arm), "steps": draft.steps}
     asserted = [step.invariant for step in plan.steps if isinstance(step, Assert)]
     data["expect"] = [{"invariant": each} for each in dict.fromkeys(asserted)]
@@ -252,7 +252,7 @@ def _flags(plan: Plan, arm: Arm) -> dict[str, Any]:
 def _placed(draft: _Draft, data: dict[str, Any]) -> Document:
     """Every step stands where its plan step is written."""
     source = draft.plan.document
-    kept = {"fleet", "node", "engine", "flags", "contexts"}
+    kept = {"fleet", "node", "engine", "flags", "contexts", "readers"}
     same = {path: at for path, at in source.values.items() if path and path[0] in kept}
     written: dict[Path, Origin] = {(): Origin(), **same}
     written |= {("steps", index): source.origin(("steps", owner)) for index, owner in enumerate(draft.owners)}

@@ -6,30 +6,32 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
 
 from engine.errors import UserError
 from flags.catalog import flag
-from flags.cohort import Member, cohort
-from flags.context import SandboxAttributes, has_memfd
+from flags.cohort import Member, cohort, with_memfd
+from flags.context import SandboxAttributes
 from flags.edit import Place, share_of
+from flags.inline import flag_from
 from flags.launchdarkly import Items, make_context
 from flags.sdk_logs import silence_sdk_logs
 from flags.streaming import LaunchDarklyFlags
 from sim.files.plan import Plan
 from sim.rollout.compiled import Compiled
 from sim.rollout.row_exposure import stage_exposures
-from sim.rollout.stage_flags import exported, stage_sections
+from sim.rollout.stage_flags import exported, file_document, stage_sections
 
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
     """Sandboxes that have the flag on at a weight, and how many randomization units they are of how many.
 
-    `able` are those of them that can punch: a guest below Firecracker 1.14 has no memfd. `reasons` counts them by the
-    part of the flag that serves them: `default rule`, `rule ID`, `target`.
+    `able` are those of them that can punch: a guest has no memfd where `use-memfd` is off, or below Firecracker 1.14.
+    `reasons` counts them by the part of the flag that serves them: `default rule`, `rule ID`, `target`.
     """
 
     weight: float
@@ -76,19 +78,25 @@ def as_exported(plan: Plan) -> Exposure | None:
     return replace(exposure_of(plan, share_of(known, not plan.safe, Place()), on, ()), reasons=reasons)
 
 
-def exposure_of(plan: Plan, weight: float, on: tuple[str, ...], before: tuple[str, ...]) -> Exposure:
-    """Of those who have the flag on now and those who had it before."""
+def exposure_of(
+    plan: Plan, weight: float, on: tuple[str, ...], before: tuple[str, ...], able: AbstractSet[str] | None = None
+) -> Exposure:
+    """Of those who have the flag on now and those who had it before; `able` by the plan's own flags unless given."""
     units = {each.name: each.name if plan.by == "sandbox" else getattr(each, plan.by) for each in plan.sandboxes()}
     joins = tuple(name for name in on if name not in before)
     leaves = tuple(name for name in before if name not in on)
-    able = can_punch(plan)
+    able = can_punch(plan) if able is None else able
     counts = (len({units[name] for name in on}), len(set(units.values())))
     return Exposure(weight, on, *counts, joins, leaves, tuple(name for name in on if name in able))
 
 
-def can_punch(plan: Plan) -> set[str]:
-    """The sandboxes whose guests have a memfd: the Firecracker that they were built with can give it away."""
-    return {each.name for each in plan.sandboxes() if has_memfd(each.firecracker_version)}
+def can_punch(plan: Plan) -> frozenset[str]:
+    """The sandboxes with a memfd: `use-memfd` is on at their resume, and their Firecracker is 1.14 or newer."""
+    document = file_document(plan)
+    given = {key: flag_from(key, value) for key, value in plan.flag_values.items()}
+    members = [Member(each.attributes()) for each in plan.sandboxes()]
+    flags, segments = document.get("flags") or {}, document.get("segments") or {}
+    return with_memfd(({**given, **flags}, segments), members, plan.contexts)
 
 
 def _on(plan: Plan, sections: tuple[Items, Items]) -> tuple[tuple[str, ...], Mapping[str, int]]:
@@ -153,7 +161,8 @@ class FlagFollower:
         """Who is exposed by the flag as it is served now, with its own salt and rules."""
         members = [Member(each.attributes()) for each in self._plan.sandboxes()]
         on = cohort(self._served(), self._plan.flag, members, self._plan.contexts)
-        return exposure_of(self._plan, weight, tuple(each.attributes.sandbox for each in on), before)
+        able = with_memfd(self._served(), members, self._plan.contexts)
+        return exposure_of(self._plan, weight, tuple(each.attributes.sandbox for each in on), before, able)
 
     def close(self) -> None:
         """In bounded time."""

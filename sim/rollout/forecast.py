@@ -28,7 +28,7 @@ _MODEL = (
     "a sandbox comes back to the node that it left, and with the same dirty ratio",
     "the day is a wave: half of it above the median rate, its top at the peak rate",
     "a failure in a copy is as likely at each chunk; at the first everything rolls back",
-    "checkpoints are not in place, come at an even rate, and are in no peak: each also needs its new guest's memory",
+    "checkpoints are not in place and come at an even rate; each takes a slot, and its new guest's memory to its end",
 )
 
 
@@ -126,7 +126,7 @@ class Forecast:
     def _losses(self) -> Section:
         head = (
             *("weight", "pauses that punch", "checkpoints that punch", "freed early a day", "lost a year"),
-            *("lost at a checkpoint a year", "rolled back a year"),
+            *("of them at a checkpoint", "rolled back a year"),
         )
         rows = [
             (
@@ -215,6 +215,9 @@ def _totals(fleet: VirtualFleet, file: Fleet, found: Simulated, asked: ForecastQ
         Figure("guest memory", all_guests, "bytes", "derived", "all guests at once"),
         Figure("dirty", float(fleet.dirty.sum()), "bytes", "derived"),
         Figure("pauses", pauses, f"in {asked.hours:g} h", "derived"),
+        Figure(
+            "at once", int(found.most_at_once.max(initial=0)), "on a node", "derived", "pauses and checkpoints, most"
+        ),
         Figure("queued", round(found.queued / max(1, pauses) * 1e3, 3), "ms a pause", "derived", "waiting for a slot"),
     ]
     if fleet.huge.any():
@@ -262,9 +265,10 @@ class Answer:
 
     `saved` is what all nodes together need less at their peaks than with the flag off. `fit` is how many pauses find
     room at once on a node in the middle with all its guests, `fit_p99` on one of the fullest hundredth. `lost` and
-    `rolled_back` are sandboxes a year whose copy fails when they are condemned, or are not yet. `freed_early` is bytes
+    `rolled_back` are sandboxes a year whose copy, of a pause or checkpoint, fails when they are condemned, or are not
+    yet; `lost_at_checkpoint` are among the lost. `freed_early` is bytes
     of guest memory a day that came back while copies ran, not after them. `can_punch` are the exposed that have a
-    memfd; `lost_at_checkpoint` a year is beside `lost`, which is of pauses.
+    memfd.
     """
 
     weight: float
@@ -311,7 +315,7 @@ def _answer(
     weight, peak = question.weights[arm], found.peak[arm]
     pauses = int(found.pauses.sum())
     a_year = YEAR_HOURS / question.hours * question.failure_rate
-    failures = pauses * a_year
+    failures = pauses * a_year + float(fleet.checkpoints.sum()) * YEAR_HOURS * question.failure_rate
     losable = (found.losable_if_all if question.background else float(found.losable[arm])) * a_year
     everyone = np.arange(fleet.count)
     on, punches = fleet.is_on((weight,), everyone)[0], fleet.punches((weight,), everyone)[0]
@@ -319,6 +323,7 @@ def _answer(
     checkpoints = fleet.checkpoints * punches  # an hour, of those that punch
     past_the_first = 1.0 - 1.0 / fleet.chunks
     losable_an_hour = (fleet.checkpoints if question.background else checkpoints) @ past_the_first
+    at_checkpoint = float(losable_an_hour) * YEAR_HOURS * question.failure_rate
     freed = checkpoints @ fleet.resident
     return Answer(
         weight=weight,
@@ -331,9 +336,9 @@ def _answer(
         saved=off - float(peak.sum()),
         fit=_fit(file.node.memory, found.all_guests, 50, extra),
         fit_p99=_fit(file.node.memory, found.all_guests, 99, extra),
-        lost=losable,
-        lost_at_checkpoint=float(losable_an_hour) * YEAR_HOURS * question.failure_rate,
-        rolled_back=failures - losable,
+        lost=losable + at_checkpoint,
+        lost_at_checkpoint=at_checkpoint,
+        rolled_back=failures - losable - at_checkpoint,
         freed_early=float(found.punched_bytes[:, arm].sum()) * 24 / question.hours + float(freed) * 24,
         blast=tuple(
             _blast(found, arm, seconds, float(checkpoints.sum()), float(freed)) for seconds in propagation_times(file)

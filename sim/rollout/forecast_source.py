@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import accumulate
 
+from flags.context import has_memfd
 from flags.document import DocumentError
+from sim.files.fleet import Group
 from sim.files.fleet_file import MOST_AT_ONCE, Fleet, FleetGroup, FleetNode, PausesPerHour, load_text
 from sim.files.plan import Plan, SetWeight, checkpoints_a_pause, load_plan_text
 from sim.files.sources import kind_of, read_text
 from sim.files.units import HUGE_PAGE
 from sim.files.yaml import parse
+from sim.rollout.exposure import can_punch
 
 STAGES = (0.0, 1.0, 10.0, 50.0, 100.0)
 
@@ -55,7 +59,8 @@ def of_plan(plan: Plan) -> ForecastSource:
         hugetlb=huge,
         cache=plan.node.cache,
         sandboxes=rehearsed,
-        concurrency=min(MOST_AT_ONCE, plan.pacing.at_once),
+        concurrency=min(MOST_AT_ONCE, plan.pacing.concurrency),
+        burst=None if plan.pacing.burst is None else min(MOST_AT_ONCE, plan.pacing.burst),
     )
     fleet = Fleet(
         kind="fleet", name=plan.name, node=node, groups=groups, propagation=plan.propagation, contexts=plan.contexts
@@ -69,6 +74,7 @@ def _groups(plan: Plan, count: int, rate: PausesPerHour, checkpoints: float) -> 
     """So many sandboxes in the plan's shares; a group is one team, as in a scenario."""
     upto = [0, *accumulate(group.count for group in plan.fleet)]
     cuts = [count * each // upto[-1] for each in upto]
+    able = can_punch(plan)
     return tuple(
         FleetGroup(
             name=group.name,
@@ -82,7 +88,13 @@ def _groups(plan: Plan, count: int, rate: PausesPerHour, checkpoints: float) -> 
             pauses_per_hour=rate,
             checkpoints_per_hour=checkpoints,
             firecracker_version=group.firecracker_version,
+            use_memfd=_share(group, able) if has_memfd(group.firecracker_version) else 100.0,
         )
         for group, low, high in zip(plan.fleet, cuts, cuts[1:], strict=False)
         if high > low
     )
+
+
+def _share(group: Group, able: AbstractSet[str]) -> float:
+    """Percent of the group's sandboxes that have `use-memfd` on at a resume."""
+    return 100 * sum(f"{group.name}-{number}" in able for number in range(group.count)) / group.count

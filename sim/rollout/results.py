@@ -116,7 +116,7 @@ class Weakness:
 
 def weaknesses(plan: Plan, runs_dir: Path, *, jobs: int, memory: int) -> tuple[Weakness, ...]:
     """One a switch of the plan's profile; each that is not mended is run alone. Nothing for a sound engine."""
-    if plan.engine.profile is None:
+    if plan.engine.weak is None:
         return ()
     mended = set(plan.engine.choice()["mended"])
     shown = _shown([name for name in SWITCHES if name not in mended], runs_dir, jobs, memory)

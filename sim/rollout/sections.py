@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 import click
 
@@ -10,6 +11,7 @@ from sim.files import figures
 from sim.files.plan import Plan
 from sim.record.view import View
 from sim.report import judgements, words
+from sim.report.late_failures import late_failures
 from sim.report.table import Bullets, CellSpan, Paragraph, Section, Table, Words, code, facts, markdown, text, toned
 from sim.report.words import Tone
 from sim.rollout.analysis import MetricOutcome, MetricResult
@@ -140,7 +142,12 @@ def _stages(found: Rehearsal) -> Section:
     fleet = len(found.plan.sandboxes())
     rows = [_stage(each, fleet) for each in found.stages]
     note = "measured; lost by flag: lost here and not with the flag off"
-    parts = (Table((*head, "freed"), rows, ">"), *_checkpoints(found))
+    parts: tuple[Table | Paragraph, ...] = (
+        Table((*head, "freed"), rows, ">"),
+        *_checkpoints(found),
+        *_readers(found),
+        *_late(found),
+    )
     return Section("Stages, of the rehearsed fleet", parts, note)
 
 
@@ -159,6 +166,26 @@ def _checkpoints(found: Rehearsal) -> list[Table]:
         for each in found.stages
     ]
     return [Table(head, rows, ">")]
+
+
+def _readers(found: Rehearsal) -> list[Table]:
+    """None where no pause is read at once."""
+    if not any(each.on.read for each in found.stages):
+        return []
+    head = ("weight", "pauses read at once", "while copied", "a reader waited, flag off -> on", "at most")
+    rows = []
+    for each in found.stages:
+        waits = [sorted(arm.reader_waits) for arm in (each.off, each.on)]
+        times = [[words.ms(of(wait)) if wait else "-" for wait in waits] for of in (median, max)]
+        counts = str(each.on.read), str(each.on.read_while_copied)
+        rows.append((f"{each.stage.weight:g} %", *counts, *map(" -> ".join, times)))
+    return [Table(head, rows, ">")]
+
+
+def _late(found: Rehearsal) -> list[Paragraph]:
+    """With the flag on; empty where no copy failed after its pause had answered."""
+    known_as = found.plan.engine.profile or ""
+    return [Paragraph(late_failures(sum(each.on.failed_late for each in found.stages), known_as))]
 
 
 def _stage(each: StageResult, fleet: int) -> tuple[str, ...]:

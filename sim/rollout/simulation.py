@@ -50,7 +50,7 @@ class Simulated:
 
     `punched` and `punched_bytes` are by steps and weights; `losable` sums, by weights, over the pauses that punched,
     how likely a failure in the copy finds the sandbox condemned; `losable_if_all` does so over all pauses. `queued` is
-    seconds that pauses waited for a slot.
+    seconds that pauses waited for a slot. `most_at_once` pauses and checkpoints were in flight on a node, by nodes.
     """
 
     step: float
@@ -62,6 +62,7 @@ class Simulated:
     losable: Floats
     losable_if_all: float
     queued: float
+    most_at_once: Ints
 
 
 class Simulation:
@@ -82,13 +83,13 @@ class Simulation:
         self._paused_steps = file.paused_for / step
         self._demand = demand(fleet, costs, file.node.cache)
         self._weights = weights
-        self._load = Load(fleet, file.mass_eviction, seed, step)
+        self._load = Load(fleet, file.mass_eviction, seed, step, burst=file.node.burst is not None)
         self._back = self._already_paused(file.paused_for, seed)
         sandboxes = np.arange(fleet.count)
         self._all_guests = self._by_node(sandboxes, self._demand.guest)
         away = np.flatnonzero(self._back != _RUNNING)
         running = self._all_guests - self._by_node(away, self._demand.freed)
-        self._nodes = Nodes(running, len(weights), file.node.concurrency)
+        self._nodes = Nodes(running, len(weights), file.node.at_once)
         self._losable = np.zeros(len(weights))
         self._losable_if_all = 0.0
         self._queued = 0.0
@@ -109,9 +110,9 @@ class Simulation:
             past_the_first = 1.0 - 1.0 / self._fleet.chunks[who]
             self._losable += on @ past_the_first
             self._losable_if_all += float(past_the_first.sum())
-            self._pause(who, at, on)
+            self._take(number, who, at, on)
         made = (pauses, punched, freed, self._losable, self._losable_if_all, self._queued)
-        return Simulated(self._step, self._all_guests, self._nodes.peak, *made)
+        return Simulated(self._step, self._all_guests, self._nodes.peak, *made, self._nodes.most_at_once)
 
     def _already_paused(self, paused_for: float, seed: int) -> NDArray[np.int32]:
         """The step in which each is back: a fleet that has run for long has its share of paused sandboxes."""
@@ -148,19 +149,28 @@ class Simulation:
         order = np.argsort(self._fleet.node[who] + within, kind="stable")
         return who[order], at[order]
 
-    def _pause(self, who: Ints, at: Floats, on: NDArray[np.bool_]) -> None:
-        """The first pause of every node, then the second, and on."""
-        turn = _turns(self._fleet.node[who])
-        for number in range(int(turn.max(initial=-1)) + 1):
-            now = np.flatnonzero(turn == number)
-            self._pause_one_each(who[now], at[now], on[:, now])
+    def _take(self, number: int, who: Ints, at: Floats, on: NDArray[np.bool_]) -> None:
+        """Pauses, with the checkpoints of the same step: the first of every node, then the second, and on."""
+        others, when = self._load.checkpointed(number)
+        goes_on = (self._back[others] == _RUNNING) & ~np.isin(others, who)
+        others, when = others[goes_on], when[goes_on]
+        everyone, times = np.concatenate([who, others]), np.concatenate([at, when])
+        is_on = np.concatenate([on, self._fleet.punches(self._weights, others)], axis=1)
+        pauses = np.arange(len(everyone)) < len(who)
+        order = np.lexsort((times, self._fleet.node[everyone]))
+        turn = _turns(self._fleet.node[everyone[order]])
+        for each in range(int(turn.max(initial=-1)) + 1):
+            now = order[turn == each]
+            self._take_one_each(everyone[now], times[now], is_on[:, now], pauses[now])
 
-    def _pause_one_each(self, who: Ints, at: Floats, on: NDArray[np.bool_]) -> None:
+    def _take_one_each(self, who: Ints, at: Floats, on: NDArray[np.bool_], pauses: NDArray[np.bool_]) -> None:
+        """A checkpoint also needs its new guest until the old one is gone, and gives nothing back."""
         asks = self._demand
-        extra = np.where(on, asks.extra_on[who], asks.extra_off[who])
-        begun, ended = self._nodes.pause(self._fleet.node[who], at, extra, asks.freed[who], asks.seconds[who])
-        self._queued += float((begun - at).sum())
-        self._back[who] = np.ceil(ended / self._step + self._paused_steps)
+        extra = np.where(on, asks.extra_on[who], asks.extra_off[who]) + np.where(pauses, 0.0, asks.guest[who])
+        freed = np.where(pauses, asks.freed[who], 0.0)
+        begun, ended = self._nodes.pause(self._fleet.node[who], at, extra, freed, asks.seconds[who])
+        self._queued += float((begun - at)[pauses].sum())
+        self._back[who[pauses]] = np.ceil(ended[pauses] / self._step + self._paused_steps)
 
 
 def _turns(nodes: Ints) -> Ints:
@@ -181,11 +191,19 @@ def rate(group: VirtualGroup, t: float) -> float:
 
 
 class Load:
-    """Draws who is asked to pause, and when; it knows nothing of who runs. One step after the other."""
+    """Draws who is asked to pause, and when; it knows nothing of who runs. One step after the other.
 
-    def __init__(self, fleet: VirtualFleet, eviction: MassEviction | None, seed: int, step: float) -> None:
+    In a `burst` all pauses of a step, except an eviction's, are asked for in the same moment.
+    """
+
+    def __init__(
+        self, fleet: VirtualFleet, eviction: MassEviction | None, seed: int, step: float, *, burst: bool = False
+    ) -> None:
         self._groups: Sequence[VirtualGroup] = fleet.groups
+        self._checkpoints = fleet.checkpoints
         self._draw = stream(seed, "arrivals")
+        self._draw_checkpoints = stream(seed, "checkpoints")
+        self._burst = burst
         self._step = step
         self._latest = np.zeros(fleet.count, np.int64)
         self._evicted, self._evicted_at = _eviction(fleet, eviction, seed)
@@ -197,13 +215,21 @@ class Load:
         low, high = np.searchsorted(self._evicted_at, [begin % DAY, begin % DAY + self._step])
         who = np.concatenate([*parts, self._evicted[low:high]])
         at = np.concatenate(
-            [begin + self._draw.random(len(part)) * self._step for part in parts]
+            [begin + self._draw.random(len(part)) * self._step * (not self._burst) for part in parts]
             + [self._evicted_at[low:high] - begin % DAY + begin]
         )
         order = np.arange(len(who))
         self._latest[who] = order  # of two requests for one sandbox the later one in the list stays
         once = self._latest[who] == order
         return who[once], at[once]
+
+    def checkpointed(self, number: int) -> tuple[Ints, Floats]:
+        """Sandboxes, each once, and the seconds at which they are asked for a checkpoint in step `number`."""
+        if not self._checkpoints.any():
+            return np.zeros(0, np.int64), np.zeros(0)
+        once = 1 - np.exp(-self._checkpoints * self._step / 3600)
+        who = np.flatnonzero(self._draw_checkpoints.random(len(once)) < once)
+        return who, (number + self._draw_checkpoints.random(len(who))) * self._step
 
     def _of(self, group: VirtualGroup, begin: float) -> Ints:
         expected = rate(group, begin) * len(group.members) * self._step / 3600
@@ -238,6 +264,7 @@ class Nodes:
         self._ends: Floats = np.zeros((slots, nodes))
         self._extra: Floats = np.zeros((slots, arms, nodes))
         self._freed: Floats = np.zeros((slots, nodes))
+        self.most_at_once: Ints = np.zeros(nodes, np.int64)
 
     def pause(self, nodes: Ints, asked: Floats, extra: Floats, freed: Floats, seconds: Floats) -> tuple[Floats, Floats]:
         """One pause on each of these nodes, each named once, no earlier than those before it; gives starts and ends.
@@ -253,6 +280,8 @@ class Nodes:
         self._ends[slot, nodes] = done
         self._extra[slot, :, nodes] = extra.T
         self._freed[slot, nodes] = freed
+        in_flight = (self._ends[:, nodes] > begun).sum(axis=0)
+        self.most_at_once[nodes] = np.maximum(self.most_at_once[nodes], in_flight)
         return begun, done
 
     def resume(self, nodes: Ints, now: float, taken: Floats) -> None:

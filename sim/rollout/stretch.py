@@ -11,6 +11,7 @@ from flags.lease import LEASE_EXPIRED
 from sim.record import events
 from sim.record.ledger import Entry
 from sim.record.view import LOST_AT_CHECKPOINT, PauseView, View
+from sim.report.late_failures import failed_late
 
 SOUND_STATES = frozenset({"VALID", ""})
 GONE = frozenset({"discarded", "killed"})
@@ -56,7 +57,8 @@ class Figures:
 
     A sandbox is at risk while it is condemned and its snapshot is unfinished. `late` are pauses that punched
     although decided later after a kill switch than it was allowed; `stalest` seconds after a change that an old value
-    still ruled. A checkpoint with a new guest is also a pause, one that is `in_place` is not.
+    still ruled. A checkpoint with a new guest is also a pause, one that is `in_place` is not. `read` are pauses whose
+    sandbox was resumed at once, after `reader_waits`.
     """
 
     asked: int = 0
@@ -82,6 +84,10 @@ class Figures:
     checkpoints: int = 0
     in_place: int = 0
     lost_at_checkpoint: tuple[str, ...] = ()
+    failed_late: int = 0
+    read: int = 0
+    read_while_copied: int = 0
+    reader_waits: tuple[float, ...] = ()
 
 
 def saved(off: Figures, on: Figures, concurrency: int, scale: Fraction = Fraction(1)) -> int | None:
@@ -164,6 +170,10 @@ def figures(
         checkpoints=sum(each.checkpoint for each in began),
         in_place=sum(not each.consumed for each in began),
         lost_at_checkpoint=_names([each for each in pauses if each.outcome_code == LOST_AT_CHECKPOINT]),
+        failed_late=len(failed_late(pauses)),
+        read=sum(each.read for each in pauses),
+        read_while_copied=sum(each.read_while_copied for each in pauses),
+        reader_waits=tuple(each.reader_waited_ms for each in pauses if each.read and each.reader_waited_ms is not None),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flags.catalog import PUNCH
+from flags.catalog import PUNCH, USE_MEMFD
 from flags.context import has_memfd
 from flags.launchdarkly_fleet import bucket_of
 from sim.files import fleet_file
@@ -81,7 +81,7 @@ def virtual_fleet(fleet: Fleet, count: int, seed: int, by: str = "sandbox") -> V
     node = (stream(seed, "placement").permutation(count) % nodes).astype(np.int64)
     by_node = np.argsort(node, kind="stable")
     is_known = by in fleet.contexts.shapes["pause"]
-    resident, dirty, chunks, bucket = (np.concatenate(columns)[by_node] for columns in zip(*drawn, strict=True))
+    resident, dirty, chunks, bucket, memfd = (np.concatenate(each)[by_node] for each in zip(*drawn, strict=True))
     of_group = np.repeat(np.arange(len(parts)), [share for _, share in parts])[by_node]
     return VirtualFleet(
         groups=tuple(_group(group, np.flatnonzero(of_group == at)) for at, (group, _) in enumerate(parts)),
@@ -92,7 +92,7 @@ def virtual_fleet(fleet: Fleet, count: int, seed: int, by: str = "sandbox") -> V
         chunks=chunks,
         huge=np.array([group.page_size == HUGE_PAGE for group, _ in parts])[of_group],
         bucket=bucket if is_known else np.zeros(count),
-        memfd=np.array([has_memfd(group.firecracker_version) for group, _ in parts])[of_group],
+        memfd=memfd > 0,
         checkpoints=np.array([group.checkpoints_per_hour for group, _ in parts])[of_group],
     )
 
@@ -101,14 +101,15 @@ def _group(group: FleetGroup, members: Ints) -> VirtualGroup:
     return VirtualGroup(group.name, members, group.pauses_per_hour.median, group.pauses_per_hour.top)
 
 
-def _drawn(group: FleetGroup, count: int, seed: int, by: str) -> tuple[Floats, Floats, Floats, Floats]:
-    """Resident bytes, dirty bytes (whole pages of what is resident), chunks, buckets."""
+def _drawn(group: FleetGroup, count: int, seed: int, by: str) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """Resident bytes, dirty bytes (whole pages of what is resident), chunks, buckets, and 1 where it has a memfd."""
     draw = stream(seed, f"group {group.name}")
     memory = _pages(fleet_file.at(group.memory, draw.random(count)), group.page_size)
     share = fleet_file.at(group.dirty, draw.random(count)) / 100
     resident = _pages(np.maximum(memory * group.resident / 100, memory * share), group.page_size)
     dirty = _pages(memory * share, group.page_size)
-    return resident, dirty, np.ceil(np.maximum(memory, CHUNK) / CHUNK), _buckets(group, count, draw, by)
+    chunks = np.ceil(np.maximum(memory, CHUNK) / CHUNK)
+    return resident, dirty, chunks, _buckets(group, count, draw, by), _memfds(group, count)
 
 
 def _pages(sizes: Floats, page: int) -> Floats:
@@ -126,6 +127,16 @@ def _buckets(group: FleetGroup, count: int, draw: np.random.Generator, by: str) 
         found = [bucket_of(PUNCH, PUNCH, f"{group.name}-{team}") for team in range(int(numbers[-1]) + 1)]
         return np.array(found)[numbers]
     return np.full(count, bucket_of(PUNCH, PUNCH, group.template if by == "template" else CLUSTER))
+
+
+def _memfds(group: FleetGroup, count: int) -> Floats:
+    """1 where `use-memfd` is on by a rollout of its share by sandbox, whose safe variation, on, comes first; and where
+    Firecracker can do it."""
+    if not has_memfd(group.firecracker_version) or group.use_memfd == 100:
+        return np.full(count, float(has_memfd(group.firecracker_version)))
+    on = group.use_memfd / 100
+    names = (f"{group.name}-{n}" for n in range(count))
+    return np.fromiter((bucket_of(USE_MEMFD, USE_MEMFD, name) < on for name in names), float, count)
 
 
 def _teams(group: FleetGroup, count: int, draw: np.random.Generator) -> Ints:

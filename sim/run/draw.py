@@ -27,11 +27,12 @@ from sim.files.yaml import parse, scenario_text
 SETTLED = ["running", "discarded", "killed"]
 """The states that a sandbox may end in once nothing fails any more."""
 
-_KEPT = ("version", "name", "node", "engine", "requires")
+_KEPT = ("version", "name", "node", "engine", "requires", "readers")
 _ERRNOS = ("EIO", "ENOSPC", "EPERM", "ENOMEM", "EINTR")
 _PLACES: tuple[Any, ...] = ("first", "last", "50%", "after_condemn", {"chunk": 0}, {"chunk": 1}, {"chunk": 2})
 _ODDS = {"pause": 6, "resume": 4, "checkpoint": 3, "crash": 1, "kill": 1, "flag": 0}
 _PERCENTS = ("25%", "50%", "75%")
+_SHARES = ("30%", "60%", "100%")
 _KINDS_OF_ROLLOUT = ("sandbox", "team", "template")
 
 Draw = random.Random
@@ -69,9 +70,9 @@ def draw(scenario: Scenario, seed: int, *, huge_pages: bool) -> Scenario:
     fleet = _fleet(scenario, swarm, partial(stream, seed), huge_pages=huge_pages)
     groups = [each["name"] for each in fleet]
     names = [f"{each['name']}-{index}" for each in fleet for index in range(each["count"])]
-    flags = _flags(swarm, stream(seed, "flags"))
+    flags, readers = _flags(swarm, stream(seed, "flags")), _readers(swarm, stream(seed, "readers"))
     program = _Program(swarm, partial(stream, seed), groups, names, tuple(flags))
-    document: Step = {key: written[key] for key in _KEPT if key in written}
+    document: Step = {**readers, **{key: written[key] for key in _KEPT if key in written}}
     document |= {"seed": seed, "fleet": fleet}
     if scenario.flag_source != "launchdarkly":
         document.setdefault("contexts", "all")  # flags are drawn by every kind
@@ -148,6 +149,11 @@ def _value(rng: Draw, key: str) -> Any:
         return {"rollout": rng.choice(_PERCENTS), "by": rng.choice(_KINDS_OF_ROLLOUT)}
     on = rng.random() < (0.8 if key == PUNCH else 0.5)
     return on if FLAGS[key].type == "boolean" else as_written({"enabled": on})
+
+
+def _readers(swarm: Swarm, rng: Draw) -> Step:
+    """In about half of the seeds some pauses are read at once."""
+    return {"readers": {"immediate": rng.choice(_SHARES)}} if swarm.steps.readers and rng.random() < 0.5 else {}
 
 
 # -- steps

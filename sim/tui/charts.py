@@ -273,7 +273,7 @@ def _head(hint: str, dirty: int | None, cells: int) -> Spans:
 
 
 def of_kind(view: View, *, punch: bool) -> list[PauseView]:
-    """Finished pauses that had something to copy, at their own pace, oldest first; a pause that was slowed or
+    """Finished pauses and checkpoints with a new guest that had something to copy, oldest first; what was slowed or
     stopped by hand is in no figure."""
     return [
         pause
@@ -281,7 +281,7 @@ def of_kind(view: View, *, punch: bool) -> list[PauseView]:
         if pause.outcome == "finished"
         and pause.punch is punch
         and pause.dirty_bytes
-        and not pause.checkpoint
+        and pause.consumed
         and not pause.paced
         and len(pause.track.samples) > 1
     ]

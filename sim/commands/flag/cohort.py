@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def cohort(
     as_json: bool,
 ) -> ExitCode:
     """Replaced by the module's docstring."""
-    from flags.cohort import differing, fleet_of, step
+    from flags.cohort import differing, fleet_of, step, with_memfd
     from flags.file import read_as_served
     from flags.sdk_logs import silence_sdk_logs
     from sim.files.fleet_table import read_fleet
@@ -61,25 +62,29 @@ def cohort(
     files, made = (read_as_served(before), read_as_served(after)), contexts_given(kinds)
     change = step(*files, key, fleet, made)
     differs = [len(differing(each, key, fleet, made)) for each in files]
+    memfds = [with_memfd(each, fleet, made) for each in files]
     if as_json:
-        document = {"version": 1, "flag": key, **as_document(change, fleet)}
+        document = {"version": 1, "flag": key, **as_document(change, fleet, *memfds)}
         click.echo(
             json.dumps({**document, "python_differs": dict(zip(("before", "after"), differs, strict=True))}, indent=2)
         )
     else:
-        click.echo(text([*report(key, str(before), str(after), change, fleet), Section("", sdk_note(differs))]))
+        shown = report(key, str(before), str(after), change, fleet, memfds[1])
+        click.echo(text([*shown, Section("", sdk_note(differs))]))
     return ExitCode.VIOLATED if superset and not change.is_superset else ExitCode.HELD
 
 
-def report(key: str, before: str, after: str, change: Step, fleet: Sequence[Member]) -> list[Section]:
+def report(
+    key: str, before: str, after: str, change: Step, fleet: Sequence[Member], memfds: AbstractSet[str]
+) -> list[Section]:
     """A table of four lines, whether the step only adds, and some names."""
     from flags.catalog import PUNCH
     from sim.report.table import Paragraph, Section, Table, facts
 
     files = facts([("A", before), ("B", after)])
     groups = {"on in A": change.before, "on in B": change.after, "joins": change.joins, "leaves": change.leaves}
-    if key == PUNCH and len(able(fleet)) < len(fleet):
-        groups["on in B, can punch"] = able(change.after)
+    if key == PUNCH and len(memfds) < len(fleet):
+        groups["on in B, can punch"] = able(change.after, memfds)
     title = f"{key}, {_plural(len(fleet), 'sandbox', 'sandboxes')} of {_plural(_teams(fleet), 'team', 'teams')}"
     head = ["", "sandboxes", "of all", "teams", *(["memory", "of all"] if memory(fleet) is not None else [])]
     rows = [(label, *share(members, fleet)) for label, members in groups.items()]
@@ -111,11 +116,9 @@ def sdk_note(differs: Sequence[int]) -> tuple[Paragraph, ...]:
     return (Paragraph(said),) if found else ()
 
 
-def able(members: Sequence[Member]) -> tuple[Member, ...]:
-    """Those that have a memfd to punch: below Firecracker 1.14 there is none."""
-    from flags.context import has_memfd
-
-    return tuple(each for each in members if has_memfd(each.attributes.firecracker_version))
+def able(members: Sequence[Member], memfds: AbstractSet[str]) -> tuple[Member, ...]:
+    """Those that have a memfd to punch: none below Firecracker 1.14, and none where `use-memfd` is off at a resume."""
+    return tuple(each for each in members if each.attributes.sandbox in memfds)
 
 
 def share(members: Sequence[Member], fleet: Sequence[Member]) -> list[str]:
@@ -133,8 +136,8 @@ def memory(members: Sequence[Member]) -> int | None:
     return sum(sizes) if len(sizes) == len(members) else None
 
 
-def as_document(change: Step, fleet: Sequence[Member]) -> dict[str, Any]:
-    """JSON-ready; memory in bytes."""
+def as_document(change: Step, fleet: Sequence[Member], had: AbstractSet[str], have: AbstractSet[str]) -> dict[str, Any]:
+    """JSON-ready; memory in bytes. `had` a memfd with the flags of A, `have` one with those of B."""
     groups = {"before": change.before, "after": change.after, "joins": change.joins, "leaves": change.leaves}
     return {
         "fleet": {"sandboxes": len(fleet), "memory": memory(fleet)},
@@ -142,7 +145,7 @@ def as_document(change: Step, fleet: Sequence[Member]) -> dict[str, Any]:
         **{
             name: {
                 "memory": memory(members),
-                "can_punch": len(able(members)),
+                "can_punch": len(able(members, had if name in {"before", "leaves"} else have)),
                 "sandboxes": [each.attributes.sandbox for each in members],
             }
             for name, members in groups.items()

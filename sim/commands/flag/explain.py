@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flags.explain import Explanation, Landing
     from sim.report.table import Section
 
-MOMENTS = ("create", "resume", "pause", "checkpoint")
+MOMENTS = ("create", "resume", "pause", "checkpoint", "in-place")
 
 
 @click.command("explain", help=inspect.cleandoc(__doc__))

@@ -200,6 +200,7 @@ class Machine:
         self.ledger = Ledger(folder / EVENTS_FILE, time.monotonic())
         self.flags = MemoryFlags({})
         self.grace = 20.0
+        self.readers = 0.0
         self._links: list[ZygoteLink] = []
         self._sandboxes: list[SandboxConfig] = []
 
@@ -225,6 +226,7 @@ class Machine:
             inline_flags=None,
             flag_file=None,
             tick=self.view().tick,
+            readers=self.readers,
             known=known,
         )
 

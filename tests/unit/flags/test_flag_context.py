@@ -36,6 +36,7 @@ def test_a_context_of_all_kinds_has_each_with_its_key() -> None:
         ("resume", {"sandbox", "team", "deployment", "orchestrator"}),
         ("pause", {"sandbox", "deployment", "orchestrator"}),
         ("checkpoint", {"sandbox", "deployment", "orchestrator"}),
+        ("in-place", {"deployment", "orchestrator"}),
     ],
 )
 def test_the_original_knows_the_team_at_create_and_resume_alone(moment: Any, kinds: set[str]) -> None:
@@ -102,6 +103,16 @@ def test_one_flag_has_another_cohort_at_another_moment() -> None:
     assert set(by_moment["resume"]) == {True, False}
     assert by_moment["create"] == by_moment["resume"]
     assert set(by_moment["pause"]) == {True}, "no team, and so the first entry, for everybody"
+
+
+@pytest.mark.parametrize(("contexts", "apart"), [(ORIGINAL, False), (ALL, True)], ids=["original", "all"])
+def test_whether_a_checkpoint_is_in_place_is_one_answer_for_all_unless_the_contexts_name_the_sandbox(
+    contexts: Any, apart: bool
+) -> None:
+    key = "in-place-checkpoint"
+    flags = MemoryFlags({key: flag_from(key, Rollout(50, "sandbox"))}, contexts=contexts)
+    decided = {flags.decide(replace(WEB, sandbox=f"web-{n}"), "checkpoint").is_on(key) for n in range(40)}
+    assert (len(decided) == 2) is apart
 
 
 @pytest.mark.parametrize(

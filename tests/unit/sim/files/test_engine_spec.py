@@ -25,6 +25,11 @@ def test_a_profile_has_all_of_its_weaknesses() -> None:
     assert Engine.model_validate({"profile": "pr-2902"}).choice() == SOUND | {"profile": "pr-2902"}
 
 
+def test_the_profile_original_is_the_sound_engine() -> None:
+    engine = Engine.model_validate({"profile": "original"})
+    assert (engine.choice(), engine.weak) == (SOUND, None)
+
+
 def test_mended_takes_weaknesses_away() -> None:
     engine = Engine.model_validate({"profile": "pr-2902", "mended": ["not-gated", "range-granular"]})
     assert engine.choice()["mended"] == ["not-gated", "range-granular"]
@@ -43,6 +48,7 @@ def test_only_mends_all_the_others() -> None:
         ({"profile": "pr-2902", "mended": ["not-gate"]}, 'unknown weakness "not-gate"; did you mean "not-gated"'),
         ({"mutant": "scan-rearms", "profile": "pr-2902"}, "one mutant or one profile"),
         ({"mended": ["not-gated"]}, "add profile: pr-2902"),
+        ({"profile": "original", "mended": ["not-gated"]}, "add profile: pr-2902"),
         ({"mutant": "scan-rearms", "only": ["not-gated"]}, "add profile: pr-2902"),
         ({"profile": "pr-2902", "mended": ["not-gated"], "only": ["range-granular"]}, "remove one of the two"),
     ],

@@ -205,3 +205,26 @@ def test_salvage_counts_where_its_flag_is_served_and_is_left_out_where_it_is_not
     unserved = digest([Entry(0.0, decided(), "web-0", "web-0.p1")])
     assert of("ERROR:FLAG_NOT_FOUND", value=False) == unserved
     assert len({unserved, of("OFF", value=False), of("FALLTHROUGH", value=True)}) == 3
+
+
+def read_pause(*told: Event) -> list[Entry]:
+    """One that is read at once, and then what becomes of it."""
+    begins = events.StateChanged("paused", "resuming", "a reader came")
+    return [Entry(float(at), event, "web-0", None) for at, event in enumerate([begins, *told])]
+
+
+RESUMED = events.Resumed("web-0.2", "b1", 0, 1.0)
+RUNS = events.StateChanged("resuming", "running", "resumed")
+
+
+def test_whether_a_reader_had_its_guest_before_the_copy_ended_is_not_in_it() -> None:
+    over = settled(read=True)
+    assert digest(read_pause(over, RESUMED, RUNS)) == digest(read_pause(RESUMED, RUNS, over))
+    assert digest(read_pause(over, RESUMED, RUNS)) != digest(read_pause(settled(read=True, content_hash="no")))
+
+
+def test_whether_a_reader_had_its_guest_before_the_copy_was_lost_is_not_in_it() -> None:
+    lost = settled(read=True, outcome="discarded", content_hash=None)
+    gone = events.StateChanged("running", "discarded", "lost", "discarded")
+    never = events.StateChanged("resuming", "discarded", "lost", "discarded")
+    assert digest(read_pause(RESUMED, RUNS, lost, gone)) == digest(read_pause(never, lost))

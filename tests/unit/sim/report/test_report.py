@@ -292,7 +292,7 @@ def test_the_document_of_a_scenario_has_exactly_the_agreed_keys() -> None:
     document = scenario_document(view_of(both_ways(), events.Judged("invariant:bytes_exact", "held", 4), ended()))
     assert list(document) == [
         *("name", "seed", "verdict", "digest", "engine", "host", "invariants", "expectations", "kill_switch"),
-        *("pauses", "sandboxes"),
+        *("known_after", "pauses", "sandboxes"),
     ]
     assert document["invariants"] == [{"name": "bytes_exact", "verdict": "held", "checked": 4, "violations": []}]
     assert document["sandboxes"][0] == {"name": "web-0", "state": "running", "stop_reason": None}
@@ -321,6 +321,9 @@ def test_a_pause_in_the_document_has_its_decision_and_figures() -> None:
         "checkpoint": False,
         "consumed": True,
         "outcome_code": "finished",
+        "read": False,
+        "read_while_copied": False,
+        "reader_waited_ms": None,
         "paced": False,
         "notes": [],
     }

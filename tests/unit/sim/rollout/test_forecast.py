@@ -6,6 +6,7 @@ import json
 import pathlib
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from flags.cohort import Member, cohort
 from flags.context import ALL, SandboxAttributes
 from flags.inline import Rollout, flag_from
 from flags.launchdarkly_fleet import bucket_of
-from sim.files.fleet_file import Fleet, load, load_text
+from sim.files.fleet_file import Fleet, PausesPerHour, load, load_text
 from sim.files.plan import load_plan
 from sim.report.table import text
 from sim.rollout.agreement import Agreement, Row, failures
@@ -212,8 +213,48 @@ def test_checkpoints_punch_and_are_lost_where_the_flag_is_on() -> None:
     assert found[100].punched_checkpoints == 400 * 2 * 6
     chunks = 32  # a failure at the first is rolled back
     assert found[100].lost_at_checkpoint == pytest.approx(400 * 2 * 24 * 365 * 1e-3 * (1 - 1 / chunks))
+    assert all(each.lost >= each.lost_at_checkpoint for each in found.values())
     without = by_weight(asked(small(), replace(ASKED, sandboxes=400)))[100]
+    assert found[100].lost == pytest.approx(without.lost + found[100].lost_at_checkpoint, rel=0.2)
     assert (without.punched_checkpoints, without.lost_at_checkpoint) == (0, 0.0)
     assert found[100].blast[-1].sandboxes > without.blast[-1].sandboxes
     background = by_weight(asked(with_checkpoints, replace(ASKED, sandboxes=400, background=True)))
     assert background[0].lost_at_checkpoint == pytest.approx(found[100].lost_at_checkpoint)
+
+
+def test_a_checkpoint_alone_takes_its_new_guest_beside_the_copy() -> None:
+    rare = small(("pauses_per_hour: {median: 4}", "checkpoints_per_hour: 0.05, pauses_per_hour: {median: 0.000001}"))
+    found = by_weight(asked(rare, replace(ASKED, sandboxes=400)))
+    assert found[0].peak.max == (10 * 64 + 64 + 64) << 20
+    assert found[100].peak.max == (10 * 64 + 64 + 4) << 20
+
+
+@pytest.mark.parametrize("burst", [2, 8])
+def test_pauses_in_a_burst_come_in_one_moment_and_as_many_as_it_says_are_in_flight(burst: int) -> None:
+    def at_once(node: str) -> Any:
+        busy = small(("{memory: 1GiB,", f"{{memory: 1GiB, {node},")).model_copy(update={"paused_for": 60.0})
+        often = busy.model_copy(update={"groups": tuple(g.model_copy(update=OFTEN) for g in busy.groups)})
+        found = asked(often, replace(ASKED, sandboxes=400, hours=2))
+        return next(each.value for each in found.totals if each.label == "at once")
+
+    assert at_once(f"burst: {burst}") == burst
+    assert at_once(f"concurrency: {burst}") <= at_once(f"burst: {burst}")
+
+
+OFTEN = {"pauses_per_hour": PausesPerHour(median=60.0)}
+
+
+def test_a_burst_peaks_higher_than_the_same_pauses_spread_out() -> None:
+    spread, burst = (
+        asked(small(("{memory: 1GiB,", f"{{memory: 1GiB, {node}: 10,")), replace(ASKED, sandboxes=400))
+        for node in ("concurrency", "burst")
+    )
+    assert by_weight(burst)[0].peak.max > by_weight(spread)[0].peak.max
+
+
+def test_a_share_of_a_group_that_has_no_memfd_by_the_flag_cannot_punch() -> None:
+    half = by_weight(asked(small(("dirty: 100%,", "dirty: 100%, use_memfd: 50%,")), replace(ASKED, sandboxes=400)))
+    assert half[100].exposed == 400
+    assert 150 < half[100].can_punch < 250
+    none = by_weight(asked(small(("dirty: 100%,", "dirty: 100%, use_memfd: 0%,")), replace(ASKED, sandboxes=400)))
+    assert (none[100].can_punch, none[100].saved) == (0, 0)

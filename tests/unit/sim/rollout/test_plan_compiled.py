@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from flags.launchdarkly_fleet import bucket_of
 from sim.files.plan import changed, load_plan, load_plan_text
 from sim.files.scenario import discover, load_text
 from sim.files.steps import Checkpoint, FlagStep, Inject, Outage, PauseStep
@@ -169,6 +170,18 @@ def test_sandboxes_below_firecracker_1_14_are_exposed_and_cannot_punch() -> None
     assert (len(rates), int((rates > 0).sum())) == (32, 24)
 
 
+HALF = sum(bucket_of("use-memfd", "use-memfd", f"code-{number}") < 0.5 for number in range(24))
+
+
+@pytest.mark.parametrize(("flags", "able"), [("use-memfd: false", 0), ("use-memfd: {rollout: 50%, by: sandbox}", HALF)])
+def test_sandboxes_that_are_resumed_with_use_memfd_off_are_exposed_and_cannot_punch(flags: str, able: int) -> None:
+    plan = plan_of(TEXT.replace("metrics:", f"flags: {{{flags}}}\nmetrics:"))
+    (everyone,) = exposures(plan, [100.0])
+    assert (len(everyone.sandboxes), len(everyone.able)) == (24, able)
+    fleet = of_plan(plan).fleet
+    assert [each.use_memfd for each in fleet.groups] == [pytest.approx(100 * able / 24)]
+
+
 def test_checkpoints_are_punched_before_a_kill_switch_is_obeyed_too() -> None:
     with_them = with_checkpoints("pausesPerMinute: 10, checkpointsPerMinute: 10")
     assert even_rates(plan_of(with_them), 100.0).sum() == pytest.approx(2 * even_rates(plan_of(), 100.0).sum())
@@ -177,4 +190,4 @@ def test_checkpoints_are_punched_before_a_kill_switch_is_obeyed_too() -> None:
 def test_a_burst_is_as_many_pauses_in_flight_in_rehearsal_and_forecast_alike() -> None:
     plan = plan_of(TEXT.replace("mostRounds: 3", "mostRounds: 3, burst: 200"))
     paused = {each.at_once for each in compiled(plan).scenario.steps if isinstance(each, PauseStep)}
-    assert (paused, of_plan(plan).fleet.node.concurrency) == ({200}, 200)
+    assert (paused, of_plan(plan).fleet.node.at_once) == ({200}, 200)

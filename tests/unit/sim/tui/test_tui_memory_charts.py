@@ -141,3 +141,9 @@ def test_a_pause_with_nothing_dirty_is_in_no_figure_and_that_is_said() -> None:
     drawn = "\n".join(text(line) for line in charts.two_pause_lines(view(WHOLE, empty), 140, 12))
     assert "1 pause with nothing dirty: in no figure" in drawn
     assert "on:" not in drawn
+
+
+def test_a_checkpoint_with_a_new_guest_is_beside_pauses_and_one_in_place_is_not() -> None:
+    fresh, in_place = (at_its_end(WHOLE, checkpoint=True, consumed=consumed) for consumed in (True, False))
+    assert [each.id for each in charts.of_kind(view(fresh), punch=False)] == ["web-0.p2"]
+    assert charts.of_kind(view(in_place), punch=False) == []
