@@ -54,6 +54,7 @@ class Pause:
         self._ending = Ending(request.guest, self._effects, self._say)
         self._settled = Once()
         self._rests = Once()  # settled, or stranded with nothing more to come by itself
+        self._settled.then(self._rests.set)
         self._salvaging = threading.Lock()
         self._strand: Strand | None = None  # kept, though the copy failed past the point of no return
         self._salvaged: str | None = None
@@ -419,7 +420,6 @@ class Pause:
                     if each is not None:
                         each.close()
         self._settled.set()
-        self._rests.set()
 
     def _remember(self, outcome: Outcome, error: BaseException | None, header: Header | None) -> None:
         copier, strand = self._copier, self._strand
