@@ -6,7 +6,7 @@ READY := .venv/.stamp
 # Compiled code is kept, whatever the machine's habit: a run starts many a process of ours.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test fuzz check format pictures wheel constraints clean
+.PHONY: help demo test fuzz check mutants format pictures wheel constraints clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,6 +25,9 @@ check: $(READY)  ## lint, format, types and the dependency rule
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+mutants: $(READY)  ## set up, then try SAMPLE=100 small changes of engine/ and sim/rules/, drawn by SEED=1: do tests notice?
+	$(BIN)/python tests/mutants.py $(or $(SAMPLE),100) $(or $(SEED),1) $(or $(JOBS),2)
 
 format: $(READY)  ## format the code and fix what the linter can fix
 	$(BIN)/ruff format
@@ -45,7 +48,7 @@ constraints:  ## pin again: every version and hash in constraints.txt, for all s
 		--output-file constraints.txt pyproject.toml -
 
 clean:  ## remove .venv, caches and what was built; runs/ stays
-	rm -rf .venv build dist snapdrill.egg-info .hypothesis .*_cache
+	rm -rf .venv build dist mutants snapdrill.egg-info .hypothesis .*_cache
 	find engine flags sim tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt

@@ -24,6 +24,22 @@ class Scanned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DirtyCompared(Event):
+    """The dirty set of a pause beside a second account of what was written: KVM's log of a virtual machine.
+
+    In blocks, the first by its number: `missed` are in the log alone, `unlogged` in the dirty set alone.
+    """
+
+    tracker: str
+    tracked: int
+    logged: int
+    missed: int
+    unlogged: int
+    first_missed: int | None = None
+    first_unlogged: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Planned(Event):
     """Path, legality of punching and amount of work were decided; `notes` are flags without effect on this path.
 

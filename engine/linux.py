@@ -32,6 +32,7 @@ _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 _ARM = platform.machine() == "aarch64"
 _NR_USERFAULTFD = 282 if _ARM else 323
 _NR_CACHESTAT = 451
+_PTRACE_SEIZE, _PTRACE_INTERRUPT = 0x4206, 0x4207
 
 FALLOC_KEEP_SIZE = 1
 FALLOC_PUNCH_HOLE = 2
@@ -128,6 +129,13 @@ def set_process_name(name: str) -> None:
     """The name in /proc/PID/comm; 15 bytes are kept."""
     buffer = ctypes.create_string_buffer(name.encode()[:15])
     _check(_libc.prctl(PR_SET_NAME, ctypes.addressof(buffer), 0, 0, 0))
+
+
+def stop_thread(tid: int) -> None:
+    """Ask the kernel to stop one thread of another process (PTRACE_SEIZE, PTRACE_INTERRUPT) for as long as the calling
+    thread lives; its process's other threads run on."""
+    for request in (_PTRACE_SEIZE, _PTRACE_INTERRUPT):
+        _check(_libc.ptrace(ctypes.c_long(request), ctypes.c_long(tid), None, None))
 
 
 def unshare(flags: int) -> None:

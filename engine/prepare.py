@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -46,6 +46,8 @@ class PauseRequest:
     options: PauseOptions
     attachments: Mapping[str, bytes] = field(default_factory=dict)
     borrowed: bool = False
+    witness: Callable[[DirtySet], None] | None = None
+    """Given what the scan found, before anything is made of it: to be compared with another account of the writes."""
 
     def record_stands(self) -> bool:
         """Whether a record condemns the guest: asked where an interrupt may have come just after it was written.
@@ -75,6 +77,8 @@ def work_out(request: PauseRequest, effects: Effects, emit: Emit) -> Work:
         raise EngineError(f"the parent holds {size} bytes, the memfd has {request.memory.size}")
     effects.look(request.guest, "scan")
     found = effects.scan(request.tracker, request.guest, request.memory, request.block_size)
+    if request.witness is not None:
+        request.witness(found)
     dirty, block = _with_what_was_freed(request, found)
     resident = request.memory.resident_bytes()
     told = (len(dirty.dirty) * block, len(dirty.empty) * block, resident, dirty.scan_ms, dirty.why)

@@ -97,6 +97,10 @@ def _main(argv: Sequence[str]) -> int:
 
 def _invoke(argv: Sequence[str]) -> int:
     """The command's return value, None being HELD."""
+    if asked := os.environ.get("SNAPDRILL_WRONG_DRILL"):
+        from sim.run.wrong_drills import switch_on
+
+        switch_on(asked)
     # click takes colours out where there is no terminal, unless its context says otherwise
     colours = True if os.environ.get("FORCE_COLOR") and not os.environ.get("NO_COLOR") else None
     with snapdrill.make_context("snapdrill", list(argv), color=colours) as context:

@@ -1,11 +1,18 @@
 """What make test measures: the branches of engine/ and sim/rules/ that the tests made for them take."""
 
+import os
 import pathlib
 
+import hypothesis
 import pytest
 
 MEASURED = ("model", "integration/engine", "unit/engine", "unit/sim/rules")
 """Tracing makes a test up to three times slower; what other tests happen to run on their way proves little of it."""
+
+
+if "MUTANT_UNDER_TEST" in os.environ:  # mutmut's: a test that is slow under it has noticed nothing
+    hypothesis.settings.register_profile("mutants", deadline=None)
+    hypothesis.settings.load_profile("mutants")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -64,6 +64,19 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write the page with the decision to FILE, as Markdown that fits a chat message.",
 )
+@click.option(
+    "--openmetrics",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the result to FILE as OpenMetrics.",
+)
+@click.option(
+    "--continue",
+    "goes_on",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="RUN",
+    help="Go on after an `approve` step; RUN is the folder of the rehearsal that waits, and is not run again.",
+)
 @junit_options
 @click.option(
     "--dry-run",
@@ -87,6 +100,8 @@ def command(
     summary: Path | None,
     junit: Path | None,
     junit_family: Family,
+    openmetrics: Path | None,
+    goes_on: Path | None,
     dry_run: bool,
 ) -> int:
     """Replaced by the module's docstring."""
@@ -99,7 +114,19 @@ def command(
     plan = changed(load_plan(path), lease=lease, mend=mend, source=source)
     options = RunOptions(runs_dir=runs_dir, seed=seed, time_limit=time_limit)
     results = None if dry_run else JunitFile.of(junit, junit_family)
-    session = Session(plan, options, quiet=as_json, export=export, plot=plot, summary=summary, junit=results)
+    if goes_on is not None and (matrix or dry_run):
+        raise click.UsageError("--continue goes with neither --matrix nor --dry-run")
+    session = Session(
+        plan,
+        options,
+        quiet=as_json,
+        export=export,
+        plot=plot,
+        summary=summary,
+        junit=results,
+        goes_on=goes_on,
+        openmetrics=openmetrics,
+    )
     if dry_run:
         return session.outline()
     if matrix:

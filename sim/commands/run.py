@@ -21,6 +21,7 @@ import click
 from sim.commands import Seconds, junit_options
 
 if TYPE_CHECKING:
+    from sim.files.fleet import GuestKind
     from sim.report.junit import Family
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -40,6 +41,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--var", "variables", multiple=True, metavar="KEY=VALUE",
               help="A value for a variable that a scenario declares under vars; may be repeated.")  # fmt: skip
+@click.option("--guest", type=click.Choice(["process", "vm", "auto"]),
+              help="What every sandbox is, whatever the scenario says; vm: a virtual machine.")  # fmt: skip
 @click.option("--obey-unsafe", is_flag=True,
               help="Obey flags with a mistake that punches more than was written, as production would.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
@@ -77,6 +80,7 @@ def command(
     cluster: str | None,
     only: tuple[str, ...],
     variables: tuple[str, ...],
+    guest: GuestKind | None,
     obey_unsafe: bool,
     as_json: bool,
     cache_dir: Path | None,
@@ -101,7 +105,7 @@ def command(
     from sim.run.runner import RunOptions
 
     options = RunOptions(runs_dir=runs_dir, seed=seed, cache_dir=cache_dir, only=only, keep=keep, time_limit=time_limit)
-    chosen = OneByOne.load(paths, options, variables, obey_unsafe=obey_unsafe)
+    chosen = OneByOne.load(paths, options, variables, guest=guest, obey_unsafe=obey_unsafe)
     one_run = {"--seed": seed, "--only": chosen.options.only, "--html": plot, "--prometheus": prometheus}
     _check_together(seeds, one_run | {"--events": events}, jobs, cluster, as_json=as_json)
     if not chosen.scenarios:

@@ -1,9 +1,11 @@
-"""Run every known wrong engine, and show that each is caught.
+"""Run every known wrong engine and every wrong drill, and show that each is caught.
 
 Each wrong engine breaks one rule on purpose and runs in its scenario of scenarios/self-test, where a named rule must
 catch it; the same scenario must hold with the correct engine, or it proves nothing. `pr-2902` is the pull request as
-written: each of its weaknesses alone, and all at once. Exit codes: 0 all caught, 1 one survived, 4 this host can run
-none of them, 70 a run broke, 130 interrupted.
+written: each of its weaknesses alone, and all at once. A wrong drill is a rule that sees half, or a report that lies:
+it runs through `snapdrill run` and `check`, and is caught by a canary, or because exit code, JUnit file, ledger and
+`check` contradict each other. Exit codes: 0 all caught, 1 one survived, 4 this host can run none of them, 70 a run
+broke, 130 interrupted.
 
 Example: snapdrill self-test --only 'pr-2902:*'
 """
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     "--only",
     multiple=True,
     metavar="NAME",
-    help="Only this wrong engine, or a glob such as 'pr-2902:*'; may be repeated.",
+    help="Only this wrong engine or drill, or a glob such as 'pr-2902:*'; may be repeated.",
 )
 @click.option("--list", "as_list", is_flag=True, help="Print the names and what each does wrong; run nothing.")
 @click.option("--jobs", metavar="N", type=click.IntRange(min=1), help="Runs at a time.  [default: one per CPU]")
@@ -47,7 +49,7 @@ def command(
 ) -> ExitCode:
     """Replaced by the module's docstring."""
     from sim.report.junit import JunitFile
-    from sim.run import self_test
+    from sim.run import self_test, whole_drill
     from sim.run.batch import Batch, Item
     from sim.run.pool import local_pool
 
@@ -55,11 +57,13 @@ def command(
         click.echo(self_test.catalogue())
         return ExitCode.HELD
 
-    chosen, pool, results = self_test.trials(only), local_pool(jobs), JunitFile.of(junit, junit_family)
+    chosen, drills = self_test.trials(only), self_test.drills(only)
+    pool, results = local_pool(jobs), JunitFile.of(junit, junit_family)
     batch = Batch(quiet=as_json, on_stderr=True, junit=results)
 
     def test() -> ExitCode:
         findings = self_test.run(chosen, pool, runs_dir.absolute(), batch)
+        findings += whole_drill.run(drills, findings, runs_dir.absolute(), jobs)
         click.echo(json.dumps(self_test.document(findings), indent=2) if as_json else self_test.table(findings))
         if results is not None:
             results.add(self_test.junit(findings))

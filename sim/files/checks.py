@@ -144,7 +144,7 @@ def plan_checks(document: Document) -> list[Mistake]:
     """Mistakes of a plan as a whole."""
     if not isinstance(document.data, dict):
         return []
-    checks = (_first_step, _drills_of_nothing, _metrics, _ratios, _time_and_source, _lease, _flag, _rises)
+    checks = (_first_step, _approvals, _drills_of_nothing, _metrics, _ratios, _time_and_source, _lease, _flag, _rises)
     found = [each for check in checks for each in check(document)]
     return [*found, *cross_checks(document)]
 
@@ -162,6 +162,14 @@ def _first_step(document: Document) -> Iterator[Mistake]:
     steps = _steps(document)
     if steps and steps[0][1] != "setWeight":
         yield document.mistake(("steps", steps[0][0]), "a plan begins with setWeight; add `setWeight: 0` before it")
+
+
+def _approvals(document: Document) -> Iterator[Mistake]:
+    """A rehearsal that goes on after an approval begins with a stage of its own."""
+    kinds = {index: kind for index, kind, _ in _steps(document)}
+    for index in (index for index, kind in kinds.items() if kind == "approve"):
+        if kinds.get(index + 1) != "setWeight":
+            yield document.mistake(("steps", index), "approve ends a stage; put the next setWeight right after it")
 
 
 def _weight(value: Any) -> float | None:

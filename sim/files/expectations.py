@@ -24,6 +24,7 @@ Invariant = Literal[
     "no_unpublished",
     "off_arrives",
     "deaths_explained",
+    "dirty_agrees",
 ]
 Metric = Literal[
     "peak_over", "peak_ratio", "copy_ms", "blocked_ms", "dirty_bytes", "punched_bytes", "pauses", "punched_after_kill"

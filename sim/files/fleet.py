@@ -54,6 +54,9 @@ PATTERNS: Mapping[Pattern, str] = MappingProxyType(
     }
 )
 """Which blocks are in the working set, `dirty` of all; each tick rewrites it, so that much is dirty at a pause."""
+
+GuestKind = Literal["process", "vm", "auto"]
+"""What owns a sandbox's memory: a process, or a virtual machine in one; `auto`: a virtual machine where KVM works."""
 PageSize = Annotated[int, BeforeValidator(_page_size, json_schema_input_type=Literal["4KiB", "2MiB"])]
 
 
@@ -101,19 +104,21 @@ class Workload(Strict):
 
     `threads` write it, each its own share of the pages: what memory holds does not depend on how many there are.
     With a `heartbeat` a thread of the guest writes down what the clock says, at that interval: a witness of its own.
+    `program: ram` puts the program of a virtual machine into the first page of its memory instead of beside it.
     """
 
     dirty: Annotated[Percent, Field(gt=0)] = 40.0
     pattern: Pattern = "scattered"
     heartbeat: Duration | None = None
     threads: Annotated[int, Field(ge=1, le=16)] = 1
+    program: Literal["beside", "ram"] = "beside"
 
 
 class Group(Strict):
     """`count` identical sandboxes `<name>-0`, `<name>-1`, ...; sizes in bytes. `block_size` is the page size by
     default.
 
-    With `exact` it is one sandbox of exactly that name.
+    With `exact` it is one sandbox of exactly that name. `guest: vm` runs each as a virtual machine (/dev/kvm).
     """
 
     name: Slug
@@ -130,6 +135,7 @@ class Group(Strict):
     firecracker_version: Version = DEFAULTS.firecracker_version
     envd_version: Version = DEFAULTS.envd_version
     workload: Workload = Workload()
+    guest: GuestKind = "process"
 
     @field_validator("exact")
     @classmethod
@@ -160,6 +166,7 @@ class SandboxSpec:
     team: str
     cluster: str
     workload: Workload
+    guest: GuestKind = "process"
     sandbox_type: str = DEFAULTS.sandbox_type
     kernel_version: str = DEFAULTS.kernel_version
     firecracker_version: str = DEFAULTS.firecracker_version
@@ -192,6 +199,7 @@ def _spec(group: Group, index: int) -> SandboxSpec:
         team=group.team,
         cluster=group.cluster,
         workload=group.workload,
+        guest=group.guest,
         sandbox_type=group.type,
         kernel_version=group.kernel_version,
         firecracker_version=group.firecracker_version,

@@ -23,8 +23,9 @@ from pydantic import (
 
 from flags.context import DEFAULTS, ORIGINAL
 from sim.files.figures import Figure
-from sim.files.fleet import ContextsKey, PageSize, Slug, Version
+from sim.files.fleet import ContextsKey, GuestKind, PageSize, Slug, Version
 from sim.files.loader import Form, Written
+from sim.files.prometheus_query import OrAsked
 from sim.files.propagation import Propagation
 from sim.files.strict import Strict
 from sim.files.units import HUGE_PAGE, Duration, Percent, Size, format_size, show
@@ -50,8 +51,8 @@ Scale = Annotated[Fraction, BeforeValidator(_scale, json_schema_input_type=str),
 class PausesPerHour(Strict):
     """Pauses per hour of each running sandbox: the day's median, and its peak (twice the median unless given)."""
 
-    median: PerHour = 1.0
-    peak: PerHour | None = None
+    median: Annotated[PerHour, OrAsked()] = 1.0
+    peak: Annotated[PerHour, OrAsked()] | None = None
 
     @field_validator("peak")
     @classmethod
@@ -83,13 +84,14 @@ class FleetGroup(Strict):
     name: Slug
     count: Annotated[int, Field(ge=1, le=MOST)]
     memory: Sizes
-    dirty: Shares = 40.0
+    dirty: Annotated[Shares, OrAsked()] = 40.0
     resident: Percent = 100.0
     page_size: PageSize = 4 << 10
+    guest: GuestKind = "process"
     template: str = "base"
     team_size: Counts = 10
     pauses_per_hour: PausesPerHour = PausesPerHour()
-    checkpoints_per_hour: Annotated[float, Field(ge=0)] = 0.0
+    checkpoints_per_hour: Annotated[float, Field(ge=0), OrAsked()] = 0.0
     firecracker_version: Version = DEFAULTS.firecracker_version
     use_memfd: Percent = 100.0
 
@@ -132,7 +134,7 @@ class Fleet(Written):
     groups: Annotated[tuple[FleetGroup, ...], Field(strict=False, min_length=1)]
     mass_eviction: MassEviction | None = None
     paused_for: Duration = 600.0
-    propagation: Propagation = Propagation()
+    propagation: Annotated[Propagation, OrAsked()] = Propagation()
     copy_failures: Percent | None = None
     contexts: ContextsKey = ORIGINAL
 
@@ -311,5 +313,5 @@ def mean(distribution: Distribution) -> float:
     return float(evenly(distribution, 1 if isinstance(distribution, int | float) else 10_000).mean())
 
 
-FLEET = Form("fleet", Fleet)
+FLEET = Form("fleet", Fleet, asks=True)
 load, load_text = FLEET.load, FLEET.load_text

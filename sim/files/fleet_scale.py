@@ -82,6 +82,7 @@ def _scaled(group: FleetGroup, count: int, scale: Fraction) -> Iterator[Group]:
             count=len(list(same)),
             memory=memory,
             page_size=group.page_size,
+            guest=group.guest,
             template=group.template,
             team=f"{group.name}-{team}",
             firecracker_version=group.firecracker_version,

@@ -6,7 +6,7 @@ import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import PrivateAttr, ValidationError
 
@@ -17,6 +17,7 @@ from flags.document import parse as parse_flags
 from flags.inline import InlineValue
 from sim.files.flag_values import AnyFlags, FlagFile, FlagSource, ServedFlags, source_of
 from sim.files.fleet import Group, SandboxSpec, sandbox_specs
+from sim.files.prometheus_query import put_answers
 from sim.files.sources import Kind, Source, read_text, refuse_another_kind
 from sim.files.strict import Strict, mistakes
 from sim.files.yaml import Document, Origin, parse, scenario_text
@@ -40,6 +41,12 @@ class Written(Strict):
     def source_text(self) -> str:
         """The file's text; if it extends a file, has a matrix or references, the text with all of these applied."""
         return self._source.text
+
+    def with_text(self, text: str) -> Self:
+        """The same contents and places, and another text to store."""
+        made = self.model_copy()
+        made.model_post_init(replace(self._source, text=text))
+        return made
 
     @property
     def document(self) -> Document:
@@ -114,7 +121,8 @@ class Form(Generic[Model]):
     """How files of one kind become models.
 
     `read` parses the text and merges in what the file extends; `expand` makes the sources of one or more models from
-    it, with the command line's values for variables; `check` finds the mistakes that no single field shows.
+    it, with the command line's values for variables; `check` finds the mistakes that no single field shows. One that
+    `asks` may take values from Prometheus.
     """
 
     kind: Kind
@@ -122,6 +130,7 @@ class Form(Generic[Model]):
     read: Callable[[str, pathlib.Path], Document] = _parsed
     expand: Callable[[Source, Mapping[str, str]], Expanded] = _as_written
     check: Callable[[Document], Sequence[Mistake]] = _nothing
+    asks: bool = False
 
     def load(self, path: pathlib.Path, *, obey_unsafe: bool = False) -> Model:
         """Read and check a file of one model; DocumentError with every mistake."""
@@ -157,8 +166,9 @@ class Form(Generic[Model]):
         if obey_unsafe and _may_be_unsafe(document.data):
             document = _obeying(document)
             text = scenario_text(document.data, "As the file, with --obey-unsafe.")
+        asked = put_answers(document) if self.asks else []
         sources, wrong = self.expand(Source(path, text, document, self.kind), given)
-        found, made = [*document.mistakes, *wrong], []
+        found, made = [*document.mistakes, *asked, *wrong], []
         for source in sources:
             model, wrong = self._built(source)
             found += wrong

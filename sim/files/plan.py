@@ -34,6 +34,7 @@ from sim.files.fleet_file import Scale
 from sim.files.fleet_scale import ScaledFleet, at_scale
 from sim.files.loader import Drilled, Expanded, Form
 from sim.files.metrics import MEASURES, WrittenCondition
+from sim.files.prometheus_query import OrAsked
 from sim.files.propagation import Propagation
 from sim.files.readers import Readers
 from sim.files.sources import Source
@@ -125,7 +126,13 @@ class Assert(Camel):
     invariant: Invariant
 
 
-PlanStep = SetWeight | PlanWait | Analysis | KillSwitchDrill | Assert | Inject | Outage | Clear
+class Approve(Camel):
+    """Stop here until a person has read the page; `rehearse --continue RUN` goes on with the next stage."""
+
+    kind: Literal["approve"] = "approve"
+
+
+PlanStep = SetWeight | PlanWait | Analysis | KillSwitchDrill | Assert | Approve | Inject | Outage | Clear
 PLAN_STEPS: dict[str, type[PlanStep]] = {each.model_fields["kind"].default: each for each in get_args(PlanStep)}
 
 
@@ -178,8 +185,8 @@ class Pacing(Camel):
     come with them: by default as many for each pause as in production, in a round at most four of a sandbox.
     """
 
-    pauses_per_minute: Annotated[float, Field(gt=0)] = 10.0
-    checkpoints_per_minute: Annotated[float, Field(ge=0)] | None = None
+    pauses_per_minute: Annotated[float, Field(gt=0), OrAsked()] = 10.0
+    checkpoints_per_minute: Annotated[float, Field(ge=0), OrAsked()] | None = None
     concurrency: AtLeastOne = 4
     burst: AtLeastOne | None = None
     most_rounds: Annotated[int, Field(ge=1, le=100)] = 2
@@ -195,8 +202,8 @@ class Production(Camel):
     fleet."""
 
     sandboxes: Annotated[int, Field(ge=1, le=1_000_000_000)]
-    pauses_per_minute: Annotated[float, Field(gt=0)]
-    checkpoints_per_minute: Annotated[float, Field(ge=0)] = 0.0
+    pauses_per_minute: Annotated[float, Field(gt=0), OrAsked()]
+    checkpoints_per_minute: Annotated[float, Field(ge=0), OrAsked()] = 0.0
     nodes: AtLeastOne | None = None
 
 
@@ -233,7 +240,7 @@ class Plan(Camel, Drilled):
     by: RolloutKind = "sandbox"
     time: Literal["virtual", "real"] = "virtual"
     written_lease: Lease = Field(default=None, alias="lease")
-    propagation: Propagation = Propagation()
+    propagation: Annotated[Propagation, OrAsked()] = Propagation()
     pacing: Pacing = Pacing()
     production: Production | None = None
     demand: Demand | None = None
@@ -324,6 +331,7 @@ def _with_fleet(source: Source, _given: Mapping[str, str]) -> Expanded:
         wrong = [document.mistake(("fleet",), f"the fleet file has a mistake: {each}") for each in error.mistakes]
         return [replace(source, broken=frozenset({document.origin(("fleet",))}))], wrong
     _put(document, scaled)
+    document.asked.extend(scaled.fleet.document.asked)
     return [_WithFleetFile(source.path, source.text, document, source.kind, fleet_file=file, scaled=scaled)], []
 
 
@@ -342,6 +350,8 @@ def _group(group: Group) -> dict[str, Any]:
     made["page_size"] = format_size(group.page_size)
     if group.block_size is not None:
         made["block_size"] = format_size(group.block_size)
+    if group.guest != "process":
+        made["guest"] = group.guest
     workload = {"dirty": f"{group.workload.dirty:g}%", "pattern": group.workload.pattern}
     names = {"template": group.template, "team": group.team, "cluster": group.cluster}
     if group.firecracker_version != DEFAULTS.firecracker_version:
@@ -424,5 +434,5 @@ def _with_table(source: Source, file: str) -> Expanded:
     return [_WithTable(source.path, source.text, document, source.kind, file=file, table=table)], []
 
 
-PLAN = Form("plan", Plan, expand=_with_fleet, check=plan_checks)
+PLAN = Form("plan", Plan, expand=_with_fleet, check=plan_checks, asks=True)
 load_plan, load_plan_text = PLAN.load, PLAN.load_text

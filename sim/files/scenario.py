@@ -16,7 +16,7 @@ from sim.files.checks import cross_checks
 from sim.files.engine_key import Engine
 from sim.files.expectations import AnyExpectation
 from sim.files.flag_values import Flags, lease_seconds
-from sim.files.fleet import ContextsKey, Group, NodeSpec, Slug
+from sim.files.fleet import ContextsKey, Group, GuestKind, NodeSpec, Slug
 from sim.files.loader import Drilled, Expanded, Form
 from sim.files.original import ORIGINAL as ORIGINAL_PROFILE
 from sim.files.readers import Readers
@@ -27,7 +27,7 @@ from sim.files.variables import UNRESOLVED, Draft, Matrix, Scalar, Variables, ex
 from sim.files.yaml import Document, parse, scenario_text
 
 Listed = Field(strict=False)  # a document's list becomes a tuple
-Requirement = Literal["hugetlb", "cgroup", "write_protect_scan", "root"]
+Requirement = Literal["hugetlb", "cgroup", "write_protect_scan", "kvm", "root"]
 
 
 class Scenario(Drilled):
@@ -109,6 +109,15 @@ def from_document(document: Document, text: str, path: pathlib.Path) -> Scenario
     `text` says the same; names in it start at the folder of `path`.
     """
     return Scenario.model_validate(document.data, context=Source(path, text, document))
+
+
+def with_guests(scenario: Scenario, kind: GuestKind) -> Scenario:
+    """The same scenario with guests of one kind; what is wrong in it keeps its place in the file."""
+    data = dict(parse(scenario.source_text).data)
+    data["fleet"] = [{**group, "guest": kind} for group in data["fleet"]]
+    groups = tuple(group.model_copy(update={"guest": kind}) for group in scenario.fleet)
+    made = scenario.model_copy(update={"fleet": groups})
+    return made.with_text(scenario_text(data, f"{scenario.path.name} with guest: {kind}."))
 
 
 def _expand(source: Source, given: Mapping[str, str]) -> Expanded:

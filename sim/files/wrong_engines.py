@@ -74,6 +74,11 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
         "the scan of a pause re-arms, so that a roll-back forgets what was dirty",
     ),
     _wrong(
+        "scan-misses",
+        "invariant:dirty_agrees",
+        "the tracker misses a block that was written with the bytes that it had: no byte is lost, this time",
+    ),
+    _wrong(
         "sub-page-punch",
         "invariant:peak_bounded",
         "parts of pages are punched: the kernel zeroes them and frees nothing",
@@ -111,6 +116,11 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
         "after a checkpoint with a new guest the old one is let run on beside it, though its memory was punched",
     ),
     _wrong(
+        "punched-machine-runs",
+        "invariant:never_resumed",
+        "a virtual machine runs on although its memory, its program with it, was punched: it executes zeros and dies",
+    ),
+    _wrong(
         "flag-read-twice",
         "invariant:decision_pinned",
         "the copy reads the punch flag again while it runs, and obeys what it says by then",
@@ -124,6 +134,66 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
         "killed-untold",
         "invariant:deaths_explained",
         "the guest of a checkpoint is killed once its build is finished, and no event says who did it",
+    ),
+    _wrong(
+        "kill-after-punch",
+        "invariant:never_resumed",
+        "the condemned guest is killed with the last act of its pause: it is alive while its memory is freed",
+    ),
+    _wrong(
+        "death-awaited-late",
+        "invariant:never_resumed",
+        "the first page is punched before the killed guest is seen dead",
+    ),
+    _wrong(
+        "one-thread-stopped",
+        "invariant:never_resumed",
+        "one stopped thread is taken for a stopped guest: the others run on until it is killed",
+    ),
+    _wrong(
+        "hole-taken-for-clean",
+        "invariant:bytes_exact",
+        "a page that the guest freed is taken for clean: it comes back as it is in the parent build",
+    ),
+    _wrong(
+        "resume-trusts-bytes",
+        "invariant:bytes_exact",
+        "a resume does not compare what it reads with its digest: a damaged snapshot becomes a guest",
+    ),
+    _wrong(
+        "hash-untrue",
+        "invariant:bytes_exact",
+        "the outcome of a pause names another content than its build has",
+    ),
+    _wrong(
+        "flags-evaluated-twice",
+        "invariant:decision_pinned",
+        "the flags are evaluated a second time within one pause, and that is what the pause obeys",
+    ),
+    _wrong(
+        "off-ignored",
+        "invariant:off_arrives",
+        "the flags are evaluated once for each sandbox, at its first pause: off never arrives",
+    ),
+    _wrong(
+        "memory-kept",
+        "invariant:no_leaks",
+        "the memory of a guest whose pause is finished is never closed",
+    ),
+    _wrong(
+        "recovery-forgets-record",
+        "invariant:never_resumed",
+        "the next node forgets which guests were condemned, and lets them run",
+    ),
+    _wrong(
+        "recovery-forgets-build",
+        "invariant:failed_copy_discards",
+        "the next node leaves the unfinished builds of the one before",
+    ),
+    _wrong(
+        "meter-under-reports",
+        "invariant:peak_bounded",
+        "half of a pause's peak is reported, and nothing is freed: memory and cache are there twice",
     ),
 )
 

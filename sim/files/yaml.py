@@ -38,12 +38,16 @@ _CORE_TAG = "tag:yaml.org,2002:"
 
 @dataclass
 class Document:
-    """One parsed text: `data` of dict, list and scalars; the place of each path's key and value; the mistakes."""
+    """One parsed text: `data` of dict, list and scalars; the place of each path's key and value; the mistakes.
+
+    `asked` are the places whose value came from elsewhere, each with the value and the query for it.
+    """
 
     data: Any = None
     keys: dict[Path, Origin] = field(default_factory=dict)
     values: dict[Path, Origin] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
+    asked: list[tuple[Path, str, str]] = field(default_factory=list)
 
     @property
     def is_readable(self) -> bool:

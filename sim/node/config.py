@@ -15,7 +15,10 @@ from sim.record.owner import OWNER_FILE
 
 @dataclass(frozen=True, slots=True)
 class SandboxConfig:
-    """One sandbox of the fleet; sizes in bytes, `dirty` a share of 1, `heartbeat` seconds (0: none)."""
+    """One sandbox of the fleet; sizes in bytes, `dirty` a share of 1, `heartbeat` seconds (0: none).
+
+    `guest` is process or vm; `program` beside its memory, or ram.
+    """
 
     name: str
     memory: int
@@ -32,6 +35,8 @@ class SandboxConfig:
     envd_version: str = DEFAULTS.envd_version
     heartbeat: float = 0.0
     threads: int = 1
+    guest: str = "process"
+    program: str = "beside"
 
     def attributes(self) -> SandboxAttributes:
         """What flags are evaluated for."""
@@ -150,6 +155,8 @@ class NodeConfig:
             pattern=sandbox.pattern,
             heartbeat=sandbox.heartbeat,
             threads=sandbox.threads,
+            guest=sandbox.guest,
+            program=sandbox.program,
         )
 
 

@@ -17,7 +17,7 @@ from flags.memory import MemoryFlags
 from flags.streaming import LaunchDarklyFlags
 from flags.torn import loads
 from sim.node.config import NodeConfig
-from sim.record.events import LeaseMeasured
+from sim.record.source_events import LeaseMeasured
 
 RELAY_KEY = "snapdrill-relay"  # a relay takes any
 RECONNECT_SECONDS = 0.05

@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
 
 from engine import linux
-from sim.record.oracle import PAGE, ZEROED, content, key_of
+from sim.node.vm import VirtualMachine, VmError
+from sim.record.oracle import PAGE, PROGRAM, ZEROED, content, key_of
 
 _GENERATION = 4  # bytes
 BEAT = 4  # bytes
@@ -48,7 +49,9 @@ class GuestSpec(TypedDict):
     dirty: float
     pattern: str
     heartbeat: float  # seconds between two beats; 0: none
+    guest: str  # "process", or "vm": a virtual machine in that process
     threads: NotRequired[int]  # that write; 1 where it is not given
+    program: NotRequired[str]  # "ram": the first page of memory holds the program of a virtual machine
 
 
 def working_set(spec: GuestSpec) -> list[int]:
@@ -93,6 +96,11 @@ class _Guest:
         self.threads = spec.get("threads", 1)
         self._work = [queue.SimpleQueue[tuple[Sequence[int], int]]() for _ in range(self.threads - 1)]
         self._done = queue.SimpleQueue[None]()
+        self.program_in_ram = spec.get("program") == "ram"
+        self.vm: VirtualMachine | None = None
+        if spec["guest"] == "vm":
+            name = f"snapdrill-{spec['run']}-{spec['incarnation']}-machine"
+            self.vm = VirtualMachine(self.memory, self.side, name, key=self.key, in_ram=self.program_in_ram)
 
     def beat(self) -> None:
         """Write what the clock says, for ever: a holder of the side memfd sees whether any thread here still runs."""
@@ -116,7 +124,11 @@ class _Guest:
             case "arm":
                 return self.arm()
             case "tick":
-                self.tick(command["number"])
+                return self.tick(command["number"])
+            case "save":
+                return self.save()
+            case "restore":
+                return self.restore(command["state"])
             case "free-pages":
                 self.free()
             case "second-writer":
@@ -155,19 +167,54 @@ class _Guest:
         os.read(done, 1)
         os.close(done)
 
-    def tick(self, number: int) -> None:
-        """Rewrite the working set; `number` is its new generation. A hot guest fills all its memory once."""
+    def save(self) -> dict[str, Any]:
+        """The processor's state, in hex; what KVM's log says was written joins the pages noted in the side memfd."""
+        if self.vm is None:
+            return {"refused": "it is no virtual machine"}
+        both = int.from_bytes(self.written, "little") | int.from_bytes(self.vm.written(), "little")
+        self.written[:] = both.to_bytes(len(self.written), "little")
+        return {"state": self.vm.save().hex()}
+
+    def restore(self, state: str) -> dict[str, Any]:
+        """Go on where another incarnation's processor was."""
+        return {"same": self.vm is not None and self.vm.restore(bytes.fromhex(state))}
+
+    def tick(self, number: int) -> dict[str, Any]:
+        """Rewrite the working set; `number` is its new generation. A hot guest fills all its memory once.
+
+        Gives how a virtual machine ended, where it did.
+        """
         if self._pages is None:
             self._pages = working_set(self.spec)
         pages: list[int] | range = self._pages
         if self.spec["pattern"] == "hot" and not any(self.generations):
             pages = range(self.size // PAGE)
+        if self.program_in_ram:
+            self._load()
+            pages = [page for page in pages if page != 0]
+        if self.vm is not None:
+            return self._run(self.vm, [(page, self._next_generation(page, number)) for page in pages])
         shares = [pages[first :: self.threads] for first in range(self.threads)]
         for work, share in zip(self._work, shares[1:], strict=True):
             work.put((share, number))
         self._write_all(shares[0], number)
         for _ in self._work:
             self._done.get()
+        return {}
+
+    def _load(self) -> None:
+        """Put the program into the first page; also noted for a virtual machine, whose own log is blind to this."""
+        if self.generations[0] != PROGRAM:
+            self._write(0, PROGRAM)
+            self.written[0] = 1
+
+    @staticmethod
+    def _run(vm: VirtualMachine, items: list[tuple[int, int]]) -> dict[str, Any]:
+        try:
+            vm.write(items)
+        except VmError as error:
+            return {"failed": str(error)}
+        return {}
 
     def _write_all(self, pages: Sequence[int], number: int) -> None:
         for page in pages:

@@ -22,6 +22,7 @@ from engine.errors import FreezeError, GuestRanError
 from engine.evidence import Threads
 from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, start_time_of
 from engine.memfd import Memfd, seal_size
+from sim.node.dirty_log import LoggedTracker
 from sim.node.guest import BEAT, GuestSpec, side_size
 from sim.node.zygote import MESSAGE, request
 from sim.record.oracle import PAGE
@@ -80,6 +81,11 @@ class Guest:
     def name(self) -> str:
         """The incarnation's name: `web-0.2`."""
         return self.spec["incarnation"]
+
+    @property
+    def is_vm(self) -> bool:
+        """True where a virtual machine runs in it."""
+        return self.spec["guest"] == "vm"
 
     def receive(self) -> None:
         """Take the memory that a newborn guest hands over, trusting nothing; raises GuestError, NotAMemfdError."""
@@ -162,11 +168,30 @@ class Guest:
         """Follow the guest's writes by the tracker that it has set up; gives the name of the one in use."""
         memfd, hello = self.memory(), self.known()
         pages, block = memfd.size // PAGE, self.spec["block_size"]
-        if name == WriteProtectScan.name:
-            self.tracker = WriteProtectScan(self.pid, hello.address, memfd, block)
+        noted = SharedBitmap(self._side_fd, pages * _GENERATION, pages, PAGE, block)
+        if name != WriteProtectScan.name:
+            self.tracker = noted
         else:
-            self.tracker = SharedBitmap(self._side_fd, pages * _GENERATION, pages, PAGE, block)
+            scan = WriteProtectScan(self.pid, hello.address, memfd, block)
+            self.tracker = LoggedTracker(scan, noted) if self.is_vm else scan
         return self.tracker.name
+
+    def save_processor(self) -> bytes:
+        """A virtual machine's processor state, and its dirty log brought up to date; the guest must be running.
+
+        Nothing for a process. Raises FreezeError.
+        """
+        if not self.is_vm:
+            return b""
+        try:
+            return bytes.fromhex(self.ask("save")["state"])
+        except (GuestError, KeyError, TypeError, ValueError) as error:
+            raise FreezeError(f"{self.name}: its processor state cannot be saved: {error}") from error
+
+    def restore_processor(self, state: bytes) -> None:
+        """Have a new virtual machine go on where this state was taken; raises GuestError where it holds another."""
+        if self.ask("restore", state=state.hex()).get("same") is not True:
+            raise GuestError(f"{self.name} does not hold the processor state that it was given")
 
     def forget_parent(self) -> None:
         """The build that its memory came from cannot be read: the next pause must keep everything."""
@@ -206,6 +231,8 @@ class Guest:
                 raise GuestError(f"{self.name} died")
             reply = self._parsed(message)
             if reply.get("id") == number:
+                if "failed" in reply:
+                    raise GuestError(f"{self.name}: {str(reply['failed'])[:300]}")
                 return reply
 
     def generations(self) -> bytes:

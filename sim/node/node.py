@@ -14,8 +14,7 @@ from engine.errors import BuildFailedError, CondemnedError, EngineError, FreezeE
 from engine.evidence import as_json
 from engine.incarnation import CondemnedRecords
 from engine.pause import Pause
-from engine.resume import fill
-from engine.snapshot import Build, Header
+from engine.snapshot import Header
 from flags.catalog import SYNC_WP, USE_MEMFD
 from flags.client import FlagClient
 from flags.context import Moment, has_memfd
@@ -28,12 +27,14 @@ from sim.node.guest_link import Armed, Guest, GuestError, ZygoteLink, tick_all
 from sim.node.memory import Budget, NodeMemory, OverBudgetError, on_tmpfs
 from sim.node.pace import Paces
 from sim.node.pausing import Pausing
+from sim.node.refill import refill
 from sim.node.salvaging import abandon, give_up, salvage
 from sim.node.sandbox import Latched, Machine, Sandbox, Successor, guest_spawned, refuse_failed
+from sim.node.vcpu import digest_of
 from sim.record import events
 from sim.record.ledger import Ledger
 from sim.record.names import incarnation_name
-from sim.record.oracle import GENERATIONS, PAGE
+from sim.record.oracle import PAGE
 from sim.record.stages import Pace
 
 
@@ -138,16 +139,7 @@ class Node:
         return FaultyEffects(Effects(), self.armed, passage)
 
     def _fill(self, sandbox: Sandbox, guest: Guest, header: Header, copying: Pause | None, effects: Effects) -> int:
-        """From finished builds, and from the one that is still being copied: its readers wait chunk by chunk."""
-        if copying is not None and copying.cache is not None:
-            guest.restore_generations(sandbox.generations)
-            return fill(guest.memory(), self.builds, header, copying.cache, effects)
-        build = Build.open(self.builds, header.build)
-        try:
-            guest.restore_generations(build.attachment(GENERATIONS))
-        finally:
-            build.close()
-        return fill(guest.memory(), self.builds, header, effects=effects)
+        return refill(sandbox, guest, self.builds, header, copying.cache if copying is not None else None, effects)
 
     def _tell_of_guest(self, sandbox: Sandbox, header: Header | None, armed: Armed, spawn_ms: float) -> None:
         guest = sandbox.guest
@@ -304,7 +296,9 @@ class Node:
             sandbox.header = header
         incarnation = sandbox.guest.name if sandbox.guest else ""
         took = round((time.perf_counter() - begun) * 1e3, 3)
-        self.ledger.append(events.Resumed(incarnation, header.build, written, took), sandbox=sandbox.config.name)
+        state = digest_of(sandbox.processor) if sandbox.processor else None
+        resumed = events.Resumed(incarnation, header.build, written, took, state)
+        self.ledger.append(resumed, sandbox=sandbox.config.name)
         sandbox.to(State.RUNNING, f"resumed from build {header.build}")
         self.measure(sandbox)
 

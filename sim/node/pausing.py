@@ -21,15 +21,17 @@ from engine.snapshot import template
 from flags.decision import Decision, is_in_place, options, otel_fields
 from sim.files.lifecycle import RefusalCode, State, refusal
 from sim.node.armed_faults import FaultyEffects, Passage
+from sim.node.dirty_log import witness
 from sim.node.guest_link import Guest, GuestError
 from sim.node.memory import PUNCHED_PEAK, OverBudgetError, most_copier_bytes
 from sim.node.own_thread import in_own_thread
 from sim.node.pace import PacedEffects
 from sim.node.salvaging import at_rest, refused, settled_at_last, try_again
 from sim.node.sandbox import Machine, Sandbox, Successor
+from sim.node.vcpu import attachments, digest_of
 from sim.record import events
 from sim.record.names import pause_name
-from sim.record.oracle import GENERATIONS, PAGE
+from sim.record.oracle import PAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,10 @@ class Pausing:
             process, _, _ = guest.parts()
             effects = self._effects(sandbox, admitted)
             async with self._node.ticking:  # a freeze waits for the tick's boundary
+                sandbox.processor = await asyncio.to_thread(guest.save_processor)
                 await in_own_thread(partial(effects.freeze, process), f"freeze-{admitted.id}")
-            frozen = events.GuestFrozen(guest.name, _ms_since(begun), as_json(process.frozen), guest.beat())
+            stopped = events.GuestFrozen(guest.name, _ms_since(begun), as_json(process.frozen), guest.beat())
+            frozen = replace(stopped, processor=digest_of(sandbox.processor) if sandbox.processor else None)
             self._node.ledger.append(frozen, sandbox=name, pause=admitted.id)
             pause = sandbox.pause = self._engine_pause(sandbox, admitted, effects)
             if self._node.ending or effects.cancelled:
@@ -190,6 +194,7 @@ class Pausing:
         return int(sandbox.config.memory * (1.0 if hot or forgotten else min(1.0, sandbox.config.dirty)))
 
     def _engine_pause(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Pause:
+        name = sandbox.config.name
         process, memfd, tracker = admitted.guest.parts()
         sandbox.generations = admitted.guest.generations()
         address = admitted.guest.known().address
@@ -205,8 +210,9 @@ class Pausing:
             builds=self._node.builds,
             condemned=self._node.records,
             options=self._options(sandbox, admitted),
-            attachments={GENERATIONS: sandbox.generations},
+            attachments=attachments(name, admitted.id, sandbox.generations, sandbox.processor),
             borrowed=not admitted.consumed,
+            witness=witness(tracker, partial(self._node.ledger.append, sandbox=name, pause=admitted.id)),
         )
         return Pause(request, effects, self._emit(sandbox, admitted, effects))
 

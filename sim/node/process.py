@@ -38,7 +38,7 @@ from sim.node.node import Node
 from sim.node.pausing import Pausing
 from sim.node.recovery import recover
 from sim.node.sandbox import Machine
-from sim.record import events, owner
+from sim.record import events, owner, source_events
 from sim.record.ledger import EVENTS_FILE, Ledger
 from sim.record.names import CONDEMNED
 from sim.record.stages import Pace
@@ -146,7 +146,7 @@ def _tell_status(ledger: Ledger, status: SourceStatus) -> None:
     """The SDK quotes whole exceptions; OFF is our own end."""
     if status.state != "OFF":
         error = None if status.error is None else " ".join(status.error.split())[:_LONGEST_ERROR]
-        ledger.append(events.FlagSourceChanged(status.state, error))
+        ledger.append(source_events.FlagSourceChanged(status.state, error))
 
 
 async def _tell_of_lease(ledger: Ledger, flags: NodeFlags, interval: float) -> None:

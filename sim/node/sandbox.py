@@ -64,6 +64,7 @@ class Sandbox:
         self.pause: Pause | None = None
         self.stranded = asyncio.Event()  # the copy in flight has failed, and goes on only when it is asked to
         self.generations = b""  # of the pause in flight
+        self.processor = b""  # the same, of a virtual machine
         self.latched = Latched()
 
     @property
@@ -156,4 +157,5 @@ def guest_spawned(
         use_sync_wp=sandbox.latched.use_sync_wp,
         tracker_refused=armed.refused,
         tracker_why=armed.why,
+        guest=sandbox.config.guest,
     )

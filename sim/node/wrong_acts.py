@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from engine import dirty, linux
+from engine import dirty, evidence, linux
 from engine import mapping as maps
 from engine.cache import Cache
 from engine.dirty import DirtySet, Tracker
 from engine.effects import Before, Memory
 from engine.errors import GuestRanError
-from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
+from engine.evidence import Threads
+from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit, state_of
 from engine.memfd import Memfd
 from engine.ranges import Blocks, Chunk, runs, whole_pages
 from engine.snapshot import Header
@@ -121,6 +122,53 @@ class WokenInMidCopy(KillsLate):
             time.sleep(_WOKEN_FOR)
             signal.pidfd_send_signal(self._owed.pidfd, signal.SIGSTOP)
         super().copy_read(memory, buffer, offset, chunk)
+
+
+class OneThreadStopped(FaultyEffects):
+    """Stops the guest's first thread and looks at no other one."""
+
+    _stopped: Threads | None = None
+
+    def freeze(self, guest: GuestProcess) -> None:
+        self._pass("freeze")
+        held = threading.Event()
+        # The thread that traces has to stay: the kernel lets go of what it traced when it ends.
+        threading.Thread(target=_hold_first_thread, args=(guest.incarnation.pid, held), daemon=True).start()
+        held.wait()
+        self._stopped = guest.frozen = _first_thread(guest)
+
+    def look(self, guest: GuestProcess, before: Before) -> None:
+        if _first_thread(guest) != self._stopped:
+            raise GuestRanError(f"{guest.incarnation.name} has run since it was frozen", "ran")
+
+    def kill(self, guest: GuestProcess) -> None:
+        guest.killed = guest.asked_to_die = True
+        signal.pidfd_send_signal(guest.pidfd, signal.SIGKILL)
+
+
+def _first_thread(guest: GuestProcess) -> Threads:
+    process = evidence.open_process(guest.incarnation.pid)
+    try:
+        return {tid: did for tid, did in evidence.threads_of(process).items() if tid == guest.incarnation.pid}
+    finally:
+        os.close(process)
+
+
+def _hold_first_thread(pid: int, held: threading.Event) -> None:
+    linux.stop_thread(pid)
+    while state_of(pid) != "t":
+        time.sleep(0.001)
+    held.set()
+    threading.Event().wait()
+
+
+class MemoryKept(FaultyEffects):
+    """Has one more fd of the memory than it closes."""
+
+    def close(self, memory: Memory | None, cache: Cache | None) -> None:
+        if isinstance(memory, Memfd):
+            os.dup(memory.fd)
+        super().close(memory, cache)
 
 
 class KilledUntold(FaultyEffects):
@@ -224,6 +272,16 @@ class ScanRearms(FaultyEffects):
 
     def scan(self, tracker: Tracker, guest: GuestProcess, memory: Memory, block_size: int) -> DirtySet:
         return dirty.scan(tracker, guest, memory, block_size, rearm=True)
+
+
+class ScanMisses(FaultyEffects):
+    """From a sandbox's second pause on, does not see that its last odd block was written."""
+
+    def scan(self, tracker: Tracker, guest: GuestProcess, memory: Memory, block_size: int) -> DirtySet:
+        found = super().scan(tracker, guest, memory, block_size)
+        odd = [block for block in found.dirty if block % 2]
+        missed = Blocks(odd[-1:] if self._passage.nth > 1 else [])
+        return dataclasses.replace(found, dirty=found.dirty - missed)
 
 
 class SubPagePunch(FaultyEffects):

@@ -11,14 +11,14 @@ from engine.cache import PARTIAL, Cache
 from engine.dirty import DirtySet, Tracker
 from engine.effects import Memory
 from engine.errors import EngineError, PunchRefusedError
-from engine.events import Condemned, Event
+from engine.events import BuildFinished, Condemned, Event, GuestDied
 from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
 from engine.memfd import Memfd
 from engine.pause import Pause, PauseResult
 from engine.plan import PauseOptions
 from engine.ranges import Chunk, runs, whole_pages
 from flags.catalog import PUNCH
-from flags.decision import Decision
+from flags.decision import Decision, otel_fields
 from sim.files.lifecycle import State
 from sim.files.units import HUGE_PAGE
 from sim.files.wrong_engines import SWITCHES
@@ -27,6 +27,7 @@ from sim.node.armed_faults import FaultyEffects
 from sim.node.pausing import Admitted, Pausing
 from sim.node.sandbox import Machine, Sandbox
 from sim.node.wrong_acts import PunchesBehind, ResumeAfterPunch
+from sim.node.wrong_nodes import NODES
 from sim.record import events
 
 
@@ -36,6 +37,27 @@ class Untold(Pausing):
     def _emit(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Callable[[Event], None]:
         emit = super()._emit(sandbox, admitted, effects)
         return lambda event: None if isinstance(event, Condemned) else emit(event)
+
+
+class DeathAwaitedLate(Pausing):
+    """Punches before the guest is dead, and its events say so."""
+
+    def __init__(self, node: Machine) -> None:
+        super().__init__(node, wrong_acts.KillsLate)
+
+    def _emit(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Callable[[Event], None]:
+        emit, held = super()._emit(sandbox, admitted, effects), list[Event]()
+
+        def late(event: Event) -> None:
+            if isinstance(event, GuestDied):
+                held.append(event)
+                return
+            emit(event)
+            if isinstance(event, BuildFinished):
+                while held:
+                    emit(held.pop())
+
+        return late
 
 
 class BackgroundFailureSwallowed(Pausing):
@@ -99,6 +121,24 @@ class FlagReadTwice(Pausing):
         return super()._effects(sandbox, admitted)
 
 
+class FlagsEvaluatedTwice(Pausing):
+    """What was decided at the request is decided anew once the guest is frozen."""
+
+    def _engine_pause(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Pause:
+        again = self._node.flags.decide(sandbox.config.attributes())
+        decided = events.Decided(again.as_fields(), otel_fields(again, sandbox.config.name))
+        self._node.ledger.append(decided, sandbox=sandbox.config.name, pause=admitted.id)
+        return super()._engine_pause(sandbox, replace(admitted, decision=again), effects)
+
+
+class HashUntrue(Pausing):
+    """The build is right; what is recorded of it is not."""
+
+    def _tell_outcome(self, sandbox: Sandbox, pause: Pause, told: events.PauseSettled) -> None:
+        untrue = None if told.content_hash is None else told.content_hash[::-1]
+        super()._tell_outcome(sandbox, pause, replace(told, content_hash=untrue))
+
+
 ACTS: dict[str, type[FaultyEffects]] = {
     "resume-after-punch": wrong_acts.ResumeAfterPunch,
     "discard-skipped": wrong_acts.DiscardSkipped,
@@ -109,18 +149,27 @@ ACTS: dict[str, type[FaultyEffects]] = {
     "unfinished-visible": wrong_acts.UnfinishedVisible,
     "clean-before-first-chunk": wrong_acts.CleanBeforeFirstChunk,
     "scan-rearms": wrong_acts.ScanRearms,
+    "scan-misses": wrong_acts.ScanMisses,
     "sub-page-punch": wrong_acts.SubPagePunch,
     "punch-borrowed": wrong_acts.PunchBorrowed,
     "clean-page-lost": wrong_acts.CleanPageLost,
     "old-guest-runs-on": wrong_acts.OldGuestRunsOn,
     "killed-untold": wrong_acts.KilledUntold,
+    "kill-after-punch": wrong_acts.KillsLate,
+    "one-thread-stopped": wrong_acts.OneThreadStopped,
+    "memory-kept": wrong_acts.MemoryKept,
+    "meter-under-reports": wrong_acts.SubPagePunch,
 }
 UNTOLD = frozenset({"record-after-punch", "record-retired-early"})
 PAUSES: dict[str, type[Pausing]] = {
     "background-failure-swallowed": BackgroundFailureSwallowed,
     "background-rolled-back": BackgroundRolledBack,
+    "punched-machine-runs": BackgroundRolledBack,
     "checkpoint-consumed": CheckpointConsumed,
     "flag-read-twice": FlagReadTwice,
+    "death-awaited-late": DeathAwaitedLate,
+    "flags-evaluated-twice": FlagsEvaluatedTwice,
+    "hash-untrue": HashUntrue,
     "stranded-named-finished": StrandedNamedFinished,
 }
 
@@ -132,7 +181,9 @@ def wrong_pausing(node: Machine) -> Pausing:
         return PullRequestPausing(node, frozenset(SWITCHES) - set(config.mended))
     if config.mutant in PAUSES:
         return PAUSES[config.mutant](node)
-    return (Untold if config.mutant in UNTOLD else Pausing)(node, ACTS[config.mutant])
+    if config.mutant in NODES:
+        NODES[config.mutant](node)
+    return (Untold if config.mutant in UNTOLD else Pausing)(node, ACTS.get(config.mutant, FaultyEffects))
 
 
 class PunchFatalError(Exception):

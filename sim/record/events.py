@@ -84,6 +84,7 @@ class GuestSpawned(Event):
     use_sync_wp: bool = False  # latched as `use_memfd` is
     tracker_refused: str | None = None  # errno's name, where the kernel refused to note its writes
     tracker_why: str | None = None
+    guest: str = "process"  # or "vm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +131,13 @@ class Decided(Event):
 
 @dataclass(frozen=True, slots=True)
 class GuestFrozen(Event):
-    """The guest is stopped, and confirmed stopped.
-
-    `threads`: for each thread its time slices and run time (ns); `beat`: its heartbeat's count, None without a
-    heartbeat.
-    """
+    """The guest is confirmed stopped. `threads`: time slices and run time (ns) of each; `beat`: its last heartbeat."""
 
     incarnation: str
     freeze_ms: float
     threads: dict[str, list[int]] | None = None
     beat: int | None = None
+    processor: str | None = None  # of a virtual machine: the digest of its processor's state
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +266,7 @@ class Resumed(Event):
     build: str
     written: int
     resume_ms: float
+    processor: str | None = None  # of a virtual machine: the digest of the state that it goes on from
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,44 +290,6 @@ class FlagSet(Event):
     effective: bool = True
     took_ms: float | None = None
     by: str = "scenario"
-
-
-@dataclass(frozen=True, slots=True)
-class OutageBegan(Event):
-    """The flag source starts to fail, as an `outage` step says; `detail` is the fault's setting, or empty."""
-
-    fault: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class OutageEnded(Event):
-    """The flag source works again, and the node has all of its flags."""
-
-
-@dataclass(frozen=True, slots=True)
-class FlagFileEdited(Event):
-    """The flag file that the node follows was changed from outside the run."""
-
-    found: str  # off: for every sandbox, and that stood for two looks | not off | torn: no whole document, or gone
-    ago: float  # seconds since it was last seen as it was before
-
-
-@dataclass(frozen=True, slots=True)
-class FlagSourceChanged(Event):
-    """The node's flag client changed its state: INITIALIZING, VALID, INTERRUPTED or OFF; `error` says why."""
-
-    state: str
-    error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseMeasured(Event):
-    """The dead-man lease opened or expired, or a heartbeat is overdue; seconds. `age` is None before any heartbeat."""
-
-    open: bool
-    age: float | None
-    duration: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from engine import events as engine_events
-from sim.record import events
+from sim.record import events, source_events
 from sim.record.codes import punch_code
 from sim.record.ledger import Entry
 from sim.record.stages import OWN_PACE, Pace, Sample, next_track, thinned
@@ -111,7 +111,7 @@ class Fold:
                 self._read(entry, came_at=entry.t)
             case events.Resumed(resume_ms=took):
                 self._read(entry, waited_ms=took)
-            case events.OutageEnded():
+            case source_events.OutageEnded():
                 self._flag_changes = {key: replace(each, effective=True) for key, each in self._flag_changes.items()}
                 self._view = _next_run(self._view, entry)
             case events.FaultArmed(fault_id, fault, error, at, sandboxes):
@@ -169,7 +169,12 @@ def _next_run(view: View, entry: Entry) -> View:
             return replace(view, step=step)
         case events.MemorySampled() as sample:
             return replace(view, memory=_next_memory(view.memory, sample))
-        case events.FlagSourceChanged() | events.OutageBegan() | events.OutageEnded() | events.LeaseMeasured():
+        case (
+            source_events.FlagSourceChanged()
+            | source_events.OutageBegan()
+            | source_events.OutageEnded()
+            | source_events.LeaseMeasured()
+        ):
             return replace(view, source=next_source(view.source, entry))
         case events.Judged() as judged:
             return replace(view, judged=(*view.judged, judged))

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import array
 import hashlib
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-PAGE = 4096
+from sim.record import page_words
+from sim.record.vm_program import PROGRAM_PAGE
+
+PAGE = page_words.PAGE
 ZEROED = 1 << 31
+PROGRAM = 1 << 30
+"""The generation of a page that holds the program of a virtual machine."""
 _ZEROS = bytes(PAGE)
-_HEAD = 64
-_PAD = random.Random("snapdrill page filler").randbytes((64 << 10) + PAGE)
 
 
-def key_of(seed: int, sandbox: str) -> bytes:
-    """The key that a sandbox's pages are derived from, through all its incarnations."""
-    return hashlib.blake2b(f"{seed}:{sandbox}".encode(), digest_size=16).digest()
+def key_of(seed: int, sandbox: str) -> int:
+    """The word that a sandbox's pages are derived from, through all its incarnations."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{sandbox}".encode(), digest_size=page_words.WORD).digest(), "little")
 
 
-def content(key: bytes, page: int, generation: int) -> bytes:
-    """The 4096 bytes of page `page`: its own digest, then filler from a place that the digest chooses."""
+def content(key: int, page: int, generation: int) -> bytes:
+    """The 4096 bytes of page `page`: its first word, then filler from a place in the table that the word chooses."""
     if generation == 0 or generation & ZEROED:
         return _ZEROS
-    head = hashlib.blake2b(b"%d:%d" % (page, generation), key=key, digest_size=_HEAD).digest()
-    start = int.from_bytes(head[:2], "little")
-    return head + _PAD[start : start + PAGE - _HEAD]
+    if generation == PROGRAM:
+        return PROGRAM_PAGE
+    word = page_words.first_word(key, page, generation)
+    start = (word & page_words.STARTS) * page_words.WORD
+    return word.to_bytes(page_words.WORD, "little") + page_words.TABLE[start : start + page_words.FILLER]
 
 
 def generations(data: bytes) -> array.array[int]:
@@ -51,12 +55,12 @@ def describe(data: bytes) -> str:
     return "all zero" if not any(data) else f"begins {data[:8].hex()}"
 
 
-def _expected(key: bytes, first: int, pages: array.array[int]) -> bytes:
+def _expected(key: int, first: int, pages: array.array[int]) -> bytes:
     """The content that these pages must hold; `first` is the number of the first."""
     return b"".join([content(key, page, each) if each else _ZEROS for page, each in enumerate(pages, first)])
 
 
-def mismatches(key: bytes, pages: array.array[int], memory: Iterator[bytes | int]) -> Iterator[Mismatch]:
+def mismatches(key: int, pages: array.array[int], memory: Iterator[bytes | int]) -> Iterator[Mismatch]:
     """Compare memory with the content that its generations demand.
 
     Pieces are in order and of whole pages; a number is the length of a hole in bytes, which holds zeros.
@@ -72,14 +76,14 @@ def mismatches(key: bytes, pages: array.array[int], memory: Iterator[bytes | int
         yield Mismatch(lost, pages[lost], describe(content(key, lost, pages[lost])), "nothing: the memory ends before")
 
 
-def _holds(key: bytes, first: int, pages: array.array[int], piece: bytes | int) -> bool:
+def _holds(key: int, first: int, pages: array.array[int], piece: bytes | int) -> bool:
     """`first` is the number of the first page."""
     if not isinstance(piece, int):
         return piece == _expected(key, first, pages)
     return not any(pages) or all(each == 0 or each & ZEROED for each in pages)
 
 
-def _unlike(key: bytes, page: int, pages: array.array[int], piece: bytes) -> Iterator[Mismatch]:
+def _unlike(key: int, page: int, pages: array.array[int], piece: bytes) -> Iterator[Mismatch]:
     """Page by page, from `page` on; bytes(n) of a hole are its zeros."""
     for at in range(0, len(piece), PAGE):
         expected = content(key, page, pages[page])

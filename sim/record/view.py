@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.events import Stranded
 from sim.files.wrong_engines import wrong_engine
-from sim.record import events
+from sim.record import events, source_events
 from sim.record.ledger import Entry
 from sim.record.stages import NO_TRACK, OWN_PACE, Pace, Sample, Track
 
@@ -45,7 +45,7 @@ class SourceView:
     error: str | None = None
     t: float = 0.0
     outage: str | None = None
-    lease: events.LeaseMeasured | None = None
+    lease: source_events.LeaseMeasured | None = None
     lease_t: float = 0.0
 
 
@@ -69,13 +69,13 @@ def on_for_some(value: Any) -> bool:
 def next_source(source: SourceView, entry: Entry) -> SourceView:
     """The source after the entry."""
     match entry.event:
-        case events.FlagSourceChanged(state, error):
+        case source_events.FlagSourceChanged(state, error):
             return replace(source, state=state, error=error, t=entry.t)
-        case events.OutageBegan(fault, detail):
+        case source_events.OutageBegan(fault, detail):
             return replace(source, outage=f"{fault} ({detail})" if detail else fault)
-        case events.OutageEnded():
+        case source_events.OutageEnded():
             return replace(source, outage=None)
-        case events.LeaseMeasured() as lease:
+        case source_events.LeaseMeasured() as lease:
             return replace(source, lease=lease, lease_t=entry.t)
     return source
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import events as copying
-from sim.record import events
+from sim.record import events, source_events
 from sim.record.ledger import Entry
 from sim.record.view import PauseView, View
 from sim.report import words
@@ -21,9 +21,9 @@ _CONTENT_LENGTH = 72
 _NOT_TOLD = (*words.SAMPLES, copying.ChunkPublished, copying.ChunkPunched)
 _SHARED = (
     events.FlagSet,
-    events.OutageBegan,
-    events.OutageEnded,
-    events.FlagSourceChanged,
+    source_events.OutageBegan,
+    source_events.OutageEnded,
+    source_events.FlagSourceChanged,
     events.FaultArmed,
     events.FaultsCleared,
     events.NodeCrashed,

@@ -25,7 +25,7 @@ class Judgement:
     verdict: str
     checked: int
     violations: tuple[dict[str, Any], ...]
-    expected: bool = False  # violated in a run that held: a canary that was caught
+    expected: bool = False  # violated, or without evidence, in a run that held: a canary that was caught
     place: dict[str, Any] | None = None  # line, column and file of an expectation, where they are known
 
 
@@ -80,7 +80,7 @@ def _judgement(view: View, judged: Judged) -> Judgement:
     name = judged.subject.removeprefix(INVARIANT)
     vacuous = judged.verdict == Verdict.HELD and judged.checked == 0 and name != judged.subject
     verdict = NOT_EXERCISED if vacuous else judged.verdict.replace("_", " ")
-    caught = verdict == Verdict.VIOLATED and verdict_of(view) == Verdict.HELD
+    caught = verdict in {Verdict.VIOLATED, Verdict.INCONCLUSIVE} and verdict_of(view) == Verdict.HELD
     return Judgement(name, verdict, judged.checked, tuple(judged.violations), caught, judged.place)
 
 

@@ -165,8 +165,8 @@ def _case(
     match judgement.verdict:
         case judgements.NOT_EXERCISED:
             case.result = [Skipped("not exercised: nothing that this run did is checked by it")]
-        case Verdict.VIOLATED if judgement.expected:
-            case.system_out = "violated, as the scenario expects"
+        case Verdict.VIOLATED | Verdict.INCONCLUSIVE if judgement.expected:
+            case.system_out = f"{judgement.verdict}, as the scenario expects"
         case Verdict.VIOLATED:
             case.result = [Failure(scrub(judgements.message(judgement)), "Violated")]
         case Verdict.INCONCLUSIVE:

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from engine.events import CopyFailed
-from sim.record import events
+from sim.record import events, source_events
 from sim.record.ledger import Entry
 from sim.record.view import PauseView, View
 from sim.report import words
@@ -18,8 +18,8 @@ _GRID = "rgba(128,128,128,0.25)"
 _INK = "#808080"  # readable on white and on black
 _MARKED = (
     events.FlagSet,
-    events.OutageBegan,
-    events.OutageEnded,
+    source_events.OutageBegan,
+    source_events.OutageEnded,
     events.NodeCrashed,
     events.NodeStarted,
     events.FaultFired,

@@ -58,7 +58,7 @@ def beside_the_run(findings: Mapping[str, Finding], view: View) -> list[Rejudged
 
     return [
         Rejudged(name, judged, recorded.get(judged.subject), is_held(f"verdict:violated:{judged.subject}"))
-        for name, judged in ((name, finding.judged(name)) for name, finding in findings.items())
+        for name, judged in ((name, finding.judged(name)) for name, finding in findings.items() if finding.applies)
     ]
 
 

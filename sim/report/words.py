@@ -10,7 +10,7 @@ from engine import events as copying
 from engine.events import Event
 from engine.printable import escaped
 from sim.files.wrong_engines import wrong_engine
-from sim.record import events
+from sim.record import events, source_events
 from sim.record.ledger import Entry
 from sim.record.stages import cell_words
 from sim.record.view import BACKGROUND, PUNCH
@@ -112,16 +112,16 @@ def _of_setting(event: Event) -> Sentence | None:
             return _say(f"flag {flag} is now {flag_value(value)}, but the change does not reach the node", "warn")
         case events.FlagSet(flag, value, took_ms=took):
             return _say(f"flag {flag} is now {flag_value(value)}", "busy", f"after {ms(took)}" if took else "")
-        case events.OutageBegan(outage, detail):
+        case source_events.OutageBegan(outage, detail):
             return _say(f"flag source fails: {outage}{f' ({detail})' if detail else ''}", "bad")
-        case events.OutageEnded():
+        case source_events.OutageEnded():
             return _say("flag source works again, and the node has every flag", "good")
-        case events.FlagFileEdited(found):
+        case source_events.FlagFileEdited(found):
             return _say(f"flag file edited from outside; punching there: {found}", "warn")
-        case events.FlagSourceChanged(state, error):
+        case source_events.FlagSourceChanged(state, error):
             tone: Tone = "good" if state == "VALID" else "warn"
             return _say(f"flag client is {state}{f': {error}' if error else ''}", tone)
-        case events.LeaseMeasured(is_open, age, duration):
+        case source_events.LeaseMeasured(is_open, age, duration):
             return _lease(is_open, age, duration)
     return None
 
@@ -173,9 +173,10 @@ def _of_sandbox(event: Event) -> Sentence | None:
 
 def _of_guest(event: Event) -> Sentence | None:
     match event:
-        case events.GuestSpawned(incarnation, pid, tracker=tracker, build=build, tracker_why=why):
+        case events.GuestSpawned(incarnation, pid, tracker=tracker, build=build, tracker_why=why, guest=kind):
             where = f"{incarnation}, pid {pid}, tracked by {tracker}" + (f" ({why})" if why else "")
-            return _fine(f"has a new guest{f' from build {build}' if build else ''}", where)
+            made = "virtual machine" if kind == "vm" else "guest"
+            return _fine(f"has a new {made}{f' from build {build}' if build else ''}", where)
         case events.SuccessorSpawned(incarnation, replaces):
             return _fine(f"has an empty guest to go on with after {replaces}", incarnation)
         case events.GuestFrozen(incarnation, took):
@@ -199,8 +200,7 @@ def _of_copy(event: Event) -> Sentence | None:
     match event:
         case copying.Scanned(tracker=tracker, dirty_bytes=dirty, resident_bytes=resident, scan_ms=took, why=why):
             of = "" if resident is None else f" of {size(resident)} resident"
-            because = f": {why}" if why else ""
-            return _fine(f"scanned: {size(dirty)}{of} is dirty{because}", f"{tracker}, {took:.1f} ms")
+            return _fine(f"scanned: {size(dirty)}{of} is dirty{f': {why}' if why else ''}", f"{tracker}, {took:.1f} ms")
         case events.MemoryMapped(runs):
             return _fine(f"memory in cells: {cell_words(runs)}")
         case events.BoundaryReached(before, chunk):
@@ -251,6 +251,9 @@ def _of_its_guest(event: Event) -> Sentence | None:
         case copying.CleanVerified(compared, differing, took):
             found = f"{size(differing)} differs, and is stored" if differing else "all of it is the same"
             return _fine(f"compared {size(compared)} clean memory with the parent: {found}", f"{took:.1f} ms")
+        case copying.DirtyCompared(tracked=tracked, missed=missed, unlogged=unlogged):
+            beside = f"{missed} blocks of KVM's log are not dirty, {unlogged} of {tracked} dirty ones are not in it"
+            return _say(beside, "bad") if missed or unlogged else _fine("KVM's log names the same dirty blocks")
     return None
 
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from engine import linux
@@ -221,9 +222,8 @@ def _compares() -> Iterator[BenchRow]:
 
 
 def _latencies() -> Iterator[BenchRow]:
-    yield BenchRow(
-        "spawn", BenchCase(), (BenchMeasurement(bench_calls.spawn, BenchCase()),), _as_taken, unit="ms", goal=Goal(3.0)
-    )
+    yield from _guests("", bench_calls.processes, 3.0)
+    yield from _guests("-vm", bench_calls.machines, 8.0)
     yield BenchRow(
         "decision",
         BenchCase(),
@@ -234,6 +234,19 @@ def _latencies() -> Iterator[BenchRow]:
     )
     needs = (BenchMeasurement(bench_calls.decision_among_others, BenchCase()),)
     yield BenchRow(f"decision-of-{bench_calls.ENVIRONMENT}", BenchCase(), needs, _p99, unit="us p99")
+
+
+def _guests(suffix: str, take: Callable[[Bench, BenchCase], BenchTaken], spawn_ms: float) -> Iterator[BenchRow]:
+    """Guests of one kind: born, ticked, frozen."""
+    for act, goal in (("spawn", Goal(spawn_ms)), ("tick", None), ("freeze", None)):
+        figures = partial(_only, f"{act}_ms")
+        yield BenchRow(
+            f"{act}{suffix}", BenchCase(), (BenchMeasurement(take, BenchCase()),), figures, unit="ms", goal=goal
+        )
+
+
+def _only(name: str, taken: Figures) -> dict[str, float]:
+    return {"value": taken[name]}
 
 
 def _pools() -> Iterator[BenchRow]:
@@ -303,6 +316,8 @@ def reason_to_leave_out(row: BenchRow, size: int, folders: dict[str, Path], no_h
         return f"{format_size(size)} is not a multiple of 2MiB"
     if case.dest and (reason := _wrong_place(case.dest, size, folders)):
         return reason
+    if any(need.take is bench_calls.machines for need in row.needs) and not host()["kvm"]:
+        return "no virtual machine can run here: see snapdrill doctor"
     scans = any(need.take is bench_ways.dirty_scan for need in row.needs)
     if (scans or has_parent(case.layout or "")) and not _can_scan():
         return "the kernel cannot list what a guest wrote (no write-protect scan)"

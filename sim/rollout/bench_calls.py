@@ -42,14 +42,27 @@ ENVIRONMENT = 300
 _GUEST_MEMORY = 16 << 20
 
 
-def spawn(_bench: Bench, _case: BenchCase) -> BenchTaken:
-    """`value` is the median ms from asking the zygote until a guest has handed its memory over."""
+def processes(_bench: Bench, _case: BenchCase) -> BenchTaken:
+    """Medians of guests that are processes, in ms: `spawn_ms` from asking the zygote until memory is handed over.
+
+    `tick_ms` for a tick that writes again what an earlier one wrote; `freeze_ms` until it is confirmed stopped.
+    """
+    return _guests("process")
+
+
+def machines(_bench: Bench, _case: BenchCase) -> BenchTaken:
+    """The same of virtual machines; a freeze saves the processor's state first."""
+    return _guests("vm")
+
+
+def _guests(kind: str) -> BenchTaken:
     with _zygote() as link, Watch() as watch:
-        taken = [_spawn_one(link, number) for number in range(_GUESTS)]
-    return BenchTaken({"value": statistics.median(taken) * 1e3}, watch.noisy)
+        taken = [_one_guest(link, number, kind) for number in range(_GUESTS)]
+    spawn, tick, freeze = (statistics.median(column) * 1e3 for column in zip(*taken, strict=True))
+    return BenchTaken({"spawn_ms": spawn, "tick_ms": tick, "freeze_ms": freeze}, watch.noisy)
 
 
-def _spawn_one(link: ZygoteLink, number: int) -> float:
+def _one_guest(link: ZygoteLink, number: int, kind: str) -> tuple[float, float, float]:
     spec = GuestSpec(
         run="bench",
         sandbox=f"web-{number}",
@@ -61,14 +74,23 @@ def _spawn_one(link: ZygoteLink, number: int) -> float:
         dirty=0.4,
         heartbeat=0.0,
         pattern="scattered",
+        guest=kind,
     )
     begun = time.perf_counter()
     guest = link.spawn(spec)
     guest.receive()
-    seconds = time.perf_counter() - begun
+    spawned = time.perf_counter()
+    guest.arm()
+    guest.answer(guest.start_tick(1))
+    ready = time.perf_counter()
+    guest.answer(guest.start_tick(2))
+    ticked = time.perf_counter()
+    guest.save_processor()
+    guest.process.freeze()
+    frozen = time.perf_counter()
     guest.kill()
     guest.close()
-    return seconds
+    return spawned - begun, ticked - ready, frozen - ticked
 
 
 @contextlib.contextmanager

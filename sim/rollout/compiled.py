@@ -11,7 +11,17 @@ from typing import Any, Literal, TypeVar
 
 from flags.document import Path
 from sim.files.flag_values import written_lease
-from sim.files.plan import Analysis, Assert, KillSwitchDrill, Plan, PlanStep, PlanWait, SetWeight, checkpoints_a_pause
+from sim.files.plan import (
+    Analysis,
+    Approve,
+    Assert,
+    KillSwitchDrill,
+    Plan,
+    PlanStep,
+    PlanWait,
+    SetWeight,
+    checkpoints_a_pause,
+)
 from sim.files.scenario import Scenario, from_document
 from sim.files.steps import Clear, Inject, Outage, PauseStep, Step
 from sim.files.units import HUGE_PAGE, format_duration
@@ -21,7 +31,11 @@ from sim.run.host import host
 from sim.run.needs import free_memory, needed_memory
 
 Arm = Literal["on", "off"]
-DEADLINE = "120s"
+
+
+def round_deadline(sandboxes: int) -> str:
+    """For one step of a round: a busy machine is no failure of the engine."""
+    return f"{120 + sandboxes}s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +128,17 @@ def one_round(plan: Plan, number: int = 0) -> list[dict[str, Any]]:
 
     Which of them have one more than others is drawn by the plan's seed and the round's `number`.
     """
-    pause = {"concurrency": plan.pacing.at_once, "allow_empty": True, "deadline": DEADLINE}
+    deadline = round_deadline(len(plan.sandboxes()))
+    pause = {"concurrency": plan.pacing.at_once, "allow_empty": True, "deadline": deadline}
     steps = [step for turn in range(MOST_CHECKPOINTS) for step in _checkpoints(plan, number, turn)]
-    return [*steps, {"tick": 1}, {"pause": pause}, {"resume": {"allow_empty": True, "deadline": DEADLINE}}]
+    return [*steps, {"tick": 1}, {"pause": pause}, {"resume": {"allow_empty": True, "deadline": deadline}}]
 
 
 def _checkpoints(plan: Plan, number: int, turn: int) -> list[dict[str, Any]]:
     share = min(1.0, checkpoints_a_pause(plan) - turn)
     if share <= 0:
         return []
-    how = {"allow_empty": True, "deadline": DEADLINE}
+    how = {"allow_empty": True, "deadline": round_deadline(len(plan.sandboxes()))}
     if share == 1:
         return [{"tick": 1}, {"checkpoint": how}]
     names = [each.name for each in plan.sandboxes() if _drawn(plan.seed, number, turn, each.name) < share]
@@ -136,15 +151,22 @@ def _drawn(seed: int, number: int, turn: int, name: str) -> float:
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) / (1 << 64)
 
 
-def compiled(plan: Plan, arm: Arm = "on") -> Compiled:
-    """The plan as a scenario; with arm `off` the same one, but that every weight is 0."""
+def compiled(plan: Plan, arm: Arm = "on", after: int = -1) -> Compiled:
+    """The plan as a scenario; with arm `off` the same one with every weight 0.
+
+    Of the plan steps up to `after`, which an earlier rehearsal took, only what they do to the flag and its source is
+    repeated: no load, no gate.
+    """
     draft = _Draft(plan, arm)
     draft.add(0, {"tick": 1})
     for index, step in enumerate(plan.steps):
         draft.virtual.append(seconds_of(step))
         draft.rounds.append(0)
-        _take(draft, index, step)
-        draft.gate(index, "end")
+        if index > after:
+            _take(draft, index, step)
+            draft.gate(index, "end")
+        elif isinstance(step, SetWeight | Outage):
+            _take(draft, index, step)
     return Compiled(
         plan,
         arm,
@@ -197,7 +219,7 @@ def _take(draft: _Draft, index: int, step: PlanStep) -> None:
         case Inject() | Outage() | Clear():
             draft.armed = isinstance(step, Inject) or (draft.armed and not isinstance(step, Clear))
             draft.add(index, draft.plan.document.data["steps"][index])
-        case Assert():
+        case Assert() | Approve():
             pass
 
 

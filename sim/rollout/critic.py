@@ -227,7 +227,7 @@ def _conditions(case: _PlanCase) -> Iterator[Concern]:
     for metric in case.plan.metrics:
         if metric.dry_run:
             continue
-        why = _why_idle(metric, counts.get(metric.name, 0))
+        why = _why_idle(metric, counts.get(metric.name, 0), len(case.plan.sandboxes()))
         if why:
             yield Concern("cannot-fire", "stop", f"{metric.name} cannot stop anything: {why}", "ask what can fail")
         elif why := _why_always(metric):
@@ -249,15 +249,15 @@ def _measured(plan: Plan) -> Iterator[tuple[str, int]]:
     return iter(most.items())
 
 
-def _why_idle(metric: Metric, measurements: int) -> str:
+def _why_idle(metric: Metric, measurements: int, fleet: int) -> str:
     failure, success = metric.failure_condition, metric.success_condition
     if not measurements:
         return "no analysis measures it"
     if not 0 <= metric.failure_limit < measurements:
         borne = "any number of" if metric.failure_limit < 0 else str(metric.failure_limit)
         return f"failureLimit bears {borne} failures of {words.plural(measurements, 'measurement')}"
-    fails_never = failure is None or _over(metric, failure) is False
-    succeeds_always = success is None or _over(metric, success) is True
+    fails_never = failure is None or _over(metric, failure, fleet) is False
+    succeeds_always = success is None or _over(metric, success, fleet) is True
     if fails_never and succeeds_always:
         return f"no result meets {failure}" if success is None else f"every result meets {success}"
     return ""
@@ -283,11 +283,18 @@ _BEYOND_ONE = {"budget_used"}
 """Shares of what can be overrun."""
 
 
-def _over(metric: Metric, condition: Condition) -> bool | None:
-    """Whether all results that a measure can have meet it, or none does (False); None where it depends."""
+_OF_SANDBOXES = {"discards", "lost", "lost_at_checkpoint", "lost_because_of_the_flag"}
+"""Counts of distinct sandboxes: no more than the fleet has."""
+
+
+def _over(metric: Metric, condition: Condition, fleet: float = math.inf) -> bool | None:
+    """Whether all results that a measure can have meet it, or none does (False); None where it depends.
+
+    `fleet` is the number of sandboxes that are rehearsed.
+    """
     measure = MEASURES[metric.name]
     low, high = _RANGES[measure.unit]
-    high = math.inf if metric.name in _BEYOND_ONE else high
+    high = math.inf if metric.name in _BEYOND_ONE else fleet if metric.name in _OF_SANDBOXES else high
     bound = condition.bound
     if condition.operator in {"==", "!="}:
         possible = low <= bound <= high and (measure.unit != "count" or bound == int(bound))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from sim.files import figures
 from sim.files.figures import percent
 from sim.files.plan import Plan
@@ -16,9 +18,10 @@ from sim.rollout.incident_clock import Count, Part, StageIncident
 from sim.rollout.results import Decision, Rehearsal, StageResult
 from sim.rollout.row_exposure import StageExposure, sums
 from sim.rollout.shown import nodes_of
+from sim.rollout.stretch import saved
 from sim.rollout.user_fleet import UserFleet
 
-_TONES: dict[Decision, Tone] = {"go": "good", "no-go": "bad", "inconclusive": "warn"}
+_TONES: dict[Decision, Tone] = {"go": "good", "no-go": "bad", "inconclusive": "warn", "waits for approval": "warn"}
 _CHAT = 3500
 """Characters that a chat message takes."""
 
@@ -89,8 +92,8 @@ def _cells(found: Rehearsal, each: StageResult) -> tuple[str, ...]:
     exposed = f"{len(each.exposure.sandboxes)} of {len(found.plan.sandboxes())}"
     lost, bound = len(each.lost_by_flag), stage_bound(each)
     shown = f"{lost}, < {percent(bound)}" if bound is not None else str(lost)
-    saved = "unknown" if each.saved is None else figures.in_gib(each.saved)
-    return (*_count(each.incident), exposed, shown, saved)
+    at_peak = "unknown" if each.saved is None else figures.in_gib(each.saved)
+    return (*_count(each.incident), exposed, shown, at_peak)
 
 
 def _count(incident: StageIncident | None) -> tuple[str, str]:
@@ -116,16 +119,44 @@ def stage_bound(each: StageResult) -> float | None:
 
 
 def _saved(found: Rehearsal) -> str:
-    """What was saved here, and what that is of the fleet's peak: one line."""
+    """What came back here, what the node's peak lost by that, and what it is of production's nodes: one line."""
     last = max(found.stages, key=lambda each: each.stage.weight)
-    freed = figures.in_gib(last.on.punched_bytes)
-    at_peak = "unknown" if last.saved is None else figures.in_gib(last.saved)
-    pools = [each.pools.both for each in (last.off, last.on)]
-    peaks = f"{figures.in_gib(pools[0])} with the flag off, {figures.in_gib(pools[1])} with it on"
-    return (
-        f"memory at {last.stage.weight:g} %: {freed} freed while copies ran (measured here); the node's peak {peaks}"
-        f" (measured); the {found.plan.pacing.at_once} largest pauses at once need {at_peak} less (derived)"
-    )
+    plan, (off, on) = found.plan, (each.pools.both for each in (last.off, last.on))
+    said = [
+        f"{figures.in_gib(last.on.punched_bytes)} came back while copies ran, all pauses added up (measured)",
+        f"the node's peak was {figures.in_gib(off)} with the flag off and {figures.in_gib(on)} with it on (measured)",
+        f"the {plan.pacing.at_once} largest pauses at once need {_less(last.saved)} (derived)",
+    ]
+    scale = plan.scale if plan.scaled is None else plan.scaled.fleet.scale
+    a_node = saved(last.off, last.on, plan.pacing.at_once, scale)
+    nodes = nodes_of(plan)
+    if scale != 1 and found.fleet is None:
+        said.append(f"at full size, {_less(a_node)} on a node (derived)")
+    if found.fleet is not None:
+        said += _by_table(found.fleet, last.stage.number - 1, plan.pacing.at_once)
+    elif nodes > 1 and a_node is not None:
+        said.append(f"on {nodes:,} nodes that each have so many at once, {_less(a_node * nodes)} (derived)")
+    return f"memory at {last.stage.weight:g} %: {'; '.join(said)}"
+
+
+def _by_table(fleet: UserFleet, stage: int, at_once: int) -> list[str]:
+    """Of every row: what the exposed among the largest pauses of each node copy; the sample's own do not scale."""
+    placed = fleet.rows.node >= 0
+    if not placed.any():
+        return []
+    dirty, node = np.where(fleet.exposures[stage].on, fleet.rows.dirty, 0.0)[placed], fleet.rows.node[placed]
+    order = np.lexsort((-dirty, node))
+    starts = np.searchsorted(node[order], node[order])  # where each one's node begins
+    first = np.arange(len(order)) - starts < at_once
+    size, nodes = float(dirty[order][first].sum()), len(np.unique(node))
+    what = f"the {at_once} largest exposed pauses of every one of your {nodes:,} nodes copy {figures.in_gib(size)}"
+    return [f"{what}, which needs no room of its own with the flag on (derived)"]
+
+
+def _less(size: int | None) -> str:
+    if size is None:
+        return "an unknown amount less"
+    return f"{figures.in_gib(abs(size))} {'more' if size < 0 else 'less'}"
 
 
 def _clock(found: Rehearsal) -> Section:

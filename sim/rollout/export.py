@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.errors import UserError
 from flags.edit import Place, instruction, variation_of
-from sim.files.plan import Analysis, KillSwitchDrill, Plan, PlanWait, SetWeight
+from sim.files.plan import Analysis, Approve, KillSwitchDrill, Plan, PlanWait, SetWeight
 from sim.report.document import write_document
 from sim.report.table import WIDTH, markdown_words
 from sim.rollout.analysis import MetricOutcome
@@ -88,6 +88,8 @@ def _checklist(found: Rehearsal) -> Iterator[str]:
                     yield f"- [ ] wait {duration(seconds)}"
                 case Analysis():
                     yield from (f"- [ ] {markdown_words(each)}" for each in _asked(found, index))
+                case Approve():
+                    yield "- [ ] a person approves"
                 case KillSwitchDrill():
                     yield "- [ ] throw the kill switch once, see that no sandbox is punched, and send the stage again"
         yield f"- [ ] else: send `launchdarkly/stage-{number}-inverse.json`; what was punched stays punched"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from sim.files.plan import Analysis, Assert, KillSwitch, Metric, PlanStep, PlanWait, SetWeight
+from sim.files.plan import Analysis, Approve, Assert, KillSwitch, Metric, PlanStep, PlanWait, SetWeight
 from sim.files.plan import KillSwitchDrill as DrillStep
 from sim.files.steps import Clear, FlagStep, Inject, Outage, PauseStep, Resume, Step, Tick
 from sim.files.units import format_duration
@@ -14,7 +14,7 @@ from sim.record import events
 from sim.record.ledger import Entry
 from sim.record.view import View
 from sim.report import words
-from sim.rollout.analysis import Arms, Measurement, MetricOutcome, MetricResult, concluded, measure, pairs, worst
+from sim.rollout.analysis import Arms, Measurement, MetricOutcome, MetricResult, Pair, concluded, measure, pairs, worst
 from sim.rollout.compiled import Compiled, Gate, Stage, Turns
 from sim.rollout.exposure import Exposure, FlagFollower, contexts_needed
 from sim.rollout.results import StepResult
@@ -64,7 +64,10 @@ def corruptions(drill: Drill) -> int:
 
 @dataclass
 class Gates:
-    """The arm that the plan is about. `results` grows by one a step; what the view says is asked anew at each gate."""
+    """The arm that the plan is about. `results` grows by one a step; what the view says is asked anew at each gate.
+
+    `earlier` are the pauses of both arms from before the approval after which this run goes on.
+    """
 
     compiled: Compiled
     exposures: list[Exposure]
@@ -75,6 +78,8 @@ class Gates:
     arms: dict[int, Arms] = field(default_factory=dict)
     kills: list[KillSwitchUse] = field(default_factory=list)
     clock: float = 0.0
+    earlier: tuple[Pair, ...] = ()
+    compared: tuple[Pair, ...] = ()
     _measured: dict[str, list[Measurement]] = field(default_factory=dict)
     _corrupted_before: dict[int, int] = field(default_factory=dict)
 
@@ -127,7 +132,7 @@ class Gates:
 
     def _instead(self, result: StepResult) -> list[Step]:
         """Aborted: the safe variation for all, and one round that shows it; waiting: as it is."""
-        if result.stopped == "wait" or self.compiled.plan.flag_source == "launchdarkly":
+        if result.stopped in {"wait", "approve"} or self.compiled.plan.flag_source == "launchdarkly":
             return []
         plan = self.compiled.plan
         again = PauseStep(concurrency=plan.pacing.at_once, allow_empty=True)
@@ -143,7 +148,10 @@ class Gates:
         plan = self.compiled.plan
         compared = None
         if self.off.turns is not None:
-            compared = tuple(pairs(costs(plan.flag, view.pauses, drill.began), self.off.costs))
+            compared = self.compared = (
+                *self.earlier,
+                *pairs(costs(plan.flag, view.pauses, drill.began), self.off.costs),
+            )
         arms = Arms(on, self.off.seen.get(key, Figures()), plan.node.memory, plan.pacing.at_once, compared)
         self.arms[stage.number] = arms
         return arms
@@ -180,6 +188,8 @@ class Gates:
                 return self._drilled(blank, step, arms, drill.view())
             case Assert():
                 return asserted(blank, step, drill)
+            case Approve():
+                return replace(blank, detail="stops here until a person approves", stopped="approve")
             case Outage(fault=fault):
                 return replace(blank, detail="the flag source is back" if fault == "recover" else "in force")
             case Inject() | Clear():
@@ -309,7 +319,7 @@ def label(step: PlanStep) -> str:
             return "drill killSwitch"
         case Assert(invariant=invariant):
             return f"assert {invariant}"
-    return step.kind if step.kind == "clear" else f"{step.kind} {getattr(step, 'fault', '')}"
+    return step.kind if step.kind in {"approve", "clear"} else f"{step.kind} {getattr(step, 'fault', '')}"
 
 
 def shown(result: MetricResult) -> str:

@@ -11,6 +11,7 @@ from engine.reading import MOST_TABLE_BYTES, read_regular
 from flags.inline import Rollout, flag_from
 from sim.files.flag_values import FlagFile
 from sim.files.plan import Plan
+from sim.files.yaml import dotted
 from sim.report.html import host_words
 from sim.report.table import Bullets, Code, Section, Words, code
 from sim.rollout.results import Rehearsal
@@ -48,7 +49,8 @@ def reproduce(found: Rehearsal) -> str:
     lease = lease_words(found.plan).replace(" ", "")
     written = (found.plan.document.data.get("engine") or {}).get("mended", ())
     mended = "".join(f" --mend {each}" for each in found.plan.engine.mended if each not in written)
-    return f"snapdrill rehearse plan.yaml --seed {seed_of(found)} --lease {lease}{mended}"
+    goes_on = "" if found.continues is None else f" --continue {found.continues}"
+    return f"snapdrill rehearse plan.yaml --seed {seed_of(found)} --lease {lease}{mended}{goes_on}"
 
 
 def identity(found: Rehearsal) -> list[Section]:
@@ -64,6 +66,8 @@ def _identity(found: Rehearsal) -> Iterator[Words]:
     text = hashlib.sha256(plan.source_text.encode()).hexdigest()
     version = run.snapdrill if run else "unknown"
     yield "plan ", code(plan.name), ", SHA-256 ", code(text[:16]), f"; snapdrill {version}"
+    for place, value, query in plan.document.asked:
+        yield f"{dotted(place)} {value}, from Prometheus when the file was read: ", code(query)
     for named, path in named_files(plan):
         digest = hashlib.sha256(read_regular(path, MOST_TABLE_BYTES)).hexdigest()[:16]
         where = () if beside(named) == Path(named) else ("; the plan looks for it as ", code(named))

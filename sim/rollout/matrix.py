@@ -20,7 +20,7 @@ from sim.report.table import Bullets, CellSpan, Paragraph, Section, Table, Words
 from sim.rollout.compiled import engine_of
 from sim.rollout.exposure import exposures
 from sim.rollout.gates import label
-from sim.rollout.stage_flags import bare_value
+from sim.rollout.stage_flags import bare_value, exported, stage_value
 from sim.run.batch import Batch
 from sim.run.cases import Unit, UnitResult
 from sim.run.pool import Pool
@@ -66,6 +66,14 @@ FAULTS: tuple[MatrixFault, ...] = (
     _outage("malformed", "a patch is cut off in the middle"),
     _outage("refuse", "the flag service answers 503", status=503),
 )
+_TORN = _outage("tear", "the flag file is cut off in the middle")
+
+
+def faults_for(plan: Plan) -> tuple[MatrixFault, ...]:
+    """The columns of a plan: the user's own flag comes from its file, which can be torn, and not from a service."""
+    if exported(plan) is None:
+        return FAULTS
+    return (*(each for each in FAULTS if each.where == "load"), _TORN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +118,14 @@ def cell_scenario(plan: Plan, index: int, weight: float, fault: MatrixFault, fle
     data |= {"node": plan.document.data["node"]} if "node" in plan.document.data else {}
     data |= {"engine": engine} if (engine := engine_of(plan)) else {}
     at_once = 1 if _crashes(fault) else plan.pacing.at_once  # who else is condemned at a crash is a race
-    steps = [{"tick": 1}, *map(dict, fault.steps), *_change(plan, index, weight), {"tick": 1}, _pause(at_once)]
+    steps = [
+        *_before(plan, index),
+        {"tick": 1},
+        *map(dict, fault.steps),
+        *_change(plan, index),
+        {"tick": 1},
+        _pause(at_once),
+    ]
     steps += [_end(fault), _RESUME, {"tick": 1}, _pause(plan.pacing.at_once), _RESUME]
     data |= {"contexts": plan.contexts.written}
     return data | {"fleet": fleet, "flags": _cell_flags(plan, index, weight, fault), "steps": steps}
@@ -127,11 +142,11 @@ def _crashes(fault: MatrixFault) -> bool:
     return any("crash" in each for each in fault.steps)
 
 
-def _change(plan: Plan, index: int, weight: float) -> list[dict[str, Any]]:
+def _change(plan: Plan, index: int) -> list[dict[str, Any]]:
     """What the step itself does to the flag."""
     match plan.steps[index]:
         case SetWeight():
-            return [{"flag": {plan.flag: bare_value(plan, weight)}}]
+            return [_set(plan, index)]
         case KillSwitchDrill():
             return [{"flag": {plan.flag: plan.safe}}]
     return []
@@ -147,9 +162,25 @@ def _end(fault: MatrixFault) -> dict[str, Any]:
 def _cell_flags(plan: Plan, index: int, weight: float, fault: MatrixFault) -> dict[str, Any]:
     start = _weight_before(plan, index) if isinstance(plan.steps[index], SetWeight) else weight
     given = plan.document.data.get("flags") or {}
+    if exported(plan) is not None:
+        return {"obey_unsafe": True, **given, "lease": written_lease(plan.lease)}
     flags = {key: value for key, value in given.items() if key not in {"source", "start", "file"}}
     flags[plan.flag] = bare_value(plan, start)
     return {**flags, "source": "relay", "lease": written_lease(plan.lease)} if fault.where == "source" else flags
+
+
+def _set(plan: Plan, index: int) -> dict[str, Any]:
+    step = plan.steps[index]
+    if not isinstance(step, SetWeight):
+        raise TypeError(f"step {index} sets no weight")
+    return {"flag": {plan.flag: stage_value(plan, step.weight, step.rule)}}
+
+
+def _before(plan: Plan, index: int) -> list[dict[str, Any]]:
+    """The edits of the user's flag up to this step; a flag of our own making starts as they leave it."""
+    if exported(plan) is None:
+        return []
+    return [_set(plan, each) for each in range(index) if isinstance(plan.steps[each], SetWeight)]
 
 
 def _weight_before(plan: Plan, index: int) -> float:
@@ -157,10 +188,18 @@ def _weight_before(plan: Plan, index: int) -> float:
     return weights[-1] if weights else 0.0
 
 
-def sample(plan: Plan, weight: float) -> list[dict[str, Any]]:
-    """The fleet's groups, each as small as still has a sandbox exposed at this weight, if it has one."""
-    exposed = set(exposures(plan, [weight])[0].sandboxes)
+def sample(plan: Plan, index: int) -> list[dict[str, Any]]:
+    """The fleet's groups, each as small as still has a sandbox exposed at this step, if it has one.
+
+    Of a table's sandboxes a few that are exposed, and a few that are not.
+    """
+    edits = [(each.weight, each.rule) for each in plan.steps[: index + 1] if isinstance(each, SetWeight)]
+    exposed = set(exposures(plan, [weight for weight, _ in edits], [rule for _, rule in edits])[-1].sandboxes)
     made = []
+    if plan.fleet[0].exact:
+        raw = plan.document.data["fleet"]
+        parts = [[e for e in raw if (e["name"] in exposed) is on][:_LEAST] for on in (True, False)]
+        return [dict(each) for part in parts for each in part]
     for group, raw in zip(plan.fleet, plan.document.data["fleet"], strict=True):
         first = next((n for n in range(group.count) if f"{group.name}-{n}" in exposed), 0)
         count = first + 1 if first < _MOST else _LEAST
@@ -175,14 +214,14 @@ def run_matrix(
     batch: Batch,
     *,
     seed: int | None = None,
-    faults: Sequence[MatrixFault] = FAULTS,
+    faults: Sequence[MatrixFault] | None = None,
 ) -> FaultMatrix:
     """Every cell through the pool; cells that need the same run share it. `seed` instead of the plan's."""
     began = time.monotonic()
     texts: dict[tuple[int, str], str] = {}
     for index, weight in rows(plan):
-        fleet = sample(plan, weight)
-        for fault in faults:
+        fleet = sample(plan, index)
+        for fault in faults_for(plan) if faults is None else faults:
             document = cell_scenario(plan, index, weight, fault, fleet)
             texts[index, fault.name] = scenario_text(document, f"{plan.name}, step {index + 1}: {fault.sentence}.")
     results: dict[str, UnitResult] = {}
@@ -277,7 +316,7 @@ def sections(matrix: FaultMatrix) -> list[Section]:
     said = f"{len(matrix.bad)} bad" if matrix.bad else "every invariant held in every cell"
     return [
         Section(title, (table(matrix),)),
-        Section("faults", (facts((each.name, each.sentence) for each in FAULTS), Paragraph(_READING))),
+        Section("faults", (facts((each.name, each.sentence) for each in faults_for(matrix.plan)), Paragraph(_READING))),
         Section("", (Bullets(bad), Paragraph(said))),
     ]
 

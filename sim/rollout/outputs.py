@@ -28,6 +28,7 @@ from sim.rollout.incident_clock import StageIncident
 from sim.rollout.production import SHARES, Way, claims, production, ways
 from sim.rollout.results import Rehearsal, StageResult, StepResult
 from sim.rollout.sections import TONES, of_production, sections
+from sim.rollout.stage_drawing import stage_panels
 from sim.rollout.stretch import Figures
 
 VERSION = 1
@@ -61,6 +62,7 @@ def rehearsal_document(found: Rehearsal) -> dict[str, Any]:
         "production": _production(found),
         "runs": {"on": scenario_document(found.on.view), "off": scenario_document(found.off.view)},
         "folders": {"on": str(found.on.folder), "off": str(found.off.folder)},
+        "continues": None if found.continues is None else str(found.continues),
     }
 
 
@@ -202,6 +204,7 @@ def rehearsal_page(found: Rehearsal, *, with_plot: bool = False) -> str:
         TONES[found.decision],
         found.plan.name,
         sections=sections(found),
+        panels=stage_panels(found),
         drawn=DRAWN,
         plot=plot(found) if with_plot else None,
         without_plot=WITHOUT_PLOTLY if with_plot else WITHOUT_PLOT,
@@ -263,7 +266,7 @@ def plot(found: Rehearsal) -> str | None:
     except ImportError:
         return None
     figure = make_subplots(rows=2, cols=1, vertical_spacing=0.14, row_heights=[0.6, 0.4])
-    made = compiled(found.plan)
+    made = compiled(found.plan, after=found.went_on_after)
     for trace in memory(found, len(made.scenario.steps)):
         figure.add_trace(go.Scatter(**trace), row=1, col=1)
     for trace in propagation(found):

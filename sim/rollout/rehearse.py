@@ -13,6 +13,7 @@ from sim.record.folder import StoredRun
 from sim.record.verdict import CUT_OFF, Verdict
 from sim.report import judgements, words
 from sim.rollout.analysis import MetricOutcome
+from sim.rollout.approval import Approved
 from sim.rollout.compiled import Turns, beginners, compiled, has_room_for_two, side_by_side
 from sim.rollout.critic import concern_place, critique, stops
 from sim.rollout.exposure import Exposure, FlagFollower, exposures_of
@@ -24,7 +25,12 @@ from sim.rollout.stretch import saved
 from sim.rollout.user_fleet import UserFleet
 from sim.run.runner import Progress, RunOptions, run_scenario
 
-_VERDICTS = {"go": Verdict.HELD, "no-go": Verdict.VIOLATED, "inconclusive": Verdict.INCONCLUSIVE}
+_VERDICTS = {
+    "go": Verdict.HELD,
+    "no-go": Verdict.VIOLATED,
+    "inconclusive": Verdict.INCONCLUSIVE,
+    "waits for approval": Verdict.INCONCLUSIVE,
+}
 
 
 async def rehearse(
@@ -33,17 +39,21 @@ async def rehearse(
     progress: Progress = lambda _: None,
     report: Report = lambda _: None,
     fleet: UserFleet | None = None,
+    since: Approved | None = None,
 ) -> Rehearsal:
-    """Both arms on the same seed; `report` gets each step when it is over.
+    """Both arms on the same seed; `report` gets each step when it is over. `since`: the part before an approval.
 
     In virtual time they take turns, step by step, if this host has room for both; else one comes after the other.
     """
     seed = plan.seed if options.seed is None else options.seed
-    on, off = compiled(plan), compiled(plan, "off")
+    after = -1 if since is None else since.last
+    on, off = compiled(plan, after=after), compiled(plan, "off", after)
     exposed = exposures_of(on)
     together = plan.time == "virtual" and has_room_for_two(on.scenario)
     turns = Turns(beginners(on.scenario.steps, seed)) if together else None
     gates = Gates(on, exposed, Recorder(off, turns), report)
+    if since is not None:
+        since.put_into(gates)
     began = time.monotonic()
     if turns is None:
         without, result = await _one_after_the_other(gates, options, progress)
@@ -67,6 +77,8 @@ async def rehearse(
         bound=bound,
         concerns=tuple(critique(on, gates.exposures, fleet)),
         fleet=fleet,
+        continues=None if since is None else since.folder,
+        compared=gates.compared,
     )
     return decided(found)
 
@@ -115,7 +127,7 @@ def _kill_switch_ms(result: StoredRun) -> tuple[float, ...]:
 
 def _stages(gates: Gates, plan: Plan) -> list[StageResult]:
     """Those that were reached."""
-    done = {each.index for each in gates.results if each.stopped is None}
+    done = {each.index for each in gates.results if each.stopped in {None, "approve"}}
     found = []
     for stage, exposure in zip(gates.compiled.stages, gates.exposures, strict=True):
         if stage.number not in gates.arms:
@@ -161,6 +173,8 @@ def decided(found: Rehearsal) -> Rehearsal:
     against, open_questions = _against(found), _open(found)
     decision: Decision = "no-go" if against else "inconclusive" if open_questions else "go"
     reasons = against + open_questions if decision != "go" else _why_go(found)
+    if decision == "go" and found.steps and found.steps[-1].stopped == "approve":
+        decision, reasons = "waits for approval", _waits(found)
     conditions = tuple(_conditions(found))
     return replace(found, decision=decision, verdict=_VERDICTS[decision], reasons=tuple(reasons), conditions=conditions)
 
@@ -220,7 +234,8 @@ def _open(found: Rehearsal) -> list[str]:
     ]
     cut_off = [each for each in judgements.failed(found.off.view) if each.name in CUT_OFF]
     reasons += [f"with the flag off: {each.name}: {judgements.message(each)}" for each in cut_off]
-    if found.bound is not None and not found.bound.is_met:
+    waits = bool(found.steps) and found.steps[-1].stopped == "approve"  # later stages add to the bound
+    if found.bound is not None and not found.bound.is_met and not waits:
         reasons.append(found.bound.short)
     return reasons + [f"{concern_place(found.plan, each)}{each.what}; {each.mend}" for each in stops(found.concerns)]
 
@@ -238,6 +253,13 @@ def _why_go(found: Rehearsal) -> list[str]:
         f"{words.plural(resumed, 'snapshot')} and resumed guests compared byte by byte, none differs",
         *([_fits(refused)] if refused is not None and spared else []),
     ]
+
+
+def _waits(found: Rehearsal) -> list[str]:
+    last = found.steps[-1]
+    left = words.plural(len(found.plan.steps) - len(found.steps), "step")
+    how = f"snapdrill rehearse {found.plan.path} --continue {found.folder}"
+    return [f"{where(last)}: waits for approval, {left} left; to go on: {how}", *_why_go(found)]
 
 
 def _fits(stage: StageResult) -> str:

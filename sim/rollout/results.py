@@ -13,7 +13,7 @@ from sim.files.shipped import scenario_folder
 from sim.files.wrong_engines import SWITCHES
 from sim.record.folder import StoredRun
 from sim.record.verdict import Verdict
-from sim.rollout.analysis import MetricOutcome, MetricResult
+from sim.rollout.analysis import MetricOutcome, MetricResult, Pair
 from sim.rollout.compiled import Stage
 from sim.rollout.critic import Concern
 from sim.rollout.exposure import Exposure
@@ -24,7 +24,7 @@ from sim.rollout.user_fleet import UserFleet
 from sim.run.cases import Unit, UnitResult
 from sim.run.pool import LocalPool
 
-Decision = Literal["go", "no-go", "inconclusive"]
+Decision = Literal["go", "no-go", "inconclusive", "waits for approval"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class StepResult:
     at: float
     took: float
     metrics: tuple[MetricResult, ...] = ()
-    stopped: Literal["abort", "wait"] | None = None
+    stopped: Literal["abort", "wait", "approve"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,9 @@ class Rehearsal:
     """A plan, rehearsed. `reasons` are why not, or what the go rests on.
 
     `bound` is what the exposed sandboxes show about losses, `concerns` what the plan's critic says.
-    `in_turns`: both arms took each step one after the other; else the one with the flag off came first, as a whole.
+    `continues` is the run that stopped for approval, whose stages are among `stages`; `compared` are the same pauses in
+    both arms, for a run that goes on from this one. `in_turns`: both arms took each step one after the other; else the
+    one with the flag off came first, as a whole.
     """
 
     plan: Plan
@@ -85,11 +87,18 @@ class Rehearsal:
     bound: LossBound | None = None
     concerns: tuple[Concern, ...] = ()
     fleet: UserFleet | None = None
+    continues: Path | None = None
+    compared: tuple[Pair, ...] = ()
 
     @property
     def folder(self) -> Path:
         """Where the reports lie: the run with the flag on."""
         return self.on.folder
+
+    @property
+    def went_on_after(self) -> int:
+        """The approve step (from 0) after which its run began; -1 where it began with the plan."""
+        return max((each.index for each in self.steps if each.kind == "approve" and each.stopped is None), default=-1)
 
     @property
     def first_failing(self) -> StepResult | None:

@@ -24,7 +24,7 @@ from sim.rollout.production import NOT_HERE, SHARES, SHOWN, ProductionFigures, W
 from sim.rollout.rehearse import where
 from sim.rollout.results import Decision, Rehearsal, StageResult, StepResult
 
-TONES: dict[Decision, Tone] = {"go": "good", "no-go": "bad", "inconclusive": "warn"}
+TONES: dict[Decision, Tone] = {"go": "good", "no-go": "bad", "inconclusive": "warn", "waits for approval": "warn"}
 _MARKS: dict[MetricOutcome, tuple[str, Tone]] = {
     MetricOutcome.SUCCESSFUL: ("ok", "good"),
     MetricOutcome.FAILED: ("FAILED", "bad"),
@@ -32,7 +32,7 @@ _MARKS: dict[MetricOutcome, tuple[str, Tone]] = {
     MetricOutcome.INCONCLUSIVE: ("INCONCLUSIVE", "warn"),
 }
 _COLOURS = {"good": "green", "bad": "red", "warn": "yellow"}
-_STOPPED = {"abort": "; ABORTED: rolled back", "wait": "; WAITS at this weight for a person", None: ""}
+_STOPPED = {"abort": "; ABORTED: rolled back", "wait": "; WAITS at this weight for a person", "approve": "", None: ""}
 
 
 def report(found: Rehearsal, *, width: int | None = None) -> str:
@@ -43,6 +43,7 @@ def report(found: Rehearsal, *, width: int | None = None) -> str:
             ("decision", decision),
             ("run folders", f"{found.on.folder} (rehearsal.html, rehearsal.json, junit.xml)"),
             ("", f"{found.off.folder} (flag off)"),
+            *([("", f"{found.continues} (before the approval)")] if found.continues else []),
         ]
     )
     title = Paragraph((f"{found.plan.name}   seed {seed_of(found)}   ", decision))

@@ -17,9 +17,11 @@ from sim.report.document import scenario_document, write_document
 from sim.report.html import write_page
 from sim.report.junit import JunitFile, suite, write_junit
 from sim.report.table import text
+from sim.rollout.approval import APPROVAL_FILE, Approved, approval_document, approved
 from sim.rollout.compiled import compiled
 from sim.rollout.critic import concern_lines, critique, stops
 from sim.rollout.exposure import as_exported, exposures_of
+from sim.rollout.identity import seed_of
 from sim.rollout.outputs import rehearsal_suite, write_rehearsal_page
 from sim.rollout.rehearse import decided, rehearse
 from sim.rollout.results import Rehearsal, StepResult, weaknesses
@@ -48,15 +50,22 @@ class Session:
         plot: bool = False,
         summary: Path | None = None,
         junit: JunitFile | None = None,
+        goes_on: Path | None = None,
+        openmetrics: Path | None = None,
     ) -> None:
         self.plan = plan
         self.fleet: UserFleet | None = None
         self.rehearsal: Rehearsal | None = None
+        self._since: Approved | None = None
+        if goes_on is not None:
+            self._since = approved(goes_on, plan, options.seed)
+            options = replace(options, seed=self._since.seed)
         self._options = options
         self._batch = Batch(quiet=quiet, on_stderr=True, junit=junit)
         self._export = export
         self._plot = plot
         self._summary = summary
+        self._openmetrics = openmetrics
 
     def outline(self) -> ExitCode:
         """Print the steps of the plan, which sandboxes would be exposed and what the critic says; starts nothing.
@@ -95,7 +104,9 @@ class Session:
         def progress(step: str) -> None:
             self._batch.show(f"{self.plan.name}: {step}")
 
-        result = self._batch.interrupts.run(rehearse(self.plan, self._options, progress, self._tell, self.fleet))
+        result = self._batch.interrupts.run(
+            rehearse(self.plan, self._options, progress, self._tell, self.fleet, self._since)
+        )
         self._batch.show("")
         self.rehearsal = self._with_weaknesses(result)
         self._store()
@@ -109,6 +120,7 @@ class Session:
         """Each step x each fault; violated where one of them is. `cluster` as open_pool has it."""
         from sim.rollout import matrix
 
+        self._look_at_the_fleet()
         pool = open_pool(cluster, jobs or default_jobs(), default_memory())
 
         def run() -> ExitCode:
@@ -146,6 +158,8 @@ class Session:
             outputs.add(run, self.plan.path, scenario_document(run.view))
         found, folder = self.rehearsal, self.rehearsal.folder
         write_document(folder / REHEARSAL_FILE, self.document())
+        if found.decision == "waits for approval":
+            write_document(folder / APPROVAL_FILE, approval_document(found, seed_of(found)))
         suites = [rehearsal_suite(found), suite(found.on.view, folder, self.plan.path, found.on.entries)]
         write_junit(folder / "junit.xml", suites)
         if self._batch.junit is not None:
@@ -159,6 +173,10 @@ class Session:
             from sim.rollout.decision_page import summary
 
             write_page(self._summary, summary(found))
+        if self._openmetrics is not None:
+            from sim.rollout.openmetrics import openmetrics
+
+            write_page(self._openmetrics, openmetrics(found))
 
     def _tell(self, result: StepResult) -> None:
         """Each step as it ends, on a terminal's stderr."""

@@ -9,6 +9,7 @@ from sim.rules import (
     bytes_exact,
     deaths_explained,
     decision_pinned,
+    dirty_agrees,
     failed_copy_discards,
     legal_transitions,
     never_resumed,
@@ -35,6 +36,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         no_unpublished.NAME: Rule(no_unpublished.judge, no_unpublished.observe),
         off_arrives.NAME: Rule(off_arrives.judge),
         deaths_explained.NAME: Rule(deaths_explained.judge),
+        dirty_agrees.NAME: Rule(dirty_agrees.judge),
     }
 )
 

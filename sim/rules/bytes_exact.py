@@ -80,6 +80,7 @@ def judge(evidence: Evidence) -> Finding:
     exercised = 0
     hashes: dict[str, str] = {}
     failed: set[str] = set()
+    processors: dict[str | None, str] = {}
     known: set[str] = set()
     for entry in evidence.entries:
         match entry.event:
@@ -94,8 +95,14 @@ def judge(evidence: Evidence) -> Finding:
                 failed.add(build)
             case engine_events.Planned() if entry.pause is not None:
                 known.add(entry.pause)  # it may be resumed from while it is copied
+            case events.GuestFrozen(processor=str(state)):
+                processors[entry.pause] = state
             case events.Resumed() as resumed:
                 exercised += 1
+                if resumed.build in processors and resumed.processor != processors[resumed.build]:
+                    why = f"its processor does not go on where that of {resumed.build} was"
+                    details = {"incarnation": resumed.incarnation, "pause": resumed.build}
+                    finding.violated(entry.sandbox, Reason("processor", why), **details)
                 _check_resume(finding, entry.sandbox, resumed, known, failed)
             case _:
                 pass

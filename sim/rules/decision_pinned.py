@@ -150,9 +150,14 @@ def _is_unexplained(pause: PauseView) -> bool:
     return asked and pause.path is not None and not pause.punch and pause.punch_code is None
 
 
+def _is_consumed(pause: PauseView) -> bool:
+    """What says so is the outcome; where a crash came before it, only a checkpoint in place has this path."""
+    return pause.consumed and not (pause.settled is None and pause.path == "in-place")
+
+
 def _said(pause: PauseView, decision: Decision) -> set[str]:
     """The paths that the flags give by what they are called: no defect of `options` or `path_of` agrees with itself."""
-    if not pause.consumed:
+    if not _is_consumed(pause):
         return {"in-place", "process"}
     if decision.is_on(DEDUP):
         return {"dedup", "process"}
@@ -198,7 +203,7 @@ def _planned(pause: PauseView, decision: Decision, memfd: bool) -> tuple[str, bo
         page_size=4096,
         block_size=4096,
         seals=0,
-        consumed=pause.consumed,
+        consumed=_is_consumed(pause),
         parent_finished=True,
         memfd=memfd,
     )

@@ -24,6 +24,8 @@ class Finding:
     checked: int = 0
     violations: list[dict[str, Any]] = field(default_factory=list)
     missing: list[dict[str, Any]] = field(default_factory=list)
+    applies: bool = True
+    """False where the fleet has nothing that the rule is about: it is not reported unless it is asked for by name."""
 
     def violated(self, sandbox: str | None, why: Reason, **details: Any) -> None:
         """Note what did not hold: whose, why, and what else is known (incarnation, pause, page, expected, found)."""

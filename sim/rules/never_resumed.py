@@ -18,12 +18,13 @@ from sim.rules.reality import Reality, SpawnedGuest, zeroed_pages
 NAME = "never_resumed"
 _RUNS = Reason("runs", "a condemned guest runs again")
 _RUNS_FREED = Reason("runs-freed", "a guest runs although its memory was freed")
+_ALIVE = Reason("alive", "its memory was freed, and the guest is still alive")
 _DYING = 2.0  # seconds in which a process that was sent SIGKILL may still be seen
 
 
 def observe(evidence: Evidence, reality: Reality) -> None:
-    """Look at every incarnation that runs: is it condemned, and are pages gone that it wrote? No process is left after
-    teardown: no_leaks looks for those that are."""
+    """Look at every incarnation that runs: is it condemned, and are pages gone that it wrote? And at every one that was
+    punched: it must be dead. No process is left after teardown: no_leaks looks for those that are."""
     _ask_the_witness(evidence, reality)
     if reality.torn_down:
         return
@@ -33,6 +34,19 @@ def observe(evidence: Evidence, reality: Reality) -> None:
     for incarnation, guest in reality.guests(evidence.guests).items():
         if incarnation not in seen.done and guest.is_running():
             _look_at(guest, condemned.get(incarnation), reality, end)
+    _look_for_the_living(evidence, reality)
+
+
+def _look_for_the_living(evidence: Evidence, reality: Reality) -> None:
+    """Who was punched was seen dead before that, so no line of a punch may be read while its guest is there."""
+    seen, guests = reality.seen[NAME], reality.guests(evidence.guests)
+    for pause in evidence.view.pauses:
+        guest = guests.get(pause.incarnation)
+        if guest is None or pause.incarnation in seen.done or guest.state() is None:
+            continue
+        if any(isinstance(each, PUNCHES) for each in evidence.events_of(pause.id)):
+            seen.done.add(pause.incarnation)
+            seen.finding.violated(pause.sandbox, _ALIVE, incarnation=pause.incarnation, pause=pause.id)
 
 
 def _look_at(guest: SpawnedGuest, condemned_by: str | None, reality: Reality, end: float) -> None:
@@ -137,6 +151,10 @@ def _lost(evidence: Evidence, finding: Finding) -> list[_Lost]:
         if condemned and punched and punched[0] < condemned[0]:
             why = "it was punched before it was condemned: a crash in between would have let it run again"
             finding.violated(pause.sandbox, Reason("punched-first", why), incarnation=incarnation, pause=pause.id)
+        died = [each.at for each in told if isinstance(each.entry.event, engine_events.GuestDied)]
+        if died and punched and punched[0] < died[0]:  # older ledgers have no such event
+            why = "it was punched before it was seen dead"
+            finding.violated(pause.sandbox, Reason("punched-alive", why), incarnation=incarnation, pause=pause.id)
         freed = pause.punched_bytes > 0 or bool(punched)
         found.append(_Lost(pause.sandbox, incarnation, pause.id, min(places), freed))
     return found

@@ -18,6 +18,8 @@ from sim.rules.finding import Finding, Reason
 from sim.rules.reality import Reality, SpawnedGuest
 
 NAME = "no_leaks"
+_MACHINE = "anon_inode:kvm-"
+"""How the fds of a virtual machine and its processors look; they have no name that says whose they are."""
 _CLOSING = 2.0  # seconds in which a node may still close what it says is over
 
 
@@ -34,6 +36,9 @@ def observe(evidence: Evidence, reality: Reality) -> None:
     seen.done.update(each.id for each in new)
     guests = reality.guests(evidence.guests) if new else {}
     held = _links(evidence.view.node_pid) if new else set()
+    if _is_machine(held) and "machine" not in seen.done:
+        seen.done.add("machine")
+        seen.finding.violated("*", Reason("machine", "the node holds a virtual machine: guests alone may have one"))
     for pause in new:
         guest = guests.get(pause.incarnation)
         if guest is None or pause.outcome != "finished" or not pause.consumed:
@@ -46,6 +51,9 @@ def _left(reality: Reality) -> list[Reason]:
     """In environments, open fds and mappings of every process that may be looked into; and the run's folders."""
     left = [Reason("process", f"process {pid} is still there") for pid in reality.processes()]
     left += _held(reality.run)
+    for pid in (os.getpid(), *reality.processes()):
+        if _is_machine(_links(pid)):
+            left.append(Reason("machine", f"process {pid} still holds a virtual machine"))
     folders = [each for each in _folders(reality) if each.exists()]
     return left + [Reason("folder", f"{each} is still there") for each in folders]
 
@@ -70,6 +78,10 @@ def _links(pid: int | None) -> set[str]:
         return {_target(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
     except OSError:
         return set()
+
+
+def _is_machine(links: set[str]) -> bool:
+    return any(each.startswith(_MACHINE) for each in links)
 
 
 def _folders(reality: Reality) -> Iterator[Path]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flags.catalog import PUNCH
-from sim.record import events
+from sim.record import events, source_events
 from sim.record.ledger import Entry
 from sim.rules.evidence import Evidence
 from sim.rules.finding import Finding, Reason
@@ -81,11 +81,11 @@ def _after_off(evidence: Evidence) -> Iterator[tuple[Entry, str]]:
                 since = t if source.off is None else source.off
                 due = -math.inf if effective else since + source.lease + SLACK
                 source.serves(t, off=_is_off(value), due=due)
-            case events.FlagFileEdited(found="torn") | events.OutageBegan(fault="tear"):
+            case source_events.FlagFileEdited(found="torn") | source_events.OutageBegan(fault="tear"):
                 source.is_gone(t)
-            case events.FlagFileEdited(found=edit):
+            case source_events.FlagFileEdited(found=edit):
                 source.serves(t, off=edit == "off", due=t + source.lease / 2 + SLACK)
-            case events.OutageEnded():
+            case source_events.OutageEnded():
                 source.gone, source.gone_due = None, math.inf
                 if source.off is not None:
                     source.off_due = -math.inf
@@ -97,8 +97,8 @@ def _after_off(evidence: Evidence) -> Iterator[tuple[Entry, str]]:
 
 def _on_meanwhile(evidence: Evidence, decided: Entry) -> bool:
     """True where the flag was on again, or the file back, and the run saw that only after the decision."""
-    for _, entry in evidence.of_kind(events.FlagFileEdited):
-        if entry.t >= decided.t and isinstance(entry.event, events.FlagFileEdited):
+    for _, entry in evidence.of_kind(source_events.FlagFileEdited):
+        if entry.t >= decided.t and isinstance(entry.event, source_events.FlagFileEdited):
             return entry.event.found == "not off" and entry.t - entry.event.ago <= decided.t
     return False
 

@@ -15,10 +15,10 @@ MARGIN = 8 << 20
 
 
 def judge(evidence: Evidence) -> Finding:
-    """By the pause's own peak; where that is missing, by what was resident at each chunk, which may be less."""
+    """By the pause's own peak and by what was resident at each chunk, whichever is more."""
     finding = Finding()
     for pause in evidence.view.pauses:
-        seen = _seen(evidence, pause) if pause.peak_over is None else pause.peak_over
+        seen = max((each for each in (_seen(evidence, pause), pause.peak_over) if each is not None), default=None)
         if seen is None:
             if _is_owed(evidence, pause):
                 finding.lacks(pause.sandbox, f"missing evidence: no peak of {pause.id}", pause=pause.id)

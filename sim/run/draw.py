@@ -124,6 +124,8 @@ def _group(
         group["block_size"] = format_size(block)
     dirty = rng.choice([bounds.dirty.low, bounds.dirty.high, _within(rng, bounds.dirty)])
     workload = {"dirty": f"{dirty}%", "pattern": rng.choice(bounds.patterns)}
+    if like.guest != "process":
+        group["guest"] = like.guest
     return group | {"template": like.template, "team": team, "workload": workload}
 
 

@@ -26,7 +26,7 @@ from sim.files.steps import Outage
 from sim.node.cgroup import OVERHEAD, MemoryCgroup
 from sim.node.config import Known, NodeConfig
 from sim.node.guest_link import ZYGOTE_SOCKET
-from sim.record import events, owner
+from sim.record import events, owner, source_events
 from sim.record.digest import digest
 from sim.record.fold import Fold
 from sim.record.folder import SCENARIO_FILE, RunRecord, make, make_cache, point_latest_at, remove, write_record
@@ -187,7 +187,7 @@ class Drill:
         for key, value in self.scenario.flag_values.items():
             self.note(events.FlagSet(key, as_written(value)))
         if isinstance(self.scenario.flags, ServedFlags) and self.scenario.flags.start == "down":
-            self.note(events.OutageBegan("down", "from the start"))
+            self.note(source_events.OutageBegan("down", "from the start"))
 
     async def _start_node(self, sandboxes: dict[str, Known]) -> None:
         config = NodeConfig(
@@ -378,9 +378,9 @@ class Drill:
         """Break the flag source, or repair it; raises TimeoutError if the node does not recover."""
         if outage.fault == "recover":
             await self._flags.recover(self._ask)
-            self.note(events.OutageEnded())
+            self.note(source_events.OutageEnded())
             return
-        self.note(events.OutageBegan(outage.fault, outage.detail))
+        self.note(source_events.OutageBegan(outage.fault, outage.detail))
         await self._flags.fail(outage, self._ask)
 
     async def inject(

@@ -14,7 +14,7 @@ from flags.decode import look
 from flags.document import DocumentError
 from flags.file import POLL_SECONDS
 from flags.torn import decode
-from sim.record.events import FlagFileEdited
+from sim.record.source_events import FlagFileEdited
 
 Note = Callable[[Event], object]
 

@@ -9,7 +9,6 @@ import mmap
 import os
 import resource
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,13 +21,15 @@ from typing import Any
 from engine import linux
 from engine.errors import errno_name
 from sim.files.units import HUGE_PAGE
+from sim.node import vm_trial
 from sim.node.cgroup import MemoryCgroup, hierarchies
 from sim.node.guest_link import FDS_PER_GUEST
-from sim.run import own_limits
+from sim.run import own_limits, private_tmpfs
 
 _HUGE_POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB"
 _NO_FD = -1
 CALL_FILTER = "system call filter"
+KVM = "virtual machines"
 _SHM = "/dev/shm"  # noqa: S108 - the mount itself is asked about, no file is made in it
 _FILESYSTEMS = {
     linux.TMPFS_MAGIC: "tmpfs",
@@ -96,6 +97,11 @@ def try_out(probe: Probe) -> Capability:
 def capabilities() -> list[Capability]:
     """Everything, the most important first; takes under half a second."""
     return [try_out(probe) for probe in PROBES]
+
+
+def capability(name: str) -> Capability:
+    """One of them, by its name."""
+    return next(try_out(each) for each in PROBES if each.name == name)
 
 
 @functools.cache
@@ -289,26 +295,8 @@ def _free_memory() -> ProbeResult:
 
 
 def _private_tmpfs() -> ProbeResult:
-    """In a child process: a namespace that is entered cannot be left."""
-    with tempfile.TemporaryDirectory(prefix="snapdrill-probe-") as folder:
-        child = os.fork()
-        if child == 0:
-            os._exit(_mount_in_new_namespaces(folder))
-        _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if code:
-        raise OSError(code, os.strerror(code) if code > 0 else f"the child was killed by signal {-code}")
+    private_tmpfs.try_out()
     return ProbeResult(Available.YES, "mounted a small tmpfs in a private namespace")
-
-
-def _mount_in_new_namespaces(folder: str) -> int:
-    """0, or the errno that stopped it."""
-    try:
-        linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
-        linux.mount_tmpfs(folder, 1 << 20)
-    except OSError as error:
-        return error.errno or errno.EIO
-    return 0
 
 
 def _call_filter() -> ProbeResult:
@@ -328,6 +316,10 @@ def _call_filter() -> ProbeResult:
     if not errors or errors[0].errno != errno.EXDEV:
         raise errors[0] if errors else OSError(errno.ENOSYS, "the filter had no effect")
     return ProbeResult(Available.YES, "a seccomp filter on one thread returned the errno that it was set to return")
+
+
+def _kvm() -> ProbeResult:
+    return ProbeResult(Available.YES, vm_trial.try_out())
 
 
 def _yama() -> ProbeResult:
@@ -432,6 +424,13 @@ PROBES: tuple[Probe, ...] = (
         "x86_64 or aarch64, and seccomp filters (CONFIG_SECCOMP_FILTER)",
     ),
     Probe(
+        KVM,
+        _kvm,
+        "guest: vm cannot run; guests are processes (guest: auto takes them)",
+        "x86_64 and read and write access to /dev/kvm: root or group kvm; in a virtual machine its host must allow "
+        "nested virtualization; docker run --device /dev/kvm",
+    ),
+    Probe(
         "Yama",
         _yama,
         "process_vm_readv of a guest is refused except to its parents; a memfd can still be read",
@@ -447,4 +446,5 @@ _IN_LEDGER = {
     "hugetlb 2 MiB pages": "hugetlb",
     "memory cgroup": "cgroup",
     "cachestat": "cachestat",
+    KVM: "kvm",
 }

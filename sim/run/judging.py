@@ -175,7 +175,7 @@ def cut_short(found: events.Judged) -> events.Judged:
 def judge_invariants(
     scenario: Scenario, findings: Mapping[str, Finding], *, whole_fleet: bool = True
 ) -> list[events.Judged]:
-    """Every invariant; one that the scenario lists must have been exercised (if the whole fleet was run)."""
+    """Every invariant that applies; one that the scenario lists must have been exercised, if the whole fleet ran."""
     listed = {
         expected.invariant: scenario.origin(("expect", index))
         for index, expected in enumerate(scenario.expect)
@@ -184,6 +184,8 @@ def judge_invariants(
     found = []
     for name, finding in findings.items():
         judgement = finding.judged(name)
+        if not finding.applies and name not in listed:
+            continue
         if whole_fleet and name in listed and finding.checked == 0 and judgement.verdict == HELD:
             reason = {"sandbox": "*", "reason": "nothing exercised it", **in_file(listed[name])}
             judgement = events.Judged(judgement.subject, INCONCLUSIVE, 0, [reason])

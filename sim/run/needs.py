@@ -158,13 +158,29 @@ def _required(scenario: Scenario) -> str | None:
         return f"it needs {huge} free huge pages of 2 MiB and {_free_huge_pages()} are free; see snapdrill doctor"
     if "root" in scenario.requires and os.geteuid() != 0:
         return "it requires root"
+    if _has_machines(scenario) and (why := _no_machines()) is not None:
+        return f"it requires virtual machines: {why}"
     return _unmet(scenario)
+
+
+def _has_machines(scenario: Scenario) -> bool:
+    return "kvm" in scenario.requires or any(each.guest == "vm" for each in scenario.sandboxes())
+
+
+def _no_machines() -> str | None:
+    """Why no virtual machine can run here, and what would allow it; None where one can."""
+    from sim.run.host import KVM, Available, capability, host
+
+    if host()["kvm"]:
+        return None
+    found = capability(KVM)
+    return f"{found.detail}; needed is {found.needs}" if found.available is Available.NO else None
 
 
 def _unmet(scenario: Scenario) -> str | None:
     from sim.run.host import host
 
-    wanted = [each for each in scenario.requires if each != "root"]
+    wanted = [each for each in scenario.requires if each not in {"root", "kvm"}]
     offered = host() if wanted or _by_kernel(scenario) else {}
     if _by_kernel(scenario) and not offered["call_filter"]:
         return "its faults by: kernel need a seccomp filter on one thread; see snapdrill doctor"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from flags.context import OF_A_GROUP
+from sim.files.fleet import GuestKind
 from sim.files.scenario import Scenario
 from sim.node.config import Known, OpenPause, SandboxConfig
 from sim.record import events
 from sim.record.ledger import Entry
 from sim.record.names import number_of
 from sim.record.view import PauseView, SandboxView
+from sim.run.host import host
 
 
 def known(sandbox: SandboxView, entries: Sequence[Entry]) -> Known:
@@ -47,6 +49,11 @@ def _open(pause: PauseView | None) -> OpenPause | None:
     )
 
 
+def guest_kind(asked: GuestKind) -> str:
+    """`process` or `vm`: what `auto` is on this host."""
+    return asked if asked != "auto" else "vm" if host()["kvm"] else "process"
+
+
 def sandbox_configs(scenario: Scenario, only: Collection[str], heartbeat: float) -> list[SandboxConfig]:
     """Every sandbox, or those in `only`; `heartbeat` (seconds, 0: none) where the scenario asks for none."""
     return [
@@ -62,6 +69,8 @@ def sandbox_configs(scenario: Scenario, only: Collection[str], heartbeat: float)
             pattern=each.workload.pattern,
             heartbeat=each.workload.heartbeat or heartbeat,
             threads=each.workload.threads,
+            guest=guest_kind(each.guest),
+            program=each.workload.program,
             **{name: getattr(each, name) for name in OF_A_GROUP},
         )
         for each in scenario.sandboxes()

@@ -13,7 +13,8 @@ import click
 
 from engine.errors import HostError, UserError, host_error
 from flags.catalog import did_you_mean
-from sim.files.scenario import Scenario
+from sim.files.fleet import GuestKind
+from sim.files.scenario import Scenario, with_guests
 from sim.record.folder import SCENARIO_FILE, RunFolderFullError, StoredRun, names_full_disk
 from sim.record.verdict import ExitCode, Verdict, worst
 from sim.report import github, judgements
@@ -93,11 +94,18 @@ class OneByOne:
 
     @classmethod
     def load(
-        cls, paths: Sequence[Path], options: RunOptions, given: Sequence[str] = (), *, obey_unsafe: bool = False
+        cls,
+        paths: Sequence[Path],
+        options: RunOptions,
+        given: Sequence[str] = (),
+        *,
+        guest: GuestKind | None = None,
+        obey_unsafe: bool = False,
     ) -> OneByOne:
         """Read every file before anything starts; raises UserError with every mistake of every file.
 
-        `given` are the `KEY=VALUE` of the command line; each must be a variable that a scenario uses.
+        `given` are the `KEY=VALUE` of the command line; each must be a variable that a scenario uses. With `guest`
+        every sandbox of every scenario has guests of that kind.
         """
         variables = _variables(given)
         scenarios, mistakes = read_all(paths, variables, obey_unsafe=obey_unsafe)
@@ -113,6 +121,8 @@ class OneByOne:
         if len(sandboxes) < len(options.only):
             scenarios = [each for each in scenarios if {each.title, each.name} & set(options.only)]
             options = replace(options, only=sandboxes)
+        if guest is not None:
+            scenarios = [with_guests(each, guest) for each in scenarios]
         return cls([each for each in scenarios if _has(each, options.only)], options)
 
     def plan(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from sim.run.batch import Batch
 from sim.run.cases import Unit, UnitResult, why
 from sim.run.needs import missing
 from sim.run.pool import Pool
+from sim.run.wrong_drills import DRILLS
 
 FOLDER = "self-test"
 Outcome = Literal["CAUGHT", "SURVIVED", "UNSOUND", "FAILED", "SKIPPED"]
@@ -68,11 +69,20 @@ def names() -> dict[str, Wrong]:
 
 
 def trials(only: Sequence[str] = ()) -> list[Trial]:
-    """Those selected by name or glob, all by default; UserError for a pattern without a match."""
-    known = names()
+    """Wrong engines selected by name or glob, all by default; UserError for a pattern without a match."""
+    everything = {**names(), **DRILLS}
     for pattern in only:
-        if not fnmatch.filter(known, pattern):
-            raise UserError(f'no wrong engine is called "{pattern}"; {did_you_mean(pattern, known)}')
+        if not fnmatch.filter(everything, pattern):
+            raise UserError(f'no wrong engine or drill is called "{pattern}"; {did_you_mean(pattern, everything)}')
+    return _selected(names(), only)
+
+
+def drills(only: Sequence[str] = ()) -> list[Trial]:
+    """Wrong drills selected by name or glob, all by default."""
+    return _selected(DRILLS, only)
+
+
+def _selected(known: Mapping[str, Wrong], only: Sequence[str]) -> list[Trial]:
     return [
         _trial(name, wrong)
         for name, wrong in known.items()
@@ -158,9 +168,14 @@ def exit_code(results: Iterable[TrialResult]) -> ExitCode:
 
 
 def table(results: Sequence[TrialResult]) -> str:
-    """Each wrong engine with its result and what it does wrong; then the counts."""
+    """Each wrong engine and drill with its result and what it does wrong; then the counts and the score."""
     counted = [f"{count} {outcome}" for outcome in _CODES if (count := sum(f.outcome == outcome for f in results))]
-    total = f"{plural(len(results), 'wrong engine')}: {', '.join(counted)}"
+    wrong_drills = sum(each.trial.name in DRILLS for each in results)
+    counts = [(len(results) - wrong_drills, "wrong engine"), (wrong_drills, "wrong drill")]
+    what = " and ".join(plural(count, name) for count, name in counts if count)
+    ran = [each for each in results if each.outcome != "SKIPPED"]
+    score = f"score: {sum(each.outcome == 'CAUGHT' for each in ran)} of {len(ran)} caught"
+    total = f"{what}: {', '.join(counted)}; {score}"
     return text([Table((), [row for each in results for row in _rows(each)], "<~"), Paragraph(total)])
 
 
@@ -179,17 +194,17 @@ _TONES: dict[Outcome, Tone] = {"CAUGHT": "good", "SKIPPED": "warn"}
 
 
 def catalogue() -> str:
-    """Every wrong engine: its name, what catches it, and what it does wrong."""
+    """Every wrong engine and drill: its name, what catches it, and what it does wrong."""
     rows = [
         row
-        for name, wrong in names().items()
+        for name, wrong in {**names(), **DRILLS}.items()
         for row in ((name, f"caught by {wrong.caught_by.partition(':')[2]}"), ("", wrong.sentence))
     ]
     return text(Table((), rows, "<~"))
 
 
 def junit(results: Sequence[TrialResult]) -> TestSuite:
-    """One case a wrong engine; one that survived is a failure."""
+    """One case a wrong engine or drill; one that survived is a failure."""
     suite = TestSuite("self-test")
     for each in results:
         case = TestCase(scrub(each.trial.name), "self-test", round(each.seconds, 3))

@@ -16,7 +16,7 @@ from sim.files.scenario import load, load_text
 from sim.files.shipped import scenario_folder
 from sim.files.wrong_engines import SWITCHES
 from sim.rollout.bench_host import pool_of
-from sim.run import self_test
+from sim.run import self_test, whole_drill
 from sim.run.batch import Batch
 from sim.run.pool import LocalPool, local_pool
 
@@ -25,9 +25,10 @@ PAGES = 16 << 20  # bytes of 2 MiB pages that one of the scenarios needs; where 
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_every_wrong_engine_is_caught_and_the_sound_one_holds(tmp_path: pathlib.Path) -> None:
+def test_every_wrong_engine_and_drill_is_caught_and_the_sound_one_holds(tmp_path: pathlib.Path) -> None:
     with pool_of(PAGES), local_pool() as pool:
         findings = self_test.run(self_test.trials(), pool, tmp_path, Batch(quiet=True))
+        findings += whole_drill.run(self_test.drills(), findings, tmp_path)
     assert [(each.trial.name, each.why) for each in findings if each.outcome not in {"CAUGHT", "SKIPPED"}] == []
     assert sum(each.outcome == "CAUGHT" for each in findings) > len(findings) // 2
     assert list(tmp_path.glob("*/*")) == []
@@ -42,6 +43,21 @@ def test_a_wrong_engine_that_its_checker_cannot_see_survives(tmp_path: pathlib.P
     assert (found.outcome, found.why) == ("SURVIVED", "its rule saw no violation")
     assert found.run_dir is not None
     assert (found.run_dir / "events.jsonl").is_file()
+
+
+def test_a_blind_rule_whose_scenario_does_not_need_it_survives(tmp_path: pathlib.Path) -> None:
+    (drill,) = self_test.drills(["half-blind:no_leaks"])
+    elsewhere = dataclasses.replace(drill, scenario=load(scenario_folder("self-test") / "hash-untrue.yaml"))
+    (found,) = whole_drill.run([elsewhere], [], tmp_path, 1)
+    assert (found.outcome, found.why) == ("SURVIVED", "the canary of no_leaks was caught all the same")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_drill_is_refused_to_everybody_else(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    monkeypatch.setenv("SNAPDRILL_WRONG_DRILL", "exit-code-lies:1")
+    result = snapdrill(f"snapdrill run scenarios/demo.yaml --runs-dir {tmp_path}")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "SNAPDRILL_WRONG_DRILL is for the self-test alone" in result.stderr
 
 
 def test_a_profile_that_is_mended_of_everything_is_the_sound_engine(tmp_path: pathlib.Path) -> None:

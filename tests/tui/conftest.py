@@ -16,7 +16,7 @@ from engine.events import Event
 from flags.inline import InlineValue, as_written
 from sim.files.faults import Harm
 from sim.files.steps import Outage
-from sim.record import events
+from sim.record import events, source_events
 from sim.record.fold import Fold
 from sim.record.ledger import Entry
 from sim.record.view import View
@@ -83,7 +83,7 @@ class RecordedDrill:
     async def outage(self, outage: Outage) -> None:
         await self._called("outage", outage.fault)
         ended = outage.fault == "recover"
-        self.tell(events.OutageEnded() if ended else events.OutageBegan(outage.fault, outage.detail))
+        self.tell(source_events.OutageEnded() if ended else source_events.OutageBegan(outage.fault, outage.detail))
 
     async def restart(self) -> None:
         await self._called("restart")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flags.inline import Rollout
-from sim.record import events
+from sim.record import events, source_events
 from sim.tui.app import FleetApp
 from tests.tui.looking import seen, until, until_seen
 from tests.tui.test_fleet_goldens import check, tell_a_story, text_of
@@ -24,7 +24,7 @@ MIB = 1 << 20
 
 def from_relay(drill: RecordedDrill) -> None:
     drill.tell(events.RunStarted(1, "0", "run", "demo", 42, [], "", 1024 * MIB, "disk", None, flag_source="relay"))
-    drill.tell(events.FlagSourceChanged("VALID", None))
+    drill.tell(source_events.FlagSourceChanged("VALID", None))
 
 
 def tell_of_flags(drill: RecordedDrill) -> None:
@@ -33,11 +33,11 @@ def tell_of_flags(drill: RecordedDrill) -> None:
     from_relay(drill)
     drill.now = 3.0
     drill.tell(events.FlagSet(PUNCH, {"rollout": "50%", "by": "sandbox"}, by="screen"))
-    drill.tell(events.LeaseMeasured(open=True, age=0.1, duration=2.0))
+    drill.tell(source_events.LeaseMeasured(open=True, age=0.1, duration=2.0))
     drill.now = 4.0
-    drill.tell(events.OutageBegan("freeze", ""))
+    drill.tell(source_events.OutageBegan("freeze", ""))
     drill.now = 6.1
-    drill.tell(events.LeaseMeasured(open=False, age=2.1, duration=2.0))
+    drill.tell(source_events.LeaseMeasured(open=False, age=2.1, duration=2.0))
 
 
 async def frame(drill: RecordedDrill, size: tuple[int, int], keys: list[str]) -> str:

@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 
 from flags.catalog import CATALOG
-from sim.record import events
+from sim.record import events, source_events
 from sim.record.ledger import Entry
 from sim.tui import flag_lines, requests
 from sim.tui.flag_lines import FlagDraft
@@ -19,10 +19,10 @@ from sim.tui.screens.live import LiveScreen, bindings
 
 TOLD = (
     events.FlagSet,
-    events.OutageBegan,
-    events.OutageEnded,
-    events.FlagSourceChanged,
-    events.LeaseMeasured,
+    source_events.OutageBegan,
+    source_events.OutageEnded,
+    source_events.FlagSourceChanged,
+    source_events.LeaseMeasured,
     events.Decided,
 )
 """The events that are shown at its foot."""

@@ -304,6 +304,7 @@ def spec_of(incarnation: str, memory: int = MIB) -> GuestSpec:
         block_size=4096,
         dirty=1.0,
         heartbeat=0.0,
+        guest="process",
         pattern="full",
     )
 

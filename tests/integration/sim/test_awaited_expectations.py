@@ -87,7 +87,7 @@ def test_a_failure_in_what_is_extended_is_shown_in_its_file(tmp_path: pathlib.Pa
 
 
 @pytest.mark.parametrize("rollout", ["0%", "100%"])
-def test_a_combination_is_run_again_from_its_own_file(tmp_path: pathlib.Path, rollout: str) -> None:
+def test_a_combination_is_run_again_by_its_name_or_from_its_copy(tmp_path: pathlib.Path, rollout: str) -> None:
     text = FLEET.replace("snapshot: true", 'snapshot: {rollout: "${{ matrix.punch }}", by: sandbox}')
     matrix = "matrix: {punch: [0%, 100%]}\nexpect:\n  - {state: paused}\n"
     path = tmp_path / "both.yaml"
@@ -99,7 +99,8 @@ def test_a_combination_is_run_again_from_its_own_file(tmp_path: pathlib.Path, ro
     stored = result.folder / "scenario.yaml"
     block = failure_block(result.view, result.folder, path, result.entries)
     assert f"where      {path}:12:5" in block
-    assert f"snapdrill run {stored} --seed 0" in block
+    assert f"snapdrill run {path} --only 'both[punch={rollout}]' --seed 0" in block
+    assert f"snapdrill run {stored} --seed 0" in failure_block(result.view, result.folder, stored, result.entries)
     again = asyncio.run(run_scenario(load(stored), RunOptions(tmp_path / "runs", start_node=forked_node)))
     assert again.view.ended is not None
     assert result.view.ended is not None

@@ -129,6 +129,7 @@ class HostileZygote:
 
     def __init__(self, honest: ZygoteLink) -> None:
         self.honest = honest
+        self.zygote_pid, self.pidfd = honest.zygote_pid, honest.pidfd
         self.behaviour = "is honest"
         self.processes: list[subprocess.Popen[bytes]] = []
 

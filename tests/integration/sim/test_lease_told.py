@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sim.files.scenario import load_text
 from sim.files.steps import Outage
-from sim.record import events
+from sim.record import source_events
 from sim.run.drill import Drill
 
 PUNCH = "memfd-punch-on-snapshot"
@@ -21,7 +21,7 @@ steps:
 """
 
 
-async def lease(drill: Drill, *, is_open: bool) -> events.LeaseMeasured:
+async def lease(drill: Drill, *, is_open: bool) -> source_events.LeaseMeasured:
     """The lease once it is told to be so."""
     async with asyncio.timeout(20):
         while (found := drill.view().source.lease) is None or found.open != is_open:  # noqa: ASYNC110 - it looks in a file

@@ -14,7 +14,7 @@ from engine.errors import UserError
 from flags.catalog import FLAGS
 from sim.files.scenario import load_text
 from sim.files.steps import Outage
-from sim.record import events
+from sim.record import events, source_events
 from sim.record.folder import StoredRun
 from sim.record.ledger import Entry
 from sim.run.drill import Drill
@@ -46,10 +46,10 @@ def told(entries: Sequence[Entry], kind: type[Told]) -> list[Told]:
     return [each.event for each in entries if isinstance(each.event, kind)]
 
 
-def source_states(fleet: Drill) -> list[events.FlagSourceChanged]:
+def source_states(fleet: Drill) -> list[source_events.FlagSourceChanged]:
     """As the node has told them up to now."""
     fleet.view()
-    return told(fleet.entries, events.FlagSourceChanged)
+    return told(fleet.entries, source_events.FlagSourceChanged)
 
 
 def decided(subject: Drill | StoredRun, sandbox: str) -> tuple[object, str, str]:
@@ -92,8 +92,8 @@ async def test_half_open_a_change_is_not_effective_and_the_sdk_says_valid_until_
     changes = told(fleet.entries, events.FlagSet)
     assert [(each.value, each.effective) for each in changes] == [(True, True), (False, False), (True, True)]
     assert [each.took_ms is not None for each in changes] == [False, False, True]
-    assert told(fleet.entries, events.OutageBegan) == [events.OutageBegan("freeze", "")]
-    assert len(told(fleet.entries, events.OutageEnded)) == 1
+    assert told(fleet.entries, source_events.OutageBegan) == [source_events.OutageBegan("freeze", "")]
+    assert len(told(fleet.entries, source_events.OutageEnded)) == 1
 
 
 async def test_a_lease_makes_the_difference(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ async def test_edits_from_outside_of_the_followed_file_are_judged(tmp_path: Path
         async def noted(content: str, found: str) -> None:
             copy.write_text(content)
             async with asyncio.timeout(20):
-                while [each.found for each in told(fleet.entries, events.FlagFileEdited)][-1:] != [found]:
+                while [each.found for each in told(fleet.entries, source_events.FlagFileEdited)][-1:] != [found]:
                     await asyncio.sleep(0.01)
                     fleet.view()
 

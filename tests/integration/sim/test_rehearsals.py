@@ -233,3 +233,36 @@ def test_a_plan_over_a_fleet_that_checkpoints_shows_what_is_lost_there(tmp_path:
     assert (len(last["exposed"]["sandboxes"]), last["exposed"]["can_punch"]) == (8, 6)
     assert last["on"]["checkpoints"] > 0
     assert set(last["on"]["punched"]) == {f"box-{number}" for number in range(6)}
+
+
+APPROVED = """\
+kind: plan
+name: approved
+seed: 3
+pacing: {mostRounds: 1}
+fleet:
+  - {name: code, count: 4, memory: 1MiB}
+metrics:
+  - {name: lost_because_of_the_flag, failureCondition: result > 0, critical: true}
+accept: {jump: four sandboxes}
+steps:
+  - setWeight: 50
+  - wait: {for: 10m}
+  - analysis: {}
+  - approve: {}
+  - setWeight: 100
+  - wait: {for: 10m}
+  - analysis: {}
+"""
+
+
+def test_a_rehearsal_waits_for_approval_and_goes_on_without_running_a_stage_again(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(APPROVED)
+    waits = rehearse(plan, tmp_path)
+    assert (waits["decision"], waits["exit_code"], len(waits["stages"])) == ("waits for approval", 3, 1)
+    goes = rehearse(plan, tmp_path, "--continue", waits["folders"]["on"])
+    assert (goes["decision"], goes["continues"], goes["reasons"][0][:8]) == ("go", waits["folders"]["on"], "2 stages")
+    assert goes["stages"][0]["on"] == waits["stages"][0]["on"]
+    assert len(goes["runs"]["on"]["pauses"]) == 4  # of the last stage alone
+    assert goes["bound"]["tried"] == 4

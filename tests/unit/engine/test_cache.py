@@ -235,3 +235,27 @@ def test_a_chunk_that_is_withdrawn_is_read_from_the_memfd_again(cache: Cache) ->
     cache.withdraw(0)
     assert not cache.is_published(0)
     assert cache.read(0, PAGE, 0) == bytes([7]) * PAGE
+
+
+def test_pages_of_zeros_are_left_out_wherever_they_lie_and_read_as_zeros(cache: Cache) -> None:
+    zero, one, two = bytes(PAGE), b"\1" * PAGE, b"\2" * PAGE
+    data = b"".join([one, zero, two, zero, zero, one])
+    for chunk in CHUNKS:
+        cache.write(memoryview(data)[chunk.cache_offset : chunk.cache_offset + chunk.length], chunk.cache_offset)
+        cache.publish(chunk)
+    assert cache.read(0, len(data)) == data
+    assert cache.zeros().tolist() == [1, 3, 4]
+
+
+def test_a_cache_that_lost_its_end_is_not_read_short(cache: Cache) -> None:
+    for chunk in CHUNKS:
+        store(cache, chunk)
+    os.ftruncate(cache.fd, PAGE + 1)
+    with pytest.raises(TruncatedError, match=f"the cache of build b1 ended at byte {PAGE + 1}"):
+        cache.read(0, 2 * PAGE)
+
+
+def test_on_tmpfs_the_blocks_of_the_file_are_what_it_takes(cache: Cache) -> None:
+    store(cache, CHUNKS[0])
+    cache.on_tmpfs = True
+    assert cache.resident_bytes() == os.fstat(cache.fd).st_blocks * 512 > 0

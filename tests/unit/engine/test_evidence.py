@@ -230,3 +230,14 @@ def test_a_zombie_is_dead(records: CondemnedRecords) -> None:
     records.retire_gone(next(records.records()))
     assert not records.holds(born)
     child.wait()
+
+
+def test_a_name_with_brackets_is_not_taken_for_a_state() -> None:
+    code = "import sys; open('/proc/self/comm', 'w').write('a) T (b'); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        child.stdout.readline()
+        process = evidence.open_process(child.pid)
+        assert not evidence.are_stopped(process)
+        os.close(process)
+        child.kill()

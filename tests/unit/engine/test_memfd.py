@@ -197,3 +197,8 @@ def test_closing_twice_is_closing_once() -> None:
     memfd.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         memfd.resident_bytes()
+
+
+def test_a_closed_memfd_names_no_fd(memfd: Memfd) -> None:
+    memfd.close()
+    assert memfd.fd < 0

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.pages import PAGE, read_pages
+from engine.pages import PAGE, read_pages, zeros_of
 
 COUNT = 1500
 CONTENT = random.Random(3).randbytes(COUNT * PAGE)
@@ -67,3 +67,11 @@ def test_more_pages_than_one_call_takes_are_read(monkeypatch: pytest.MonkeyPatch
 def test_a_file_that_ends_before_a_page_is_told(pages: list[int]) -> None:
     with a_file(bytes(PAGE + 9)) as fd:
         assert not read_pages(fd, memoryview(bytearray(len(pages) * PAGE)), np.arange(len(pages)), np.array(pages))
+
+
+@pytest.mark.parametrize(
+    ("data", "pages"),
+    [(b"", []), (bytes(100), []), (bytes(PAGE), [0]), (b"\1" + bytes(2 * PAGE), [1]), (bytes(PAGE + 5), [0])],
+)
+def test_only_whole_pages_of_zeros_are_found(data: bytes, pages: list[int]) -> None:
+    assert zeros_of(memoryview(data)).tolist() == pages

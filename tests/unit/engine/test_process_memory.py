@@ -213,6 +213,7 @@ def test_a_process_that_is_gone_is_said_to_be() -> None:
 def test_there_is_no_fd_to_ask_for_residency_or_seals_nor_to_close(own: Own) -> None:
     assert own.memory.resident_bytes() is None
     assert own.memory.refresh_seals() == 0
+    assert own.memory.size == own.memory.page_size * (own.memory.size // own.memory.page_size) > 0
     own.memory.close()
     own.memory.close()
     own.assert_exact(Blocks([7]))

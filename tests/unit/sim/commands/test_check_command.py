@@ -61,7 +61,7 @@ def printed(capsys: pytest.CaptureFixture[str], code: ExitCode, *arguments: obje
 def test_a_run_that_held_holds_again(run: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     end(run)
     text = printed(capsys, ExitCode.HELD, "check", run)
-    assert text.splitlines()[0] == f"{run}/events.jsonl   17 events   HELD"
+    assert text.splitlines()[0] == f"{run}/events.jsonl   18 events   HELD"
     assert "legal_transitions     held, checked once  held, checked once" in text
     assert "bytes_exact           not exercised       held, checked once" in text
     assert "differences" not in text
@@ -114,8 +114,8 @@ def test_a_run_or_a_trace_is_to_be_given_and_not_both(capsys: pytest.CaptureFixt
 def test_the_check_document_holds_every_invariant(run: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     end(run)
     document = json.loads(printed(capsys, ExitCode.HELD, "check", run, "--json"))
-    assert [each["name"] for each in document["invariants"]] == list(RULES)
-    assert (document["events"], document["exit_code"], document["unknown_events"]) == (17, 0, {})
+    assert [each["name"] for each in document["invariants"]] == [name for name in RULES if name != "dirty_agrees"]
+    assert (document["events"], document["exit_code"], document["unknown_events"]) == (18, 0, {})
 
 
 def test_a_report_is_printed_as_the_run_printed_it(run: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from sim.files.expectations import Invariant, InvariantExpectation, Metric, Viol
 from sim.files.scenario import Scenario, load, load_text
 from sim.files.shipped import scenario_folder
 from sim.files.wrong_engines import MUTANTS, SWITCHES, WHOLE, Wrong, wrong_engine
+from sim.node.wrong_nodes import NODES
 from sim.node.wrong_pauses import ACTS, PAUSES
 from sim.run import self_test
 
@@ -29,8 +30,8 @@ def canaries(scenario: Scenario) -> set[str]:
 
 def test_every_mutant_is_named_after_itself_and_can_be_run() -> None:
     assert [each.name for each in MUTANTS.values()] == list(MUTANTS)
-    assert set(MUTANTS) == ACTS.keys() | PAUSES.keys()
-    assert ACTS.keys() & PAUSES.keys() == set()
+    assert set(MUTANTS) == ACTS.keys() | PAUSES.keys() | NODES.keys()
+    assert ACTS.keys() & PAUSES.keys() == PAUSES.keys() & NODES.keys() == set()
 
 
 @pytest.mark.parametrize("name", WRONGS)

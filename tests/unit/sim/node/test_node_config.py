@@ -69,6 +69,8 @@ def test_a_guest_is_told_its_sandboxs_memory_and_work_and_the_runs_seed() -> Non
         "pattern": "runs",
         "heartbeat": 0.0,
         "threads": 1,
+        "guest": "process",
+        "program": "beside",
     }
 
 

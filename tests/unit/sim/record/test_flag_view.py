@@ -4,7 +4,7 @@ from engine.events import Event
 from flags import catalog
 from flags.lease import Lease
 from sim.node.flags import LeaseWatch
-from sim.record import events, view
+from sim.record import events, source_events, view
 from sim.record.fold import Fold
 from sim.record.ledger import Entry
 from sim.record.view import View
@@ -26,17 +26,17 @@ def test_who_set_a_flag_and_when_is_known() -> None:
 
 
 def test_what_the_node_did_not_hear_of_it_has_heard_when_the_outage_ends() -> None:
-    told = [(1.0, events.OutageBegan("down", "")), (2.0, events.FlagSet(PUNCH, False, effective=False))]
+    told = [(1.0, source_events.OutageBegan("down", "")), (2.0, events.FlagSet(PUNCH, False, effective=False))]
     view = folded(*told)
     assert (view.source.outage, view.flag_changes[PUNCH].effective) == ("down", False)
-    view = folded(*told, (3.0, events.OutageEnded()))
+    view = folded(*told, (3.0, source_events.OutageEnded()))
     assert (view.source.outage, view.flag_changes[PUNCH].effective) == (None, True)
 
 
 def test_a_node_that_starts_again_has_told_nothing_of_its_client_yet() -> None:
-    told = [(1.0, events.FlagSourceChanged("VALID", None)), (1.0, events.LeaseMeasured(True, 0.1, 1.0))]
+    told = [(1.0, source_events.FlagSourceChanged("VALID", None)), (1.0, source_events.LeaseMeasured(True, 0.1, 1.0))]
     view = folded(*told)
-    assert (view.source.state, view.source.lease) == ("VALID", events.LeaseMeasured(True, 0.1, 1.0))
+    assert (view.source.state, view.source.lease) == ("VALID", source_events.LeaseMeasured(True, 0.1, 1.0))
     view = folded(*told, (2.0, events.NodeStarted(1, 1, 2, 1, recovered=True)))
     assert (view.source.state, view.source.lease) == (None, None)
 
@@ -61,7 +61,7 @@ class Watched:
     def beat(self, version: int) -> None:
         self.lease.saw(version)
 
-    def news_at(self, now: float) -> events.LeaseMeasured | None:
+    def news_at(self, now: float) -> source_events.LeaseMeasured | None:
         self.now = now
         return self.watch.news()
 
@@ -69,9 +69,9 @@ class Watched:
 def test_a_sound_lease_is_told_of_once() -> None:
     watched = Watched()
     watched.beat(1)
-    assert watched.news_at(0.0) == events.LeaseMeasured(False, None, 2.0)
+    assert watched.news_at(0.0) == source_events.LeaseMeasured(False, None, 2.0)
     watched.beat(2)
-    assert watched.news_at(0.1) == events.LeaseMeasured(True, 0.1, 2.0)
+    assert watched.news_at(0.1) == source_events.LeaseMeasured(True, 0.1, 2.0)
     for number in range(3, 20):
         watched.beat(number)
         assert watched.news_at(watched.now + 0.25) is None
@@ -90,7 +90,7 @@ def test_an_overdue_heartbeat_is_told_of_until_the_lease_expires_and_then_once()
         (False, 2.0),
     ]
     watched.beat(3)
-    assert watched.news_at(4.0) == events.LeaseMeasured(True, 0.25, 2.0)
+    assert watched.news_at(4.0) == source_events.LeaseMeasured(True, 0.25, 2.0)
 
 
 def test_the_keys_that_the_fold_knows_are_the_catalogue_s() -> None:

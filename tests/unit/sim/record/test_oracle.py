@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.record.oracle import PAGE, ZEROED, content, describe, generations, key_of, mismatches
+from sim.record.oracle import PAGE, PROGRAM, ZEROED, content, describe, generations, key_of, mismatches
+from sim.record.page_words import first_word
+from sim.record.vm_program import program
 
 KEY = key_of(7, "web-0")
 WRITTEN = st.integers(1, ZEROED - 1)
@@ -38,15 +40,29 @@ def test_a_page_never_written_or_written_with_zeros_is_zero(generation: int) -> 
     assert content(KEY, 3, generation) == bytes(PAGE)
 
 
+def test_the_page_of_a_program_holds_it_whoever_the_sandbox_is() -> None:
+    for key in (KEY, key_of(8, "web-1")):
+        assert content(key, 0, PROGRAM) == program() + bytes(PAGE - len(program()))
+
+
 def test_seed_sandbox_page_and_generation_each_change_the_content() -> None:
     keys = [key_of(seed, sandbox) for seed in (7, 8) for sandbox in ("web-0", "web-1")]
     made = {content(key, page, tick) for key, page, tick in itertools.product(keys, range(20), range(1, 20))}
     assert len(made) == 4 * 20 * 19
 
 
+def test_no_two_generations_of_any_pages_of_a_sandbox_have_the_same_first_word() -> None:
+    words = {first_word(KEY, page, generation) for page in range(256) for generation in range(1, 257)}
+    assert len(words) == 1 << 16
+
+
+def test_the_first_word_is_splitmix64_as_it_is_published() -> None:
+    assert first_word(0, 0, 0) == 0xE220A8397B1DCDAF
+
+
 def test_the_content_is_the_same_on_every_machine_and_python() -> None:
     data = b"".join(content(KEY, page, 1) for page in range(16))
-    assert hashlib.sha256(data).hexdigest()[:16] == "7600f36b36408697"
+    assert hashlib.sha256(data).hexdigest()[:16] == "47c1cdf224e9cd8a"
 
 
 @pytest.mark.parametrize("length", [PAGE, 2 * PAGE, 5 * PAGE])

@@ -413,10 +413,12 @@ def test_scrubbing_leaves_what_xml_can_hold() -> None:
     assert scrub("tab\tline\nünï \U0001f600") == "tab\tline\nünï \U0001f600"
 
 
-def test_a_canary_that_was_caught_passes(tmp_path: pathlib.Path) -> None:
-    found = written(tmp_path, view_of(both_ways(), violated(), ended()))
+@pytest.mark.parametrize("verdict", ["violated", "inconclusive"])
+def test_a_canary_that_was_caught_passes(tmp_path: pathlib.Path, verdict: str) -> None:
+    judged = dataclasses.replace(violated(), verdict=verdict)
+    found = written(tmp_path, view_of(both_ways(), judged, ended()))
     assert (found.get("failures"), found.get("errors")) == ("0", "0")
-    assert found.findtext(".//system-out") == "violated, as the scenario expects"
+    assert found.findtext(".//system-out") == f"{verdict}, as the scenario expects"
 
 
 def test_a_run_that_was_cut_off_is_an_error_although_nothing_was_judged(tmp_path: pathlib.Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from engine import events as copying
 from engine.events import Event
-from sim.record import events
+from sim.record import events, source_events
 from sim.record.ledger import EVENT_TYPES, Entry
 from sim.report import words
 
@@ -71,7 +71,7 @@ def test_a_flag_that_does_not_reach_the_node_says_so() -> None:
     assert said(set_off, None) == "flag memfd-punch-on-snapshot is now off"
     unheard = dataclasses.replace(set_off, effective=False)
     assert said(unheard, None) == "flag memfd-punch-on-snapshot is now off, but the change does not reach the node"
-    assert said(events.OutageBegan("freeze", ""), None) == "flag source fails: freeze"
+    assert said(source_events.OutageBegan("freeze", ""), None) == "flag source fails: freeze"
 
 
 def test_a_fact_without_a_sandbox_names_none() -> None:

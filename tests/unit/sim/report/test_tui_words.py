@@ -7,7 +7,7 @@ import pytest
 from engine import events as engine_events
 from engine.events import Event
 from flags.catalog import BACKGROUND, PUNCH
-from sim.record import events
+from sim.record import events, source_events
 from sim.record.ledger import Entry
 from sim.report import words
 from sim.report.words import Sentence, tell
@@ -47,13 +47,13 @@ def test_a_refusal_is_said_with_its_reason() -> None:
 
 def test_an_outage_of_the_flags_is_said_from_its_begin_to_its_end() -> None:
     told: list[Event] = [
-        events.OutageBegan("refuse", "HTTP 503"),
+        source_events.OutageBegan("refuse", "HTTP 503"),
         events.FlagSet(PUNCH, False, effective=False),
-        events.FlagSourceChanged("INTERRUPTED", "HTTP 503 from LaunchDarkly"),
-        events.OutageEnded(),
-        events.FlagFileEdited("off", 0.1),
-        events.FlagFileEdited("torn", 0.1),
-        events.FlagSourceChanged("VALID", None),
+        source_events.FlagSourceChanged("INTERRUPTED", "HTTP 503 from LaunchDarkly"),
+        source_events.OutageEnded(),
+        source_events.FlagFileEdited("off", 0.1),
+        source_events.FlagFileEdited("torn", 0.1),
+        source_events.FlagSourceChanged("VALID", None),
     ]
     assert [said(each, sandbox=None) for each in told] == [
         "flag source fails: refuse (HTTP 503)",

@@ -142,6 +142,12 @@ def test_a_threshold_that_can_fire_is_not_found(metric: dict[str, Any]) -> None:
     assert named(plan(metrics=[CRITICAL, metric])) == []
 
 
+@pytest.mark.parametrize(("bound", "found"), [(39, []), (40, ["cannot-fire"])])
+def test_no_more_sandboxes_can_be_lost_than_are_rehearsed(bound: int, found: list[str]) -> None:
+    metric = {"name": "lost_because_of_the_flag", "failureCondition": f"result > {bound}", "critical": True}
+    assert [each.name for each in stops(concerns(plan(metrics=[metric])))] == found
+
+
 def test_a_metric_that_no_analysis_measures_is_found() -> None:
     only = [each if "analysis" not in each else {"analysis": {"metrics": ["pause_success_rate"]}} for each in SOUND]
     (found,) = stops(concerns(plan(*only)))

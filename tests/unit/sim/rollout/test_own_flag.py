@@ -16,10 +16,12 @@ from flags.document import DocumentError
 from flags.inline import Share
 from flags.launchdarkly import make_context
 from sim.files.plan import Plan, load_plan_text
+from sim.files.scenario import load_text
 from sim.files.yaml import scenario_text
 from sim.rollout.compiled import compiled
 from sim.rollout.export import kill_patch, stage_patches
 from sim.rollout.exposure import as_exported, exposures_of
+from sim.rollout.matrix import cell_scenario, faults_for, sample
 from sim.rollout.row_exposure import stage_exposures
 from sim.rollout.stage_flags import constant_rules, exported, stage_flag
 from tests.production_fleet import KEY, flags, production_fleet
@@ -194,3 +196,17 @@ def test_patches_applied_to_the_export_make_each_stages_cohort_and_their_inverse
     assert now == states[0]
     assert kill_patch(own)["instructions"][0]["variationId"] == "f1a1"
     assert sum(exposed(applied(now, kill_patch(own), ids))) == 0
+
+
+def test_a_cell_of_the_matrix_has_the_users_flag_with_the_edits_up_to_its_step(folder: pathlib.Path) -> None:
+    known = plan(folder, {"setWeight": {"weight": 5, "rule": BROWSERS}}, WAIT, {"setWeight": 25}, WAIT)
+    for fault in faults_for(known):
+        assert (fault.where, fault.name) != ("source", "down")
+        made = cell_scenario(known, 3, 25.0, fault, sample(known, 3))
+        assert made["flags"]["file"] == "own.json"
+        values = [each["flag"][KEY] for each in made["steps"] if "flag" in each]
+        assert values == [
+            {"share": "5%", "by": "sandbox", "rule": BROWSERS},
+            {"share": "25%", "by": "sandbox"},
+        ]
+        assert load_text(scenario_text(made), known.path).name == "own"

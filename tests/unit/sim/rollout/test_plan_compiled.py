@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from flags.document import DocumentError
 from flags.launchdarkly_fleet import bucket_of
 from sim.files.plan import changed, load_plan, load_plan_text
 from sim.files.scenario import discover, load_text
@@ -15,6 +16,17 @@ from sim.rollout.forecast_source import of_plan
 from sim.rollout.matrix import FAULTS, cell_scenario, rows, sample
 from sim.rollout.shown import even_rates
 
+APPROVED = """\
+kind: plan
+name: approved
+fleet: [{name: web, count: 4, memory: 1MiB}]
+steps:
+  - setWeight: 50
+  - wait: {for: 1m}
+  - approve: {}
+  - setWeight: 100
+  - wait: {for: 1m}
+"""
 ROLLOUTS = pathlib.Path(__file__).parents[4] / "scenarios" / "rollouts"
 TEXT = """\
 kind: plan
@@ -112,15 +124,15 @@ def test_every_cell_of_the_matrix_is_a_sound_scenario() -> None:
     plan = load_plan(ROLLOUTS / "punch.yaml")
     for index, weight in rows(plan):
         for fault in FAULTS:
-            made = cell_scenario(plan, index, weight, fault, sample(plan, weight))
+            made = cell_scenario(plan, index, weight, fault, sample(plan, index))
             assert load_text(scenario_text(made), plan.path).name == "punch"
 
 
 def test_a_cell_runs_the_plans_engine_with_what_was_mended() -> None:
     plan = changed(load_plan(ROLLOUTS / "pr-2902-as-written.yaml"), mend=["not-gated"])
-    made = cell_scenario(plan, 0, 0.0, FAULTS[0], sample(plan, 0.0))
+    made = cell_scenario(plan, 0, 0.0, FAULTS[0], sample(plan, 0))
     assert made["engine"] == {"profile": "pr-2902", "mended": ["not-gated"]}
-    assert "engine" not in cell_scenario(plan_of(), 0, 0.0, FAULTS[0], sample(plan_of(), 0.0))
+    assert "engine" not in cell_scenario(plan_of(), 0, 0.0, FAULTS[0], sample(plan_of(), 0))
 
 
 def test_a_folder_of_plans_holds_no_scenario() -> None:
@@ -191,3 +203,20 @@ def test_a_burst_is_as_many_pauses_in_flight_in_rehearsal_and_forecast_alike() -
     plan = plan_of(TEXT.replace("mostRounds: 3", "mostRounds: 3, burst: 200"))
     paused = {each.at_once for each in compiled(plan).scenario.steps if isinstance(each, PauseStep)}
     assert (paused, of_plan(plan).fleet.node.at_once) == ({200}, 200)
+
+
+def test_after_an_approval_the_earlier_stages_only_set_the_flag() -> None:
+    plan = load_plan_text(APPROVED, pathlib.Path("plan.yaml"))
+    whole, rest = compiled(plan), compiled(plan, after=2)
+    assert [(each.act, each.step) for gates in rest.gates.values() for each in gates] == [("end", 3), ("end", 4)]
+    assert rest.rounds == (0, 0, 0, 0, 2)
+    sets = [each.values for each in rest.scenario.steps if isinstance(each, FlagStep)]
+    assert sets == [each.values for each in whole.scenario.steps if isinstance(each, FlagStep)]
+    assert [each.weight for each in rest.stages] == [50, 100]
+
+
+@pytest.mark.parametrize("after", ["", "  - wait: {for: 1m}\n"])
+def test_an_approval_must_end_a_stage(after: str) -> None:
+    text = APPROVED.partition("  - setWeight: 100")[0] + after
+    with pytest.raises(DocumentError, match=r"plan.yaml:7:5: error: .*approve ends a stage; put the next setWeight"):
+        load_plan_text(text, pathlib.Path("plan.yaml"))

@@ -25,6 +25,8 @@ from tests.production_fleet import KEY, Sandbox, flags, production_fleet
 
 GIB = 2**30
 WEIGHTS = (0, 1, 5, 25, 50, 100)
+SOME = (0, 1, 25)
+"""Where the same rows were asked at all six weights already; a stage of 40,000 takes a second."""
 MANY = ("sandbox", "team", "template", "cluster")
 
 
@@ -82,21 +84,21 @@ def test_every_stage_exposes_who_launchdarklys_client_exposes(fleet: list[Sandbo
 
 
 def test_a_context_of_the_sandbox_alone_is_exposed_otherwise(fleet: list[Sandbox], rows: Rows) -> None:
-    found = exposed(fleet, ("sandbox",), safe_first=True)
-    assert [each.count for each in found] == [0, 393, 1998, 9964, 19_914, 39_999]
+    found = exposed(fleet, ("sandbox",), (1, 5, 100), safe_first=True)
+    assert [each.count for each in found] == [393, 1998, 39_999]
     gib = [round(sums(rows, each.on).memory / GIB, 1) for each in found]
-    assert gib == [0, 528.4, 2578.1, 12_556.3, 25_054.8, 50_309.4]
+    assert gib == [528.4, 2578.1, 50_309.4]
 
 
 @pytest.mark.parametrize(
     ("kinds", "counts"),
-    [(MANY, [515, 883, 2382, 9808, 18_949, 37_327]), (("sandbox",), [0, 398, 2031, 10_126, 20_085, 39_999])],
+    [(MANY, [515, 883, 9808]), (("sandbox",), [0, 398, 10_126])],
     ids=["many-kinds", "sandbox-alone"],
 )
 def test_the_flag_as_it_is_served_lists_punching_first_and_exposes_others(
     fleet: list[Sandbox], kinds: tuple[str, ...], counts: list[int]
 ) -> None:
-    assert [each.count for each in exposed(fleet, kinds)] == counts
+    assert [each.count for each in exposed(fleet, kinds, SOME)] == counts
 
 
 def test_a_fleet_is_evaluated_as_a_client_evaluates_it() -> None:

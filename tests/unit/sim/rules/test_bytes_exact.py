@@ -28,7 +28,9 @@ def test_a_build_with_two_contents_is_caught(sound: Story) -> None:
 
 def test_a_resume_from_a_build_that_was_never_finished_is_caught(ledger: Story) -> None:
     ledger.begin_pause().roll_back().resume(build=PAUSE)
-    assert ledger.reasons(NAME) == ["it was resumed from build web-0.p1, which was never finished"]
+    (found,) = ledger.found(NAME).violations
+    assert found["reason"] == "it was resumed from build web-0.p1, which was never finished"
+    assert found["code"] == "never-finished"
 
 
 def test_a_resume_from_a_build_of_no_known_origin_lacks_evidence(ledger: Story) -> None:

@@ -223,3 +223,12 @@ def test_a_checkpoint_recorded_as_in_place_whose_guest_was_given_up_is_caught(ev
 def test_in_an_older_ledger_every_checkpoint_was_in_place() -> None:
     story = Story().begin().tell(decided(), pause="web-0.p1")
     assert acted(story, **CHECKPOINT, path="in-place").reasons(NAME) == []
+
+
+def test_a_checkpoint_in_place_that_a_crash_cut_off_is_no_pause_on_the_wrong_path() -> None:
+    story = Story().begin(use_sync_wp=True).tell(decided(punch=False, in_place_checkpoint=True), pause="web-0.p1")
+    story.freeze().scan().tell(planned(punch=False, path="in-place"), pause="web-0.p1")
+    story.tell(events.NodeCrashed(10), None)
+    assert story.reasons(NAME) == []
+    as_pause = story.settle(punch=False, punched_bytes=0, path="in-place")
+    assert as_pause.reasons(NAME) == ["the path was in-place, which is not what the flags said"]

@@ -14,7 +14,7 @@ from sim.record import events
 from sim.record.oracle import content, describe, key_of
 from sim.record.verdict import Verdict
 from sim.rules import never_resumed
-from tests.story import Story, spawned
+from tests.story import MEMORY, Story, spawned
 
 if TYPE_CHECKING:
     from tests.unit.sim.rules.conftest import Guests, Scene
@@ -52,6 +52,14 @@ def test_a_punch_before_the_condemned_record_is_caught(story: Story) -> None:
     assert early.reasons(NAME) == [
         "it was punched before it was condemned: a crash in between would have let it run again"
     ]
+
+
+def test_a_punch_before_the_death_of_the_guest_is_caught(story: Story) -> None:
+    story.begin_pause().publish(0).tell(copying.Condemned("web-0.p1"), pause="web-0.p1")
+    story.tell(copying.GuestDied(1.0), pause="web-0.p1").tell(copying.ChunkPunched(0, MEMORY // 2), pause="web-0.p1")
+    assert story.reasons(NAME) == []
+    early = story.swapped(copying.GuestDied, copying.ChunkPunched)
+    assert early.reasons(NAME) == ["it was punched before it was seen dead"]
 
 
 def test_it_is_exercised_by_what_was_punched_also_where_a_crash_cut_the_pause_off(story: Story) -> None:
@@ -126,6 +134,19 @@ def test_a_punched_guest_that_is_stopped_or_dead_does_not_run(scene: Scene, gues
     guest.punch(4)
     getattr(guest, end)()
     assert scene.reasons(NAME) == []
+
+
+@pytest.mark.parametrize(
+    ("end", "reasons"), [("stop", ["its memory was freed, and the guest is still alive"]), ("kill", [])]
+)
+def test_a_guest_whose_punch_is_in_the_ledger_is_dead_or_is_caught(
+    scene: Scene, guests: Guests, end: str, reasons: list[str]
+) -> None:
+    guest = guests.start()
+    condemn(scene)
+    scene.tell(copying.ChunkPunched(0, 4096), pause="web-0.p1")
+    getattr(guest, end)()
+    assert scene.reasons(NAME) == reasons
 
 
 def test_a_process_that_got_the_pid_of_a_punched_guest_is_none(scene: Scene, guests: Guests) -> None:

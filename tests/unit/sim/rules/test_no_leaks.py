@@ -116,6 +116,7 @@ def test_a_node_that_holds_the_memory_of_a_finished_pause_is_a_leak(scene: Scene
     guest.kill()
     (found,) = finished(scene).violations
     assert found["reason"] == "its pause is finished, and the node still holds its memory"
+    assert found["code"] == "memory"
     assert next_one.process.poll() is None
 
 
@@ -199,3 +200,11 @@ def test_a_cgroup_that_is_left_is_found(torn_down: Scene) -> None:
         assert reasons(torn_down) == [f"{cgroup.folder} is still there"]
     finally:
         assert cgroup.remove()
+
+
+def test_a_virtual_machine_that_this_process_still_holds_is_a_leak(
+    torn_down: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = {os.getpid(): {"anon_inode:kvm-vm", "/dev/null"}}
+    monkeypatch.setattr("sim.rules.no_leaks._links", lambda pid: held.get(pid, set()))
+    assert reasons(torn_down) == [f"process {os.getpid()} still holds a virtual machine"]

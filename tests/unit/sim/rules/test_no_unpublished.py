@@ -99,3 +99,11 @@ def test_a_build_without_the_end_of_its_memory_is_caught(scene: Scene) -> None:
     memfile = scene.build("web-0.p1") / "memfile"
     memfile.write_bytes(memfile.read_bytes()[:-1])
     assert len(scene.found(NAME).violations) == 1
+
+
+def test_each_pause_that_punched_without_a_word_of_publishing_lacks_evidence() -> None:
+    story = Story().begin("web-0", "web-1")
+    for pause, incarnation in (("web-0.p1", "web-0.1"), ("web-1.p1", "web-1.1")):
+        story.begin_pause(pause, incarnation).copy(pause)
+    silent = story.end().without(copying.ChunkPublished)
+    assert (silent.found(NAME).checked, len(silent.missing(NAME))) == (2, 2)

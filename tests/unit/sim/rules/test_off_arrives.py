@@ -8,7 +8,7 @@ import pytest
 
 from engine.events import Event
 from flags.catalog import BACKGROUND, PUNCH
-from sim.record import events
+from sim.record import events, source_events
 from sim.record.ledger import Entry
 from sim.rules import RULES
 from sim.rules.evidence import Evidence
@@ -67,7 +67,7 @@ def test_the_same_off_again_gives_no_more_time() -> None:
 
 
 def test_the_end_of_an_outage_ends_the_time_too() -> None:
-    told = [(1.0, served(False, effective=False)), (2.0, events.OutageEnded()), (2.0, PUNCHING)]
+    told = [(1.0, served(False, effective=False)), (2.0, source_events.OutageEnded()), (2.0, PUNCHING)]
     assert len(found(*told).violations) == 1
     assert len(found(*told, lease=None).violations) == 1
 
@@ -77,12 +77,12 @@ def test_without_a_lease_nothing_bounds_what_is_kept_from_the_node() -> None:
 
 
 def test_another_flag_and_an_outage_without_off_are_not_judged() -> None:
-    finding = found((1.0, served(False, flag=BACKGROUND)), (2.0, events.OutageEnded()), (3.0, PUNCHING))
+    finding = found((1.0, served(False, flag=BACKGROUND)), (2.0, source_events.OutageEnded()), (3.0, PUNCHING))
     assert finding.checked == 0
 
 
-def edited(found: str = "not off", ago: float = 0.05) -> events.FlagFileEdited:
-    return events.FlagFileEdited(found, ago)
+def edited(found: str = "not off", ago: float = 0.05) -> source_events.FlagFileEdited:
+    return source_events.FlagFileEdited(found, ago)
 
 
 def test_off_that_is_written_from_outside_has_half_of_the_lease() -> None:
@@ -95,7 +95,7 @@ def test_off_that_is_written_from_outside_has_half_of_the_lease() -> None:
 
 
 def test_a_file_that_is_torn_or_gone_has_the_whole_lease() -> None:
-    for gone in (edited("torn"), events.OutageBegan("tear", "40%")):
+    for gone in (edited("torn"), source_events.OutageBegan("tear", "40%")):
         assert found((1.0, gone), (1.0 + LEASE, PUNCHING)).checked == 0
         finding = found((1.0, gone), (1.5 + LEASE, PUNCHING))
         assert "the flag file was torn or gone 1.0 s into the run" in finding.violations[0]["reason"]
@@ -105,7 +105,7 @@ def test_a_file_that_is_torn_or_gone_has_the_whole_lease() -> None:
 def test_a_file_that_is_back_is_obeyed_again() -> None:
     gone, back = (1.0, edited("torn")), (2.0, edited())
     assert found(gone, back, (9.0, PUNCHING)).checked == 0
-    assert found(gone, (2.0, events.OutageEnded()), (9.0, PUNCHING)).checked == 0
+    assert found(gone, (2.0, source_events.OutageEnded()), (9.0, PUNCHING)).checked == 0
 
 
 def test_a_decision_before_the_run_saw_that_the_flag_was_on_again_is_no_violation() -> None:

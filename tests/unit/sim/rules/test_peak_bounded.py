@@ -64,3 +64,15 @@ def test_a_pause_without_a_memfd_has_no_peak(story: Story) -> None:
     story.settle("web-0.p2", peak_over=None, path=None, outcome="refused").end()
     found = story.found("peak_bounded")
     assert (found.checked, found.missing) == (0, [])
+
+
+def test_a_pause_that_reports_less_than_its_chunks_show_is_caught(story: Story) -> None:
+    story.begin_pause().copy().finish(peak_over=MIB).end()
+    assert story.found("peak_bounded").violations == []
+    high = story.changed(copying.ChunkPublished, cache_resident=20 * MIB)
+    assert high.reasons("peak_bounded") == [f"the pause took {20 * MIB} bytes beyond its guest, more than {8 * MIB}"]
+
+
+def test_a_discarded_pause_that_had_a_plan_owes_its_peak(story: Story) -> None:
+    story.begin_pause().settle(outcome="discarded", peak_over=None)
+    assert story.end().missing("peak_bounded") == ["missing evidence: no peak of web-0.p1"]

@@ -35,7 +35,8 @@ def test_a_roll_back_after_which_nothing_runs_is_caught_once_the_run_has_ended(l
 
 def test_a_condemned_pause_that_is_recorded_as_rolled_back_is_caught(ledger: Story) -> None:
     ledger.begin_pause().copy().roll_back()
-    assert ledger.reasons(NAME) == ["it was condemned, and recorded as rolled back"]
+    (found,) = ledger.found(NAME).violations
+    assert (found["code"], found["reason"]) == ("condemned", "it was condemned, and recorded as rolled back")
 
 
 def test_a_roll_back_without_a_thaw_lacks_evidence(sound: Story) -> None:

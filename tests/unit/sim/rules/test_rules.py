@@ -25,7 +25,7 @@ def test_a_sound_ledger_holds_except_for_what_only_bytes_can_show(sound: Story) 
     assert {name for name, each in findings.items() if each.verdict is not Verdict.HELD} == NEEDS_BYTES
     assert {findings[name].verdict for name in NEEDS_BYTES} == {Verdict.INCONCLUSIVE}
     idle = sorted(name for name, each in findings.items() if not each.checked)
-    assert idle == ["decision_pinned", "failed_copy_discards", "off_arrives"]
+    assert idle == ["decision_pinned", "dirty_agrees", "failed_copy_discards", "off_arrives"]
 
 
 def test_a_finding_is_recorded_as_an_event_with_its_reasons(sound: Story) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from engine.events import Event
 from flags.inline import flag_from
-from sim.record.events import FlagFileEdited
+from sim.record.source_events import FlagFileEdited
 from sim.run.foreign_edits import ForeignEdits, _said
 
 PUNCH = "memfd-punch-on-snapshot"

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sim.files.scenario import Scenario, load_text
+from sim.files.scenario import Scenario, load_text, with_guests
+from sim.run.host import KVM, Available, Capability
 from sim.run.needs import missing, needed_memory, planned_work
+from sim.run.node_start import sandbox_configs
 
 MIB = 1 << 20
 
@@ -78,6 +80,36 @@ def test_everything_that_the_host_does_not_offer_is_named(monkeypatch: pytest.Mo
     monkeypatch.setattr("sim.run.host.host", lambda: {"hugetlb": False, "write_protect_scan": True})
     wanted = scenario(more="requires: [cgroup, write_protect_scan, hugetlb]\n")
     assert missing(wanted) == "it requires cgroup, hugetlb; see snapdrill doctor"
+
+
+@pytest.mark.parametrize(("group", "more"), [("memory: 4MiB, guest: vm", ""), ("memory: 4MiB", "requires: [kvm]\n")])
+def test_without_kvm_machines_are_refused_with_what_would_allow_them(
+    group: str, more: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacks = Capability(KVM, Available.NO, False, "ENOENT: No such file or directory", "guest: vm cannot run", "a host")
+    monkeypatch.setattr("sim.run.host.capability", lambda _: lacks)
+    monkeypatch.setattr("sim.run.host.host", lambda: {"kvm": False})
+    words = "it requires virtual machines: ENOENT: No such file or directory; needed is a host"
+    assert missing(scenario(group, more)) == words
+    monkeypatch.setattr("sim.run.host.host", lambda: {"kvm": True})
+    assert missing(scenario(group, more)) is None
+
+
+def test_auto_is_a_machine_where_one_can_be_had_and_a_process_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = scenario("memory: 4MiB, guest: auto")
+    for kvm, kind in ((True, "vm"), (False, "process")):
+        monkeypatch.setattr("sim.run.node_start.host", lambda kvm=kvm: {"kvm": kvm})
+        assert missing(wanted) is None
+        assert [each.guest for each in sandbox_configs(wanted, (), 0.0)] == [kind]
+
+
+def test_one_kind_of_guest_for_all_keeps_places_and_is_in_the_text_that_is_stored() -> None:
+    asked = scenario("count: 2, memory: 4MiB, guest: process")
+    made = with_guests(asked, "vm")
+    assert [each.guest for each in made.sandboxes()] == ["vm", "vm"]
+    assert [each.guest for each in load_text(made.source_text, made.path).sandboxes()] == ["vm", "vm"]
+    assert made.where(("steps", 0)) == asked.where(("steps", 0))
+    assert [each.guest for each in asked.sandboxes()] == ["process", "process"]
 
 
 def test_a_host_is_not_probed_for_a_scenario_that_requires_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

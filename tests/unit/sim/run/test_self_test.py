@@ -18,6 +18,7 @@ from sim.run.batch import Batch
 from sim.run.cases import Unit, UnitResult
 from sim.run.pool import LocalPool
 from sim.run.self_test import Trial, TrialResult
+from sim.run.wrong_drills import DRILLS
 
 
 def judged(subject: str, verdict: str, *reasons: str) -> Entry:
@@ -114,7 +115,7 @@ def test_the_table_tells_each_sentence_and_counts(tmp_path: Path) -> None:
     assert "a chunk is freed from the memfd before its readers may have it from the cache" in " ".join(text.split())
     assert f"SURVIVED in {NAME}.yaml: nobody looked; must be caught by no_unpublished" in " ".join(text.split())
     assert "look at it: snapdrill replay runs/x" in text
-    assert text.endswith("2 wrong engines: 1 CAUGHT, 1 SURVIVED")
+    assert text.endswith("2 wrong engines: 1 CAUGHT, 1 SURVIVED; score: 1 of 2 caught")
 
 
 def test_the_document_names_the_survivors(tmp_path: Path) -> None:
@@ -127,12 +128,31 @@ def test_the_document_names_the_survivors(tmp_path: Path) -> None:
 def test_globs_choose_and_unknown_names_are_refused() -> None:
     assert [each.name for each in self_test.trials(["record-*"])] == ["record-after-punch", "record-retired-early"]
     assert {each.name.partition(":")[0] for each in self_test.trials(["pr-2902:*"])} == {"pr-2902"}
-    with pytest.raises(UserError, match='no wrong engine is called "scan-rearm"; did you mean "scan-rearms"'):
+    with pytest.raises(UserError, match='no wrong engine or drill is called "scan-rearm"; did you mean "scan-rearms"'):
         self_test.trials(["scan-rearm"])
 
 
-def test_the_command_lists_every_wrong_engine() -> None:
+def test_one_pattern_chooses_engines_another_one_drills() -> None:
+    assert (self_test.trials(["exit-code-lies"]), self_test.drills(["record-*"])) == ([], [])
+    assert [each.name for each in self_test.drills(["exit-*", "half-blind:no_*"])] == [
+        "half-blind:no_leaks",
+        "half-blind:no_unpublished",
+        "exit-code-lies",
+    ]
+
+
+def test_a_drill_that_survives_is_named_and_decides(tmp_path: Path) -> None:
+    (drill,) = self_test.drills(["exit-code-lies"])
+    results = [finding(tmp_path), TrialResult(drill, "SURVIVED", 1.0, "all agree")]
+    assert self_test.exit_code(results) == 1
+    assert self_test.document(results)["survivors"] == ["exit-code-lies"]
+    text = self_test.table(results)
+    assert "SURVIVED in death-awaited-late.yaml: all agree; must be caught by exit-code" in " ".join(text.split())
+    assert text.endswith("1 wrong engine and 1 wrong drill: 1 CAUGHT, 1 SURVIVED; score: 1 of 2 caught")
+
+
+def test_the_command_lists_every_wrong_engine_and_drill() -> None:
     result = click.testing.CliRunner().invoke(command, ["--list"])
     lines = result.output.splitlines()
-    assert [line.split()[0] for line in lines if not line.startswith(" ")] == list(self_test.names())
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == [*self_test.names(), *DRILLS]
     assert max(map(len, lines)) <= 80

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flags.catalog import CATALOG, PUNCH
-from sim.record import events
+from sim.record import events, source_events
 from sim.record.view import FlagChange, PauseView, SandboxView, SourceView, View
 from sim.tui import flag_lines
 from sim.tui.flag_lines import FlagDraft, cohort_now
@@ -27,7 +27,7 @@ def said(view: View, draft: FlagDraft | None = None, cells: int = 100) -> str:
 
 
 def leased(*, is_open: bool, age: float | None) -> View:
-    return replace(VIEW, source=SourceView(lease=events.LeaseMeasured(is_open, age, 2.0), lease_t=8.0))
+    return replace(VIEW, source=SourceView(lease=source_events.LeaseMeasured(is_open, age, 2.0), lease_t=8.0))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,9 @@ def test_an_outage_and_the_client_stand_beside_the_source() -> None:
 
 
 def test_a_long_error_of_the_client_takes_no_room_from_what_it_is_in() -> None:
-    source = SourceView("INTERRUPTED", "HTTPConnection " * 20, 11.1, "down", events.LeaseMeasured(True, 1.5, 2.0), 8.0)
+    source = SourceView(
+        "INTERRUPTED", "HTTPConnection " * 20, 11.1, "down", source_events.LeaseMeasured(True, 1.5, 2.0), 8.0
+    )
     for cells in (110, 140, 160):
         line = text(flag_lines.source_lines(replace(VIEW, source=source), cells)[0])
         assert line.startswith(" source relay ‼ down   client INTERRUPTED since 11.1 s   lease 2 s ◐ open")

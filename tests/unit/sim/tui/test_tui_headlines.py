@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from flags.catalog import PUNCH
-from sim.record import events
+from sim.record import events, source_events
 from sim.record.stages import Pace
 from sim.record.view import FaultView, FlagChange, MemoryView, PauseView, SandboxView, SourceView, View
 from sim.tui import headlines, keys
@@ -113,7 +113,7 @@ def test_a_source_that_dropped_its_streams_is_no_longer_broken_once_the_client_i
 
 
 def test_a_lease_that_has_expired_is_a_broken_source() -> None:
-    expired = SourceView("VALID", lease=events.LeaseMeasured(False, 2.0, 1.0))
+    expired = SourceView("VALID", lease=source_events.LeaseMeasured(False, 2.0, 1.0))
     assert headlines.source_words(replace(VIEW, source=expired))[-1] == Span("inline ‼ lease expired", "bad")
 
 
