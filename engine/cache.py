@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +40,13 @@ class Cache:
         self._lengths = [chunk.length for chunk in chunks]
         self._published = [False] * len(chunks)
         self.digests = [b""] * len(chunks)
-        """XXH3-128 of each chunk's packed bytes, once it is published."""
+        """XXH3-128 of each chunk's packed bytes, once it is written; empty before that."""
         self._zero: list[NDArray[np.int64]] = []
         self._wanted: deque[int] = deque()
         self._changed = threading.Condition()
         self._error: BaseException | None = None
         self._made = False  # the folder is this build's own: only then may a failure delete it
+        self._left: Callable[[int], bytes] | None = None  # a chunk's packed bytes out of the memfd, once stranded
         self._readers = 0
         self._cached = 0  # bytes that the page cache was seen to hold, on disk
         self.on_tmpfs = False
@@ -140,7 +141,7 @@ class Cache:
         return os.fstat(self.fd).st_blocks * 512 if self.on_tmpfs else self._cached
 
     def read(self, offset: int, length: int, deadline: float | None = None) -> bytes:
-        """Bytes of the packed file, once the chunks that hold them are published.
+        """Bytes of the packed file, once the chunks that hold them are published; of a stranded build at once.
 
         Raises BuildFailedError when the build fails, also while waiting; TimeoutError after `deadline` seconds.
         """
@@ -153,18 +154,51 @@ class Cache:
             )
         for index in range(first, last + 1):
             self._wait_for(index, end)
-        with self._reading() as fd:
-            data = os.pread(fd, length, offset)
+        with self._reading() as fd:  # held over the memfd too: it is closed after this file
+            data = self._stranded_bytes(fd, offset, length) if self._left else os.pread(fd, length, offset)
         if len(data) != length:
             raise TruncatedError(f"the cache of build {self.build} ended at byte {offset + len(data)}")
         return data
+
+    def _stranded_bytes(self, fd: int, offset: int, length: int) -> bytes:
+        """The memfd first, then a look at whether the chunk was published: it may be punched from then on."""
+        pieces, end = [], offset + length
+        for index, (start, size) in enumerate(self.chunks()):
+            low, high = max(offset, start), min(end, start + size)
+            if low >= high:
+                continue
+            piece = self._left(index) if self._left is not None and not self._published[index] else None
+            if piece is None or self._is_published_by_now(index):
+                pieces.append(os.pread(fd, high - low, low))
+            else:
+                pieces.append(piece[low - start : high - start])
+        return b"".join(pieces)
+
+    def _is_published_by_now(self, index: int) -> bool:
+        return self._published[index]
+
+    def is_published(self, index: int) -> bool:
+        """Whether readers have the chunk from the file."""
+        with self._changed:
+            return self._published[index]
+
+    def withdraw(self, index: int) -> None:
+        """What the file holds of the chunk is not what was written to it: it is to be copied again."""
+        with self._changed:
+            self._published[index] = False
+
+    def strand(self, left: Callable[[int], bytes]) -> None:
+        """The copy stopped and may go on later: readers get from `left` what is not published, and wait no more."""
+        with self._changed:
+            self._left = left
+            self._changed.notify_all()
 
     def chunks(self) -> Iterator[tuple[int, int]]:
         """(offset, length) of each chunk in the packed file."""
         return zip(self._offsets, self._lengths, strict=True)
 
     def digest(self, index: int) -> bytes:
-        """Of a published chunk."""
+        """Of a published chunk; empty where a stranded build's was never written."""
         return self.digests[index]
 
     @contextlib.contextmanager
@@ -190,9 +224,12 @@ class Cache:
         with self._changed:
             if not self._published[index] and self._error is None:
                 self._wanted.append(index)
-            if not self._changed.wait_for(lambda: self._published[index] or self._error is not None, timeout):
+            if not self._changed.wait_for(lambda: self._is_readable(index), timeout):
                 raise TimeoutError(f"chunk {index} of build {self.build} was not published in time")
             self._raise_failure()
+
+    def _is_readable(self, index: int) -> bool:
+        return self._published[index] or self._left is not None or self._error is not None
 
     def _raise_failure(self) -> None:
         if self._error is not None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TypedDict
 
 import numpy as np
 import xxhash
@@ -35,6 +36,16 @@ class ChunkError(EngineError):
         self.chunk = chunk
         self.call = call
         self.cause = cause
+
+
+class Copied(TypedDict):
+    """The figures of a copy, as far as it got; bytes."""
+
+    punch_error: str | None
+    punched_bytes: int
+    peak_over: int | None
+    peak_ratio: float | None
+    copier_bytes: int | None
 
 
 class ChunkCopier:
@@ -106,6 +117,16 @@ class ChunkCopier:
             self._work(stop)
         finally:  # an interrupt too: nothing is closed while a worker copies
             self._join(second)
+        if self._failure is not None:
+            raise self._failure
+
+    def copy_left(self) -> None:
+        """Copy what is not published, after a failure: one chunk after the other; raises the first new failure."""
+        left = deque(chunk for chunk in self._plan.chunks if not self._cache.is_published(chunk.index))
+        with self._lock:
+            self._queue, self._failure = left, None
+            self._buffers = [_Buffers(self._plan)] if left else []
+        self._work(_never_stop)
         if self._failure is not None:
             raise self._failure
 
@@ -200,6 +221,21 @@ class ChunkCopier:
                 time.sleep(0.0005 * 2**attempt)
             else:
                 return
+
+
+def copied(copier: ChunkCopier | None, meter: PeakMeter | None) -> Copied:
+    """The figures of a copy; None where it never began."""
+    return Copied(
+        punch_error=copier.punch_error if copier else None,
+        punched_bytes=meter.freed() if meter and copier and copier.permit else 0,
+        peak_over=meter.peak_over if meter else None,
+        peak_ratio=meter.peak_ratio if meter else None,
+        copier_bytes=copier.buffer_bytes if copier else None,
+    )
+
+
+def _never_stop() -> None:
+    """No cancel is honoured any more."""
 
 
 class _Buffers:

@@ -76,11 +76,14 @@ class Effects:
         cache.fail(error)
 
     def close(self, memory: Memory | None, cache: Cache | None) -> None:
-        """Give the memory back, where it is not the guest's any more, and close the cache's file."""
-        if memory is not None:
-            memory.close()
+        """Close the cache's file, and give the memory back, where it is not the guest's any more.
+
+        In this order: a reader of a stranded build may be in the memory, and the cache waits for it.
+        """
         if cache is not None:
             cache.close()
+        if memory is not None:
+            memory.close()
 
     def kill(self, guest: GuestProcess) -> None:
         """The last look and SIGKILL; raises GuestRanError, once that is sent, where the guest had run."""

@@ -25,6 +25,8 @@ class Ending:
         """Its death was seen, after our own signal: the permit is open."""
         self.error: str | None = None
         """Why it lives, though it was to die."""
+        self.torn: GuestRanError | None = None
+        """What the look before its SIGKILL showed, where it had run."""
 
     @property
     def killed(self) -> bool:
@@ -49,7 +51,7 @@ class Ending:
         try:
             self._effects.kill(self._guest)
         except GuestRanError as error:
-            ran = error
+            ran = self.torn = error
         except Exception as error:  # noqa: BLE001 - reported, and nothing is punched
             self._lives(error, "not-sent")
             return None

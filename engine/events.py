@@ -180,6 +180,26 @@ class CopyFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Stranded(Event):
+    """The copy failed past the point of no return, and nothing is lost: the guest is dead, and what is published and
+    what its memfd still holds are the whole snapshot. `chunks` are left to copy, `length` bytes; `peak_over` so far."""
+
+    build: str
+    chunks: int
+    length: int
+    peak_over: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotSalvaged(Event):
+    """A failed copy was to be salvaged and cannot be; `code` is a `SalvageCode`."""
+
+    build: str
+    code: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class BuildFinished(Event):
     """Cache and header have their final name; `length` is what is stored, in bytes: zeros are not."""
 

@@ -9,12 +9,9 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 
-from engine import mapping as maps
 from engine.cache import Cache
-from engine.copy import ChunkCopier, ChunkError
+from engine.copy import ChunkCopier, ChunkError, copied
 from engine.effects import Effects, Memory
 from engine.ending import Ending
 from engine.errors import CancelledPauseError, CorruptBuildError, EngineError, errno_name
@@ -26,47 +23,19 @@ from engine.events import (
     CopyFailed,
     Emit,
     Event,
+    NotSalvaged,
     ignore,
 )
 from engine.incarnation import PunchPermit
 from engine.meter import CpuClock, PeakMeter
+from engine.once import Once
+from engine.outcome import Outcome, PauseResult
 from engine.plan import PausePlan
-from engine.prepare import PauseRequest, Work, check_parents, unfinished_header, without_zeros, work_out
+from engine.prepare import PauseRequest, Work, check_parents, finished_header, unfinished_header, work_out
 from engine.snapshot import PARENTS, Header, parents_of, pinning, write_attachments
+from engine.strand import RETRY_SECONDS, WHOLE, SalvageCode, Strand, UnsalvageableError
 
-
-class Outcome(StrEnum):
-    """How a pause ended."""
-
-    FINISHED = "finished"
-    ROLLED_BACK = "rolled-back"
-    DISCARDED = "discarded"
-
-
-@dataclass(frozen=True, slots=True)
-class PauseResult:
-    """What a pause did, by the kernel's account; bytes, milliseconds. None where it does not apply.
-
-    With `parent_damaged` a build that it was to stand on cannot be read: so will every pause that asks for that parent.
-    With `kill_error` the condemned guest did not die: nothing was punched, and it may never be thawed.
-    `cpu_seconds` are of the pause's own threads.
-    """
-
-    outcome: Outcome
-    error: str | None
-    failed_chunk: int | None
-    condemned: bool
-    condemn_error: str | None
-    punch_error: str | None
-    punched_bytes: int
-    peak_over: int | None
-    peak_ratio: float | None
-    copy_ms: float | None
-    header: Header | None
-    parent_damaged: bool = False
-    kill_error: str | None = None
-    copier_bytes: int | None = None
-    cpu_seconds: float | None = None
+__all__ = ["Outcome", "Pause", "PauseResult"]
 
 
 class Pause:
@@ -83,8 +52,12 @@ class Pause:
         self._condemning = False
         self._condemn_error: str | None = None
         self._ending = Ending(request.guest, self._effects, self._say)
-        self._settled = threading.Event()
-        self._waiting: list[Callable[[], None]] = []
+        self._settled = Once()
+        self._rests = Once()  # settled, or stranded with nothing more to come by itself
+        self._settled.then(self._rests.set)
+        self._salvaging = threading.Lock()
+        self._strand: Strand | None = None  # kept, though the copy failed past the point of no return
+        self._salvaged: str | None = None
         self._result: PauseResult | None = None
         self._begun = time.perf_counter()
         self._cpu = CpuClock()
@@ -152,11 +125,40 @@ class Pause:
 
     def when_settled(self, tell: Callable[[], None]) -> None:
         """Call the given function once nothing more will happen: in the thread that ended the pause, or at once."""
-        with self._lock:
-            if not self._settled.is_set():
-                self._waiting.append(tell)
-                return
-        tell()
+        self._settled.then(tell)
+
+    def when_at_rest(self, tell: Callable[[], None]) -> None:
+        """The same, but also where the build is left stranded: `stranded` says so."""
+        self._rests.then(tell)
+
+    def salvage(self) -> bool:
+        """Copy once more what is left of a stranded build; True once the pause has settled, finished or discarded."""
+        copier, _ = self._parts()
+        with self._salvaging:
+            if self._strand is None or self._settled.is_set():
+                return self._settled.is_set()
+            self._cpu.begin()
+            try:
+                copier.copy_left()
+                self._strand.complete(punched=copier.permit is not None)
+                self._end_finished(self._finish())
+            except BaseException as error:
+                self._take_fate(error)
+                if not isinstance(error, Exception):
+                    raise
+            return self._settled.is_set()
+
+    def give_up(self, why: str) -> None:
+        """Discard a stranded build: it is not wanted any more. Harmless where there is none."""
+        with self._salvaging:
+            if self._strand is not None and not self._settled.is_set():
+                self._cpu.begin()
+                self._take_fate(UnsalvageableError(SalvageCode.GIVEN_UP, why))
+
+    @property
+    def stranded(self) -> bool:
+        """True while its copy has failed past the point of no return, and its build can still be completed."""
+        return self._strand is not None and not self._settled.is_set()
 
     def cancel(self) -> bool:
         """Ask for a roll-back; False where the guest is condemned, or all is copied: then the pause goes on."""
@@ -298,19 +300,10 @@ class Pause:
             self._committed = True
 
     def _finish(self) -> Header:
-        copier, plan = self._parts()
         unfinished, cache, work = self.header, self._cache, self._work
         if unfinished is None or cache is None or work is None:
             raise EngineError("a pause was finished before it was prepared")
-        mapping = without_zeros(unfinished.mapping, work, cache.zeros(), unfinished.build)
-        header = Header(
-            unfinished.build,
-            unfinished.base_build,
-            unfinished.generation,
-            maps.normalise(mapping),
-            tuple(chunk.length for chunk in plan.chunks),
-            tuple(copier.digests),
-        )
+        header = finished_header(unfinished, work, cache)
         self._effects.write_header(header, cache.folder)
         self._named = header
         self._effects.finish(cache)
@@ -325,23 +318,37 @@ class Pause:
     # -- the fates
 
     def _end_in_a_fate(self, error: BaseException) -> None:
+        """A build that is stranded is tried again by a schedule, before it is left until `salvage` is called."""
+        self._take_fate(error)
+        try:
+            for seconds in RETRY_SECONDS if self.stranded else ():
+                time.sleep(seconds)
+                if self.salvage():
+                    break
+        finally:
+            self._rests.set()
+
+    def _take_fate(self, error: BaseException) -> None:
         """Whatever the error, and however often this is interrupted: the guest must not stay between two fates."""
         while not self._settled.is_set():  # each act is done once, or harmless a second time
             with contextlib.suppress(BaseException):
                 self._fail(error)
+                break
 
     def _fail(self, error: BaseException) -> None:
-        """Uncondemned: the guest may run on, nothing was lost. Condemned: discard, always."""
+        """Uncondemned: the guest may run on, nothing was lost. Condemned: discard, unless it is to be salvaged."""
         if self._named is not None and self._cache is not None and self._cache.has_its_name():
             self._finish_named(self._named)
         if self._finished is not None:  # a failure in the last acts: the build is whole
             self._end_finished(self._finished)
             return
-        self._condemned = self._condemned or self._record_stands()
+        self._condemned = self._condemned or self._request.record_stands()
         cause = error.cause if isinstance(error, ChunkError) else error
         call = error.call if isinstance(error, ChunkError) else type(cause).__name__
         chunk = error.chunk if isinstance(error, ChunkError) else None
         self._say(CopyFailed(chunk, call, str(cause), self._condemned, errno_name(cause)))
+        if self._condemned and self._request.options.salvage and self._is_kept(error):
+            return
         if self._cache is not None:
             self._delete(self._cache, error)
         if self._condemned:
@@ -349,14 +356,20 @@ class Pause:
         else:
             self._end(Outcome.ROLLED_BACK, error, None)
 
-    def _record_stands(self) -> bool:
-        """An interrupt may have come between the record and what we know of it; what cannot be read condemns."""
-        if self._request.borrowed:
-            return False
+    def _is_kept(self, error: BaseException) -> bool:
+        """Whether the build is stranded now; False where it cannot be salvaged, which is reported."""
+        permit = self._copier.permit if self._copier is not None else None
         try:
-            return self._request.condemned.holds(self._request.guest.incarnation)
-        except OSError:
-            return True
+            strand = self._strand or Strand.of(error, self._request.memory, self.plan, self._cache, self._ending)
+            strand.check(error, punched=permit is not None)
+        except UnsalvageableError as why:
+            self._salvaged = why.code.value
+            self._say(NotSalvaged(self._request.build, why.code.value, str(why)))
+            return False
+        self._strand = strand
+        self._cpu.end()
+        self._say(strand.event(self._meter.peak_over if self._meter else None))
+        return True
 
     def _delete(self, cache: Cache, error: BaseException) -> None:
         try:
@@ -402,34 +415,28 @@ class Pause:
             self._effects.close(memory, self._cache)
         except Exception as failure:  # noqa: BLE001 - what it left open is closed here, and waiters must get an answer
             self._say(CopyFailed(None, "teardown", f"close: {failure}", self._condemned))
-            for each in (memory, self._cache):
+            for each in (self._cache, memory):
                 with contextlib.suppress(OSError):
                     if each is not None:
                         each.close()
-        with self._lock:
-            self._settled.set()
-        for tell in self._waiting:
-            with contextlib.suppress(Exception):  # each of the others waits too
-                tell()
+        self._settled.set()
 
     def _remember(self, outcome: Outcome, error: BaseException | None, header: Header | None) -> None:
-        copier, meter = self._copier, self._meter
+        copier, strand = self._copier, self._strand
+        milliseconds = (time.perf_counter() - self._begun) * 1e3
         self._result = PauseResult(
             outcome=outcome,
             error=(str(error) or type(error).__name__) if error else None,
             failed_chunk=error.chunk if isinstance(error, ChunkError) else None,
             condemned=self._condemned,
             condemn_error=self._condemn_error,
-            punch_error=copier.punch_error if copier else None,
-            punched_bytes=meter.freed() if meter and copier and copier.permit else 0,
-            peak_over=meter.peak_over if meter else None,
-            peak_ratio=meter.peak_ratio if meter else None,
-            copy_ms=(time.perf_counter() - self._begun) * 1e3 if copier else None,
+            copy_ms=milliseconds if copier and not strand else None,  # it would say how long nobody salvaged it
             header=header,
             parent_damaged=isinstance(error, CorruptBuildError),
             kill_error=self._ending.error,
-            copier_bytes=copier.buffer_bytes if copier else None,
             cpu_seconds=self._cpu.so_far() + (copier.cpu_seconds if copier else 0.0),
+            salvage=WHOLE if strand and outcome is Outcome.FINISHED else self._salvaged,
+            **copied(copier, self._meter),
         )
 
     def _parts(self) -> tuple[ChunkCopier, PausePlan]:

@@ -65,6 +65,7 @@ class PauseOptions:
     dedup: DedupOptions = DedupOptions()
     inflight_serve: bool = False
     verify: bool = False  # compare what is clean with the parent, before anything is punched
+    salvage: bool = False  # a copy that fails past the condemnation keeps the memory, to be completed later
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engine import mapping as maps
 from engine import plan as plans
+from engine.cache import Cache
 from engine.dedup import ParentReader
 from engine.dirty import RESIDENT, DirtySet, Tracker, freed_unseen, in_pages, resident, stored_pages
 from engine.effects import Effects, Memory
@@ -47,6 +48,18 @@ class PauseRequest:
     borrowed: bool = False
     witness: Callable[[DirtySet], None] | None = None
     """Given what the scan found, before anything is made of it: to be compared with another account of the writes."""
+
+    def record_stands(self) -> bool:
+        """Whether a record condemns the guest: asked where an interrupt may have come just after it was written.
+
+        What cannot be read condemns.
+        """
+        if self.borrowed:
+            return False
+        try:
+            return self.condemned.holds(self.guest.incarnation)
+        except OSError:
+            return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +170,16 @@ def unfinished_header(request: PauseRequest, work: Work) -> Header:
     mapping = maps.merge(request.parent.mapping, change)
     base = request.parent.base_build or request.build
     return Header(request.build, base, request.parent.generation + 1, mapping, (), ())
+
+
+def finished_header(unfinished: Header, work: Work, cache: Cache) -> Header:
+    """The header of a whole cache: with digests, and without the pages that turned out to hold nothing."""
+    return replace(
+        unfinished,
+        mapping=maps.normalise(without_zeros(unfinished.mapping, work, cache.zeros(), unfinished.build)),
+        chunk_lengths=tuple(length for _, length in cache.chunks()),
+        digests=tuple(cache.digests),
+    )
 
 
 def without_zeros(mapping: MemoryMapping, work: Work, zeros: NDArray[np.int64], build: str) -> MemoryMapping:

@@ -88,7 +88,9 @@ class _Chunks:
 
     def _read(self, index: int) -> memoryview:
         data = self._effects.resume_read(self._source, *self._spans[index])
-        if xxhash.xxh3_128_digest(data) != self._source.digest(index):
+        expected = self._source.digest(index)
+        not_written = not expected and isinstance(self._source, Cache)  # of a stranded build, out of the memfd
+        if not not_written and xxhash.xxh3_128_digest(data) != expected:
             raise CorruptBuildError(self._name, f": chunk {index} does not match its digest")
         return memoryview(data)
 

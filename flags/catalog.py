@@ -16,6 +16,7 @@ USE_MEMFD = "use-memfd"
 DEDUP = "memfile-diff-dedup"
 IN_PLACE = "in-place-checkpoint"
 SYNC_WP = "use-sync-wp"
+SALVAGE = "memfd-salvage-on-failure"
 
 Value = bool | Mapping[str, Any]
 """What a flag serves: true or false, or the object of a JSON flag."""
@@ -191,6 +192,14 @@ CATALOG: tuple[Flag, ...] = (
         read="each checkpoint",
         effect=False,
         summary="Upload a checkpoint after it has answered.",
+    ),
+    Flag(
+        key=SALVAGE,
+        type="boolean",
+        safe=False,
+        read="each pause",
+        effect=True,
+        summary="Keep the memory of a copy that fails past the point of no return, and complete it later.",
     ),
 )
 FLAGS: dict[str, Flag] = {known.key: known for known in CATALOG}

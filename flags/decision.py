@@ -6,10 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flags.catalog import DEDUP, FLAGS, IN_PLACE, Flag, Value, is_on
+from flags.catalog import DEDUP, FLAGS, IN_PLACE, SALVAGE, Flag, Value, is_on
 
 if TYPE_CHECKING:  # the engine's modules need Linux; reading and checking flag files must not
     from engine.plan import PauseOptions
+
+
+UNSERVED = "ERROR:"
+"""How the reason begins where the SDK had no answer, so that the value is the safe one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +129,23 @@ _ERRORS = {
 }
 
 
-def options(decision: Decision, use_memfd: bool = True) -> PauseOptions:
+def options(decision: Decision, use_memfd: bool = True, *, salvage: bool = False) -> PauseOptions:
     """The engine's options for the pause this decision was made for.
 
+    `salvage` holds where the flag of that name is not served.
     `use_memfd` is the value of the flag of that name that was latched when the sandbox was resumed.
     """
     from engine.plan import DedupOptions, PauseOptions
 
     dedup = DedupOptions(decision.is_on(DEDUP), ignored_settings(FLAGS[DEDUP], decision.value(DEDUP)))
+    decided = decision.evaluation(SALVAGE)
     return PauseOptions(
         use_memfd=use_memfd,
         background_copy=decision.is_on("memfd-background-copy"),
         punch=decision.is_on("memfd-punch-on-snapshot"),
         dedup=dedup,
         inflight_serve=decision.is_on("memfd-dedup-inflight-serve"),
+        salvage=salvage if decided.reason.startswith(UNSERVED) else is_on(decided.value),
     )
 
 

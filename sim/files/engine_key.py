@@ -40,6 +40,9 @@ class Engine(Strict):
     `profile: original` changes nothing that the engine does: reports say when the original would know of a copy that
     failed after its pause had answered, and what it says until then.
     `verify` does not make an engine wrong: `full` compares clean pages with the parent before anything is punched.
+    `on_copy_failure` says what becomes of a copy that fails past the point of no return, unless the flag
+    `memfd-salvage-on-failure` is served and decides: `discard` loses the sandbox; `salvage` keeps its memory, tries the
+    copy again, and leaves the build stranded until a step `salvage` completes it.
     """
 
     mutant: Annotated[str, AfterValidator(_mutant)] | None = None
@@ -47,6 +50,7 @@ class Engine(Strict):
     mended: Switches = ()
     only: Switches = ()
     verify: Literal["off", "full"] = "off"
+    on_copy_failure: Literal["discard", "salvage"] = "discard"
 
     @model_validator(mode="after")
     def _is_one_engine(self) -> Self:
@@ -64,6 +68,7 @@ class Engine(Strict):
         return None if self.profile == ORIGINAL else self.profile
 
     def choice(self) -> dict[str, Any]:
-        """For the ledger and the node: mutant, profile, the mended weaknesses, and what is verified."""
+        """For the ledger and the node: mutant, profile, the mended weaknesses, and the options."""
         sound = [name for name in SWITCHES if name not in self.only] if self.only else list(self.mended)
-        return {"mutant": self.mutant, "profile": self.weak, "mended": sound, "verify": self.verify}
+        wrong = {"mutant": self.mutant, "profile": self.weak, "mended": sound}
+        return {**wrong, "verify": self.verify, "on_copy_failure": self.on_copy_failure}

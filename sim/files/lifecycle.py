@@ -75,6 +75,7 @@ class RefusalCode(StrEnum):
     KILLED = "killed"
     STATE = "state"
     BUDGET = "budget"
+    STRANDED = "stranded"
 
 
 class Refusal(NamedTuple):
@@ -91,6 +92,7 @@ def refusal(request: str, state: State, reason: str) -> Refusal | None:
         "checkpoint": {State.RUNNING},
         "resume": {State.PAUSED},
         "kill": set(State) - FINAL,
+        "salvage": set(State) - FINAL,
     }[request]
     if state in allowed:
         return None

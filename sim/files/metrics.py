@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from sim.files.steps import COMPARISONS
+from sim.files.counts import COMPARISONS
 from sim.files.units import show
 
 Origin = Literal["measured", "given", "derived", "assumed"]

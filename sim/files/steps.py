@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import errno as errno_names
-import operator
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from flags.catalog import did_you_mean
+from sim.files.counts import Count
 from sim.files.faults import (
     CATALOGUE,
     AtChunk,
@@ -31,41 +30,6 @@ from sim.files.units import PERCENT, Duration, Percent, parse_percent, show
 State = Literal["running", "pausing", "paused", "checkpointing", "resuming", "discarded", "killed"]
 AtLeastOne = Annotated[int, Field(ge=1, le=1_000_000)]
 ChunkIndex = Annotated[int, Field(ge=0, le=1_000_000_000)]
-
-COMPARISONS = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    "==": operator.eq,
-    "!=": operator.ne,
-    ">": operator.gt,
-    "<": operator.lt,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """`>=1`: what a count must satisfy."""
-
-    operator: str
-    number: int
-
-    def holds(self, count: int) -> bool:
-        return bool(COMPARISONS[self.operator](count, self.number))
-
-    def __str__(self) -> str:
-        return f"{self.operator}{self.number}"
-
-
-def _comparison(value: Any) -> Any:
-    if isinstance(value, Comparison):
-        return value
-    found = re.fullmatch(r"(>=|<=|==|!=|>|<|)\s*([0-9]{1,9})", str(value))
-    if found is None or isinstance(value, bool):
-        raise ValueError(f'expected a comparison such as ">=1", "3" or "<2", got {show(value)}')
-    return Comparison(found[1] or "==", int(found[2]))
-
-
-Count = Annotated[Comparison, BeforeValidator(_comparison, json_schema_input_type=str | int)]
 
 
 def _errno(name: str) -> str:
@@ -176,6 +140,17 @@ class Kill(Selection):
     """Kill the selected sandboxes, in whichever live state they are."""
 
     kind: Literal["kill"] = "kill"
+
+
+class Salvage(Selection):
+    """Copy once more what is left of stranded builds: those of the selected sandboxes that have one.
+
+    A copy that fails past the point of no return strands its build where `engine: {on_copy_failure: salvage}` or the
+    flag `memfd-salvage-on-failure` says so. `deadline` is for the whole step.
+    """
+
+    kind: Literal["salvage"] = "salvage"
+    deadline: Duration = 60.0
 
 
 class FlagStep(Strict):
@@ -433,9 +408,8 @@ class Expect(StateExpectation):
     kind: Literal["expect"] = "expect"
 
 
-Step = (
-    Tick | PauseStep | Checkpoint | Resume | Kill | FlagStep | Outage | Inject | Clear | Crash | Restart | Wait | Expect
-)
+Act = PauseStep | Checkpoint | Resume | Kill | Salvage
+Step = Tick | Act | FlagStep | Outage | Inject | Clear | Crash | Restart | Wait | Expect
 STEPS: dict[str, type[Step]] = {model.model_fields["kind"].default: model for model in get_args(Step)}
 BODIES = {"tick": "ticks", "flag": "values", "wait": "seconds"}
 """Steps that are written as one value, `tick: 10`, and the field that holds it."""

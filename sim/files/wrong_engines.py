@@ -126,6 +126,11 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
         "the copy reads the punch flag again while it runs, and obeys what it says by then",
     ),
     _wrong(
+        "stranded-named-finished",
+        "invariant:no_unpublished",
+        "a stranded build gets its final name while a part of it is in the memory of its dead guest alone",
+    ),
+    _wrong(
         "killed-untold",
         "invariant:deaths_explained",
         "the guest of a checkpoint is killed once its build is finished, and no event says who did it",

@@ -111,6 +111,7 @@ class NodeConfig:
     profile: str | None = None
     mended: list[str] = field(default_factory=list)
     verify: str = "off"
+    on_copy_failure: str = "discard"
     readers: float = 0.0
     known: dict[str, Known] = field(default_factory=dict)
 

@@ -28,6 +28,7 @@ from sim.node.memory import Budget, NodeMemory, OverBudgetError, on_tmpfs
 from sim.node.pace import Paces
 from sim.node.pausing import Pausing
 from sim.node.refill import refill
+from sim.node.salvaging import abandon, give_up, salvage
 from sim.node.sandbox import Latched, Machine, Sandbox, Successor, guest_spawned, refuse_failed
 from sim.node.vcpu import digest_of
 from sim.record import events
@@ -251,9 +252,8 @@ class Node:
         async def one(name: str) -> None:
             async with slots:
                 await self._request(name, "pause", self._pausing.pause)
-                settling = self.sandboxes[name].settling
-                if settled and settling is not None:
-                    await asyncio.shield(settling)
+                if settled:
+                    await self.sandboxes[name].at_rest()
 
         await asyncio.gather(*(one(name) for name in names))
         self.memory.tell_now()
@@ -379,9 +379,13 @@ class Node:
         """Export these sandboxes' memory one after the other; each goes on, with its guest or with a new one."""
         for name in names:
             await self._request(name, "checkpoint", self._pausing.checkpoint)
-            settling = self.sandboxes[name].settling
-            if settling is not None:  # the new guest runs already, and its build is still being copied
-                await asyncio.shield(settling)
+            await self.sandboxes[name].at_rest()  # the new guest may run already, while its build is still copied
+        self.memory.tell_now()
+
+    async def salvage(self, names: Sequence[str]) -> None:
+        """Copy once more what is left of these sandboxes' stranded builds."""
+        for name in names:
+            await self._request(name, "salvage", salvage)
         self.memory.tell_now()
 
     def set_pace(self, names: Sequence[str], pace: Pace, steps: int = 0) -> None:
@@ -399,8 +403,11 @@ class Node:
         self.memory.tell_now()
 
     async def _kill(self, sandbox: Sandbox) -> None:
-        if sandbox.settling is not None:
-            await asyncio.wait([sandbox.settling])
+        await sandbox.at_rest()
+        await self._kill_guest(sandbox)
+        await give_up(sandbox, "it was killed on request")
+
+    async def _kill_guest(self, sandbox: Sandbox) -> None:
         async with self.ticking:  # which may be waiting for this guest's answer
             if why := refusal("kill", sandbox.state, sandbox.reason):
                 self.ledger.append(events.RequestRefused("kill", why.reason, why.code), sandbox=sandbox.config.name)
@@ -423,9 +430,10 @@ class Node:
             if sandbox.pause is not None:
                 sandbox.pause.cancel()
         tasks = [s.busy[1] for s in self.sandboxes.values() if s.busy]
-        tasks += [s.settling for s in self.sandboxes.values() if s.settling]
+        tasks += [asyncio.ensure_future(s.at_rest()) for s in self.sandboxes.values() if s.settling]
         if tasks:
             await asyncio.wait(tasks, timeout=30)
+        await asyncio.gather(*(abandon(sandbox) for sandbox in self.sandboxes.values()))
         for sandbox in self.sandboxes.values():
             if sandbox.guest is not None:
                 self.deaths.look(sandbox.guest, sandbox.config.name, sandbox.state.value)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 from engine.dirty import Forgotten
 from engine.errors import EngineError, FreezeError
@@ -26,7 +24,9 @@ from sim.node.armed_faults import FaultyEffects, Passage
 from sim.node.dirty_log import witness
 from sim.node.guest_link import Guest, GuestError
 from sim.node.memory import PUNCHED_PEAK, OverBudgetError, most_copier_bytes
+from sim.node.own_thread import in_own_thread
 from sim.node.pace import PacedEffects
+from sim.node.salvaging import at_rest, refused, settled_at_last, try_again
 from sim.node.sandbox import Machine, Sandbox, Successor
 from sim.node.vcpu import attachments, digest_of
 from sim.record import events
@@ -79,8 +79,8 @@ class Pausing:
         """A build may be a parent only when it is finished: wait for the one it stands on, then judge again."""
         if sandbox.settling is None:
             return True
-        await asyncio.shield(sandbox.settling)
-        why = refusal(request, sandbox.state, sandbox.reason)
+        await try_again(sandbox)
+        why = refused(sandbox) or refusal(request, sandbox.state, sandbox.reason)
         if why is not None:
             told = events.RequestRefused(request, why.reason, why.code)
             self._node.ledger.append(told, sandbox=sandbox.config.name)
@@ -120,7 +120,7 @@ class Pausing:
                 sandbox.to(State.PAUSED, "the copy goes on in the background")
         sandbox.settling = asyncio.ensure_future(self._settle(sandbox, pause, admitted, blocked_ms))
         if not answered:
-            await asyncio.shield(sandbox.settling)
+            await sandbox.at_rest()
         if admitted.successor is not None and admitted.successor.granted:
             await self._node.go_on_with(sandbox, admitted.successor)
         if admitted.reader is not None and admitted.reader.granted:
@@ -217,8 +217,13 @@ class Pausing:
         return Pause(request, effects, self._emit(sandbox, admitted, effects))
 
     def _options(self, sandbox: Sandbox, admitted: Admitted) -> PauseOptions:
-        asked = options(admitted.decision, use_memfd=sandbox.latched.use_memfd)
-        return replace(asked, verify=self._node.config.verify == "full")
+        config = self._node.config
+        asked = options(
+            admitted.decision,
+            use_memfd=sandbox.latched.use_memfd,
+            salvage=config.on_copy_failure == "salvage",
+        )
+        return replace(asked, verify=config.verify == "full")
 
     def _effects(self, sandbox: Sandbox, admitted: Admitted) -> FaultyEffects:
         node, name = self._node, sandbox.config.name
@@ -257,18 +262,39 @@ class Pausing:
         try:
             with contextlib.ExitStack() as granted:
                 granted.callback(self._give_back, admitted)
-                result = await _end_of(pause)
+                if await at_rest(pause):
+                    self._stranded(sandbox, admitted)
+                    await settled_at_last(pause)
+                    self._node.in_flight += 1
+                result = pause.settle(0)
                 await self._retry_teardown(admitted)
                 told = settled(pause, result, admitted, blocked_ms)
                 self._tell_outcome(sandbox, pause, replace(told, paced=admitted.id in self._node.paces.paced))
             await self._take_result(sandbox, admitted, result)
+        except asyncio.CancelledError:  # it is stranded, and the run ends
+            self._end_guest(sandbox, admitted, "the run ended")
+            raise
         except Exception as error:
             with contextlib.suppress(OSError):  # it may be the ledger that fails
                 tell(events.SettlingFailed(f"{type(error).__name__}: {error}"))
             raise
         finally:
             sandbox.settling = None
+            sandbox.stranded.clear()
             self._fail_waiters()
+
+    def _stranded(self, sandbox: Sandbox, admitted: Admitted) -> None:
+        """Nothing is lost: what is published and what the memfd holds, which stays granted, are the whole snapshot."""
+        self._node.in_flight -= 1
+        if sandbox.guest is admitted.guest:
+            sandbox.guest = None
+        why = "its copy failed; its build is stranded, and can be completed"
+        if sandbox.state is State.PAUSING:
+            sandbox.to(State.PAUSED, why)
+        elif sandbox.state is State.PAUSED:
+            sandbox.reason = why
+        sandbox.stranded.set()
+        self._fail_waiters()
 
     def _tell_outcome(self, sandbox: Sandbox, pause: Pause, told: events.PauseSettled) -> None:
         """Only a recorded outcome lets the condemned record go; if it cannot be recorded, the record stays."""
@@ -360,19 +386,6 @@ class Pausing:
         self._node.budget.give_back(admitted.planned)
 
 
-async def _end_of(pause: Pause) -> PauseResult:
-    """Its result, without a thread that waits: copies that are held may be more than the loop has threads."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-
-    def tell() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: no task awaits it any more
-            loop.call_soon_threadsafe(ended.set)
-
-    pause.when_settled(tell)
-    await ended.wait()
-    return pause.settle(0)
-
-
 def _ms_since(begun: float) -> float:
     return round((time.perf_counter() - begun) * 1e3, 3)
 
@@ -410,41 +423,6 @@ def settled(pause: Pause, result: PauseResult, admitted: Admitted, blocked_ms: f
         copier_bytes=result.copier_bytes,
         consumed=admitted.consumed,
         cpu_seconds=round(result.cpu_seconds, 6) if result.cpu_seconds is not None else None,
+        salvage=result.salvage,
         read=admitted.read,
     )
-
-
-Result = TypeVar("Result")
-
-
-def in_own_thread(act: Callable[[], Result], name: str) -> asyncio.Future[Result]:
-    """Begin `act` in a thread of its own; gives what it will return or raise.
-
-    EngineError, with nothing begun, where no thread can be started. One of the loop's own is no way out: what `act`
-    does to its thread, a system call filter for one, it would do to everything that comes there after it.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Result] = loop.create_future()
-
-    def tell(result: Result | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = act()
-        except BaseException as raised:  # noqa: BLE001 - handed to the task that awaits it
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed: no task awaits it any more
-            loop.call_soon_threadsafe(tell, result, error)
-
-    try:
-        threading.Thread(target=run, name=name, daemon=True).start()
-    except RuntimeError as error:
-        raise EngineError(f"no thread could be started for {name}: {error}") from error
-    return future

@@ -117,6 +117,7 @@ class _Server:
             "checkpoint": lambda: node.checkpoint(args["names"]),
             "resume": lambda: node.resume(args["names"]),
             "kill": lambda: node.kill(args["names"]),
+            "salvage": lambda: node.salvage(args["names"]),
             "flag": lambda: asyncio.to_thread(self._flags.set, args["flag"]),
             "refresh_flags": lambda: asyncio.to_thread(self._flags.refresh),
             "await_flags": lambda: self._await_flags(args["versions"], args["seconds"]),

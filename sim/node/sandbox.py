@@ -62,6 +62,7 @@ class Sandbox:
         self.busy: tuple[str, asyncio.Task[None]] | None = None
         self.settling: asyncio.Task[None] | None = None
         self.pause: Pause | None = None
+        self.stranded = asyncio.Event()  # the copy in flight has failed, and goes on only when it is asked to
         self.generations = b""  # of the pause in flight
         self.processor = b""  # the same, of a virtual machine
         self.latched = Latched()
@@ -71,6 +72,17 @@ class Sandbox:
         """Of the build that is still being copied, else of the newest finished one."""
         copying = self.pause.header if self.pause is not None else None
         return copying or self.header
+
+    async def at_rest(self) -> None:
+        """Return once the copy in flight, if there is one, has ended or is stranded."""
+        settling = self.settling
+        if settling is None:
+            return
+        stranded = asyncio.ensure_future(self.stranded.wait())
+        await asyncio.wait([settling, stranded], return_when=asyncio.FIRST_COMPLETED)
+        stranded.cancel()
+        if settling.done():
+            settling.result()
 
     def to(self, new: State, reason: str, stop_reason: StopReason | None = None) -> None:
         """A legal transition, recorded before anything follows from it; raises IllegalTransitionError.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engine.cache import Cache
+from engine.cache import PARTIAL, Cache
 from engine.dirty import DirtySet, Tracker
 from engine.effects import Memory
 from engine.errors import EngineError, PunchRefusedError
@@ -80,6 +80,15 @@ class BackgroundRolledBack(Pausing):
         self._node.ledger.append(events.GuestThawed(admitted.guest.name), sandbox=name)
         changed = events.StateChanged(old, State.RUNNING.value, f"it was rolled back: {result.error}")
         self._node.ledger.append(changed, sandbox=name)
+
+
+class StrandedNamedFinished(Pausing):
+    """Readers find the build under its final name, as if all of it had been copied."""
+
+    def _stranded(self, sandbox: Sandbox, admitted: Admitted) -> None:
+        builds = self._node.builds
+        (builds / f"{admitted.id}{PARTIAL}").rename(builds / admitted.id)
+        super()._stranded(sandbox, admitted)
 
 
 class CheckpointConsumed(Pausing):
@@ -161,6 +170,7 @@ PAUSES: dict[str, type[Pausing]] = {
     "death-awaited-late": DeathAwaitedLate,
     "flags-evaluated-twice": FlagsEvaluatedTwice,
     "hash-untrue": HashUntrue,
+    "stranded-named-finished": StrandedNamedFinished,
 }
 
 

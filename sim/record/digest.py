@@ -15,6 +15,7 @@ from typing import Any
 
 from sim.record import events
 from sim.record.ledger import Entry
+from sim.record.view import SALVAGE, is_unserved
 
 
 def digest(entries: Iterable[Entry]) -> str:
@@ -62,7 +63,7 @@ def _fact(entry: Entry) -> list[Any] | None:
         case events.StateChanged(old, new, _, stop_reason):
             return ["state", old, new, stop_reason]
         case events.Decided(flags):
-            return ["decided", {flag: each["value"] for flag, each in sorted(flags.items())}]
+            return ["decided", {flag: each["value"] for flag, each in sorted(flags.items()) if _decides(flag, each)}]
         case events.PauseSettled() as settled:
             return ["settled", settled.outcome, settled.path, settled.punch, settled.dirty_bytes, settled.content_hash]
         case events.Resumed(build=build):
@@ -70,3 +71,8 @@ def _fact(entry: Entry) -> list[Any] | None:
         case events.RequestRefused(request):
             return ["refused", request]
     return None
+
+
+def _decides(flag: str, evaluation: dict[str, Any]) -> bool:
+    """Not salvage where it is not served: then an option of the engine decides, and digests are as they always were."""
+    return flag != SALVAGE or not is_unserved(evaluation)

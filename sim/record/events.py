@@ -32,6 +32,7 @@ class RunStarted(Event):
     contexts: Any = "all"  # which kinds a flag is evaluated for; older ledgers had every kind
     known_as: str = "here"  # here | original: when a copy that fails after its pause's answer is known
     verify: str = "off"  # off | full: clean pages are compared with the parent before anything is punched
+    on_copy_failure: str = "discard"  # discard | salvage, where no flag decides
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,9 @@ class GuestSpawned(Event):
 
 @dataclass(frozen=True, slots=True)
 class SuccessorSpawned(Event):
-    """A checkpoint's next guest exists: empty, and before the guest that it is to replace is frozen.
+    """A checkpoint's next guest exists, empty, before the guest that it is to replace is frozen.
 
-    It is a guest of the sandbox once `guest_spawned` names it: filled from the build. If the checkpoint fails it ends.
-    """
+    A guest of the sandbox once `guest_spawned` names it, filled from the build; if the checkpoint fails it ends."""
 
     incarnation: str
     replaces: str
@@ -173,8 +173,7 @@ class PaceSet(Event):
 
 @dataclass(frozen=True, slots=True)
 class GuestThawed(Event):
-    """An incarnation that was never condemned continues to run; `code` says why it may have run before (ran, dead,
-    ...)."""
+    """An incarnation that was never condemned runs on; `code` says why it may have run before (ran, dead, ...)."""
 
     incarnation: str
     threads: dict[str, list[int]] | None = None
@@ -183,9 +182,9 @@ class GuestThawed(Event):
 
 @dataclass(frozen=True, slots=True)
 class ProcessDied(Event):
-    """A guest or the zygote died, and its node had not asked for it.
+    """A guest or the zygote died, and its node had not asked for it; `state` is that of a guest's sandbox.
 
-    `process`: guest or zygote; `state`: that of a guest's sandbox. `code`: died, or silent: killed for it.
+    `process`: guest or zygote. `code`: died, or silent where the node killed a guest that did not answer.
     """
 
     process: str
@@ -239,6 +238,7 @@ class PauseSettled(Event):
     copier_bytes: int | None = None  # memory of the copying threads themselves
     consumed: bool | None = None  # the guest was to end; None, in older ledgers: every checkpoint was in place
     cpu_seconds: float | None = None  # of the pause's own threads
+    salvage: str | None = None  # of a failed copy that was to be salvaged: whole, or an engine.strand.SalvageCode
     read: bool = False  # its sandbox was to be resumed as soon as it had its answer
 
 
@@ -325,8 +325,7 @@ class FaultsCleared(Event):
 
 @dataclass(frozen=True, slots=True)
 class PointReached(Event):
-    """A fault point is about to be passed; recorded in traced runs. `nth`: of pauses and checkpoints, or
-    incarnations."""
+    """A fault point is about to be passed; in traced runs. `nth`: of pauses and checkpoints, or of incarnations."""
 
     fault: str
     chunk: int | None

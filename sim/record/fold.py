@@ -272,6 +272,8 @@ def _next_pause(pause: PauseView, entry: Entry) -> PauseView:
             return replace(pause, punched_chunks=pause.punched_chunks + 1, punched_bytes=punched)
         case engine_events.Condemned():
             return replace(pause, condemned_at=pause.condemned_at or entry.t)
+        case engine_events.Stranded() as strand:
+            return replace(pause, strand=strand)
         case events.PauseReturned(blocked_ms, condemned):
             return replace(pause, returned_at=entry.t, blocked_ms=blocked_ms, answered=condemned)
         case events.PauseSettled() as settled:

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from engine.events import Event
 from engine.plan import PunchCode
 from engine.reading import read_regular
+from engine.strand import WHOLE, SalvageCode
 from flags.catalog import did_you_mean
 from flags.document import DocumentError, Mistake, Position, parse
 from sim.files.faults import Kind
@@ -41,6 +42,8 @@ CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("pause_settled", "punch_code"): PUNCH_CODES,
     ("fault_armed", "kind"): get_args(Kind),
     ("fault_fired", "kind"): get_args(Kind),
+    ("pause_settled", "salvage"): (WHOLE, *SalvageCode),
+    ("not_salvaged", "code"): tuple(SalvageCode),
     ("request_refused", "code"): tuple(RefusalCode),
     ("process_died", "process"): ("guest", "zygote"),
     ("process_died", "code"): ("died", "silent"),

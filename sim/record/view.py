@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from engine.events import Stranded
 from sim.files.wrong_engines import wrong_engine
 from sim.record import events, source_events
 from sim.record.ledger import Entry
@@ -12,9 +14,15 @@ from sim.record.stages import NO_TRACK, OWN_PACE, Pace, Sample, Track
 
 PUNCH = "memfd-punch-on-snapshot"
 BACKGROUND = "memfd-background-copy"
+SALVAGE = "memfd-salvage-on-failure"
 """As flags.catalog has them: a recording is folded without loading flags."""
 LOST_AT_CHECKPOINT = "lost-at-checkpoint"
 """A sandbox that was to go on, and was discarded because the copy failed past the point of no return."""
+
+
+def is_unserved(evaluation: Mapping[str, Any]) -> bool:
+    """The SDK had no answer for the flag, so that its safe value was used."""
+    return str(evaluation.get("reason", "")).startswith("ERROR:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,7 @@ class PauseView:
     checkpoint that is not in place. `answered`: success, while the copy went on. `peak` is the largest sum of memfd
     and cache at a chunk; 0 if there is no memfd. Of a pause that is `read` at once: when its reader came, and how long
     it waited for a running guest; None where it got none.
+    `strand` says what was left to copy, where a failed copy was to be salvaged.
     """
 
     id: str
@@ -103,12 +112,26 @@ class PauseView:
     returned_at: float | None = None
     answered: bool = False
     blocked_ms: float | None = None
+    strand: Stranded | None = None
     settled_at: float | None = None
     settled: events.PauseSettled | None = None
     peak: int = 0
     track: Track = NO_TRACK
     reader_came_at: float | None = None
     reader_waited_ms: float | None = None
+
+    @property
+    def salvage_served(self) -> bool | None:
+        """What the flag said of salvage; None where it was not served: then the option of the engine decided."""
+        flag = self.decision.get(SALVAGE)
+        if flag is None or is_unserved(flag):
+            return None
+        return flag["value"] is True
+
+    @property
+    def stranded(self) -> bool:
+        """Its copy failed past the point of no return, and its build can still be completed."""
+        return self.strand is not None and self.settled_at is None
 
     @property
     def outcome(self) -> str | None:
@@ -170,8 +193,9 @@ class PauseView:
 
     @property
     def peak_over(self) -> int | None:
-        """Bytes beyond the guest, at the peak."""
-        return self.settled.peak_over if self.settled else None
+        """Bytes beyond the guest, at the peak; of a stranded build so far."""
+        told = self.settled or self.strand
+        return told.peak_over if told else None
 
     @property
     def copier_bytes(self) -> int | None:

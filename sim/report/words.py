@@ -200,8 +200,7 @@ def _of_copy(event: Event) -> Sentence | None:
     match event:
         case copying.Scanned(tracker=tracker, dirty_bytes=dirty, resident_bytes=resident, scan_ms=took, why=why):
             of = "" if resident is None else f" of {size(resident)} resident"
-            because = f": {why}" if why else ""
-            return _fine(f"scanned: {size(dirty)}{of} is dirty{because}", f"{tracker}, {took:.1f} ms")
+            return _fine(f"scanned: {size(dirty)}{of} is dirty{f': {why}' if why else ''}", f"{tracker}, {took:.1f} ms")
         case events.MemoryMapped(runs):
             return _fine(f"memory in cells: {cell_words(runs)}")
         case events.BoundaryReached(before, chunk):
@@ -270,8 +269,12 @@ def _of_its_end(event: Event) -> Sentence | None:
         case copying.CopyFailed(_, "teardown", error):
             return _say(f"teardown failed: {error}", "bad")
         case copying.CopyFailed(chunk, call, error, condemned):  # its new state shows it too
-            then = "after condemn: it is discarded" if condemned else "before condemn: nothing is lost"
+            then = "past the point of no return" if condemned else "before condemn: nothing is lost"
             return _fine(f"pause failed in {call}{_at_chunk(chunk)} ({error}), {then}", tone="warn")
+        case copying.Stranded(length=left):
+            return _say(f"stranded: nothing is lost, {size(left)} of its build is left in memory alone", "warn")
+        case copying.NotSalvaged(_, code, error):
+            return _say(f"cannot be salvaged ({code}): {error}", "bad")
         case copying.BuildFinished(build=build, length=length, copy_ms=took):
             return _fine(f"build {build} is finished", f"{size(length)}, {took:.1f} ms")
         case copying.CacheDeleted(build):

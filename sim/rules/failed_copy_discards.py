@@ -1,4 +1,7 @@
-"""A failure after the point of no return ends in discarded: process, cache, record and state."""
+"""A failure after the point of no return ends in discarded: process, cache, record and state.
+
+Where salvage was decided it may also be stranded, or completed after that; if it is discarded, a code says why.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Iterable
 
 from engine import events as engine_events
 from engine.events import Event
+from engine.strand import SalvageCode
 from sim.record.view import PauseView
 from sim.rules.evidence import Evidence
 from sim.rules.finding import Finding, Reason
@@ -22,6 +26,8 @@ def observe(evidence: Evidence, reality: Reality) -> None:
         if reality.torn_down or not settled or not failed_condemned(evidence.events_of(pause.id), pause):
             continue
         seen.done.add(pause.id)
+        if _is_salvaged(evidence, pause):
+            continue
         for reason in _left_undone(evidence, reality, pause):
             seen.finding.violated(pause.sandbox, reason, incarnation=pause.incarnation, pause=pause.id)
 
@@ -54,11 +60,45 @@ def judge(evidence: Evidence) -> Finding:
         if not failed_condemned(evidence.events_of(pause.id), pause):
             continue
         finding.checked += 1
-        for reason in _not_discarded(evidence, pause):
+        if _is_salvaged(evidence, pause):
+            continue
+        for reason in (*_not_discarded(evidence, pause), *_without_a_code(evidence, pause)):
             finding.violated(pause.sandbox, reason, incarnation=evidence.incarnation_of(pause), pause=pause.id)
         for lacking in _missing(evidence, pause):
             finding.lacks(pause.sandbox, lacking, pause=pause.id)
     return finding
+
+
+def _decided_salvage(evidence: Evidence, pause: PauseView) -> bool:
+    """By the flag where it was served, else by the option of the engine."""
+    if pause.salvage_served is not None:
+        return pause.salvage_served
+    return evidence.view.run is not None and evidence.view.run.on_copy_failure == "salvage"
+
+
+def _is_salvaged(evidence: Evidence, pause: PauseView) -> bool:
+    """Stranded, as was decided: still, or with a build that was finished after that."""
+    if not _decided_salvage(evidence, pause):
+        return False
+    kinds = [type(each) for each in evidence.events_of(pause.id)]
+    if engine_events.Stranded not in kinds:
+        return False
+    after = kinds[len(kinds) - kinds[::-1].index(engine_events.Stranded) :]
+    return pause.outcome is None or (pause.outcome == "finished" and engine_events.BuildFinished in after)
+
+
+def _without_a_code(evidence: Evidence, pause: PauseView) -> list[Reason]:
+    """A copy that was to be salvaged and was discarded: only for a reason that makes it impossible, or a lost node."""
+    if not _decided_salvage(evidence, pause) or pause.outcome is None or evidence.crashed_within(pause.id):
+        return []
+    if any(isinstance(each, engine_events.NotSalvaged) for each in evidence.events_of(pause.id)):
+        return []
+    return [Reason("salvage", "salvage was decided, and no event says why the copy could not be salvaged")]
+
+
+def _is_killed(pause: PauseView) -> bool:
+    """Its stranded build was given up, because its sandbox was killed."""
+    return pause.settled is not None and pause.settled.salvage == SalvageCode.GIVEN_UP
 
 
 def _not_discarded(evidence: Evidence, pause: PauseView) -> list[Reason]:
@@ -67,7 +107,8 @@ def _not_discarded(evidence: Evidence, pause: PauseView) -> list[Reason]:
         words = f"the pause failed past the point of no return, and its outcome is {pause.outcome}"
         found.append(Reason("outcome", words))
     state = _last_state(evidence, pause.sandbox)
-    if evidence.complete and not evidence.node_is_down and state not in {None, "discarded"}:
+    ends = {None, "discarded", "killed"} if _is_killed(pause) else {None, "discarded"}
+    if evidence.complete and not evidence.node_is_down and state not in ends:
         found.append(Reason("state", f"the sandbox is {state}, not discarded"))
     if evidence.reality is None and pause.settled_at is not None and not _deleted(evidence, pause):
         kept = Reason("cache", "the cache of a failed copy was not deleted")

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -344,23 +344,23 @@ class Drill:
         self, names: Sequence[str], *, concurrency: int = 4, until: str = "settled", deadline: float = 60.0
     ) -> None:
         """Pause; raises TimeoutError after `deadline` seconds, NodeDiedError if an armed crash fired."""
-        how = {"concurrency": concurrency, "settled": until == "settled"}
-        await self._observed(self._ask("pause", within=deadline, names=list(names), **how))
+        await self.act("pause", names, deadline, concurrency=concurrency, settled=until == "settled")
 
     async def checkpoint(self, names: Sequence[str], *, deadline: float = 60.0) -> None:
         """Checkpoint; the sandboxes go on, in place or with new guests."""
-        await self._observed(self._ask("checkpoint", within=deadline, names=list(names)))
+        await self.act("checkpoint", names, deadline)
 
     async def resume(self, names: Sequence[str], *, deadline: float = 60.0) -> None:
         """Resume; a refusal is in the view."""
-        await self._observed(self._ask("resume", within=deadline, names=list(names)))
+        await self.act("resume", names, deadline)
 
     async def kill(self, names: Sequence[str]) -> None:
         """End sandboxes for good."""
-        await self._observed(self._ask("kill", names=list(names)))
+        await self.act("kill", names)
 
-    async def _observed(self, act: Awaitable[None]) -> None:
-        await act
+    async def act(self, op: str, names: Sequence[str], deadline: float | None = None, **how: Any) -> None:
+        """Have the node act on sandboxes (`salvage` too), and look at what it did; raises as `pause` does."""
+        await self._ask(op, within=deadline, names=list(names), **how)
         await self.observe()
 
     async def set_flag(self, key: str, value: InlineValue, *, by: str = "scenario") -> None:

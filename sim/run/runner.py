@@ -16,6 +16,7 @@ from sim.files.expectations import InvariantExpectation, MetricExpectation
 from sim.files.faults import KILL_NODE
 from sim.files.scenario import Scenario
 from sim.files.steps import (
+    Act,
     Checkpoint,
     Clear,
     Crash,
@@ -27,6 +28,7 @@ from sim.files.steps import (
     PauseStep,
     Restart,
     Resume,
+    Salvage,
     Selection,
     StateExpectation,
     Step,
@@ -191,7 +193,7 @@ class _Runner:
         match step:
             case Tick(ticks=ticks):
                 await self.drill.tick(ticks)
-            case PauseStep() | Checkpoint() | Resume() | Kill():
+            case PauseStep() | Checkpoint() | Resume() | Kill() | Salvage():
                 await self._act_on(step, place)
             case FlagStep(values=values):
                 await self._reach_the_node(step, place, (self.drill.set_flag(*each) for each in values.items()))
@@ -269,7 +271,7 @@ class _Runner:
                 self.crash_armed = False
                 await self.drill.restart()
 
-    async def _act_on(self, step: PauseStep | Checkpoint | Resume | Kill, place: Place) -> None:
+    async def _act_on(self, step: Act, place: Place) -> None:
         names = self._selected(step, place)
         if not names:
             return
@@ -283,6 +285,8 @@ class _Runner:
                     await self.drill.resume(names, deadline=step.deadline)
                 case Kill():
                     await self.drill.kill(names)
+                case Salvage():
+                    await self.drill.act("salvage", names, step.deadline)
         except TimeoutError:
             waiting = [
                 n
@@ -295,7 +299,10 @@ class _Runner:
 
     def _selected(self, step: Selection, place: Place) -> list[str]:
         punched = step.where.punched if step.where else None
-        names = selected(self.drill.view(), step.sandboxes, step.state, punched)
+        view = self.drill.view()
+        names = selected(view, step.sandboxes, step.state, punched)
+        if isinstance(step, Salvage):
+            names = [name for name in names if (pause := view.sandboxes[name].pause) is not None and pause.stranded]
         if not names and not step.allow_empty and self.whole_fleet:
             reason = f"the selection {step.sandboxes!r} in state {step.state or 'any'} matched nothing"
             found = judged("selection", INCONCLUSIVE, 0, place, [{"sandbox": step.sandboxes, "reason": reason}])

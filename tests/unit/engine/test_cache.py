@@ -204,6 +204,39 @@ def test_without_cachestat_what_was_written_counts(cache: Cache, monkeypatch: py
     assert cache.resident_bytes() == CHUNKS[0].length
 
 
+def test_a_reader_of_a_stranded_build_gets_what_is_not_published_from_the_memfd(cache: Cache) -> None:
+    store(cache, CHUNKS[1])
+    asked: list[int] = []
+
+    def packed(index: int) -> bytes:
+        asked.append(index)
+        return bytes([100 + index]) * CHUNKS[index].length
+
+    cache.strand(packed)
+    got = cache.read(2 * PAGE, 3 * PAGE, 0)
+    assert got == bytes([100]) * PAGE + DATA[3 * PAGE : 4 * PAGE] + bytes([102]) * PAGE
+    assert asked == [0, 2]
+
+
+def test_a_reader_looks_at_the_publish_bit_after_it_has_read_the_memfd(cache: Cache) -> None:
+    """The chunk may be published, and punched, while it is read: then what was read is of no use."""
+
+    def published_and_punched_meanwhile(index: int) -> bytes:
+        store(cache, CHUNKS[index])
+        return bytes(CHUNKS[index].length)
+
+    cache.strand(published_and_punched_meanwhile)
+    assert cache.read(0, cache.length, 0) == DATA
+
+
+def test_a_chunk_that_is_withdrawn_is_read_from_the_memfd_again(cache: Cache) -> None:
+    store(cache, CHUNKS[0])
+    cache.strand(lambda index: bytes([7]) * CHUNKS[index].length)
+    cache.withdraw(0)
+    assert not cache.is_published(0)
+    assert cache.read(0, PAGE, 0) == bytes([7]) * PAGE
+
+
 def test_pages_of_zeros_are_left_out_wherever_they_lie_and_read_as_zeros(cache: Cache) -> None:
     zero, one, two = bytes(PAGE), b"\1" * PAGE, b"\2" * PAGE
     data = b"".join([one, zero, two, zero, zero, one])

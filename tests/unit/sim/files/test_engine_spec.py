@@ -8,7 +8,13 @@ from pydantic import ValidationError
 from sim.files.engine_key import Engine
 from sim.files.wrong_engines import SWITCHES
 
-SOUND: dict[str, object] = {"mutant": None, "profile": None, "mended": [], "verify": "off"}
+SOUND: dict[str, object] = {
+    "mutant": None,
+    "profile": None,
+    "mended": [],
+    "verify": "off",
+    "on_copy_failure": "discard",
+}
 
 
 def test_without_anything_it_is_the_sound_engine() -> None:

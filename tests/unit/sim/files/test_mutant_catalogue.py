@@ -47,9 +47,21 @@ def test_a_wrong_engine_has_scenarios_that_run_it_alone_and_expect_it_to_be_caug
     for scenario in scenarios_of(wrong):
         choice = scenario.engine.choice()
         if wrong is WHOLE:
-            assert choice == {"mutant": None, "profile": wrong.name, "mended": [], "verify": "off"}
+            assert choice == {
+                "mutant": None,
+                "profile": wrong.name,
+                "mended": [],
+                "verify": "off",
+                "on_copy_failure": "discard",
+            }
         elif name in MUTANTS:
-            assert choice == {"mutant": name, "profile": None, "mended": [], "verify": "off"}
+            assert choice == {
+                "mutant": name,
+                "profile": None,
+                "mended": [],
+                "verify": "off",
+                "on_copy_failure": "discard",
+            }
         else:
             assert set(SWITCHES) - set(choice["mended"]) == {wrong.name}
         assert wrong.caught_by in canaries(scenario)
@@ -63,7 +75,13 @@ def test_every_scenario_of_the_self_test_belongs_to_a_wrong_engine() -> None:
 def test_the_sound_twin_of_a_scenario_expects_its_checker_to_have_had_work() -> None:
     for trial in self_test.trials():
         twin = load_text(self_test.sound(trial), trial.scenario.path)
-        assert twin.engine.choice() == {"mutant": None, "profile": None, "mended": [], "verify": "off"}
+        assert twin.engine.choice() == {
+            "mutant": None,
+            "profile": None,
+            "mended": [],
+            "verify": "off",
+            "on_copy_failure": "discard",
+        }
         assert canaries(twin) == set()
         kind, _, subject = trial.wrong.caught_by.partition(":")
         listed = [each.invariant for each in twin.expect if isinstance(each, InvariantExpectation)]

@@ -13,13 +13,13 @@ from pydantic import ValidationError
 
 from engine.errors import UserError
 from flags.inline import Rollout
+from sim.files.counts import Comparison
 from sim.files.expectations import MetricExpectation
 from sim.files.faults import AtChunk, chunk_index
 from sim.files.fleet import Group
 from sim.files.scenario import Scenario, discover, is_scenario, load_all, load_text
 from sim.files.schemas import json_schema
 from sim.files.steps import (
-    Comparison,
     CrashPoint,
     FlagStep,
     Inject,

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from engine.errors import EngineError
-from sim.node.pausing import in_own_thread
+from sim.node.own_thread import in_own_thread
 
 
 async def test_what_the_work_returns_is_given_and_its_thread_is_its_own() -> None:

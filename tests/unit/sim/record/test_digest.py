@@ -15,6 +15,7 @@ from engine.events import ChunkPublished, ChunkPunched, Event, Retried, Scanned
 from sim.record import events
 from sim.record.digest import digest
 from sim.record.ledger import Entry
+from sim.record.view import SALVAGE
 
 PUNCH = "memfd-punch-on-snapshot"
 
@@ -194,6 +195,16 @@ def test_a_new_guest_that_ran_for_a_moment_on_a_lost_build_is_not_in_it() -> Non
         Entry(1.0, events.PauseSettled("discarded", "web-0.p1", "memfd", checkpoint=True, consumed=True), "web-0", None)
     )
     assert digest(lost) == digest(never)
+
+
+def test_salvage_counts_where_its_flag_is_served_and_is_left_out_where_it_is_not() -> None:
+    def of(reason: str, value: bool) -> str:
+        flags = decided().flags | {SALVAGE: {"value": value, "reason": reason, "variation": None, "version": None}}
+        return digest([Entry(0.0, events.Decided(flags), "web-0", "web-0.p1")])
+
+    unserved = digest([Entry(0.0, decided(), "web-0", "web-0.p1")])
+    assert of("ERROR:FLAG_NOT_FOUND", value=False) == unserved
+    assert len({unserved, of("OFF", value=False), of("FALLTHROUGH", value=True)}) == 3
 
 
 def read_pause(*told: Event) -> list[Entry]:

@@ -49,7 +49,7 @@ def test_a_failure_says_on_which_side_of_the_point_of_no_return_it_was() -> None
     before = said(copying.CopyFailed(0, "copy.write", "ENOSPC", condemned=False))
     after = said(copying.CopyFailed(3, "copy.write", "ENOSPC", condemned=True))
     assert before == "web-0 pause failed in copy.write at chunk 0 (ENOSPC), before condemn: nothing is lost"
-    assert after == "web-0 pause failed in copy.write at chunk 3 (ENOSPC), after condemn: it is discarded"
+    assert after == "web-0 pause failed in copy.write at chunk 3 (ENOSPC), past the point of no return"
 
 
 def test_a_published_chunk_tells_where_the_memory_is() -> None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine import events as copying
-from engine.events import CopyFailed
+from engine.events import CopyFailed, Event
 from sim.record import events
 from sim.record.ledger import Entry
 from sim.record.verdict import Verdict
+from sim.record.view import SALVAGE
 from tests.story import Story
 
 if TYPE_CHECKING:
@@ -94,6 +95,67 @@ def test_a_ledger_that_shows_no_deleted_cache_is_caught_unless_the_node_died(sou
     assert left.missing(NAME) == [
         "missing evidence: the node died, and no event says that the partial cache was deleted"
     ]
+
+
+# -- where salvage was decided
+
+STRANDED = copying.Stranded("web-0.p1", 2, 4 << 20)
+FINISHED = copying.BuildFinished("web-0.p1", 8 << 20, "c0ffee", 12.0)
+TORN = copying.NotSalvaged("web-0.p1", "torn", "the guest ran")
+
+
+def asked(story: Story, *events_of_the_pause: Event, option: str = "salvage", flag: bool | None = None) -> Story:
+    """A pause whose copy failed, and what happened then, with salvage by option or by flag."""
+    story.begin_pause().copy()
+    for event in (FAILED, *events_of_the_pause):
+        story.tell(event, pause="web-0.p1")
+    if flag is not None:
+        story = story.changed(
+            events.Decided, flags={SALVAGE: {"value": flag, "reason": "FALLTHROUGH", "variation": 0, "version": 1}}
+        )
+    return story.changed(events.RunStarted, on_copy_failure=option)
+
+
+def test_a_build_that_is_stranded_to_the_end_holds(story: Story) -> None:
+    found = asked(story, STRANDED).go("pausing", "paused").end().found(NAME)
+    assert (found.verdict, found.checked) == (Verdict.HELD, 1)
+
+
+def test_a_stranded_build_that_is_completed_holds_and_its_sandbox_goes_on(story: Story) -> None:
+    made = asked(story, STRANDED, FINISHED).settle(outcome="finished", salvage="whole")
+    assert made.go("pausing", "paused", "resuming", "running").end().reasons(NAME) == []
+
+
+@pytest.mark.parametrize(
+    "happened",
+    [(STRANDED,), (FINISHED, STRANDED), (FINISHED,)],
+    ids=["never finished", "finished before it was stranded", "never stranded"],
+)
+def test_a_stranded_build_that_is_named_finished_and_was_not_is_caught(
+    story: Story, happened: tuple[Event, ...]
+) -> None:
+    made = asked(story, *happened).settle(outcome="finished", salvage="whole").go("pausing", "paused").end()
+    assert "the pause failed past the point of no return, and its outcome is finished" in made.reasons(NAME)
+
+
+def test_what_cannot_be_salvaged_is_discarded_with_a_code(story: Story) -> None:
+    made = asked(story, TORN).tell(copying.CacheDeleted("web-0.p1"), pause="web-0.p1").settle(outcome="discarded")
+    made.go("pausing", "discarded").tell(events.GuestEnded("web-0.1", "discarded")).end()
+    assert made.reasons(NAME) == []
+    assert made.without(copying.NotSalvaged).reasons(NAME) == [
+        "salvage was decided, and no event says why the copy could not be salvaged"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "flag", "held"),
+    [("salvage", False, False), ("discard", True, True), ("discard", None, False), ("salvage", None, True)],
+)
+def test_the_flag_decides_where_it_is_served_and_the_option_else(
+    story: Story, option: str, flag: bool | None, held: bool
+) -> None:
+    made = asked(story, STRANDED, option=option, flag=flag).go("pausing", "paused").end()
+    assert (made.reasons(NAME) == []) is held
 
 
 # -- in reality
