@@ -16,6 +16,7 @@ if "MUTANT_UNDER_TEST" in os.environ:  # mutmut's: a test that is slow under it 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # else a worker is left alone with a long one
     tests = pathlib.Path(__file__).parent
     for item in items:
         if not item.path.relative_to(tests).as_posix().startswith(MEASURED):

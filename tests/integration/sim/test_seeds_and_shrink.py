@@ -91,7 +91,7 @@ def test_a_planted_violation_is_shrunk_to_a_few_lines_and_repeated(tmp_path: pat
     assert [key for step in data["steps"] for key in step] == ["tick", "inject", "pause"]
     assert len(data["fleet"]) == 1
     assert len(smallest.read_text().splitlines()) <= 15
-    assert smallest.read_text().startswith("# The smallest scenario found that violates invariant:failed_copy_discards")
+    assert smallest.read_text().startswith("# The smallest scenario found that violates invariant:never_resumed")
     command = re.search(r"run it +(snapdrill .*)", shrunk.stdout)
     assert command
     again = snapdrill(*command[1].split()[1:], "--runs-dir", tmp_path / "again")

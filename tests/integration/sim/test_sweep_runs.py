@@ -56,11 +56,11 @@ def swept(capsys: pytest.CaptureFixture[str], path: pathlib.Path, *arguments: st
 def test_every_kind_of_fault_at_a_chunk_and_at_a_resume_is_survived(
     tiny: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chosen = ("copy.write/1/*", "condemn/*", "resume.read/*")
+    chosen = ("copy.write/1/*", "condemn/*", "resume.read/*", "freeze/free-pages", "freeze/second-writer")
     code, document = swept(capsys, tiny, *(part for glob in chosen for part in ("--only", glob)))
     assert (code, document["violations"]) == (ExitCode.HELD, [])
     by_point = document["by_point"]
-    assert set(by_point["copy.write"]) | set(by_point["resume.read"]) == set(KINDS)
+    assert {*by_point["copy.write"], *by_point["resume.read"], *by_point["freeze"]} == set(KINDS)
     assert by_point["copy.write"]["errno"] == {"discarded": 1}
     assert by_point["copy.write"]["kill-node"] == {"discarded": 1}
     assert by_point["copy.write"]["corrupt"] == {"finished": 1}
