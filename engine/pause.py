@@ -30,10 +30,10 @@ from engine.incarnation import PunchPermit
 from engine.meter import CpuClock, PeakMeter
 from engine.once import Once
 from engine.outcome import Outcome, PauseResult
-from engine.plan import PausePlan
+from engine.plan import WHOLE, PausePlan, SalvageCode
 from engine.prepare import PauseRequest, Work, check_parents, finished_header, unfinished_header, work_out
 from engine.snapshot import PARENTS, Header, parents_of, pinning, write_attachments
-from engine.strand import RETRY_SECONDS, WHOLE, SalvageCode, Strand, UnsalvageableError
+from engine.strand import RETRY_SECONDS, Strand, UnsalvageableError
 
 __all__ = ["Outcome", "Pause", "PauseResult"]
 

@@ -22,6 +22,21 @@ class Path(StrEnum):
     IN_PLACE = "in-place"
 
 
+class SalvageCode(StrEnum):
+    """Why a failed copy cannot be salvaged."""
+
+    TORN = "torn"
+    LIVES = "guest-lives"
+    NO_MEMFD = "no-memfd"
+    CORRUPT = "corrupt-chunk"
+    INTERRUPTED = "interrupted"
+    GIVEN_UP = "given-up"
+
+
+WHOLE = "whole"
+"""In place of a `SalvageCode`: the failed copy was completed."""
+
+
 class PunchCode(StrEnum):
     """Why a pause punches (`legal`), or does not."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import numpy as np
 import xxhash
 
@@ -13,23 +11,11 @@ from engine.ending import Ending
 from engine.errors import EngineError, GuestRanError
 from engine.events import Stranded
 from engine.memfd import Memfd
-from engine.plan import PausePlan
+from engine.plan import PausePlan, SalvageCode
 from engine.ranges import Chunk
 
 RETRY_SECONDS = (0.01, 0.05, 0.25)
 """How long after a failure each new attempt is made, before the build stays stranded until it is asked for."""
-WHOLE = "whole"
-
-
-class SalvageCode(StrEnum):
-    """Why a failed copy cannot be salvaged."""
-
-    TORN = "torn"
-    LIVES = "guest-lives"
-    NO_MEMFD = "no-memfd"
-    CORRUPT = "corrupt-chunk"
-    INTERRUPTED = "interrupted"
-    GIVEN_UP = "given-up"
 
 
 class UnsalvageableError(EngineError):

@@ -13,9 +13,8 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from engine.events import Event
-from engine.plan import PunchCode
+from engine.plan import WHOLE, PunchCode, SalvageCode
 from engine.reading import read_regular
-from engine.strand import WHOLE, SalvageCode
 from flags.catalog import did_you_mean
 from flags.document import DocumentError, Mistake, Position, parse
 from sim.files.faults import Kind

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from engine import events as engine_events
 from engine.events import Event
-from engine.strand import SalvageCode
+from engine.plan import SalvageCode
 from sim.record.view import PauseView
 from sim.rules.evidence import Evidence
 from sim.rules.finding import Finding, Reason

@@ -170,6 +170,7 @@ HALF_BLIND: Mapping[str, str] = MappingProxyType(
         "no_unpublished": "punch-before-publish.yaml",
         "off_arrives": "off-ignored.yaml",
         "deaths_explained": "killed-untold.yaml",
+        "dirty_agrees": "scan-misses.yaml",
     }
 )
 EYES_SHUT: Mapping[str, str] = MappingProxyType(

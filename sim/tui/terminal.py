@@ -93,6 +93,7 @@ class Cast:
     def __init__(self, path: pathlib.Path, size: os.terminal_size, title: str) -> None:
         self._began: float | None = None
         self._size = (size.columns, size.lines)
+        self._new_size: tuple[float, str] | None = None
         try:
             self._file: IO[str] = path.open("w", encoding="utf-8")
         except OSError as error:
@@ -105,12 +106,18 @@ class Cast:
         self._add("o", data, now)
 
     def resized(self, columns: int, rows: int, now: float) -> None:
-        """The terminal has another size from now on."""
+        """The terminal has another size from now on.
+
+        Called in a signal handler, which may have come in the middle of a write: it is written before what is next.
+        """
         if (columns, rows) != self._size:
             self._size = (columns, rows)
-            self._add("r", f"{columns}x{rows}", now)
+            self._new_size = now, f"{columns}x{rows}"
 
     def _add(self, kind: str, data: str, now: float) -> None:
+        if self._new_size is not None:
+            (at, size), self._new_size = self._new_size, None
+            self._add("r", size, at)
         if not self._file.closed:
             self._began = now if self._began is None else self._began
             self._file.write(json.dumps([round(now - self._began, 6), kind, data], ensure_ascii=False) + "\n")

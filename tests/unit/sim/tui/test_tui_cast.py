@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pathlib
+from typing import Any
 
 import pytest
 from textual.drivers._writer_thread import WriterThread
@@ -41,3 +42,23 @@ def test_the_cast_has_what_the_terminal_got(tmp_path: pathlib.Path) -> None:
     cast.close()
     assert drawn.getvalue() == "* running"
     assert json.loads(path.read_text().splitlines()[1])[2] == "* running"
+
+
+def test_a_size_that_comes_in_the_middle_of_a_write_is_not_lost(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cast = Cast(tmp_path / "x.cast", os.terminal_size((100, 30)), "x")
+    dumps = json.dumps
+
+    def interrupted(value: object, **how: Any) -> str:
+        cast.resized(120, 40, 2.0)  # as a signal handler would
+        return dumps(value, **how)
+
+    cast.wrote("a", 1.0)
+    with monkeypatch.context() as patched:
+        patched.setattr("sim.tui.terminal.json.dumps", interrupted)
+        cast.wrote("b", 2.0)
+    cast.wrote("c", 3.0)
+    cast.close()
+    drawn = [json.loads(line) for line in (tmp_path / "x.cast").read_text().splitlines()[1:]]
+    assert [(kind, data) for _, kind, data in drawn] == [("o", "a"), ("o", "b"), ("r", "120x40"), ("o", "c")]
