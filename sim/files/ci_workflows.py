@@ -59,7 +59,8 @@ drill:
     # {fill_in}
     SNAPDRILL: {source}
   script:
-    - test -n "$SNAPDRILL" || {{ echo "{fill_in}"; exit 2; }}
+    - |
+      test -n "$SNAPDRILL" || {{ echo "{fill_in}"; exit 2; }}
     - python -m pip install "$SNAPDRILL"
     - {command} --junit snapdrill.xml
   artifacts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,9 @@ from sim.report.html import write_page
 from sim.report.junit import JunitFile, suite, write_junit
 from sim.report.table import text
 from sim.rollout.approval import APPROVAL_FILE, Approved, approval_document, approved
-from sim.rollout.compiled import compiled
-from sim.rollout.critic import concern_lines, critique, stops
-from sim.rollout.exposure import as_exported, exposures_of
+from sim.rollout.compiled import Compiled, compiled
+from sim.rollout.critic import Concern, concern_lines, critique, stops
+from sim.rollout.exposure import Exposure, as_exported, exposures_of
 from sim.rollout.identity import seed_of
 from sim.rollout.outputs import rehearsal_suite, write_rehearsal_page
 from sim.rollout.rehearse import decided, rehearse
@@ -79,10 +80,14 @@ class Session:
         made = compiled(self.plan)
         exposed = exposures_of(made)
         concerns = critique(made, exposed, self.fleet)
+        code = ExitCode.INCONCLUSIVE if stops(concerns) else ExitCode.HELD
+        if self._batch.quiet:
+            click.echo(json.dumps(_outline_document(self.plan, made, exposed, concerns, code), indent=2))
+            return code
         whole = fleet_sections(self.plan, self.fleet)
         click.echo("\n".join([outline(made, exposed, as_exported(self.plan)), *(["", text(whole)] if whole else [])]))
         click.echo("\n".join(["", *concern_lines(self.plan, concerns)]))
-        return ExitCode.INCONCLUSIVE if stops(concerns) else ExitCode.HELD
+        return code
 
     def _look_at_the_fleet(self) -> None:
         """Of a plan over a table: who of all its rows is exposed; the plan is then over a sample of them."""
@@ -184,3 +189,18 @@ class Session:
             from sim.rollout.sections import step_line
 
             click.echo("\r\x1b[K" + step_line(result), err=True)
+
+
+def _outline_document(
+    plan: Plan, made: Compiled, exposed: Sequence[Exposure], concerns: Sequence[Concern], code: ExitCode
+) -> dict[str, Any]:
+    """What a plan would do, for `--dry-run --json`."""
+    stages = [
+        {"weight": stage.weight, "exposed": list(each.sandboxes)}
+        for stage, each in zip(made.stages, exposed, strict=True)
+    ]
+    found = [
+        {"name": each.name, "severity": each.severity, "step": each.step, "what": each.what, "mend": each.mend}
+        for each in concerns
+    ]
+    return {"version": 1, "exit_code": int(code), "name": plan.name, "stages": stages, "concerns": found}

@@ -194,6 +194,10 @@ def test_a_dry_run_says_who_would_be_exposed_and_starts_nothing(
     assert "none: one takes about 100 sandbox contexts" in said
     assert "stops: nobody: 1 % exposes none of" in said
     assert not (tmp_path / "runs").exists()
+    assert main(["rehearse", str(plan), "--dry-run", "--json", "--runs-dir", str(tmp_path / "runs")]) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert document["exit_code"] == 3
+    assert "nobody" in {each["name"] for each in document["concerns"]}
 
 
 def cells(folder: Path, cluster: str | None, *faults: str) -> FaultMatrix:

@@ -65,6 +65,7 @@ def test_a_gitlab_file_shows_its_results_in_the_merge_request(empty: pathlib.Pat
     assert job["artifacts"]["reports"] == {"junit": "snapdrill.xml"}
     assert job["timeout"] == "15 minutes"
     assert job["script"][-1] == "snapdrill run . --junit snapdrill.xml"
+    assert {type(line) for line in job["script"]} == {str}
 
 
 def test_a_jenkinsfile_asks_for_the_strict_format(empty: pathlib.Path) -> None:
