@@ -216,6 +216,9 @@ def disturb(number: int, folder: pathlib.Path, mutant: str | None = None) -> See
     seen.code = process.returncode
     _follow(seen, ledger, size, pids)
     seen.left = _left(pids, seen)
+    if seen.code < 0:  # the runner was killed: nobody has removed the folder of its sockets
+        clean = [sys.executable, "-c", _RUN, "clean", "--runs-dir", str(place / "runs")]
+        subprocess.run(clean, check=True, capture_output=True)
     return seen
 
 
