@@ -1,4 +1,4 @@
-"""What make test measures: the branches of engine/ and sim/rules/ that the tests made for them take."""
+"""The order of the tests, and what make test measures: branches that engine/ and sim/rules/ take in their own tests."""
 
 import os
 import pathlib

@@ -93,16 +93,19 @@ def _row(each: Mistake, struck: Struck | None) -> dict[str, Any]:
 
 
 def report(file: str, found: Sequence[tuple[Mistake, Struck | None]]) -> list[str]:
-    """Three or four lines a mistake, and the count."""
+    """Three or four lines for each of the first mistakes, how many more there are, and the count."""
+    from engine.reading import MOST_MISTAKES
+
     lines = []
-    for each, struck in found:
+    for each, struck in found[:MOST_MISTAKES]:
         line, column = each.position
         lines.append(f"{file}:{line}:{column}: {each.severity}: {each.text}")
         lines += [f"    in production: {each.production}"] + ([f"    your fleet: {struck.words()}"] if struck else [])
         lines.append(f"    fix: {each.hint}")
     errors = sum(each.severity == "error" for each, _ in found)
     counts = f"{_count(errors, 'error')}, {_count(len(found) - errors, 'warning')}"
-    return [*lines, f"{file}: {counts if found else 'ok'}"]
+    more = [f"and {len(found) - MOST_MISTAKES:,} more"] if len(found) > MOST_MISTAKES else []
+    return [*lines, *more, f"{file}: {counts if found else 'ok'}"]
 
 
 def _count(number: int, word: str) -> str:

@@ -83,3 +83,15 @@ def test_a_fleet_is_counted_in_json_too(tmp_path: pathlib.Path, capsys: pytest.C
     assert main(["flags", "lint", "--json", "--fleet", fleet, str(tmp_path / "f.json")]) == ExitCode.VIOLATED
     (found,) = json.loads(capsys.readouterr().out)["findings"]
     assert found["by_it"] == {"sandboxes": 40, "memory": 14 * (8 << 30) + 26 * (2 << 30), "when": "by the rule"}
+
+
+def test_of_a_thousand_mistakes_the_first_are_shown_and_all_are_counted(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "flags.json"
+    file.write_text(json.dumps({"flags": {f"flag-{number}": 7 for number in range(1000)}}))
+    assert main(["flags", "lint", str(file)]) == ExitCode.VIOLATED
+    *shown, more, count = capsys.readouterr().out.splitlines()
+    assert sum(": error: " in line for line in shown) == 50
+    assert more == "and 950 more"
+    assert count.endswith("flags.json: 1000 errors, 0 warnings")
