@@ -79,13 +79,13 @@ def _check_kinds(kinds: Sequence[str]) -> None:
 
 
 def _sentences(entries: Sequence[Entry], sandbox: str | None, last: int | None, kinds: Sequence[str]) -> list[str]:
-    from sim.report import words
+    from sim.report import sentences, words
 
     shown = [
         entry
         for entry in entries
-        if (entry.name in kinds if kinds else not isinstance(entry.event, words.SAMPLES))
+        if (entry.name in kinds if kinds else not isinstance(entry.event, sentences.SAMPLES))
         and (sandbox is None or entry.sandbox == sandbox)
     ]
     start = 0 if last is None else max(0, len(shown) - last)
-    return [f"{words.clock(entry.t)}  {words.sentence(entry)}" for entry in shown[start:]]
+    return [f"{words.clock(entry.t)}  {sentences.sentence(entry)}" for entry in shown[start:]]

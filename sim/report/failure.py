@@ -13,12 +13,12 @@ from engine import events as copying
 from sim.record import events, source_events
 from sim.record.ledger import Entry
 from sim.record.view import PauseView, View
-from sim.report import words
+from sim.report import sentences, words
 from sim.report.judgements import Judgement, failed
 
 LAST_EVENTS = 10
 _CONTENT_LENGTH = 72
-_NOT_TOLD = (*words.SAMPLES, copying.ChunkPublished, copying.ChunkPunched)
+_NOT_TOLD = (*sentences.SAMPLES, copying.ChunkPublished, copying.ChunkPunched)
 _SHARED = (
     events.FlagSet,
     source_events.OutageBegan,
@@ -159,7 +159,7 @@ def _last_events(log: Iterable[Entry], sandbox: str | None) -> list[str]:
         if (entry.sandbox == sandbox if entry.sandbox else isinstance(entry.event, _SHARED))
         and not isinstance(entry.event, _NOT_TOLD)
     ]
-    lines = [f"    {words.clock(entry.t)}  {words.sentence(entry)}" for entry in related[-LAST_EVENTS:]]
+    lines = [f"    {words.clock(entry.t)}  {sentences.sentence(entry)}" for entry in related[-LAST_EVENTS:]]
     return ["  last events", *lines] if lines else []
 
 

@@ -10,7 +10,7 @@ from engine.events import CopyFailed
 from sim.record import events, source_events
 from sim.record.ledger import Entry
 from sim.record.view import PauseView, View
-from sim.report import words
+from sim.report import sentences, words
 from sim.report.words import scrub
 
 _MIB = 1 << 20
@@ -125,7 +125,7 @@ def _marks(entries: Sequence[Entry]) -> list[dict[str, Any]]:
             "mode": "markers",
             "x": [each.t for each in marked],
             "y": [0] * len(marked),
-            "text": [_shown(words.sentence(each)) for each in marked],
+            "text": [_shown(sentences.sentence(each)) for each in marked],
             "hovertemplate": "%{text}<br>%{x:.3f} s<extra></extra>",
             "cliponaxis": False,
             "marker": {"symbol": "triangle-up", "size": 9, "color": "#d1495b"},

@@ -15,7 +15,7 @@ from textual.widget import Widget
 
 from sim.record.ledger import Entry
 from sim.record.view import SandboxView, View
-from sim.report.words import Sentence, tell
+from sim.report.sentences import Sentence, tell
 from sim.tui import rows
 from sim.tui.rows import Choice, choice_line
 from sim.tui.spans import CURSOR, SELECTED, Span, Spans, draw, text, wrap

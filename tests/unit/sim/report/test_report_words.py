@@ -11,7 +11,7 @@ from engine import events as copying
 from engine.events import Event
 from sim.record import events, source_events
 from sim.record.ledger import EVENT_TYPES, Entry
-from sim.report import words
+from sim.report import sentences, words
 
 EXAMPLES: dict[str, Any] = {
     "bool": True,
@@ -34,7 +34,7 @@ def example(kind: type[Event]) -> Event:
 
 
 def said(event: Event, sandbox: str | None = "web-0") -> str:
-    return words.sentence(Entry(1.0, event, sandbox, None))
+    return sentences.sentence(Entry(1.0, event, sandbox, None))
 
 
 @pytest.mark.parametrize("name", sorted(EVENT_TYPES))

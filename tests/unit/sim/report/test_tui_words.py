@@ -10,7 +10,7 @@ from flags.catalog import BACKGROUND, PUNCH
 from sim.record import events, source_events
 from sim.record.ledger import Entry
 from sim.report import words
-from sim.report.words import Sentence, tell
+from sim.report.sentences import Sentence, tell
 
 MIB = 1 << 20
 
