@@ -23,8 +23,9 @@ from sim.files.lifecycle import State
 from sim.files.units import HUGE_PAGE
 from sim.files.wrong_engines import SWITCHES
 from sim.node import wrong_acts
+from sim.node.admitted import Admitted
 from sim.node.armed_faults import FaultyEffects
-from sim.node.pausing import Admitted, Pausing
+from sim.node.pausing import Pausing
 from sim.node.sandbox import Machine, Sandbox
 from sim.node.wrong_acts import PunchesBehind, ResumeAfterPunch
 from sim.node.wrong_nodes import NODES
