@@ -55,6 +55,10 @@ class Effects:
     def copy_write(self, cache: Cache, data: memoryview, chunk: Chunk) -> None:
         cache.write(data, chunk.cache_offset)
 
+    def spill(self, cache: Cache, data: memoryview, chunk: Chunk) -> None:
+        """In place of `copy_write`, where the cache of a stranded build has no space."""
+        cache.spill(data, chunk)
+
     def publish(self, cache: Cache, chunk: Chunk) -> None:
         cache.publish(chunk)
 

@@ -191,6 +191,14 @@ class Stranded(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Spilling(Event):
+    """The cache of a stranded build has no space: from this chunk on the rest goes into the spill."""
+
+    build: str
+    chunk: int
+
+
+@dataclass(frozen=True, slots=True)
 class NotSalvaged(Event):
     """A failed copy was to be salvaged and cannot be; `code` is a `SalvageCode`."""
 

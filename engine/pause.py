@@ -125,17 +125,20 @@ class Pause:
         """The same, but also where the build is left stranded: `stranded` says so."""
         self._rests.then(tell)
 
-    def salvage(self) -> bool:
-        """Copy once more what is left of a stranded build; True once the pause has settled, finished or discarded."""
+    def salvage(self, *, spill: bool = True) -> bool:
+        """Copy once more what is left of a stranded build; True once the pause has settled, finished or discarded.
+
+        With `spill`, what the cache has no space for goes into the spill, where there is one.
+        """
         copier, _ = self._writing.parts()
         with self._salvaging:
             if self._strand is None or self._settled.is_set():
                 return self._settled.is_set()
             self._cpu.begin()
             try:
-                copier.copy_left()
+                copier.copy_left(spill=spill)
                 self._strand.complete(punched=copier.permit is not None)
-                self._end_finished(self._finish())
+                self._end_finished(self._finish(spill=spill))
             except BaseException as error:
                 self._take_fate(error)
                 if not isinstance(error, Exception):
@@ -275,8 +278,8 @@ class Pause:
             self._stop_if_cancelled()
             self._committed = True
 
-    def _finish(self) -> Header:
-        header = self._writing.finish()
+    def _finish(self, *, spill: bool = False) -> Header:
+        header = self._writing.finish(spill=spill)
         self._say_finished(header)
         return header
 
@@ -292,8 +295,10 @@ class Pause:
         try:
             for seconds in RETRY_SECONDS if self.stranded else ():
                 time.sleep(seconds)
-                if self.salvage():
+                if self.salvage(spill=False):
                     break
+            if self.stranded and self._request.spill is not None:
+                self.salvage()
         finally:
             self._rests.set()
 

@@ -46,6 +46,7 @@ class PauseRequest:
     options: PauseOptions
     attachments: Mapping[str, bytes] = field(default_factory=dict)
     borrowed: bool = False
+    spill: Path | None = None  # the folder for what a stranded build's cache does not take
     witness: Callable[[DirtySet], None] | None = None
     """Given what the scan found, before anything is made of it: to be compared with another account of the writes."""
 
@@ -179,6 +180,7 @@ def finished_header(unfinished: Header, work: Work, cache: Cache) -> Header:
         mapping=maps.normalise(without_zeros(unfinished.mapping, work, cache.zeros(), unfinished.build)),
         chunk_lengths=tuple(length for _, length in cache.chunks()),
         digests=tuple(cache.digests),
+        spilled=tuple(sorted(cache.spilled)),
     )
 
 

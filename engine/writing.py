@@ -13,6 +13,7 @@ from engine.meter import PeakMeter
 from engine.plan import PausePlan
 from engine.prepare import PauseRequest, Work, check_parents, finished_header, unfinished_header, work_out
 from engine.snapshot import PARENTS, Header, parents_of, pinning, write_attachments
+from engine.spill import NO_SPACE
 
 
 class Writing:
@@ -54,7 +55,7 @@ class Writing:
         """
         request = self._request
         work = self.work = work_out(request, self._effects, emit)
-        cache = self.cache = Cache(request.builds, request.build, work.plan.chunks)
+        cache = self.cache = Cache(request.builds, request.build, work.plan.chunks, request.spill)
         self.meter = PeakMeter(request.memory, cache)
         self._effects.create_cache(cache)
         self._effects.reserve(cache)
@@ -70,16 +71,30 @@ class Writing:
             raise EngineError("a pause was used before it was prepared")
         return self.copier, self.plan
 
-    def finish(self) -> Header:
-        """Write the header and give the build its final name; raises OSError, EngineError."""
+    def finish(self, *, spill: bool = False) -> Header:
+        """Write the header and give the build its final name; raises OSError, EngineError.
+
+        With `spill`: where there is no space for the header, a chunk makes room for it.
+        """
         unfinished, cache, work = self.header, self.cache, self.work
         if unfinished is None or cache is None or work is None:
             raise EngineError("a pause was finished before it was prepared")
-        header = finished_header(unfinished, work, cache)
-        self._effects.write_header(header, cache.folder)
+        try:
+            header = self._write_header(unfinished, work, cache)
+        except OSError as error:
+            own = [chunk for chunk in work.plan.chunks if chunk.index not in cache.spilled]
+            if not (spill and cache.can_spill and own and error.errno in NO_SPACE):
+                raise
+            cache.move_to_spill(own[-1])
+            header = self._write_header(unfinished, work, cache)
         self._named = header
         self._effects.finish(cache)
         return self._whole(header)
+
+    def _write_header(self, unfinished: Header, work: Work, cache: Cache) -> Header:
+        header = finished_header(unfinished, work, cache)
+        self._effects.write_header(header, cache.folder)
+        return header
 
     def finished_after_all(self) -> Header | None:
         """The header of a build that got its final name, though `finish` reported a failure; None where it did not."""

@@ -238,6 +238,9 @@ class FaultyEffects(Effects):
         if fault is not None and fault.harm.kind == "corrupt":
             _flip(cache.fd, chunk.cache_offset + len(data) // 2)
 
+    def spill(self, cache: Cache, data: memoryview, chunk: Chunk) -> None:
+        self._inner.spill(cache, data, chunk)
+
     def publish(self, cache: Cache, chunk: Chunk) -> None:
         self._pass("publish", chunk.index)
         self._inner.publish(cache, chunk)

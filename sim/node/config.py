@@ -112,6 +112,7 @@ class NodeConfig:
     mended: list[str] = field(default_factory=list)
     verify: str = "off"
     on_copy_failure: str = "discard"
+    spill: str | None = None
     readers: float = 0.0
     known: dict[str, Known] = field(default_factory=dict)
 

@@ -66,6 +66,8 @@ class Node:
         self.deaths = Deaths(lambda event, sandbox: ledger.try_append(event, sandbox=sandbox))
         self.in_flight = 0
         self.cache_on_tmpfs = on_tmpfs(self.builds)
+        self.spill = Path(config.spill) if config.spill is not None else None
+        self.spill_on_tmpfs = self.spill is not None and on_tmpfs(self.spill)
         self._pausing = make_pausing(self)
         self.ending = False
 

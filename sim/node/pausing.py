@@ -24,7 +24,7 @@ from sim.node.admitted import Admitted, never_started, settled
 from sim.node.armed_faults import FaultyEffects, Passage
 from sim.node.dirty_log import witness
 from sim.node.guest_link import GuestError
-from sim.node.memory import PUNCHED_PEAK, OverBudgetError, most_copier_bytes
+from sim.node.memory import PUNCHED_PEAK, OverBudgetError, held_bytes, most_copier_bytes
 from sim.node.own_thread import in_own_thread
 from sim.node.pace import PacedEffects
 from sim.node.salvaging import at_rest, refused, settled_at_last, try_again
@@ -190,6 +190,7 @@ class Pausing:
             options=self._options(sandbox, admitted),
             attachments=attachments(name, admitted.id, sandbox.generations, sandbox.processor),
             borrowed=not admitted.consumed,
+            spill=self._node.spill,
             witness=witness(tracker, partial(self._node.ledger.append, sandbox=name, pause=admitted.id)),
         )
         return Pause(request, effects, self._emit(sandbox, admitted, effects))
@@ -318,9 +319,8 @@ class Pausing:
         if result.header is None:
             raise GuestError(f"{admitted.id} finished without a header")
         sandbox.header, sandbox.pause = result.header, None
-        if node.cache_on_tmpfs:
-            node.budget.hold(result.header.length)
-        else:
+        node.budget.hold(held_bytes(result.header, cache=node.cache_on_tmpfs, spill=node.spill_on_tmpfs))
+        if not node.cache_on_tmpfs:
             node.memory.finished(admitted.id)
         if not admitted.consumed:
             await node.roll_back(sandbox, admitted.guest, f"checkpoint {admitted.id} is finished")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from engine.events import Condemned
 from engine.evidence import Threads, as_json, from_json
 from engine.incarnation import lives
 from engine.snapshot import Build, Header, delete_build, template
+from engine.spill import remove_folder
 from sim.files.lifecycle import FINAL, State, StopReason
 from sim.node.config import Known, OpenPause
 from sim.node.guest_link import Guest, GuestError
@@ -39,7 +39,7 @@ async def recover(node: Node) -> None:
     condemned = _condemned(node, living, past)
     await _end_condemned(node, living, condemned)
     for partial in node.builds.glob(f"*{PARTIAL}"):
-        shutil.rmtree(partial, ignore_errors=True)  # what stays is found by who looks for leaks; no guest waits for it
+        remove_folder(partial)  # what stays is found by who looks for leaks; no guest waits for it
     for name, known in node.config.known.items():
         sandbox = node.sandboxes[name]
         latest = known.guest or incarnation_name(name, sandbox.incarnations)

@@ -114,6 +114,8 @@ class Machine(Protocol):
     ticking: asyncio.Lock
     in_flight: int
     cache_on_tmpfs: bool
+    spill: Path | None
+    spill_on_tmpfs: bool
     ending: bool
 
     def end_guest(self, sandbox: Sandbox, why: str) -> None: ...

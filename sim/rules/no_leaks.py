@@ -87,6 +87,8 @@ def _is_machine(links: set[str]) -> bool:
 def _folders(reality: Reality) -> Iterator[Path]:
     if not reality.cache_kept:
         yield reality.builds
+        if reality.spill is not None:
+            yield reality.spill
     yield reality.socket_dir
     yield from reality.condemned.glob("*.json")
     name = f"snapdrill-{reality.run}"

@@ -253,6 +253,7 @@ class Pauser:
         checkpoint: bool = False,
         effects: Effects | None = None,
         attachments: dict[str, bytes] | None = None,
+        spill: Path | None = None,
     ) -> Pause:
         """A pause (or checkpoint) of a guest that is frozen here, not yet begun."""
         assert guest.tracker is not None
@@ -270,6 +271,7 @@ class Pauser:
             or PauseOptions(not by_process, background_copy=background, punch=punch, dedup=DedupOptions(dedup)),
             attachments=attachments or {},
             borrowed=checkpoint,
+            spill=spill,
         )
         pause = Pause(request, effects, self.events.append)
         self._pauses.append(pause)
