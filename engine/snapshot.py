@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Dictionary
 from dataclasses import dataclass
 from itertools import accumulate
@@ -200,7 +200,7 @@ def check_build(builds: Path, build: str, length: int) -> None:
         text, _ = _whole((folder / HEADER).read_bytes(), build)
         meta = json.loads(text)
         header, cache = os.stat(folder / HEADER), os.stat(folder / MEMFILE)
-        touched_at = max(cache.st_mtime_ns, os.stat(folder / LINK).st_mtime_ns if meta.get("spilled") else 0)
+        spill = os.stat(folder / LINK) if meta.get("spilled") else None
     except OSError as error:
         raise CorruptBuildError(build, f" is not finished or cannot be read: {error.strerror}") from error
     if meta["build"] != build:
@@ -208,9 +208,16 @@ def check_build(builds: Path, build: str, length: int) -> None:
     stored = sum(meta["chunk_lengths"])
     if min(stored, cache.st_size) < max(stored, length):
         raise CorruptBuildError(build, f": its cache has {cache.st_size} bytes of {max(stored, length)}")
-    if touched_at > header.st_mtime_ns:
+    if spill is not None and spill.st_size < (end := _end_of_spill(meta["spilled"], meta["chunk_lengths"])):
+        raise CorruptBuildError(build, f": its spill has {spill.st_size} bytes of {end}")
+    if max(cache.st_mtime_ns, spill.st_mtime_ns if spill is not None else 0) > header.st_mtime_ns:
         with contextlib.closing(Build.open(builds, build)) as touched:
             touched.verify()
+
+
+def _end_of_spill(spilled: Sequence[int], lengths: Sequence[int]) -> int:
+    """Bytes that a spill must have: to the end of its last chunk."""
+    return sum(lengths[: max(spilled) + 1]) if spilled else 0
 
 
 class Build:
@@ -220,10 +227,10 @@ class Build:
         self.header = header
         self.folder = folder
         self.fd = os.open(folder / MEMFILE, os.O_RDONLY | os.O_CLOEXEC)
-        self._spill_fd, self._spilled = -1, spilled_ranges(header.spilled, list(self.chunks()))
+        self.spill_fd, self._spilled = -1, spilled_ranges(header.spilled, list(self.chunks()))
         if header.spilled:
             try:
-                self._spill_fd = open_linked(folder)
+                self.spill_fd = open_linked(folder)
             except OSError:
                 self.close()
                 raise
@@ -245,6 +252,10 @@ class Build:
         if size < header.file_length:
             opened.close()
             raise CorruptBuildError(build, f": its cache has {size} bytes of {header.file_length}")
+        end = _end_of_spill(header.spilled, header.chunk_lengths)
+        if end and (size := os.fstat(opened.spill_fd).st_size) < end:
+            opened.close()
+            raise CorruptBuildError(build, f": its spill has {size} bytes of {end}")
         return opened
 
     def chunks(self) -> Iterator[tuple[int, int]]:
@@ -258,7 +269,7 @@ class Build:
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the packed cache; raises CorruptBuildError where it ends early."""
-        data = read_packed(self.fd, self._spill_fd, self._spilled, offset, length)
+        data = read_packed(self.fd, self.spill_fd, self._spilled, offset, length)
         if len(data) != length:
             raise CorruptBuildError(self.header.build, f": its cache ended at byte {offset + len(data)}")
         return data
@@ -268,7 +279,7 @@ class Build:
 
         Raises CorruptBuildError where the cache ends early.
         """
-        if not read_packed_pages(self.fd, self._spill_fd, self._spilled, buffer, rows, pages):
+        if not read_packed_pages(self.fd, self.spill_fd, self._spilled, buffer, rows, pages):
             raise CorruptBuildError(self.header.build, f": its cache ended before byte {(int(pages[-1]) + 1) * PAGE}")
 
     def verify(self) -> None:
@@ -288,7 +299,7 @@ class Build:
 
     def close(self) -> None:
         """Close the cache and its spill; harmless when already closed."""
-        fds, self.fd, self._spill_fd = (self.fd, self._spill_fd), -1, -1
+        fds, self.fd, self.spill_fd = (self.fd, self.spill_fd), -1, -1
         for fd in fds:
             if fd >= 0:
                 os.close(fd)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,6 @@ def test_a_damaged_spill_is_refused_by_the_name_of_its_build(
         os.utime(small.builds / "b1" / "header", (1, 1))  # earlier by more than a tick of the clock
     with pytest.raises(CorruptBuildError, match="b1"):
         check_build(small.builds, "b1", length)
-    with pytest.raises(CorruptBuildError, match="b1"):
-        Build.open(small.builds, "b1").verify()
+    with pytest.raises(CorruptBuildError, match="b1"), closing(Build.open(small.builds, "b1")) as build:
+        build.verify()
     delete_build(small.builds, "b1")
