@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from engine import linux
 from engine.errors import BuildFailedError, TruncatedError
 from engine.packed import Spilled, read_packed, spilled_ranges, write_packed
+from engine.pages import PAGE, zeros_of
 from engine.ranges import Chunk
-from engine.spill import Spill, open_linked, remove_folder
+from engine.spill import Spill, is_linked, open_linked, remove_folder
 
 PARTIAL = ".partial"
 MEMFILE = "memfile"
@@ -65,6 +67,29 @@ class Cache:
         self.fd = os.open(self.folder / MEMFILE, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self.on_tmpfs = linux.filesystem_magic(self.fd) == linux.TMPFS_MAGIC
 
+    def reopen(self) -> None:
+        """Open what a crashed process left of this build, and its spill where it has one; raises OSError."""
+        self.fd = os.open(self.folder / MEMFILE, os.O_RDWR | os.O_CLOEXEC)
+        self._made = True
+        self.on_tmpfs = linux.filesystem_magic(self.fd) == linux.TMPFS_MAGIC
+        if self._spill is not None and is_linked(self.folder):
+            self._spill.open(self.folder)
+
+    def published_already(self, chunk: Chunk, digest: bytes, *, in_spill: bool) -> bool:
+        """Take a chunk that was recorded as published, if what is in the file is that; raises OSError."""
+        self.lies_in_spill(chunk.index, spilled=in_spill)
+        data = read_packed(self.fd, self._spill_fd, self._spilled, chunk.cache_offset, chunk.length)
+        if len(data) != chunk.length or xxhash.xxh3_128_digest(data) != digest:
+            return False
+        self._note_zeros(zeros_of(memoryview(data)) + chunk.cache_offset // PAGE)
+        self.digests[chunk.index] = digest
+        self.publish(chunk)
+        return True
+
+    @property
+    def _spill_fd(self) -> int:
+        return self._spill.fd if self._spill is not None else -1
+
     def reserve(self) -> None:
         """Make sure of the space before anything is destroyed; raises OSError(ENOSPC).
 
@@ -109,13 +134,17 @@ class Cache:
         self._note_zeros(write_packed(spill.fd, data, chunk.cache_offset, on_tmpfs=spill.on_tmpfs))
         self.lies_in_spill(chunk.index)
 
-    def move_to_spill(self, chunk: Chunk) -> None:
-        """Give the file system of the cache the space back that a published chunk takes; raises OSError."""
+    def move_to_spill(self, chunk: Chunk, record: Callable[[], None]) -> None:
+        """Give the file system of the cache the space back that a published chunk takes; raises OSError.
+
+        `record` is called once it lies in the spill, before it is freed here.
+        """
         data = memoryview(os.pread(self.fd, chunk.length, chunk.cache_offset))
         if self._spill is not None and len(data) == chunk.length:
             self._spill.open(self.folder)
             write_packed(self._spill.fd, data, chunk.cache_offset, on_tmpfs=self._spill.on_tmpfs)
             self.lies_in_spill(chunk.index)
+            record()
             with self._changed:  # who reads now may still read it here
                 self._changed.wait_for(lambda: self._readers == 0)
             linux.punch_hole(self.fd, chunk.cache_offset, chunk.length)
@@ -247,7 +276,7 @@ class Cache:
                 yield file.fileno(), spill_fd
             return
         try:
-            yield fd, self._spill.fd if self._spill is not None else -1
+            yield fd, self._spill_fd
         finally:
             with self._changed:
                 self._readers -= 1

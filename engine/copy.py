@@ -15,9 +15,10 @@ import numpy as np
 import xxhash
 
 from engine.cache import Cache
+from engine.chunk_records import ChunkRecords
 from engine.effects import Effects, Memory
 from engine.errors import EngineError
-from engine.events import ChunkPublished, ChunkPunched, CleanPagesPunched, Emit, PunchFailed, Retried, Spilling
+from engine.events import BuildSpilled, ChunkPublished, ChunkPunched, CleanPagesPunched, Emit, PunchFailed, Retried
 from engine.incarnation import PunchPermit
 from engine.memfd import Memfd
 from engine.meter import PeakMeter
@@ -53,7 +54,14 @@ class ChunkCopier:
     """Copies the chunks of one plan. `permit` opens punching; without it nothing is ever freed."""
 
     def __init__(
-        self, memory: Memory, plan: PausePlan, cache: Cache, meter: PeakMeter, effects: Effects, emit: Emit
+        self,
+        memory: Memory,
+        plan: PausePlan,
+        cache: Cache,
+        meter: PeakMeter,
+        effects: Effects,
+        emit: Emit,
+        records: ChunkRecords | None = None,
     ) -> None:
         self._memory = memory
         self._plan = plan
@@ -61,6 +69,7 @@ class ChunkCopier:
         self._meter = meter
         self._effects = effects
         self._emit = emit
+        self._records = records
         self._queue = deque(plan.chunks)
         self._first: Chunk | None = None
         self._buffers: list[_Buffers] = []  # one a worker, until it has taken it
@@ -176,6 +185,7 @@ class ChunkCopier:
         self._write(chunk, data)
         self.digests[chunk.index] = xxhash.xxh3_128_digest(data)
         self._act(chunk, "publish", lambda: self._effects.publish(self._cache, chunk))
+        self._record(chunk)
         now = self._meter.sample()
         span = chunk.end - chunk.start
         self._emit(ChunkPublished(chunk.index, chunk.length, span, now.source, now.cache, chunk.start))
@@ -189,11 +199,26 @@ class ChunkCopier:
                 if not self._may_spill or getattr(error.cause, "errno", None) not in NO_SPACE:
                     raise
                 self._spills = True
-                self._emit(Spilling(self._cache.build, chunk.index))
+                self._emit(BuildSpilled(self._cache.build, chunk.index))
             else:
                 self._cache.lies_in_spill(chunk.index, spilled=False)
                 return
         self._act(chunk, "spill.write", lambda: self._effects.spill(self._cache, data, chunk))
+
+    def _record(self, chunk: Chunk) -> None:
+        """What is not recorded would be lost with this process once it is punched: then nothing more is."""
+        records = self._records
+        if records is None:
+            return
+        try:
+            self._retry("record", lambda: self._effects.record(records, self._cache, chunk))
+        except OSError as error:
+            self._stop_punching(chunk, f"its place could not be recorded: {error}")
+
+    def _stop_punching(self, chunk: Chunk | None, why: str) -> None:
+        with self._lock:
+            self.punch_error = why
+        self._emit(PunchFailed(chunk.index if chunk else None, why))
 
     def _free(self, chunk: Chunk) -> None:
         """Punch the whole pages of a published chunk's span."""
@@ -217,9 +242,7 @@ class ChunkCopier:
         try:
             self._retry("punch", lambda: self._effects.punch(memfd, offset, length, permit, chunk))
         except (OSError, EngineError) as error:
-            with self._lock:
-                self.punch_error = str(error)
-            self._emit(PunchFailed(chunk.index if chunk else None, str(error)))
+            self._stop_punching(chunk, str(error))
             return False
         return True
 

@@ -23,6 +23,7 @@ from engine.events import (
     CopyFailed,
     Emit,
     Event,
+    KeeperAsked,
     NotSalvaged,
     ignore,
 )
@@ -52,6 +53,8 @@ class Pause:
         self._condemned = False
         self._condemning = False
         self._condemn_error: str | None = None
+        self._kept = False
+        self._keep_error: str | None = None
         self._ending = Ending(request.guest, self._effects, self._say)
         self._settled = Once()
         self._rests = Once()  # settled, or stranded with nothing more to come by itself
@@ -212,6 +215,7 @@ class Pause:
         """Where the record cannot be written nothing is ever punched, and the guest lives on, frozen."""
         if self._request.borrowed:
             raise EngineError("its memory is borrowed and the guest goes on: it may not be condemned")
+        self._keep()
         with self._lock:  # a cancel comes before the record is begun, or is refused
             self._stop_if_cancelled()
             self._condemning = True
@@ -221,6 +225,18 @@ class Pause:
         self._say(Condemned(self._request.build))
         if (ran := self._ending.kill()) is not None:
             raise ran
+
+    def _keep(self) -> None:
+        """Where no other process holds the memory too, a copy of it that fails is discarded, with a code."""
+        keeper, build = self._request.keeper, self._request.build
+        if keeper is None or self._writing.records is None:
+            return
+        try:
+            self._effects.keep(keeper, build, self._request.memory)
+        except Exception as error:  # noqa: BLE001 - reported, and the pause goes on
+            self._keep_error = str(error) or type(error).__name__
+        self._kept = True  # also where its answer is lacking: it is dropped all the same
+        self._say(KeeperAsked(build, self._keep_error))
 
     def _write_record(self) -> PunchPermit | None:
         request = self._request
@@ -334,6 +350,7 @@ class Pause:
         """Whether the build is stranded now; False where it cannot be salvaged, which is reported."""
         permit = self._writing.copier.permit if self._writing.copier is not None else None
         try:
+            self._refuse_unkept()
             strand = self._strand or Strand.of(error, self._request.memory, self.plan, self.cache, self._ending)
             strand.check(error, punched=permit is not None)
         except UnsalvageableError as why:
@@ -344,6 +361,10 @@ class Pause:
         self._cpu.end()
         self._say(strand.event(self._writing.meter.peak_over if self._writing.meter else None))
         return True
+
+    def _refuse_unkept(self) -> None:
+        if self._keep_error is not None:
+            raise UnsalvageableError(SalvageCode.NOT_KEPT, f"no other process held its memory: {self._keep_error}")
 
     def _delete(self, cache: Cache, error: BaseException) -> None:
         try:
@@ -385,6 +406,10 @@ class Pause:
 
     def _close(self, memory: Memory | None) -> None:
         """The last act of all; nothing that fails here may keep the pause from settling."""
+        self._writing.close()
+        if self._kept and self._request.keeper is not None:
+            with contextlib.suppress(Exception):  # a keeper that is gone holds nothing
+                self._request.keeper.drop(self._request.build)
         try:
             self._effects.close(memory, self.cache)
         except Exception as failure:  # noqa: BLE001 - what it left open is closed here, and waiters must get an answer

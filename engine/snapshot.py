@@ -172,7 +172,7 @@ def delete_build(builds: Path, build: str) -> None:
             if other.name != build and build in _stands_on(other):
                 raise PinnedBuildError(f"build {build} is pinned: {other.name} stands on it; delete that first")
         os.rename(builds / build, doomed)
-    remove_folder(doomed)
+    remove_folder(doomed, ignore_errors=False)
 
 
 def _stands_on(folder: Path) -> tuple[str, ...]:

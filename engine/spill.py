@@ -50,15 +50,20 @@ class Spill:
             os.close(fd)
 
 
+def is_linked(folder: Path) -> bool:
+    """Whether a build's folder names a spill, there or not."""
+    return (folder / LINK).is_symlink()
+
+
 def open_linked(folder: Path) -> int:
     """The spill of a build in its folder, for reading; raises OSError where it is gone."""
     return os.open(folder / LINK, os.O_RDONLY | os.O_CLOEXEC)
 
 
-def remove_folder(folder: Path) -> None:
-    """Delete a build's folder, finished or not, and its spill; what cannot be deleted stays."""
+def remove_folder(folder: Path, *, ignore_errors: bool = True) -> None:
+    """Delete a build's folder, finished or not, and its spill; what cannot be deleted stays, or raises OSError."""
     with contextlib.suppress(OSError):
         linked = Path(os.readlink(folder / LINK))
         if linked.suffix == SUFFIX:
             linked.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=ignore_errors)

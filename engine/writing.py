@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
+from engine import chunk_records
 from engine.cache import Cache
+from engine.chunk_records import ChunkRecords
 from engine.copy import ChunkCopier
 from engine.effects import Effects
 from engine.errors import EngineError
 from engine.events import Emit
 from engine.meter import PeakMeter
 from engine.plan import PausePlan
-from engine.prepare import PauseRequest, Work, check_parents, finished_header, unfinished_header, work_out
+from engine.prepare import PauseRequest, check_parents, work_out
+from engine.ranges import Chunk
 from engine.snapshot import PARENTS, Header, parents_of, pinning, write_attachments
-from engine.spill import NO_SPACE
+from engine.work import Work, finished_header, unfinished_header, written_with_room
 
 
 class Writing:
@@ -29,6 +33,8 @@ class Writing:
         self.cache: Cache | None = None
         self.meter: PeakMeter | None = None
         self.copier: ChunkCopier | None = None
+        self.records: ChunkRecords | None = None
+        """Where each chunk lies, to complete the build after a crash; None where its memory is not kept."""
         self.finished: Header | None = None
         """Of the whole build, once it has its final name."""
 
@@ -45,7 +51,7 @@ class Writing:
         """
         with self._lock:
             if self._header is None and self.work is not None:
-                self._header = unfinished_header(self._request, self.work)
+                self._header = unfinished_header(self._request.parent, self._request.build, self.work)
             return self._header
 
     def prepare(self, emit: Emit, emit_copy: Emit) -> None:
@@ -63,7 +69,10 @@ class Writing:
         with pinning(request.builds):
             write_attachments({**request.attachments, PARENTS: parents_of(request.parent)}, cache.folder)
             check_parents(request)
-        self.copier = ChunkCopier(request.memory, work.plan, cache, self.meter, self._effects, emit_copy)
+        if request.keeper is not None and request.options.salvage and work.plan.condemns_early:
+            self.records = ChunkRecords.create(cache.folder, request.build, request.parent.build, work)
+        acts = self._effects, emit_copy, self.records
+        self.copier = ChunkCopier(request.memory, work.plan, cache, self.meter, *acts)
 
     def parts(self) -> tuple[ChunkCopier, PausePlan]:
         """Copier and plan; raises EngineError before they are made."""
@@ -79,17 +88,15 @@ class Writing:
         unfinished, cache, work = self.header, self.cache, self.work
         if unfinished is None or cache is None or work is None:
             raise EngineError("a pause was finished before it was prepared")
-        try:
-            header = self._write_header(unfinished, work, cache)
-        except OSError as error:
-            own = [chunk for chunk in work.plan.chunks if chunk.index not in cache.spilled]
-            if not (spill and cache.can_spill and own and error.errno in NO_SPACE):
-                raise
-            cache.move_to_spill(own[-1])
-            header = self._write_header(unfinished, work, cache)
+        write = partial(self._write_header, unfinished, work, cache)
+        header = written_with_room(write, cache, work.plan.chunks, self._record) if spill else write()
         self._named = header
         self._effects.finish(cache)
         return self._whole(header)
+
+    def _record(self, chunk: Chunk) -> None:
+        if self.records is not None and self.cache is not None:
+            self._effects.record(self.records, self.cache, chunk)
 
     def _write_header(self, unfinished: Header, work: Work, cache: Cache) -> Header:
         header = finished_header(unfinished, work, cache)
@@ -102,6 +109,13 @@ class Writing:
             return self._whole(self._named)
         return None
 
+    def close(self) -> None:
+        """Nothing more is written."""
+        if self.records is not None:
+            self.records.close()
+
     def _whole(self, header: Header) -> Header:
+        if self.records is not None and self.cache is not None:
+            chunk_records.remove(self.cache.final)
         self._named, self._header, self.finished = None, header, header
         return header

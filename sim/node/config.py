@@ -61,6 +61,7 @@ class OpenPause:
     dirty_bytes: int | None
     blocked_ms: float | None
     successor: str | None = None
+    salvage: str | None = None  # once it is recovered: `whole`, or why its copy could not be salvaged
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,6 +191,7 @@ class Pausing:
             attachments=attachments(name, admitted.id, sandbox.generations, sandbox.processor),
             borrowed=not admitted.consumed,
             spill=self._node.spill,
+            keeper=self._node.keeper,
             witness=witness(tracker, partial(self._node.ledger.append, sandbox=name, pause=admitted.id)),
         )
         return Pause(request, effects, self._emit(sandbox, admitted, effects))

@@ -290,7 +290,11 @@ def _of_its_salvage(event: Event) -> Sentence | None:
     match event:
         case copying.Stranded(length=left):
             return _say(f"stranded: nothing is lost, {size(left)} of its build is left in memory alone", "warn")
-        case copying.Spilling(_, chunk):
+        case copying.KeeperAsked(_, error):
+            if error is None:
+                return _fine("its memory is held by a second process, which outlives a crash of the node")
+            return _say(f"its memory is held by the node alone: a copy that fails cannot be salvaged: {error}", "warn")
+        case copying.BuildSpilled(_, chunk):
             return _say(f"its cache has no space: from chunk {chunk} on its build goes into the spill", "warn")
         case copying.NotSalvaged(_, code, error):
             return _say(f"cannot be salvaged ({code}): {error}", "bad")

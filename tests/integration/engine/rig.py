@@ -28,6 +28,7 @@ from engine.dirty import SharedBitmap, Tracker, WriteProtectScan
 from engine.effects import Effects
 from engine.events import Event, Planned
 from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, start_time_of
+from engine.keeper import Keeper
 from engine.memfd import Memfd, ProcessMemory
 from engine.pause import Outcome, Pause, PauseResult
 from engine.plan import DedupOptions, PauseOptions
@@ -254,6 +255,7 @@ class Pauser:
         effects: Effects | None = None,
         attachments: dict[str, bytes] | None = None,
         spill: Path | None = None,
+        keeper: Keeper | None = None,
     ) -> Pause:
         """A pause (or checkpoint) of a guest that is frozen here, not yet begun."""
         assert guest.tracker is not None
@@ -272,6 +274,7 @@ class Pauser:
             attachments=attachments or {},
             borrowed=checkpoint,
             spill=spill,
+            keeper=keeper,
         )
         pause = Pause(request, effects, self.events.append)
         self._pauses.append(pause)

@@ -12,7 +12,7 @@ import pytest
 
 from engine import resume
 from engine.errors import CorruptBuildError
-from engine.events import NotSalvaged, Spilling, Stranded
+from engine.events import BuildSpilled, NotSalvaged, Stranded
 from engine.pause import Pause
 from engine.plan import PauseOptions
 from engine.snapshot import Build, check_build, delete_build
@@ -82,7 +82,7 @@ def test_the_rest_goes_into_the_spill_and_the_build_is_read_verified_and_deleted
     before = guest.memory()
     pause = begun(small, guest, spill, background=background)
     result = pause.settle(0)
-    assert (len(small.of(Stranded)), [each.chunk for each in small.of(Spilling)]) == (3, [1])
+    assert (len(small.of(Stranded)), [each.chunk for each in small.of(BuildSpilled)]) == (3, [1])
     header = small.assert_finished(guest, result, before)
     assert header.spilled == (0, 1)  # the disk is so full that the first chunk made room for the header
     assert os.stat(spill / "b1.spill").st_blocks * 512 == SIZE
