@@ -146,6 +146,7 @@ ACTS: dict[str, type[FaultyEffects]] = {
     "woken-in-mid-copy": wrong_acts.WokenInMidCopy,
     "record-after-punch": wrong_acts.RecordAfterPunch,
     "record-retired-early": wrong_acts.RecordRetiredEarly,
+    "punched-unrecorded": wrong_acts.PunchedUnrecorded,
     "punch-before-publish": wrong_acts.PunchBeforePublish,
     "unfinished-visible": wrong_acts.UnfinishedVisible,
     "clean-before-first-chunk": wrong_acts.CleanBeforeFirstChunk,
