@@ -376,6 +376,27 @@ class ZygoteLink:
                 guest.close()
         raise GuestError("the zygote did not fork a guest")
 
+    def exchange(self, key: str, fds: Sequence[int] = (), **command: Any) -> tuple[dict[str, Any], list[int]]:
+        """Send a command, with fds; its answer has `key`, or is empty. Late answers to earlier ones are dropped."""
+        with self._lock:
+            socket.send_fds(self._connection, [json.dumps(command).encode()], list(fds))
+            while True:
+                answer, got = self.next_answer()
+                if not answer or key in answer:
+                    return answer, got
+                for fd in got:
+                    os.close(fd)
+
+    def next_answer(self) -> tuple[dict[str, Any], list[int]]:
+        """One message and its fds; raises GuestError where the zygote is gone or silent."""
+        try:
+            message, fds, _, _ = socket.recv_fds(self._connection, MESSAGE, 2)
+        except OSError as error:
+            raise GuestError(f"the zygote does not answer: {error}") from error
+        if not message:
+            raise GuestError("the zygote is gone")
+        return json.loads(message), fds
+
     def living(self) -> list[Guest]:
         """Every guest that is alive, for a node that comes after a crash."""
         request(self._connection, op="list")

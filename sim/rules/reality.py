@@ -86,6 +86,7 @@ class Reality:
     cache_kept: bool = False
     torn_down: bool = False
     heartbeats: Heartbeats | None = None
+    spill: Path | None = None
     seen: defaultdict[str, Seen] = field(default_factory=lambda: defaultdict(Seen))
 
     @property
@@ -124,7 +125,9 @@ class Reality:
         """What is there of a pause's build, finished or not."""
         from engine.cache import PARTIAL
 
-        return [name for name in (f"{pause}{PARTIAL}", pause) if (self.builds / name).exists()]
+        found = [name for name in (f"{pause}{PARTIAL}", pause) if (self.builds / name).exists()]
+        spilled = self.spill / f"{pause}.spill" if self.spill is not None else None
+        return found + ([spilled.name] if spilled is not None and spilled.exists() else [])
 
     def filled(self, header: Header) -> Memfd:
         """A memfd of the rules' own with what the header says; raises EngineError, OSError."""
