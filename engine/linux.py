@@ -5,6 +5,7 @@ The only module with `ctypes`. Numbers are those of x86_64 and aarch64 where the
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -12,7 +13,8 @@ import mmap
 import os
 import platform
 import struct
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +35,9 @@ _ARM = platform.machine() == "aarch64"
 _NR_USERFAULTFD = 282 if _ARM else 323
 _NR_CACHESTAT = 451
 _PTRACE_SEIZE, _PTRACE_INTERRUPT = 0x4206, 0x4207
+_PTRACE_CONT, _PTRACE_DETACH = 7, 17
+_WALL = 0x40000000  # waitpid(2): threads of other processes too
+_TRAP_SECONDS = 2.0  # in which a traced thread reports that it is stopped
 
 FALLOC_KEEP_SIZE = 1
 FALLOC_PUNCH_HOLE = 2
@@ -135,7 +140,46 @@ def stop_thread(tid: int) -> None:
     """Ask the kernel to stop one thread of another process (PTRACE_SEIZE, PTRACE_INTERRUPT) for as long as the calling
     thread lives; its process's other threads run on."""
     for request in (_PTRACE_SEIZE, _PTRACE_INTERRUPT):
-        _check(_libc.ptrace(ctypes.c_long(request), ctypes.c_long(tid), None, None))
+        _trace(request, tid)
+
+
+def _trace(request: int, tid: int) -> None:
+    _check(_libc.ptrace(ctypes.c_long(request), ctypes.c_long(tid), None, None))
+
+
+@contextlib.contextmanager
+def running_traced(threads: Sequence[int]) -> Iterator[None]:
+    """Let these threads of a stopped process run while the block lasts (PTRACE_SEIZE, PTRACE_CONT); no signal is sent,
+    and the process counts as stopped all the while. PTRACE_DETACH stops them again.
+
+    The block must stay in the calling thread, which is their tracer. Raises OSError: EPERM where Yama or a seccomp
+    filter refuses it, ESRCH where a thread is gone, ETIMEDOUT where one does not stop for its tracer.
+    """
+    seized: list[int] = []
+    try:
+        for tid in threads:
+            _trace(_PTRACE_SEIZE, tid)
+            seized.append(tid)
+            _await_trap(tid)
+        for tid in seized:
+            _trace(_PTRACE_CONT, tid)
+        yield
+    finally:
+        for tid in seized:
+            with contextlib.suppress(OSError):  # it is dead, or in a trap already
+                _trace(_PTRACE_INTERRUPT, tid)
+                _await_trap(tid)
+        for tid in seized:
+            with contextlib.suppress(OSError):
+                _trace(_PTRACE_DETACH, tid)
+
+
+def _await_trap(tid: int) -> None:
+    end = time.monotonic() + _TRAP_SECONDS
+    while os.waitpid(tid, os.WNOHANG | _WALL)[0] == 0:
+        if time.monotonic() > end:
+            raise OSError(errno.ETIMEDOUT, f"thread {tid} does not stop for its tracer")
+        time.sleep(20e-6)
 
 
 def unshare(flags: int) -> None:
