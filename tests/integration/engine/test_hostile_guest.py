@@ -101,7 +101,7 @@ def test_a_guest_whose_maps_cannot_be_read_has_no_answer(guests: Guests, monkeyp
     assert guest.tracker is not None
     assert guest.tracker.written(rearm=False) == Blocks([1])
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "not dumpable")
 
     monkeypatch.setattr("engine.linux.open", refuse, raising=False)
