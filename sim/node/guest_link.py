@@ -24,12 +24,14 @@ from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, star
 from engine.memfd import Memfd, seal_size
 from sim.node.dirty_log import LoggedTracker
 from sim.node.guest import BEAT, GuestSpec, side_size
+from sim.node.vm import VmEnd
 from sim.node.zygote import MESSAGE, request
 from sim.record.oracle import PAGE
 
 _GENERATION = 4
 DEADLINE = 30.0
 _LEAST = 0.1
+_SHOWN, _ADDRESSES = 16, (1 << 64) - 1  # bytes of a guest's memory that are recorded; the largest address
 ZYGOTE_SOCKET = "zygote"
 FDS_PER_GUEST = 8
 """Of a node: socket, pidfd, /proc folder, memfd, side memfd and pagemap; its pause's cache, a look at its threads."""
@@ -76,6 +78,8 @@ class Guest:
         self._side_fd = -1
         self.silent = False
         """It did not answer in time, though it was there."""
+        self.vm_end: VmEnd | None = None
+        """How its virtual machine ended, where that did."""
 
     @property
     def name(self) -> str:
@@ -232,6 +236,7 @@ class Guest:
             reply = self._parsed(message)
             if reply.get("id") == number:
                 if "failed" in reply:
+                    self.vm_end = _parsed_vm_end(reply.get("end"))
                     raise GuestError(f"{self.name}: {str(reply['failed'])[:300]}")
                 return reply
 
@@ -313,6 +318,22 @@ class Guest:
         if self.hand_over is None:
             raise GuestError(f"{self.name} has not handed its memory over")
         return self.hand_over
+
+
+def _parsed_vm_end(said: Any) -> VmEnd | None:
+    """What a guest says of its machine's end, trusting nothing; None for nonsense."""
+    try:
+        end: VmEnd = {
+            "exit": str(said["exit"])[:40],
+            "rip": int(said["rip"]) & _ADDRESSES,
+            "past_memory": bool(said["past_memory"]),
+            "began": int(said["began"]) & _ADDRESSES,
+            "had": bytes.fromhex(said["had"])[:_SHOWN].hex(" "),
+            "found": bytes.fromhex(said["found"])[:_SHOWN].hex(" "),
+        }
+    except (KeyError, TypeError, ValueError):
+        return None
+    return end
 
 
 def tick_all(guests: Sequence[Guest], number: int) -> list[tuple[Guest, str]]:

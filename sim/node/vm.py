@@ -13,7 +13,7 @@ import mmap
 import os
 import platform
 import struct
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from engine import linux
 from sim.node.vm_layout import Places, page_tables, parameters, places, registers
@@ -56,8 +56,29 @@ _SHOWN, _LONGEST = 8, 15  # bytes shown at an instruction pointer; of an instruc
 STATE_SIZE = sum(part.size for part in _STATE)
 
 
+class VmEnd(TypedDict):
+    """How a machine ended that did not stop where its program stops; addresses, and bytes in hex.
+
+    `exit`: KVM's name for it, or a number. `past_memory`: its instruction pointer `rip` is at the end of RAM. It was to
+    go on at `began`, where it had `had`, and found `found`.
+    """
+
+    exit: str
+    rip: int
+    past_memory: bool
+    began: int
+    had: str
+    found: str
+
+
 class VmError(Exception):
-    """The machine did not stop where its program stops; says where it is instead."""
+    """The machine did not stop where its program stops; `end` says where it is instead."""
+
+    def __init__(self, end: VmEnd) -> None:
+        where = f"rip {end['rip']:#x}" + (", at the end of its memory" if end["past_memory"] else "")
+        found = "as before" if end["found"] == end["had"] else f"now {end['found']}"
+        super().__init__(f"KVM_EXIT_{end['exit']} at {where}; at {end['began']:#x} it had {end['had']}, {found}")
+        self.end = end
 
 
 class VirtualMachine:
@@ -157,15 +178,18 @@ class VirtualMachine:
             return self._memory[address : address + _SHOWN]
         return self._own[address - self._at.tables : address - self._at.tables + _SHOWN]
 
-    def _end(self, reason: int) -> str:
+    def _end(self, reason: int) -> VmEnd:
         """Why it left and where, and what it found instead of what it was to go on with."""
         began, before = self._goes_on
         rip, _ = self._next()
-        at_the_end = rip < len(self._memory) <= rip + _LONGEST
-        where = f"rip {rip:#x}" + (", at the end of its memory" if at_the_end else "")
-        now = self._bytes_at(began)
-        found = "as before" if now == before else f"now {now.hex(' ')}"
-        return f"KVM_EXIT_{_EXITS.get(reason, reason)} at {where}; at {began:#x} it had {before.hex(' ')}, {found}"
+        return {
+            "exit": _EXITS.get(reason, str(reason)),
+            "rip": rip,
+            "past_memory": rip < len(self._memory) <= rip + _LONGEST,
+            "began": began,
+            "had": before.hex(" "),
+            "found": self._bytes_at(began).hex(" "),
+        }
 
     def save(self) -> bytes:
         """The processor's state, STATE_SIZE bytes, once the store that it left by is completed."""

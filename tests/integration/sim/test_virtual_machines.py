@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from engine.errors import FreezeError
-from sim.files.scenario import Scenario, load_all, load_text, with_guests
+from sim.files.guests import with_guests
+from sim.files.scenario import Scenario, load_all, load_text
 from sim.node.guest import side_size
 from sim.node.guest_link import GuestError
 from sim.node.vcpu import VCPU
@@ -85,8 +86,11 @@ def test_a_machine_whose_program_was_freed_executes_zeros_to_the_end_of_its_memo
         one.memory[:] = bytes(one.size)
         died = r"KVM_EXIT_INTERNAL_ERROR at rip 0xf?ffff., at the end of its memory; "
         died += r"at 0x\w\w it had e9( \w\w){7}, now 00( 00){7}"
-        with pytest.raises(VmError, match=died):
+        with pytest.raises(VmError, match=died) as caught:
             one.vm.write([(7, 6)])
+        end = caught.value.end
+        assert (end["exit"], end["past_memory"], end["found"]) == ("INTERNAL_ERROR", True, "00 00 00 00 00 00 00 00")
+        assert bytes.fromhex(end["had"]) == PROGRAM_PAGE[end["began"] :][:8]
 
 
 def test_a_state_that_is_restored_elsewhere_goes_on_where_it_was() -> None:
