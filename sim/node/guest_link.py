@@ -171,14 +171,18 @@ class Guest:
     def use_tracker(self, name: str) -> str:
         """Follow the guest's writes by the tracker that it has set up; gives the name of the one in use."""
         memfd, hello = self.memory(), self.known()
-        pages, block = memfd.size // PAGE, self.spec["block_size"]
-        noted = SharedBitmap(self._side_fd, pages * _GENERATION, pages, PAGE, block)
+        block = self.spec["block_size"]
         if name != WriteProtectScan.name:
-            self.tracker = noted
-        else:
-            scan = WriteProtectScan(self.pid, hello.address, memfd, block)
-            self.tracker = LoggedTracker(scan, noted) if self.is_vm else scan
+            self.tracker = self._noted(block)
+            return self.tracker.name
+        scan, unit = WriteProtectScan(self.pid, hello.address, memfd, block), max(block, memfd.page_size)
+        self.tracker = LoggedTracker(scan, self._noted(unit), unit // block) if self.is_vm else scan
         return self.tracker.name
+
+    def _noted(self, block: int) -> SharedBitmap:
+        """The pages that are noted in the side memfd, in blocks of this many bytes."""
+        pages = self.memory().size // PAGE
+        return SharedBitmap(self._side_fd, pages * _GENERATION, pages, PAGE, block)
 
     def save_processor(self) -> bytes:
         """A virtual machine's processor state, and its dirty log brought up to date; the guest must be running.

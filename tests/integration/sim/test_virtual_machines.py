@@ -18,7 +18,7 @@ import pytest
 
 from engine.errors import FreezeError
 from sim.files.guests import with_guests
-from sim.files.scenario import Scenario, load_all, load_text
+from sim.files.scenario import Scenario, load_text
 from sim.node.guest import side_size
 from sim.node.guest_link import GuestError
 from sim.node.vcpu import VCPU
@@ -159,11 +159,6 @@ steps:
   - pause: {}
   - resume: {}
 """
-SHIPPED = [
-    *(load_all(ROOT / "scenarios" / "node-crash.yaml")),
-    *(load_all(ROOT / "scenarios" / "dedup-punch.yaml")),
-    load_text(PROGRAM_IN_RAM, pathlib.Path("program-in-ram.yaml")),
-]
 
 
 def run(scenario: Scenario, folder: pathlib.Path) -> StoredRun:
@@ -172,10 +167,8 @@ def run(scenario: Scenario, folder: pathlib.Path) -> StoredRun:
     return asyncio.run(run_scenario(scenario, RunOptions(runs_dir=folder, start_node=forked_node)))
 
 
-@pytest.mark.parametrize("scenario", SHIPPED, ids=lambda each: each.name)
-def test_a_scenario_has_the_same_digest_with_processes_and_with_machines(
-    scenario: Scenario, tmp_path: pathlib.Path
-) -> None:
+def test_a_program_in_memory_has_the_same_digest_with_processes_and_with_machines(tmp_path: pathlib.Path) -> None:
+    scenario = load_text(PROGRAM_IN_RAM, pathlib.Path("program-in-ram.yaml"))
     results = [run(with_guests(scenario, kind), tmp_path) for kind in ("process", "vm")]
     ends = [each.view.ended for each in results if each.view.ended is not None]
     assert [each.verdict for each in ends] == ["held", "held"]
