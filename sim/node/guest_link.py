@@ -114,7 +114,8 @@ class Guest:
             if refused := self._refused(message):
                 from sim.files.units import format_size  # which loads more than all else that a node needs of sim
 
-                raise GuestError(f"{self.name} has no memory of {format_size(self.spec['memory'])}: {refused}")
+                what = "no memory or no virtual machine" if self.is_vm else "no memory"
+                raise GuestError(f"{self.name} has {what} of {format_size(self.spec['memory'])}: {refused}")
             if not message:
                 raise GuestError(f"{self.name} died before it handed its memory over")
             if fds or flags & socket.MSG_CTRUNC:

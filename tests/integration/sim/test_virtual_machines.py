@@ -23,7 +23,6 @@ from sim.node.guest import side_size
 from sim.node.guest_link import GuestError
 from sim.node.vcpu import VCPU
 from sim.node.vm import VirtualMachine, VmError
-from sim.node.vm_trial import paging
 from sim.record import events
 from sim.record.folder import StoredRun
 from sim.record.oracle import PAGE, ZEROED, generations, key_of, mismatches
@@ -216,24 +215,3 @@ def test_a_resume_without_its_processor_state_or_with_a_foreign_one_is_refused(t
 def test_a_zygote_of_machines_loads_no_numpy() -> None:
     code = "import sys, sim.node.zygote; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "words"),
-    [
-        ("kvm_intel/parameters/ept", "Y\n", "paging by hardware (Intel EPT)"),
-        ("kvm_amd/parameters/npt", "1\n", "paging by hardware (AMD NPT)"),
-        ("kvm_amd/parameters/npt", "0\n", "shadow paging"),
-        (
-            "kvm_pvm/version",
-            "1",
-            "shadow paging (kvm_pvm): this host is a virtual machine itself, without nested virtualization",
-        ),
-    ],
-)
-def test_how_addresses_are_translated_is_read_from_the_modules(
-    file: str, content: str, words: str, tmp_path: pathlib.Path
-) -> None:
-    (tmp_path / file).parent.mkdir(parents=True)
-    (tmp_path / file).write_text(content)
-    assert paging(tmp_path) == words
