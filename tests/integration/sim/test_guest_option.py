@@ -46,9 +46,7 @@ def test_a_command_whose_guests_cannot_be_had_is_refused_with_what_would_allow_t
 
 
 @pytest.mark.usefixtures("without_machines")
-def test_auto_is_refused_nowhere(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_auto_is_refused_nowhere(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
     assert main(["run", str(tmp_path / "tiny.yaml"), "--guest", "auto", "--dry-run"]) == ExitCode.HELD
     assert capsys.readouterr().err == ""
