@@ -171,6 +171,11 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
         "one stopped thread is taken for a stopped guest: the others run on until it is killed",
     ),
     _wrong(
+        "torn-copy-kept",
+        "invariant:bytes_exact",
+        "a guest is not looked at again after its freeze, and it runs: a build with bytes of two moments is finished",
+    ),
+    _wrong(
         "hole-taken-for-clean",
         "invariant:bytes_exact",
         "a page that the guest freed is taken for clean: it comes back as it is in the parent build",

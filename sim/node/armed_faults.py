@@ -106,8 +106,8 @@ def _nothing() -> None:
     """For a passage with nothing to cancel or to kill."""
 
 
-def _nothing_of(_command: str) -> None:
-    """The same, where a guest would be asked for something."""
+def _nothing_of(_how: object) -> None:
+    """The same, where a guest would be woken or asked for something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class Passage:
     trace: bool = False
     cancel: Callable[[], object] = _nothing
     kill_guest: Callable[[], object] = _nothing
-    wake_guest: Callable[[], object] = _nothing
+    wake_guest: Callable[[bool], object] = _nothing_of  # True: by a tracer, not by a signal
     ask_guest: Callable[[str], object] = _nothing_of
 
 
@@ -151,6 +151,8 @@ class FaultyEffects(Effects):
         if fault is None:
             return None
         harm = fault.harm
+        if harm.kind == "trace-guest":  # first: where the kernel refuses it, no fault has fired
+            passage.wake_guest(True)
         passage.tell(events.FaultFired(fault.fault_id, fault.point, harm.error, chunk, harm.kind, harm.seconds))
         if harm.kind in {"short", "corrupt"} or fault.by_kernel:
             return fault
@@ -164,7 +166,9 @@ class FaultyEffects(Effects):
             case "kill-guest":
                 self._passage.kill_guest()
             case "wake-guest":
-                self._passage.wake_guest()
+                self._passage.wake_guest(False)
+            case "trace-guest":
+                pass  # done
             case "free-pages" | "second-writer":
                 self._passage.ask_guest(fault.harm.kind)
             case "cancel":

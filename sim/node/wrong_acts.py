@@ -159,8 +159,22 @@ class OneThreadStopped(FaultyEffects):
             raise GuestRanError(f"{guest.incarnation.name} has run since it was frozen", "ran")
 
     def kill(self, guest: GuestProcess) -> None:
-        guest.killed = guest.asked_to_die = True
-        signal.pidfd_send_signal(guest.pidfd, signal.SIGKILL)
+        _kill_without_a_look(guest)
+
+
+class TornCopyKept(FaultyEffects):
+    """Never looks whether its guest has run since the freeze."""
+
+    def look(self, guest: GuestProcess, before: Before) -> None:
+        pass
+
+    def kill(self, guest: GuestProcess) -> None:
+        _kill_without_a_look(guest)
+
+
+def _kill_without_a_look(guest: GuestProcess) -> None:
+    guest.killed = guest.asked_to_die = True
+    signal.pidfd_send_signal(guest.pidfd, signal.SIGKILL)
 
 
 def _first_thread(guest: GuestProcess) -> Threads:

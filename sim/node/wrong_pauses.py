@@ -159,6 +159,7 @@ ACTS: dict[str, type[FaultyEffects]] = {
     "killed-untold": wrong_acts.KilledUntold,
     "kill-after-punch": wrong_acts.KillsLate,
     "one-thread-stopped": wrong_acts.OneThreadStopped,
+    "torn-copy-kept": wrong_acts.TornCopyKept,
     "memory-kept": wrong_acts.MemoryKept,
     "meter-under-reports": wrong_acts.SubPagePunch,
 }

@@ -22,6 +22,8 @@ from sim.report.words import (
     ratio,
     size,
     verdict_tone,
+    vm_bytes,
+    vm_end,
 )
 
 SAMPLES = (events.MemorySampled, events.GuestMeasured)
@@ -199,6 +201,8 @@ def _of_guest(event: Event) -> Sentence | None:
             return _fine(f"guest {incarnation} is dead: {why}")
         case events.GuestMeasured(resident):
             return _fine(f"holds {size(resident)}")
+        case events.VmEnded() as end:
+            return _say(f"its virtual machine ended: {vm_end(end)}; {vm_bytes(end)}", "bad", end.incarnation)
         case events.ProcessDied(process, pid):
             return _say(f"{process} died, and nothing in the run had asked for it", "bad", f"pid {pid}")
     return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from engine import events as engine_events
@@ -52,9 +52,10 @@ def observe(evidence: Evidence, reality: Reality) -> None:
 
 def _left(reality: Reality) -> list[Reason]:
     """In environments, open fds and mappings of every process that may be looked into; and the run's folders."""
-    left = [Reason("process", f"process {pid} is still there") for pid in reality.processes()]
-    left += _held(reality.run)
-    for pid in (os.getpid(), *reality.processes()):
+    pids, started_here = reality.processes()
+    left = [Reason("process", f"process {pid} is still there") for pid in pids]
+    left += _held(reality.run, started_here)
+    for pid in (os.getpid(), *pids):
         if _is_machine(_links(pid)):
             left.append(Reason("machine", f"process {pid} still holds a virtual machine"))
     folders = [each for each in _folders(reality) if each.exists()]
@@ -107,25 +108,41 @@ def _folders(reality: Reality) -> Iterator[Path]:
             yield Path(parent, name)
 
 
-def _held(run: str) -> list[Reason]:
-    """Open fds and mappings of memory with this run's name, of every process that may be looked into."""
+def _held(run: str, started_here: Collection[int]) -> list[Reason]:
+    """Open fds and mappings of memory with this run's name, of every process that may be looked into. Of one that
+    snapdrill did not start, shared mappings: a private one is a copy that it made for itself."""
     found = []
-    needle = f"snapdrill-{run}"
     for pid in filter(str.isdecimal, os.listdir("/proc")):
         try:
-            fds = os.listdir(f"/proc/{pid}/fd")
-            with open(f"/proc/{pid}/maps", "rb") as file:
-                maps = file.read()
+            held = _has_open(pid, run) or _has_mapped(pid, run, all_of_it=int(pid) in started_here)
         except OSError:  # another user's, or gone
             continue
-        if needle.encode() in maps or any(needle in _target(f"/proc/{pid}/fd/{fd}") for fd in fds):
+        if held:
             found.append(Reason("memory", f"process {pid} still holds memory of this run"))
     return found
 
 
-def _target(fd: str) -> str:
+def _has_open(pid: str, run: str) -> bool:
+    folder = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return os.readlink(fd)
+        return any(f"snapdrill-{run}" in _target(fd, folder) for fd in os.listdir(folder))
+    finally:
+        os.close(folder)
+
+
+def _has_mapped(pid: str, run: str, *, all_of_it: bool) -> bool:
+    from engine import linux
+
+    needle = f"snapdrill-{run}".encode()
+    if not all_of_it:
+        return any(needle in each.name for each in linux.shared_mappings(pid))
+    with open(f"/proc/{pid}/maps", "rb") as file:
+        return needle in file.read()
+
+
+def _target(fd: str, folder: int | None = None) -> str:
+    try:
+        return os.readlink(fd, dir_fd=folder)
     except OSError:  # closed meanwhile: our own listing of /proc/self/fd always is
         return ""
 

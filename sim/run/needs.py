@@ -183,6 +183,11 @@ def _no_machines() -> str | None:
 def _unmet(scenario: Scenario) -> str | None:
     from sim.run.host import host
 
+    if any(isinstance(step, Inject) and step.how == "trace-guest" for step in scenario.steps):
+        from sim.run import tracing
+
+        if (why := tracing.refusal()) is not None:
+            return f"its faults how: trace-guest need one process to trace another (ptrace), which is refused: {why}"
     wanted = [each for each in scenario.requires if each not in {"root", "kvm"}]
     offered = host() if wanted or _by_kernel(scenario) else {}
     if _by_kernel(scenario) and not offered["call_filter"]:
