@@ -24,7 +24,7 @@ from sim.node.armed_faults import ArmedFaults, FaultyEffects, Passage
 from sim.node.config import NodeConfig
 from sim.node.deaths import Deaths
 from sim.node.guest import GuestSpec
-from sim.node.guest_link import Armed, Guest, GuestError, ZygoteLink, tick_all
+from sim.node.guest_link import Armed, Guest, GuestError, tick_all
 from sim.node.keeping import ZygoteKeeper
 from sim.node.memory import Budget, NodeMemory, OverBudgetError, on_tmpfs
 from sim.node.pace import Paces
@@ -33,6 +33,7 @@ from sim.node.refill import refill
 from sim.node.salvaging import abandon, give_up, salvage
 from sim.node.sandbox import Latched, Machine, Sandbox, Successor, guest_spawned, refuse_failed
 from sim.node.vcpu import digest_of
+from sim.node.zygote_link import ZygoteLink
 from sim.record import events
 from sim.record.ledger import Ledger
 from sim.record.names import incarnation_name
