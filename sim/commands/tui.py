@@ -33,7 +33,8 @@ from sim.record.view import View
 if TYPE_CHECKING:
     from sim.files.scenario import Scenario
     from sim.run.drill import Drill
-    from sim.tui.app import FleetApp, ShowApp
+    from sim.tui.app import ShowApp
+    from sim.tui.fleet_app import FleetApp
     from sim.tui.stage_beats import Beat
     from sim.tui.terminal import Cast, MortalTerminal
 from sim.tui.available import is_terminal, is_unicode
@@ -210,7 +211,7 @@ def _fleet_app(
     runs: list[Drill], scenario: Scenario, runs_dir: pathlib.Path, seed: int | None, drawn_on: type[MortalTerminal]
 ) -> FleetApp:
     from sim.run.drill import Drill
-    from sim.tui.app import FleetApp
+    from sim.tui.fleet_app import FleetApp
     from sim.tui.twin import Twin
     from sim.tui.twin_runs import runs_of
 
@@ -273,7 +274,7 @@ def _on_stage(runs: list[Drill], runs_dir: pathlib.Path, drawn_on: type[MortalTe
 
 def _drive(app: FleetApp, runs: list[Drill]) -> None:
     """Run it to its end. After a failure, print how to see what happened until then."""
-    from sim.tui.app import drive
+    from sim.tui.fleet_app import drive
 
     try:
         asyncio.run(drive(app))

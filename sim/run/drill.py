@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import platform
 import secrets
 import shutil
 import tempfile
@@ -28,12 +27,11 @@ from sim.node.config import Known, NodeConfig
 from sim.node.guest_link import ZYGOTE_SOCKET
 from sim.record import events, owner, source_events
 from sim.record.digest import digest
-from sim.record.fold import Fold
 from sim.record.folder import SCENARIO_FILE, RunRecord, make, make_cache, point_latest_at, remove, write_record
-from sim.record.ledger import EVENTS_FILE, Entry, Follower, Ledger, drop_torn_line
+from sim.record.ledger import EVENTS_FILE, Entry, drop_torn_line
 from sim.record.leftovers import retire_ended
 from sim.record.names import CONDEMNED
-from sim.record.scenario_copy import chosen, store
+from sim.record.scenario_copy import store
 from sim.record.verdict import Verdict
 from sim.record.view import View
 from sim.rules.evidence import Evidence
@@ -41,7 +39,6 @@ from sim.rules.finding import Finding, in_file
 from sim.rules.heartbeat import Heartbeats
 from sim.rules.reality import Reality
 from sim.run.flag_source import FlagService, check_source, open_service
-from sim.run.host import host, snapdrill_version
 from sim.run.judging import after_host_failures, conclude, judge_invariants, lost_lines
 from sim.run.needs import check_limits, set_up_error
 from sim.run.node_link import (
@@ -55,7 +52,8 @@ from sim.run.node_link import (
     raise_failures,
     shielded,
 )
-from sim.run.node_start import known, sandbox_configs
+from sim.run.node_start import known, run_started, sandbox_configs
+from sim.run.run_ledger import RunLedger
 
 GRACE = 30.0
 """Seconds that a zygote waits for a node after a crash."""
@@ -91,13 +89,11 @@ class Drill:
         self._start_node_process = start_node
         self._fleet = contextlib.AsyncExitStack()
         self._kept = False
-        self._fold = Fold()
         self._fault_ids = 0
         self._node: NodeLink | None = None
         self._node_expected = self._asked_to_die = False
         self.died: NodeDiedError | None = None
         """Its node or zygote died, and nothing in this run had asked for it."""
-        self.entries: list[Entry] = []
         self.findings = {name: Finding() for name in rules.RULES}  # the rules' findings at the last barrier
         self._looking = asyncio.Lock()
         self.heartbeats = Heartbeats()
@@ -105,7 +101,7 @@ class Drill:
         self.run_dir = self.socket_dir = Path()
         self._cgroup_base: int | None = None
         self.cgroup: MemoryCgroup | None = None
-        self._ledger: Ledger | None = None
+        self._ledger = RunLedger(self.heartbeats.take)
 
     # -- making and ending a run
 
@@ -130,9 +126,7 @@ class Drill:
         self._fleet.callback(owner.give_up, owner.take(self.run_dir))  # last of all
         store(self.scenario, self.run_dir / SCENARIO_FILE)
         self.began = time.monotonic()
-        self._ledger = Ledger(self.run_dir / EVENTS_FILE, self.began)
-        self._ledger.reserve(len(self._sandboxes))
-        self._follower = Follower(self.run_dir / EVENTS_FILE)
+        self._ledger.open(self.run_dir / EVENTS_FILE, self.began, len(self._sandboxes))
         try:
             self.cache_dir = self._make_cache_dir()
         except OSError:
@@ -152,7 +146,7 @@ class Drill:
         if self.cgroup is not None:
             self._fleet.callback(self.cgroup.remove)
         self._write_record(ended=False)
-        self.note(self._run_started())
+        self.note(run_started(self.scenario, self.run, self.seed, self.only, cgroup=self.cgroup is not None))
         self._open_flags()
         self._fleet.push_async_callback(self._end_node)
         with self._outlives_a_death():
@@ -164,22 +158,6 @@ class Drill:
     def _make_cache_dir(self) -> Path:
         asked = Path("/dev/shm") if self.scenario.node.cache == "tmpfs" else self.run_dir  # noqa: S108 - tmpfs by name
         return make_cache((self._cache_parent or asked).absolute(), self.run)
-
-    def _run_started(self) -> events.RunStarted:
-        fleet = [each.model_dump(mode="json") for each in self.scenario.fleet]
-        return events.RunStarted(
-            version=1,
-            snapdrill=snapdrill_version(),
-            run=self.run,
-            name=self.scenario.title,
-            seed=self.seed,
-            only=list(self.only),
-            started=datetime.now(UTC).isoformat(timespec="seconds"),
-            **self.scenario.engine.choice(),
-            drawn={"fleet": fleet} | chosen(self.scenario),
-            host={**host(), "python": platform.python_version(), "cgroup": self.cgroup is not None},
-            **self.scenario.facts(),
-        )
 
     def _open_flags(self) -> None:
         self._flags: FlagService = open_service(self.scenario, self.run_dir, self.note)
@@ -243,8 +221,7 @@ class Drill:
         """
         await shielded(self._fleet.aclose())
         self.heartbeats.close()
-        if self._ledger is not None:
-            self._ledger.close()
+        self._ledger.close()
 
     async def finish(self, expectations: Callable[[View], list[events.Judged]] = lambda _view: []) -> View:
         """Judge everything, with the fleet alive and then after teardown, and write the verdict; the final view."""
@@ -266,7 +243,7 @@ class Drill:
         self.reality.torn_down = True
         await self.observe()
         raise_failures(self.entries)
-        expected += lost_lines(self.entries, self._ledger.lost if self._ledger else 0)
+        expected += lost_lines(self.entries, self._ledger.lost)
         expected = after_host_failures(self.entries, expected)
         everything = [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected]
         verdict, canaries = conclude(self.scenario, everything, whole_fleet=whole)
@@ -298,11 +275,12 @@ class Drill:
 
     def view(self) -> View:
         """The ledger up to now, folded; empty before the run has one."""
-        new = [] if self._ledger is None else list(self._follower.new_entries())
-        self.entries += new
-        self.heartbeats.take(new)
-        self._fold.apply(new)
-        return self._fold.view()
+        return self._ledger.view()
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The ledger as of the last view."""
+        return self._ledger.entries
 
     async def observe(self) -> None:
         """Have every rule look at reality and judge, now; what it finds gets this step's place."""
@@ -445,5 +423,4 @@ class Drill:
 
     def note(self, event: Event) -> None:
         """Append an event of the runner itself."""
-        if self._ledger is not None:
-            self._ledger.append(event)
+        self._ledger.note(event)

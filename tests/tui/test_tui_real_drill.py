@@ -14,7 +14,7 @@ from sim.record.view import View
 from sim.run.drill import Drill
 from sim.run.runner import RunOptions
 from sim.tui import twin_runs
-from sim.tui.app import FleetApp
+from sim.tui.fleet_app import FleetApp
 from sim.tui.twin import Twin
 from tests.forked import forked_node
 from tests.tui.looking import until_seen
