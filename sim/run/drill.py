@@ -319,10 +319,20 @@ class Drill:
             await self._ask("tick", count=count)
 
     async def pause(
-        self, names: Sequence[str], *, concurrency: int = 4, until: str = "settled", deadline: float = 60.0
+        self,
+        names: Sequence[str],
+        *,
+        concurrency: int = 4,
+        until: str = "settled",
+        deadline: float = 60.0,
+        wave: bool = False,
     ) -> None:
-        """Pause; raises TimeoutError after `deadline` seconds, NodeDiedError if an armed crash fired."""
-        await self.act("pause", names, deadline, concurrency=concurrency, settled=until == "settled")
+        """Pause; raises TimeoutError after `deadline` seconds, NodeDiedError if an armed crash fired.
+
+        With `wave` the first `concurrency` of them are all frozen before any is copied.
+        """
+        settled = until == "settled"
+        await self.act("pause", names, deadline, concurrency=concurrency, settled=settled, wave=wave)
 
     async def checkpoint(self, names: Sequence[str], *, deadline: float = 60.0) -> None:
         """Checkpoint; the sandboxes go on, in place or with new guests."""
