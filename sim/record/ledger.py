@@ -22,7 +22,7 @@ from engine.events import Event
 from engine.printable import printable
 from engine.reading import MOST_LEDGER_BYTES, open_regular
 from sim.record import events as sim_events
-from sim.record import source_events
+from sim.record import rollout_events, source_events
 
 EVENTS_FILE = "events.jsonl"
 
@@ -33,7 +33,7 @@ def _snake(name: str) -> str:
 
 def _event_types() -> dict[str, type[Event]]:
     found: dict[str, type[Event]] = {}
-    for module in (engine.events, sim_events, source_events):
+    for module in (engine.events, sim_events, source_events, rollout_events):
         for name, kind in inspect.getmembers(module, inspect.isclass):
             if issubclass(kind, Event) and kind is not Event:
                 found[_snake(name)] = kind

@@ -14,6 +14,7 @@ from textual.screen import ModalScreen, Screen
 from textual.theme import Theme
 from textual.widgets import Static
 
+from sim.record.view import View
 from sim.tui.frames import Live
 from sim.tui.keys import EVERYWHERE, Key, asks
 from sim.tui.screens.faults import FaultsScreen
@@ -24,6 +25,7 @@ from sim.tui.screens.live import LEAST, LiveScreen, bindings
 from sim.tui.screens.log import LogScreen
 from sim.tui.screens.map import MapScreen
 from sim.tui.screens.memory import MemoryScreen
+from sim.tui.screens.rollout import RolloutScreen
 from sim.tui.screens.sandbox import SandboxScreen
 from sim.tui.spans import colours
 from sim.tui.terminal import MortalTerminal
@@ -82,6 +84,7 @@ SCREENS: dict[str, type[LiveScreen]] = {
     "memory": MemoryScreen,
     "log": LogScreen,
     "map": MapScreen,
+    "rollout": RolloutScreen,
 }
 """The screens over the fleet that a key shows, by the name in the key's action."""
 
@@ -104,7 +107,7 @@ class ShowApp(App[None]):
         self.live.on_change = self._draw_status
         self.live.confirm = self.confirm
         self._fleet = FleetScreen(self.live)
-        self._saw_map = False
+        self._saw_first = False
 
     def get_css_variables(self) -> dict[str, str]:
         """With the colours of the tones."""
@@ -126,11 +129,18 @@ class ShowApp(App[None]):
         """Give what is new to every screen; an app that is gone draws nothing."""
         frame = self.live.next() if self.is_running else None
         if frame is not None:
-            if len(frame.view.sandboxes) >= LARGE and not self._saw_map and self.screen is self._fleet:
-                self._saw_map = True
-                self.push_screen(MapScreen(self.live))
+            first = self._first_over_the_fleet(frame.view)
+            if first is not None and not self._saw_first and self.screen is self._fleet:
+                self._saw_first = True
+                self.push_screen(first(self.live))
             for screen in self.live_screens():
                 screen.take(frame)
+
+    def _first_over_the_fleet(self, view: View) -> type[LiveScreen] | None:
+        """What says more than the fleet's rows: stages where there are some, a map where there are many rows."""
+        if view.rollout is not None:
+            return RolloutScreen
+        return MapScreen if len(view.sandboxes) >= LARGE else None
 
     def _draw_status(self) -> None:
         """Something is asked, or was: its outcome is in the view."""
