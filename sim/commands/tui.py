@@ -283,7 +283,7 @@ def _fleet_app(
     )  # these judge the scenario's steps, which are not played; invariants are still judged
 
     def start() -> Drill:
-        runs.append(Drill(driven, runs_dir=runs_dir, seed=seed))
+        runs.append(Drill(driven, runs_dir=runs_dir, seed=seed, long=True))
         return runs[-1]
 
     return FleetApp(start, drawn_on, Twin(runs_of(scenario, runs_dir, seed)))

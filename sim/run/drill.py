@@ -60,7 +60,8 @@ GRACE = 30.0
 
 
 class Drill:
-    """One run of a scenario's fleet, from start to teardown; teardown always runs, last made first ended.
+    """One run of a scenario's fleet, from start to teardown; teardown always runs, last made first ended. A `long` one
+    may go on for hours.
 
     Facts are in the ledger alone: a request's outcome is in the view, never in a method's return value.
     """
@@ -77,6 +78,7 @@ class Drill:
         trace: bool = False,
         heartbeat: float = 0.0,
         start_node: NodeStarter = execute_node,
+        long: bool = False,
     ) -> None:
         self.scenario = scenario
         self.seed = scenario.seed if seed is None else seed
@@ -101,7 +103,7 @@ class Drill:
         self.run_dir = self.socket_dir = Path()
         self._cgroup_base: int | None = None
         self.cgroup: MemoryCgroup | None = None
-        self._ledger = RunLedger(self.heartbeats.take)
+        self._ledger = RunLedger(self.heartbeats.take, long=long)
 
     # -- making and ending a run
 
@@ -226,6 +228,7 @@ class Drill:
     async def finish(self, expectations: Callable[[View], list[events.Judged]] = lambda _view: []) -> View:
         """Judge everything, with the fleet alive and then after teardown, and write the verdict; the final view."""
         self._notice_death()
+        self._ledger.recall()
         if not self.is_down():
             await self.observe()
         whole = not self.only
@@ -279,7 +282,7 @@ class Drill:
 
     @property
     def entries(self) -> list[Entry]:
-        """The ledger as of the last view."""
+        """The ledger as of the last view; of a long run, until it ends, what is judged."""
         return self._ledger.entries
 
     async def observe(self) -> None:
@@ -287,6 +290,7 @@ class Drill:
         async with self._looking:
             view = self.view()  # first: it reads the ledger on
             self.findings = await asyncio.to_thread(rules.judge, Evidence(list(self.entries), view, self.reality))
+            self._ledger.judged(view, {found.get("pause", "") for found in self.violations()})
         if view.step is not None and not self.reality.torn_down:
             for found in self.violations():
                 for key, value in in_file(view.step).items():
