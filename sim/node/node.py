@@ -33,6 +33,7 @@ from sim.node.refill import refill
 from sim.node.salvaging import abandon, give_up, salvage
 from sim.node.sandbox import Latched, Machine, Sandbox, Successor, guest_spawned, refuse_failed
 from sim.node.vcpu import digest_of
+from sim.node.wave import Wave
 from sim.record import events
 from sim.record.ledger import Ledger
 from sim.record.names import incarnation_name
@@ -250,15 +251,20 @@ class Node:
         finally:
             sandbox.busy = None
 
-    async def pause(self, names: Sequence[str], concurrency: int, *, settled: bool) -> None:
-        """Pause these sandboxes, at most `concurrency` at a time; return when all answered, or all settled."""
+    async def pause(self, names: Sequence[str], concurrency: int, *, settled: bool, wave: bool = False) -> None:
+        """Pause them, at most `concurrency` at a time, in a `wave` the first ones together; `settled`: until copied."""
         slots = asyncio.Semaphore(concurrency)
+        free = [s for s in map(self.sandboxes.__getitem__, names[:concurrency]) if wave and s.is_free]
+        together = Wave(sandbox.config.name for sandbox in free)
+        for sandbox in free:
+            sandbox.wave = together
 
         async def one(name: str) -> None:
             async with slots:
-                await self._request(name, "pause", self._pausing.pause)
-                if settled:
-                    await self.sandboxes[name].at_rest()
+                with together.part(name):
+                    await self._request(name, "pause", self._pausing.pause)
+                    if settled:
+                        await self.sandboxes[name].at_rest()
 
         await asyncio.gather(*(one(name) for name in names))
         self.memory.tell_now()
