@@ -32,6 +32,7 @@ from sim.files.flag_values import NO_LEASE, FlagKey, Flags, Lease, ServedFlags, 
 from sim.files.fleet import ContextsKey, Group, NodeSpec, Slug
 from sim.files.fleet_file import Scale
 from sim.files.fleet_scale import ScaledFleet, at_scale
+from sim.files.fleet_table import PRODUCTION, SUFFIXES, SandboxTable, read_table
 from sim.files.loader import Drilled, Expanded, Form
 from sim.files.metrics import MEASURES, WrittenCondition
 from sim.files.prometheus_query import OrAsked
@@ -41,7 +42,7 @@ from sim.files.sources import Source
 from sim.files.steps import Clear, Inject, Outage
 from sim.files.strict import Strict, mistakes, one_key
 from sim.files.units import Duration, format_duration, format_size, parse_duration, parse_percent, parse_size, show
-from sim.files.user_table import SUFFIXES, UserSandbox, as_group, production, read_user_table
+from sim.files.user_table import as_group, production, user_sandbox
 from sim.files.yaml import Document
 
 AtLeastOne = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -217,10 +218,10 @@ class _WithFleetFile(Source):
 
 @dataclass(frozen=True, slots=True)
 class _WithTable(Source):
-    """Of a plan that names a table of sandboxes: that name, and its rows."""
+    """Of a plan that names a table of sandboxes: that name, and the table."""
 
     file: str = ""
-    table: list[UserSandbox] = field(default_factory=list)
+    table: SandboxTable = field(default_factory=lambda: SandboxTable([]))
 
 
 class Plan(Camel, Drilled):
@@ -393,8 +394,8 @@ def checkpoints_a_pause(plan: Plan) -> float:
     return 0.0 if of is None else of.checkpoints_per_minute / of.pauses_per_minute
 
 
-def table_of(plan: Plan) -> list[UserSandbox] | None:
-    """The rows of the table that the plan names as its fleet; None if it names none."""
+def table_of(plan: Plan) -> SandboxTable | None:
+    """The table that the plan names as its fleet; None if it names none."""
     source = plan._source  # noqa: SLF001 - the plan's own module
     return source.table if isinstance(source, _WithTable) else None
 
@@ -421,16 +422,14 @@ def _with_table(source: Source, file: str) -> Expanded:
     """A plan over a table: a sample of its rows, until it is known which sandboxes are exposed."""
     document = source.document
     try:
-        table = read_user_table(source.path.parent / file)
+        table = read_table(source.path.parent / file, PRODUCTION)
     except DocumentError as error:
-        wrong = [document.mistake(("fleet",), f"the table has a mistake: {each}") for each in error.mistakes]
-        return [replace(source, broken=frozenset({document.origin(("fleet",))}))], wrong
-    data = document.data
+        return [replace(source, broken=frozenset({document.origin(("fleet",))}))], error.mistakes
+    data, rows = document.data, [user_sandbox(each) for each in table.rows]
     size = data.get("sample", 120)
-    step = max(1, len(table) // size) if isinstance(size, int) and size > 0 else len(table)
-    groups = [as_group(each, Fraction(1, 1 << 20)) for each in table[::step]]
-    data["fleet"] = groups
-    data.setdefault("production", production(table))
+    step = max(1, len(rows) // size) if isinstance(size, int) and size > 0 else len(rows)
+    data["fleet"] = [as_group(each, Fraction(1, 1 << 20)) for each in rows[::step]]
+    data.setdefault("production", production(rows))
     return [_WithTable(source.path, source.text, document, source.kind, file=file, table=table)], []
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flags.context import DEFAULTS, OF_A_GROUP, SandboxAttributes
+from flags.context import DEFAULTS, OF_A_GROUP, Attribute, SandboxAttributes
 from sim.node.guest import GuestSpec
 from sim.record.owner import OWNER_FILE
 
@@ -17,7 +17,7 @@ from sim.record.owner import OWNER_FILE
 class SandboxConfig:
     """One sandbox of the fleet; sizes in bytes, `dirty` a share of 1, `heartbeat` seconds (0: none).
 
-    `guest` is process or vm; `program` beside its memory, or ram.
+    `guest` is process or vm; `program` beside its memory, or ram. `absent` and `others` as in SandboxAttributes.
     """
 
     name: str
@@ -33,6 +33,12 @@ class SandboxConfig:
     kernel_version: str = DEFAULTS.kernel_version
     firecracker_version: str = DEFAULTS.firecracker_version
     envd_version: str = DEFAULTS.envd_version
+    deployment: str = DEFAULTS.deployment
+    service: str = DEFAULTS.service
+    orchestrator: str = DEFAULTS.orchestrator
+    commit: str = DEFAULTS.commit
+    absent: tuple[str, ...] = ()
+    others: dict[str, Attribute] = field(default_factory=dict)
     heartbeat: float = 0.0
     threads: int = 1
     guest: str = "process"
@@ -45,6 +51,8 @@ class SandboxConfig:
             template=self.template,
             team=self.team,
             cluster=self.cluster,
+            absent=tuple(self.absent),
+            others=tuple(self.others.items()),
             **{name: getattr(self, name) for name in OF_A_GROUP},
         )
 
@@ -133,7 +141,7 @@ class NodeConfig:
     def read(cls, path: Path) -> NodeConfig:
         """The config that `write` wrote."""
         content = json.loads(path.read_text())
-        sandboxes = [SandboxConfig(**each) for each in content.pop("sandboxes")]
+        sandboxes = [SandboxConfig(**each | {"absent": tuple(each["absent"])}) for each in content.pop("sandboxes")]
         known = {name: _known(each) for name, each in content.pop("known").items()}
         return cls(**content, sandboxes=sandboxes, known=known)
 

@@ -68,6 +68,8 @@ def fleet_sections(plan: Plan, fleet: UserFleet | None) -> list[Section]:
     said = Bullets(
         [
             f"{sampled}; exposure, decisions and invariants survive that, durations and chunk counts do not",
+            *(f"warning: {each}" for each in fleet.warnings),
+            *fleet.assumed,
             *(f"decisions that failed at {e.weight:g} %: {_counts(e.failures)}" for e in fleet.exposures if e.failures),
         ]
     )

@@ -57,11 +57,11 @@ def lint(file: Path, table: Path | None, kinds: str, as_json: bool) -> ExitCode:
     from flags.lint import tried
     from flags.sdk_logs import silence_sdk_logs
     from flags.torn import text_of
-    from sim.files.fleet_table import read_fleet
+    from sim.files.fleet_table import COHORT, read_table
 
     silence_sdk_logs()
     contexts = contexts_given(kinds)
-    fleet = read_fleet(table) if table else None
+    fleet = read_table(table, COHORT).members() if table else None
     found = [(each, _struck(who, fleet, contexts)) for each, who in tried(text_of(file, look(file)), contexts)]
     if as_json:
         rows = [_row(each, struck) for each, struck in found]
