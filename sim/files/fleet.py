@@ -94,9 +94,13 @@ ContextsKey = Annotated[
 
 
 class NodeSpec(Strict):
-    """One machine: its memory budget in bytes, and what holds the caches."""
+    """One machine: its memory budget in bytes, and what holds the caches.
+
+    `budgets` are those of simulated nodes, by name, that are all on it: a pause is admitted by its own node's.
+    """
 
     memory: Size = 1 << 30
+    budgets: dict[Slug, Size] = Field(default_factory=dict)
     cache: Literal["disk", "tmpfs"] = "disk"
 
 
@@ -133,7 +137,7 @@ class Group(Strict):
 
     With `exact` it is one sandbox of exactly that name. `guest: vm` runs each as a virtual machine (/dev/kvm).
     Flags are evaluated for what a group says of its sandboxes, for further `attributes` (`tier: gold`, `team.name:
-    bank`) and without those that are `absent`.
+    bank`) and without those that are `absent`. `node` is one of the node's `budgets`.
     """
 
     name: Slug
@@ -155,6 +159,7 @@ class Group(Strict):
     commit: str = DEFAULTS.commit
     attributes: dict[str, Attribute] = Field(default_factory=dict)
     absent: Annotated[tuple[Absent, ...], Field(strict=False)] = ()
+    node: Slug | None = None
     workload: Workload = Workload()
     guest: GuestKind = "process"
 
@@ -198,6 +203,7 @@ class SandboxSpec:
     commit: str = DEFAULTS.commit
     absent: tuple[str, ...] = ()
     others: tuple[tuple[str, Attribute], ...] = ()
+    node: str = ""
 
     def attributes(self) -> SandboxAttributes:
         """What flags are evaluated for."""
@@ -232,5 +238,6 @@ def _spec(group: Group, index: int) -> SandboxSpec:
         sandbox_type=group.type,
         absent=tuple(NAMES[each] for each in group.absent),
         others=tuple(group.attributes.items()),
+        node=group.node or "",
         **{name: getattr(group, name) for name in OF_A_GROUP if name != "sandbox_type"},
     )

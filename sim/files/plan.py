@@ -41,7 +41,7 @@ from sim.files.readers import Readers
 from sim.files.sources import Source
 from sim.files.steps import Clear, Inject, Outage
 from sim.files.strict import Strict, mistakes, one_key
-from sim.files.units import Duration, format_duration, format_size, parse_duration, parse_percent, parse_size, show
+from sim.files.units import Duration, format_duration, format_size, parse_duration, parse_percent, show
 from sim.files.user_table import as_group, production, user_sandbox
 from sim.files.yaml import Document
 
@@ -229,7 +229,8 @@ class Plan(Camel, Drilled):
 
     `by` is the randomization unit; `safe` the variation that a rollback serves. `time: virtual` turns hours into rounds
     of pauses; `real` waits, over the sockets of the flag source. `flags` are as in a scenario, except for the lease and
-    for the flag that is rolled out, whose weight the steps set.
+    for the flag that is rolled out, whose weight the steps set. Of a table of sandboxes a `sample` is rehearsed at this
+    `scale` of its memory, on so many simulated `nodes`, each with `node.memory` as its budget.
     """
 
     version: Literal[1] = 1
@@ -250,6 +251,7 @@ class Plan(Camel, Drilled):
     turn_on: bool = False
     sample: Annotated[int, Field(ge=1, le=10_000)] = 120
     scale: Scale = Fraction(1)
+    nodes: Annotated[int, Field(ge=1, le=1000)] | None = None
     takes_flags_as_they_are: ClassVar[bool] = True
     node: NodeSpec = NodeSpec()
     engine: Engine = Engine()
@@ -400,22 +402,16 @@ def table_of(plan: Plan) -> SandboxTable | None:
     return source.table if isinstance(source, _WithTable) else None
 
 
-def with_groups(plan: Plan, groups: Sequence[Mapping[str, Any]]) -> Plan:
-    """The same plan over these groups; DocumentError if they do not fit."""
+def with_groups(plan: Plan, groups: Sequence[Mapping[str, Any]], node: Mapping[str, Any]) -> Plan:
+    """The same plan over these groups on this node; DocumentError if they do not fit."""
     source = plan._source  # noqa: SLF001 - the plan's own module
     data = {**source.document.data, "fleet": [dict(each) for each in groups]}
-    data["node"] = _node_for(groups) | (data.get("node") or {})
+    data["node"] = {**(data.get("node") or {}), **node}
     document = replace(source.document, data=data)
     try:
         return Plan.model_validate(data, context=replace(source, document=document))
     except ValidationError as error:
         raise DocumentError(plan.path, mistakes(error, document)) from None
-
-
-def _node_for(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Memory for the guests twice, in whole MiB."""
-    guests = sum(parse_size(each["memory"]) for each in groups)
-    return {"memory": format_size(max(64, -(-2 * guests >> 20)) << 20)}
 
 
 def _with_table(source: Source, file: str) -> Expanded:

@@ -17,7 +17,8 @@ from sim.record.owner import OWNER_FILE
 class SandboxConfig:
     """One sandbox of the fleet; sizes in bytes, `dirty` a share of 1, `heartbeat` seconds (0: none).
 
-    `guest` is process or vm; `program` beside its memory, or ram. `absent` and `others` as in SandboxAttributes.
+    `guest` is process or vm; `program` beside its memory, or ram; `node` the simulated node that it is on. `absent` and
+    `others` as in SandboxAttributes.
     """
 
     name: str
@@ -39,6 +40,7 @@ class SandboxConfig:
     commit: str = DEFAULTS.commit
     absent: tuple[str, ...] = ()
     others: dict[str, Attribute] = field(default_factory=dict)
+    node: str = ""
     heartbeat: float = 0.0
     threads: int = 1
     guest: str = "process"
@@ -93,7 +95,7 @@ class NodeConfig:
     Flags come from one of `inline_flags` (LaunchDarkly's JSON by key), `flag_file` (a path), `relay` (a URI) and
     LaunchDarkly itself; `lease` in seconds. A flag with a dangerous mistake is
     obeyed with `obey_unsafe` alone. With `trace` every fault point that is passed is recorded. `readers` is the share
-    of pauses that are resumed at once, 0 to 1.
+    of pauses that are resumed at once, 0 to 1. `budgets` are those of simulated nodes, by name: bytes.
     """
 
     run: str
@@ -121,6 +123,7 @@ class NodeConfig:
     verify: str = "off"
     on_copy_failure: str = "discard"
     readers: float = 0.0
+    budgets: dict[str, int] = field(default_factory=dict)
     known: dict[str, Known] = field(default_factory=dict)
 
     @property

@@ -83,11 +83,15 @@ class OverBudgetError(Exception):
 
 
 class Budget:
-    """Grants bytes up to `total`; a request waits until what went before it was given back."""
+    """Grants bytes up to `total`; a request waits until what went before it was given back.
+
+    Of one node: `in_flight` counts the pauses that hold some of it and give it back by themselves.
+    """
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.granted = 0
+        self.in_flight = 0
         self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def take(self, size: int, *, can_wait: bool) -> None:

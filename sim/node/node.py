@@ -58,13 +58,16 @@ class Node:
         self.paces = Paces(each.name for each in config.sandboxes)
         self.builds = Path(config.builds)
         self.budget = Budget(config.budget)
-        self.memory = NodeMemory(ledger.try_append, lambda: self.budget.granted)
-        self.sandboxes = {each.name: Sandbox(each, ledger) for each in config.sandboxes}
+        self.budgets = {name: Budget(size) for name, size in config.budgets.items()}  # of simulated nodes
+        every = (self.budget, *self.budgets.values())
+        self.memory = NodeMemory(ledger.try_append, lambda: sum(each.granted for each in every))
+        self.sandboxes = {
+            each.name: Sandbox(each, ledger, self.budgets.get(each.node, self.budget)) for each in config.sandboxes
+        }
         self.tick_number = config.tick
         self.flags = flags
         self.ticking = asyncio.Lock()
         self.deaths = Deaths(lambda event, sandbox: ledger.try_append(event, sandbox=sandbox))
-        self.in_flight = 0
         self.cache_on_tmpfs = on_tmpfs(self.builds)
         self._pausing = make_pausing(self)
         self.ending = False
@@ -81,7 +84,7 @@ class Node:
             )
             self.ledger.append(made, sandbox=each.name)
         for sandbox in self.sandboxes.values():
-            self.budget.hold(sandbox.config.memory)
+            sandbox.budget.hold(sandbox.config.memory)
             await self._spawn(sandbox, None)
             sandbox.to(State.RUNNING, "created")
 
@@ -185,7 +188,7 @@ class Node:
         """A guest died without a request, and everything since its last build is lost."""
         self.end_guest(sandbox, why)
         sandbox.to(State.KILLED, why, StopReason.CRASHED)
-        self.budget.give_back(sandbox.config.memory)
+        sandbox.budget.give_back(sandbox.config.memory)
 
     def end_guest(self, sandbox: Sandbox, why: str) -> None:
         """Forget a sandbox's guest."""
@@ -268,7 +271,7 @@ class Node:
         begun = time.perf_counter()
         sandbox.to(State.RESUMING, "a resume was requested")
         try:
-            await self.budget.take(sandbox.config.memory, can_wait=self.in_flight > 0)
+            await sandbox.budget.take(sandbox.config.memory, can_wait=sandbox.budget.in_flight > 0)
         except OverBudgetError as error:
             sandbox.to(State.PAUSED, f"the resume was refused: {error}")
             return
@@ -304,7 +307,7 @@ class Node:
 
     async def _resume_failed(self, sandbox: Sandbox, error: Exception) -> None:
         """It costs nothing, unless what failed is the very build that the sandbox stands on."""
-        self.budget.give_back(sandbox.config.memory)
+        sandbox.budget.give_back(sandbox.config.memory)
         if sandbox.guest is not None:
             if isinstance(error, GuestError):
                 await asyncio.to_thread(sandbox.guest.is_dying)
@@ -373,7 +376,7 @@ class Node:
             with contextlib.suppress(FreezeError):  # it never ran a tick, and holds nothing
                 await asyncio.to_thread(successor.guest.kill)
             self.forget(sandbox, successor.guest, "the checkpoint after which it was to go on failed")
-        self.budget.give_back(sandbox.config.memory)
+        sandbox.budget.give_back(sandbox.config.memory)
 
     async def checkpoint(self, names: Sequence[str]) -> None:
         """Export these sandboxes' memory one after the other; each goes on, with its guest or with a new one."""
@@ -415,7 +418,7 @@ class Node:
             try:
                 if sandbox.guest is not None:
                     await asyncio.to_thread(sandbox.guest.kill)
-                    self.budget.give_back(sandbox.config.memory)
+                    sandbox.budget.give_back(sandbox.config.memory)
             except FreezeError as error:  # it runs nothing any more and holds its memory: who looks for leaks finds it
                 sandbox.to(State.KILLED, f"killed on request, but {error}")
                 return

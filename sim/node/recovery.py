@@ -54,7 +54,9 @@ async def recover(node: Node) -> None:
     if node.cache_on_tmpfs:
         for folder in node.builds.iterdir():
             with contextlib.suppress(FileNotFoundError):  # damaged: a resume will refuse it by its name
-                node.budget.hold((folder / MEMFILE).stat().st_blocks * 512)  # its zeros are holes
+                size = (folder / MEMFILE).stat().st_blocks * 512  # its zeros are holes
+                of = node.sandboxes.get(folder.name.rpartition(".")[0])
+                (node.budget if of is None else of.budget).hold(size)
 
 
 def _restore(node: Node, sandbox: Sandbox, known: Known, past: Sequence[Entry]) -> None:
@@ -200,7 +202,7 @@ async def _run_on(
             delete_build(node.builds, pause.id)
     sandbox.guest = guest
     node.watch(sandbox, guest)
-    node.budget.hold(sandbox.config.memory)
+    sandbox.budget.hold(sandbox.config.memory)
     if sandbox.state is not State.RUNNING:
         thawed = events.GuestThawed(guest.name, as_json(guest.process.seen), ran.code if ran else None)
         node.ledger.append(thawed, sandbox=sandbox.config.name)

@@ -14,13 +14,14 @@ from flags.reads import lacking
 from flags.sdk_logs import silence_sdk_logs
 from sim.files.fleet_file import Floats, Ints
 from sim.files.fleet_table import SandboxTable
-from sim.files.plan import Plan, table_of, with_groups
-from sim.files.user_table import UserSandbox, as_group, assumed, user_sandbox
+from sim.files.plan import Plan, table_of
+from sim.files.user_table import UserSandbox, assumed, user_sandbox
 from sim.rollout.bounds import CONFIDENCE, stratified_bound
 from sim.rollout.compiled import compiled
 from sim.rollout.exposure import context_of
 from sim.rollout.row_exposure import Rows, StageExposure, first_stages, numbered, stage_exposures
 from sim.rollout.sample import FleetSample, sample, strata_of
+from sim.rollout.simulated_nodes import on_nodes
 from sim.rollout.stage_flags import exported, stage_sections
 
 Progress = Callable[[float], None]
@@ -90,7 +91,7 @@ def of_plan(plan: Plan, progress: Progress = lambda _share: None) -> tuple[Plan,
         warnings=tuple(_warnings(plan, read, stages[-1][1] if stages else None)),
         assumed=tuple(assumed(read.rows)),
     )
-    return with_groups(plan, [as_group(table[row], plan.scale) for row in chosen.rows.tolist()]), fleet
+    return on_nodes(plan, chosen, table), fleet
 
 
 def _warnings(plan: Plan, table: SandboxTable, served: Sections | None) -> Iterator[str]:

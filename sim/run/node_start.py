@@ -73,6 +73,7 @@ def sandbox_configs(scenario: Scenario, only: Collection[str], heartbeat: float)
             program=each.workload.program,
             absent=each.absent,
             others=dict(each.others),
+            node=each.node,
             **{name: getattr(each, name) for name in OF_A_GROUP},
         )
         for each in scenario.sandboxes()
