@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def of_plan(plan: Plan, progress: Progress = lambda _share: None) -> tuple[Plan,
     table = [user_sandbox(each) for each in read.rows]
     silence_sdk_logs()
     edits = [(each.weight, each.rule) for each in compiled(plan).stages]
-    contexts = [make_context(context_of(plan, each.attributes)) for each in table]
+    contexts = contexts_of(plan, table)
     stages = [(weight, stage_sections(plan, edits[: number + 1])) for number, (weight, _) in enumerate(edits)]
     found = stage_exposures(stages, flag(plan.flag), contexts, progress)
     known = exported(plan)
@@ -88,13 +89,19 @@ def of_plan(plan: Plan, progress: Progress = lambda _share: None) -> tuple[Plan,
         first,
         chosen,
         units,
-        warnings=tuple(_warnings(plan, read, stages[-1][1] if stages else None)),
+        warnings=tuple(warnings_of(plan, read, stages[-1][1] if stages else None)),
         assumed=tuple(assumed(read.rows)),
     )
     return on_nodes(plan, chosen, table), fleet
 
 
-def _warnings(plan: Plan, table: SandboxTable, served: Sections | None) -> Iterator[str]:
+def contexts_of(plan: Plan, table: Sequence[UserSandbox]) -> list[Any]:
+    """The SDK's contexts of every row, for the plan's flag."""
+    return [make_context(context_of(plan, each.attributes)) for each in table]
+
+
+def warnings_of(plan: Plan, table: SandboxTable, served: Sections | None) -> Iterator[str]:
+    """What is odd about the table's columns, and what the flag reads that it lacks, a sentence each."""
     yield from (each.said for each in table.notes)
     if served is not None:
         rows, shape = [each.attributes for each in table.rows], plan.contexts.shapes[flag(plan.flag).moments[0]]
