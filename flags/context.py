@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -99,6 +100,39 @@ def kind_and_name(word: str) -> tuple[str, str]:
     """`team.name` is an attribute of the team; a name without a kind before its dot is one of the sandbox."""
     kind, dot, name = word.partition(".")
     return (kind, name) if dot and name and kind in KINDS else ("sandbox", word)
+
+
+_RESERVED = ("kind", "key", "_meta")
+
+
+def further_problem(word: str, value: Any) -> str | None:
+    """Why LaunchDarkly takes no such further attribute, as SandboxAttributes writes it; None where it does."""
+    _, name = kind_and_name(word)
+    if name in _RESERVED:
+        return f'no attribute can be named "{name}"'
+    if name == "anonymous" and not isinstance(value, bool):
+        return "anonymous is true or false, which CSV cannot say"
+    if name == "name" and not isinstance(value, str):
+        return "a name is text"
+    if isinstance(value, str | bool | int | float) and (not isinstance(value, float) or math.isfinite(value)):
+        return None
+    return "expected text, a number, true or false"
+
+
+def with_further(contexts: Contexts, names: Iterable[str]) -> Contexts:
+    """What lint may expect where sandboxes have these further attributes, as SandboxAttributes writes them."""
+    further: dict[str, tuple[str, ...]] = {}
+    for word in names:
+        kind, name = kind_and_name(word)
+        if name == "anonymous":  # true or false, and lint tries text
+            continue
+        further[kind] = (*further.get(kind, ()), name)
+    shapes = {
+        moment: {kind: (*known, *(each for each in further.get(kind, ()) if each not in known))
+                 for kind, known in shape.items()}
+        for moment, shape in contexts.shapes.items()
+    }  # fmt: skip
+    return Contexts(contexts.written, shapes)
 
 
 def field_of(kind: str, attribute: str) -> str | None:

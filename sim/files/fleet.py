@@ -19,7 +19,17 @@ from pydantic import (
 )
 
 from engine.errors import UserError
-from flags.context import DEFAULTS, NAMES, OF_A_GROUP, Attribute, Contexts, Moment, SandboxAttributes, contexts_of
+from flags.context import (
+    DEFAULTS,
+    NAMES,
+    OF_A_GROUP,
+    Attribute,
+    Contexts,
+    Moment,
+    SandboxAttributes,
+    contexts_of,
+    further_problem,
+)
 from sim.files.strict import Strict
 from sim.files.units import Duration, Percent, Size, format_size, parse_size, show
 
@@ -162,6 +172,14 @@ class Group(Strict):
     node: Slug | None = None
     workload: Workload = Workload()
     guest: GuestKind = "process"
+
+    @field_validator("attributes")
+    @classmethod
+    def _are_attributes(cls, attributes: dict[str, Attribute]) -> dict[str, Attribute]:
+        for name, value in attributes.items():
+            if (why := further_problem(name, value)) is not None:
+                raise ValueError(f"{name}: {why}")
+        return attributes
 
     @field_validator("exact")
     @classmethod

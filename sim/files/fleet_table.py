@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from flags.catalog import did_you_mean
 from flags.cohort import Member
-from flags.context import DEFAULTS, NAMES, SandboxAttributes
+from flags.context import DEFAULTS, NAMES, Attribute, SandboxAttributes, further_problem
 from flags.document import Mistake
 from sim.files.fleet import PAGE_SIZES, bare_version
 from sim.files.table_cells import CellTable, Columns, Reader, read_cells
@@ -80,19 +81,19 @@ def _rate(value: Any) -> float:
     return float(text)
 
 
-def _attribute(value: Any) -> str | bool | int | float:
+def _attribute(name: str, value: Any) -> Attribute:
     """As it is written: text of CSV stays text, a number or true of JSON and Parquet stays that."""
-    if isinstance(value, Decimal):
-        return float(value)
-    if not isinstance(value, str | bool | int | float):
-        raise ValueError(f"expected text, a number, true or false, got {show(value)}")  # noqa: TRY004 - a mistake
-    return value
+    plain = float(value) if isinstance(value, Decimal) else value
+    if (why := further_problem(name, plain)) is not None:
+        raise ValueError(f"{why}; got {show(value)}")
+    made: Attribute = plain
+    return made
 
 
 READERS: Mapping[str, Reader] = {
     **dict.fromkeys(NAMES, _name),
     **dict.fromkeys(("kernel-version", "firecracker-version", "envd-version"), _version),
-    "region": _attribute,
+    "region": partial(_attribute, "region"),
     "node": _name,
     "memory": _size,
     "dirty": _share,

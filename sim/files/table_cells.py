@@ -23,14 +23,15 @@ Reader = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns that have a meaning, each with its reader; `required` ones are in every row; `others` reads the rest.
+    """The columns that have a meaning, each with its reader; `required` ones are in every row; `others` reads the rest,
+    and gets their names.
 
     A dash in a column's name is as good as an underscore.
     """
 
     readers: Mapping[str, Reader]
     required: Sequence[str]
-    others: Reader
+    others: Callable[[str, Any], Any]
 
     def named(self, written: str) -> str:
         """The column as it is known here."""
@@ -218,7 +219,8 @@ def _values(row: InputRow, columns: Columns) -> tuple[dict[str, Any], list[Mista
     values, wrong = {}, []
     for name, cell in row.cells.items():
         try:
-            values[name] = columns.readers.get(name, columns.others)(cell.value)
+            read = columns.readers.get(name)
+            values[name] = columns.others(name, cell.value) if read is None else read(cell.value)
         except ValueError as error:
             wrong.append(Mistake(cell.position, name, str(error)))
     return values, wrong

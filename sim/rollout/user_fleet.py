@@ -46,6 +46,8 @@ class UserFleet:
     units: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
+    further: frozenset[str] = frozenset()
+    """Attributes of sandboxes that no catalogue has, by column."""
 
     def rates(self, stage: int) -> Floats:
         """Pauses a second of every row that this stage (from 0) exposes."""
@@ -91,6 +93,7 @@ def of_plan(plan: Plan, progress: Progress = lambda _share: None) -> tuple[Plan,
         units,
         warnings=tuple(warnings_of(plan, read, stages[-1][1] if stages else None)),
         assumed=tuple(assumed(read.rows)),
+        further=frozenset(name for each in table for name, _ in each.attributes.others),
     )
     return on_nodes(plan, chosen, table), fleet
 

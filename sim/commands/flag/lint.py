@@ -53,6 +53,7 @@ class Struck:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def lint(file: Path, table: Path | None, kinds: str, as_json: bool) -> ExitCode:
     """Replaced by the module's docstring."""
+    from flags.context import with_further
     from flags.decode import look
     from flags.lint import tried
     from flags.sdk_logs import silence_sdk_logs
@@ -62,7 +63,8 @@ def lint(file: Path, table: Path | None, kinds: str, as_json: bool) -> ExitCode:
     silence_sdk_logs()
     contexts = contexts_given(kinds)
     fleet = read_table(table, COHORT).members() if table else None
-    found = [(each, _struck(who, fleet, contexts)) for each, who in tried(text_of(file, look(file)), contexts)]
+    known = with_further(contexts, {name for each in fleet or () for name, _ in each.attributes.others})
+    found = [(each, _struck(who, fleet, contexts)) for each, who in tried(text_of(file, look(file)), known)]
     if as_json:
         rows = [_row(each, struck) for each, struck in found]
         click.echo(json.dumps({"version": 1, "file": str(file), "findings": rows}, indent=2))

@@ -171,6 +171,17 @@ def test_a_sandbox_that_runs_for_real_is_decided_as_its_row_is(folder: pathlib.P
     assert len(node.sandboxes) == 60
 
 
+def test_the_critic_finds_a_flag_sound_that_reads_what_only_the_table_has(folder: pathlib.Path) -> None:
+    def unknown() -> list[str]:
+        made, fleet = of_plan(plan(folder))
+        concerns = critique(compiled(made), exposures_of(compiled(made)), fleet)
+        return [each.what for each in concerns if "has no such attribute" in each.what]
+
+    assert 'unknown attribute "name": kind "team" has no such attribute' in unknown()[0]
+    further(folder)
+    assert unknown() == []
+
+
 def test_what_the_flag_reads_and_the_table_lacks_is_said_and_numbers_are_printed(folder: pathlib.Path) -> None:
     made, fleet = of_plan(plan(folder))
     assert fleet is not None
