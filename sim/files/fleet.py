@@ -107,11 +107,14 @@ class NodeSpec(Strict):
     """One machine: its memory budget in bytes, and what holds the caches.
 
     `budgets` are those of simulated nodes, by name, that are all on it: a pause is admitted by its own node's.
+    `spill` is a folder, or tmpfs, for the rest of a stranded build whose cache has no space (`on_copy_failure:
+    salvage`). It must be there; a relative one starts where snapdrill is started.
     """
 
     memory: Size = 1 << 30
     budgets: dict[Slug, Size] = Field(default_factory=dict)
     cache: Literal["disk", "tmpfs"] = "disk"
+    spill: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
 
 
 class Workload(Strict):

@@ -71,6 +71,7 @@ class OpenPause:
     dirty_bytes: int | None
     blocked_ms: float | None
     successor: str | None = None
+    salvage: str | None = None  # once it is recovered: `whole`, or why its copy could not be salvaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ class NodeConfig:
     mended: list[str] = field(default_factory=list)
     verify: str = "off"
     on_copy_failure: str = "discard"
+    spill: str | None = None
     readers: float = 0.0
     budgets: dict[str, int] = field(default_factory=dict)
     known: dict[str, Known] = field(default_factory=dict)

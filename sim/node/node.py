@@ -13,6 +13,7 @@ from engine.effects import Effects
 from engine.errors import BuildFailedError, CondemnedError, EngineError, FreezeError
 from engine.evidence import as_json
 from engine.incarnation import CondemnedRecords
+from engine.keeper import Keeper
 from engine.pause import Pause
 from engine.snapshot import Header
 from flags.catalog import SYNC_WP, USE_MEMFD
@@ -24,7 +25,8 @@ from sim.node.config import NodeConfig
 from sim.node.deaths import Deaths
 from sim.node.guest import GuestSpec
 from sim.node.guest_link import Armed, Guest, GuestError, ZygoteLink, tick_all
-from sim.node.memory import Budget, NodeMemory, OverBudgetError, on_tmpfs
+from sim.node.keeping import ZygoteKeeper
+from sim.node.memory import NodeMemory, OverBudgetError, budgets_of, on_tmpfs
 from sim.node.pace import Paces
 from sim.node.pausing import Pausing
 from sim.node.refill import refill
@@ -57,18 +59,18 @@ class Node:
         self.armed = ArmedFaults()
         self.paces = Paces(each.name for each in config.sandboxes)
         self.builds = Path(config.builds)
-        self.budget = Budget(config.budget)
-        self.budgets = {name: Budget(size) for name, size in config.budgets.items()}  # of simulated nodes
-        every = (self.budget, *self.budgets.values())
-        self.memory = NodeMemory(ledger.try_append, lambda: sum(each.granted for each in every))
-        self.sandboxes = {
-            each.name: Sandbox(each, ledger, self.budgets.get(each.node, self.budget)) for each in config.sandboxes
-        }
+        budgets = budgets_of(config.budget, config.budgets)
+        self.budget = budgets[""]
+        self.memory = NodeMemory(ledger.try_append, lambda: sum(each.granted for each in budgets.values()))
+        self.sandboxes = {each.name: Sandbox(each, ledger, budgets[each.node]) for each in config.sandboxes}
         self.tick_number = config.tick
         self.flags = flags
         self.ticking = asyncio.Lock()
         self.deaths = Deaths(lambda event, sandbox: ledger.try_append(event, sandbox=sandbox))
+        self.keeper: Keeper = ZygoteKeeper(link)
         self.cache_on_tmpfs = on_tmpfs(self.builds)
+        self.spill = Path(config.spill) if config.spill is not None else None
+        self.spill_on_tmpfs = self.spill is not None and on_tmpfs(self.spill)
         self._pausing = make_pausing(self)
         self.ending = False
 
