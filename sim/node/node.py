@@ -26,7 +26,7 @@ from sim.node.deaths import Deaths
 from sim.node.guest import GuestSpec
 from sim.node.guest_link import Armed, Guest, GuestError, ZygoteLink, tick_all
 from sim.node.keeping import ZygoteKeeper
-from sim.node.memory import Budget, NodeMemory, OverBudgetError, on_tmpfs
+from sim.node.memory import NodeMemory, OverBudgetError, budgets_of, on_tmpfs
 from sim.node.pace import Paces
 from sim.node.pausing import Pausing
 from sim.node.refill import refill
@@ -60,14 +60,14 @@ class Node:
         self.armed = ArmedFaults()
         self.paces = Paces(each.name for each in config.sandboxes)
         self.builds = Path(config.builds)
-        self.budget = Budget(config.budget)
-        self.memory = NodeMemory(ledger.try_append, lambda: self.budget.granted)
-        self.sandboxes = {each.name: Sandbox(each, ledger) for each in config.sandboxes}
+        budgets = budgets_of(config.budget, config.budgets)
+        self.budget = budgets[""]
+        self.memory = NodeMemory(ledger.try_append, lambda: sum(each.granted for each in budgets.values()))
+        self.sandboxes = {each.name: Sandbox(each, ledger, budgets[each.node]) for each in config.sandboxes}
         self.tick_number = config.tick
         self.flags = flags
         self.ticking = asyncio.Lock()
         self.deaths = Deaths(lambda event, sandbox: ledger.try_append(event, sandbox=sandbox))
-        self.in_flight = 0
         self.keeper: Keeper = ZygoteKeeper(link)
         self.cache_on_tmpfs = on_tmpfs(self.builds)
         self.spill = Path(config.spill) if config.spill is not None else None
@@ -87,7 +87,7 @@ class Node:
             )
             self.ledger.append(made, sandbox=each.name)
         for sandbox in self.sandboxes.values():
-            self.budget.hold(sandbox.config.memory)
+            sandbox.budget.hold(sandbox.config.memory)
             await self._spawn(sandbox, None)
             sandbox.to(State.RUNNING, "created")
 
@@ -191,7 +191,7 @@ class Node:
         """A guest died without a request, and everything since its last build is lost."""
         self.end_guest(sandbox, why)
         sandbox.to(State.KILLED, why, StopReason.CRASHED)
-        self.budget.give_back(sandbox.config.memory)
+        sandbox.budget.give_back(sandbox.config.memory)
 
     def end_guest(self, sandbox: Sandbox, why: str) -> None:
         """Forget a sandbox's guest."""
@@ -279,7 +279,7 @@ class Node:
         begun = time.perf_counter()
         sandbox.to(State.RESUMING, "a resume was requested")
         try:
-            await self.budget.take(sandbox.config.memory, can_wait=self.in_flight > 0)
+            await sandbox.budget.take(sandbox.config.memory, can_wait=sandbox.budget.in_flight > 0)
         except OverBudgetError as error:
             sandbox.to(State.PAUSED, f"the resume was refused: {error}")
             return
@@ -315,7 +315,7 @@ class Node:
 
     async def _resume_failed(self, sandbox: Sandbox, error: Exception) -> None:
         """It costs nothing, unless what failed is the very build that the sandbox stands on."""
-        self.budget.give_back(sandbox.config.memory)
+        sandbox.budget.give_back(sandbox.config.memory)
         if sandbox.guest is not None:
             if isinstance(error, GuestError):
                 await asyncio.to_thread(sandbox.guest.is_dying)
@@ -384,7 +384,7 @@ class Node:
             with contextlib.suppress(FreezeError):  # it never ran a tick, and holds nothing
                 await asyncio.to_thread(successor.guest.kill)
             self.forget(sandbox, successor.guest, "the checkpoint after which it was to go on failed")
-        self.budget.give_back(sandbox.config.memory)
+        sandbox.budget.give_back(sandbox.config.memory)
 
     async def checkpoint(self, names: Sequence[str]) -> None:
         """Export these sandboxes' memory one after the other; each goes on, with its guest or with a new one."""
@@ -426,7 +426,7 @@ class Node:
             try:
                 if sandbox.guest is not None:
                     await asyncio.to_thread(sandbox.guest.kill)
-                    self.budget.give_back(sandbox.config.memory)
+                    sandbox.budget.give_back(sandbox.config.memory)
             except FreezeError as error:  # it runs nothing any more and holds its memory: who looks for leaks finds it
                 sandbox.to(State.KILLED, f"killed on request, but {error}")
                 return

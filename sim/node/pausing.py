@@ -118,7 +118,7 @@ class Pausing:
         """Nothing was copied or freed: the guest runs on."""
         sandbox.pause = None
         await self._dismiss(sandbox, admitted)
-        self._give_back(admitted)
+        self._give_back(sandbox, admitted)
         told = never_started("rolled-back", why, admitted)
         self._node.ledger.append(told, sandbox=sandbox.config.name, pause=admitted.id)
         await self._node.roll_back(sandbox, admitted.guest, why)
@@ -147,17 +147,17 @@ class Pausing:
         wave, sandbox.wave = sandbox.wave, Wave()
         asked = Admitted(pause_id, decision, planned, guest, checkpoint, *coming, wave)
         needs = planned + (sandbox.config.memory if fresh or read else 0)  # both guests and the pause at once
-        if not node.budget.has_room(needs):
+        if not sandbox.budget.has_room(needs):
             wave.leave(name)  # what it waits for may be given back by the wave alone
         try:
-            await node.budget.take(needs, can_wait=node.in_flight > 0)
+            await sandbox.budget.take(needs, can_wait=sandbox.budget.in_flight > 0)
         except OverBudgetError as error:
             told = never_started("refused", str(error), asked)
             node.ledger.append(told, sandbox=name, pause=pause_id)
             sandbox.to(State.RUNNING, f"it was refused: {error}")
             node.ledger.append(events.RequestRefused(state.value, str(error), RefusalCode.BUDGET), sandbox=name)
             return None
-        node.in_flight += 1
+        sandbox.budget.in_flight += 1
         return asked
 
     def _is_in_place(self, sandbox: Sandbox, decision: Decision) -> bool:
@@ -247,11 +247,11 @@ class Pausing:
         tell = partial(self._node.ledger.append, sandbox=sandbox.config.name, pause=admitted.id)
         try:
             with contextlib.ExitStack() as granted:
-                granted.callback(self._give_back, admitted)
+                granted.callback(self._give_back, sandbox, admitted)
                 if await at_rest(pause):
                     self._stranded(sandbox, admitted)
                     await settled_at_last(pause)
-                    self._node.in_flight += 1
+                    sandbox.budget.in_flight += 1
                 result = pause.settle(0)
                 await self._retry_teardown(admitted)
                 told = settled(pause, result, admitted, blocked_ms)
@@ -267,11 +267,11 @@ class Pausing:
         finally:
             sandbox.settling = None
             sandbox.stranded.clear()
-            self._fail_waiters()
+            self._fail_waiters(sandbox)
 
     def _stranded(self, sandbox: Sandbox, admitted: Admitted) -> None:
         """Nothing is lost: what is published and what the memfd holds, which stays granted, are the whole snapshot."""
-        self._node.in_flight -= 1
+        sandbox.budget.in_flight -= 1
         if sandbox.guest is admitted.guest:
             sandbox.guest = None
         why = "its copy failed; its build is stranded, and can be completed"
@@ -280,7 +280,7 @@ class Pausing:
         elif sandbox.state is State.PAUSED:
             sandbox.reason = why
         sandbox.stranded.set()
-        self._fail_waiters()
+        self._fail_waiters(sandbox)
 
     def _tell_outcome(self, sandbox: Sandbox, pause: Pause, told: events.PauseSettled) -> None:
         """Only a recorded outcome lets the condemned record go; if it cannot be recorded, the record stays."""
@@ -309,9 +309,10 @@ class Pausing:
             why += "; its next pause keeps all of its memory"
         await self._node.roll_back(sandbox, admitted.guest, why)
 
-    def _fail_waiters(self) -> None:
-        if self._node.in_flight == 0:  # nothing is left that could give memory back by itself
-            self._node.budget.refuse_waiting()
+    @staticmethod
+    def _fail_waiters(sandbox: Sandbox) -> None:
+        if sandbox.budget.in_flight == 0:  # nothing is left on its node that could give memory back by itself
+            sandbox.budget.refuse_waiting()
 
     async def _retry_teardown(self, admitted: Admitted) -> None:
         """A condemned guest whose teardown failed holds all of its memory and never runs: try once more to end it."""
@@ -326,7 +327,7 @@ class Pausing:
         if result.header is None:
             raise GuestError(f"{admitted.id} finished without a header")
         sandbox.header, sandbox.pause = result.header, None
-        node.budget.hold(held_bytes(result.header, cache=node.cache_on_tmpfs, spill=node.spill_on_tmpfs))
+        sandbox.budget.hold(held_bytes(result.header, cache=node.cache_on_tmpfs, spill=node.spill_on_tmpfs))
         if not node.cache_on_tmpfs:
             node.memory.finished(admitted.id)
         if not admitted.consumed:
@@ -349,14 +350,14 @@ class Pausing:
         if sandbox.guest is None:
             await self._dismiss(sandbox, admitted)
         if sandbox.busy is not None and (sandbox.busy[0] == "resume" or being_filled):
-            self._fail_waiters()  # that resume may be among them, and what is below would never come
+            self._fail_waiters(sandbox)  # that resume may be among them, and what is below would never come
             await asyncio.wait([sandbox.busy[1]])
         async with node.ticking:  # which may be waiting for its answer
             if sandbox.guest is not None:
                 with contextlib.suppress(FreezeError):  # the kernel takes its time over it
                     await asyncio.to_thread(sandbox.guest.kill)
                 node.end_guest(sandbox, "the build that it was resumed from failed")
-                node.budget.give_back(sandbox.config.memory)
+                sandbox.budget.give_back(sandbox.config.memory)
         if sandbox.state not in {State.DISCARDED, State.KILLED}:
             sandbox.to(State.DISCARDED, why)
 
@@ -364,11 +365,12 @@ class Pausing:
         self._node.forget(sandbox, admitted.guest, why)
         if sandbox.guest is admitted.guest:
             sandbox.guest = None
-        self._node.budget.give_back(sandbox.config.memory)
+        sandbox.budget.give_back(sandbox.config.memory)
 
-    def _give_back(self, admitted: Admitted) -> None:
-        self._node.in_flight -= 1
-        self._node.budget.give_back(admitted.planned)
+    @staticmethod
+    def _give_back(sandbox: Sandbox, admitted: Admitted) -> None:
+        sandbox.budget.in_flight -= 1
+        sandbox.budget.give_back(admitted.planned)
 
 
 def _ms_since(begun: float) -> float:

@@ -52,8 +52,9 @@ class Successor:
 class Sandbox:
     """One sandbox on its node: where it is in its life, its guest and the newest finished build."""
 
-    def __init__(self, config: SandboxConfig, ledger: Ledger) -> None:
+    def __init__(self, config: SandboxConfig, ledger: Ledger, budget: Budget) -> None:
         self.config = config
+        self.budget = budget  # of the node that it is on
         self._ledger = ledger
         self.state = State.CREATED
         self.reason = ""
@@ -116,11 +117,9 @@ class Machine(Protocol):
     armed: ArmedFaults
     paces: Paces
     builds: Path
-    budget: Budget
     memory: NodeMemory
     flags: FlagClient
     ticking: asyncio.Lock
-    in_flight: int
     cache_on_tmpfs: bool
     keeper: Keeper
     spill: Path | None

@@ -92,6 +92,9 @@ def sandbox_configs(scenario: Scenario, only: Collection[str], heartbeat: float)
             threads=each.workload.threads,
             guest=guest_kind(each.guest),
             program=each.workload.program,
+            absent=each.absent,
+            others=dict(each.others),
+            node=each.node,
             **{name: getattr(each, name) for name in OF_A_GROUP},
         )
         for each in scenario.sandboxes()
