@@ -24,7 +24,7 @@ from sim.files.scenario import Scenario
 from sim.files.steps import Outage
 from sim.node.cgroup import OVERHEAD, MemoryCgroup
 from sim.node.config import Known, NodeConfig
-from sim.node.guest_link import ZYGOTE_SOCKET
+from sim.node.zygote_link import ZYGOTE_SOCKET
 from sim.record import events, owner, source_events
 from sim.record.digest import digest
 from sim.record.folder import SCENARIO_FILE, RunRecord, make, point_latest_at, remove, write_record
