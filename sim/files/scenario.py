@@ -91,7 +91,8 @@ class Scenario(Drilled):
 
     def node_settings(self) -> dict[str, Any]:
         """Of its engine, memory and readers, what a node is started with."""
-        return {**self.engine.choice(), "budget": self.node.memory, "readers": self.readers.share}
+        budgets = {"budget": self.node.memory, "budgets": dict(self.node.budgets)}
+        return {**self.engine.choice(), **budgets, "readers": self.readers.share}
 
     @property
     def obeys_unsafe(self) -> bool:

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from engine.linux import TMPFS_MAGIC, filesystem_magic
@@ -90,16 +90,24 @@ class OverBudgetError(Exception):
 
 
 class Budget:
-    """Grants bytes up to `total`; a request waits until what went before it was given back."""
+    """Grants bytes up to `total`; a request waits until what went before it was given back.
+
+    Of one node: `in_flight` counts the pauses that hold some of it and give it back by themselves.
+    """
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.granted = 0
+        self.in_flight = 0
         self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    def has_room(self, size: int) -> bool:
+        """True where `size` bytes are free now."""
+        return not self._queue and self.granted + size <= self.total
 
     async def take(self, size: int, *, can_wait: bool) -> None:
         """Wait for `size` bytes; OverBudgetError where they exceed the budget and nothing that can end holds any."""
-        if not self._queue and self.granted + size <= self.total:
+        if self.has_room(size):
             self.granted += size
             return
         if not can_wait:
@@ -131,6 +139,11 @@ class Budget:
     def _over(self, size: int) -> OverBudgetError:
         over = self.granted + size - self.total
         return OverBudgetError(f"it needs {size} bytes more, {over} over the node's budget of {self.total}")
+
+
+def budgets_of(total: int, nodes: Mapping[str, int]) -> dict[str, Budget]:
+    """That of the machine, under no name, and those of the simulated nodes on it."""
+    return {name: Budget(size) for name, size in ({"": total} | {**nodes}).items()}
 
 
 def on_tmpfs(folder: Path) -> bool:

@@ -30,6 +30,7 @@ from sim.node.pace import PacedEffects
 from sim.node.salvaging import at_rest, refused, settled_at_last, try_again
 from sim.node.sandbox import Machine, Sandbox, Successor
 from sim.node.vcpu import attachments, digest_of
+from sim.node.wave import Wave
 from sim.record import events
 from sim.record.names import pause_name
 from sim.record.oracle import PAGE
@@ -81,7 +82,9 @@ class Pausing:
             stopped = events.GuestFrozen(guest.name, _ms_since(begun), as_json(process.frozen), guest.beat())
             frozen = replace(stopped, processor=digest_of(sandbox.processor) if sandbox.processor else None)
             self._node.ledger.append(frozen, sandbox=name, pause=admitted.id)
-            pause = sandbox.pause = self._engine_pause(sandbox, admitted, effects)
+            request = self._pause_request(sandbox, admitted)
+            await admitted.wave.all_frozen(name)
+            pause = sandbox.pause = Pause(request, effects, self._emit(sandbox, admitted, effects))
             if self._node.ending or effects.cancelled:
                 pause.cancel()
             begun_pause = in_own_thread(pause.begin, f"pause-{admitted.id}")
@@ -115,7 +118,7 @@ class Pausing:
         """Nothing was copied or freed: the guest runs on."""
         sandbox.pause = None
         await self._dismiss(sandbox, admitted)
-        self._give_back(admitted)
+        self._give_back(sandbox, admitted)
         told = never_started("rolled-back", why, admitted)
         self._node.ledger.append(told, sandbox=sandbox.config.name, pause=admitted.id)
         await self._node.roll_back(sandbox, admitted.guest, why)
@@ -141,17 +144,20 @@ class Pausing:
         planned = self._planned_bytes(sandbox, decision, consumed=fresh or not checkpoint)
         read = not checkpoint and node.config.is_read(name, sandbox.pauses)
         coming = (Successor() if fresh else None, Successor() if read else None)
-        asked = Admitted(pause_id, decision, planned, guest, checkpoint, *coming)
-        more = sandbox.config.memory if fresh or read else 0  # both guests and the pause at once
+        wave, sandbox.wave = sandbox.wave, Wave()
+        asked = Admitted(pause_id, decision, planned, guest, checkpoint, *coming, wave)
+        needs = planned + (sandbox.config.memory if fresh or read else 0)  # both guests and the pause at once
+        if not sandbox.budget.has_room(needs):
+            wave.leave(name)  # what it waits for may be given back by the wave alone
         try:
-            await node.budget.take(planned + more, can_wait=node.in_flight > 0)
+            await sandbox.budget.take(needs, can_wait=sandbox.budget.in_flight > 0)
         except OverBudgetError as error:
             told = never_started("refused", str(error), asked)
             node.ledger.append(told, sandbox=name, pause=pause_id)
             sandbox.to(State.RUNNING, f"it was refused: {error}")
             node.ledger.append(events.RequestRefused(state.value, str(error), RefusalCode.BUDGET), sandbox=name)
             return None
-        node.in_flight += 1
+        sandbox.budget.in_flight += 1
         return asked
 
     def _is_in_place(self, sandbox: Sandbox, decision: Decision) -> bool:
@@ -171,12 +177,12 @@ class Pausing:
         forgotten = sandbox.guest is not None and isinstance(sandbox.guest.tracker, Forgotten)
         return int(sandbox.config.memory * (1.0 if hot or forgotten else min(1.0, sandbox.config.dirty)))
 
-    def _engine_pause(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Pause:
+    def _pause_request(self, sandbox: Sandbox, admitted: Admitted) -> PauseRequest:
         name = sandbox.config.name
         process, memfd, tracker = admitted.guest.parts()
         sandbox.generations = admitted.guest.generations()
         address = admitted.guest.known().address
-        request = PauseRequest(
+        return PauseRequest(
             guest=process,
             memory=memfd
             if sandbox.latched.use_memfd
@@ -194,7 +200,6 @@ class Pausing:
             keeper=self._node.keeper,
             witness=witness(tracker, partial(self._node.ledger.append, sandbox=name, pause=admitted.id)),
         )
-        return Pause(request, effects, self._emit(sandbox, admitted, effects))
 
     def _options(self, sandbox: Sandbox, admitted: Admitted) -> PauseOptions:
         config = self._node.config
@@ -218,7 +223,7 @@ class Pausing:
             wake_guest=admitted.guest.wake,
             ask_guest=admitted.guest.ask,
         )
-        paced = PacedEffects(node.paces, name, admitted.id, sandbox.header.mapping, tell)
+        paced = PacedEffects(node.paces, name, admitted.id, sandbox.header.mapping, tell, admitted.wave)
         return self._make_effects(paced, node.armed, passage)
 
     def _emit(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Callable[[Event], None]:
@@ -229,6 +234,7 @@ class Pausing:
             if isinstance(event, Planned):
                 effects.planned(event.chunks)
             elif isinstance(event, ChunkPublished):
+                admitted.wave.copied_a_chunk()
                 guest = None if event.source_resident is None else (admitted.guest.name, event.source_resident)
                 node.memory.set(guest=guest, cache=(admitted.id, event.cache_resident), huge=huge)
             elif isinstance(event, CopyFailed) and event.call == "teardown" and event.condemned:
@@ -241,11 +247,11 @@ class Pausing:
         tell = partial(self._node.ledger.append, sandbox=sandbox.config.name, pause=admitted.id)
         try:
             with contextlib.ExitStack() as granted:
-                granted.callback(self._give_back, admitted)
+                granted.callback(self._give_back, sandbox, admitted)
                 if await at_rest(pause):
                     self._stranded(sandbox, admitted)
                     await settled_at_last(pause)
-                    self._node.in_flight += 1
+                    sandbox.budget.in_flight += 1
                 result = pause.settle(0)
                 await self._retry_teardown(admitted)
                 told = settled(pause, result, admitted, blocked_ms)
@@ -261,11 +267,11 @@ class Pausing:
         finally:
             sandbox.settling = None
             sandbox.stranded.clear()
-            self._fail_waiters()
+            self._fail_waiters(sandbox)
 
     def _stranded(self, sandbox: Sandbox, admitted: Admitted) -> None:
         """Nothing is lost: what is published and what the memfd holds, which stays granted, are the whole snapshot."""
-        self._node.in_flight -= 1
+        sandbox.budget.in_flight -= 1
         if sandbox.guest is admitted.guest:
             sandbox.guest = None
         why = "its copy failed; its build is stranded, and can be completed"
@@ -274,7 +280,7 @@ class Pausing:
         elif sandbox.state is State.PAUSED:
             sandbox.reason = why
         sandbox.stranded.set()
-        self._fail_waiters()
+        self._fail_waiters(sandbox)
 
     def _tell_outcome(self, sandbox: Sandbox, pause: Pause, told: events.PauseSettled) -> None:
         """Only a recorded outcome lets the condemned record go; if it cannot be recorded, the record stays."""
@@ -303,9 +309,10 @@ class Pausing:
             why += "; its next pause keeps all of its memory"
         await self._node.roll_back(sandbox, admitted.guest, why)
 
-    def _fail_waiters(self) -> None:
-        if self._node.in_flight == 0:  # nothing is left that could give memory back by itself
-            self._node.budget.refuse_waiting()
+    @staticmethod
+    def _fail_waiters(sandbox: Sandbox) -> None:
+        if sandbox.budget.in_flight == 0:  # nothing is left on its node that could give memory back by itself
+            sandbox.budget.refuse_waiting()
 
     async def _retry_teardown(self, admitted: Admitted) -> None:
         """A condemned guest whose teardown failed holds all of its memory and never runs: try once more to end it."""
@@ -320,7 +327,7 @@ class Pausing:
         if result.header is None:
             raise GuestError(f"{admitted.id} finished without a header")
         sandbox.header, sandbox.pause = result.header, None
-        node.budget.hold(held_bytes(result.header, cache=node.cache_on_tmpfs, spill=node.spill_on_tmpfs))
+        sandbox.budget.hold(held_bytes(result.header, cache=node.cache_on_tmpfs, spill=node.spill_on_tmpfs))
         if not node.cache_on_tmpfs:
             node.memory.finished(admitted.id)
         if not admitted.consumed:
@@ -343,14 +350,14 @@ class Pausing:
         if sandbox.guest is None:
             await self._dismiss(sandbox, admitted)
         if sandbox.busy is not None and (sandbox.busy[0] == "resume" or being_filled):
-            self._fail_waiters()  # that resume may be among them, and what is below would never come
+            self._fail_waiters(sandbox)  # that resume may be among them, and what is below would never come
             await asyncio.wait([sandbox.busy[1]])
         async with node.ticking:  # which may be waiting for its answer
             if sandbox.guest is not None:
                 with contextlib.suppress(FreezeError):  # the kernel takes its time over it
                     await asyncio.to_thread(sandbox.guest.kill)
                 node.end_guest(sandbox, "the build that it was resumed from failed")
-                node.budget.give_back(sandbox.config.memory)
+                sandbox.budget.give_back(sandbox.config.memory)
         if sandbox.state not in {State.DISCARDED, State.KILLED}:
             sandbox.to(State.DISCARDED, why)
 
@@ -358,11 +365,12 @@ class Pausing:
         self._node.forget(sandbox, admitted.guest, why)
         if sandbox.guest is admitted.guest:
             sandbox.guest = None
-        self._node.budget.give_back(sandbox.config.memory)
+        sandbox.budget.give_back(sandbox.config.memory)
 
-    def _give_back(self, admitted: Admitted) -> None:
-        self._node.in_flight -= 1
-        self._node.budget.give_back(admitted.planned)
+    @staticmethod
+    def _give_back(sandbox: Sandbox, admitted: Admitted) -> None:
+        sandbox.budget.in_flight -= 1
+        sandbox.budget.give_back(admitted.planned)
 
 
 def _ms_since(begun: float) -> float:

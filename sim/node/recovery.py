@@ -56,9 +56,11 @@ async def recover(node: Node) -> None:
     _retire(node)
     held = [MEMFILE] * node.cache_on_tmpfs + [LINK] * node.spill_on_tmpfs
     for folder in node.builds.iterdir():
+        of = node.sandboxes.get(folder.name.rpartition(".")[0])
+        budget = node.budget if of is None else of.budget
         for name in held:
             with contextlib.suppress(FileNotFoundError):  # damaged: a resume will refuse it by its name; or no spill
-                node.budget.hold((folder / name).stat().st_blocks * 512)  # its zeros are holes
+                budget.hold((folder / name).stat().st_blocks * 512)  # its zeros are holes
 
 
 def _restore(node: Node, sandbox: Sandbox, known: Known, past: Sequence[Entry]) -> None:
@@ -204,7 +206,7 @@ async def _run_on(
             delete_build(node.builds, pause.id)
     sandbox.guest = guest
     node.watch(sandbox, guest)
-    node.budget.hold(sandbox.config.memory)
+    sandbox.budget.hold(sandbox.config.memory)
     if sandbox.state is not State.RUNNING:
         thawed = events.GuestThawed(guest.name, as_json(guest.process.seen), ran.code if ran else None)
         node.ledger.append(thawed, sandbox=sandbox.config.name)

@@ -1,4 +1,4 @@
-"""A zygote as its node holds it: guests are asked for there, and handed over. Calls block."""
+"""The zygote as a node holds it: it forks guests, and hands them to the next node. Calls block; run them in threads."""
 
 from __future__ import annotations
 

@@ -89,7 +89,9 @@ def test_no_room_imports_a_room_above_it_or_beside_it() -> None:
         if (ours := room_of(name)) and (theirs := room_of(target)) and ours != theirs
         if places[theirs] >= places[ours]
     ]
-    up = [f"{name} -> {each}" for name, them in arrows().items() if room_of(name) for each in them if each == "sim.cli"]
+    up = [
+        f"{name} -> {target}" for name in arrows() if room_of(name) for target in arrows()[name] if target == "sim.cli"
+    ]
     print(f"arrows back: {len(back) + len(up)}")
     assert back + up == []
 
