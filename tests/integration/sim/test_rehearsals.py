@@ -151,6 +151,17 @@ def test_a_budget_that_is_too_small_without_the_flag_is_enough_with_it(tmp_path:
     assert any("overran the node's budget" in each for each in found["reasons"])
 
 
+def test_a_deadline_that_ran_out_is_inconclusive_in_both_arms_and_says_what_was_awaited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sim.rollout.compiled.round_deadline", lambda _: "1ms")
+    found = rehearse(written(tmp_path, SMALL.replace("ACTION", "abort").replace("count: 3", "count: 4")), tmp_path)
+    assert (found["decision"], found["exit_code"]) == ("inconclusive", 3)
+    (late,) = [each for each in found["reasons"] if each.startswith("deadline:pause")]
+    assert "passed while code-0, code-1, code-2 and 1 more had not settled; that ended the run" in late
+    assert any(each.startswith("with the flag off: deadline:pause") for each in found["reasons"])
+
+
 def test_a_failed_metric_aborts_rolls_back_and_leaves_the_rest_untaken(tmp_path: Path) -> None:
     found = rehearse(written(tmp_path, SMALL.replace("ACTION", "abort")), tmp_path)
     assert (found["decision"], found["exit_code"], found["first_failing_step"]) == ("no-go", 1, 5)
