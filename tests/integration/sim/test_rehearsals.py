@@ -13,9 +13,10 @@ from junitparser import JUnitXml
 from sim.cli import main
 from sim.files.plan import load_plan
 from sim.files.wrong_engines import SWITCHES
-from sim.rollout.matrix import FAULTS, FaultMatrix, run_matrix, table
+from sim.rollout.matrix import FAULTS, FaultMatrix, faults_for, run_matrix, table
 from sim.run.batch import Batch
 from sim.run.dask import open_pool
+from tests.production_fleet import flags
 
 ROLLOUTS = Path(__file__).parents[3] / "scenarios" / "rollouts"
 
@@ -228,6 +229,35 @@ def test_the_matrix_has_an_outcome_for_each_step_under_each_fault(tmp_path: Path
     assert (by[0, "first-chunk"], by[0, "mid-copy"]) == ("3 rolled back", "3 rolled back")  # nobody is condemned
     assert (by[2, "first-chunk"], by[2, "mid-copy"], by[2, "freeze"]) == ("3 rolled back", "3 discarded", "held")
     assert table(found).head == ("step", "first-chunk", "mid-copy", "freeze")
+
+
+OWN = """\
+kind: plan
+name: own
+contexts: all
+fleet:
+  - {name: box, count: 3, memory: 4MiB, workload: {dirty: 100%, pattern: full}}
+flags: {file: own.json}
+steps:
+  - setWeight: 100
+  - drill: {killSwitch: {maxPropagation: 10s}}
+"""
+
+
+def test_the_matrix_of_a_users_own_flag_holds_though_its_file_is_torn_at_each_change(tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text(json.dumps(flags(safe_first=True)))
+    plan = load_plan(written(tmp_path, OWN))
+    chosen = [each for each in faults_for(plan) if each.name in {"tear", "first-chunk"}]
+    with open_pool(None, 2, 1 << 30) as pool:
+        found = run_matrix(plan, tmp_path / "runs", pool, Batch(quiet=True), faults=chosen)
+    assert found.bad == ()
+    by = {(each.step, each.fault): each.what for each in found.cells}
+    assert by == {
+        (0, "first-chunk"): "3 rolled back",
+        (0, "tear"): "held",
+        (1, "first-chunk"): "3 rolled back",
+        (1, "tear"): "held",
+    }
 
 
 @pytest.mark.slow
