@@ -40,7 +40,7 @@ from sim.rules.heartbeat import Heartbeats
 from sim.rules.reality import Reality
 from sim.run.build_folders import BuildFolders
 from sim.run.flag_source import FlagService, check_source, open_service
-from sim.run.judging import after_host_failures, conclude, judge_invariants, lost_lines
+from sim.run.judging import after_failures, conclude, judge_invariants, lost_lines
 from sim.run.needs import check_limits, set_up_error
 from sim.run.node_link import (
     NodeDiedError,
@@ -246,7 +246,7 @@ class Drill:
         await self.observe()
         raise_failures(self.entries)
         expected += lost_lines(self.entries, self._ledger.lost)
-        expected = after_host_failures(self.entries, expected)
+        expected = after_failures(self.scenario, self.entries, expected)
         everything = [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected]
         verdict, canaries = conclude(self.scenario, everything, whole_fleet=whole)
         for each in [*everything, *canaries]:

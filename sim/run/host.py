@@ -88,7 +88,8 @@ def try_out(probe: Probe) -> Capability:
     try:
         answer = probe.ask()
     except OSError as error:
-        answer = ProbeResult(Available.NO, f"{errno_name(error) or 'error'}: {error.strerror or error}")
+        of = f"{error.filename}: " if error.filename else ""
+        answer = ProbeResult(Available.NO, f"{errno_name(error) or 'error'}: {of}{error.strerror or error}")
     except ImportError as error:
         answer = ProbeResult(Available.NO, str(error))
     return Capability(probe.name, answer.available, probe.required, answer.detail, probe.costs, probe.needs)
@@ -354,14 +355,7 @@ def _loopback() -> ProbeResult:
 
 def _limits() -> ProbeResult:
     """What would end a run or one of its processes, as far as it can be seen."""
-    room = own_limits.cgroup_room()
-    sizes = {
-        "address space": own_limits.address_space(),
-        "file size": own_limits.largest_file(),
-        f"memory left in {room[1] if room else ''}": room[0] if room else None,
-    }
-    told = [f"{name} {size >> 20} MiB" for name, size in sizes.items() if size is not None]
-    told += [f"{left} more processes"] if (left := own_limits.processes_left()) is not None else []
+    told = own_limits.visible()
     return ProbeResult(Available.LIMITED if told else Available.YES, "; ".join(told) or "none is visible")
 
 
