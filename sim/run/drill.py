@@ -29,7 +29,7 @@ from sim.node.guest_link import ZYGOTE_SOCKET
 from sim.record import events, owner, source_events
 from sim.record.digest import digest
 from sim.record.fold import Fold
-from sim.record.folder import SCENARIO_FILE, RunRecord, make, make_cache, point_latest_at, remove, write_record
+from sim.record.folder import SCENARIO_FILE, RunRecord, make, point_latest_at, remove, write_record
 from sim.record.ledger import EVENTS_FILE, Entry, Follower, Ledger, drop_torn_line
 from sim.record.leftovers import retire_ended
 from sim.record.names import CONDEMNED
@@ -40,6 +40,7 @@ from sim.rules.evidence import Evidence
 from sim.rules.finding import Finding, in_file
 from sim.rules.heartbeat import Heartbeats
 from sim.rules.reality import Reality
+from sim.run.caches import Caches
 from sim.run.flag_source import FlagService, check_source, open_service
 from sim.run.host import host, snapdrill_version
 from sim.run.judging import after_host_failures, conclude, judge_invariants, lost_lines
@@ -134,14 +135,14 @@ class Drill:
         self._ledger.reserve(len(self._sandboxes))
         self._follower = Follower(self.run_dir / EVENTS_FILE)
         try:
-            self.cache_dir = self._make_cache_dir()
+            self.cache_dir = self._make_caches()
         except OSError:
             remove(self.run_dir)  # nothing has begun
             raise
         point_latest_at(self.run_dir)
         # If a process is left the run has not ended: `snapdrill clean` may end it once this process is gone.
         self._fleet.callback(lambda: self._write_record(ended=not outlived(self.run)))
-        self._fleet.callback(self._remove_cache)
+        self._fleet.callback(lambda: self._caches.remove(kept=self._kept))
         self._write_record(ended=False)  # so that `clean` finds it if this process is killed
         self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
         self._fleet.callback(shutil.rmtree, self.socket_dir, ignore_errors=True)
@@ -161,9 +162,10 @@ class Drill:
         self._cgroup_base = self.cgroup.usage() if self.cgroup else None
         self._write_record(ended=False)
 
-    def _make_cache_dir(self) -> Path:
-        asked = Path("/dev/shm") if self.scenario.node.cache == "tmpfs" else self.run_dir  # noqa: S108 - tmpfs by name
-        return make_cache((self._cache_parent or asked).absolute(), self.run)
+    def _make_caches(self) -> Path:
+        tmpfs, kept = self.scenario.node.cache == "tmpfs", self._keep_cache("violated")
+        self._caches = Caches(self.run, self.run_dir, self._cache_parent, tmpfs=tmpfs, kept=kept)
+        return self._caches.path
 
     def _run_started(self) -> events.RunStarted:
         fleet = [each.model_dump(mode="json") for each in self.scenario.fleet]
@@ -177,7 +179,7 @@ class Drill:
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             **self.scenario.engine.choice(),
             drawn={"fleet": fleet} | chosen(self.scenario),
-            host={**host(), "python": platform.python_version(), "cgroup": self.cgroup is not None},
+            host={**host(), **self._caches.facts(), "python": platform.python_version(), "cgroup": bool(self.cgroup)},
             **self.scenario.facts(),
         )
 
@@ -287,10 +289,6 @@ class Drill:
         self.note(ended)
         await self.tear_down()
         return self.view()
-
-    def _remove_cache(self) -> None:
-        if not self._kept:
-            shutil.rmtree(self.cache_dir, ignore_errors=True)
 
     def is_down(self) -> bool:
         """True between a crash of the node and its restart."""
