@@ -93,10 +93,15 @@ ContextsKey = Annotated[
 
 
 class NodeSpec(Strict):
-    """One machine: its memory budget in bytes, and what holds the caches."""
+    """One machine: its memory budget in bytes, and what holds the caches.
+
+    `spill` is a folder, or tmpfs, for the rest of a stranded build whose cache has no space (`on_copy_failure:
+    salvage`). It must be there; a relative one starts where snapdrill is started.
+    """
 
     memory: Size = 1 << 30
     cache: Literal["disk", "tmpfs"] = "disk"
+    spill: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
 
 
 class Workload(Strict):

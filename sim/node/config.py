@@ -61,6 +61,7 @@ class OpenPause:
     dirty_bytes: int | None
     blocked_ms: float | None
     successor: str | None = None
+    salvage: str | None = None  # once it is recovered: `whole`, or why its copy could not be salvaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ class NodeConfig:
     mended: list[str] = field(default_factory=list)
     verify: str = "off"
     on_copy_failure: str = "discard"
+    spill: str | None = None
     readers: float = 0.0
     known: dict[str, Known] = field(default_factory=dict)
 

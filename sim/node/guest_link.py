@@ -13,10 +13,11 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from engine import linux
 from engine.dirty import Forgotten, SharedBitmap, Tracker, WriteProtectScan
 from engine.errors import FreezeError, GuestRanError
 from engine.evidence import Threads
@@ -24,12 +25,14 @@ from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, star
 from engine.memfd import Memfd, seal_size
 from sim.node.dirty_log import LoggedTracker
 from sim.node.guest import BEAT, GuestSpec, side_size
+from sim.node.vm import VmEnd
 from sim.node.zygote import MESSAGE, request
 from sim.record.oracle import PAGE
 
 _GENERATION = 4
 DEADLINE = 30.0
 _LEAST = 0.1
+_SHOWN, _ADDRESSES = 16, (1 << 64) - 1  # bytes of a guest's memory that are recorded; the largest address
 ZYGOTE_SOCKET = "zygote"
 FDS_PER_GUEST = 8
 """Of a node: socket, pidfd, /proc folder, memfd, side memfd and pagemap; its pause's cache, a look at its threads."""
@@ -69,6 +72,7 @@ class Guest:
         self.process = GuestProcess(Incarnation(self.name, pid, start_time_of(pid) or 0, 0), pidfd)
         self._request = time.monotonic_ns() & 0xFFFFFFFF  # a restarted node must not take an old answer for its own
         self._asked_at = 0.0
+        self._waking = threading.Lock()
         self.start_time = self.process.incarnation.start_time
         self.memfd: Memfd | None = None
         self.tracker: Tracker | None = None
@@ -76,6 +80,8 @@ class Guest:
         self._side_fd = -1
         self.silent = False
         """It did not answer in time, though it was there."""
+        self.vm_end: VmEnd | None = None
+        """How its virtual machine ended, where that did."""
 
     @property
     def name(self) -> str:
@@ -110,7 +116,8 @@ class Guest:
             if refused := self._refused(message):
                 from sim.files.units import format_size  # which loads more than all else that a node needs of sim
 
-                raise GuestError(f"{self.name} has no memory of {format_size(self.spec['memory'])}: {refused}")
+                what = "no memory or no virtual machine" if self.is_vm else "no memory"
+                raise GuestError(f"{self.name} has {what} of {format_size(self.spec['memory'])}: {refused}")
             if not message:
                 raise GuestError(f"{self.name} died before it handed its memory over")
             if fds or flags & socket.MSG_CTRUNC:
@@ -167,14 +174,18 @@ class Guest:
     def use_tracker(self, name: str) -> str:
         """Follow the guest's writes by the tracker that it has set up; gives the name of the one in use."""
         memfd, hello = self.memory(), self.known()
-        pages, block = memfd.size // PAGE, self.spec["block_size"]
-        noted = SharedBitmap(self._side_fd, pages * _GENERATION, pages, PAGE, block)
+        block = self.spec["block_size"]
         if name != WriteProtectScan.name:
-            self.tracker = noted
-        else:
-            scan = WriteProtectScan(self.pid, hello.address, memfd, block)
-            self.tracker = LoggedTracker(scan, noted) if self.is_vm else scan
+            self.tracker = self._noted(block)
+            return self.tracker.name
+        scan, unit = WriteProtectScan(self.pid, hello.address, memfd, block), max(block, memfd.page_size)
+        self.tracker = LoggedTracker(scan, self._noted(unit), unit // block) if self.is_vm else scan
         return self.tracker.name
+
+    def _noted(self, block: int) -> SharedBitmap:
+        """The pages that are noted in the side memfd, in blocks of this many bytes."""
+        pages = self.memory().size // PAGE
+        return SharedBitmap(self._side_fd, pages * _GENERATION, pages, PAGE, block)
 
     def save_processor(self) -> bytes:
         """A virtual machine's processor state, and its dirty log brought up to date; the guest must be running.
@@ -232,6 +243,7 @@ class Guest:
             reply = self._parsed(message)
             if reply.get("id") == number:
                 if "failed" in reply:
+                    self.vm_end = _parsed_vm_end(reply.get("end"))
                     raise GuestError(f"{self.name}: {str(reply['failed'])[:300]}")
                 return reply
 
@@ -277,11 +289,28 @@ class Guest:
         """End the process, whether it is ready or not; raises FreezeError where it does not die."""
         self.process.kill()
 
-    def wake(self, seconds: float = 0.002) -> None:
-        """What another process might do to a frozen guest: SIGCONT, and SIGSTOP a moment later. Not if it is dead."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.process.pidfd, signal.SIGCONT)
-            time.sleep(seconds)
+    def wake(self, traced: bool = False, seconds: float = 0.002) -> None:
+        """What another process might do to a frozen guest: let it run, by SIGCONT or as its tracer, and stop it again
+        once it has written to its memory, after `seconds` at least. Nothing where it is dead.
+
+        Raises OSError where the kernel does not let this process trace it.
+        """
+        with self._waking, contextlib.suppress(GuestError, ProcessLookupError):
+            number = self._send("write-a-little")
+            with self._running(traced):
+                time.sleep(seconds)
+                self.answer(number)
+
+    @contextlib.contextmanager
+    def _running(self, traced: bool) -> Iterator[None]:
+        if traced:
+            with linux.running_traced(list(self.process.frozen or ())):
+                yield
+            return
+        signal.pidfd_send_signal(self.process.pidfd, signal.SIGCONT)
+        try:
+            yield
+        finally:
             signal.pidfd_send_signal(self.process.pidfd, signal.SIGSTOP)
 
     def is_dead(self) -> bool:
@@ -313,6 +342,22 @@ class Guest:
         if self.hand_over is None:
             raise GuestError(f"{self.name} has not handed its memory over")
         return self.hand_over
+
+
+def _parsed_vm_end(said: Any) -> VmEnd | None:
+    """What a guest says of its machine's end, trusting nothing; None for nonsense."""
+    try:
+        end: VmEnd = {
+            "exit": str(said["exit"])[:40],
+            "rip": int(said["rip"]) & _ADDRESSES,
+            "past_memory": bool(said["past_memory"]),
+            "began": int(said["began"]) & _ADDRESSES,
+            "had": bytes.fromhex(said["had"])[:_SHOWN].hex(" "),
+            "found": bytes.fromhex(said["found"])[:_SHOWN].hex(" "),
+        }
+    except (KeyError, TypeError, ValueError):
+        return None
+    return end
 
 
 def tick_all(guests: Sequence[Guest], number: int) -> list[tuple[Guest, str]]:
@@ -375,6 +420,27 @@ class ZygoteLink:
                     guest.kill()  # a late answer to a request that was given up
                 guest.close()
         raise GuestError("the zygote did not fork a guest")
+
+    def exchange(self, key: str, fds: Sequence[int] = (), **command: Any) -> tuple[dict[str, Any], list[int]]:
+        """Send a command, with fds; its answer has `key`, or is empty. Late answers to earlier ones are dropped."""
+        with self._lock:
+            socket.send_fds(self._connection, [json.dumps(command).encode()], list(fds))
+            while True:
+                answer, got = self.next_answer()
+                if not answer or key in answer:
+                    return answer, got
+                for fd in got:
+                    os.close(fd)
+
+    def next_answer(self) -> tuple[dict[str, Any], list[int]]:
+        """One message and its fds; raises GuestError where the zygote is gone or silent."""
+        try:
+            message, fds, _, _ = socket.recv_fds(self._connection, MESSAGE, 2)
+        except OSError as error:
+            raise GuestError(f"the zygote does not answer: {error}") from error
+        if not message:
+            raise GuestError("the zygote is gone")
+        return json.loads(message), fds
 
     def living(self) -> list[Guest]:
         """Every guest that is alive, for a node that comes after a crash."""

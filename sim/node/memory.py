@@ -12,6 +12,7 @@ from pathlib import Path
 
 from engine.linux import TMPFS_MAGIC, filesystem_magic
 from engine.ranges import SPAN
+from engine.snapshot import Header
 from sim.record.events import MemorySampled
 
 _INTERVAL = 0.05  # seconds between samples that are no new peak
@@ -76,6 +77,12 @@ def most_copier_bytes(memory: int, page_size: int, block_size: int) -> int:
     span = max(SPAN, page_size, block_size)
     workers = 1 if memory <= 2 * span else 2  # the first chunk is copied alone
     return workers * 2 * min(span, memory)
+
+
+def held_bytes(header: Header, *, cache: bool, spill: bool) -> int:
+    """Bytes of memory that a finished build takes, where its `cache`, its `spill` are on tmpfs."""
+    spilled = min(header.length, sum(header.chunk_lengths[index] for index in header.spilled))
+    return (header.length - spilled if cache else 0) + (spilled if spill else 0)
 
 
 class OverBudgetError(Exception):

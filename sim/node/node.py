@@ -13,6 +13,7 @@ from engine.effects import Effects
 from engine.errors import BuildFailedError, CondemnedError, EngineError, FreezeError
 from engine.evidence import as_json
 from engine.incarnation import CondemnedRecords
+from engine.keeper import Keeper
 from engine.pause import Pause
 from engine.snapshot import Header
 from flags.catalog import SYNC_WP, USE_MEMFD
@@ -24,6 +25,7 @@ from sim.node.config import NodeConfig
 from sim.node.deaths import Deaths
 from sim.node.guest import GuestSpec
 from sim.node.guest_link import Armed, Guest, GuestError, ZygoteLink, tick_all
+from sim.node.keeping import ZygoteKeeper
 from sim.node.memory import Budget, NodeMemory, OverBudgetError, on_tmpfs
 from sim.node.pace import Paces
 from sim.node.pausing import Pausing
@@ -65,7 +67,10 @@ class Node:
         self.ticking = asyncio.Lock()
         self.deaths = Deaths(lambda event, sandbox: ledger.try_append(event, sandbox=sandbox))
         self.in_flight = 0
+        self.keeper: Keeper = ZygoteKeeper(link)
         self.cache_on_tmpfs = on_tmpfs(self.builds)
+        self.spill = Path(config.spill) if config.spill is not None else None
+        self.spill_on_tmpfs = self.spill is not None and on_tmpfs(self.spill)
         self._pausing = make_pausing(self)
         self.ending = False
 

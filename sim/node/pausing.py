@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from engine.dirty import Forgotten
@@ -20,10 +20,11 @@ from engine.prepare import PauseRequest
 from engine.snapshot import template
 from flags.decision import Decision, is_in_place, options, otel_fields
 from sim.files.lifecycle import RefusalCode, State, refusal
+from sim.node.admitted import Admitted, never_started, settled
 from sim.node.armed_faults import FaultyEffects, Passage
 from sim.node.dirty_log import witness
-from sim.node.guest_link import Guest, GuestError
-from sim.node.memory import PUNCHED_PEAK, OverBudgetError, most_copier_bytes
+from sim.node.guest_link import GuestError
+from sim.node.memory import PUNCHED_PEAK, OverBudgetError, held_bytes, most_copier_bytes
 from sim.node.own_thread import in_own_thread
 from sim.node.pace import PacedEffects
 from sim.node.salvaging import at_rest, refused, settled_at_last, try_again
@@ -32,29 +33,6 @@ from sim.node.vcpu import attachments, digest_of
 from sim.record import events
 from sim.record.names import pause_name
 from sim.record.oracle import PAGE
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """One pause that was let in: its name, the pinned decision, the bytes it was granted, and its guest."""
-
-    id: str
-    decision: Decision
-    planned: int
-    guest: Guest
-    checkpoint: bool
-    successor: Successor | None = None  # who goes on after a checkpoint that is not in place
-    reader: Successor | None = None  # who comes right after a pause, as soon as it has its answer
-
-    @property
-    def read(self) -> bool:
-        """Its sandbox is resumed as soon as the pause has its answer."""
-        return self.reader is not None
-
-    @property
-    def consumed(self) -> bool:
-        """The guest is to end; else its memory is borrowed, and it goes on."""
-        return not self.checkpoint or self.successor is not None
 
 
 class Pausing:
@@ -212,6 +190,8 @@ class Pausing:
             options=self._options(sandbox, admitted),
             attachments=attachments(name, admitted.id, sandbox.generations, sandbox.processor),
             borrowed=not admitted.consumed,
+            spill=self._node.spill,
+            keeper=self._node.keeper,
             witness=witness(tracker, partial(self._node.ledger.append, sandbox=name, pause=admitted.id)),
         )
         return Pause(request, effects, self._emit(sandbox, admitted, effects))
@@ -340,9 +320,8 @@ class Pausing:
         if result.header is None:
             raise GuestError(f"{admitted.id} finished without a header")
         sandbox.header, sandbox.pause = result.header, None
-        if node.cache_on_tmpfs:
-            node.budget.hold(result.header.length)
-        else:
+        node.budget.hold(held_bytes(result.header, cache=node.cache_on_tmpfs, spill=node.spill_on_tmpfs))
+        if not node.cache_on_tmpfs:
             node.memory.finished(admitted.id)
         if not admitted.consumed:
             await node.roll_back(sandbox, admitted.guest, f"checkpoint {admitted.id} is finished")
@@ -388,41 +367,3 @@ class Pausing:
 
 def _ms_since(begun: float) -> float:
     return round((time.perf_counter() - begun) * 1e3, 3)
-
-
-def never_started(outcome: str, why: str, admitted: Admitted) -> events.PauseSettled:
-    """A pause that the engine never had: nothing was copied or freed."""
-    how, consumed = admitted.checkpoint, admitted.consumed
-    return events.PauseSettled(outcome, admitted.id, error=why, checkpoint=how, consumed=consumed, read=admitted.read)
-
-
-def settled(pause: Pause, result: PauseResult, admitted: Admitted, blocked_ms: float) -> events.PauseSettled:
-    """The engine's result in the ledger's words."""
-    plan = pause.plan
-    return events.PauseSettled(
-        outcome=result.outcome.value,
-        path=plan.path.value if plan else None,
-        punch=plan.punch if plan else False,
-        punch_reason=plan.punch_reason if plan else None,
-        punch_code=plan.punch_code.value if plan else None,
-        dirty_bytes=plan.dirty_bytes if plan else None,
-        punched_bytes=result.punched_bytes,
-        peak_over=result.peak_over,
-        peak_ratio=round(result.peak_ratio, 4) if result.peak_ratio is not None else None,
-        copy_ms=round(result.copy_ms, 3) if result.copy_ms is not None else None,
-        blocked_ms=blocked_ms,
-        condemned=result.condemned,
-        error=result.error,
-        failed_chunk=result.failed_chunk,
-        condemn_error=result.condemn_error,
-        punch_error=result.punch_error,
-        build=admitted.id,
-        content_hash=result.header.content_hash if result.header else None,
-        checkpoint=admitted.checkpoint,
-        kill_error=result.kill_error,
-        copier_bytes=result.copier_bytes,
-        consumed=admitted.consumed,
-        cpu_seconds=round(result.cpu_seconds, 6) if result.cpu_seconds is not None else None,
-        salvage=result.salvage,
-        read=admitted.read,
-    )

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from engine.errors import BuildFailedError
 from engine.incarnation import CondemnedRecords
+from engine.keeper import Keeper
 from engine.pause import Pause
 from engine.snapshot import Header, template
 from flags.client import FlagClient
@@ -114,6 +115,9 @@ class Machine(Protocol):
     ticking: asyncio.Lock
     in_flight: int
     cache_on_tmpfs: bool
+    keeper: Keeper
+    spill: Path | None
+    spill_on_tmpfs: bool
     ending: bool
 
     def end_guest(self, sandbox: Sandbox, why: str) -> None: ...

@@ -20,7 +20,7 @@ from engine.errors import errno_name
 from sim.files.units import HUGE_PAGE
 from sim.record.verdict import ExitCode
 from sim.run import private_tmpfs
-from sim.run.caches import SHM
+from sim.run.build_folders import SHM
 
 TMPFS, DISK, HUGE_TMPFS = "tmpfs", "disk", "huge-tmpfs"
 POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")

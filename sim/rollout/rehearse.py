@@ -18,6 +18,7 @@ from sim.rollout.compiled import Turns, beginners, compiled, has_room_for_two, s
 from sim.rollout.critic import concern_place, critique, stops
 from sim.rollout.exposure import Exposure, FlagFollower, exposures_of
 from sim.rollout.gates import Gates, Recorder, Report
+from sim.rollout.identity import asked
 from sim.rollout.results import Decision, Rehearsal, StageResult, StepResult
 from sim.rollout.shown import LossBound, even_rates, incidents, loss_bound, nodes_of
 from sim.rollout.stage_flags import exported
@@ -258,7 +259,7 @@ def _why_go(found: Rehearsal) -> list[str]:
 def _waits(found: Rehearsal) -> list[str]:
     last = found.steps[-1]
     left = words.plural(len(found.plan.steps) - len(found.steps), "step")
-    how = f"snapdrill rehearse {found.plan.path} --continue {found.folder}"
+    how = f"snapdrill rehearse {found.plan.path} {asked(found.plan)} --continue {found.folder}"
     return [f"{where(last)}: waits for approval, {left} left; to go on: {how}", *_why_go(found)]
 
 

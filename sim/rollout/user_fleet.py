@@ -73,7 +73,8 @@ def of_plan(plan: Plan, progress: Progress = lambda _share: None) -> tuple[Plan,
     names = tuple(each.attributes.sandbox for each in table)
     units = {unit: tuple(str(getattr(each.attributes, unit)) for each in table) for unit in ("team", "cluster")}
     fleet = UserFleet(rows, names, tuple(found), as_it_is, first, chosen, units)
-    return with_groups(plan, [as_group(table[row], plan.scale) for row in chosen.rows.tolist()]), fleet
+    kind = {} if plan.asked_guest is None else {"guest": plan.asked_guest}
+    return with_groups(plan, [as_group(table[row], plan.scale) | kind for row in chosen.rows.tolist()]), fleet
 
 
 def _rows(table: list[UserSandbox]) -> Rows:

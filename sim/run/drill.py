@@ -40,7 +40,7 @@ from sim.rules.evidence import Evidence
 from sim.rules.finding import Finding, in_file
 from sim.rules.heartbeat import Heartbeats
 from sim.rules.reality import Reality
-from sim.run.caches import Caches
+from sim.run.build_folders import BuildFolders
 from sim.run.flag_source import FlagService, check_source, open_service
 from sim.run.host import host, snapdrill_version
 from sim.run.judging import after_host_failures, conclude, judge_invariants, lost_lines
@@ -135,19 +135,22 @@ class Drill:
         self._ledger.reserve(len(self._sandboxes))
         self._follower = Follower(self.run_dir / EVENTS_FILE)
         try:
-            self.cache_dir = self._make_caches()
+            self._folders = BuildFolders.make(
+                self.scenario.node, self._cache_parent, self.run_dir, self.run, kept=self._keep_cache("violated")
+            )
         except OSError:
             remove(self.run_dir)  # nothing has begun
             raise
+        self.cache_dir, spill = self._folders.cache, self._folders.spill
         point_latest_at(self.run_dir)
         # If a process is left the run has not ended: `snapdrill clean` may end it once this process is gone.
         self._fleet.callback(lambda: self._write_record(ended=not outlived(self.run)))
-        self._fleet.callback(lambda: self._caches.remove(kept=self._kept))
+        self._fleet.callback(self._remove_cache)
         self._write_record(ended=False)  # so that `clean` finds it if this process is killed
         self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
         self._fleet.callback(shutil.rmtree, self.socket_dir, ignore_errors=True)
         where = self.run_dir, self.cache_dir, self.socket_dir
-        self.reality = Reality(self.run, self.seed, *where, heartbeats=self.heartbeats)
+        self.reality = Reality(self.run, self.seed, *where, heartbeats=self.heartbeats, spill=spill)
         check_limits(len(self._sandboxes), self.socket_dir / ZYGOTE_SOCKET)
         self.cgroup = MemoryCgroup.make(self.run, self.scenario.node.memory + OVERHEAD)
         if self.cgroup is not None:
@@ -162,11 +165,6 @@ class Drill:
         self._cgroup_base = self.cgroup.usage() if self.cgroup else None
         self._write_record(ended=False)
 
-    def _make_caches(self) -> Path:
-        tmpfs, kept = self.scenario.node.cache == "tmpfs", self._keep_cache("violated")
-        self._caches = Caches(self.run, self.run_dir, self._cache_parent, tmpfs=tmpfs, kept=kept)
-        return self._caches.path
-
     def _run_started(self) -> events.RunStarted:
         fleet = [each.model_dump(mode="json") for each in self.scenario.fleet]
         return events.RunStarted(
@@ -179,7 +177,7 @@ class Drill:
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             **self.scenario.engine.choice(),
             drawn={"fleet": fleet} | chosen(self.scenario),
-            host={**host(), **self._caches.facts(), "python": platform.python_version(), "cgroup": bool(self.cgroup)},
+            host={**host(), **self._folders.facts(), "python": platform.python_version(), "cgroup": bool(self.cgroup)},
             **self.scenario.facts(),
         )
 
@@ -196,6 +194,7 @@ class Drill:
             run=self.run,
             run_dir=str(self.run_dir),
             builds=str(self.cache_dir),
+            spill=str(self._folders.spill) if self._folders.spill else None,
             socket_dir=str(self.socket_dir),
             seed=self.seed,
             began=self.began,
@@ -213,8 +212,8 @@ class Drill:
 
     def _write_record(self, *, ended: bool) -> None:
         cgroup = self.cgroup.folder if self.cgroup else None
-        record = RunRecord.of(self.run, self.entries, self.cache_dir, self.socket_dir, cgroup, ended=ended)
-        write_record(self.run_dir, record)
+        where, spill = (self.cache_dir, self.socket_dir, cgroup), self._folders.spill
+        write_record(self.run_dir, RunRecord.of(self.run, self.entries, *where, ended=ended, spill_dir=spill))
 
     @contextlib.contextmanager
     def _outlives_a_death(self) -> Iterator[None]:
@@ -289,6 +288,10 @@ class Drill:
         self.note(ended)
         await self.tear_down()
         return self.view()
+
+    def _remove_cache(self) -> None:
+        if not self._kept:
+            self._folders.remove()
 
     def is_down(self) -> bool:
         """True between a crash of the node and its restart."""

@@ -17,7 +17,7 @@ from sim.files.units import HUGE_PAGE, format_size
 from sim.node.guest_link import FDS_PER_GUEST
 from sim.report.words import plural
 from sim.run import own_limits
-from sim.run.caches import SHM
+from sim.run.build_folders import SHM, spill_parent
 from sim.run.private_tmpfs import has_huge
 
 _PROCESSES, _GUEST = 96 << 20, 2 << 20  # bytes: node and zygote, and each guest beside its memory
@@ -138,6 +138,8 @@ def _disk(scenario: Scenario, runs_dir: Path, cache_dir: Path | None) -> Iterato
         needed[caches] = needed.get(caches, 0) + copied
     for folder, need in needed.items():
         room, there = own_limits.disk_room(folder)
+        if folder == caches and scenario.node.spill is not None:  # what does not fit goes there
+            room += own_limits.disk_room(spill_parent(scenario.node.spill))[0]
         if need > room:
             yield f"it writes {need / (1 << 20):.1f} MiB to {there} and {room / (1 << 20):.1f} MiB are free"
 
@@ -182,6 +184,11 @@ def _no_machines() -> str | None:
 def _unmet(scenario: Scenario) -> str | None:
     from sim.run.host import host
 
+    if any(isinstance(step, Inject) and step.how == "trace-guest" for step in scenario.steps):
+        from sim.run import tracing
+
+        if (why := tracing.refusal()) is not None:
+            return f"its faults how: trace-guest need one process to trace another (ptrace), which is refused: {why}"
     wanted = [each for each in scenario.requires if each not in {"root", "kvm"}]
     offered = host() if wanted or _by_kernel(scenario) else {}
     if _by_kernel(scenario) and not offered["call_filter"]:

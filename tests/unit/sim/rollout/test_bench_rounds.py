@@ -15,7 +15,7 @@ from sim.rollout import bench, bench_host, bench_report, bench_ways
 from sim.rollout.bench import BenchMeasurement, BenchRow, Goal
 from sim.rollout.bench_report import Report, Result, Rounds
 from sim.rollout.bench_ways import Bench, BenchCase, BenchTaken
-from sim.run.caches import SHM
+from sim.run.build_folders import SHM
 
 GIB = 1 << 30
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from flags.document import DocumentError
+from sim.files.guests import plan_with_guests
 from sim.files.plan import Plan, load_plan_text, table_of
 from sim.files.user_table import read_user_table
 from sim.files.yaml import scenario_text
@@ -52,8 +53,9 @@ def test_a_plan_over_a_table_knows_its_production_before_anybody_is_chosen(folde
 
 
 def test_the_sample_is_of_real_rows_under_their_names_and_each_stage_exposes_some_of_it(folder: pathlib.Path) -> None:
-    made, fleet = of_plan(plan(folder))
+    made, fleet = of_plan(plan_with_guests(plan(folder), "vm"))
     assert fleet is not None
+    assert {each.guest for each in made.fleet} == {"vm"}
     rows = {each.attributes.sandbox: each for each in table_of(plan(folder)) or []}
     sandboxes = made.sandboxes()
     assert len(sandboxes) == 60
