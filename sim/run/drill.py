@@ -131,7 +131,9 @@ class Drill:
         self.began = time.monotonic()
         self._ledger.open(self.run_dir / EVENTS_FILE, self.began, len(self._sandboxes))
         try:
-            self._folders = BuildFolders.make(self.scenario.node, self._cache_parent, self.run_dir, self.run)
+            self._folders = BuildFolders.make(
+                self.scenario.node, self._cache_parent, self.run_dir, self.run, kept=self._keep_cache("violated")
+            )
         except OSError:
             remove(self.run_dir)  # nothing has begun
             raise
@@ -150,7 +152,8 @@ class Drill:
         if self.cgroup is not None:
             self._fleet.callback(self.cgroup.remove)
         self._write_record(ended=False)
-        self.note(run_started(self.scenario, self.run, self.seed, self.only, cgroup=self.cgroup is not None))
+        facts = self._folders.facts() | {"cgroup": self.cgroup is not None}
+        self.note(run_started(self.scenario, self.run, self.seed, self.only, facts))
         self._open_flags()
         self._fleet.push_async_callback(self._end_node)
         with self._outlives_a_death():
