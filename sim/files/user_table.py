@@ -48,6 +48,9 @@ def assumed(rows: Sequence[SandboxRow]) -> list[str]:
         without = sum(getattr(each, name) is None for each in rows)
         if without:
             found.append(f"{name} {ASSUMED[name]:g} {units.get(name, 'an hour')} of {without:,} rows (assumed)")
+    old = sum("firecracker_version" in each.attributes.absent for each in rows)
+    if old:
+        found.append(f"a memfd, as from Firecracker 1.14 on, of {old:,} rows (assumed)")
     return found
 
 
