@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.pause import Pause, PauseResult
 from flags.decision import Decision
 from sim.node.guest_link import Guest
 from sim.node.sandbox import Successor
+from sim.node.wave import Wave
 from sim.record import events
 
 
@@ -22,6 +23,7 @@ class Admitted:
     checkpoint: bool
     successor: Successor | None = None  # who goes on after a checkpoint that is not in place
     reader: Successor | None = None  # who comes right after a pause, as soon as it has its answer
+    wave: Wave = field(default_factory=Wave)
 
     @property
     def read(self) -> bool:

@@ -101,9 +101,13 @@ class Budget:
         self.in_flight = 0
         self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
 
+    def has_room(self, size: int) -> bool:
+        """True where `size` bytes are free now."""
+        return not self._queue and self.granted + size <= self.total
+
     async def take(self, size: int, *, can_wait: bool) -> None:
         """Wait for `size` bytes; OverBudgetError where they exceed the budget and nothing that can end holds any."""
-        if not self._queue and self.granted + size <= self.total:
+        if self.has_room(size):
             self.granted += size
             return
         if not can_wait:

@@ -30,6 +30,7 @@ from sim.node.pace import PacedEffects
 from sim.node.salvaging import at_rest, refused, settled_at_last, try_again
 from sim.node.sandbox import Machine, Sandbox, Successor
 from sim.node.vcpu import attachments, digest_of
+from sim.node.wave import Wave
 from sim.record import events
 from sim.record.names import pause_name
 from sim.record.oracle import PAGE
@@ -81,7 +82,9 @@ class Pausing:
             stopped = events.GuestFrozen(guest.name, _ms_since(begun), as_json(process.frozen), guest.beat())
             frozen = replace(stopped, processor=digest_of(sandbox.processor) if sandbox.processor else None)
             self._node.ledger.append(frozen, sandbox=name, pause=admitted.id)
-            pause = sandbox.pause = self._engine_pause(sandbox, admitted, effects)
+            request = self._pause_request(sandbox, admitted)
+            await admitted.wave.all_frozen(name)
+            pause = sandbox.pause = Pause(request, effects, self._emit(sandbox, admitted, effects))
             if self._node.ending or effects.cancelled:
                 pause.cancel()
             begun_pause = in_own_thread(pause.begin, f"pause-{admitted.id}")
@@ -141,10 +144,13 @@ class Pausing:
         planned = self._planned_bytes(sandbox, decision, consumed=fresh or not checkpoint)
         read = not checkpoint and node.config.is_read(name, sandbox.pauses)
         coming = (Successor() if fresh else None, Successor() if read else None)
-        asked = Admitted(pause_id, decision, planned, guest, checkpoint, *coming)
-        more = sandbox.config.memory if fresh or read else 0  # both guests and the pause at once
+        wave, sandbox.wave = sandbox.wave, Wave()
+        asked = Admitted(pause_id, decision, planned, guest, checkpoint, *coming, wave)
+        needs = planned + (sandbox.config.memory if fresh or read else 0)  # both guests and the pause at once
+        if not sandbox.budget.has_room(needs):
+            wave.leave(name)  # what it waits for may be given back by the wave alone
         try:
-            await sandbox.budget.take(planned + more, can_wait=sandbox.budget.in_flight > 0)
+            await sandbox.budget.take(needs, can_wait=sandbox.budget.in_flight > 0)
         except OverBudgetError as error:
             told = never_started("refused", str(error), asked)
             node.ledger.append(told, sandbox=name, pause=pause_id)
@@ -171,12 +177,12 @@ class Pausing:
         forgotten = sandbox.guest is not None and isinstance(sandbox.guest.tracker, Forgotten)
         return int(sandbox.config.memory * (1.0 if hot or forgotten else min(1.0, sandbox.config.dirty)))
 
-    def _engine_pause(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Pause:
+    def _pause_request(self, sandbox: Sandbox, admitted: Admitted) -> PauseRequest:
         name = sandbox.config.name
         process, memfd, tracker = admitted.guest.parts()
         sandbox.generations = admitted.guest.generations()
         address = admitted.guest.known().address
-        request = PauseRequest(
+        return PauseRequest(
             guest=process,
             memory=memfd
             if sandbox.latched.use_memfd
@@ -194,7 +200,6 @@ class Pausing:
             keeper=self._node.keeper,
             witness=witness(tracker, partial(self._node.ledger.append, sandbox=name, pause=admitted.id)),
         )
-        return Pause(request, effects, self._emit(sandbox, admitted, effects))
 
     def _options(self, sandbox: Sandbox, admitted: Admitted) -> PauseOptions:
         config = self._node.config
@@ -218,7 +223,7 @@ class Pausing:
             wake_guest=admitted.guest.wake,
             ask_guest=admitted.guest.ask,
         )
-        paced = PacedEffects(node.paces, name, admitted.id, sandbox.header.mapping, tell)
+        paced = PacedEffects(node.paces, name, admitted.id, sandbox.header.mapping, tell, admitted.wave)
         return self._make_effects(paced, node.armed, passage)
 
     def _emit(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Callable[[Event], None]:
@@ -229,6 +234,7 @@ class Pausing:
             if isinstance(event, Planned):
                 effects.planned(event.chunks)
             elif isinstance(event, ChunkPublished):
+                admitted.wave.copied_a_chunk()
                 guest = None if event.source_resident is None else (admitted.guest.name, event.source_resident)
                 node.memory.set(guest=guest, cache=(admitted.id, event.cache_resident), huge=huge)
             elif isinstance(event, CopyFailed) and event.call == "teardown" and event.condemned:

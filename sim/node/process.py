@@ -33,11 +33,11 @@ from sim.node import cgroup
 from sim.node.armed_faults import Fault
 from sim.node.config import NodeConfig
 from sim.node.flags import LOOKS_PER_LEASE, NodeFlags
-from sim.node.guest_link import ZYGOTE_SOCKET, ZygoteLink, open_zygote
 from sim.node.node import Node
 from sim.node.pausing import Pausing
 from sim.node.recovery import recover
 from sim.node.sandbox import Machine
+from sim.node.zygote_link import ZYGOTE_SOCKET, ZygoteLink, open_zygote
 from sim.record import events, owner, source_events
 from sim.record.ledger import EVENTS_FILE, Ledger
 from sim.record.names import CONDEMNED
@@ -113,7 +113,7 @@ class _Server:
             "create": node.create,
             "recover": lambda: recover(node),
             "tick": lambda: node.tick(args["count"]),
-            "pause": lambda: node.pause(args["names"], args["concurrency"], settled=args["settled"]),
+            "pause": lambda: node.pause(**args),
             "checkpoint": lambda: node.checkpoint(args["names"]),
             "resume": lambda: node.resume(args["names"]),
             "kill": lambda: node.kill(args["names"]),

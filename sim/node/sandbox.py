@@ -19,6 +19,7 @@ from sim.node.config import NodeConfig, SandboxConfig
 from sim.node.guest_link import Armed, Guest
 from sim.node.memory import Budget, NodeMemory
 from sim.node.pace import Paces
+from sim.node.wave import Wave
 from sim.record import events
 from sim.record.ledger import Ledger
 
@@ -68,12 +69,18 @@ class Sandbox:
         self.generations = b""  # of the pause in flight
         self.processor = b""  # the same, of a virtual machine
         self.latched = Latched()
+        self.wave = Wave()  # that the pause which was asked for goes with
 
     @property
     def newest(self) -> Header:
         """Of the build that is still being copied, else of the newest finished one."""
         copying = self.pause.header if self.pause is not None else None
         return copying or self.header
+
+    @property
+    def is_free(self) -> bool:
+        """Its guest runs, and no other request for it is under way."""
+        return self.state is State.RUNNING and self.busy is None and self.settling is None
 
     async def at_rest(self) -> None:
         """Return once the copy in flight, if there is one, has ended or is stranded."""

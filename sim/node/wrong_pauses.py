@@ -16,6 +16,7 @@ from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
 from engine.memfd import Memfd
 from engine.pause import Pause, PauseResult
 from engine.plan import PauseOptions
+from engine.prepare import PauseRequest
 from engine.ranges import Chunk, runs, whole_pages
 from flags.catalog import PUNCH
 from flags.decision import Decision, otel_fields
@@ -125,11 +126,11 @@ class FlagReadTwice(Pausing):
 class FlagsEvaluatedTwice(Pausing):
     """What was decided at the request is decided anew once the guest is frozen."""
 
-    def _engine_pause(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Pause:
+    def _pause_request(self, sandbox: Sandbox, admitted: Admitted) -> PauseRequest:
         again = self._node.flags.decide(sandbox.config.attributes())
         decided = events.Decided(again.as_fields(), otel_fields(again, sandbox.config.name))
         self._node.ledger.append(decided, sandbox=sandbox.config.name, pause=admitted.id)
-        return super()._engine_pause(sandbox, replace(admitted, decision=again), effects)
+        return super()._pause_request(sandbox, replace(admitted, decision=again))
 
 
 class HashUntrue(Pausing):

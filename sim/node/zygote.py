@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine import linux
-from sim.node import cgroup, guest
+from sim.node import cgroup, guest, vm
 from sim.record import owner
 
 MESSAGE = 65536
@@ -141,6 +141,8 @@ class _Zygote:
         connection.send(json.dumps(answer).encode())
 
     def _spawn(self, spec: guest.GuestSpec) -> tuple[int, _Child]:
+        if spec["guest"] == "vm":
+            vm.prepare(spec["memory"])
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             zygote_pid = os.getpid()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -44,7 +44,7 @@ def _title(view: View) -> Section:
     shown = toned(verdict.upper(), words.verdict_tone(verdict))
     sandboxes = view.sandboxes.values()
     trackers = sorted({each.tracker for each in sandboxes if each.tracker})
-    fleet = f"{words.plural(len(sandboxes), 'sandbox', 'sandboxes')}, "
+    fleet = f"{words.plural(len(sandboxes), 'sandbox', 'sandboxes')}, {_machines(sandboxes)}"
     fleet += f"{words.size(sum(each.memory for each in sandboxes))} of guest memory"
     paced = len(view.pauses) - len(view.measured)
     lines: list[Words] = [
@@ -54,6 +54,14 @@ def _title(view: View) -> Section:
         f"{words.plural(paced, 'pause')} slowed or stopped on screen: in no figure" if paced else "",
     ]
     return Section("", tuple(Paragraph(each) for each in lines))
+
+
+def _machines(sandboxes: Collection[SandboxView]) -> str:
+    """`all of them virtual machines, `; nothing where there are none."""
+    machines = sum(each.guest == "vm" for each in sandboxes)
+    if not machines:
+        return ""
+    return f"{'all' if machines == len(sandboxes) else machines} of them virtual machines, "
 
 
 def _compared_flags(pauses: Sequence[PauseView]) -> list[str]:

@@ -27,8 +27,8 @@ from sim.files.scenario import load
 from sim.files.shipped import scenario_folder
 from sim.node.config import NodeConfig
 from sim.node.guest import GuestSpec
-from sim.node.guest_link import ZygoteLink
 from sim.node.process import connect_zygote
+from sim.node.zygote_link import ZygoteLink
 from sim.rollout.bench_host import Watch
 from sim.rollout.bench_ways import Bench, BenchCase, BenchTaken
 from sim.run.cases import Unit, UnitResult

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from sim.files.plan import Plan
+from sim.record.rollout_view import REHEARSAL_FILE
 from sim.record.verdict import ExitCode
 from sim.report.document import scenario_document, write_document
 from sim.report.html import write_page
@@ -35,8 +36,6 @@ from sim.run.needs import missing
 from sim.run.one_by_one import Outputs
 from sim.run.pool import default_jobs, default_memory
 from sim.run.runner import RunOptions
-
-REHEARSAL_FILE = "rehearsal.json"
 
 
 class Session:

@@ -31,7 +31,8 @@ def on_nodes(plan: Plan, chosen: FleetSample, table: Sequence[UserSandbox]) -> P
     Neighbours in stratum, template and size go to different nodes, so that every node has a share of each.
     """
     rows = chosen.rows.tolist()
-    groups = [as_group(table[row], plan.scale) for row in rows]
+    guest = {} if plan.asked_guest is None else {"guest": plan.asked_guest}
+    groups = [as_group(table[row], plan.scale) | guest for row in rows]
     names = [f"node-{number + 1}" for number in range(_count(plan, len(rows), table))]
     order = sorted(
         range(len(rows)),

@@ -304,9 +304,12 @@ def memory_need(scenario: Scenario) -> int:
 
 
 def host_needs(scenario: Scenario) -> tuple[tuple[str, int], ...]:
-    """What its host must have besides memory: its requirements, huge pages in MiB, a system call filter, a key."""
+    """What its host must have besides memory: its requirements, huge pages in MiB, virtual machines, a system call
+    filter, a key."""
     huge = sum(each.memory for each in scenario.sandboxes() if each.page_size == HUGE_PAGE)
     needs = dict.fromkeys(map(str, scenario.requires), 1)
+    if any(each.guest == "vm" for each in scenario.sandboxes()):
+        needs["kvm"] = 1
     if huge:
         needs[_HUGE] = huge >> 20
     if any(isinstance(step, Inject) and step.by == "kernel" for step in scenario.steps):

@@ -47,14 +47,15 @@ class Request:
 
 
 def pause(view: View, names: Sequence[str], idle: AbstractSet[str] = frozenset()) -> Request | None:
-    """All of them at once, as far as the budget goes: what is frozen later is no part of the peak. None if there is
-    no sandbox to pause; a question where all of them are `idle`: they have nothing to copy."""
+    """All of them at once, as far as the budget goes, and all frozen before one is copied: what is frozen later is no
+    part of the peak. None if there is no sandbox to pause; a question where all of them are `idle`: they have nothing
+    to copy."""
     if not names:
         return None
     at_once = at_a_time(view, names)
 
     async def ask(drive: Drive) -> None:
-        await drive.pause(names, concurrency=at_once, deadline=PATIENCE)
+        await drive.pause(names, concurrency=at_once, deadline=PATIENCE, wave=True)
 
     async def work_first(drive: Drive) -> None:
         await drive.tick()
@@ -248,7 +249,9 @@ class Drive(Protocol):
     def violations(self) -> list[dict[str, Any]]: ...
     def view(self) -> View: ...
     async def tick(self, count: int = 1) -> None: ...
-    async def pause(self, names: Sequence[str], *, concurrency: int = 4, deadline: float = 60.0) -> None: ...
+    async def pause(
+        self, names: Sequence[str], *, concurrency: int = 4, deadline: float = 60.0, wave: bool = False
+    ) -> None: ...
     async def resume(self, names: Sequence[str]) -> None: ...
     async def kill(self, names: Sequence[str]) -> None: ...
     async def act(self, op: str, names: Sequence[str]) -> None: ...

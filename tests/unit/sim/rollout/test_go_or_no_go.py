@@ -15,6 +15,7 @@ from sim.rollout import compiled as turns
 from sim.rollout.compiled import compiled, has_room_for_two
 from sim.rollout.rehearse import decided
 from sim.rollout.results import Rehearsal, Weakness
+from sim.rollout.simulated_nodes import A_GUEST
 from sim.run.judging import INCONCLUSIVE, judged
 
 Made = Callable[..., Rehearsal]
@@ -51,11 +52,11 @@ def test_a_flag_off_arm_that_was_cut_off_makes_no_go_of_the_comparison(plan: Pla
     assert decided(made).decision == "go"
 
 
-@pytest.mark.parametrize(("free", "room"), [((1 << 30) - 1, False), (1 << 30, True)])
+@pytest.mark.parametrize(("free", "room"), [((1 << 30) + 8 * A_GUEST - 1, False), ((1 << 30) + 8 * A_GUEST, True)])
 def test_arms_take_turns_where_the_host_has_room_for_both(
     free: int, room: bool, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "free_memory", lambda: free)  # each arm: 256 MiB of guests, and as much of copies
+    monkeypatch.setattr(turns, "free_memory", lambda: free)  # each arm: 4 guests of 64 MiB, and their copies
     assert has_room_for_two(compiled(plan).scenario) is room
 
 

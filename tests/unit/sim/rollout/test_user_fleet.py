@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from flags.document import DocumentError
+from sim.files.guests import plan_with_guests
 from sim.files.plan import Plan, load_plan_text, table_of
 from sim.files.yaml import scenario_text
 from sim.node.config import NodeConfig
@@ -61,8 +62,9 @@ def test_a_plan_over_a_table_knows_its_production_before_anybody_is_chosen(folde
 
 
 def test_the_sample_is_of_real_rows_under_their_names_and_each_stage_exposes_some_of_it(folder: pathlib.Path) -> None:
-    made, fleet = of_plan(plan(folder))
+    made, fleet = of_plan(plan_with_guests(plan(folder), "vm"))
     assert fleet is not None
+    assert {each.guest for each in made.fleet} == {"vm"}
     table = table_of(made)
     assert table is not None
     rows = {each.attributes.sandbox: each for each in table.rows}
