@@ -235,7 +235,7 @@ def test_pauses_in_a_burst_come_in_one_moment_and_as_many_as_it_says_are_in_flig
     def at_once(node: str) -> Any:
         busy = small(("{memory: 1GiB,", f"{{memory: 1GiB, {node},")).model_copy(update={"paused_for": 60.0})
         often = busy.model_copy(update={"groups": tuple(g.model_copy(update=OFTEN) for g in busy.groups)})
-        found = asked(often, replace(ASKED, sandboxes=400, hours=2))
+        found = asked(often, replace(ASKED, sandboxes=400, hours=0.5))
         return next(each.value for each in found.totals if each.label == "at once")
 
     assert at_once(f"burst: {burst}") == burst
@@ -274,5 +274,5 @@ def test_a_plan_with_a_fleet_file_is_forecast_as_that_file_has_its_fleet(tmp_pat
 
 def test_what_is_in_flight_on_all_nodes_at_once_is_at_least_what_is_on_one() -> None:
     often = small().model_copy(update={"groups": tuple(g.model_copy(update=OFTEN) for g in small().groups)})
-    totals: dict[str, Any] = {e.label: e.value for e in asked(often, replace(ASKED, sandboxes=400, hours=2)).totals}
+    totals: dict[str, Any] = {e.label: e.value for e in asked(often, replace(ASKED, sandboxes=400, hours=0.5)).totals}
     assert totals["at once, fleet"] > totals["at once"] > 0
