@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,16 @@ async def _main(fd: int, config: NodeConfig, start_zygote: ZygoteStarter) -> Non
     ledger.close()
 
 
+def held(builds: str) -> str:
+    """The folder of builds, by a fd of this process where its path is by one of the runner's.
+
+    A node outlives a runner that dies by some seconds, and ends its copies in them.
+    """
+    if not builds.startswith("/proc/"):
+        return builds
+    return f"/proc/self/fd/{os.open(builds, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)}"
+
+
 def _end_with_the_runner(owner_fd: int) -> None:
     """In order, as its connection closes too; by force where that takes too long, with a copy that hangs."""
     owner.await_free(owner_fd)
@@ -222,6 +233,7 @@ def main(arguments: list[str], start_zygote: ZygoteStarter = execute_zygote) -> 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a guest takes eight fds here, and two of its zygote
     config = NodeConfig.read(Path(arguments[1]))
+    config = replace(config, builds=held(config.builds))
     if (owner_fd := owner.watch(config.owner_file)) is not None:
         threading.Thread(target=_end_with_the_runner, args=(owner_fd,), name="owner", daemon=True).start()
     asyncio.run(_main(int(arguments[0]), config, start_zygote))
