@@ -9,6 +9,9 @@ it, take it down and restore it. With `--lease 2s` nothing punches once the last
 `--attach RUN` watches a run of another process, from its folder: you cannot change it, and nothing is judged before it
 has ended.
 
+`--web` serves the screen to a browser on this machine, by a link that opens once; nothing but the clock can be asked
+there unless you add `--web-control`. Needs the extra `web`.
+
 `--stage` is a demonstration of 90 seconds on twelve rows, for a talk: the arrow keys go from beat to beat;
 `--autopilot` needs no keys and exits with 0 if each beat ended as it should. `--record` keeps the screen for `asciinema
 play`.
@@ -22,10 +25,12 @@ import asyncio
 import os
 import pathlib
 import shlex
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from engine.errors import UserError
 from sim.commands import guest_option
@@ -36,10 +41,11 @@ if TYPE_CHECKING:
     from sim.files.fleet import GuestKind
     from sim.files.scenario import Scenario
     from sim.run.drill import Drill
-    from sim.tui.app import FleetApp, ShowApp
+    from sim.tui.app import ShowApp
+    from sim.tui.fleet_app import FleetApp
     from sim.tui.stage_beats import Beat
-    from sim.tui.terminal import Cast, MortalTerminal
-from sim.tui.available import is_terminal, is_unicode
+    from sim.tui.terminal import Cast, DrawnOn
+from sim.tui.available import is_served, is_terminal, is_unicode
 
 
 @click.command("tui")
@@ -65,6 +71,9 @@ from sim.tui.available import is_terminal, is_unicode
 @click.option(
     "--attach", metavar="RUN", type=click.Path(path_type=pathlib.Path), help="Watch a run of another process."
 )
+@click.option("--web", is_flag=True, help="Serve the screen to a browser on this machine, read-only.")
+@click.option("--web-control", is_flag=True, help="With --web: let the browser change the fleet.")
+@click.option("--web-port", type=click.IntRange(0, 65535), default=0, help="With --web: 0 takes a free one.")
 @click.option("--read-only", is_flag=True, help="Let only the clock tick; refuse every other request to the fleet.")
 @click.option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII only; the default without UTF-8.")
 @click.option("--theme", metavar="NAME", help="A textual theme, or high-contrast; ctrl+p changes it.")
@@ -82,6 +91,9 @@ def command(
     lease: str | None,
     obey_unsafe: bool,
     attach: pathlib.Path | None,
+    web: bool,
+    web_control: bool,
+    web_port: int,
     read_only: bool,
     ascii_only: bool,
     theme: str | None,
@@ -89,15 +101,16 @@ def command(
     """Run the screen; the exit code is the verdict's, or 128 + the signal's number."""
     stage = stage or autopilot
     _check_together(attach, scenario, seed, stage=stage, relay=relay, lease=lease, obey_unsafe=obey_unsafe, guest=guest)
+    if web or web_control or web_port:
+        return _served(context, web_port, web=web, stage=stage, record=record)
     if not is_terminal():
         options = {"seed": seed, "guest": guest, "runs_dir": runs_dir, "obey_unsafe": obey_unsafe}
         return _without_screen(context, scenario, options, stage=stage, relay=relay, attach=attach)
 
     from sim.run.needs import missing
-    from sim.tui.terminal import terminal
 
     cast = _cast(record)
-    drawn_on = terminal(ascii_only=ascii_only or not is_unicode(), cast=cast)
+    drawn_on = _driver(ascii_only=ascii_only, cast=cast)
     runs: list[Drill] = []
     try:
         if attach is not None:
@@ -118,6 +131,57 @@ def command(
     finally:
         if cast is not None:
             cast.close()
+
+
+def _driver(*, ascii_only: bool, cast: Cast | None) -> DrawnOn:
+    """What the screen is drawn on; what is printed goes past a browser, which takes standard output."""
+    from sim.tui.terminal import Browser, terminal
+
+    if not is_served():
+        return terminal(ascii_only=ascii_only or not is_unicode(), cast=cast)
+    sys.stdout = sys.stderr
+    return Browser
+
+
+def _served(context: click.Context, port: int, *, web: bool, stage: bool, record: pathlib.Path | None) -> int:
+    """Serve what these options show until a signal comes: 128 + its number."""
+    if not web:
+        raise UserError("--web-control and --web-port are for --web; add it")
+    if stage or record is not None:
+        raise UserError("--web shows a fleet or a run; remove --stage, --autopilot and --record")
+    try:
+        from sim.tui.web import listen, serve
+    except ModuleNotFoundError:
+        raise UserError("--web needs textual-serve: pip install 'snapdrill[web]'") from None
+    try:
+        listener = listen(port)
+    except OSError as error:
+        raise UserError(f"--web-port {port}: {error.strerror}; take another, or 0 for a free one") from error
+
+    def say(link: str) -> None:
+        click.echo(f"snapdrill: open this in a browser on this machine; it opens once, ctrl+c ends it:\n{link}")
+
+    return 128 + asyncio.run(serve(_arguments(context), listener, say))
+
+
+OF_THE_SERVER = frozenset({"web", "web_control", "web_port", "read_only"})
+
+
+def _arguments(context: click.Context) -> list[str]:
+    """What was asked for, for a process of its own, read-only unless the browser may change the fleet."""
+    is_watched = context.params["read_only"] or not context.params["web_control"]
+    asked = ["tui", *(["--read-only"] if is_watched else [])]
+    of_argument = []
+    for param in context.command.params:
+        value = context.params.get(param.name or "")
+        given = context.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
+        if not given or param.name in OF_THE_SERVER:
+            continue
+        if isinstance(param, click.Option):
+            asked += [param.opts[0]] if value is True else [param.opts[0], str(value)]
+        else:
+            of_argument = ["--", str(value)]
+    return [*asked, *of_argument]
 
 
 def _check_together(
@@ -144,7 +208,7 @@ def _check_together(
         _check_lease(lease, relay=relay)
 
 
-def _attached(run: pathlib.Path, drawn_on: type[MortalTerminal], theme: str | None) -> int:
+def _attached(run: pathlib.Path, drawn_on: DrawnOn, theme: str | None) -> int:
     """0 when the screen is left: nothing is judged here."""
     from sim.record.folder import open_run
     from sim.tui.attached import AttachedApp
@@ -216,10 +280,10 @@ def _cast(path: pathlib.Path | None) -> Cast | None:
 
 
 def _fleet_app(
-    runs: list[Drill], scenario: Scenario, runs_dir: pathlib.Path, seed: int | None, drawn_on: type[MortalTerminal]
+    runs: list[Drill], scenario: Scenario, runs_dir: pathlib.Path, seed: int | None, drawn_on: DrawnOn
 ) -> FleetApp:
     from sim.run.drill import Drill
-    from sim.tui.app import FleetApp
+    from sim.tui.fleet_app import FleetApp
     from sim.tui.twin import Twin
     from sim.tui.twin_runs import runs_of
 
@@ -228,7 +292,7 @@ def _fleet_app(
     )  # these judge the scenario's steps, which are not played; invariants are still judged
 
     def start() -> Drill:
-        runs.append(Drill(driven, runs_dir=runs_dir, seed=seed))
+        runs.append(Drill(driven, runs_dir=runs_dir, seed=seed, long=True))
         return runs[-1]
 
     return FleetApp(start, drawn_on, Twin(runs_of(scenario, runs_dir, seed)))
@@ -257,7 +321,7 @@ def _set_theme(app: ShowApp, theme: str | None) -> None:
 
 
 def _on_stage(
-    runs: list[Drill], runs_dir: pathlib.Path, drawn_on: type[MortalTerminal], guest: GuestKind, *, autopilot: bool
+    runs: list[Drill], runs_dir: pathlib.Path, drawn_on: DrawnOn, guest: GuestKind, *, autopilot: bool
 ) -> int:
     """The exit code of the talk: 0 if each beat that was played ended as it should."""
     from sim.files.scenario import load_text
@@ -294,7 +358,7 @@ def _on_stage(
 
 def _drive(app: FleetApp, runs: list[Drill]) -> None:
     """Run it to its end. After a failure, print how to see what happened until then."""
-    from sim.tui.app import drive
+    from sim.tui.fleet_app import drive
 
     try:
         asyncio.run(drive(app))

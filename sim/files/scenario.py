@@ -84,13 +84,15 @@ class Scenario(Drilled):
     def facts(self) -> dict[str, Any]:
         """Of its node and its flags, what a ledger begins with."""
         node: dict[str, Any] = {"budget": self.node.memory, "cache": self.node.cache}
+        node |= {"spill": self.node.spill} if self.node.spill is not None else {}
         node |= {"known_as": ORIGINAL_PROFILE} if self.engine.profile == ORIGINAL_PROFILE else {}
         flags = {"flag_source": self.flag_source, "lease": self.lease, "obey_unsafe": self.obeys_unsafe}
         return {**node, **flags, "contexts": self.contexts.written, "guest": self.asked_guest}
 
     def node_settings(self) -> dict[str, Any]:
         """Of its engine, memory and readers, what a node is started with."""
-        return {**self.engine.choice(), "budget": self.node.memory, "readers": self.readers.share}
+        budgets = {"budget": self.node.memory, "budgets": dict(self.node.budgets)}
+        return {**self.engine.choice(), **budgets, "readers": self.readers.share}
 
     @property
     def obeys_unsafe(self) -> bool:

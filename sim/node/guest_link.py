@@ -13,10 +13,11 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from engine import linux
 from engine.dirty import Forgotten, SharedBitmap, Tracker, WriteProtectScan
 from engine.errors import FreezeError, GuestRanError
 from engine.evidence import Threads
@@ -71,6 +72,7 @@ class Guest:
         self.process = GuestProcess(Incarnation(self.name, pid, start_time_of(pid) or 0, 0), pidfd)
         self._request = time.monotonic_ns() & 0xFFFFFFFF  # a restarted node must not take an old answer for its own
         self._asked_at = 0.0
+        self._waking = threading.Lock()
         self.start_time = self.process.incarnation.start_time
         self.memfd: Memfd | None = None
         self.tracker: Tracker | None = None
@@ -287,11 +289,28 @@ class Guest:
         """End the process, whether it is ready or not; raises FreezeError where it does not die."""
         self.process.kill()
 
-    def wake(self, seconds: float = 0.002) -> None:
-        """What another process might do to a frozen guest: SIGCONT, and SIGSTOP a moment later. Not if it is dead."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.process.pidfd, signal.SIGCONT)
-            time.sleep(seconds)
+    def wake(self, traced: bool = False, seconds: float = 0.002) -> None:
+        """What another process might do to a frozen guest: let it run, by SIGCONT or as its tracer, and stop it again
+        once it has written to its memory, after `seconds` at least. Nothing where it is dead.
+
+        Raises OSError where the kernel does not let this process trace it.
+        """
+        with self._waking, contextlib.suppress(GuestError, ProcessLookupError):
+            number = self._send("write-a-little")
+            with self._running(traced):
+                time.sleep(seconds)
+                self.answer(number)
+
+    @contextlib.contextmanager
+    def _running(self, traced: bool) -> Iterator[None]:
+        if traced:
+            with linux.running_traced(list(self.process.frozen or ())):
+                yield
+            return
+        signal.pidfd_send_signal(self.process.pidfd, signal.SIGCONT)
+        try:
+            yield
+        finally:
             signal.pidfd_send_signal(self.process.pidfd, signal.SIGSTOP)
 
     def is_dead(self) -> bool:
@@ -401,6 +420,27 @@ class ZygoteLink:
                     guest.kill()  # a late answer to a request that was given up
                 guest.close()
         raise GuestError("the zygote did not fork a guest")
+
+    def exchange(self, key: str, fds: Sequence[int] = (), **command: Any) -> tuple[dict[str, Any], list[int]]:
+        """Send a command, with fds; its answer has `key`, or is empty. Late answers to earlier ones are dropped."""
+        with self._lock:
+            socket.send_fds(self._connection, [json.dumps(command).encode()], list(fds))
+            while True:
+                answer, got = self.next_answer()
+                if not answer or key in answer:
+                    return answer, got
+                for fd in got:
+                    os.close(fd)
+
+    def next_answer(self) -> tuple[dict[str, Any], list[int]]:
+        """One message and its fds; raises GuestError where the zygote is gone or silent."""
+        try:
+            message, fds, _, _ = socket.recv_fds(self._connection, MESSAGE, 2)
+        except OSError as error:
+            raise GuestError(f"the zygote does not answer: {error}") from error
+        if not message:
+            raise GuestError("the zygote is gone")
+        return json.loads(message), fds
 
     def living(self) -> list[Guest]:
         """Every guest that is alive, for a node that comes after a crash."""

@@ -113,7 +113,7 @@ class _Server:
             "create": node.create,
             "recover": lambda: recover(node),
             "tick": lambda: node.tick(args["count"]),
-            "pause": lambda: node.pause(args["names"], args["concurrency"], settled=args["settled"]),
+            "pause": lambda: node.pause(**args),
             "checkpoint": lambda: node.checkpoint(args["names"]),
             "resume": lambda: node.resume(args["names"]),
             "kill": lambda: node.kill(args["names"]),

@@ -33,6 +33,7 @@ class RunStarted(Event):
     known_as: str = "here"  # here | original: when a copy that fails after its pause's answer is known
     verify: str = "off"  # off | full: clean pages are compared with the parent before anything is punched
     on_copy_failure: str = "discard"  # discard | salvage, where no flag decides
+    spill: str | None = None  # a folder, or tmpfs, for what the caches of stranded builds do not take
     guest: str | None = None  # process | vm | auto: what --guest made of every sandbox; None: as the scenario says
 
 

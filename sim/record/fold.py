@@ -11,6 +11,7 @@ from engine import events as engine_events
 from sim.record import events, source_events
 from sim.record.codes import punch_code
 from sim.record.ledger import Entry
+from sim.record.rollout_view import next_rollout
 from sim.record.stages import OWN_PACE, Pace, Sample, next_track, thinned
 from sim.record.view import (
     PUNCH,
@@ -180,7 +181,8 @@ def _next_run(view: View, entry: Entry) -> View:
             return replace(view, judged=(*view.judged, judged))
         case events.RunEnded() as ended:
             return replace(view, ended=ended)
-    return view
+    rollout = next_rollout(view.rollout, entry)
+    return view if rollout is view.rollout else replace(view, rollout=rollout)
 
 
 def _next_memory(memory: MemoryView, sample: events.MemorySampled) -> MemoryView:

@@ -10,6 +10,7 @@ from engine.events import Stranded
 from sim.files.wrong_engines import wrong_engine
 from sim.record import events, source_events
 from sim.record.ledger import Entry
+from sim.record.rollout_view import RolloutView
 from sim.record.stages import NO_TRACK, OWN_PACE, Pace, Sample, Track
 
 PUNCH = "memfd-punch-on-snapshot"
@@ -320,6 +321,7 @@ class View:
     samples: tuple[Sample, ...] = ()
     judged: tuple[events.Judged, ...] = ()
     log: tuple[Entry, ...] = ()
+    rollout: RolloutView | None = None
 
     @property
     def measured(self) -> tuple[PauseView, ...]:

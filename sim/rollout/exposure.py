@@ -112,10 +112,9 @@ def _on(plan: Plan, sections: tuple[Items, Items]) -> tuple[tuple[str, ...], Map
     return tuple(each.sandbox for each, on in zip(members, found.on.tolist(), strict=True) if on), found.reasons
 
 
-def context_of(plan: Plan, attributes: SandboxAttributes, others: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What the plan's flag is evaluated for when it is read; `others` are further attributes of the sandbox."""
-    made = plan.contexts.context(attributes, flag(plan.flag).moments[0])
-    return made if not others or "sandbox" not in made else {**made, "sandbox": {**others, **made["sandbox"]}}
+def context_of(plan: Plan, attributes: SandboxAttributes) -> dict[str, Any]:
+    """What the plan's flag is evaluated for when it is read."""
+    return plan.contexts.context(attributes, flag(plan.flag).moments[0])
 
 
 def contexts_needed(contexts: int, weight: float) -> int:

@@ -104,6 +104,7 @@ class Reality:
     cache_kept: bool = False
     torn_down: bool = False
     heartbeats: Heartbeats | None = None
+    spill: Path | None = None
     seen: defaultdict[str, Seen] = field(default_factory=lambda: defaultdict(Seen))
 
     @property
@@ -119,11 +120,12 @@ class Reality:
         """The ledger read again: a copy goes on while a rule looks."""
         return list(Follower(self.run_dir / EVENTS_FILE).new_entries())
 
-    def processes(self) -> list[int]:
-        """Pids of every process that carries the run's id, but this one."""
-        from sim.record.leftovers import processes_of
+    def processes(self) -> tuple[list[int], set[int]]:
+        """Pids of every process that carries the run's id, but this one; and of every one that snapdrill started."""
+        from sim.record.leftovers import runs_of_processes
 
-        return processes_of(self.run)
+        runs = runs_of_processes()
+        return sorted(pid for pid, run in runs.items() if run == self.run and pid != os.getpid()), {*runs, os.getpid()}
 
     def open_build(self, name: str) -> Build:
         """A build by its final name, to be closed; raises EngineError where it is not whole."""
@@ -142,7 +144,9 @@ class Reality:
         """What is there of a pause's build, finished or not."""
         from engine.cache import PARTIAL
 
-        return [name for name in (f"{pause}{PARTIAL}", pause) if (self.builds / name).exists()]
+        found = [name for name in (f"{pause}{PARTIAL}", pause) if (self.builds / name).exists()]
+        spilled = self.spill / f"{pause}.spill" if self.spill is not None else None
+        return found + ([spilled.name] if spilled is not None and spilled.exists() else [])
 
     def filled(self, header: Header) -> Memfd:
         """A memfd of the rules' own with what the header says; raises EngineError, OSError."""

@@ -17,7 +17,7 @@ from engine.errors import UserError
 from sim.record.verdict import Verdict
 from sim.record.view import View
 from sim.report import words
-from sim.tui.app import FleetApp, Run
+from sim.tui.fleet_app import FleetApp, Run
 from sim.tui.frames import Frame, Live
 from sim.tui.keys import STAGE, Key
 from sim.tui.panes import LinesWidget

@@ -47,7 +47,7 @@ class StagedDrill(RecordedDrill):
         if self.go_on is not None:
             await self.go_on.wait()
 
-    async def pause(self, names: Any, *, concurrency: int = 4, deadline: float = 60.0) -> None:
+    async def pause(self, names: Any, *, concurrency: int = 4, deadline: float = 60.0, wave: bool = False) -> None:
         await super().pause(names)
         for name in names:
             if self.beat.name in {"failure", "wrong", "machine"} and name == "web-0":

@@ -118,7 +118,7 @@ def test_a_finished_build_is_read_also_after_its_copier_closed_it(cache: Cache) 
 
 def test_closing_waits_for_a_reader_in_the_middle_of_its_read(cache: Cache) -> None:
     store(cache, CHUNKS[0])
-    with cache._reading() as fd:
+    with cache._reading() as (fd, _):
         closing = threading.Thread(target=cache.close)
         closing.start()
         closing.join(0.05)

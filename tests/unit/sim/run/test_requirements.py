@@ -127,3 +127,13 @@ def test_a_host_without_call_filters_does_not_run_faults_by_the_kernel(monkeypat
     text = f"name: s\nfleet:\n  - {{name: web, memory: 4MiB}}\n{steps}"
     wanted = load_text(text, Path("s.yaml"))
     assert missing(wanted) == "its faults by: kernel need a seccomp filter on one thread; see snapdrill doctor"
+
+
+def test_a_host_that_refuses_ptrace_does_not_run_faults_that_trace_a_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.run.tracing.refusal", lambda: "Operation not permitted")
+    steps = "steps:\n  - inject: {fault: condemn, how: trace-guest}\n"
+    wanted = load_text(f"name: s\nfleet:\n  - {{name: web, memory: 4MiB}}\n{steps}", Path("s.yaml"))
+    assert missing(wanted) == (
+        "its faults how: trace-guest need one process to trace another (ptrace), which is refused: "
+        "Operation not permitted"
+    )
