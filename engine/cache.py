@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from engine import linux
 from engine.errors import BuildFailedError, TruncatedError
 from engine.packed import Spilled, read_packed, spilled_ranges, write_packed
-from engine.pages import PAGE, zeros_of
+from engine.pages import PAGE, runs_of, zeros_of
 from engine.ranges import Chunk
 from engine.spill import Spill, is_linked, open_linked, remove_folder
 
 PARTIAL = ".partial"
 MEMFILE = "memfile"
+HUGE_PAGE = 2 << 20
 
 
 class Cache:
@@ -56,6 +57,8 @@ class Cache:
         self.spilled: frozenset[int] = frozenset()
         """Chunks, by index, whose bytes lie in the spill."""
         self.on_tmpfs = False
+        self.has_huge_pages = False
+        """On a tmpfs that gives the file a page of 2 MiB wherever something of it is written."""
         self.fd = -1
 
     def create(self) -> None:
@@ -66,12 +69,16 @@ class Cache:
         self._made = True
         self.fd = os.open(self.folder / MEMFILE, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self.on_tmpfs = linux.filesystem_magic(self.fd) == linux.TMPFS_MAGIC
+        self.has_huge_pages = self.on_tmpfs and self.length >= HUGE_PAGE and _takes_huge_pages(self.fd)
+        if self.has_huge_pages:  # its length first: a huge page is given only where all of it lies within the file
+            os.ftruncate(self.fd, self.length)
 
     def reopen(self) -> None:
         """Open what a crashed process left of this build, and its spill where it has one; raises OSError."""
         self.fd = os.open(self.folder / MEMFILE, os.O_RDWR | os.O_CLOEXEC)
         self._made = True
         self.on_tmpfs = linux.filesystem_magic(self.fd) == linux.TMPFS_MAGIC
+        self.has_huge_pages = self.on_tmpfs and os.fstat(self.fd).st_blksize >= HUGE_PAGE
         if self._spill is not None and is_linked(self.folder):
             self._spill.open(self.folder)
 
@@ -177,6 +184,19 @@ class Cache:
             return linux.cached_bytes(fd, chunk.cache_offset, chunk.length)
         except OSError:  # before Linux 6.5: what was written counts as cached
             return chunk.length
+
+    def give_back_beside(self, written: Chunk, left: Iterable[Chunk]) -> None:
+        """Free what the huge pages of a written chunk hold of chunks that are not begun, `left`, ascending.
+
+        It is the caller's to see that none of them is begun meanwhile. Where it fails the memory is only held longer.
+        """
+        first = written.cache_offset // HUGE_PAGE * HUGE_PAGE
+        last = -(-(written.cache_offset + written.length) // HUGE_PAGE) * HUGE_PAGE
+        for start, end in _joined((each.cache_offset, each.cache_offset + each.length) for each in left):
+            low, high = max(start, first), min(end, last)
+            if low < high:
+                with contextlib.suppress(OSError):
+                    linux.punch_hole(self.fd, low, high - low)
 
     def take_wanted(self) -> int | None:
         """The index of a chunk that a reader waits for, for the copier to take next."""
@@ -300,7 +320,15 @@ class Cache:
 
     def finish(self) -> None:
         """Give the folder its final name, all at once; raises OSError."""
+        if self.has_huge_pages:
+            self._give_zeros_back()
         os.rename(self.folder, self.final)
+
+    def _give_zeros_back(self) -> None:
+        """Pages that hold nothing were left out, but lie in huge pages that hold something."""
+        with contextlib.suppress(OSError):
+            for first, end in runs_of(self.zeros()):
+                linux.punch_hole(self.fd, first * PAGE, (end - first) * PAGE)
 
     def has_its_name(self) -> bool:
         """True where the folder got its final name, whatever `finish` reported."""
@@ -323,3 +351,25 @@ class Cache:
             self._spill.close()
         if fd >= 0:
             os.close(fd)
+
+
+def _takes_huge_pages(fd: int) -> bool:
+    """Whether the tmpfs of an empty file gives it any: st_blksize says so of a file that is long enough."""
+    with contextlib.suppress(OSError):  # a limit of the file's size
+        os.ftruncate(fd, HUGE_PAGE)
+        takes = os.fstat(fd).st_blksize >= HUGE_PAGE
+        os.ftruncate(fd, 0)
+        return takes
+    return False
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """[start, end) of neighbours as one."""
+    whole: tuple[int, int] | None = None
+    for start, end in ranges:
+        if whole is not None and start != whole[1]:
+            yield whole
+            whole = None
+        whole = (whole[0] if whole else start), end
+    if whole is not None:
+        yield whole

@@ -73,6 +73,7 @@ class ChunkCopier:
         self._records = records
         self._queue = deque(plan.chunks)
         self._first: Chunk | None = None
+        self._ahead: Chunk | None = None  # being copied before lower ones, into huge pages: one at a time
         self._buffers: list[_Buffers] = []  # one a worker, until it has taken it
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
@@ -140,7 +141,7 @@ class ChunkCopier:
         self._may_spill, self._spills = spill and self._cache.can_spill, False
         left = deque(chunk for chunk in self._plan.chunks if not self._cache.is_published(chunk.index))
         with self._lock:
-            self._queue, self._failure = left, None
+            self._queue, self._failure, self._ahead = left, None, None
             self._buffers = [_Buffers(self._plan)] if left else []
         self._work(_never_stop)
         if self._failure is not None:
@@ -174,9 +175,11 @@ class ChunkCopier:
 
     def _next(self) -> Chunk | None:
         """The chunk a reader waits for, else the lowest that is left."""
-        wanted = self._cache.take_wanted()
         with self._lock:
+            wanted = self._cache.take_wanted() if self._ahead is None else None
             if wanted is not None and (chunk := self._plan.chunks[wanted]) in self._queue:
+                if self._cache.has_huge_pages and chunk is not self._queue[0]:
+                    self._ahead = chunk
                 self._queue.remove(chunk)
                 return chunk
             return self._queue.popleft() if self._queue else None
@@ -187,10 +190,21 @@ class ChunkCopier:
         self.digests[chunk.index] = xxhash.xxh3_128_digest(data)
         self._act(chunk, "publish", lambda: self._effects.publish(self._cache, chunk))
         self._record(chunk)
+        if chunk is self._ahead:
+            self._give_back_beside(chunk)
         now = self._meter.sample()
         span = chunk.end - chunk.start
         self._emit(ChunkPublished(chunk.index, chunk.length, span, now.source, now.cache, chunk.start))
         self._free(chunk)
+
+    def _give_back_beside(self, chunk: Chunk) -> None:
+        """Copied ahead of others, it took whole huge pages: what they hold beyond it is freed until its turn comes.
+
+        Else the memory grows by what readers skip (76 MiB for 100 MiB in 512 chunks that were wanted at random).
+        """
+        with self._lock:  # no chunk is begun meanwhile
+            self._cache.give_back_beside(chunk, self._queue)
+            self._ahead = None
 
     def _write(self, chunk: Chunk, data: memoryview) -> None:
         if not self._spills:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from sim.node.guest_link import GuestError, ZygoteLink
+from sim.node.guest_link import GuestError
+from sim.node.zygote_link import ZygoteLink
 
 
 class ZygoteKeeper:

@@ -24,7 +24,7 @@ from sim.node.armed_faults import ArmedFaults, FaultyEffects, Passage
 from sim.node.config import NodeConfig
 from sim.node.deaths import Deaths
 from sim.node.guest import GuestSpec
-from sim.node.guest_link import Armed, Guest, GuestError, ZygoteLink, tick_all
+from sim.node.guest_link import Armed, Guest, GuestError, tick_all
 from sim.node.keeping import ZygoteKeeper
 from sim.node.memory import NodeMemory, OverBudgetError, budgets_of, on_tmpfs
 from sim.node.pace import Paces
@@ -34,6 +34,7 @@ from sim.node.salvaging import abandon, give_up, salvage
 from sim.node.sandbox import Latched, Machine, Sandbox, Successor, guest_spawned, refuse_failed
 from sim.node.vcpu import digest_of
 from sim.node.wave import Wave
+from sim.node.zygote_link import ZygoteLink
 from sim.record import events
 from sim.record.ledger import Ledger
 from sim.record.names import incarnation_name
@@ -148,13 +149,10 @@ class Node:
         return refill(sandbox, guest, self.builds, header, copying.cache if copying is not None else None, effects)
 
     def _tell_of_guest(self, sandbox: Sandbox, header: Header | None, armed: Armed, spawn_ms: float) -> None:
-        guest = sandbox.guest
-        if guest is None:
-            return
-        spawned = guest_spawned(sandbox, guest, header, armed, spawn_ms)
-        self.ledger.append(spawned, sandbox=sandbox.config.name)
-        self.watch(sandbox, guest)
-        self.measure(sandbox)
+        if (guest := sandbox.guest) is not None:
+            self.ledger.append(guest_spawned(sandbox, guest, header, armed, spawn_ms), sandbox=sandbox.config.name)
+            self.watch(sandbox, guest)
+            self.measure(sandbox)
 
     def watch(self, sandbox: Sandbox, guest: Guest) -> None:
         """Notice its death at once."""
@@ -345,18 +343,15 @@ class Node:
         successor.latched = self._latch(sandbox, "resume")
         effects = self._resume_effects(sandbox)
 
-        def start() -> None:
+        def start() -> Guest:
             guest = successor.guest = effects.spawn(lambda: self.link.spawn(spec))
             guest.receive()
+            return guest
 
-        await asyncio.to_thread(start)
+        guest = await asyncio.to_thread(start)
         successor.spawn_ms = (time.perf_counter() - begun) * 1e3
-        guest = successor.guest
-        if guest is not None:
-            spawned = events.SuccessorSpawned(
-                guest.name, old, guest.pid, guest.start_time, round(successor.spawn_ms, 3)
-            )
-            self.ledger.append(spawned, sandbox=name, pause=pause)
+        spawned = events.SuccessorSpawned(guest.name, old, guest.pid, guest.start_time, round(successor.spawn_ms, 3))
+        self.ledger.append(spawned, sandbox=name, pause=pause)
 
     async def go_on_with(self, sandbox: Sandbox, successor: Successor) -> None:
         """Fill it from the newest build, finished or still being copied, and let the sandbox run on with it."""

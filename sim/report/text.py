@@ -169,6 +169,7 @@ def figures(view: View) -> list[tuple[str, str]]:
         ("readers", readers(view.pauses)),
         ("failed late", late_failures(len(failed_late(view.pauses)), view.run.known_as if view.run else "") or None),
         ("memory", _node_memory(view)),
+        ("caches", _caches(view)),
         ("cgroup", _cgroup_memory(view)),
         ("of it", _beyond_processes(view)),
         ("pages", _stand_in(each.page_size for each in view.sandboxes.values())),
@@ -246,6 +247,12 @@ def _beyond_processes(view: View) -> str | None:
         return None
     beyond, ours = words.size(ended.cgroup_peak - ended.cgroup_base), words.size(ended.peak_with_page_cache)
     return f"{beyond} without the processes; by snapdrill's own count {ours}, page cache included"
+
+
+def _caches(view: View) -> str | None:
+    """In which pages a tmpfs held them; None for a disk, and where the ledger does not say."""
+    huge = view.run.host.get("huge_cache") if view.run else None
+    return None if huge is None else f"on a tmpfs, in pages of {'2 MiB' if huge else '4 KiB'}"
 
 
 def _stand_in(page_sizes: Iterable[int]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from engine.printable import escaped
@@ -135,6 +135,15 @@ def times(count: int) -> str:
 def plural(count: int, one: str, many: str = "") -> str:
     """`1 pause`, `6 pauses`; `many` where it is not `one` with an s."""
     return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
+
+
+_NAMED = 3
+
+
+def named(names: Sequence[str], none: str) -> str:
+    """`box-0, box-1, box-2 and 617 more`; `none` where there is none."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}" if names else none
 
 
 def one_line(error: BaseException) -> str:

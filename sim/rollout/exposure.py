@@ -131,14 +131,14 @@ class FlagFollower:
     """One LaunchDarkly client of the runner's own; close it. `patience` seconds for each turn of the operator."""
 
     def __init__(self, plan: Plan, *, patience: float, stream_uri: str | None = None) -> None:
-        """UserError where LaunchDarkly does not serve the plan's flag."""
+        """UserError where LaunchDarkly answers, and does not serve the plan's flag."""
         self._plan = plan
         self._patience = patience
         self._flags = LaunchDarklyFlags(stream_uri=stream_uri)
-        if not self._flags.wait_ready(READY_SECONDS) or plan.flag not in self._served()[0]:
-            error = self._flags.status().error or f"it does not serve {plan.flag}"
+        self._answered = self._flags.wait_ready(READY_SECONDS)
+        if self._answered and plan.flag not in self._served()[0]:
             self.close()
-            raise UserError(f"LaunchDarkly cannot be followed: {error}")
+            raise UserError(f"LaunchDarkly cannot be followed: it does not serve {plan.flag}")
 
     def _served(self) -> tuple[Items, Items]:
         return self._flags.sections()
@@ -150,6 +150,8 @@ class FlagFollower:
 
     async def until(self, weight: float) -> None:
         """Wait until the operator has turned the flag to this weight; TimeoutError where that does not come."""
+        if not self._answered:
+            raise TimeoutError(f"LaunchDarkly was never reached: {self._flags.status().error or 'nothing came'}")
         deadline = time.monotonic() + self._patience
         while self.weight() != weight:
             if time.monotonic() > deadline:

@@ -34,7 +34,7 @@ def observe(evidence: Evidence, reality: Reality) -> None:
 
 def _left_undone(evidence: Evidence, reality: Reality, pause: PauseView) -> list[Reason]:
     found = []
-    guest = reality.guests(evidence.guests).get(pause.incarnation)
+    guest = reality.guest(evidence.spawned(pause.incarnation))
     if guest is not None and (state := guest.state()) is not None:
         words = f"the copy failed past the point of no return, and its guest is still there (state {state})"
         found.append(Reason("guest", words))

@@ -116,6 +116,10 @@ class Reality:
         """By incarnation."""
         return {each.incarnation: SpawnedGuest(sandbox_of(each.incarnation), each) for each in born}
 
+    def guest(self, born: events.GuestSpawned | None) -> SpawnedGuest | None:
+        """One alone; None where nothing says that it was born."""
+        return None if born is None else SpawnedGuest(sandbox_of(born.incarnation), born)
+
     def entries_by_now(self) -> list[Entry]:
         """The ledger read again: a copy goes on while a rule looks."""
         return list(Follower(self.run_dir / EVENTS_FILE).new_entries())

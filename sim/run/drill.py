@@ -24,7 +24,7 @@ from sim.files.scenario import Scenario
 from sim.files.steps import Outage
 from sim.node.cgroup import OVERHEAD, MemoryCgroup
 from sim.node.config import Known, NodeConfig
-from sim.node.guest_link import ZYGOTE_SOCKET
+from sim.node.zygote_link import ZYGOTE_SOCKET
 from sim.record import events, owner, source_events
 from sim.record.digest import digest
 from sim.record.folder import SCENARIO_FILE, RunRecord, make, point_latest_at, remove, write_record
@@ -40,7 +40,7 @@ from sim.rules.heartbeat import Heartbeats
 from sim.rules.reality import Reality
 from sim.run.build_folders import BuildFolders
 from sim.run.flag_source import FlagService, check_source, open_service
-from sim.run.judging import after_host_failures, conclude, judge_invariants, lost_lines
+from sim.run.judging import after_failures, conclude, judge_invariants, lost_lines
 from sim.run.needs import check_limits, set_up_error
 from sim.run.node_link import (
     NodeDiedError,
@@ -131,7 +131,9 @@ class Drill:
         self.began = time.monotonic()
         self._ledger.open(self.run_dir / EVENTS_FILE, self.began, len(self._sandboxes))
         try:
-            self._folders = BuildFolders.make(self.scenario.node, self._cache_parent, self.run_dir, self.run)
+            self._folders = BuildFolders.make(
+                self.scenario.node, self._cache_parent, self.run_dir, self.run, kept=self._keep_cache("violated")
+            )
         except OSError:
             remove(self.run_dir)  # nothing has begun
             raise
@@ -150,7 +152,8 @@ class Drill:
         if self.cgroup is not None:
             self._fleet.callback(self.cgroup.remove)
         self._write_record(ended=False)
-        self.note(run_started(self.scenario, self.run, self.seed, self.only, cgroup=self.cgroup is not None))
+        facts = self._folders.facts() | {"cgroup": self.cgroup is not None}
+        self.note(run_started(self.scenario, self.run, self.seed, self.only, facts))
         self._open_flags()
         self._fleet.push_async_callback(self._end_node)
         with self._outlives_a_death():
@@ -246,7 +249,7 @@ class Drill:
         await self.observe()
         raise_failures(self.entries)
         expected += lost_lines(self.entries, self._ledger.lost)
-        expected = after_host_failures(self.entries, expected)
+        expected = after_failures(self.scenario, self.entries, expected)
         everything = [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected]
         verdict, canaries = conclude(self.scenario, everything, whole_fleet=whole)
         for each in [*everything, *canaries]:
