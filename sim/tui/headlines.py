@@ -286,7 +286,7 @@ def _dirty(size: int) -> str:
 
 
 def _identity(sandbox: SandboxView) -> list[Spans]:
-    """The least of what is said: left out first."""
+    """The first that is left out where room is short."""
     guest = f"guest pid {sandbox.pid}, writes tracked by {sandbox.tracker}" if sandbox.pid else _guest(sandbox)
     groups = f"; template {sandbox.template}, team {sandbox.team}, cluster {sandbox.cluster}"
     return [(Span(f" {guest}{groups}", "muted"),), (Span(f" {guest}", "muted"),), ()]

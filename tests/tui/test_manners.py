@@ -230,3 +230,16 @@ async def test_a_key_of_ones_own_does_what_the_built_in_one_does_and_help_says_s
         await until_seen(pilot, "P f5")
         await pilot.press("escape", "ctrl+l")
         await until(pilot, lambda: isinstance(app.screen, LogScreen), "the log")
+
+
+@pytest.mark.parametrize("screen", ["flags", "faults", "log", "map"])
+async def test_the_key_that_is_next_does_it_on_every_screen(screen: str, drill: RecordedDrill) -> None:
+    app = FleetApp(lambda: drill)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await begun(pilot)
+        await pilot.press(SCREENS[screen])
+        await until_seen(pilot, "next: P pauses them all")
+        await pilot.press("V")
+        assert asked(drill) == [], "that is not next"
+        await pilot.press("P")
+        await until(pilot, lambda: asked(drill) == ["pause"], "all are paused")
