@@ -26,16 +26,19 @@ import os
 import pathlib
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from engine.errors import UserError
+from sim.commands import guest_option
 from sim.record.verdict import ExitCode, Verdict
 from sim.record.view import View
 
 if TYPE_CHECKING:
+    from sim.files.fleet import GuestKind
     from sim.files.scenario import Scenario
     from sim.run.drill import Drill
     from sim.tui.app import ShowApp
@@ -48,6 +51,7 @@ from sim.tui.available import is_served, is_terminal, is_unicode
 @click.command("tui")
 @click.argument("scenario", required=False, type=click.Path(path_type=pathlib.Path))
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Use this seed instead of the scenario's.")
+@guest_option
 @click.option("--runs-dir", default="runs", type=click.Path(path_type=pathlib.Path, file_okay=False), show_default=True)
 @click.option("--stage", is_flag=True, help="Play the demonstration for a talk, on twelve rows.")
 @click.option("--autopilot", is_flag=True, help="Play the demonstration without keys.")
@@ -78,6 +82,7 @@ def command(
     context: click.Context,
     scenario: pathlib.Path | None,
     seed: int | None,
+    guest: GuestKind | None,
     runs_dir: pathlib.Path,
     stage: bool,
     autopilot: bool,
@@ -95,13 +100,12 @@ def command(
 ) -> int:
     """Run the screen; the exit code is the verdict's, or 128 + the signal's number."""
     stage = stage or autopilot
-    _check_together(attach, scenario, seed, stage=stage, relay=relay, lease=lease, obey_unsafe=obey_unsafe)
+    _check_together(attach, scenario, seed, stage=stage, relay=relay, lease=lease, obey_unsafe=obey_unsafe, guest=guest)
     if web or web_control or web_port:
         return _served(context, web_port, web=web, stage=stage, record=record)
     if not is_terminal():
-        return _without_screen(
-            context, scenario, seed, runs_dir, stage=stage, relay=relay, attach=attach, obey_unsafe=obey_unsafe
-        )
+        options = {"seed": seed, "guest": guest, "runs_dir": runs_dir, "obey_unsafe": obey_unsafe}
+        return _without_screen(context, scenario, options, stage=stage, relay=relay, attach=attach)
 
     from sim.run.needs import missing
 
@@ -112,8 +116,8 @@ def command(
         if attach is not None:
             return _attached(attach, drawn_on, theme)
         if stage:
-            return _on_stage(runs, runs_dir, drawn_on, autopilot=autopilot)
-        loaded = _loaded(scenario, relay=relay, lease=lease, obey_unsafe=obey_unsafe)
+            return _on_stage(runs, runs_dir, drawn_on, guest or "auto", autopilot=autopilot)
+        loaded = _loaded(scenario, guest, relay=relay, lease=lease, obey_unsafe=obey_unsafe)
         if lacks := missing(loaded):
             click.echo(f"snapdrill: {loaded.path} cannot be run here: {lacks}", err=True)
             return ExitCode.UNSUPPORTED
@@ -189,6 +193,7 @@ def _check_together(
     relay: bool,
     lease: str | None,
     obey_unsafe: bool,
+    guest: GuestKind | None,
 ) -> None:
     """UserError for options that contradict each other."""
     if attach is not None and (stage or scenario is not None or seed is not None or relay):
@@ -197,6 +202,8 @@ def _check_together(
         raise UserError("--stage has its own fleets and seed; remove SCENARIO, --seed and --relay, or remove --stage")
     if obey_unsafe and (stage or attach is not None):
         raise UserError("--obey-unsafe is for a scenario that is run; remove it, or remove --stage and --attach")
+    if guest is not None and attach is not None:
+        raise UserError("--guest is for a fleet that is started; remove it, or remove --attach")
     if lease is not None:
         _check_lease(lease, relay=relay)
 
@@ -217,14 +224,13 @@ def _attached(run: pathlib.Path, drawn_on: DrawnOn, theme: str | None) -> int:
 def _without_screen(
     context: click.Context,
     scenario: pathlib.Path | None,
-    seed: int | None,
-    runs_dir: pathlib.Path,
+    options: Mapping[str, Any],
     *,
     stage: bool,
     relay: bool,
     attach: pathlib.Path | None,
-    obey_unsafe: bool,
 ) -> int:
+    """What `snapdrill run` does with these options; UserError where only the screen can do it."""
     from sim.commands.run import command as run
 
     if attach is not None:
@@ -235,7 +241,7 @@ def _without_screen(
         raise UserError("--stage needs a terminal; without one use: snapdrill run scenarios/demo.yaml")
     path = _path(scenario)
     click.echo(f"snapdrill: no terminal, so no screen; this runs instead: snapdrill run {path}", err=True)
-    code: int = context.invoke(run, paths=(path,), seed=seed, runs_dir=runs_dir, obey_unsafe=obey_unsafe)
+    code: int = context.invoke(run, paths=(path,), **options)
     return code
 
 
@@ -245,12 +251,15 @@ def _path(scenario: pathlib.Path | None) -> pathlib.Path:
     return scenario or scenario_path("demo.yaml")
 
 
-def _loaded(scenario: pathlib.Path | None, *, relay: bool, lease: str | None, obey_unsafe: bool) -> Scenario:
+def _loaded(
+    scenario: pathlib.Path | None, guest: GuestKind | None, *, relay: bool, lease: str | None, obey_unsafe: bool
+) -> Scenario:
+    from sim.files.guests import with_guests
     from sim.files.scenario import load
     from sim.tui.twin_runs import on_relay
 
     loaded = load(_path(scenario), obey_unsafe=obey_unsafe)
-    return on_relay(loaded, lease) if relay else loaded
+    return with_guests(on_relay(loaded, lease) if relay else loaded, guest)
 
 
 def _check_lease(lease: str, *, relay: bool) -> None:
@@ -312,27 +321,39 @@ def _set_theme(app: ShowApp, theme: str | None) -> None:
     app.theme = theme or (kept if kept in app.available_themes else None) or app.theme
 
 
-def _on_stage(runs: list[Drill], runs_dir: pathlib.Path, drawn_on: DrawnOn, *, autopilot: bool) -> int:
+def _on_stage(
+    runs: list[Drill], runs_dir: pathlib.Path, drawn_on: DrawnOn, guest: GuestKind, *, autopilot: bool
+) -> int:
     """The exit code of the talk: 0 if each beat that was played ended as it should."""
     from sim.files.scenario import load_text
     from sim.run.drill import Drill
     from sim.run.host import host
+    from sim.run.needs import missing
     from sim.tui.stage_app import StageApp, fleet, shrunk, summary
+    from sim.tui.stage_beats import BEATS, beats
 
-    available: int = host()["memory_available"]
+    here = host()
+    available: int = here["memory_available"]
     size = fleet(available)
+    played = beats(machines=here["kvm"] and guest != "process")
+    first = load_text(played[0].scenario(*size, guest), pathlib.Path("stage.yaml"))
+    if guest == "vm" and (lacks := missing(first, runs_dir)):
+        click.echo(f"snapdrill: --stage --guest vm cannot be run here: {lacks}", err=True)
+        return ExitCode.UNSUPPORTED
 
     def play(beat: Beat) -> Drill:
-        scenario = load_text(beat.scenario(*size), pathlib.Path(f"stage-{beat.name}.yaml"))
+        scenario = load_text(beat.scenario(*size, guest), pathlib.Path(f"stage-{beat.name}.yaml"))
         runs.append(Drill(scenario, runs_dir=runs_dir))
         return runs[-1]
 
-    app = StageApp(play, autopilot=autopilot, said=shrunk(size, available), terminal=drawn_on)
+    app = StageApp(play, autopilot=autopilot, said=shrunk(size, available), terminal=drawn_on, beats=played)
     _drive(app, runs)
     if app.signal is not None:
         return 128 + app.signal
-    lines, verdict = summary(app.verdicts, whole=autopilot, cut_short=app.cut_short)
-    click.echo("\n".join(lines))
+    lines, verdict = summary(app.verdicts, whole=autopilot, cut_short=app.cut_short, beats=played)
+    why = "--guest process" if here["kvm"] else "no virtual machine can run here: see snapdrill doctor"
+    left_out = [f"{'LEFT OUT':<12} {beat.name}, {why}" for beat in BEATS if beat not in played]
+    click.echo("\n".join([*lines, *left_out]))
     return verdict.exit_code
 
 

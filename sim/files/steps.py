@@ -209,7 +209,7 @@ class Outage(Strict):
         return settings.get(self.fault, "")
 
 
-How = Literal["short", "corrupt", "cancel", "wake-guest", "free-pages", "second-writer", "kill-guest"]
+How = Literal["short", "corrupt", "cancel", "wake-guest", "trace-guest", "free-pages", "second-writer", "kill-guest"]
 """What a fault does to an act, besides failing or delaying it."""
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from engine.errors import BuildFailedError
 from engine.incarnation import CondemnedRecords
+from engine.keeper import Keeper
 from engine.pause import Pause
 from engine.snapshot import Header, template
 from flags.client import FlagClient
@@ -51,8 +52,9 @@ class Successor:
 class Sandbox:
     """One sandbox on its node: where it is in its life, its guest and the newest finished build."""
 
-    def __init__(self, config: SandboxConfig, ledger: Ledger) -> None:
+    def __init__(self, config: SandboxConfig, ledger: Ledger, budget: Budget) -> None:
         self.config = config
+        self.budget = budget  # of the node that it is on
         self._ledger = ledger
         self.state = State.CREATED
         self.reason = ""
@@ -115,12 +117,13 @@ class Machine(Protocol):
     armed: ArmedFaults
     paces: Paces
     builds: Path
-    budget: Budget
     memory: NodeMemory
     flags: FlagClient
     ticking: asyncio.Lock
-    in_flight: int
     cache_on_tmpfs: bool
+    keeper: Keeper
+    spill: Path | None
+    spill_on_tmpfs: bool
     ending: bool
 
     def end_guest(self, sandbox: Sandbox, why: str) -> None: ...

@@ -24,8 +24,9 @@ from sim.files.lifecycle import State
 from sim.files.units import HUGE_PAGE
 from sim.files.wrong_engines import SWITCHES
 from sim.node import wrong_acts
+from sim.node.admitted import Admitted
 from sim.node.armed_faults import FaultyEffects
-from sim.node.pausing import Admitted, Pausing
+from sim.node.pausing import Pausing
 from sim.node.sandbox import Machine, Sandbox
 from sim.node.wrong_acts import PunchesBehind, ResumeAfterPunch
 from sim.node.wrong_nodes import NODES
@@ -146,6 +147,7 @@ ACTS: dict[str, type[FaultyEffects]] = {
     "woken-in-mid-copy": wrong_acts.WokenInMidCopy,
     "record-after-punch": wrong_acts.RecordAfterPunch,
     "record-retired-early": wrong_acts.RecordRetiredEarly,
+    "punched-unrecorded": wrong_acts.PunchedUnrecorded,
     "punch-before-publish": wrong_acts.PunchBeforePublish,
     "unfinished-visible": wrong_acts.UnfinishedVisible,
     "clean-before-first-chunk": wrong_acts.CleanBeforeFirstChunk,
@@ -158,6 +160,7 @@ ACTS: dict[str, type[FaultyEffects]] = {
     "killed-untold": wrong_acts.KilledUntold,
     "kill-after-punch": wrong_acts.KillsLate,
     "one-thread-stopped": wrong_acts.OneThreadStopped,
+    "torn-copy-kept": wrong_acts.TornCopyKept,
     "memory-kept": wrong_acts.MemoryKept,
     "meter-under-reports": wrong_acts.SubPagePunch,
 }

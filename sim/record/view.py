@@ -250,6 +250,8 @@ class SandboxView:
     incarnation: str | None = None
     pid: int | None = None
     tracker: str | None = None
+    guest: str | None = None  # of its newest guest: process | vm
+    vm_end: events.VmEnded | None = None  # of that one, if it is a virtual machine that has ended
     build: str | None = None
     resident: int = 0
     cached: int = 0

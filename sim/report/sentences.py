@@ -22,6 +22,8 @@ from sim.report.words import (
     ratio,
     size,
     verdict_tone,
+    vm_bytes,
+    vm_end,
 )
 
 SAMPLES = (events.MemorySampled, events.GuestMeasured)
@@ -72,7 +74,8 @@ def sentence(entry: Entry) -> str:
 
 def tell(entry: Entry) -> Sentence:
     """The entry as a sentence."""
-    groups = (_of_run, _of_setting, _of_faults, _of_sandbox, _of_guest, _of_copy, _of_its_guest, _of_its_end)
+    of_pause = (_of_copy, _of_its_guest, _of_its_salvage, _of_its_end)
+    groups = (_of_run, _of_setting, _of_faults, _of_sandbox, _of_guest, *of_pause)
     found = next(filter(None, (each(entry.event) for each in groups)), None) or _fine(entry.name.replace("_", " "))
     return replace(found, t=entry.t, subjects=() if entry.sandbox is None else (entry.sandbox,))
 
@@ -214,6 +217,8 @@ def _of_guest(event: Event) -> Sentence | None:
             return _fine(f"guest {incarnation} is dead: {why}")
         case events.GuestMeasured(resident):
             return _fine(f"holds {size(resident)}")
+        case events.VmEnded() as end:
+            return _say(f"its virtual machine ended: {vm_end(end)}; {vm_bytes(end)}", "bad", end.incarnation)
         case events.ProcessDied(process, pid):
             return _say(f"{process} died, and nothing in the run had asked for it", "bad", f"pid {pid}")
     return None
@@ -294,14 +299,25 @@ def _of_its_end(event: Event) -> Sentence | None:
         case copying.CopyFailed(chunk, call, error, condemned):  # its new state shows it too
             then = "past the point of no return" if condemned else "before condemn: nothing is lost"
             return _fine(f"pause failed in {call}{_at_chunk(chunk)} ({error}), {then}", tone="warn")
-        case copying.Stranded(length=left):
-            return _say(f"stranded: nothing is lost, {size(left)} of its build is left in memory alone", "warn")
-        case copying.NotSalvaged(_, code, error):
-            return _say(f"cannot be salvaged ({code}): {error}", "bad")
         case copying.BuildFinished(build=build, length=length, copy_ms=took):
             return _fine(f"build {build} is finished", f"{size(length)}, {took:.1f} ms")
         case copying.CacheDeleted(build):
             return _say("partial cache deleted", "muted", f"build {build}")
+    return None
+
+
+def _of_its_salvage(event: Event) -> Sentence | None:
+    match event:
+        case copying.Stranded(length=left):
+            return _say(f"stranded: nothing is lost, {size(left)} of its build is left in memory alone", "warn")
+        case copying.KeeperAsked(_, error):
+            if error is None:
+                return _fine("its memory is held by a second process, which outlives a crash of the node")
+            return _say(f"its memory is held by the node alone: a copy that fails cannot be salvaged: {error}", "warn")
+        case copying.BuildSpilled(_, chunk):
+            return _say(f"its cache has no space: from chunk {chunk} on its build goes into the spill", "warn")
+        case copying.NotSalvaged(_, code, error):
+            return _say(f"cannot be salvaged ({code}): {error}", "bad")
     return None
 
 

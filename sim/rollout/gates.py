@@ -104,9 +104,12 @@ class Gates:
     async def _look(self, index: int, drill: Drill) -> Sequence[Step] | None:
         """Measure, or conclude a plan step."""
         for number, gate in enumerate(self.compiled.gates.get(index, ())):
-            step = self.compiled.plan.steps[gate.step]
+            step, key = self.compiled.plan.steps[gate.step], (index, gate.act, number)
+            if key not in self.off.seen:  # without the other arm nothing can be compared
+                self._give_up(gate.step, step, "the run with the flag off ended before this step did")
+                return []
             if gate.act == "measure":
-                self._measure(gate, step, self._arms(gate, (index, gate.act, number), drill))
+                self._measure(gate, step, self._arms(gate, key, drill))
                 continue
             if self.follower is not None and isinstance(step, SetWeight):
                 try:
@@ -115,7 +118,7 @@ class Gates:
                     self._give_up(gate.step, step, str(error))
                     self.tell(drill, self.results[-1])
                     return []
-            result = self._conclude(gate.step, step, drill, self._arms(gate, (index, gate.act, number), drill))
+            result = self._conclude(gate.step, step, drill, self._arms(gate, key, drill))
             self.results.append(result)
             self.report(result)
             self.tell(drill, result)
@@ -123,11 +126,10 @@ class Gates:
                 return self._instead(result)
         return None
 
-    def _give_up(self, index: int, step: SetWeight, why: str) -> None:
-        """The operator has not turned the flag."""
-        unclear = StepResult(
-            index, step.kind, label(step), step.weight, MetricOutcome.INCONCLUSIVE, why, self.clock, 0.0
-        )
+    def _give_up(self, index: int, step: PlanStep, why: str) -> None:
+        """What the step was to show cannot be known."""
+        weight = self.compiled.stage_of(index).weight
+        unclear = StepResult(index, step.kind, label(step), weight, MetricOutcome.INCONCLUSIVE, why, self.clock, 0.0)
         self.results.append(replace(unclear, stopped="wait"))
         self.report(self.results[-1])
 
@@ -159,7 +161,7 @@ class Gates:
                 *self.earlier,
                 *pairs(costs(plan.flag, view.pauses, drill.began), self.off.costs),
             )
-        arms = Arms(on, self.off.seen.get(key, Figures()), plan.node.memory, plan.pacing.at_once, compared)
+        arms = Arms(on, self.off.seen[key], plan.node.memory, plan.pacing.at_once, compared)
         self.arms[stage.number] = arms
         return arms
 

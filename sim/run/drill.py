@@ -24,10 +24,10 @@ from sim.files.scenario import Scenario
 from sim.files.steps import Outage
 from sim.node.cgroup import OVERHEAD, MemoryCgroup
 from sim.node.config import Known, NodeConfig
-from sim.node.guest_link import ZYGOTE_SOCKET
+from sim.node.zygote_link import ZYGOTE_SOCKET
 from sim.record import events, owner, source_events
 from sim.record.digest import digest
-from sim.record.folder import SCENARIO_FILE, RunRecord, make, make_cache, point_latest_at, remove, write_record
+from sim.record.folder import SCENARIO_FILE, RunRecord, make, point_latest_at, remove, write_record
 from sim.record.ledger import EVENTS_FILE, Entry, drop_torn_line
 from sim.record.leftovers import retire_ended
 from sim.record.names import CONDEMNED
@@ -38,8 +38,9 @@ from sim.rules.evidence import Evidence
 from sim.rules.finding import Finding, in_file
 from sim.rules.heartbeat import Heartbeats
 from sim.rules.reality import Reality
+from sim.run.build_folders import BuildFolders
 from sim.run.flag_source import FlagService, check_source, open_service
-from sim.run.judging import after_host_failures, conclude, judge_invariants, lost_lines
+from sim.run.judging import after_failures, conclude, judge_invariants, lost_lines
 from sim.run.needs import check_limits, set_up_error
 from sim.run.node_link import (
     NodeDiedError,
@@ -130,10 +131,13 @@ class Drill:
         self.began = time.monotonic()
         self._ledger.open(self.run_dir / EVENTS_FILE, self.began, len(self._sandboxes))
         try:
-            self.cache_dir = self._make_cache_dir()
+            self._folders = BuildFolders.make(
+                self.scenario.node, self._cache_parent, self.run_dir, self.run, kept=self._keep_cache("violated")
+            )
         except OSError:
             remove(self.run_dir)  # nothing has begun
             raise
+        self.cache_dir, spill = self._folders.cache, self._folders.spill
         point_latest_at(self.run_dir)
         # If a process is left the run has not ended: `snapdrill clean` may end it once this process is gone.
         self._fleet.callback(lambda: self._write_record(ended=not outlived(self.run)))
@@ -142,13 +146,14 @@ class Drill:
         self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
         self._fleet.callback(shutil.rmtree, self.socket_dir, ignore_errors=True)
         where = self.run_dir, self.cache_dir, self.socket_dir
-        self.reality = Reality(self.run, self.seed, *where, heartbeats=self.heartbeats)
+        self.reality = Reality(self.run, self.seed, *where, heartbeats=self.heartbeats, spill=spill)
         check_limits(len(self._sandboxes), self.socket_dir / ZYGOTE_SOCKET)
         self.cgroup = MemoryCgroup.make(self.run, self.scenario.node.memory + OVERHEAD)
         if self.cgroup is not None:
             self._fleet.callback(self.cgroup.remove)
         self._write_record(ended=False)
-        self.note(run_started(self.scenario, self.run, self.seed, self.only, cgroup=self.cgroup is not None))
+        facts = self._folders.facts() | {"cgroup": self.cgroup is not None}
+        self.note(run_started(self.scenario, self.run, self.seed, self.only, facts))
         self._open_flags()
         self._fleet.push_async_callback(self._end_node)
         with self._outlives_a_death():
@@ -156,10 +161,6 @@ class Drill:
             await self._ask("create")
         self._cgroup_base = self.cgroup.usage() if self.cgroup else None
         self._write_record(ended=False)
-
-    def _make_cache_dir(self) -> Path:
-        asked = Path("/dev/shm") if self.scenario.node.cache == "tmpfs" else self.run_dir  # noqa: S108 - tmpfs by name
-        return make_cache((self._cache_parent or asked).absolute(), self.run)
 
     def _open_flags(self) -> None:
         self._flags: FlagService = open_service(self.scenario, self.run_dir, self.note)
@@ -174,6 +175,7 @@ class Drill:
             run=self.run,
             run_dir=str(self.run_dir),
             builds=str(self.cache_dir),
+            spill=str(self._folders.spill) if self._folders.spill else None,
             socket_dir=str(self.socket_dir),
             seed=self.seed,
             began=self.began,
@@ -191,8 +193,8 @@ class Drill:
 
     def _write_record(self, *, ended: bool) -> None:
         cgroup = self.cgroup.folder if self.cgroup else None
-        record = RunRecord.of(self.run, self.entries, self.cache_dir, self.socket_dir, cgroup, ended=ended)
-        write_record(self.run_dir, record)
+        where, spill = (self.cache_dir, self.socket_dir, cgroup), self._folders.spill
+        write_record(self.run_dir, RunRecord.of(self.run, self.entries, *where, ended=ended, spill_dir=spill))
 
     @contextlib.contextmanager
     def _outlives_a_death(self) -> Iterator[None]:
@@ -247,7 +249,7 @@ class Drill:
         await self.observe()
         raise_failures(self.entries)
         expected += lost_lines(self.entries, self._ledger.lost)
-        expected = after_host_failures(self.entries, expected)
+        expected = after_failures(self.scenario, self.entries, expected)
         everything = [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected]
         verdict, canaries = conclude(self.scenario, everything, whole_fleet=whole)
         for each in [*everything, *canaries]:
@@ -270,7 +272,7 @@ class Drill:
 
     def _remove_cache(self) -> None:
         if not self._kept:
-            shutil.rmtree(self.cache_dir, ignore_errors=True)
+            self._folders.remove()
 
     def is_down(self) -> bool:
         """True between a crash of the node and its restart."""

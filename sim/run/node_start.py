@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 
 from flags.context import OF_A_GROUP
@@ -18,8 +18,10 @@ from sim.record.view import PauseView, SandboxView
 from sim.run.host import host, snapdrill_version
 
 
-def run_started(scenario: Scenario, run: str, seed: int, only: Sequence[str], *, cgroup: bool) -> events.RunStarted:
-    """What a run is: version, seed, the configuration as drawn, the host, and whether it has a memory cgroup."""
+def run_started(
+    scenario: Scenario, run: str, seed: int, only: Sequence[str], facts: Mapping[str, bool]
+) -> events.RunStarted:
+    """What a run is: version, seed, the configuration as drawn, the host, and what more it gave this run."""
     fleet = [each.model_dump(mode="json") for each in scenario.fleet]
     return events.RunStarted(
         version=1,
@@ -31,7 +33,7 @@ def run_started(scenario: Scenario, run: str, seed: int, only: Sequence[str], *,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         **scenario.engine.choice(),
         drawn={"fleet": fleet} | chosen(scenario),
-        host={**host(), "python": platform.python_version(), "cgroup": cgroup},
+        host={**host(), "python": platform.python_version(), **facts},
         **scenario.facts(),
     )
 
@@ -92,6 +94,9 @@ def sandbox_configs(scenario: Scenario, only: Collection[str], heartbeat: float)
             threads=each.workload.threads,
             guest=guest_kind(each.guest),
             program=each.workload.program,
+            absent=each.absent,
+            others=dict(each.others),
+            node=each.node,
             **{name: getattr(each, name) for name in OF_A_GROUP},
         )
         for each in scenario.sandboxes()

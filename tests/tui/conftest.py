@@ -78,6 +78,9 @@ class RecordedDrill:
     async def kill(self, names: Sequence[str]) -> None:
         await self._called("kill", list(names))
 
+    async def act(self, op: str, names: Sequence[str]) -> None:
+        await self._called(op, list(names))
+
     async def set_flag(self, key: str, value: InlineValue, *, by: str = "scenario") -> None:
         await self._called("set_flag", key, value)
         self.tell(events.FlagSet(key, as_written(value), by=by))

@@ -15,9 +15,10 @@ from sim.files.plan import load_plan
 from sim.files.wrong_engines import SWITCHES
 from sim.record.folder import open_run
 from sim.record.rollout_view import RolloutDecision, decision_of
-from sim.rollout.matrix import FAULTS, FaultMatrix, run_matrix, table
+from sim.rollout.matrix import FAULTS, FaultMatrix, faults_for, run_matrix, table
 from sim.run.batch import Batch
 from sim.run.dask import open_pool
+from tests.production_fleet import flags
 
 ROLLOUTS = Path(__file__).parents[3] / "scenarios" / "rollouts"
 
@@ -153,6 +154,17 @@ def test_a_budget_that_is_too_small_without_the_flag_is_enough_with_it(tmp_path:
     assert any("overran the node's budget" in each for each in found["reasons"])
 
 
+def test_a_deadline_that_ran_out_is_inconclusive_in_both_arms_and_says_what_was_awaited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sim.rollout.compiled.round_deadline", lambda _: "1ms")
+    found = rehearse(written(tmp_path, SMALL.replace("ACTION", "abort").replace("count: 3", "count: 4")), tmp_path)
+    assert (found["decision"], found["exit_code"]) == ("inconclusive", 3)
+    (late,) = [each for each in found["reasons"] if each.startswith("deadline:pause")]
+    assert "passed while code-0, code-1, code-2 and 1 more had not settled; that ended the run" in late
+    assert any(each.startswith("with the flag off: deadline:pause") for each in found["reasons"])
+
+
 def test_a_failed_metric_aborts_rolls_back_and_leaves_the_rest_untaken(tmp_path: Path) -> None:
     found = rehearse(written(tmp_path, SMALL.replace("ACTION", "abort")), tmp_path)
     assert (found["decision"], found["exit_code"], found["first_failing_step"]) == ("no-go", 1, 5)
@@ -232,6 +244,35 @@ def test_the_matrix_has_an_outcome_for_each_step_under_each_fault(tmp_path: Path
     assert (by[0, "first-chunk"], by[0, "mid-copy"]) == ("3 rolled back", "3 rolled back")  # nobody is condemned
     assert (by[2, "first-chunk"], by[2, "mid-copy"], by[2, "freeze"]) == ("3 rolled back", "3 discarded", "held")
     assert table(found).head == ("step", "first-chunk", "mid-copy", "freeze")
+
+
+OWN = """\
+kind: plan
+name: own
+contexts: all
+fleet:
+  - {name: box, count: 3, memory: 4MiB, workload: {dirty: 100%, pattern: full}}
+flags: {file: own.json}
+steps:
+  - setWeight: 100
+  - drill: {killSwitch: {maxPropagation: 10s}}
+"""
+
+
+def test_the_matrix_of_a_users_own_flag_holds_though_its_file_is_torn_at_each_change(tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text(json.dumps(flags(safe_first=True)))
+    plan = load_plan(written(tmp_path, OWN))
+    chosen = [each for each in faults_for(plan) if each.name in {"tear", "first-chunk"}]
+    with open_pool(None, 2, 1 << 30) as pool:
+        found = run_matrix(plan, tmp_path / "runs", pool, Batch(quiet=True), faults=chosen)
+    assert found.bad == ()
+    by = {(each.step, each.fault): each.what for each in found.cells}
+    assert by == {
+        (0, "first-chunk"): "3 rolled back",
+        (0, "tear"): "held",
+        (1, "first-chunk"): "3 rolled back",
+        (1, "tear"): "held",
+    }
 
 
 @pytest.mark.slow

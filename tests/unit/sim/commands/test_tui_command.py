@@ -124,8 +124,8 @@ def test_a_lease_is_of_a_relay_and_a_duration(capsys: pytest.CaptureFixture[str]
 
 
 def test_one_option_serves_the_flags_over_a_stream_that_keys_can_break() -> None:
-    assert tui._loaded(None, relay=False, lease=None, obey_unsafe=False).flag_source == "inline"
-    assert tui._loaded(None, relay=True, lease="2s", obey_unsafe=False).flag_source == "relay"
+    assert tui._loaded(None, None, relay=False, lease=None, obey_unsafe=False).flag_source == "inline"
+    assert tui._loaded(None, None, relay=True, lease="2s", obey_unsafe=False).flag_source == "relay"
 
 
 def test_a_relay_that_no_key_can_break_is_not_left_out_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
