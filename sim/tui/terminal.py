@@ -94,7 +94,7 @@ def _read(fd: int) -> bytes:
 class Browser(WebDriver):
     """A browser, through the pipes of the process that serves it.
 
-    Once those are gone, or nobody reads them any more, the app ends as by a hang-up: a run never waits for its screen.
+    Once those are gone, or no longer read, the app ends as by a hang-up: a run never waits for its screen.
     """
 
     def __init__(
