@@ -70,19 +70,21 @@ def _refuse_unkept(node: Node, sandbox: str, told: Sequence[Entry]) -> None:
 
 
 async def _end_untorn(told: Sequence[Entry], living: Mapping[str, Guest]) -> None:
-    """Raises UnsalvageableError where the guest may have run between its freeze and its SIGKILL, or does not die."""
+    """Raises UnsalvageableError where the guest may have run between freeze and SIGKILL, or is not seen dead."""
     looked = [each.event for each in told if isinstance(each.event, GuestLooked) and each.event.before == "kill"]
     if any(each.code is not None for each in looked):
         raise UnsalvageableError(SalvageCode.TORN, "its guest had run since it was frozen")
-    if any(isinstance(each.event, GuestKilled) for each in told):
-        return  # it is dead, or dies: every condemned guest is awaited
+    killed = any(isinstance(each.event, GuestKilled) for each in told)
     frozen = next((each.event for each in told if isinstance(each.event, events.GuestFrozen)), None)
     guest = living.get(frozen.incarnation) if frozen is not None else None
-    if frozen is None or guest is None:
-        raise UnsalvageableError(SalvageCode.TORN, "its guest is dead, and no line says that it had not run")
-    guest.process.frozen = from_json(frozen.threads)
+    if frozen is None or (killed and not looked) or (guest is None and not killed):
+        raise UnsalvageableError(SalvageCode.TORN, "its guest was killed, and no line says that it had not run")
+    if guest is None:
+        return
     try:
-        await asyncio.to_thread(guest.process.end)
+        if not killed:
+            guest.process.frozen = from_json(frozen.threads)
+            await asyncio.to_thread(guest.process.end)
         await asyncio.to_thread(guest.process.await_death)
     except GuestRanError as ran:
         raise UnsalvageableError(SalvageCode.TORN, str(ran)) from ran

@@ -1,0 +1,127 @@
+"""What a crash left is completed only out of memory that is known to be whole, and kept until its build has an end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from engine.cache import PARTIAL
+from engine.errors import FreezeError
+from engine.events import Event, GuestKilled, GuestLooked, KeeperAsked
+from engine.snapshot import template
+from sim.node import completing
+from sim.node.completing import complete_kept, look_at_last
+from sim.node.guest_link import Guest
+from sim.node.node import Node
+from sim.record import events
+from sim.record.ledger import Entry
+
+PAUSE = "web-0.p1"
+FROZEN = events.GuestFrozen("web-0.1", 1.0, {"1": [1, 1]})
+CLEAN = GuestLooked("kill", {"1": [1, 1]})
+RAN = GuestLooked("kill", {"1": [2, 1]}, "ran")
+KILLED = GuestKilled()
+
+
+def entries(*happened: Event) -> list[Entry]:
+    return [Entry(1.0, each, "web-0", PAUSE) for each in (FROZEN, KeeperAsked(PAUSE), *happened)]
+
+
+class Dying:
+    """A guest's process: SIGKILL is sent, and `error` says that its death was not seen."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.frozen: Any = None
+        self.error = error
+
+    def end(self) -> None:
+        pass
+
+    def await_death(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+class Lines:
+    """A ledger; that of a full disk takes no line."""
+
+    def __init__(self, *, full: bool = False) -> None:
+        self.full = full
+
+    def append(self, event: Event, **_place: str) -> None:
+        if self.full:
+            raise OSError(28, f"No space left on device: {event}")
+
+    def try_append(self, _event: Event, **_place: str) -> bool:
+        return not self.full
+
+
+class Keeping:
+    """A zygote's link that gives the memory of these builds, and notes what it lets go of."""
+
+    def __init__(self, *builds: str) -> None:
+        self.held = [*builds]
+        self.dropped: list[str] = []
+
+    def exchange(self, _key: str, fds: Sequence[int] = (), **command: str) -> tuple[dict[str, Any], list[int]]:
+        assert not fds
+        if command["op"] == "drop":
+            self.dropped.append(command["build"])
+            return {"dropped": command["build"]}, []
+        return self.next_answer()
+
+    def next_answer(self) -> tuple[dict[str, Any], list[int]]:
+        if not self.held:
+            return {}, []
+        return {"kept": self.held.pop(0)}, [os.open(os.devnull, os.O_RDONLY)]
+
+
+def node(folder: Path, link: Keeping | None = None, *, full: bool = False) -> Node:
+    (folder / f"{PAUSE}{PARTIAL}").mkdir(exist_ok=True)
+    lines = Lines(full=full)
+    made = SimpleNamespace(builds=folder, sandboxes={}, ledger=lines, link=link or Keeping(PAUSE), spill=None)
+    return cast("Node", made)
+
+
+def ends(folder: Path, monkeypatch: pytest.MonkeyPatch, past: list[Entry], process: Dying | None) -> str:
+    """What becomes of a pause; `complete` gives the build where it is called."""
+    monkeypatch.setattr(completing, "complete", lambda left: replace(template(4096, 4096), build=left.build))
+    living = {} if process is None else {"web-0.1": cast("Guest", SimpleNamespace(process=process))}
+
+    async def recovered() -> dict[str, str]:
+        made = node(folder)
+        return await complete_kept(made, await look_at_last(made, {PAUSE}, living, past))
+
+    return asyncio.run(recovered())[PAUSE]
+
+
+LIVES = FreezeError("it does not die")
+
+
+@pytest.mark.parametrize(
+    ("happened", "process", "code"),
+    [
+        ((CLEAN, KILLED), None, "whole"),
+        ((CLEAN, KILLED), Dying(), "whole"),
+        ((CLEAN, KILLED), Dying(LIVES), "guest-lives"),
+        ((CLEAN, KILLED), Dying(OSError(1, "no")), "guest-lives"),
+        ((KILLED,), None, "torn"),
+        ((KILLED,), Dying(), "torn"),
+        ((RAN, KILLED), None, "torn"),
+        ((), None, "torn"),
+        ((), Dying(), "whole"),
+        ((), Dying(LIVES), "guest-lives"),
+    ],
+    ids=lambda each: "-".join(type(one).__name__ for one in each) if isinstance(each, tuple) else None,
+)
+def test_memory_is_completed_only_where_its_guest_had_not_run_and_was_seen_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, happened: tuple[Event, ...], process: Dying | None, code: str
+) -> None:
+    assert ends(tmp_path, monkeypatch, entries(*happened), process) == code
