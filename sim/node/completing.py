@@ -93,33 +93,44 @@ async def _end_untorn(told: Sequence[Entry], living: Mapping[str, Guest]) -> Non
 
 
 async def complete_kept(node: Node, found: Sequence[ToSalvage]) -> dict[str, str]:
-    """Complete them; gives `whole`, or the code of why not, by pause. What was kept is dropped, all of it."""
+    """Complete them; gives `whole`, or the code of why not, by pause.
+
+    What was kept of a build is dropped once the build has its end. After an exception the rest stays kept: the next
+    recovery may need it.
+    """
     keeper, kept, ends = ZygoteKeeper(node.link), dict[str, int](), dict[str, str]()
     with contextlib.suppress(GuestError, OSError):  # then all of it is lost
         kept = await asyncio.to_thread(keeper.kept)
     try:
         for each in found:
             ends[each.pause] = await _complete(node, each, kept.get(each.pause))
+            if each.pause in kept:
+                await _drop(keeper, each.pause)
     finally:
         close_all(kept)
-        for build in kept:
-            with contextlib.suppress(GuestError, OSError):
-                await asyncio.to_thread(keeper.drop, build)
+    for build in kept.keys() - ends.keys():
+        await _drop(keeper, build)
     return ends
 
 
+async def _drop(keeper: ZygoteKeeper, build: str) -> None:
+    with contextlib.suppress(GuestError, OSError):
+        await asyncio.to_thread(keeper.drop, build)
+
+
 async def _complete(node: Node, each: ToSalvage, memory: int | None) -> str:
+    """A line that cannot be written is counted, and costs no memory."""
     begun = time.perf_counter()
     try:
         left = _left(node, each, memory)
         header = await asyncio.to_thread(complete, left)
     except UnsalvageableError as error:
         lost = NotSalvaged(each.pause, error.code.value, str(error))
-        node.ledger.append(lost, sandbox=each.sandbox, pause=each.pause)
+        node.ledger.try_append(lost, sandbox=each.sandbox, pause=each.pause)
         return error.code.value
     milliseconds = (time.perf_counter() - begun) * 1e3
     finished = BuildFinished(header.build, header.length, header.content_hash, milliseconds)
-    node.ledger.append(finished, sandbox=each.sandbox, pause=each.pause)
+    node.ledger.try_append(finished, sandbox=each.sandbox, pause=each.pause)
     return WHOLE
 
 

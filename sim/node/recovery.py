@@ -113,6 +113,8 @@ def _condemned(node: Node, living: Iterable[str], past: Sequence[Entry]) -> _Con
     if node.records.vanished:
         running = {name for name, each in node.config.known.items() if each.state == State.RUNNING}
         guests |= {name for name in living if name.rpartition(".")[0] not in running}
+    cut_off = (each.open_pause for each in node.config.known.values())
+    pauses |= {each.id for each in cut_off if each is not None and frozen.get(each.id) in guests}
     return _Condemned(pauses, guests)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,12 +15,13 @@ from typing import Any
 import pytest
 
 from engine.events import BuildSpilled, CopyFailed, NotSalvaged
-from sim.files.faults import failing
+from sim.files.faults import KILL_NODE, failing
 from sim.files.scenario import load_text
 from sim.node.guest_link import GuestError
 from sim.node.keeping import ZygoteKeeper, close_all
 from sim.record import events
 from sim.run.drill import Drill
+from sim.run.node_link import NodeDiedError
 from tests.forked import forked_node
 
 SCENARIO = """\
@@ -93,6 +96,23 @@ def test_where_node_and_zygote_die_together_what_was_stranded_is_lost_and_says_s
     first, second, lost = asyncio.run(run())
     assert (first, second) == ("discarded", "killed")  # the other was idle, and ended with the zygote
     assert [(each.build, each.code) for each in lost] == [("web-0.p1", "lost")]
+
+
+def test_a_pause_is_completed_though_its_node_died_and_its_record_is_gone(tmp_path: pathlib.Path) -> None:
+    async def run() -> tuple[str, list[Any], list[Any]]:
+        async with drill(tmp_path) as made:
+            await made.tick()
+            await made.inject("condemn", KILL_NODE, "first", "web-0", 1)
+            with contextlib.suppress(NodeDiedError):
+                await made.pause(["web-0"])
+            shutil.rmtree(made.run_dir / "condemned")
+            await made.restart()
+            return made.view().sandboxes["web-0"].state, of(made, events.PauseSettled), made.violations()
+
+    state, settled, violations = asyncio.run(run())
+    assert state == "paused"
+    assert [(each.outcome, each.salvage) for each in settled] == [("finished", "whole")]
+    assert violations == []
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ from typing import Any, cast
 import pytest
 
 from engine.cache import PARTIAL
+from engine.completion import Left
 from engine.errors import FreezeError
 from engine.events import Event, GuestKilled, GuestLooked, KeeperAsked
-from engine.snapshot import template
+from engine.snapshot import Header, template
 from sim.node import completing
-from sim.node.completing import complete_kept, look_at_last
+from sim.node.completing import ToSalvage, complete_kept, look_at_last
 from sim.node.guest_link import Guest
 from sim.node.node import Node
 from sim.record import events
@@ -125,3 +126,38 @@ def test_memory_is_completed_only_where_its_guest_had_not_run_and_was_seen_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, happened: tuple[Event, ...], process: Dying | None, code: str
 ) -> None:
     assert ends(tmp_path, monkeypatch, entries(*happened), process) == code
+
+
+TWO = (ToSalvage("web-0.p1", "web-0"), ToSalvage("web-1.p1", "web-1"))
+
+
+def test_a_full_disk_costs_no_kept_memory_before_its_build_has_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = Keeping("web-0.p1", "web-1.p1", "web-2.p1")
+    dropped: list[list[str]] = []
+
+    def completed(left: Left) -> Header:
+        dropped.append([*link.dropped])
+        return replace(template(4096, 4096), build=left.build)
+
+    monkeypatch.setattr(completing, "complete", completed)
+    ends = asyncio.run(complete_kept(node(tmp_path, link, full=True), TWO))
+    assert ends == {"web-0.p1": "whole", "web-1.p1": "whole"}
+    assert dropped == [[], ["web-0.p1"]]
+    assert link.dropped == ["web-0.p1", "web-1.p1", "web-2.p1"]
+
+
+def test_a_recovery_that_fails_leaves_what_is_kept_to_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, fds = Keeping("web-0.p1", "web-1.p1"), len(os.listdir("/proc/self/fd"))
+
+    def broken(_left: Left) -> Header:
+        raise MemoryError
+
+    monkeypatch.setattr(completing, "complete", broken)
+    with pytest.raises(MemoryError):
+        asyncio.run(complete_kept(node(tmp_path, link), TWO))
+    assert link.dropped == []
+    assert len(os.listdir("/proc/self/fd")) == fds
