@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from flags import lint
-from flags.context import with_further
+from flags.context import further_types, with_further
 from flags.lease import HEARTBEAT
 from sim.files.demand import ConcernName
 from sim.files.metrics import MEASURES, Condition
@@ -93,8 +93,9 @@ def _lint(case: _PlanCase) -> Iterator[Concern]:
     file = case.plan.flag_file
     if file is None:
         return
-    contexts = with_further(case.plan.contexts, () if case.fleet is None else case.fleet.further)
-    for each in lint.check(read_text(file), contexts):
+    rehearsed = (each.attributes() for each in case.plan.sandboxes())
+    further = further_types(rehearsed) if case.fleet is None else case.fleet.further
+    for each in lint.check(read_text(file), with_further(case.plan.contexts, further)):
         if each.severity == "error":
             line, column = each.position
             what = f"{file}:{line}:{column}: {each.text}; in production: {each.production}"
