@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from flags import lint
-from flags.context import further_types, with_further
+from flags.context import with_further
 from flags.lease import HEARTBEAT
 from sim.files.demand import ConcernName
 from sim.files.metrics import MEASURES, Condition
@@ -93,9 +93,9 @@ def _lint(case: _PlanCase) -> Iterator[Concern]:
     file = case.plan.flag_file
     if file is None:
         return
-    rehearsed = (each.attributes() for each in case.plan.sandboxes())
-    further = further_types(rehearsed) if case.fleet is None else case.fleet.further
-    for each in lint.check(read_text(file), with_further(case.plan.contexts, further)):
+    plan, fleet = case.plan, case.fleet
+    contexts = plan.known_contexts() if fleet is None else with_further(plan.contexts, fleet.further)
+    for each in lint.check(read_text(file), contexts):
         if each.severity == "error":
             line, column = each.position
             what = f"{file}:{line}:{column}: {each.text}; in production: {each.production}"
