@@ -35,6 +35,8 @@ _VERSION = re.compile(r"v?(\d+)(?:\.(\d+))?(?:\.(\d+))?")
 _LITERAL = re.compile(r"\^?([\w\-/ :]+)\$?")
 
 
+_Constant = tuple[bool, Attribute]
+"""A value of a list, and whether it is true or false: to Python, but not to a rule, true is 1."""
 _Classes = Mapping[tuple[str, str], list[Attribute]]
 """One value of each class of an attribute of a kind."""
 
@@ -92,7 +94,7 @@ class _Share:
 class _Attribute:
     """What is asked about one attribute of one kind."""
 
-    lists: list[frozenset[str]] = field(default_factory=list)
+    lists: list[frozenset[_Constant]] = field(default_factory=list)
     clauses: list[Any] = field(default_factory=list)
     shares: list[_Share] = field(default_factory=list)
     types: frozenset[ValueType] = TEXT
@@ -146,7 +148,7 @@ class Reads:
 
     def _list(self, kind: str | None, values: Iterable[Any]) -> None:
         if (attribute := self._at(kind, None)) is not None:
-            attribute.lists.append(frozenset(each for each in values if isinstance(each, str)))
+            attribute.lists.append(_constants(values))
 
     def _clauses(self, clauses: Iterable[Any]) -> None:
         for clause in clauses:
@@ -156,8 +158,8 @@ class Reads:
                 self._kinds |= {each for each in clause.values if isinstance(each, str) and each in self._shape}
             elif (attribute := self._at(clause.context_kind, clause.attribute)) is None:
                 continue
-            elif clause.op == "in" and attribute.types == TEXT:
-                attribute.lists.append(frozenset(each for each in clause.values if isinstance(each, str)))
+            elif clause.op == "in":
+                attribute.lists.append(_constants(clause.values))
             else:
                 attribute.clauses.append(clause)
 
@@ -211,7 +213,7 @@ class Reads:
             for seen, side in zip(sides, drawn, strict=True):
                 seen.add(side)
             answers = (_matches(probe, at, context) for at in range(len(asked.clauses)))
-            listed = member.get(value, ()) if isinstance(value, str) else ()
+            listed = member.get((type_of(value) == "boolean", value), ())
             found.setdefault((type(value), listed, tuple(answers), drawn), value)
         if any(share.sides() - seen for share, seen in zip(asked.shares, sides, strict=True)):
             self.unseen = True
@@ -264,9 +266,13 @@ def _matches(probes: FixedFlags, at: int, context: Any) -> bool:
     return answer is not None and answer.variation_index == 0
 
 
-def _memberships(lists: list[frozenset[str]]) -> dict[str, tuple[int, ...]]:
+def _constants(values: Iterable[Any]) -> frozenset[_Constant]:
+    return frozenset((isinstance(each, bool), each) for each in values if isinstance(each, str | int | float))
+
+
+def _memberships(lists: list[frozenset[_Constant]]) -> dict[_Constant, tuple[int, ...]]:
     """In which lists each value is."""
-    found: dict[str, tuple[int, ...]] = {}
+    found: dict[_Constant, tuple[int, ...]] = {}
     for at, values in enumerate(lists):
         for value in values:
             found[value] = (*found.get(value, ()), at)
@@ -280,19 +286,21 @@ def _fresh(types: frozenset[ValueType]) -> Attribute:
     return False if types == {"boolean"} else _FRESH_NUMBER if "whole" in types else float(_FRESH_NUMBER)
 
 
-def _candidates(asked: _Attribute, members: Iterable[str]) -> Iterator[Attribute]:
+def _candidates(asked: _Attribute, members: Iterable[_Constant]) -> Iterator[Attribute]:
+    listed = [value for _, value in members]
     if "text" in asked.types:
         yield from [_FRESH] if not asked.shares else (f"{_FRESH}-{n}" for n in range(KEYS))
-        yield from _texts(asked, members)
+        yield from _texts(asked, [each for each in listed if isinstance(each, str)])
     if asked.types & {"whole", "fraction"}:
-        points = [point for clause in asked.clauses for value in clause.values for point in _points(clause.op, value)]
+        points = [point for value in listed for point in _points("in", value)]
+        points += [point for clause in asked.clauses for value in clause.values for point in _points(clause.op, value)]
         yield from numbers_about(points, asked.types)
         yield from range(KEYS) if asked.shares and "whole" in asked.types else ()
     if "boolean" in asked.types:
         yield from (False, True)
 
 
-def _texts(asked: _Attribute, members: Iterable[str]) -> Iterator[str]:
+def _texts(asked: _Attribute, members: list[str]) -> Iterator[str]:
     yield from (each for each in members if each)
     if asked.lists:
         yield from (f"{value}-{_FRESH}" for value in sorted(members)[:16])

@@ -74,6 +74,13 @@ def test_clauses_on_numbers_are_tried_together() -> None:
     assert said([2, 8], above, clause("cores", "lessThan", 6)) == []
 
 
+def test_a_number_that_no_list_names_is_tried_too() -> None:
+    between = [clause("cores", "greaterThan", 2), clause("cores", "lessThan", 8)]
+    assert said([2, 8], *between, clause("cores", "in", 3, 4, 6, 7, negate=True)) == []
+    nothing = ["no context meets all clauses of the rule"]
+    assert said([2, 8], *between, clause("cores", "in", 3, 4, 5, 6, 7, negate=True)) == nothing
+
+
 def test_a_share_is_drawn_by_text_and_whole_numbers_and_by_nothing_else() -> None:
     entries = [{"variation": 0, "weight": 50_000}, {"variation": 1, "weight": 50_000}]
     share = {"variation": None, "rollout": {"contextKind": "sandbox", "bucketBy": "cores", "variations": entries}}
