@@ -184,7 +184,9 @@ class Reads:
 
     def _parts(self, kind: str, classes: _Classes) -> Iterator[dict[str, Any]]:
         read = {name: values for (its, name), values in classes.items() if its == kind}
-        fresh = {name: _fresh(self._types_of(kind, name)) for name in self._shape[kind]}
+        types = {name: self._types_of(kind, name) for name in self._shape[kind]}
+        # what is true or false has no value that no clause names
+        fresh = {name: _fresh(of_it) for name, of_it in types.items() if of_it != {"boolean"}}
         for values in product(*read.values()):
             yield fresh | dict(zip(read, values, strict=True))
 
@@ -283,7 +285,7 @@ def _fresh(types: frozenset[ValueType]) -> Attribute:
     """A value that no clause names."""
     if "text" in types:
         return _FRESH
-    return False if types == {"boolean"} else _FRESH_NUMBER if "whole" in types else float(_FRESH_NUMBER)
+    return _FRESH_NUMBER if "whole" in types else float(_FRESH_NUMBER)
 
 
 def _candidates(asked: _Attribute, members: Iterable[_Constant]) -> Iterator[Attribute]:

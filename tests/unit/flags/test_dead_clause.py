@@ -81,6 +81,15 @@ def test_a_number_that_no_list_names_is_tried_too() -> None:
     assert said([2, 8], *between, clause("cores", "in", 3, 4, 5, 6, 7, negate=True)) == nothing
 
 
+def test_a_witness_names_a_number_and_no_attribute_that_the_flag_does_not_read() -> None:
+    others = (("cores", 8), ("gpu", True), ("load", 0.5))
+    table = with_further(ORIGINAL, further_types([SandboxAttributes("web-0", "python", "acme", others=others)]))
+    rules = [{"variation": at, "clauses": [clause("cores", op, 4)]} for at, op in ((1, "greaterThan"), (0, "in"))]
+    late = {"variation": 0, "clauses": [clause("cores", "greaterThan", 5)]}
+    (mistake,) = check(json.dumps({"flags": {PUNCH: {**ON, "rules": [*rules, late]}}}), table)
+    assert mistake.production == "the rule denies no context: sandbox cores 6 is punched"
+
+
 def test_a_share_is_drawn_by_text_and_whole_numbers_and_by_nothing_else() -> None:
     entries = [{"variation": 0, "weight": 50_000}, {"variation": 1, "weight": 50_000}]
     share = {"variation": None, "rollout": {"contextKind": "sandbox", "bucketBy": "cores", "variations": entries}}
