@@ -227,3 +227,26 @@ def test_the_verdict_stands_where_nothing_can_be_printed(scenario: pathlib.Path,
     code, _ = run([*shell, sys.executable, "-c", MAIN, "run", scenario.name], scenario.parent)
     assert code == 0
     assert len(list(scenario.parent.glob("runs/small/*/report.json"))) == 2  # one by the link
+
+
+@pytest.mark.parametrize(
+    ("expected", "shell", "codes"),
+    [
+        ("paused", '"$@" --events - 2>/dev/null | head -c 1 | wc -c; echo ${PIPESTATUS[0]}', "1\n1"),
+        (
+            "running",
+            '"$@" --events /dev/full >out 2>err; echo $?; grep -c "No space left on device; the run" err',
+            "0\n1",
+        ),
+        ("running", '"$@" --events - >&- 2>err; echo $?', "0"),
+    ],
+    ids=["a reader that goes away", "/dev/full", "closed"],
+)
+def test_the_verdict_stands_where_the_ledgers_lines_can_be_streamed_to_nobody(
+    scenario: pathlib.Path, expected: str, shell: str, codes: str
+) -> None:
+    scenario.write_text(SCENARIO.rstrip().removesuffix("]") + f", {{expect: {{state: [{expected}]}}}}]\n")
+    command = ["bash", "-c", shell, "-", sys.executable, "-c", MAIN, "run", scenario.name]
+    _, printed = run(command, scenario.parent)
+    assert printed.strip() == codes
+    assert len(list(scenario.parent.glob("runs/small/*/report.json"))) == 2
