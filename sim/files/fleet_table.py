@@ -97,6 +97,10 @@ def _csv_rows(text: str, path: Path, readers: Readers, required: Sequence[str]) 
     cells = cells_of(text, path)
     head = next(cells, [])
     names = [str(cell.value) for cell in head]
+    if len(names) > _MOST_COLUMNS:
+        what = f"{len(names):,} columns, a table has at most {_MOST_COLUMNS:,}"
+        yield Mistake(head[_MOST_COLUMNS].position, "", what)
+        return
     yield from (_unknown(cell.value, cell.position, readers) for cell in head if cell.value not in readers)
     yield from (_second(cell.value, cell.position) for at, cell in enumerate(head) if cell.value in names[:at])
     absent = [name for name in required if head and name not in names]
@@ -152,6 +156,10 @@ def _repeated(row: InputRow, lines: dict[str, int]) -> Iterator[Mistake]:
         lines.setdefault(cell.value, cell.position.line)
 
 
+_MOST_COLUMNS = 1_000
+_CELL_END = re.compile("[,\n]")
+
+
 def cells_of(text: str, path: Path) -> Iterator[list[InputCell]]:
     """Every row of CSV that is not blank. A quote that is never closed runs to the end of the text. DocumentError past
     MOST_CELLS."""
@@ -180,8 +188,8 @@ def _cell(text: str, at: int) -> tuple[str, int, int]:
     """The cell that begins there, the place of what ends it, and how many line ends are inside its quotes."""
     if text[at : at + 1] == '"':
         return _quoted(text, at)
-    ends = [place for mark in ",\n" if (place := text.find(mark, at)) >= 0]
-    end = min(ends, default=len(text))
+    found = _CELL_END.search(text, at)
+    end = len(text) if found is None else found.start()
     return text[at:end].removesuffix("\r"), end, 0
 
 
