@@ -69,15 +69,12 @@ class WriteProtectScan:
 
     def _mapping_is_whole(self) -> bool:
         """The memfd is mapped once, whole, at its address: a second mapping or a munmap would hide writes."""
-        spans = []
         try:
-            with open(f"/proc/{self._pid}/maps", "rb") as file:
-                for line in file:
-                    fields = line.split(maxsplit=5)
-                    if int(fields[4]) == self._memfd.inode and b"memfd:" in line:
-                        spans.append(tuple(int(x, 16) for x in fields[0].split(b"-")))
+            shared = linux.shared_mappings(self._pid)
         except OSError:  # gone, or made itself unreadable (PR_SET_DUMPABLE 0)
             return False
+        inode = self._memfd.inode
+        spans = [(each.start, each.end) for each in shared if each.inode == inode and each.name.startswith(b"/memfd:")]
         return spans == [(self._address, self._address + self._memfd.size)]
 
     def close(self) -> None:

@@ -7,8 +7,11 @@ import os
 import threading
 import time
 
+from engine import linux
+
 _KEPT = 1.0  # seconds for which one look at all processes serves every pause, at least
 _SHARE = 20  # and so many times the CPU time that it took: beside a thousand guests one takes half a second
+_MEMFD = b"/memfd:"
 _PATIENCE = 0.005  # seconds that a frozen guest waits for it: a busy process may hold a look up for long
 
 
@@ -67,19 +70,22 @@ def _look() -> dict[int, set[int]]:
 
 
 def _mapped(pid: str) -> set[int]:
-    with open(f"/proc/{pid}/maps", "rb") as file:
-        lines = [line.split(maxsplit=5) for line in file.read().splitlines() if b"/memfd:" in line]
-    return {int(fields[4]) for fields in lines if fields[1][1:2] == b"w" and fields[1][3:4] == b"s"}
+    shared = linux.shared_mappings(pid)
+    return {each.inode for each in shared if each.writable and each.name.startswith(_MEMFD)}
 
 
 def _opened(pid: str) -> set[int]:
     found = set()
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            if os.readlink(f"/proc/{pid}/fd/{fd}").startswith("/memfd:") and _is_writable(pid, fd):
-                found.add(os.stat(f"/proc/{pid}/fd/{fd}").st_ino)
-        except OSError:  # closed meanwhile
-            continue
+    folder = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for fd in os.listdir(folder):
+            try:
+                if os.readlink(fd, dir_fd=folder).startswith(_MEMFD.decode()) and _is_writable(pid, fd):
+                    found.add(os.stat(fd, dir_fd=folder).st_ino)
+            except OSError:  # closed meanwhile
+                continue
+    finally:
+        os.close(folder)
     return found
 
 

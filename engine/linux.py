@@ -5,6 +5,7 @@ The only module with `ctypes`. Numbers are those of x86_64 and aarch64 where the
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -12,7 +13,8 @@ import mmap
 import os
 import platform
 import struct
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +35,9 @@ _ARM = platform.machine() == "aarch64"
 _NR_USERFAULTFD = 282 if _ARM else 323
 _NR_CACHESTAT = 451
 _PTRACE_SEIZE, _PTRACE_INTERRUPT = 0x4206, 0x4207
+_PTRACE_CONT, _PTRACE_DETACH = 7, 17
+_WALL = 0x40000000  # waitpid(2): threads of other processes too
+_TRAP_SECONDS = 2.0  # in which a traced thread reports that it is stopped
 
 FALLOC_KEEP_SIZE = 1
 FALLOC_PUNCH_HOLE = 2
@@ -48,6 +53,10 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME = 1, 4, 15
 _PR_SET_PTRACER = 0x59616D61  # "Yama"
 
 IOV_MAX = 1024
+
+_NR_FSOPEN, _NR_FSCONFIG, _NR_FSMOUNT = 430, 431, 432
+_FSOPEN_CLOEXEC, _FSMOUNT_CLOEXEC = 1, 1
+_FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 1, 6
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 
@@ -135,7 +144,46 @@ def stop_thread(tid: int) -> None:
     """Ask the kernel to stop one thread of another process (PTRACE_SEIZE, PTRACE_INTERRUPT) for as long as the calling
     thread lives; its process's other threads run on."""
     for request in (_PTRACE_SEIZE, _PTRACE_INTERRUPT):
-        _check(_libc.ptrace(ctypes.c_long(request), ctypes.c_long(tid), None, None))
+        _trace(request, tid)
+
+
+def _trace(request: int, tid: int) -> None:
+    _check(_libc.ptrace(ctypes.c_long(request), ctypes.c_long(tid), None, None))
+
+
+@contextlib.contextmanager
+def running_traced(threads: Sequence[int]) -> Iterator[None]:
+    """Let these threads of a stopped process run while the block lasts (PTRACE_SEIZE, PTRACE_CONT); no signal is sent,
+    and the process counts as stopped all the while. PTRACE_DETACH stops them again.
+
+    The block must stay in the calling thread, which is their tracer. Raises OSError: EPERM where Yama or a seccomp
+    filter refuses it, ESRCH where a thread is gone, ETIMEDOUT where one does not stop for its tracer.
+    """
+    seized: list[int] = []
+    try:
+        for tid in threads:
+            _trace(_PTRACE_SEIZE, tid)
+            seized.append(tid)
+            _await_trap(tid)
+        for tid in seized:
+            _trace(_PTRACE_CONT, tid)
+        yield
+    finally:
+        for tid in seized:
+            with contextlib.suppress(OSError):  # it is dead, or in a trap already
+                _trace(_PTRACE_INTERRUPT, tid)
+                _await_trap(tid)
+        for tid in seized:
+            with contextlib.suppress(OSError):
+                _trace(_PTRACE_DETACH, tid)
+
+
+def _await_trap(tid: int) -> None:
+    end = time.monotonic() + _TRAP_SECONDS
+    while os.waitpid(tid, os.WNOHANG | _WALL)[0] == 0:
+        if time.monotonic() > end:
+            raise OSError(errno.ETIMEDOUT, f"thread {tid} does not stop for its tracer")
+        time.sleep(20e-6)
 
 
 def unshare(flags: int) -> None:
@@ -147,6 +195,22 @@ def mount_tmpfs(folder: str, size: int) -> None:
     """Mount a tmpfs of `size` bytes on a folder; EPERM without CAP_SYS_ADMIN in the mount's user namespace."""
     options = f"size={size}".encode()
     _check(_libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", ctypes.c_ulong(0), options))
+
+
+def detached_tmpfs(options: Mapping[str, str]) -> int:
+    """A fd of a new tmpfs that is mounted nowhere, and freed at its last close (fsmount(2), Linux 5.2).
+
+    Like one of O_PATH: for paths through /proc/PID/fd. Raises OSError: EPERM without CAP_SYS_ADMIN over this process's
+    mount namespace, EINVAL for an unknown option.
+    """
+    context = _check(_libc.syscall(_NR_FSOPEN, b"tmpfs", _FSOPEN_CLOEXEC))
+    try:
+        for name, value in options.items():
+            _check(_libc.syscall(_NR_FSCONFIG, context, _FSCONFIG_SET_STRING, name.encode(), value.encode(), 0))
+        _check(_libc.syscall(_NR_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0))
+        return _check(_libc.syscall(_NR_FSMOUNT, context, _FSMOUNT_CLOEXEC, 0))
+    finally:
+        os.close(context)
 
 
 def address_of(mapping: mmap.mmap) -> int:
@@ -233,6 +297,62 @@ def resident_pages(fd: int, length: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
     finally:
         _libc.munmap(address, length)
     return (vector & 1).astype(bool)
+
+
+@dataclass(frozen=True, slots=True)
+class SharedMapping:
+    """One shared mapping of a file: [start, end); `name` as /proc/PID/maps has it, `/memfd:NAME (deleted)`."""
+
+    start: int
+    end: int
+    inode: int
+    writable: bool
+    name: bytes
+
+
+_PROCMAP = struct.Struct("<9Q4I2Q")  # size, flags, address, start, end, vma's flags, page size, offset, inode, ...
+_PROCMAP_QUERY = 0xC0686611
+_MAP_WRITABLE, _SHARED_FILES = 2, 0x38  # of a file, shared, at the address or the next one after it
+_LONGEST_NAME = 4096
+
+
+def shared_mappings(pid: int | str) -> list[SharedMapping]:
+    """Of a process, in ascending order: by PROCMAP_QUERY (Linux 6.11), else from the text, at ten times the cost. Empty
+    where it is gone or has no memory; raises OSError where it may not be looked at."""
+    with open(f"/proc/{pid}/maps", "rb", buffering=0) as file:
+        try:
+            return _asked_for(file.fileno())
+        except ProcessLookupError:
+            return []
+        except OSError as error:
+            if error.errno not in {errno.ENOTTY, errno.EINVAL}:
+                raise
+        return _parsed(file.readall())
+
+
+def _asked_for(fd: int) -> list[SharedMapping]:
+    found: list[SharedMapping] = []
+    name, address = ctypes.create_string_buffer(_LONGEST_NAME), 0
+    where = ctypes.addressof(name)
+    while True:
+        query = bytearray(
+            _PROCMAP.pack(_PROCMAP.size, _SHARED_FILES, address, 0, 0, 0, 0, 0, 0, 0, 0, _LONGEST_NAME, 0, where, 0)
+        )
+        try:
+            fcntl.ioctl(fd, _PROCMAP_QUERY, query)
+        except FileNotFoundError:
+            return found
+        _, _, _, start, address, flags, _, _, inode, _, _, length, _, _, _ = _PROCMAP.unpack(query)
+        found.append(SharedMapping(start, address, inode, bool(flags & _MAP_WRITABLE), name.raw[: max(0, length - 1)]))
+
+
+def _parsed(maps: bytes) -> list[SharedMapping]:
+    found = []
+    for span, rights, _, _, inode, *name in (line.split(maxsplit=5) for line in maps.splitlines()):
+        if rights[3:4] == b"s" and name:
+            start, end = (int(each, 16) for each in span.split(b"-"))
+            found.append(SharedMapping(start, end, int(inode), rights[1:2] == b"w", name[0]))
+    return found
 
 
 FailableCall = Literal["preadv", "pwrite", "fallocate", "process_vm_readv"]

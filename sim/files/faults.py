@@ -91,6 +91,7 @@ Kind = Literal[
     "hang",
     "cancel",
     "wake-guest",
+    "trace-guest",
     "free-pages",
     "second-writer",
     "kill-guest",
@@ -134,7 +135,8 @@ KINDS: Mapping[Kind, str] = MappingProxyType(
         "corrupt": "The act is done, and one byte of what it moved is flipped.",
         "hang": "The act hangs until a deadline, then fails with ETIMEDOUT, and is not done.",
         "cancel": "The caller cancels the pause just before the act, which is done.",
-        "wake-guest": "The frozen guest is woken for 2 ms (SIGCONT, then SIGSTOP) just before the act.",
+        "wake-guest": "The frozen guest is woken (SIGCONT), writes, and is stopped again, just before the act.",
+        "trace-guest": "The same by a tracer and without a signal (PTRACE_SEIZE, PTRACE_CONT, PTRACE_DETACH).",
         "free-pages": "The guest frees a third of its pages just before the act: they are zero from then on.",
         "second-writer": "A child of the guest, which stays, writes into the guest's memory just before the act.",
         "kill-guest": "The guest is killed (SIGKILL) just before the act, which is done.",
@@ -143,6 +145,9 @@ KINDS: Mapping[Kind, str] = MappingProxyType(
 )
 _ALWAYS: tuple[Kind, ...] = ("errno", "delay", "hang", "kill-node")
 _PAUSE: tuple[Kind, ...] = ("errno", "delay", "hang", "cancel", "wake-guest", "kill-guest", "kill-node")
+_TRACED: tuple[Kind, ...] = (  # where a pause has another answer to it: before a copy, the record, SIGKILL, the name
+    "errno", "delay", "hang", "cancel", "wake-guest", "trace-guest", "kill-guest", "kill-node",
+)  # fmt: skip
 _RUNNING: tuple[Kind, ...] = (  # the guest is still there to do it
     "errno", "delay", "hang", "cancel", "free-pages", "second-writer", "kill-guest", "kill-node",
 )  # fmt: skip
@@ -165,16 +170,22 @@ class PointSpec:
         return self.point in {"guest.spawn", "resume.read"}
 
 
-def _transfer(*more: Kind) -> tuple[Kind, ...]:
-    return ("errno", "short", *more, "delay", "hang", "cancel", "wake-guest", "kill-guest", "kill-node")
+def _transfer(*more: Kind, after: tuple[Kind, ...] = ()) -> tuple[Kind, ...]:
+    return ("errno", "short", *more, "delay", "hang", "cancel", "wake-guest", *after, "kill-guest", "kill-node")
 
 
 _SPECS = (
     PointSpec("freeze", "The guest is stopped, and confirmed stopped.", chunked=False, kinds=_RUNNING),
-    PointSpec("scan", "The kernel is asked which blocks the guest wrote.", chunked=False, kinds=_PAUSE),
+    PointSpec("scan", "The kernel is asked which blocks the guest wrote.", chunked=False, kinds=_TRACED),
     PointSpec("cache.create", "The build's unfinished folder and file are made.", chunked=False, kinds=_PAUSE),
     PointSpec("reserve", "Disk space for the copy is reserved.", chunked=False, kinds=_PAUSE),
-    PointSpec("copy.read", "A chunk is read from the guest's memory.", chunked=True, kinds=_transfer(), by_kernel=True),
+    PointSpec(
+        "copy.read",
+        "A chunk is read from the guest's memory.",
+        chunked=True,
+        kinds=_transfer(after=("trace-guest",)),
+        by_kernel=True,
+    ),
     PointSpec(
         "copy.write",
         "A chunk's dirty blocks are written to the cache.",
@@ -183,13 +194,13 @@ _SPECS = (
         by_kernel=True,
     ),
     PointSpec("publish", "A chunk becomes readable in the cache.", chunked=True, kinds=_PAUSE),
-    PointSpec("condemn", "The durable record is written: the point of no return.", chunked=False, kinds=_PAUSE),
+    PointSpec("condemn", "The durable record is written: the point of no return.", chunked=False, kinds=_TRACED),
     PointSpec(
         "punch", "A published chunk's pages are freed from the memfd.", chunked=True, kinds=_PAUSE, by_kernel=True
     ),
     PointSpec("header.write", "The header is written beside the cache.", chunked=False, kinds=_transfer("corrupt")),
-    PointSpec("finish", "The build gets its final name.", chunked=False, kinds=_PAUSE),
-    PointSpec("teardown", "SIGKILL is sent to the condemned guest.", chunked=False, kinds=_PAUSE),
+    PointSpec("finish", "The build gets its final name.", chunked=False, kinds=_TRACED),
+    PointSpec("teardown", "SIGKILL is sent to the condemned guest.", chunked=False, kinds=_TRACED),
     PointSpec("death", "The killed guest is seen to be dead.", chunked=False, kinds=_ALWAYS),
     PointSpec("close", "The memfd and the cache's file are closed.", chunked=False, kinds=_PAUSE),
     PointSpec("guest.spawn", "The guest of a resume is forked.", chunked=False, kinds=_ALWAYS),

@@ -16,11 +16,13 @@ from typing import TypeVar
 
 from engine import linux
 from engine.cache import Cache
+from engine.chunk_records import ChunkRecords
 from engine.dedup import PageComparison, ReadPages
 from engine.dirty import DirtySet, Tracker
 from engine.effects import Before, Boundary, Effects, Memory
 from engine.events import Event
 from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
+from engine.keeper import Keeper
 from engine.memfd import Memfd
 from engine.ranges import Blocks, Chunk
 from engine.snapshot import HEADER, Build, Header
@@ -104,8 +106,8 @@ def _nothing() -> None:
     """For a passage with nothing to cancel or to kill."""
 
 
-def _nothing_of(_command: str) -> None:
-    """The same, where a guest would be asked for something."""
+def _nothing_of(_how: object) -> None:
+    """The same, where a guest would be woken or asked for something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class Passage:
     trace: bool = False
     cancel: Callable[[], object] = _nothing
     kill_guest: Callable[[], object] = _nothing
-    wake_guest: Callable[[], object] = _nothing
+    wake_guest: Callable[[bool], object] = _nothing_of  # True: by a tracer, not by a signal
     ask_guest: Callable[[str], object] = _nothing_of
 
 
@@ -149,6 +151,8 @@ class FaultyEffects(Effects):
         if fault is None:
             return None
         harm = fault.harm
+        if harm.kind == "trace-guest":  # first: where the kernel refuses it, no fault has fired
+            passage.wake_guest(True)
         passage.tell(events.FaultFired(fault.fault_id, fault.point, harm.error, chunk, harm.kind, harm.seconds))
         if harm.kind in {"short", "corrupt"} or fault.by_kernel:
             return fault
@@ -162,7 +166,9 @@ class FaultyEffects(Effects):
             case "kill-guest":
                 self._passage.kill_guest()
             case "wake-guest":
-                self._passage.wake_guest()
+                self._passage.wake_guest(False)
+            case "trace-guest":
+                pass  # done
             case "free-pages" | "second-writer":
                 self._passage.ask_guest(fault.harm.kind)
             case "cancel":
@@ -238,9 +244,18 @@ class FaultyEffects(Effects):
         if fault is not None and fault.harm.kind == "corrupt":
             _flip(cache.fd, chunk.cache_offset + len(data) // 2)
 
+    def spill(self, cache: Cache, data: memoryview, chunk: Chunk) -> None:
+        self._inner.spill(cache, data, chunk)
+
     def publish(self, cache: Cache, chunk: Chunk) -> None:
         self._pass("publish", chunk.index)
         self._inner.publish(cache, chunk)
+
+    def keep(self, keeper: Keeper, build: str, memory: Memory) -> None:
+        self._inner.keep(keeper, build, memory)
+
+    def record(self, records: ChunkRecords, cache: Cache, chunk: Chunk) -> None:
+        self._inner.record(records, cache, chunk)
 
     def condemn(self, records: CondemnedRecords, guest: GuestProcess, build: str) -> PunchPermit:
         self._pass("condemn")

@@ -23,6 +23,7 @@ from sim.node.vm import VirtualMachine, VmError
 from sim.record.oracle import PAGE, PROGRAM, ZEROED, content, key_of
 
 _GENERATION = 4  # bytes
+_FEW = 32  # pages
 BEAT = 4  # bytes
 
 
@@ -129,6 +130,8 @@ class _Guest:
                 return self.save()
             case "restore":
                 return self.restore(command["state"])
+            case "write-a-little":
+                return self.write_a_little()
             case "free-pages":
                 self.free()
             case "second-writer":
@@ -144,6 +147,17 @@ class _Guest:
                 self.memory.madvise(mmap.MADV_REMOVE, first * PAGE, unit * PAGE)
                 for page in pages:
                     self.generations[page] |= ZEROED
+
+    def write_a_little(self) -> dict[str, Any]:
+        """Rewrite a few pages of the working set, the last among them: a copy that is under way is torn by it."""
+        pages = self._pages or working_set(self.spec)
+        few = [page for page in (*pages[:: 1 + len(pages) // _FEW], *pages[-1:]) if self.generations[page] != PROGRAM]
+        items = [(page, (self.generations[page] & ~ZEROED) + 1) for page in dict.fromkeys(few)]
+        if self.vm is not None:
+            return self._run(self.vm, items)
+        for page, generation in items:
+            self._write(page, generation)
+        return {}
 
     def fork_a_writer(self, control: socket.socket) -> None:
         """A child writes the first page of the working set anew, by no mapping that is tracked, and stays."""
@@ -213,7 +227,7 @@ class _Guest:
         try:
             vm.write(items)
         except VmError as error:
-            return {"failed": str(error)}
+            return {"failed": str(error), "end": error.end}
         return {}
 
     def _write_all(self, pages: Sequence[int], number: int) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from engine.errors import BuildFailedError
 from engine.incarnation import CondemnedRecords
+from engine.keeper import Keeper
 from engine.pause import Pause
 from engine.snapshot import Header, template
 from flags.client import FlagClient
-from sim.files.lifecycle import STOP_REASONS, State, StopReason, check_transition
+from sim.files.lifecycle import STOP_REASONS, State, StopReason, check_transition, refusal
 from sim.node.armed_faults import ArmedFaults
 from sim.node.config import NodeConfig, SandboxConfig
 from sim.node.guest_link import Armed, Guest
 from sim.node.memory import Budget, NodeMemory
 from sim.node.pace import Paces
+from sim.node.wave import Wave
 from sim.record import events
 from sim.record.ledger import Ledger
 
@@ -50,8 +53,9 @@ class Successor:
 class Sandbox:
     """One sandbox on its node: where it is in its life, its guest and the newest finished build."""
 
-    def __init__(self, config: SandboxConfig, ledger: Ledger) -> None:
+    def __init__(self, config: SandboxConfig, ledger: Ledger, budget: Budget) -> None:
         self.config = config
+        self.budget = budget  # of the node that it is on
         self._ledger = ledger
         self.state = State.CREATED
         self.reason = ""
@@ -66,12 +70,18 @@ class Sandbox:
         self.generations = b""  # of the pause in flight
         self.processor = b""  # the same, of a virtual machine
         self.latched = Latched()
+        self.wave = Wave()  # that the pause which was asked for goes with
 
     @property
     def newest(self) -> Header:
         """Of the build that is still being copied, else of the newest finished one."""
         copying = self.pause.header if self.pause is not None else None
         return copying or self.header
+
+    @property
+    def is_free(self) -> bool:
+        """Its guest runs, and no other request for it is under way."""
+        return self.state is State.RUNNING and self.busy is None and self.settling is None
 
     async def at_rest(self) -> None:
         """Return once the copy in flight, if there is one, has ended or is stranded."""
@@ -83,6 +93,28 @@ class Sandbox:
         stranded.cancel()
         if settling.done():
             settling.result()
+
+    async def take(self, kind: str, act: Callable[[Sandbox], Awaitable[None]], is_ending: Callable[[], bool]) -> None:
+        """A request: the same transition is joined, another waits for the end and is judged again."""
+        while self.busy is not None:
+            current, task = self.busy
+            await asyncio.wait([task])
+            if current == kind:
+                return
+        if is_ending():
+            return
+        if why := refusal(kind, self.state, self.reason):
+            self._ledger.append(events.RequestRefused(kind, why.reason, why.code), sandbox=self.config.name)
+            return
+        task = asyncio.ensure_future(self._carry_out(act))
+        self.busy = (kind, task)
+        await asyncio.shield(task)  # a caller that goes away changes nothing
+
+    async def _carry_out(self, act: Callable[[Sandbox], Awaitable[None]]) -> None:
+        try:
+            await act(self)
+        finally:
+            self.busy = None
 
     def to(self, new: State, reason: str, stop_reason: StopReason | None = None) -> None:
         """A legal transition, recorded before anything follows from it; raises IllegalTransitionError.
@@ -108,12 +140,13 @@ class Machine(Protocol):
     armed: ArmedFaults
     paces: Paces
     builds: Path
-    budget: Budget
     memory: NodeMemory
     flags: FlagClient
     ticking: asyncio.Lock
-    in_flight: int
     cache_on_tmpfs: bool
+    keeper: Keeper
+    spill: Path | None
+    spill_on_tmpfs: bool
     ending: bool
 
     def end_guest(self, sandbox: Sandbox, why: str) -> None: ...

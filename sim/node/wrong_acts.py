@@ -17,8 +17,9 @@ import numpy as np
 from engine import dirty, evidence, linux
 from engine import mapping as maps
 from engine.cache import Cache
+from engine.chunk_records import ChunkRecords
 from engine.dirty import DirtySet, Tracker
-from engine.effects import Before, Memory
+from engine.effects import Before, Boundary, Memory
 from engine.errors import GuestRanError
 from engine.evidence import Threads
 from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit, state_of
@@ -124,6 +125,22 @@ class WokenInMidCopy(KillsLate):
         super().copy_read(memory, buffer, offset, chunk)
 
 
+class PunchedUnrecorded(FaultyEffects):
+    """Records the chunks when all of them are copied, and punched."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._owed: list[tuple[ChunkRecords, Cache, Chunk]] = []
+
+    def record(self, records: ChunkRecords, cache: Cache, chunk: Chunk) -> None:
+        self._owed.append((records, cache, chunk))
+
+    def boundary(self, before: Boundary) -> None:
+        super().boundary(before)
+        while before == "finish" and self._owed:
+            super().record(*self._owed.pop())
+
+
 class OneThreadStopped(FaultyEffects):
     """Stops the guest's first thread and looks at no other one."""
 
@@ -142,8 +159,22 @@ class OneThreadStopped(FaultyEffects):
             raise GuestRanError(f"{guest.incarnation.name} has run since it was frozen", "ran")
 
     def kill(self, guest: GuestProcess) -> None:
-        guest.killed = guest.asked_to_die = True
-        signal.pidfd_send_signal(guest.pidfd, signal.SIGKILL)
+        _kill_without_a_look(guest)
+
+
+class TornCopyKept(FaultyEffects):
+    """Never looks whether its guest has run since the freeze."""
+
+    def look(self, guest: GuestProcess, before: Before) -> None:
+        pass
+
+    def kill(self, guest: GuestProcess) -> None:
+        _kill_without_a_look(guest)
+
+
+def _kill_without_a_look(guest: GuestProcess) -> None:
+    guest.killed = guest.asked_to_die = True
+    signal.pidfd_send_signal(guest.pidfd, signal.SIGKILL)
 
 
 def _first_thread(guest: GuestProcess) -> Threads:

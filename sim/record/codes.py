@@ -26,7 +26,7 @@ _PUNCH_CODES: Mapping[str, str] = MappingProxyType(
 
 
 _BY_THEIR_NAME: tuple[Kind, ...] = (
-    "short", "corrupt", "cancel", "wake-guest", "free-pages", "second-writer", "kill-guest",
+    "short", "corrupt", "cancel", "wake-guest", "trace-guest", "free-pages", "second-writer", "kill-guest",
 )  # fmt: skip
 _HARMS: Mapping[str, Harm] = MappingProxyType(
     {harm.error: harm for harm in (KILL_NODE, *map(Harm, _BY_THEIR_NAME))}

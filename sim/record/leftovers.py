@@ -22,6 +22,7 @@ from sim.record.run_id import RUN_VARIABLE
 
 DEATH_SECONDS = 10.0
 RMDIR_SECONDS = 2.0
+_MARK = f"{RUN_VARIABLE}=".encode()
 
 
 class LeftoverError(EngineError):
@@ -34,9 +35,18 @@ def processes_of(run_id: str) -> list[int]:
     /proc/PID/environ is what a process was started with; a forked one has its parent's. Processes of other users are
     not readable and not seen.
     """
-    mark = f"{RUN_VARIABLE}={run_id}".encode()
+    return sorted(pid for pid, run in runs_of_processes().items() if run == run_id and pid != os.getpid())
+
+
+def runs_of_processes() -> dict[int, str]:
+    """Every process that carries a run's id, or stands ready for one (run_id.PLACEHOLDER), and that id."""
     pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())
-    return sorted(pid for pid in pids if pid != os.getpid() and mark in _environment(pid))
+    return {pid: run for pid in pids if (run := _run_carried_by(pid)) is not None}
+
+
+def _run_carried_by(pid: int) -> str | None:
+    carried = (each for each in _environment(pid) if each.startswith(_MARK))
+    return next((each[len(_MARK) :].decode("ascii", "replace") for each in carried), None)
 
 
 def leftovers(record: RunRecord, run_dir: Path | None = None) -> list[str]:
@@ -162,6 +172,7 @@ def _belongings(record: RunRecord, run_dir: Path | None) -> list[tuple[str, Path
     """What exists of the run's own folders and cgroup: kind, path, and how it is removed."""
     named: list[tuple[str, str | None, Callable[[Path], None]]] = [
         ("cache folder", record.cache_dir, shutil.rmtree),
+        ("spill folder", record.spill_dir, shutil.rmtree),
         ("socket folder", record.socket_dir, shutil.rmtree),
         ("cgroup", record.cgroup, _remove_cgroup),
     ]

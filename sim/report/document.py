@@ -58,7 +58,7 @@ def scenario_document(view: View) -> dict[str, Any]:
         else {"seconds": after, "known": "given" if after else "derived"},
         "pauses": [_pause(each) for each in view.pauses],
         "sandboxes": [
-            {"name": each.name, "state": each.state, "stop_reason": each.stop_reason}
+            {"name": each.name, "guest": each.guest, "state": each.state, "stop_reason": each.stop_reason}
             for each in view.sandboxes.values()
         ],
     }

@@ -41,6 +41,16 @@ def fault_words(fault: str, error: str, at: str, sandboxes: str) -> str:
     return f"{fault} {error} {place(at)} on {'every sandbox' if sandboxes == '*' else sandboxes}"
 
 
+def vm_end(end: events.VmEnded) -> str:
+    """How it ended: `KVM_EXIT_INTERNAL_ERROR, rip 0x1ffffff: the end of its memory`."""
+    return f"KVM_EXIT_{end.exit}, rip {end.rip:#x}{': the end of its memory' if end.past_memory else ''}"
+
+
+def vm_bytes(end: events.VmEnded) -> str:
+    """What it was to go on with, and what was there instead."""
+    return f"at {end.began:#x} it had {end.had}, and found {end.found}"
+
+
 def place(at: str) -> str:
     """Where in a pause a fault waits, in words."""
     known = {"first": "at the first chunk", "last": "at the last chunk", "after_condemn": "after condemn"}

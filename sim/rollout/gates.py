@@ -23,6 +23,8 @@ from sim.rollout.stretch import Figures, KillSwitchUse, PauseCost, Window, costs
 from sim.run.drill import Drill
 
 Report = Callable[[StepResult], None]
+Tell = Callable[[Drill, StepResult | None], None]
+"""Records a step that was concluded in the run of this drill; None as it begins."""
 CORRUPTION = frozenset({"bytes_exact", "never_resumed", "no_unpublished"})
 
 
@@ -74,6 +76,7 @@ class Gates:
     off: Recorder
     report: Report = lambda _result: None
     follower: FlagFollower | None = None
+    tell: Tell = lambda _drill, _result: None
     results: list[StepResult] = field(default_factory=list)
     arms: dict[int, Arms] = field(default_factory=dict)
     kills: list[KillSwitchUse] = field(default_factory=list)
@@ -86,6 +89,8 @@ class Gates:
     async def gate(self, index: int, drill: Drill) -> Sequence[Step] | None:
         """After a scenario step, which the other arm has taken too: look at it; a rollback where the plan aborts."""
         turns = self.off.turns
+        if index == 0:
+            self.tell(drill, None)
         if turns is not None:
             await turns.took("on", index)
             await turns.both_took("on", index)
@@ -111,10 +116,12 @@ class Gates:
                     await self._follow(self.follower, self.compiled.stage_of(gate.step))
                 except TimeoutError as error:
                     self._give_up(gate.step, step, str(error))
+                    self.tell(drill, self.results[-1])
                     return []
             result = self._conclude(gate.step, step, drill, self._arms(gate, key, drill))
             self.results.append(result)
             self.report(result)
+            self.tell(drill, result)
             if result.stopped is not None:
                 return self._instead(result)
         return None

@@ -46,11 +46,17 @@ def lease_words(plan: Plan) -> str:
 
 def reproduce(found: Rehearsal) -> str:
     """The command, with the plan that lies beside the first page."""
-    lease = lease_words(found.plan).replace(" ", "")
-    written = (found.plan.document.data.get("engine") or {}).get("mended", ())
-    mended = "".join(f" --mend {each}" for each in found.plan.engine.mended if each not in written)
     goes_on = "" if found.continues is None else f" --continue {found.continues}"
-    return f"snapdrill rehearse plan.yaml --seed {seed_of(found)} --lease {lease}{mended}{goes_on}"
+    return f"snapdrill rehearse plan.yaml --seed {seed_of(found)} {asked(found.plan)}{goes_on}"
+
+
+def asked(plan: Plan) -> str:
+    """What the command line made of the plan, as options."""
+    lease = lease_words(plan).replace(" ", "")
+    guest = "" if plan.asked_guest is None else f" --guest {plan.asked_guest}"
+    written = (plan.document.data.get("engine") or {}).get("mended", ())
+    mended = "".join(f" --mend {each}" for each in plan.engine.mended if each not in written)
+    return f"--lease {lease}{guest}{mended}"
 
 
 def identity(found: Rehearsal) -> list[Section]:
@@ -76,6 +82,8 @@ def _identity(found: Rehearsal) -> Iterator[Words]:
     for stage in found.stages:
         weight = stage.stage.weight
         yield f"flag at {weight:g} %: SHA-256 ", code(flag_hash(found, weight)[:16])
+    if plan.asked_guest is not None:
+        yield f"every sandbox with guest: {plan.asked_guest}, as the command line says"
     yield f"seed {seed_of(found)}; host: {host_words(run.host) if run else 'unknown'}"
     yield "digests: ", code(_digest(found, on=True)), " with the flag, ", code(_digest(found, on=False)), " without"
     yield (

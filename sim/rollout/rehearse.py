@@ -18,11 +18,14 @@ from sim.rollout.compiled import Turns, beginners, compiled, has_room_for_two, s
 from sim.rollout.critic import concern_place, critique, stops
 from sim.rollout.exposure import Exposure, FlagFollower, exposures_of
 from sim.rollout.gates import Gates, Recorder, Report
+from sim.rollout.identity import asked
 from sim.rollout.results import Decision, Rehearsal, StageResult, StepResult
 from sim.rollout.shown import LossBound, even_rates, incidents, loss_bound, nodes_of
 from sim.rollout.stage_flags import exported
 from sim.rollout.stretch import saved
+from sim.rollout.told_stages import plan_began, stage_measured, step_ended
 from sim.rollout.user_fleet import UserFleet
+from sim.run.drill import Drill
 from sim.run.judging import HOST
 from sim.run.runner import Progress, RunOptions, run_scenario
 
@@ -53,6 +56,7 @@ async def rehearse(
     together = plan.time == "virtual" and has_room_for_two(on.scenario)
     turns = Turns(beginners(on.scenario.steps, seed)) if together else None
     gates = Gates(on, exposed, Recorder(off, turns), report)
+    gates.tell = lambda drill, step: _tell(gates, plan, fleet, drill, step)
     if since is not None:
         since.put_into(gates)
     began = time.monotonic()
@@ -82,6 +86,20 @@ async def rehearse(
         compared=gates.compared,
     )
     return decided(found)
+
+
+def _tell(gates: Gates, plan: Plan, fleet: UserFleet | None, drill: Drill, step: StepResult | None) -> None:
+    """Its steps and, where one may have ended, its stage."""
+    if step is None:
+        drill.note(plan_began(gates.compiled, gates.exposures))
+        for each in gates.results:  # from before an approval
+            drill.note(step_ended(each))
+        return
+    drill.note(step_ended(step))
+    stages = _stages(gates, plan)
+    if stages and (step.metrics or step.stopped or step.index == stages[-1].stage.steps[-1]):
+        bound = _bound(plan, gates.exposures, stages, fleet)
+        drill.note(stage_measured(_with_incident(plan, stages[-1], bound, fleet), bound))
 
 
 async def _in_turns(turns: Turns, gates: Gates, options: RunOptions, progress: Progress) -> tuple[StoredRun, StoredRun]:
@@ -277,7 +295,7 @@ def _why_go(found: Rehearsal) -> list[str]:
 def _waits(found: Rehearsal) -> list[str]:
     last = found.steps[-1]
     left = words.plural(len(found.plan.steps) - len(found.steps), "step")
-    how = f"snapdrill rehearse {found.plan.path} --continue {found.folder}"
+    how = f"snapdrill rehearse {found.plan.path} {asked(found.plan)} --continue {found.folder}"
     return [f"{where(last)}: waits for approval, {left} left; to go on: {how}", *_why_go(found)]
 
 

@@ -300,7 +300,9 @@ class _Runner:
         try:
             match step:
                 case PauseStep():
-                    await self.drill.pause(names, concurrency=step.at_once, until=step.until, deadline=step.deadline)
+                    await self.drill.pause(
+                        names, concurrency=step.at_once, until=step.until, deadline=step.deadline, wave=step.wave
+                    )
                 case Checkpoint():
                     await self.drill.checkpoint(names, deadline=step.deadline)
                 case Resume():

@@ -101,10 +101,10 @@ def test_a_guest_whose_maps_cannot_be_read_has_no_answer(guests: Guests, monkeyp
     assert guest.tracker is not None
     assert guest.tracker.written(rearm=False) == Blocks([1])
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "not dumpable")
 
-    monkeypatch.setattr("engine.dirty.open", refuse, raising=False)
+    monkeypatch.setattr("engine.linux.open", refuse, raising=False)
     assert guest.tracker.written(rearm=False) is None
 
 

@@ -20,6 +20,7 @@ BEFORE: frozenset[FaultPoint] = frozenset({"freeze", "scan", "cache.create", "re
 AFTER: frozenset[FaultPoint] = frozenset({"teardown", "death", "close"})
 NOT_FATAL: frozenset[FaultPoint] = frozenset({"condemn", "punch"})
 HARMLESS: frozenset[Kind] = frozenset({"delay", "corrupt", "free-pages", "second-writer"})
+WOKEN: frozenset[Kind] = frozenset({"wake-guest", "trace-guest"})
 HARMS: dict[Kind, Harm] = {
     "errno": failing("ENOSPC"),
     "delay": Harm("delay", seconds=0.05),
@@ -32,14 +33,14 @@ def expected(point: FaultPoint, kind: Kind, chunk: int) -> tuple[str, str | None
     """State and outcome of a sandbox in whose foreground pause (or resume) the fault fired at this chunk."""
     if CATALOGUE[point].of_resume:
         return ("running", "finished") if kind == "delay" else ("paused", "finished")
-    if kind in {"kill-guest", "wake-guest"} and point in {"condemn", "teardown"}:  # between the record and our own kill
+    if kind in WOKEN | {"kill-guest"} and point in {"condemn", "teardown"}:  # between the record and our own kill
         return "discarded", "discarded"
     if kind in HARMLESS or point in AFTER | {"punch"}:
         return "paused", "finished"
     is_before = point in BEFORE or (CATALOGUE[point].chunked and chunk == 0)
     if kind == "kill-guest":
         return ("killed", "rolled-back") if is_before else ("paused", "finished")
-    if kind in {"cancel", "wake-guest"}:
+    if kind in WOKEN | {"cancel"}:
         return ("running", "rolled-back") if is_before else ("paused", "finished")
     if point in NOT_FATAL:
         return "paused", "finished"

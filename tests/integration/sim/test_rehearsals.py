@@ -15,6 +15,8 @@ from junitparser import JUnitXml
 from sim.cli import main
 from sim.files.plan import load_plan
 from sim.files.wrong_engines import SWITCHES
+from sim.record.folder import open_run
+from sim.record.rollout_view import RolloutDecision, decision_of
 from sim.rollout.matrix import FAULTS, FaultMatrix, faults_for, run_matrix, table
 from sim.run.batch import Batch
 from sim.run.dask import open_pool
@@ -182,6 +184,19 @@ def test_a_metric_that_may_fail_lets_the_rollout_go_on_with_a_condition(goes_on:
     assert goes_on["conditions"] != []
 
 
+def test_its_ledger_tells_its_steps_and_stages_and_the_decision_lies_beside_it(goes_on: dict[str, Any]) -> None:
+    stored = open_run(Path(goes_on["folders"]["on"]))
+    rollout = stored.view.rollout
+    assert rollout is not None
+    assert [each.detail for each in rollout.steps] == [each["detail"] for each in goes_on["steps"]]
+    assert [each.weight for each in rollout.stages] == [0.0, 100.0]
+    assert (rollout.stages[-1].lost_by_flag, rollout.stages[-1].complete) == (1, True)
+    assert rollout.stages[-1].rate == goes_on["bound"]["rate"]
+    assert rollout.current is None
+    assert decision_of(stored.folder) == RolloutDecision(goes_on["decision"], tuple(goes_on["reasons"]))
+    assert open_run(Path(goes_on["folders"]["off"])).view.rollout is None
+
+
 def test_what_is_only_lost_with_the_flag_on_is_lost_because_of_it(goes_on: dict[str, Any]) -> None:
     last = goes_on["stages"][-1]
     assert last["on"]["lost"] == ["code-1"]
@@ -314,5 +329,8 @@ def test_a_rehearsal_waits_for_approval_and_goes_on_without_running_a_stage_agai
     goes = rehearse(plan, tmp_path, "--continue", waits["folders"]["on"])
     assert (goes["decision"], goes["continues"], goes["reasons"][0][:8]) == ("go", waits["folders"]["on"], "2 stages")
     assert goes["stages"][0]["on"] == waits["stages"][0]["on"]
+    rollout = open_run(Path(goes["folders"]["on"])).view.rollout
+    assert rollout is not None
+    assert [each.step for each in rollout.steps] == list(range(len(goes["steps"]))), "those before the approval too"
     assert len(goes["runs"]["on"]["pauses"]) == 4  # of the last stage alone
     assert goes["bound"]["tried"] == 4

@@ -54,6 +54,7 @@ def test_only_a_guest_that_is_there_can_be_killed() -> None:
 def test_only_a_frozen_guest_is_woken_and_only_a_running_one_frees_pages_or_has_a_child_that_writes() -> None:
     pause = set(points_with("cancel"))
     assert set(points_with("wake-guest")) == pause - {"freeze"}
+    assert points_with("trace-guest") == ("scan", "copy.read", "condemn", "finish", "teardown")
     assert points_with("free-pages") == points_with("second-writer") == ("freeze",)
 
 

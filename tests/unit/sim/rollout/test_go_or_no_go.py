@@ -17,6 +17,7 @@ from sim.rollout.analysis import MetricOutcome
 from sim.rollout.compiled import compiled, has_room_for_two
 from sim.rollout.rehearse import decided
 from sim.rollout.results import Rehearsal, StepResult, Weakness
+from sim.rollout.simulated_nodes import A_GUEST
 from sim.run.judging import INCONCLUSIVE, judged
 
 Made = Callable[..., Rehearsal]
@@ -85,11 +86,11 @@ def test_a_missed_deadline_alone_is_inconclusive_with_what_was_awaited(arm: str,
     assert found.reasons[0] == f"{before}deadline:pause: {why}"
 
 
-@pytest.mark.parametrize(("free", "room"), [((1 << 30) - 1, False), (1 << 30, True)])
+@pytest.mark.parametrize(("free", "room"), [((1 << 30) + 8 * A_GUEST - 1, False), ((1 << 30) + 8 * A_GUEST, True)])
 def test_arms_take_turns_where_the_host_has_room_for_both(
     free: int, room: bool, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "free_memory", lambda: free)  # each arm: 256 MiB of guests, and as much of copies
+    monkeypatch.setattr(turns, "free_memory", lambda: free)  # each arm: 4 guests of 64 MiB, and their copies
     assert has_room_for_two(compiled(plan).scenario) is room
 
 

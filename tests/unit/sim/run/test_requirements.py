@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.files.scenario import Scenario, load_text, with_guests
+from sim.files.scenario import Scenario, load_text
 from sim.run.host import KVM, Available, Capability
 from sim.run.needs import missing, needed_memory, planned_work
 from sim.run.node_start import sandbox_configs
@@ -103,15 +103,6 @@ def test_auto_is_a_machine_where_one_can_be_had_and_a_process_elsewhere(monkeypa
         assert [each.guest for each in sandbox_configs(wanted, (), 0.0)] == [kind]
 
 
-def test_one_kind_of_guest_for_all_keeps_places_and_is_in_the_text_that_is_stored() -> None:
-    asked = scenario("count: 2, memory: 4MiB, guest: process")
-    made = with_guests(asked, "vm")
-    assert [each.guest for each in made.sandboxes()] == ["vm", "vm"]
-    assert [each.guest for each in load_text(made.source_text, made.path).sandboxes()] == ["vm", "vm"]
-    assert made.where(("steps", 0)) == asked.where(("steps", 0))
-    assert [each.guest for each in asked.sandboxes()] == ["process", "process"]
-
-
 def test_a_host_is_not_probed_for_a_scenario_that_requires_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def probed() -> dict[str, bool]:
         raise AssertionError("probed")
@@ -136,3 +127,13 @@ def test_a_host_without_call_filters_does_not_run_faults_by_the_kernel(monkeypat
     text = f"name: s\nfleet:\n  - {{name: web, memory: 4MiB}}\n{steps}"
     wanted = load_text(text, Path("s.yaml"))
     assert missing(wanted) == "its faults by: kernel need a seccomp filter on one thread; see snapdrill doctor"
+
+
+def test_a_host_that_refuses_ptrace_does_not_run_faults_that_trace_a_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.run.tracing.refusal", lambda: "Operation not permitted")
+    steps = "steps:\n  - inject: {fault: condemn, how: trace-guest}\n"
+    wanted = load_text(f"name: s\nfleet:\n  - {{name: web, memory: 4MiB}}\n{steps}", Path("s.yaml"))
+    assert missing(wanted) == (
+        "its faults how: trace-guest need one process to trace another (ptrace), which is refused: "
+        "Operation not permitted"
+    )
