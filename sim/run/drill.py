@@ -248,7 +248,7 @@ class Drill:
 
     async def finish(self, expectations: Callable[[View], list[events.Judged]] = lambda _view: []) -> View:
         """Judge everything, with the fleet alive and then after teardown, and write the verdict; the final view."""
-        self._notice_death()
+        await self._notice_death()
         if not self.is_down():
             await self.observe()
         whole = not self.only
@@ -265,7 +265,7 @@ class Drill:
         self.heartbeats.close()  # anything that it still holds would be a leak
         self.reality.torn_down = True
         await self.observe()
-        raise_failures(self.entries)
+        raise_failures(self.entries, self._node)
         expected += lost_lines(self.entries, self._ledger.lost if self._ledger else 0)
         expected = after_host_failures(self.entries, expected)
         everything = [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected]
@@ -326,11 +326,8 @@ class Drill:
         try:
             async with asyncio.timeout(within):
                 await self._node.ask(op, **args)
-        except NodeDiedError as error:
-            await self._node.reap()
-            if (code := self._node.process.exit_code) is not None and code >= 0:
-                raise NodeFailedError(f"the node ended by itself, with exit code {code}: {error}") from error
-            self._record_crash()
+        except NodeDiedError:
+            await self._notice_death()
             raise
         finally:
             self.view()
@@ -416,14 +413,17 @@ class Drill:
 
     async def crash(self) -> None:
         """SIGKILL the node now."""
-        self._notice_death()
+        await self._notice_death()
         if self._node is not None:
             self._asked_to_die = True
             await self._node.kill()
             self._record_crash()
 
-    def _notice_death(self) -> None:
+    async def _notice_death(self) -> None:
         if self._node is not None and self._node.died.is_set():
+            await self._node.reap()
+            self.view()
+            self._node.raise_own_failure(self.entries)
             self._record_crash()
 
     def _record_crash(self) -> None:
