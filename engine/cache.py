@@ -6,23 +6,26 @@ import bisect
 import contextlib
 import errno
 import os
-import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from engine import linux
 from engine.errors import BuildFailedError, TruncatedError
+from engine.packed import Spilled, read_packed, spilled_ranges, write_packed
 from engine.pages import PAGE, runs_of, zeros_of
 from engine.ranges import Chunk
+from engine.spill import Spill, is_linked, open_linked, remove_folder
 
 PARTIAL = ".partial"
 MEMFILE = "memfile"
+HUGE_PAGE = 2 << 20
 
 
 class Cache:
@@ -31,7 +34,7 @@ class Cache:
     Thread-safe: copiers write and publish, readers wait for the chunk they need only.
     """
 
-    def __init__(self, builds: Path, build: str, chunks: Sequence[Chunk]) -> None:
+    def __init__(self, builds: Path, build: str, chunks: Sequence[Chunk], spill: Path | None = None) -> None:
         self.build = build
         self.folder = builds / f"{build}{PARTIAL}"
         self.final = builds / build
@@ -49,7 +52,13 @@ class Cache:
         self._left: Callable[[int], bytes] | None = None  # a chunk's packed bytes out of the memfd, once stranded
         self._readers = 0
         self._cached = 0  # bytes that the page cache was seen to hold, on disk
+        self._spill = Spill(spill, build) if spill is not None else None
+        self._spilled: Spilled = ()
+        self.spilled: frozenset[int] = frozenset()
+        """Chunks, by index, whose bytes lie in the spill."""
         self.on_tmpfs = False
+        self.has_huge_pages = False
+        """On a tmpfs that gives the file a page of 2 MiB wherever something of it is written."""
         self.fd = -1
 
     def create(self) -> None:
@@ -60,6 +69,33 @@ class Cache:
         self._made = True
         self.fd = os.open(self.folder / MEMFILE, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self.on_tmpfs = linux.filesystem_magic(self.fd) == linux.TMPFS_MAGIC
+        self.has_huge_pages = self.on_tmpfs and self.length >= HUGE_PAGE and _takes_huge_pages(self.fd)
+        if self.has_huge_pages:  # its length first: a huge page is given only where all of it lies within the file
+            os.ftruncate(self.fd, self.length)
+
+    def reopen(self) -> None:
+        """Open what a crashed process left of this build, and its spill where it has one; raises OSError."""
+        self.fd = os.open(self.folder / MEMFILE, os.O_RDWR | os.O_CLOEXEC)
+        self._made = True
+        self.on_tmpfs = linux.filesystem_magic(self.fd) == linux.TMPFS_MAGIC
+        self.has_huge_pages = self.on_tmpfs and os.fstat(self.fd).st_blksize >= HUGE_PAGE
+        if self._spill is not None and is_linked(self.folder):
+            self._spill.open(self.folder)
+
+    def published_already(self, chunk: Chunk, digest: bytes, *, in_spill: bool) -> bool:
+        """Take a chunk that was recorded as published, if what is in the file is that; raises OSError."""
+        self.lies_in_spill(chunk.index, spilled=in_spill)
+        data = read_packed(self.fd, self._spill_fd, self._spilled, chunk.cache_offset, chunk.length)
+        if len(data) != chunk.length or xxhash.xxh3_128_digest(data) != digest:
+            return False
+        self._note_zeros(zeros_of(memoryview(data)) + chunk.cache_offset // PAGE)
+        self.digests[chunk.index] = digest
+        self.publish(chunk)
+        return True
+
+    @property
+    def _spill_fd(self) -> int:
+        return self._spill.fd if self._spill is not None else -1
 
     def reserve(self) -> None:
         """Make sure of the space before anything is destroyed; raises OSError(ENOSPC).
@@ -80,33 +116,52 @@ class Cache:
 
         They stay holes of the file, which read as zeros, and are remembered.
         """
-        zero, start = zeros_of(data), 0
-        for first, end in runs_of(zero):
-            self._write(data[start : first * PAGE], offset + start)
-            self._leave_out(offset + first * PAGE, (end - first) * PAGE)
-            start = end * PAGE
-        self._write(data[start:], offset + start)
+        self._note_zeros(write_packed(self.fd, data, offset, on_tmpfs=self.on_tmpfs))
+
+    def _note_zeros(self, zero: NDArray[np.int64]) -> None:
         if len(zero):
             with self._changed:
-                self._zero.append(zero + offset // PAGE)
+                self._zero.append(zero)
 
-    def _write(self, data: memoryview, offset: int) -> None:
-        done = 0
-        while done < len(data):
-            done += os.pwrite(self.fd, data[done:], offset + done)
+    @property
+    def can_spill(self) -> bool:
+        """Whether there is another place for what this file does not take."""
+        return self._spill is not None
 
-    def _leave_out(self, offset: int, length: int) -> None:
-        """A hole of the file, which reaches to its end at least: readers and the finished build ask for its length.
+    def spill(self, data: memoryview, chunk: Chunk) -> None:
+        """Write a chunk's packed bytes into the spill; raises OSError as the kernel says."""
+        spill = self._spill
+        if spill is None:
+            raise OSError(errno.ENOSPC, "there is no spill")
+        spill.open(self.folder)
+        if os.fstat(self.fd).st_size < self.length:
+            os.ftruncate(self.fd, self.length)  # a hole: readers ask for the whole length
+        with contextlib.suppress(OSError):  # what was written of it here is of no use
+            linux.punch_hole(self.fd, chunk.cache_offset, chunk.length)
+        self._note_zeros(write_packed(spill.fd, data, chunk.cache_offset, on_tmpfs=spill.on_tmpfs))
+        self.lies_in_spill(chunk.index)
 
-        Reserved space is given back; where the file system cannot, the range still reads as zeros.
+    def move_to_spill(self, chunk: Chunk, record: Callable[[], None]) -> None:
+        """Give the file system of the cache the space back that a published chunk takes; raises OSError.
+
+        `record` is called once it lies in the spill, before it is freed here.
         """
-        end = offset + length
-        is_longer = os.fstat(self.fd).st_size >= end
-        if not is_longer:
-            os.pwrite(self.fd, b"\0", end - 1)  # never shortens it, whatever the other worker writes meanwhile
-        if not is_longer or not self.on_tmpfs:
-            with contextlib.suppress(OSError):
-                linux.punch_hole(self.fd, offset, length)
+        data = memoryview(os.pread(self.fd, chunk.length, chunk.cache_offset))
+        if self._spill is not None and len(data) == chunk.length:
+            self._spill.open(self.folder)
+            write_packed(self._spill.fd, data, chunk.cache_offset, on_tmpfs=self._spill.on_tmpfs)
+            self.lies_in_spill(chunk.index)
+            record()
+            with self._changed:  # who reads now may still read it here
+                self._changed.wait_for(lambda: self._readers == 0)
+            linux.punch_hole(self.fd, chunk.cache_offset, chunk.length)
+
+    def lies_in_spill(self, index: int, *, spilled: bool = True) -> None:
+        """Which of the two files holds the chunk, before it is published."""
+        if (index in self.spilled) != spilled:
+            with self._changed:
+                self.spilled = self.spilled | {index} if spilled else self.spilled - {index}
+                self._spilled = spilled_ranges(self.spilled, list(self.chunks()))
 
     def zeros(self) -> NDArray[np.int64]:
         """Pages of the packed file that hold nothing, ascending, by their number."""
@@ -117,15 +172,31 @@ class Cache:
         """The chunk's bytes are in the file: its readers may have them."""
         with self._changed:
             self._published[chunk.index] = True
-            if not self.on_tmpfs:
-                self._cached += self._cached_bytes(chunk)
+            spill = self._spill if chunk.index in self.spilled else None
+            if spill is not None and not spill.on_tmpfs:
+                spill.cached += self._cached_bytes(spill.fd, chunk)
+            elif spill is None and not self.on_tmpfs:
+                self._cached += self._cached_bytes(self.fd, chunk)
             self._changed.notify_all()
 
-    def _cached_bytes(self, chunk: Chunk) -> int:
+    def _cached_bytes(self, fd: int, chunk: Chunk) -> int:
         try:
-            return linux.cached_bytes(self.fd, chunk.cache_offset, chunk.length)
+            return linux.cached_bytes(fd, chunk.cache_offset, chunk.length)
         except OSError:  # before Linux 6.5: what was written counts as cached
             return chunk.length
+
+    def give_back_beside(self, written: Chunk, left: Iterable[Chunk]) -> None:
+        """Free what the huge pages of a written chunk hold of chunks that are not begun, `left`, ascending.
+
+        It is the caller's to see that none of them is begun meanwhile. Where it fails the memory is only held longer.
+        """
+        first = written.cache_offset // HUGE_PAGE * HUGE_PAGE
+        last = -(-(written.cache_offset + written.length) // HUGE_PAGE) * HUGE_PAGE
+        for start, end in _joined((each.cache_offset, each.cache_offset + each.length) for each in left):
+            low, high = max(start, first), min(end, last)
+            if low < high:
+                with contextlib.suppress(OSError):
+                    linux.punch_hole(self.fd, low, high - low)
 
     def take_wanted(self) -> int | None:
         """The index of a chunk that a reader waits for, for the copier to take next."""
@@ -137,8 +208,12 @@ class Cache:
         return None
 
     def resident_bytes(self) -> int:
-        """Memory the file takes: st_blocks on tmpfs; on disk what cachestat(2) said of each chunk when published."""
-        return os.fstat(self.fd).st_blocks * 512 if self.on_tmpfs else self._cached
+        """Memory the file takes: st_blocks on tmpfs; on disk what cachestat(2) said of each chunk when published.
+
+        With that of its spill.
+        """
+        own = os.fstat(self.fd).st_blocks * 512 if self.on_tmpfs else self._cached
+        return own + (self._spill.resident_bytes() if self._spill is not None else 0)
 
     def read(self, offset: int, length: int, deadline: float | None = None) -> bytes:
         """Bytes of the packed file, once the chunks that hold them are published; of a stranded build at once.
@@ -154,13 +229,17 @@ class Cache:
             )
         for index in range(first, last + 1):
             self._wait_for(index, end)
-        with self._reading() as fd:  # held over the memfd too: it is closed after this file
-            data = self._stranded_bytes(fd, offset, length) if self._left else os.pread(fd, length, offset)
+        with self._reading() as fds:  # held over the memfd too: it is closed after these files
+            data = (
+                self._stranded_bytes(fds, offset, length)
+                if self._left
+                else read_packed(*fds, self._spilled, offset, length)
+            )
         if len(data) != length:
             raise TruncatedError(f"the cache of build {self.build} ended at byte {offset + len(data)}")
         return data
 
-    def _stranded_bytes(self, fd: int, offset: int, length: int) -> bytes:
+    def _stranded_bytes(self, fds: tuple[int, int], offset: int, length: int) -> bytes:
         """The memfd first, then a look at whether the chunk was published: it may be punched from then on."""
         pieces, end = [], offset + length
         for index, (start, size) in enumerate(self.chunks()):
@@ -169,7 +248,7 @@ class Cache:
                 continue
             piece = self._left(index) if self._left is not None and not self._published[index] else None
             if piece is None or self._is_published_by_now(index):
-                pieces.append(os.pread(fd, high - low, low))
+                pieces.append(read_packed(*fds, self._spilled, low, high - low))
             else:
                 pieces.append(piece[low - start : high - start])
         return b"".join(pieces)
@@ -202,18 +281,22 @@ class Cache:
         return self.digests[index]
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[int]:
-        """The file for one read: `close` waits for it; after that a finished build is opened by its name."""
+    def _reading(self) -> Iterator[tuple[int, int]]:
+        """The file and its spill for one read: `close` waits for it; then a finished build is opened by its name."""
         with self._changed:
             self._raise_failure()  # it may have failed, and be deleted, since the chunk was published
             fd = self.fd
             self._readers += fd >= 0
         if fd < 0:
-            with open(self.final / MEMFILE, "rb", buffering=0) as file:
-                yield file.fileno()
+            with contextlib.ExitStack() as opened:
+                file = opened.enter_context(open(self.final / MEMFILE, "rb", buffering=0))
+                spill_fd = open_linked(self.final) if self.spilled else -1
+                if spill_fd >= 0:
+                    opened.callback(os.close, spill_fd)
+                yield file.fileno(), spill_fd
             return
         try:
-            yield fd
+            yield fd, self._spill_fd
         finally:
             with self._changed:
                 self._readers -= 1
@@ -237,7 +320,15 @@ class Cache:
 
     def finish(self) -> None:
         """Give the folder its final name, all at once; raises OSError."""
+        if self.has_huge_pages:
+            self._give_zeros_back()
         os.rename(self.folder, self.final)
+
+    def _give_zeros_back(self) -> None:
+        """Pages that hold nothing were left out, but lie in huge pages that hold something."""
+        with contextlib.suppress(OSError):
+            for first, end in runs_of(self.zeros()):
+                linux.punch_hole(self.fd, first * PAGE, (end - first) * PAGE)
 
     def has_its_name(self) -> bool:
         """True where the folder got its final name, whatever `finish` reported."""
@@ -249,12 +340,36 @@ class Cache:
             self._error = self._error or error
             self._changed.notify_all()
         if self._made:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove_folder(self.folder)
 
     def close(self) -> None:
         """Close the file once no reader is in the middle of it; harmless when already closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._readers == 0)
             fd, self.fd = self.fd, -1
+        if self._spill is not None:
+            self._spill.close()
         if fd >= 0:
             os.close(fd)
+
+
+def _takes_huge_pages(fd: int) -> bool:
+    """Whether the tmpfs of an empty file gives it any: st_blksize says so of a file that is long enough."""
+    with contextlib.suppress(OSError):  # a limit of the file's size
+        os.ftruncate(fd, HUGE_PAGE)
+        takes = os.fstat(fd).st_blksize >= HUGE_PAGE
+        os.ftruncate(fd, 0)
+        return takes
+    return False
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """[start, end) of neighbours as one."""
+    whole: tuple[int, int] | None = None
+    for start, end in ranges:
+        if whole is not None and start != whole[1]:
+            yield whole
+            whole = None
+        whole = (whole[0] if whole else start), end
+    if whole is not None:
+        yield whole

@@ -15,14 +15,16 @@ import numpy as np
 import xxhash
 
 from engine.cache import Cache
+from engine.chunk_records import ChunkRecords
 from engine.effects import Effects, Memory
 from engine.errors import EngineError
-from engine.events import ChunkPublished, ChunkPunched, CleanPagesPunched, Emit, PunchFailed, Retried
+from engine.events import BuildSpilled, ChunkPublished, ChunkPunched, CleanPagesPunched, Emit, PunchFailed, Retried
 from engine.incarnation import PunchPermit
 from engine.memfd import Memfd
 from engine.meter import PeakMeter
 from engine.plan import PausePlan
 from engine.ranges import Chunk, whole_pages
+from engine.spill import NO_SPACE
 
 _TRANSIENT = frozenset({errno.EINTR, errno.EAGAIN, errno.ENOMEM})
 _ATTEMPTS = 5
@@ -53,7 +55,14 @@ class ChunkCopier:
     """Copies the chunks of one plan. `permit` opens punching; without it nothing is ever freed."""
 
     def __init__(
-        self, memory: Memory, plan: PausePlan, cache: Cache, meter: PeakMeter, effects: Effects, emit: Emit
+        self,
+        memory: Memory,
+        plan: PausePlan,
+        cache: Cache,
+        meter: PeakMeter,
+        effects: Effects,
+        emit: Emit,
+        records: ChunkRecords | None = None,
     ) -> None:
         self._memory = memory
         self._plan = plan
@@ -61,11 +70,14 @@ class ChunkCopier:
         self._meter = meter
         self._effects = effects
         self._emit = emit
+        self._records = records
         self._queue = deque(plan.chunks)
         self._first: Chunk | None = None
+        self._ahead: Chunk | None = None  # being copied before lower ones, into huge pages: one at a time
         self._buffers: list[_Buffers] = []  # one a worker, until it has taken it
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
+        self._may_spill = self._spills = False
         self.permit: PunchPermit | None = None
         self.punch_error: str | None = None
         self.digests = cache.digests
@@ -121,11 +133,15 @@ class ChunkCopier:
         if self._failure is not None:
             raise self._failure
 
-    def copy_left(self) -> None:
-        """Copy what is not published, after a failure: one chunk after the other; raises the first new failure."""
+    def copy_left(self, *, spill: bool) -> None:
+        """Copy what is not published, after a failure: one chunk after the other; raises the first new failure.
+
+        With `spill`: from the first chunk on that the cache has no space for, into the spill, where there is one.
+        """
+        self._may_spill, self._spills = spill and self._cache.can_spill, False
         left = deque(chunk for chunk in self._plan.chunks if not self._cache.is_published(chunk.index))
         with self._lock:
-            self._queue, self._failure = left, None
+            self._queue, self._failure, self._ahead = left, None, None
             self._buffers = [_Buffers(self._plan)] if left else []
         self._work(_never_stop)
         if self._failure is not None:
@@ -159,22 +175,65 @@ class ChunkCopier:
 
     def _next(self) -> Chunk | None:
         """The chunk a reader waits for, else the lowest that is left."""
-        wanted = self._cache.take_wanted()
         with self._lock:
+            wanted = self._cache.take_wanted() if self._ahead is None else None
             if wanted is not None and (chunk := self._plan.chunks[wanted]) in self._queue:
+                if self._cache.has_huge_pages and chunk is not self._queue[0]:
+                    self._ahead = chunk
                 self._queue.remove(chunk)
                 return chunk
             return self._queue.popleft() if self._queue else None
 
     def _copy(self, chunk: Chunk, buffers: _Buffers) -> None:
         data = self._read(chunk, buffers)
-        self._act(chunk, "copy.write", lambda: self._effects.copy_write(self._cache, data, chunk))
+        self._write(chunk, data)
         self.digests[chunk.index] = xxhash.xxh3_128_digest(data)
         self._act(chunk, "publish", lambda: self._effects.publish(self._cache, chunk))
+        self._record(chunk)
+        if chunk is self._ahead:
+            self._give_back_beside(chunk)
         now = self._meter.sample()
         span = chunk.end - chunk.start
         self._emit(ChunkPublished(chunk.index, chunk.length, span, now.source, now.cache, chunk.start))
         self._free(chunk)
+
+    def _give_back_beside(self, chunk: Chunk) -> None:
+        """Copied ahead of others, it took whole huge pages: what they hold beyond it is freed until its turn comes.
+
+        Else the memory grows by what readers skip (76 MiB for 100 MiB in 512 chunks that were wanted at random).
+        """
+        with self._lock:  # no chunk is begun meanwhile
+            self._cache.give_back_beside(chunk, self._queue)
+            self._ahead = None
+
+    def _write(self, chunk: Chunk, data: memoryview) -> None:
+        if not self._spills:
+            try:
+                self._act(chunk, "copy.write", lambda: self._effects.copy_write(self._cache, data, chunk))
+            except ChunkError as error:
+                if not self._may_spill or getattr(error.cause, "errno", None) not in NO_SPACE:
+                    raise
+                self._spills = True
+                self._emit(BuildSpilled(self._cache.build, chunk.index))
+            else:
+                self._cache.lies_in_spill(chunk.index, spilled=False)
+                return
+        self._act(chunk, "spill.write", lambda: self._effects.spill(self._cache, data, chunk))
+
+    def _record(self, chunk: Chunk) -> None:
+        """What is not recorded would be lost with this process once it is punched: then nothing more is."""
+        records = self._records
+        if records is None:
+            return
+        try:
+            self._retry("record", lambda: self._effects.record(records, self._cache, chunk))
+        except OSError as error:
+            self._stop_punching(chunk, f"its place could not be recorded: {error}")
+
+    def _stop_punching(self, chunk: Chunk | None, why: str) -> None:
+        with self._lock:
+            self.punch_error = why
+        self._emit(PunchFailed(chunk.index if chunk else None, why))
 
     def _free(self, chunk: Chunk) -> None:
         """Punch the whole pages of a published chunk's span."""
@@ -198,9 +257,7 @@ class ChunkCopier:
         try:
             self._retry("punch", lambda: self._effects.punch(memfd, offset, length, permit, chunk))
         except (OSError, EngineError) as error:
-            with self._lock:
-                self.punch_error = str(error)
-            self._emit(PunchFailed(chunk.index if chunk else None, str(error)))
+            self._stop_punching(chunk, str(error))
             return False
         return True
 

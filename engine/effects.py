@@ -8,9 +8,11 @@ from typing import Literal
 from engine import dedup
 from engine import dirty as dirty_set
 from engine.cache import Cache
+from engine.chunk_records import ChunkRecords, Placed
 from engine.dedup import PageComparison, ReadPages
 from engine.dirty import DirtySet, Tracker
 from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
+from engine.keeper import Keeper
 from engine.memfd import Memfd, ProcessMemory
 from engine.ranges import Blocks, Chunk
 from engine.snapshot import Build, Header, write_header
@@ -55,8 +57,22 @@ class Effects:
     def copy_write(self, cache: Cache, data: memoryview, chunk: Chunk) -> None:
         cache.write(data, chunk.cache_offset)
 
+    def spill(self, cache: Cache, data: memoryview, chunk: Chunk) -> None:
+        """In place of `copy_write`, where the cache of a stranded build has no space."""
+        cache.spill(data, chunk)
+
     def publish(self, cache: Cache, chunk: Chunk) -> None:
         cache.publish(chunk)
+
+    def keep(self, keeper: Keeper, build: str, memory: Memory) -> None:
+        """Have another process hold the memory too, before the guest is condemned; raises whatever the keeper does."""
+        if isinstance(memory, Memfd):
+            keeper.keep(build, memory.fd)
+
+    def record(self, records: ChunkRecords, cache: Cache, chunk: Chunk) -> None:
+        """Write down where a published chunk lies, before it is punched; raises OSError."""
+        index = chunk.index
+        records.write(index, Placed(index in cache.spilled, chunk.cache_offset, cache.digests[index]))
 
     def condemn(self, records: CondemnedRecords, guest: GuestProcess, build: str) -> PunchPermit:
         return records.condemn(guest.incarnation, build)

@@ -191,6 +191,25 @@ class Stranded(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BuildSpilled(Event):
+    """The cache of a stranded build has no space: from this chunk on the rest goes into the spill."""
+
+    build: str
+    chunk: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperAsked(Event):
+    """Before it is condemned: another process holds the guest's memory too, and would outlive a crash of the node.
+
+    `error`: why none does, so that a failed copy of this build cannot be salvaged.
+    """
+
+    build: str
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NotSalvaged(Event):
     """A failed copy was to be salvaged and cannot be; `code` is a `SalvageCode`."""
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from engine.cache import Cache
-from engine.copy import ChunkCopier, ChunkError, copied
+from engine.copy import ChunkError, copied
 from engine.effects import Effects, Memory
 from engine.ending import Ending
 from engine.errors import CancelledPauseError, CorruptBuildError, EngineError, errno_name
@@ -23,17 +23,19 @@ from engine.events import (
     CopyFailed,
     Emit,
     Event,
+    KeeperAsked,
     NotSalvaged,
     ignore,
 )
 from engine.incarnation import PunchPermit
-from engine.meter import CpuClock, PeakMeter
+from engine.meter import CpuClock
 from engine.once import Once
 from engine.outcome import Outcome, PauseResult
 from engine.plan import WHOLE, PausePlan, SalvageCode
-from engine.prepare import PauseRequest, Work, check_parents, finished_header, unfinished_header, work_out
-from engine.snapshot import PARENTS, Header, parents_of, pinning, write_attachments
+from engine.prepare import PauseRequest
+from engine.snapshot import Header
 from engine.strand import RETRY_SECONDS, Strand, UnsalvageableError
+from engine.writing import Writing
 
 __all__ = ["Outcome", "Pause", "PauseResult"]
 
@@ -51,6 +53,8 @@ class Pause:
         self._condemned = False
         self._condemning = False
         self._condemn_error: str | None = None
+        self._kept = False
+        self._keep_error: str | None = None
         self._ending = Ending(request.guest, self._effects, self._say)
         self._settled = Once()
         self._rests = Once()  # settled, or stranded with nothing more to come by itself
@@ -61,14 +65,7 @@ class Pause:
         self._result: PauseResult | None = None
         self._begun = time.perf_counter()
         self._cpu = CpuClock()
-        self.plan: PausePlan | None = None
-        self._cache: Cache | None = None
-        self._meter: PeakMeter | None = None
-        self._copier: ChunkCopier | None = None
-        self._header: Header | None = None
-        self._finished: Header | None = None
-        self._named: Header | None = None  # of the build that is about to get its final name
-        self._work: Work | None = None
+        self._writing = Writing(request, self._effects)
         self._owner: int | None = None  # the thread that takes the copy to its end
         self.untold = 0
         """Events that could not be recorded past the point of no return: a full ledger must not lose the memory."""
@@ -82,8 +79,8 @@ class Pause:
         rest = threading.Thread(target=self._end_of_copy, name="copier-1", daemon=True)
         self._cpu.begin()
         try:
-            self._prepare()
-            copier, plan = self._parts()
+            self._writing.prepare(self._emit, self._tell)
+            copier, plan = self._writing.parts()
             copier.copy_first(self._stop_if_cancelled)
             self._effects.boundary("condemn")
             self._ending.look("condemn")
@@ -131,17 +128,20 @@ class Pause:
         """The same, but also where the build is left stranded: `stranded` says so."""
         self._rests.then(tell)
 
-    def salvage(self) -> bool:
-        """Copy once more what is left of a stranded build; True once the pause has settled, finished or discarded."""
-        copier, _ = self._parts()
+    def salvage(self, *, spill: bool = True) -> bool:
+        """Copy once more what is left of a stranded build; True once the pause has settled, finished or discarded.
+
+        With `spill`, what the cache has no space for goes into the spill, where there is one.
+        """
+        copier, _ = self._writing.parts()
         with self._salvaging:
             if self._strand is None or self._settled.is_set():
                 return self._settled.is_set()
             self._cpu.begin()
             try:
-                copier.copy_left()
+                copier.copy_left(spill=spill)
                 self._strand.complete(punched=copier.permit is not None)
-                self._end_finished(self._finish())
+                self._end_finished(self._finish(spill=spill))
             except BaseException as error:
                 self._take_fate(error)
                 if not isinstance(error, Exception):
@@ -173,10 +173,10 @@ class Pause:
 
         False where it has to stay: the guest is not dead, or the build is neither finished nor deleted.
         """
-        cache, guest = self._cache, self._request.guest
+        cache, guest = self.cache, self._request.guest
         if not self._settled.is_set() or not self._condemned:
             return False
-        if self._finished is None and cache is not None and cache.folder.exists():
+        if self._writing.finished is None and cache is not None and cache.folder.exists():
             return False
         try:
             self._effects.retire(self._request.condemned, guest)
@@ -185,42 +185,24 @@ class Pause:
         return True
 
     @property
-    def header(self) -> Header | None:
-        """The header as far as it is known: mapping at the answer, digests when finished.
+    def plan(self) -> PausePlan | None:
+        """What is copied, and why memory is punched or not; None before that is known."""
+        return self._writing.plan
 
-        The mapping of a scattered guest takes milliseconds to merge, so it is made for the first caller, not before
-        the answer.
-        """
-        with self._lock:
-            if self._header is None and self._work is not None:
-                self._header = unfinished_header(self._request, self._work)
-            return self._header
+    @property
+    def header(self) -> Header | None:
+        """The header as far as it is known: mapping at the answer, digests when finished."""
+        return self._writing.header
 
     @property
     def failed(self) -> bool:
         """True once its copy has ended, and its build will never be: nothing may stand on it any more."""
-        return self._settled.is_set() and self._finished is None
+        return self._settled.is_set() and self._writing.finished is None
 
     @property
     def cache(self) -> Cache | None:
         """The cache being written, for readers."""
-        return self._cache
-
-    # -- before the point of no return: everything that can be checked is checked here
-
-    def _prepare(self) -> None:
-        request = self._request
-        work = self._work = work_out(request, self._effects, self._emit)
-        plan = self.plan = work.plan
-        cache = self._cache = Cache(request.builds, request.build, plan.chunks)
-        self._meter = PeakMeter(request.memory, cache)
-        self._effects.create_cache(cache)
-        self._effects.reserve(cache)
-        # Before the guest is condemned: space may lack, and from here on the parents may not be deleted.
-        with pinning(request.builds):
-            write_attachments({**request.attachments, PARENTS: parents_of(request.parent)}, cache.folder)
-            check_parents(request)
-        self._copier = ChunkCopier(request.memory, plan, cache, self._meter, self._effects, self._tell)
+        return self._writing.cache
 
     def _stop_if_cancelled(self) -> None:
         with self._lock:
@@ -233,6 +215,7 @@ class Pause:
         """Where the record cannot be written nothing is ever punched, and the guest lives on, frozen."""
         if self._request.borrowed:
             raise EngineError("its memory is borrowed and the guest goes on: it may not be condemned")
+        self._keep()
         with self._lock:  # a cancel comes before the record is begun, or is refused
             self._stop_if_cancelled()
             self._condemning = True
@@ -242,6 +225,18 @@ class Pause:
         self._say(Condemned(self._request.build))
         if (ran := self._ending.kill()) is not None:
             raise ran
+
+    def _keep(self) -> None:
+        """Where no other process holds the memory too, a copy of it that fails is discarded, with a code."""
+        keeper, build = self._request.keeper, self._request.build
+        if keeper is None or self._writing.records is None:
+            return
+        try:
+            self._effects.keep(keeper, build, self._request.memory)
+        except Exception as error:  # noqa: BLE001 - reported, and the pause goes on
+            self._keep_error = str(error) or type(error).__name__
+        self._kept = True  # also where its answer is lacking: it is dropped all the same
+        self._say(KeeperAsked(build, self._keep_error))
 
     def _write_record(self) -> PunchPermit | None:
         request = self._request
@@ -259,7 +254,7 @@ class Pause:
     # -- the rest of the copy, in the background or not
 
     def _rest(self) -> None:
-        copier, plan = self._parts()
+        copier, plan = self._writing.parts()
         if self._ending.killed:
             _ = self.header  # made while the guest dies: milliseconds, and no copying
         if plan.punch and self._condemned:
@@ -299,19 +294,12 @@ class Pause:
             self._stop_if_cancelled()
             self._committed = True
 
-    def _finish(self) -> Header:
-        unfinished, cache, work = self.header, self._cache, self._work
-        if unfinished is None or cache is None or work is None:
-            raise EngineError("a pause was finished before it was prepared")
-        header = finished_header(unfinished, work, cache)
-        self._effects.write_header(header, cache.folder)
-        self._named = header
-        self._effects.finish(cache)
-        self._finish_named(header)
+    def _finish(self, *, spill: bool = False) -> Header:
+        header = self._writing.finish(spill=spill)
+        self._say_finished(header)
         return header
 
-    def _finish_named(self, header: Header) -> None:
-        self._named, self._header, self._finished = None, header, header
+    def _say_finished(self, header: Header) -> None:
         milliseconds = (time.perf_counter() - self._begun) * 1e3
         self._say(BuildFinished(header.build, header.length, header.content_hash, milliseconds))
 
@@ -323,8 +311,10 @@ class Pause:
         try:
             for seconds in RETRY_SECONDS if self.stranded else ():
                 time.sleep(seconds)
-                if self.salvage():
+                if self.salvage(spill=False):
                     break
+            if self.stranded and self._request.spill is not None:
+                self.salvage()
         finally:
             self._rests.set()
 
@@ -337,10 +327,10 @@ class Pause:
 
     def _fail(self, error: BaseException) -> None:
         """Uncondemned: the guest may run on, nothing was lost. Condemned: discard, unless it is to be salvaged."""
-        if self._named is not None and self._cache is not None and self._cache.has_its_name():
-            self._finish_named(self._named)
-        if self._finished is not None:  # a failure in the last acts: the build is whole
-            self._end_finished(self._finished)
+        if (header := self._writing.finished_after_all()) is not None:
+            self._say_finished(header)
+        if (whole := self._writing.finished) is not None:  # a failure in the last acts: the build is whole
+            self._end_finished(whole)
             return
         self._condemned = self._condemned or self._request.record_stands()
         cause = error.cause if isinstance(error, ChunkError) else error
@@ -349,8 +339,8 @@ class Pause:
         self._say(CopyFailed(chunk, call, str(cause), self._condemned, errno_name(cause)))
         if self._condemned and self._request.options.salvage and self._is_kept(error):
             return
-        if self._cache is not None:
-            self._delete(self._cache, error)
+        if (cache := self.cache) is not None:
+            self._delete(cache, error)
         if self._condemned:
             self._tear_down(Outcome.DISCARDED, error, None)
         else:
@@ -358,9 +348,10 @@ class Pause:
 
     def _is_kept(self, error: BaseException) -> bool:
         """Whether the build is stranded now; False where it cannot be salvaged, which is reported."""
-        permit = self._copier.permit if self._copier is not None else None
+        permit = self._writing.copier.permit if self._writing.copier is not None else None
         try:
-            strand = self._strand or Strand.of(error, self._request.memory, self.plan, self._cache, self._ending)
+            self._refuse_unkept()
+            strand = self._strand or Strand.of(error, self._request.memory, self.plan, self.cache, self._ending)
             strand.check(error, punched=permit is not None)
         except UnsalvageableError as why:
             self._salvaged = why.code.value
@@ -368,8 +359,12 @@ class Pause:
             return False
         self._strand = strand
         self._cpu.end()
-        self._say(strand.event(self._meter.peak_over if self._meter else None))
+        self._say(strand.event(self._writing.meter.peak_over if self._writing.meter else None))
         return True
+
+    def _refuse_unkept(self) -> None:
+        if self._keep_error is not None:
+            raise UnsalvageableError(SalvageCode.NOT_KEPT, f"no other process held its memory: {self._keep_error}")
 
     def _delete(self, cache: Cache, error: BaseException) -> None:
         try:
@@ -411,18 +406,22 @@ class Pause:
 
     def _close(self, memory: Memory | None) -> None:
         """The last act of all; nothing that fails here may keep the pause from settling."""
+        self._writing.close()
+        if self._kept and self._request.keeper is not None:
+            with contextlib.suppress(Exception):  # a keeper that is gone holds nothing
+                self._request.keeper.drop(self._request.build)
         try:
-            self._effects.close(memory, self._cache)
+            self._effects.close(memory, self.cache)
         except Exception as failure:  # noqa: BLE001 - what it left open is closed here, and waiters must get an answer
             self._say(CopyFailed(None, "teardown", f"close: {failure}", self._condemned))
-            for each in (self._cache, memory):
+            for each in (self.cache, memory):
                 with contextlib.suppress(OSError):
                     if each is not None:
                         each.close()
         self._settled.set()
 
     def _remember(self, outcome: Outcome, error: BaseException | None, header: Header | None) -> None:
-        copier, strand = self._copier, self._strand
+        copier, strand = self._writing.copier, self._strand
         milliseconds = (time.perf_counter() - self._begun) * 1e3
         self._result = PauseResult(
             outcome=outcome,
@@ -436,10 +435,5 @@ class Pause:
             kill_error=self._ending.error,
             cpu_seconds=self._cpu.so_far() + (copier.cpu_seconds if copier else 0.0),
             salvage=WHOLE if strand and outcome is Outcome.FINISHED else self._salvaged,
-            **copied(copier, self._meter),
+            **copied(copier, self._writing.meter),
         )
-
-    def _parts(self) -> tuple[ChunkCopier, PausePlan]:
-        if self._copier is None or self.plan is None:
-            raise EngineError("a pause was used before it was prepared")
-        return self._copier, self.plan

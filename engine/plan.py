@@ -30,6 +30,10 @@ class SalvageCode(StrEnum):
     NO_MEMFD = "no-memfd"
     CORRUPT = "corrupt-chunk"
     INTERRUPTED = "interrupted"
+    NOT_KEPT = "not-kept"
+    LOST = "lost"
+    NO_RECORDS = "no-records"
+    NOT_COMPLETED = "not-completed"
     GIVEN_UP = "given-up"
 
 

@@ -8,24 +8,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine import mapping as maps
 from engine import plan as plans
-from engine.cache import Cache
 from engine.dedup import ParentReader
 from engine.dirty import RESIDENT, DirtySet, Tracker, freed_unseen, in_pages, resident, stored_pages
 from engine.effects import Effects, Memory
 from engine.errors import EngineError
 from engine.events import CleanVerified, Compared, Emit, Planned, Scanned
 from engine.incarnation import CondemnedRecords, GuestProcess
-from engine.mapping import Mapping as MemoryMapping
+from engine.keeper import Keeper
 from engine.memfd import Memfd
 from engine.pages import PAGE
-from engine.plan import MemoryFacts, PauseOptions, PausePlan
-from engine.ranges import Blocks, from_indexes, in_smaller_blocks, indexes
+from engine.plan import MemoryFacts, PauseOptions
+from engine.ranges import Blocks, from_indexes, in_smaller_blocks
 from engine.resume import open_chain
 from engine.snapshot import Header, check_build
+from engine.work import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,8 @@ class PauseRequest:
     options: PauseOptions
     attachments: Mapping[str, bytes] = field(default_factory=dict)
     borrowed: bool = False
+    spill: Path | None = None  # the folder for what a stranded build's cache does not take
+    keeper: Keeper | None = None  # without one, a stranded build ends with this process
     witness: Callable[[DirtySet], None] | None = None
     """Given what the scan found, before anything is made of it: to be compared with another account of the writes."""
 
@@ -60,15 +61,6 @@ class PauseRequest:
             return self.condemned.holds(self.guest.incarnation)
         except OSError:
             return True
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What one pause has to do: `stored` are the blocks that its header will list, `block_size` their size."""
-
-    plan: PausePlan
-    stored: DirtySet
-    block_size: int
 
 
 def work_out(request: PauseRequest, effects: Effects, emit: Emit) -> Work:
@@ -161,30 +153,3 @@ def check_parents(request: PauseRequest) -> None:
     """
     for build, length in maps.stored_lengths(request.parent.mapping).items():
         check_build(request.builds, build, length)
-
-
-def unfinished_header(request: PauseRequest, work: Work) -> Header:
-    """The header that this work will have, without digests; its neighbours are joined at the end."""
-    empty = work.stored.empty - work.stored.dirty  # dirty blocks are stored, all of them: the plan packs them so
-    change = maps.diff(work.stored.dirty, empty, request.build, work.block_size)
-    mapping = maps.merge(request.parent.mapping, change)
-    base = request.parent.base_build or request.build
-    return Header(request.build, base, request.parent.generation + 1, mapping, (), ())
-
-
-def finished_header(unfinished: Header, work: Work, cache: Cache) -> Header:
-    """The header of a whole cache: with digests, and without the pages that turned out to hold nothing."""
-    return replace(
-        unfinished,
-        mapping=maps.normalise(without_zeros(unfinished.mapping, work, cache.zeros(), unfinished.build)),
-        chunk_lengths=tuple(length for _, length in cache.chunks()),
-        digests=tuple(cache.digests),
-    )
-
-
-def without_zeros(mapping: MemoryMapping, work: Work, zeros: NDArray[np.int64], build: str) -> MemoryMapping:
-    """The mapping, once it is known which of the packed pages hold nothing: there it says zero."""
-    if not len(zeros):
-        return mapping
-    stored = indexes(in_smaller_blocks(work.stored.dirty, work.block_size // PAGE))
-    return maps.merge(mapping, maps.diff(Blocks(), from_indexes(stored[zeros]), build, PAGE))

@@ -6,9 +6,8 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Dictionary
 from dataclasses import dataclass
 from itertools import accumulate
@@ -23,7 +22,9 @@ from engine import mapping as maps
 from engine.cache import MEMFILE, PARTIAL
 from engine.errors import CorruptBuildError, PinnedBuildError
 from engine.mapping import Extents, Mapping, MappingError
-from engine.pages import PAGE, read_pages
+from engine.packed import read_packed, read_packed_pages, spilled_ranges
+from engine.pages import PAGE
+from engine.spill import LINK, open_linked, remove_folder
 
 HEADER = "header"
 PARENTS = "parents"
@@ -42,6 +43,8 @@ class Header:
     mapping: Mapping
     chunk_lengths: tuple[int, ...]
     digests: tuple[bytes, ...]
+    spilled: tuple[int, ...] = ()
+    """Chunks, by index, that lie in the build's spill and not in its cache file, at the same offset."""
 
     @property
     def length(self) -> int:
@@ -81,6 +84,7 @@ def to_bytes(header: Header) -> bytes:
         "extents": len(rows),
         "chunk_lengths": header.chunk_lengths,
         "digests": [digest.hex() for digest in header.digests],
+        **({"spilled": header.spilled} if header.spilled else {}),
     }
     text = json.dumps(meta).encode()
     columns = b"".join(c.tobytes() for c in (rows.offset, rows.length, rows.storage, rows.build))
@@ -121,7 +125,10 @@ def _from_parts(meta: dict[str, Any], columns: bytes) -> Header:
     digests = tuple(bytes.fromhex(digest) for digest in meta["digests"])
     if len(lengths) != len(digests):
         raise ValueError(f"{len(lengths)} chunks have {len(digests)} digests")
-    return Header(meta["build"], meta["base_build"], meta["generation"], mapping, lengths, digests)
+    spilled = tuple(meta.get("spilled", ()))
+    if not set(spilled) <= set(range(len(lengths))):
+        raise ValueError(f"of {len(lengths)} chunks {list(spilled)} are in the spill")
+    return Header(meta["build"], meta["base_build"], meta["generation"], mapping, lengths, digests, spilled)
 
 
 def write_header(header: Header, folder: Path) -> None:
@@ -165,7 +172,7 @@ def delete_build(builds: Path, build: str) -> None:
             if other.name != build and build in _stands_on(other):
                 raise PinnedBuildError(f"build {build} is pinned: {other.name} stands on it; delete that first")
         os.rename(builds / build, doomed)
-    shutil.rmtree(doomed)
+    remove_folder(doomed, ignore_errors=False)
 
 
 def _stands_on(folder: Path) -> tuple[str, ...]:
@@ -191,18 +198,26 @@ def check_build(builds: Path, build: str, length: int) -> None:
     folder = builds / build
     try:
         text, _ = _whole((folder / HEADER).read_bytes(), build)
+        meta = json.loads(text)
         header, cache = os.stat(folder / HEADER), os.stat(folder / MEMFILE)
+        spill = os.stat(folder / LINK) if meta.get("spilled") else None
     except OSError as error:
         raise CorruptBuildError(build, f" is not finished or cannot be read: {error.strerror}") from error
-    meta = json.loads(text)
     if meta["build"] != build:
         raise CorruptBuildError(build, f": its header is that of build {meta['build']}")
     stored = sum(meta["chunk_lengths"])
     if min(stored, cache.st_size) < max(stored, length):
         raise CorruptBuildError(build, f": its cache has {cache.st_size} bytes of {max(stored, length)}")
-    if cache.st_mtime_ns > header.st_mtime_ns:
+    if spill is not None and spill.st_size < (end := _end_of_spill(meta["spilled"], meta["chunk_lengths"])):
+        raise CorruptBuildError(build, f": its spill has {spill.st_size} bytes of {end}")
+    if max(cache.st_mtime_ns, spill.st_mtime_ns if spill is not None else 0) > header.st_mtime_ns:
         with contextlib.closing(Build.open(builds, build)) as touched:
             touched.verify()
+
+
+def _end_of_spill(spilled: Sequence[int], lengths: Sequence[int]) -> int:
+    """Bytes that a spill must have: to the end of its last chunk."""
+    return sum(lengths[: max(spilled) + 1]) if spilled else 0
 
 
 class Build:
@@ -212,6 +227,13 @@ class Build:
         self.header = header
         self.folder = folder
         self.fd = os.open(folder / MEMFILE, os.O_RDONLY | os.O_CLOEXEC)
+        self.spill_fd, self._spilled = -1, spilled_ranges(header.spilled, list(self.chunks()))
+        if header.spilled:
+            try:
+                self.spill_fd = open_linked(folder)
+            except OSError:
+                self.close()
+                raise
 
     @classmethod
     def open(cls, builds: Path, build: str) -> Build:
@@ -230,6 +252,10 @@ class Build:
         if size < header.file_length:
             opened.close()
             raise CorruptBuildError(build, f": its cache has {size} bytes of {header.file_length}")
+        end = _end_of_spill(header.spilled, header.chunk_lengths)
+        if end and (size := os.fstat(opened.spill_fd).st_size) < end:
+            opened.close()
+            raise CorruptBuildError(build, f": its spill has {size} bytes of {end}")
         return opened
 
     def chunks(self) -> Iterator[tuple[int, int]]:
@@ -243,7 +269,7 @@ class Build:
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes of the packed cache; raises CorruptBuildError where it ends early."""
-        data = os.pread(self.fd, length, offset)
+        data = read_packed(self.fd, self.spill_fd, self._spilled, offset, length)
         if len(data) != length:
             raise CorruptBuildError(self.header.build, f": its cache ended at byte {offset + len(data)}")
         return data
@@ -253,7 +279,7 @@ class Build:
 
         Raises CorruptBuildError where the cache ends early.
         """
-        if not read_pages(self.fd, buffer, rows, pages):
+        if not read_packed_pages(self.fd, self.spill_fd, self._spilled, buffer, rows, pages):
             raise CorruptBuildError(self.header.build, f": its cache ended before byte {(int(pages[-1]) + 1) * PAGE}")
 
     def verify(self) -> None:
@@ -272,7 +298,8 @@ class Build:
             raise CorruptBuildError(self.header.build, f": {name} cannot be read: {error.strerror}") from error
 
     def close(self) -> None:
-        """Close the cache; harmless when already closed."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        """Close the cache and its spill; harmless when already closed."""
+        fds, self.fd, self.spill_fd = (self.fd, self.spill_fd), -1, -1
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)

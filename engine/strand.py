@@ -26,6 +26,17 @@ class UnsalvageableError(EngineError):
         self.code = code
 
 
+def packed_from(memory: Memfd, chunk: Chunk, block: int) -> bytes:
+    """The dirty blocks of a chunk, as they are in the memfd."""
+    first, last = int(chunk.blocks[0]), int(chunk.blocks[-1])
+    span = bytearray((last - first + 1) * block)
+    memory.read_into(memoryview(span), first * block)
+    if len(span) == chunk.length:
+        return bytes(span)
+    rows = np.frombuffer(span, dtype=np.uint8).reshape(-1, block)
+    return bytes(rows[chunk.blocks - chunk.blocks[0]].tobytes())
+
+
 class Strand:
     """What is left to copy of one build whose guest is dead. The memfd does not change any more, except by punching."""
 
@@ -73,14 +84,7 @@ class Strand:
 
     def packed(self, index: int) -> bytes:
         """The dirty blocks of a chunk out of the memfd: of use only where it is still not published afterwards."""
-        chunk, block = self._plan.chunks[index], self._plan.facts.block_size
-        first, last = int(chunk.blocks[0]), int(chunk.blocks[-1])
-        span = bytearray((last - first + 1) * block)
-        self._memory.read_into(memoryview(span), first * block)
-        if len(span) == chunk.length:
-            return bytes(span)
-        rows = np.frombuffer(span, dtype=np.uint8).reshape(-1, block)
-        return bytes(rows[chunk.blocks - chunk.blocks[0]].tobytes())
+        return packed_from(self._memory, self._plan.chunks[index], self._plan.facts.block_size)
 
     def compare(self, *, punched: bool) -> None:
         """Compare what is published with its digests, each chunk once.

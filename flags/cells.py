@@ -177,7 +177,8 @@ class Reads:
         for _, name in (each for each in classes if each[0] == kind and each[1] != "key"):
             for part in self._parts(kind, {each: values for each, values in classes.items() if each != (kind, name)}):
                 yield {each: value for each, value in part.items() if each != name}
-                yield {**part, name: WRONG_TYPE}
+                if name != "name":  # which is text in every context that there can be
+                    yield {**part, name: WRONG_TYPE}
 
     def _classes(self, kind: str, name: str) -> list[str]:
         """One value of each class. A value of the table is text."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from engine.errors import UserError
@@ -33,6 +34,7 @@ KINDS = tuple(_FIELDS)
 ATTRIBUTES: dict[str, tuple[str, ...]] = {kind: tuple(fields) for kind, fields in _FIELDS.items()}
 """The attributes that a context of each kind can have."""
 
+Attribute = str | bool | int | float
 Shape = Mapping[str, tuple[str, ...]]
 """The kinds of a context, each with its attributes."""
 
@@ -41,7 +43,9 @@ Shape = Mapping[str, tuple[str, ...]]
 class SandboxAttributes:
     """Who a decision is for. Versions are bare semantic ones, for LaunchDarkly's semVer operators.
 
-    `orchestrator` is the node's id, `commit` the version of the program that runs there.
+    `orchestrator` is the node's id, `commit` the version of the program that runs there. `absent` names the fields
+    that are not known: no context has them. `others` are further attributes by name: of the sandbox, or, written
+    `team.name`, of another kind.
     """
 
     sandbox: str
@@ -56,9 +60,16 @@ class SandboxAttributes:
     envd_version: str = "0.4.0"
     orchestrator: str = "node-1"
     commit: str = "0000000"
+    absent: tuple[str, ...] = ()
+    others: tuple[tuple[str, Attribute], ...] = ()
 
 
-OF_A_GROUP = ("sandbox_type", "kernel_version", "firecracker_version", "envd_version")
+NAMES = {each.name.replace("_", "-"): each.name for each in fields(SandboxAttributes)[:-2]}
+"""What tables and options call each field."""
+OF_A_GROUP = (
+    *("sandbox_type", "kernel_version", "firecracker_version", "envd_version"),
+    *("deployment", "service", "orchestrator", "commit"),
+)
 """What a fleet may say of the sandboxes of a group, beside their template, team and cluster."""
 DEFAULTS = SandboxAttributes("", "", "")
 """What a fleet does not say."""
@@ -72,12 +83,61 @@ class Contexts:
     shapes: Mapping[Moment, Shape]
 
     def context(self, attributes: SandboxAttributes, moment: Moment) -> dict[str, Any]:
-        """The multi-kind context in LaunchDarkly's JSON form."""
-        parts = {
-            kind: {name: getattr(attributes, _FIELDS[kind][name]) for name in names}
-            for kind, names in self.shapes[moment].items()
-        }
-        return {"kind": "multi", **parts}
+        """The multi-kind context in LaunchDarkly's JSON form; a kind whose key is not known is left out."""
+        made: dict[str, Any] = {"kind": "multi"}
+        for kind, names in self.shapes[moment].items():
+            known = {name: field for name in names if (field := _FIELDS[kind][name]) not in attributes.absent}
+            if "key" in known:
+                made[kind] = {name: getattr(attributes, field) for name, field in known.items()}
+        for name, value in attributes.others:
+            kind, attribute = kind_and_name(name)
+            if kind in made:
+                made[kind].setdefault(attribute, value)
+        return made
+
+
+def kind_and_name(word: str) -> tuple[str, str]:
+    """`team.name` is an attribute of the team; a name without a kind before its dot is one of the sandbox."""
+    kind, dot, name = word.partition(".")
+    return (kind, name) if dot and name and kind in KINDS else ("sandbox", word)
+
+
+_RESERVED = ("kind", "key", "_meta")
+
+
+def further_problem(word: str, value: Any) -> str | None:
+    """Why LaunchDarkly takes no such further attribute, as SandboxAttributes writes it; None where it does."""
+    _, name = kind_and_name(word)
+    if name in _RESERVED:
+        return f'no attribute can be named "{name}"'
+    if name == "anonymous" and not isinstance(value, bool):
+        return "anonymous is true or false, which CSV cannot say"
+    if name == "name" and not isinstance(value, str):
+        return "a name is text"
+    if isinstance(value, str | bool | int | float) and (not isinstance(value, float) or math.isfinite(value)):
+        return None
+    return "expected text, a number, true or false"
+
+
+def with_further(contexts: Contexts, names: Iterable[str]) -> Contexts:
+    """What lint may expect where sandboxes have these further attributes, as SandboxAttributes writes them."""
+    further: dict[str, tuple[str, ...]] = {}
+    for word in names:
+        kind, name = kind_and_name(word)
+        if name == "anonymous":  # true or false, and lint tries text
+            continue
+        further[kind] = (*further.get(kind, ()), name)
+    shapes = {
+        moment: {kind: (*known, *(each for each in further.get(kind, ()) if each not in known))
+                 for kind, known in shape.items()}
+        for moment, shape in contexts.shapes.items()
+    }  # fmt: skip
+    return Contexts(contexts.written, shapes)
+
+
+def field_of(kind: str, attribute: str) -> str | None:
+    """The field of SandboxAttributes that an attribute of a kind has its value from; None for a further one."""
+    return _FIELDS.get(kind, {}).get(attribute)
 
 
 def _whole(*kinds: str) -> Shape:

@@ -426,6 +426,8 @@ def make_context(data: dict[str, Any]) -> Context:
 
 
 def _parts(data: dict[str, Any]) -> Iterator[Context]:
+    if data == {"kind": "multi"}:  # of a sandbox of which no kind is known
+        yield _bare("unknown", "unknown")
     for kind, part in data.items():
         if kind != "kind":
             yield _bare(kind, part["key"]) if part.keys() == {"key"} else Context.from_dict({"kind": kind, **part})

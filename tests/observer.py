@@ -27,7 +27,8 @@ version: 1
 name: observed
 seed: {SEED}
 fleet:
-  - {{name: web, count: 2, memory: 2MiB, workload: {{dirty: 60%, pattern: scattered, threads: 2, heartbeat: 1ms}}}}
+  - {{name: web, count: 2, memory: 2MiB, guest: GUEST,
+     workload: {{dirty: 60%, pattern: scattered, threads: 2, heartbeat: 1ms}}}}
 flags: {{memfd-punch-on-snapshot: true, memfd-background-copy: BACKGROUND}}
 steps:
   - tick: 2
@@ -42,6 +43,7 @@ steps:
 """
 TARGETS = ("runner", "node", "zygote", "guest")
 SIGNALS = (signal.SIGKILL, signal.SIGCONT, signal.SIGSTOP)
+GUESTS = ("process", "auto")  # auto: a virtual machine where there can be one
 LINES = 110  # about as many as the ledger has before the last wait
 _RUN = "import sys; from sim.cli import main; sys.exit(main())"
 _MOST = 100.0  # seconds
@@ -178,10 +180,11 @@ def is_alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
-def disturb(number: int, folder: pathlib.Path, mutant: str | None = None) -> Seen:
+def disturb(number: int, folder: pathlib.Path, mutant: str | None = None, kind: str | None = None) -> Seen:
     """Run the scenario, by a wrong engine if one is named, send one signal at a moment that `number` draws, and look.
 
-    The number gives target and signal as well: twelve in a row have each pair once.
+    The number gives target and signal as well: twelve in a row have each pair once, and the next twelve each with the
+    other kind of guest (unless `kind` is given).
     """
     drawn = random.Random(number)
     seen = Seen(number, TARGETS[number % 4], SIGNALS[number // 4 % 3])
@@ -189,6 +192,7 @@ def disturb(number: int, folder: pathlib.Path, mutant: str | None = None) -> See
     place.mkdir()
     path = place / "observed.yaml"
     text = SCENARIO.replace("BACKGROUND", str(bool(drawn.getrandbits(1))).lower())
+    text = text.replace("GUEST", kind or GUESTS[(number + number // 12) % 2])
     path.write_text(text + (f"engine: {{mutant: {mutant}}}\n" if mutant else ""), encoding="utf-8")
     command = [sys.executable, "-c", _RUN, "run", str(path), "--runs-dir", str(place / "runs")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

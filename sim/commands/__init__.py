@@ -26,6 +26,13 @@ class Seconds(click.FloatRange):
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+def guest_option(command: Command) -> Command:
+    """`--guest`, for every command that runs a fleet. sim.run.needs says whether this host can run it."""
+    kinds = click.Choice(["process", "vm", "auto"])  # as sim.files.fleet.GuestKind, which takes a while to load
+    says = "What every sandbox is, whatever the file says; vm: a virtual machine; auto: one where /dev/kvm works."
+    return click.option("--guest", type=kinds, help=says)(command)
+
+
 def junit_options(command: Command) -> Command:
     """`--junit FILE` and `--junit-family`: the results of many runs for CI."""
     family = click.option(

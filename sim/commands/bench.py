@@ -2,8 +2,10 @@
 
 Each round copies real guests' memory in whole pauses and, interleaved with them, by mmap + memmove (the original's way)
 and by a prefaulted memcpy (the limit). Prints medians of the per-round ratios. Rounds in which other processes took
-more than a few percent of the CPUs are dropped and counted. Exit codes, whatever the speed: 0 measured, 4 nothing could
-be measured on this host, 5 --only matched nothing.
+more than a few percent of the CPUs are dropped and counted; where that was every round, CPU seconds are judged instead
+of time. Exit codes, whatever the speed: 0 measured, 4 nothing could be measured on this host, 5 --only matched nothing.
+
+--against PROGRAM has another program copy too, by the protocol in docs/bench.md.
 
 --calibrate FILE writes the costs of a pause on this host, for `snapdrill forecast`: full copies of --size and of 4MiB.
 
@@ -13,6 +15,7 @@ Example: snapdrill bench --only decision --rounds 3
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +59,12 @@ if TYPE_CHECKING:
     help="Folder on a disk to copy to; by default below runs/, else the current folder.",
 )
 @click.option(
+    "--against",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False, executable=True, resolve_path=True),
+    metavar="PROGRAM",
+    help="Also have this program copy, in rows named against.",
+)
+@click.option(
     "--calibrate",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -68,6 +77,7 @@ def command(
     only: tuple[str, ...],
     seed: int,
     cache_dir: Path | None,
+    against: Path | None,
     calibrate: Path | None,
 ) -> ExitCode:
     """Replaced by the module's docstring."""
@@ -75,9 +85,10 @@ def command(
     from sim.run.batch import check_writable
 
     only = only or (("copy/full",) if calibrate else ())
-    chosen = [row for row in all_rows() if row.is_selected(only)]
+    every = all_rows(against)
+    chosen = [row for row in every if row.is_selected(only)]
     if not chosen:
-        names = ", ".join(dict.fromkeys(row.name for row in all_rows()))
+        names = ", ".join(dict.fromkeys(row.name for row in every))
         click.echo(f"snapdrill: --only {' '.join(only)} matches nothing; rows are named {names}", err=True)
         return ExitCode.NOTHING_SELECTED
     if calibrate is not None:
@@ -117,17 +128,17 @@ def _measure(chosen: list[BenchRow], *, rounds: int, size: int, seed: int, cache
     from sim.files.units import HUGE_PAGE
     from sim.rollout import bench, bench_host
     from sim.rollout import bench_report as taking
-    from sim.rollout.bench_report import Report
+    from sim.rollout.bench_report import MachineLoad, Report
     from sim.rollout.bench_ways import Bench
     from sim.run.batch import rewrite
     from sim.run.host import host
 
     bench.require_memory(size, chosen)
     huge = any(row.case.page_size == HUGE_PAGE for row in chosen)
-    machine = host()
+    machine, (before, _, _) = host(), os.getloadavg()
     with (
-        bench.interrupts_between() as check,
-        bench.destinations(cache_dir) as folders,
+        bench_host.interrupts_between() as check,
+        bench_host.destinations(cache_dir) as folders,
         bench_host.pool_of(size if huge else 0) as refusal,
     ):
         left_out = {row: why for row in chosen if (why := bench.reason_to_leave_out(row, size, folders, refusal))}
@@ -146,4 +157,5 @@ def _measure(chosen: list[BenchRow], *, rounds: int, size: int, seed: int, cache
             left_out[row] = found
         else:
             results.append(found)
-    return Report(size, rounds, seed, machine, results, list(left_out.items()))
+    load = MachineLoad.of(before, os.getloadavg()[0], taken)
+    return Report(size, rounds, seed, machine, results, list(left_out.items()), load)

@@ -40,15 +40,18 @@ def _bytes(_context: click.Context, _option: click.Parameter, text: str | None) 
 def import_table(table: Path, node_memory: int, hugetlb: int, scale: str, name: str) -> ExitCode:
     """Print a fleet file made from a table with one sandbox per row.
 
-    The table is CSV with a header, or JSON, a list of objects. Columns: memory (required), dirty, resident, page_size,
-    team, template, node, pauses_per_hour, peak_pauses_per_hour, sandbox.
+    The table is CSV with a header, JSON, a list of objects, or Parquet, as docs/tables.md says; a row needs its memory.
 
     Example: snapdrill fleet import fleet.csv --node-memory 64GiB > fleet.yaml
     """
     from sim.files.fleet_file import load_text
-    from sim.files.fleet_table import fleet_text, read_sandboxes
+    from sim.files.fleet_table import read_table
+    from sim.files.imported_fleet import NEEDED, fleet_text
 
-    sandboxes = read_sandboxes(table)
+    read = read_table(table, NEEDED)
+    for each in read.notes:
+        click.echo(str(each), err=True)
+    sandboxes = read.rows
     text = fleet_text(sandboxes, name=name, node_memory=node_memory, hugetlb=hugetlb, scale=scale, origin=table.name)
     load_text(text, Path("fleet.yaml"))  # the printed file is valid
     click.echo(text, nl=False)

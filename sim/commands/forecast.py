@@ -1,6 +1,6 @@
 """Forecast the flag's effect on a fleet too large for one machine: memory, losses, and what cannot be undone.
 
-PLAN_OR_FLEET is a fleet file, or a rollout plan with its stages. Sandboxes are simulated as entries of an array,
+PLAN_OR_FLEET is a fleet file, or a rollout plan with its stages and its fleet. Sandboxes are simulated event by event,
 exposed by LaunchDarkly's rollout rules; the costs of a pause come from --calibration (written by `snapdrill bench
 --calibrate`). With --against-real N it also pauses N real sandboxes and compares them with their forecast: exit code 1
 if they differ by more than the stated error.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sim.commands import Seconds
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
@@ -46,6 +47,15 @@ def _weights(_context: click.Context, _option: click.Parameter, text: str | None
     if not all(0 <= each <= 100 for each in found):
         raise click.BadParameter(f'expected percents such as 0,1,10,50,100, got "{text}"')
     return found
+
+
+def _bytes(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    from sim.files.units import parse_size
+
+    try:
+        return None if text is None else parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.command("forecast")
@@ -88,6 +98,10 @@ def _weights(_context: click.Context, _option: click.Parameter, text: str | None
     help="Costs from `bench --calibrate`; assumed ones without it.",
 )
 @click.option(
+    "--node-memory", callback=_bytes, metavar="SIZE", help="A node's memory, for a plan over a table of sandboxes."
+)
+@click.option("--paused-for", type=Seconds(), help="How long a pause lasts, for a plan over a table.  [default: 10m]")
+@click.option(
     "--against-real", type=click.IntRange(1, 1000), metavar="N", help="Also pause N real sandboxes and compare."
 )
 @click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
@@ -103,6 +117,8 @@ def command(
     failure_rate: float | None,
     background: bool,
     calibration: Path | None,
+    node_memory: int | None,
+    paused_for: float | None,
     against_real: int | None,
     runs_dir: Path,
     as_json: bool,
@@ -110,10 +126,21 @@ def command(
     """Replaced by the module's docstring."""
     from sim.report.table import text
     from sim.rollout.forecast import ForecastQuestion, forecast
-    from sim.rollout.forecast_source import source
+    from sim.rollout.forecast_source import ForecastSource, source
+    from sim.rollout.row_fleet import row_source
     from sim.run.batch import rewrite
 
-    start, costs = source(path), _costs(calibration)
+    found_there, costs = source(path), _costs(calibration)
+    if isinstance(found_there, ForecastSource):
+        start = found_there
+        _refuse("a plan over a table of sandboxes", path, ("--node-memory", node_memory), ("--paused-for", paused_for))
+    else:
+        _refuse("a fleet that is drawn", path, ("--sandboxes", sandboxes), ("--by", by))
+
+        def asked_of(share: float) -> None:
+            rewrite(f"exposure of every row, {share:.0%}")
+
+        start = row_source(found_there, weights, node_memory=node_memory or 0, paused_for=paused_for, progress=asked_of)
     asked = ForecastQuestion(
         sandboxes=sandboxes or start.fleet.count,
         weights=start.weights if weights is None else tuple(sorted({0.0, *weights})),
@@ -133,6 +160,12 @@ def command(
     else:
         click.echo(text([*found.sections(), *([agreed.section()] if agreed else [])]))
     return ExitCode.VIOLATED if agreed and not agreed.holds else ExitCode.HELD
+
+
+def _refuse(for_what: str, path: Path, *options: tuple[str, object]) -> None:
+    for name, given in options:
+        if given is not None:
+            raise click.UsageError(f"{name} is for {for_what}, and {path} is none")
 
 
 def _require_room(sandboxes: int) -> None:

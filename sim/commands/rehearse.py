@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sim.commands import Seconds, junit_options
+from sim.commands import Seconds, guest_option, junit_options
 
 if TYPE_CHECKING:
+    from sim.files.fleet import GuestKind
     from sim.report.junit import Family
 
 
 @click.command("rehearse")
 @click.argument("path", metavar="PLAN", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Use this seed instead of the plan's.")
+@guest_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
 @click.option(
@@ -86,6 +88,7 @@ if TYPE_CHECKING:
 def command(
     path: Path,
     seed: int | None,
+    guest: GuestKind | None,
     as_json: bool,
     runs_dir: Path,
     time_limit: float,
@@ -105,13 +108,14 @@ def command(
     dry_run: bool,
 ) -> int:
     """Replaced by the module's docstring."""
+    from sim.files.guests import plan_with_guests
     from sim.files.plan import changed, load_plan
     from sim.report.junit import JunitFile
     from sim.rollout.session import Session
     from sim.run.dask import is_elsewhere
     from sim.run.runner import RunOptions
 
-    plan = changed(load_plan(path), lease=lease, mend=mend, source=source)
+    plan = plan_with_guests(changed(load_plan(path), lease=lease, mend=mend, source=source), guest)
     options = RunOptions(runs_dir=runs_dir, seed=seed, time_limit=time_limit)
     results = None if dry_run else JunitFile.of(junit, junit_family)
     if goes_on is not None and (matrix or dry_run):

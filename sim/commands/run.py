@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sim.commands import Seconds, junit_options
+from sim.commands import Seconds, guest_option, junit_options
 
 if TYPE_CHECKING:
     from sim.files.fleet import GuestKind
@@ -41,8 +41,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--var", "variables", multiple=True, metavar="KEY=VALUE",
               help="A value for a variable that a scenario declares under vars; may be repeated.")  # fmt: skip
-@click.option("--guest", type=click.Choice(["process", "vm", "auto"]),
-              help="What every sandbox is, whatever the scenario says; vm: a virtual machine.")  # fmt: skip
+@guest_option
 @click.option("--obey-unsafe", is_flag=True,
               help="Obey flags with a mistake that punches more than was written, as production would.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")

@@ -2,7 +2,7 @@
 
 RUN is the folder of a violated run, or a scenario file that is violated when run. Steps, groups, flags, settings and
 memory are removed as long as the same invariant is violated for the same reason; a last run confirms the result. Exit
-codes: 0 shrunk, 2 there is nothing to shrink, 3 it does not fail any more, 130 interrupted.
+codes: 0 shrunk, 2 there is nothing to shrink, 3 it does not fail any more, 4 this host cannot run it, 130 interrupted.
 
 Example: snapdrill shrink runs/demo/latest --out smallest.yaml
 """
@@ -70,7 +70,7 @@ def command(run: Path, seed: int | None, out: Path | None, tries: int, time_limi
             batch.show("")
             return _report(found, run, subject, trials, out)
 
-        return batch.run([Item(str(run), smallest)], pool)
+        return batch.run([Item(str(run), smallest, lambda: pool.lacks(subject.scenario()))], pool)
 
 
 def _text(found: Shrunk, run: Path, out: Path) -> str:

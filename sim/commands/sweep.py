@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sim.commands import Seconds, junit_options
+from sim.commands import Seconds, guest_option, junit_options
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
+    from sim.files.fleet import GuestKind
     from sim.report.junit import Family
 
 
@@ -71,6 +72,7 @@ def _unit(parse: str) -> Callable[[click.Context, click.Parameter, str | None], 
 )
 @click.option("--cluster", metavar="ADDRESS", help="Run on this Dask cluster; `local` starts one in this process.")
 @click.option("--seed", metavar="N", type=click.IntRange(0, (1 << 63) - 1), help="Use this seed instead of the file's.")
+@guest_option
 @click.option("--time-limit", metavar="SECONDS", type=Seconds(), default=60.0,
               show_default=True, help="Time limit of a case, in seconds.")  # fmt: skip
 @click.option("--runs-dir", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
@@ -89,6 +91,7 @@ def command(
     memory: int | None,
     cluster: str | None,
     seed: int | None,
+    guest: GuestKind | None,
     time_limit: float,
     runs_dir: Path,
     junit: Path | None,
@@ -126,7 +129,7 @@ def command(
     stops_at = frozenset({ExitCode.VIOLATED}) if fail_fast else NEVER
     batch = Batch(quiet=as_json, on_stderr=True, stops_at=stops_at, junit=results)
     sweeping = Sweeps(swept, batch, budget=budget, only_list=as_list, cluster=cluster)
-    scenarios, mistakes = read_all(paths)
+    scenarios, mistakes = read_all(paths, guest=guest)
     refuse(mistakes)
     if not scenarios:
         click.echo(nothing_in(paths), err=True)

@@ -38,7 +38,7 @@ def _fleet_checks(document: Document) -> list[Mistake]:
         return []
     found = [*_repeated_names(document, fleet), *_globs_without_match(document, fleet)]
     node = part(_NODE, document.data.get("node", {}))
-    return [*found, *_too_much_memory(document, fleet, node)] if node else found
+    return [*found, *_too_much_memory(document, fleet, node), *_nodes(document, fleet, node)] if node else found
 
 
 def _repeated_names(document: Document, fleet: tuple[Group, ...]) -> Iterator[Mistake]:
@@ -58,6 +58,25 @@ def _too_much_memory(document: Document, fleet: tuple[Group, ...], node: NodeSpe
             "make the fleet smaller or raise node.memory"
         )
         yield document.mistake(("fleet",), message, key=True)
+
+
+def _nodes(document: Document, fleet: tuple[Group, ...], node: NodeSpec) -> Iterator[Mistake]:
+    """Groups on a simulated node that is not there or that cannot hold its guests, and budgets that exceed the
+    machine's."""
+    if sum(node.budgets.values()) > node.memory:
+        what = f"the budgets are more than the machine's {format_size(node.memory)}; raise node.memory"
+        yield document.mistake(("node", "budgets"), what)
+    for index, group in enumerate(fleet):
+        if group.node is not None and group.node not in node.budgets:
+            what = f'no budget of a node "{group.node}"; {did_you_mean(group.node, node.budgets)}'
+            yield document.mistake(("fleet", index, "node"), what)
+    for name, size in node.budgets.items():
+        guests = sum(group.count * group.memory for group in fleet if group.node == name)
+        if guests > size:
+            what = (
+                f"its guests need {format_size(guests)}, its budget is {format_size(size)}; put fewer there or raise it"
+            )
+            yield document.mistake(("node", "budgets", name), what)
 
 
 def _globs_without_match(document: Document, fleet: tuple[Group, ...]) -> Iterator[Mistake]:

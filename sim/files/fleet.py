@@ -19,7 +19,17 @@ from pydantic import (
 )
 
 from engine.errors import UserError
-from flags.context import DEFAULTS, OF_A_GROUP, Contexts, Moment, SandboxAttributes, contexts_of
+from flags.context import (
+    DEFAULTS,
+    NAMES,
+    OF_A_GROUP,
+    Attribute,
+    Contexts,
+    Moment,
+    SandboxAttributes,
+    contexts_of,
+    further_problem,
+)
 from sim.files.strict import Strict
 from sim.files.units import Duration, Percent, Size, format_size, parse_size, show
 
@@ -60,13 +70,14 @@ GuestKind = Literal["process", "vm", "auto"]
 PageSize = Annotated[int, BeforeValidator(_page_size, json_schema_input_type=Literal["4KiB", "2MiB"])]
 
 
-def _version(value: str) -> str:
+def bare_version(value: str) -> str:
+    """The version itself; ValueError where it is none."""
     if not re.fullmatch(r"[0-9]+(\.[0-9]+){0,2}([-+][0-9A-Za-z.+-]+)?", value):
         raise ValueError(f"expected a version such as 1.14.1, got {show(value)}")
     return value
 
 
-Version = Annotated[str, AfterValidator(_version)]
+Version = Annotated[str, AfterValidator(bare_version)]
 """A semantic version without a leading v, as LaunchDarkly's semVer operators take it."""
 
 
@@ -93,10 +104,17 @@ ContextsKey = Annotated[
 
 
 class NodeSpec(Strict):
-    """One machine: its memory budget in bytes, and what holds the caches."""
+    """One machine: its memory budget in bytes, and what holds the caches.
+
+    `budgets` are those of simulated nodes, by name, that are all on it: a pause is admitted by its own node's.
+    `spill` is a folder, or tmpfs, for the rest of a stranded build whose cache has no space (`on_copy_failure:
+    salvage`). It must be there; a relative one starts where snapdrill is started.
+    """
 
     memory: Size = 1 << 30
+    budgets: dict[Slug, Size] = Field(default_factory=dict)
     cache: Literal["disk", "tmpfs"] = "disk"
+    spill: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
 
 
 class Workload(Strict):
@@ -114,11 +132,25 @@ class Workload(Strict):
     program: Literal["beside", "ram"] = "beside"
 
 
+_NEVER_ABSENT = ("sandbox", "team", "template")
+
+
+def _absent(value: str) -> str:
+    if value in _NEVER_ABSENT or value not in NAMES:
+        raise ValueError(f"expected one of {', '.join(each for each in NAMES if each not in _NEVER_ABSENT)}")
+    return value
+
+
+Absent = Annotated[str, AfterValidator(_absent)]
+
+
 class Group(Strict):
     """`count` identical sandboxes `<name>-0`, `<name>-1`, ...; sizes in bytes. `block_size` is the page size by
     default.
 
     With `exact` it is one sandbox of exactly that name. `guest: vm` runs each as a virtual machine (/dev/kvm).
+    Flags are evaluated for what a group says of its sandboxes, for further `attributes` (`tier: gold`, `team.name:
+    bank`) and without those that are `absent`. `node` is one of the node's `budgets`.
     """
 
     name: Slug
@@ -134,8 +166,23 @@ class Group(Strict):
     kernel_version: Version = DEFAULTS.kernel_version
     firecracker_version: Version = DEFAULTS.firecracker_version
     envd_version: Version = DEFAULTS.envd_version
+    deployment: str = DEFAULTS.deployment
+    service: str = DEFAULTS.service
+    orchestrator: str = DEFAULTS.orchestrator
+    commit: str = DEFAULTS.commit
+    attributes: dict[str, Attribute] = Field(default_factory=dict)
+    absent: Annotated[tuple[Absent, ...], Field(strict=False)] = ()
+    node: Slug | None = None
     workload: Workload = Workload()
     guest: GuestKind = "process"
+
+    @field_validator("attributes")
+    @classmethod
+    def _are_attributes(cls, attributes: dict[str, Attribute]) -> dict[str, Attribute]:
+        for name, value in attributes.items():
+            if (why := further_problem(name, value)) is not None:
+                raise ValueError(f"{name}: {why}")
+        return attributes
 
     @field_validator("exact")
     @classmethod
@@ -171,6 +218,13 @@ class SandboxSpec:
     kernel_version: str = DEFAULTS.kernel_version
     firecracker_version: str = DEFAULTS.firecracker_version
     envd_version: str = DEFAULTS.envd_version
+    deployment: str = DEFAULTS.deployment
+    service: str = DEFAULTS.service
+    orchestrator: str = DEFAULTS.orchestrator
+    commit: str = DEFAULTS.commit
+    absent: tuple[str, ...] = ()
+    others: tuple[tuple[str, Attribute], ...] = ()
+    node: str = ""
 
     def attributes(self) -> SandboxAttributes:
         """What flags are evaluated for."""
@@ -179,6 +233,8 @@ class SandboxSpec:
             template=self.template,
             team=self.team,
             cluster=self.cluster,
+            absent=self.absent,
+            others=self.others,
             **{name: getattr(self, name) for name in OF_A_GROUP},
         )
 
@@ -201,7 +257,8 @@ def _spec(group: Group, index: int) -> SandboxSpec:
         workload=group.workload,
         guest=group.guest,
         sandbox_type=group.type,
-        kernel_version=group.kernel_version,
-        firecracker_version=group.firecracker_version,
-        envd_version=group.envd_version,
+        absent=tuple(NAMES[each] for each in group.absent),
+        others=tuple(group.attributes.items()),
+        node=group.node or "",
+        **{name: getattr(group, name) for name in OF_A_GROUP if name != "sandbox_type"},
     )

@@ -42,10 +42,10 @@ class Written(Strict):
         """The file's text; if it extends a file, has a matrix or references, the text with all of these applied."""
         return self._source.text
 
-    def with_text(self, text: str) -> Self:
-        """The same contents and places, and another text to store."""
+    def with_source(self, **changes: Any) -> Self:
+        """The same contents, with these fields of its source changed, such as the text to store."""
         made = self.model_copy()
-        made.model_post_init(replace(self._source, text=text))
+        made.model_post_init(replace(self._source, **changes))
         return made
 
     @property
@@ -94,6 +94,11 @@ class Drilled(Written):
         if isinstance(self.flags, FlagFile):
             return {}
         return self.flags.values if isinstance(self.flags, ServedFlags) else self.flags
+
+    @property
+    def asked_guest(self) -> str | None:
+        """The kind of guest that `--guest` made of every sandbox; None where each is as the file says."""
+        return self._source.guest
 
     def sandboxes(self) -> list[SandboxSpec]:
         """Every sandbox of the fleet, in order."""

@@ -32,6 +32,7 @@ from sim.files.flag_values import NO_LEASE, FlagKey, Flags, Lease, ServedFlags, 
 from sim.files.fleet import ContextsKey, Group, NodeSpec, Slug
 from sim.files.fleet_file import Scale
 from sim.files.fleet_scale import ScaledFleet, at_scale
+from sim.files.fleet_table import PRODUCTION, SUFFIXES, SandboxTable, read_table
 from sim.files.loader import Drilled, Expanded, Form
 from sim.files.metrics import MEASURES, WrittenCondition
 from sim.files.prometheus_query import OrAsked
@@ -40,8 +41,8 @@ from sim.files.readers import Readers
 from sim.files.sources import Source
 from sim.files.steps import Clear, Inject, Outage
 from sim.files.strict import Strict, mistakes, one_key
-from sim.files.units import Duration, format_duration, format_size, parse_duration, parse_percent, parse_size, show
-from sim.files.user_table import SUFFIXES, UserSandbox, as_group, production, read_user_table
+from sim.files.units import Duration, format_duration, format_size, parse_duration, parse_percent, show
+from sim.files.user_table import as_group, production, user_sandbox
 from sim.files.yaml import Document
 
 AtLeastOne = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -217,10 +218,10 @@ class _WithFleetFile(Source):
 
 @dataclass(frozen=True, slots=True)
 class _WithTable(Source):
-    """Of a plan that names a table of sandboxes: that name, and its rows."""
+    """Of a plan that names a table of sandboxes: that name, and the table."""
 
     file: str = ""
-    table: list[UserSandbox] = field(default_factory=list)
+    table: SandboxTable = field(default_factory=lambda: SandboxTable([]))
 
 
 class Plan(Camel, Drilled):
@@ -228,7 +229,8 @@ class Plan(Camel, Drilled):
 
     `by` is the randomization unit; `safe` the variation that a rollback serves. `time: virtual` turns hours into rounds
     of pauses; `real` waits, over the sockets of the flag source. `flags` are as in a scenario, except for the lease and
-    for the flag that is rolled out, whose weight the steps set.
+    for the flag that is rolled out, whose weight the steps set. Of a table of sandboxes a `sample` is rehearsed at this
+    `scale` of its memory, on so many simulated `nodes`, each with `node.memory` as its budget.
     """
 
     version: Literal[1] = 1
@@ -249,6 +251,7 @@ class Plan(Camel, Drilled):
     turn_on: bool = False
     sample: Annotated[int, Field(ge=1, le=10_000)] = 120
     scale: Scale = Fraction(1)
+    nodes: Annotated[int, Field(ge=1, le=1000)] | None = None
     takes_flags_as_they_are: ClassVar[bool] = True
     node: NodeSpec = NodeSpec()
     engine: Engine = Engine()
@@ -393,17 +396,17 @@ def checkpoints_a_pause(plan: Plan) -> float:
     return 0.0 if of is None else of.checkpoints_per_minute / of.pauses_per_minute
 
 
-def table_of(plan: Plan) -> list[UserSandbox] | None:
-    """The rows of the table that the plan names as its fleet; None if it names none."""
+def table_of(plan: Plan) -> SandboxTable | None:
+    """The table that the plan names as its fleet; None if it names none."""
     source = plan._source  # noqa: SLF001 - the plan's own module
     return source.table if isinstance(source, _WithTable) else None
 
 
-def with_groups(plan: Plan, groups: Sequence[Mapping[str, Any]]) -> Plan:
-    """The same plan over these groups; DocumentError if they do not fit."""
+def with_groups(plan: Plan, groups: Sequence[Mapping[str, Any]], node: Mapping[str, Any]) -> Plan:
+    """The same plan over these groups on this node; DocumentError if they do not fit."""
     source = plan._source  # noqa: SLF001 - the plan's own module
     data = {**source.document.data, "fleet": [dict(each) for each in groups]}
-    data["node"] = _node_for(groups) | (data.get("node") or {})
+    data["node"] = {**(data.get("node") or {}), **node}
     document = replace(source.document, data=data)
     try:
         return Plan.model_validate(data, context=replace(source, document=document))
@@ -411,26 +414,18 @@ def with_groups(plan: Plan, groups: Sequence[Mapping[str, Any]]) -> Plan:
         raise DocumentError(plan.path, mistakes(error, document)) from None
 
 
-def _node_for(groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Memory for the guests twice, in whole MiB."""
-    guests = sum(parse_size(each["memory"]) for each in groups)
-    return {"memory": format_size(max(64, -(-2 * guests >> 20)) << 20)}
-
-
 def _with_table(source: Source, file: str) -> Expanded:
     """A plan over a table: a sample of its rows, until it is known which sandboxes are exposed."""
     document = source.document
     try:
-        table = read_user_table(source.path.parent / file)
+        table = read_table(source.path.parent / file, PRODUCTION)
     except DocumentError as error:
-        wrong = [document.mistake(("fleet",), f"the table has a mistake: {each}") for each in error.mistakes]
-        return [replace(source, broken=frozenset({document.origin(("fleet",))}))], wrong
-    data = document.data
+        return [replace(source, broken=frozenset({document.origin(("fleet",))}))], error.mistakes
+    data, rows = document.data, [user_sandbox(each) for each in table.rows]
     size = data.get("sample", 120)
-    step = max(1, len(table) // size) if isinstance(size, int) and size > 0 else len(table)
-    groups = [as_group(each, Fraction(1, 1 << 20)) for each in table[::step]]
-    data["fleet"] = groups
-    data.setdefault("production", production(table))
+    step = max(1, len(rows) // size) if isinstance(size, int) and size > 0 else len(rows)
+    data["fleet"] = [as_group(each, Fraction(1, 1 << 20)) for each in rows[::step]]
+    data.setdefault("production", production(rows))
     return [_WithTable(source.path, source.text, document, source.kind, file=file, table=table)], []
 
 

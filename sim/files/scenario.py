@@ -16,7 +16,7 @@ from sim.files.checks import cross_checks
 from sim.files.engine_key import Engine
 from sim.files.expectations import AnyExpectation
 from sim.files.flag_values import Flags, lease_seconds
-from sim.files.fleet import ContextsKey, Group, GuestKind, NodeSpec, Slug
+from sim.files.fleet import ContextsKey, Group, NodeSpec, Slug
 from sim.files.loader import Drilled, Expanded, Form
 from sim.files.original import ORIGINAL as ORIGINAL_PROFILE
 from sim.files.readers import Readers
@@ -84,13 +84,15 @@ class Scenario(Drilled):
     def facts(self) -> dict[str, Any]:
         """Of its node and its flags, what a ledger begins with."""
         node: dict[str, Any] = {"budget": self.node.memory, "cache": self.node.cache}
+        node |= {"spill": self.node.spill} if self.node.spill is not None else {}
         node |= {"known_as": ORIGINAL_PROFILE} if self.engine.profile == ORIGINAL_PROFILE else {}
         flags = {"flag_source": self.flag_source, "lease": self.lease, "obey_unsafe": self.obeys_unsafe}
-        return {**node, **flags, "contexts": self.contexts.written}
+        return {**node, **flags, "contexts": self.contexts.written, "guest": self.asked_guest}
 
     def node_settings(self) -> dict[str, Any]:
         """Of its engine, memory and readers, what a node is started with."""
-        return {**self.engine.choice(), "budget": self.node.memory, "readers": self.readers.share}
+        budgets = {"budget": self.node.memory, "budgets": dict(self.node.budgets)}
+        return {**self.engine.choice(), **budgets, "readers": self.readers.share}
 
     @property
     def obeys_unsafe(self) -> bool:
@@ -109,15 +111,6 @@ def from_document(document: Document, text: str, path: pathlib.Path) -> Scenario
     `text` says the same; names in it start at the folder of `path`.
     """
     return Scenario.model_validate(document.data, context=Source(path, text, document))
-
-
-def with_guests(scenario: Scenario, kind: GuestKind) -> Scenario:
-    """The same scenario with guests of one kind; what is wrong in it keeps its place in the file."""
-    data = dict(parse(scenario.source_text).data)
-    data["fleet"] = [{**group, "guest": kind} for group in data["fleet"]]
-    groups = tuple(group.model_copy(update={"guest": kind}) for group in scenario.fleet)
-    made = scenario.model_copy(update={"fleet": groups})
-    return made.with_text(scenario_text(data, f"{scenario.path.name} with guest: {kind}."))
 
 
 def _expand(source: Source, given: Mapping[str, str]) -> Expanded:

@@ -27,8 +27,9 @@ _KINDS: dict[str, tuple[str, str]] = {
 class Source:
     """The text that a scenario, plan or fleet was read from. A model without a source was made in code.
 
-    `title`, `slug`, `chosen` and `variables` say what a scenario's matrix and variables made of it. `broken` are places
-    whose mistake is known already: further mistakes there only follow from it.
+    `title`, `slug`, `chosen` and `variables` say what a scenario's matrix and variables made of it. `guest` is what
+    `--guest` made of every sandbox. `broken` are places whose mistake is known already: further mistakes there only
+    follow from it.
     """
 
     path: pathlib.Path = pathlib.Path("-")
@@ -39,6 +40,7 @@ class Source:
     slug: str | None = None
     chosen: Mapping[str, str | bool | int | float] = field(default_factory=dict)
     variables: Mapping[str, str | bool | int | float] = field(default_factory=dict)
+    guest: str | None = None
     broken: frozenset[Origin] = frozenset()
 
 

@@ -100,13 +100,15 @@ class PauseStep(Selection):
 
     `burst: 256` is such a number under production's name: all are asked for at once, and so many are in flight.
     `until: settled` waits until every copy has ended; `returned` only until every pause has answered, and the run has
-    no digest then.
+    no digest then. `wave: true`: of the first `concurrency` all guests are frozen before one is copied,
+    and all are copied before one ends, so that the peak is that of so many whole copies.
     """
 
     kind: Literal["pause"] = "pause"
     state: State | None = "running"
     concurrency: AtLeastOne = 4
     burst: AtLeastOne | None = None
+    wave: bool = False
     until: Literal["settled", "returned"] = "settled"
     deadline: Duration = 60.0
 

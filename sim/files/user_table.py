@@ -1,94 +1,65 @@
-"""A table of production's sandboxes, one per row, for a plan: its values are used as they are, not fitted or
-averaged."""
+"""A plan's table of production's sandboxes: its rows as they are, not fitted or averaged, and as what is rehearsed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
-from engine.reading import MOST_TABLE_BYTES
-from flags.context import SandboxAttributes
-from flags.decode import parse_json
-from sim.files.fleet_table import ATTRIBUTES, COLUMNS, Readers, cells_of, table
-from sim.files.sources import read_text
-from sim.files.units import format_size, show
+from flags.context import NAMES, OF_A_GROUP, SandboxAttributes
+from sim.files.fleet import Absent
+from sim.files.fleet_table import SandboxRow
+from sim.files.units import format_size
 
-REQUIRED = ("sandbox", "team", "template", "memory")
-ASSUMED_DIRTY = 40.0
-ASSUMED_PAUSES = 1.0
-SUFFIXES = (".csv", ".json")
+ASSUMED = {"dirty": 40.0, "resident": 100.0, "pauses_per_hour": 1.0, "checkpoints_per_hour": 0.0, "page_size": 4096.0}
+"""What a row has that does not say: percent, an hour, bytes."""
 _SMALLEST = 64 << 10
-_KNOWN = ("memory", "dirty", "page_size", "node", "pauses_per_hour", "checkpoints_per_hour")
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict | list | bool):
-        raise ValueError(f"expected text or a number, got {show(value)}")  # noqa: TRY004 - a mistake
-    return str(value)
-
-
-_READERS: Readers = {
-    **dict.fromkeys(ATTRIBUTES, COLUMNS["team"]),
-    **{name: COLUMNS[name] for name in ("memory", "dirty", "page_size", "pauses_per_hour")},
-    "checkpoints_per_hour": COLUMNS["pauses_per_hour"],
-    "region": _text,
-    "node": COLUMNS["node"],
-}
 
 
 @dataclass(frozen=True, slots=True)
 class UserSandbox:
-    """One row: bytes, percent of memory that is dirty at a pause, pauses and checkpoints an hour.
-
-    `others` are further columns.
-    """
+    """One row: bytes, percent of memory that is dirty and that is resident at a pause, pauses and checkpoints an
+    hour."""
 
     attributes: SandboxAttributes
     memory: int
-    dirty: float = ASSUMED_DIRTY
-    pauses_per_hour: float = ASSUMED_PAUSES
-    checkpoints_per_hour: float = 0.0
-    page_size: int = 4096
-    node: str | None = None
-    others: Mapping[str, str] = field(default_factory=dict)
+    dirty: float
+    resident: float
+    pauses_per_hour: float
+    checkpoints_per_hour: float
+    page_size: int
+    node: str | None
 
 
-def read_user_table(path: Path) -> list[UserSandbox]:
-    """Every row; unknown columns are attributes of the sandbox. DocumentError with every mistake."""
-    text = read_text(path, MOST_TABLE_BYTES)
-    readers = {**dict.fromkeys(_columns(text, path), _text), **_READERS}
-    return [_sandbox(each) for each in table(text, path, readers, REQUIRED)]
+def user_sandbox(row: SandboxRow) -> UserSandbox:
+    """The row with what is assumed where it says nothing; it has a memory."""
+    said = {name: ASSUMED[name] if (value := getattr(row, name)) is None else value for name in ASSUMED}
+    page = int(said.pop("page_size"))
+    return UserSandbox(row.attributes, row.memory or 0, page_size=page, node=row.node, **said)
 
 
-def _columns(text: str, path: Path) -> list[str]:
-    """The names of the columns of either form; none if it is not readable, which the reader reports."""
-    if not text.lstrip().startswith(("[", "{")):
-        return [str(cell.value) for cell in next(cells_of(text, path), []) if cell.value]
-    try:
-        rows = parse_json(text)
-    except ValueError:
-        return []
-    rows = rows if isinstance(rows, list) else [rows]
-    return list(dict.fromkeys(name for each in rows if isinstance(each, dict) for name in each))
-
-
-def _sandbox(row: Mapping[str, Any]) -> UserSandbox:
-    attributes = {ATTRIBUTES[name]: value for name, value in row.items() if name in ATTRIBUTES}
-    known = {name: row[name] for name in _KNOWN if name in row}
-    others = {name: value for name, value in row.items() if name not in _READERS or name == "region"}
-    return UserSandbox(SandboxAttributes(**attributes), others=others, **known)
+def assumed(rows: Sequence[SandboxRow]) -> list[str]:
+    """What is assumed of how many rows, in words; nothing of the columns that every row has."""
+    units = {"dirty": "% of memory", "resident": "% of memory"}
+    found = []
+    for name in ("dirty", "pauses_per_hour"):
+        without = sum(getattr(each, name) is None for each in rows)
+        if without:
+            found.append(f"{name} {ASSUMED[name]:g} {units.get(name, 'an hour')} of {without:,} rows (assumed)")
+    return found
 
 
 def as_group(sandbox: UserSandbox, scale: Fraction) -> dict[str, Any]:
-    """One sandbox of a rehearsal under its own name, its memory at this scale, in whole pages."""
+    """One sandbox of a rehearsal under its own name, its memory at this scale, in whole pages.
+
+    Its flags are evaluated for what the row says of it, and for nothing else.
+    """
     attributes = sandbox.attributes
     page = sandbox.page_size if sandbox.memory * scale >= 8 * sandbox.page_size else 4096
     memory = max(_SMALLEST, round(sandbox.memory * scale / page) * page)
     dirty = max(1, round(sandbox.dirty))
-    return {
+    made: dict[str, Any] = {
         "name": attributes.sandbox,
         "exact": True,
         "memory": format_size(memory),
@@ -97,12 +68,16 @@ def as_group(sandbox: UserSandbox, scale: Fraction) -> dict[str, Any]:
         "team": attributes.team,
         "cluster": attributes.cluster,
         "type": attributes.sandbox_type,
-        **{name: getattr(attributes, name) for name in ("kernel_version", "firecracker_version", "envd_version")},
+        **{name: getattr(attributes, name) for name in OF_A_GROUP if name != "sandbox_type"},
         "workload": {"dirty": f"{dirty}%", "pattern": "full" if dirty == 100 else "scattered"},
     }
+    if attributes.others:
+        made["attributes"] = dict(attributes.others)
+    absent: list[Absent] = [name for name, field in NAMES.items() if field in attributes.absent]
+    return made | ({"absent": absent} if absent else {})
 
 
-def production(sandboxes: list[UserSandbox]) -> dict[str, Any]:
+def production(sandboxes: Sequence[UserSandbox]) -> dict[str, Any]:
     """The plan's `production`, taken from the table."""
     nodes = {each.node for each in sandboxes if each.node is not None}
     said: dict[str, Any] = {

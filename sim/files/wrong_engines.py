@@ -131,6 +131,26 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
         "a stranded build gets its final name while a part of it is in the memory of its dead guest alone",
     ),
     _wrong(
+        "punched-unrecorded",
+        "invariant:bytes_exact",
+        "with salvage, chunks are recorded when all are copied: after a crash what was punched is read as zeros",
+    ),
+    _wrong(
+        "spill-forgotten",
+        "invariant:failed_copy_discards",
+        "a build that is given up is deleted without its spill",
+    ),
+    _wrong(
+        "spill-unnamed",
+        "invariant:bytes_exact",
+        "the header of a build that lies in two files does not name the chunks in its spill",
+    ),
+    _wrong(
+        "reader-looks-once",
+        "invariant:bytes_exact",
+        "a reader of a stranded build that has read memory does not look whether that was punched meanwhile",
+    ),
+    _wrong(
         "killed-untold",
         "invariant:deaths_explained",
         "the guest of a checkpoint is killed once its build is finished, and no event says who did it",

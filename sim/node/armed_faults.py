@@ -16,11 +16,13 @@ from typing import TypeVar
 
 from engine import linux
 from engine.cache import Cache
+from engine.chunk_records import ChunkRecords
 from engine.dedup import PageComparison, ReadPages
 from engine.dirty import DirtySet, Tracker
 from engine.effects import Before, Boundary, Effects, Memory
 from engine.events import Event
 from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
+from engine.keeper import Keeper
 from engine.memfd import Memfd
 from engine.ranges import Blocks, Chunk
 from engine.snapshot import HEADER, Build, Header
@@ -242,9 +244,18 @@ class FaultyEffects(Effects):
         if fault is not None and fault.harm.kind == "corrupt":
             _flip(cache.fd, chunk.cache_offset + len(data) // 2)
 
+    def spill(self, cache: Cache, data: memoryview, chunk: Chunk) -> None:
+        self._inner.spill(cache, data, chunk)
+
     def publish(self, cache: Cache, chunk: Chunk) -> None:
         self._pass("publish", chunk.index)
         self._inner.publish(cache, chunk)
+
+    def keep(self, keeper: Keeper, build: str, memory: Memory) -> None:
+        self._inner.keep(keeper, build, memory)
+
+    def record(self, records: ChunkRecords, cache: Cache, chunk: Chunk) -> None:
+        self._inner.record(records, cache, chunk)
 
     def condemn(self, records: CondemnedRecords, guest: GuestProcess, build: str) -> PunchPermit:
         self._pass("condemn")

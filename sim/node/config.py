@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flags.context import DEFAULTS, OF_A_GROUP, SandboxAttributes
+from flags.context import DEFAULTS, OF_A_GROUP, Attribute, SandboxAttributes
 from sim.node.guest import GuestSpec
 from sim.record.owner import OWNER_FILE
 
@@ -17,7 +17,8 @@ from sim.record.owner import OWNER_FILE
 class SandboxConfig:
     """One sandbox of the fleet; sizes in bytes, `dirty` a share of 1, `heartbeat` seconds (0: none).
 
-    `guest` is process or vm; `program` beside its memory, or ram.
+    `guest` is process or vm; `program` beside its memory, or ram; `node` the simulated node that it is on. `absent` and
+    `others` as in SandboxAttributes.
     """
 
     name: str
@@ -33,6 +34,13 @@ class SandboxConfig:
     kernel_version: str = DEFAULTS.kernel_version
     firecracker_version: str = DEFAULTS.firecracker_version
     envd_version: str = DEFAULTS.envd_version
+    deployment: str = DEFAULTS.deployment
+    service: str = DEFAULTS.service
+    orchestrator: str = DEFAULTS.orchestrator
+    commit: str = DEFAULTS.commit
+    absent: tuple[str, ...] = ()
+    others: dict[str, Attribute] = field(default_factory=dict)
+    node: str = ""
     heartbeat: float = 0.0
     threads: int = 1
     guest: str = "process"
@@ -45,6 +53,8 @@ class SandboxConfig:
             template=self.template,
             team=self.team,
             cluster=self.cluster,
+            absent=tuple(self.absent),
+            others=tuple(self.others.items()),
             **{name: getattr(self, name) for name in OF_A_GROUP},
         )
 
@@ -61,6 +71,7 @@ class OpenPause:
     dirty_bytes: int | None
     blocked_ms: float | None
     successor: str | None = None
+    salvage: str | None = None  # once it is recovered: `whole`, or why its copy could not be salvaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +96,7 @@ class NodeConfig:
     Flags come from one of `inline_flags` (LaunchDarkly's JSON by key), `flag_file` (a path), `relay` (a URI) and
     LaunchDarkly itself; `lease` in seconds. A flag with a dangerous mistake is
     obeyed with `obey_unsafe` alone. With `trace` every fault point that is passed is recorded. `readers` is the share
-    of pauses that are resumed at once, 0 to 1.
+    of pauses that are resumed at once, 0 to 1. `budgets` are those of simulated nodes, by name: bytes.
     """
 
     run: str
@@ -112,7 +123,9 @@ class NodeConfig:
     mended: list[str] = field(default_factory=list)
     verify: str = "off"
     on_copy_failure: str = "discard"
+    spill: str | None = None
     readers: float = 0.0
+    budgets: dict[str, int] = field(default_factory=dict)
     known: dict[str, Known] = field(default_factory=dict)
 
     @property
@@ -133,7 +146,7 @@ class NodeConfig:
     def read(cls, path: Path) -> NodeConfig:
         """The config that `write` wrote."""
         content = json.loads(path.read_text())
-        sandboxes = [SandboxConfig(**each) for each in content.pop("sandboxes")]
+        sandboxes = [SandboxConfig(**each | {"absent": tuple(each["absent"])}) for each in content.pop("sandboxes")]
         known = {name: _known(each) for name, each in content.pop("known").items()}
         return cls(**content, sandboxes=sandboxes, known=known)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from sim.node.guest_link import Guest
 from sim.record import events
 
-Tell = Callable[[events.ProcessDied, str | None], object]
+Tell = Callable[[events.ProcessDied | events.VmEnded, str | None], object]
 """Records an event of a sandbox, or of none."""
 
 
@@ -38,6 +38,8 @@ class Deaths:
         """Record the death of a guest, once."""
         if guest.name not in self._told:
             self._told.add(guest.name)
+            if guest.vm_end is not None:
+                self._tell(events.VmEnded(guest.name, **guest.vm_end), sandbox)
             self._tell(events.ProcessDied("guest", guest.pid, guest.name, state, code), sandbox)
 
     def forget(self, name: str) -> None:

@@ -6,16 +6,20 @@ from collections.abc import Callable
 
 from engine.dirty import DirtySet, SharedBitmap, Tracker, WriteProtectScan
 from engine.events import DirtyCompared, Event
-from engine.ranges import Blocks
+from engine.ranges import Blocks, in_smaller_blocks
 
 
 class LoggedTracker:
-    """A tracker, and the log that must name the same blocks: the guest adds to it before each freeze."""
+    """A tracker, and the log that must name the same blocks: the guest adds to it before each freeze.
 
-    def __init__(self, tracker: WriteProtectScan, log: SharedBitmap) -> None:
+    The log is in units of `per_unit` blocks: a write to a huge page is one of all its blocks to the tracker.
+    """
+
+    def __init__(self, tracker: WriteProtectScan, log: SharedBitmap, per_unit: int = 1) -> None:
         self.name = tracker.name
         self._tracker = tracker
         self._log = log
+        self._per_unit = per_unit
 
     def written(self, *, rearm: bool) -> Blocks | None:
         """What the tracker says; a new dirty set is a new log as well."""
@@ -26,7 +30,8 @@ class LoggedTracker:
 
     def logged(self) -> Blocks | None:
         """What KVM's log says, since the same moment."""
-        return self._log.written(rearm=False)
+        units = self._log.written(rearm=False)
+        return None if units is None else in_smaller_blocks(units, self._per_unit)
 
     def close(self) -> None:
         self._tracker.close()

@@ -227,7 +227,7 @@ class _Guest:
         try:
             vm.write(items)
         except VmError as error:
-            return {"failed": str(error)}
+            return {"failed": str(error), "end": error.end}
         return {}
 
     def _write_all(self, pages: Sequence[int], number: int) -> None:

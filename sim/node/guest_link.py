@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import socket
 import threading
@@ -25,13 +24,14 @@ from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, star
 from engine.memfd import Memfd, seal_size
 from sim.node.dirty_log import LoggedTracker
 from sim.node.guest import BEAT, GuestSpec, side_size
-from sim.node.zygote import MESSAGE, request
+from sim.node.vm import VmEnd
+from sim.node.zygote import MESSAGE
 from sim.record.oracle import PAGE
 
 _GENERATION = 4
 DEADLINE = 30.0
 _LEAST = 0.1
-ZYGOTE_SOCKET = "zygote"
+_SHOWN, _ADDRESSES = 16, (1 << 64) - 1  # bytes of a guest's memory that are recorded; the largest address
 FDS_PER_GUEST = 8
 """Of a node: socket, pidfd, /proc folder, memfd, side memfd and pagemap; its pause's cache, a look at its threads."""
 
@@ -78,6 +78,8 @@ class Guest:
         self._side_fd = -1
         self.silent = False
         """It did not answer in time, though it was there."""
+        self.vm_end: VmEnd | None = None
+        """How its virtual machine ended, where that did."""
 
     @property
     def name(self) -> str:
@@ -112,7 +114,8 @@ class Guest:
             if refused := self._refused(message):
                 from sim.files.units import format_size  # which loads more than all else that a node needs of sim
 
-                raise GuestError(f"{self.name} has no memory of {format_size(self.spec['memory'])}: {refused}")
+                what = "no memory or no virtual machine" if self.is_vm else "no memory"
+                raise GuestError(f"{self.name} has {what} of {format_size(self.spec['memory'])}: {refused}")
             if not message:
                 raise GuestError(f"{self.name} died before it handed its memory over")
             if fds or flags & socket.MSG_CTRUNC:
@@ -169,14 +172,18 @@ class Guest:
     def use_tracker(self, name: str) -> str:
         """Follow the guest's writes by the tracker that it has set up; gives the name of the one in use."""
         memfd, hello = self.memory(), self.known()
-        pages, block = memfd.size // PAGE, self.spec["block_size"]
-        noted = SharedBitmap(self._side_fd, pages * _GENERATION, pages, PAGE, block)
+        block = self.spec["block_size"]
         if name != WriteProtectScan.name:
-            self.tracker = noted
-        else:
-            scan = WriteProtectScan(self.pid, hello.address, memfd, block)
-            self.tracker = LoggedTracker(scan, noted) if self.is_vm else scan
+            self.tracker = self._noted(block)
+            return self.tracker.name
+        scan, unit = WriteProtectScan(self.pid, hello.address, memfd, block), max(block, memfd.page_size)
+        self.tracker = LoggedTracker(scan, self._noted(unit), unit // block) if self.is_vm else scan
         return self.tracker.name
+
+    def _noted(self, block: int) -> SharedBitmap:
+        """The pages that are noted in the side memfd, in blocks of this many bytes."""
+        pages = self.memory().size // PAGE
+        return SharedBitmap(self._side_fd, pages * _GENERATION, pages, PAGE, block)
 
     def save_processor(self) -> bytes:
         """A virtual machine's processor state, and its dirty log brought up to date; the guest must be running.
@@ -234,6 +241,7 @@ class Guest:
             reply = self._parsed(message)
             if reply.get("id") == number:
                 if "failed" in reply:
+                    self.vm_end = _parsed_vm_end(reply.get("end"))
                     raise GuestError(f"{self.name}: {str(reply['failed'])[:300]}")
                 return reply
 
@@ -334,6 +342,22 @@ class Guest:
         return self.hand_over
 
 
+def _parsed_vm_end(said: Any) -> VmEnd | None:
+    """What a guest says of its machine's end, trusting nothing; None for nonsense."""
+    try:
+        end: VmEnd = {
+            "exit": str(said["exit"])[:40],
+            "rip": int(said["rip"]) & _ADDRESSES,
+            "past_memory": bool(said["past_memory"]),
+            "began": int(said["began"]) & _ADDRESSES,
+            "had": bytes.fromhex(said["had"])[:_SHOWN].hex(" "),
+            "found": bytes.fromhex(said["found"])[:_SHOWN].hex(" "),
+        }
+    except (KeyError, TypeError, ValueError):
+        return None
+    return end
+
+
 def tick_all(guests: Sequence[Guest], number: int) -> list[tuple[Guest, str]]:
     """Have guests work at the same time. Gives those that did not answer as they must, and why; they are killed."""
     asked: list[tuple[Guest, int]] = []
@@ -352,83 +376,3 @@ def tick_all(guests: Sequence[Guest], number: int) -> list[tuple[Guest, str]]:
         with contextlib.suppress(FreezeError):
             guest.kill()
     return lost
-
-
-def open_zygote(address: str) -> socket.socket:
-    """Connect to the zygote that listens at `address`; raises OSError where there is none."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        connection.settimeout(DEADLINE)
-        connection.connect(address)
-    except OSError:
-        connection.close()
-        raise
-    return connection
-
-
-class ZygoteLink:
-    """A node's connection to its zygote. Calls block, one at a time; `spawn` may be called from several threads."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._lock = threading.Lock()
-        self._connection = connection
-        self._connection.settimeout(DEADLINE)
-        try:
-            hello = connection.recv(MESSAGE)
-            if not hello:
-                raise ConnectionResetError("the zygote is ending")
-            self.zygote_pid = int(json.loads(hello)["pid"])
-            self.pidfd = os.pidfd_open(self.zygote_pid)  # now: later the pid may be another process's
-        except OSError:
-            connection.close()
-            raise
-
-    def spawn(self, spec: GuestSpec) -> Guest:
-        """Fork a guest; its memory is still to be received."""
-        with self._lock:
-            request(self._connection, op="spawn", spec=spec)
-            while (guest := self._next_guest()) is not None:
-                if guest.name == spec["incarnation"]:
-                    return guest
-                with contextlib.suppress(FreezeError):  # that is no fault of the one that is asked for
-                    guest.kill()  # a late answer to a request that was given up
-                guest.close()
-        raise GuestError("the zygote did not fork a guest")
-
-    def living(self) -> list[Guest]:
-        """Every guest that is alive, for a node that comes after a crash."""
-        request(self._connection, op="list")
-        found = []
-        while (guest := self._next_guest()) is not None:
-            found.append(guest)
-        return found
-
-    def end(self) -> None:
-        """Kill every guest, and the zygote with them; returns when it is gone. Harmless when done already."""
-        pidfd, self.pidfd = self.pidfd, -1
-        if pidfd < 0:
-            return
-        with contextlib.suppress(OSError):  # it may have ended meanwhile
-            request(self._connection, op="end")
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        if not poll.poll(DEADLINE * 1000):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # its guests die with it: PR_SET_PDEATHSIG
-            poll.poll(DEADLINE * 1000)
-        os.close(pidfd)
-        self._connection.close()
-
-    def _next_guest(self) -> Guest | None:
-        try:
-            message, fds, _, _ = socket.recv_fds(self._connection, MESSAGE, 2)
-        except OSError as error:
-            raise GuestError(f"the zygote does not answer: {error}") from error
-        content = json.loads(message or b"{}")
-        if "pid" in content and len(fds) == 2:
-            return Guest(content["spec"], content["pid"], socket.socket(fileno=fds[0]), fds[1])
-        for fd in fds:
-            os.close(fd)
-        if content:
-            raise GuestError(content.get("error", "the zygote's guest has no fds here: raise ulimit -n"))
-        return None

@@ -7,11 +7,12 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from engine.linux import TMPFS_MAGIC, filesystem_magic
 from engine.ranges import SPAN
+from engine.snapshot import Header
 from sim.record.events import MemorySampled
 
 _INTERVAL = 0.05  # seconds between samples that are no new peak
@@ -78,21 +79,35 @@ def most_copier_bytes(memory: int, page_size: int, block_size: int) -> int:
     return workers * 2 * min(span, memory)
 
 
+def held_bytes(header: Header, *, cache: bool, spill: bool) -> int:
+    """Bytes of memory that a finished build takes, where its `cache`, its `spill` are on tmpfs."""
+    spilled = min(header.length, sum(header.chunk_lengths[index] for index in header.spilled))
+    return (header.length - spilled if cache else 0) + (spilled if spill else 0)
+
+
 class OverBudgetError(Exception):
     """A request that could not fit even on an otherwise idle node; says how much it would need."""
 
 
 class Budget:
-    """Grants bytes up to `total`; a request waits until what went before it was given back."""
+    """Grants bytes up to `total`; a request waits until what went before it was given back.
+
+    Of one node: `in_flight` counts the pauses that hold some of it and give it back by themselves.
+    """
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.granted = 0
+        self.in_flight = 0
         self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    def has_room(self, size: int) -> bool:
+        """True where `size` bytes are free now."""
+        return not self._queue and self.granted + size <= self.total
 
     async def take(self, size: int, *, can_wait: bool) -> None:
         """Wait for `size` bytes; OverBudgetError where they exceed the budget and nothing that can end holds any."""
-        if not self._queue and self.granted + size <= self.total:
+        if self.has_room(size):
             self.granted += size
             return
         if not can_wait:
@@ -124,6 +139,11 @@ class Budget:
     def _over(self, size: int) -> OverBudgetError:
         over = self.granted + size - self.total
         return OverBudgetError(f"it needs {size} bytes more, {over} over the node's budget of {self.total}")
+
+
+def budgets_of(total: int, nodes: Mapping[str, int]) -> dict[str, Budget]:
+    """That of the machine, under no name, and those of the simulated nodes on it."""
+    return {name: Budget(size) for name, size in ({"": total} | {**nodes}).items()}
 
 
 def on_tmpfs(folder: Path) -> bool:

@@ -13,6 +13,7 @@ from engine.effects import Effects
 from engine.errors import BuildFailedError, CondemnedError, EngineError, FreezeError
 from engine.evidence import as_json
 from engine.incarnation import CondemnedRecords
+from engine.keeper import Keeper
 from engine.pause import Pause
 from engine.snapshot import Header
 from flags.catalog import SYNC_WP, USE_MEMFD
@@ -23,14 +24,17 @@ from sim.node.armed_faults import ArmedFaults, FaultyEffects, Passage
 from sim.node.config import NodeConfig
 from sim.node.deaths import Deaths
 from sim.node.guest import GuestSpec
-from sim.node.guest_link import Armed, Guest, GuestError, ZygoteLink, tick_all
-from sim.node.memory import Budget, NodeMemory, OverBudgetError, on_tmpfs
+from sim.node.guest_link import Armed, Guest, GuestError, tick_all
+from sim.node.keeping import ZygoteKeeper
+from sim.node.memory import NodeMemory, OverBudgetError, budgets_of, on_tmpfs
 from sim.node.pace import Paces
 from sim.node.pausing import Pausing
 from sim.node.refill import refill
 from sim.node.salvaging import abandon, give_up, salvage
 from sim.node.sandbox import Latched, Machine, Sandbox, Successor, guest_spawned, refuse_failed
 from sim.node.vcpu import digest_of
+from sim.node.wave import Wave
+from sim.node.zygote_link import ZygoteLink
 from sim.record import events
 from sim.record.ledger import Ledger
 from sim.record.names import incarnation_name
@@ -57,15 +61,18 @@ class Node:
         self.armed = ArmedFaults()
         self.paces = Paces(each.name for each in config.sandboxes)
         self.builds = Path(config.builds)
-        self.budget = Budget(config.budget)
-        self.memory = NodeMemory(ledger.try_append, lambda: self.budget.granted)
-        self.sandboxes = {each.name: Sandbox(each, ledger) for each in config.sandboxes}
+        budgets = budgets_of(config.budget, config.budgets)
+        self.budget = budgets[""]
+        self.memory = NodeMemory(ledger.try_append, lambda: sum(each.granted for each in budgets.values()))
+        self.sandboxes = {each.name: Sandbox(each, ledger, budgets[each.node]) for each in config.sandboxes}
         self.tick_number = config.tick
         self.flags = flags
         self.ticking = asyncio.Lock()
         self.deaths = Deaths(lambda event, sandbox: ledger.try_append(event, sandbox=sandbox))
-        self.in_flight = 0
+        self.keeper: Keeper = ZygoteKeeper(link)
         self.cache_on_tmpfs = on_tmpfs(self.builds)
+        self.spill = Path(config.spill) if config.spill is not None else None
+        self.spill_on_tmpfs = self.spill is not None and on_tmpfs(self.spill)
         self._pausing = make_pausing(self)
         self.ending = False
 
@@ -81,7 +88,7 @@ class Node:
             )
             self.ledger.append(made, sandbox=each.name)
         for sandbox in self.sandboxes.values():
-            self.budget.hold(sandbox.config.memory)
+            sandbox.budget.hold(sandbox.config.memory)
             await self._spawn(sandbox, None)
             sandbox.to(State.RUNNING, "created")
 
@@ -142,13 +149,10 @@ class Node:
         return refill(sandbox, guest, self.builds, header, copying.cache if copying is not None else None, effects)
 
     def _tell_of_guest(self, sandbox: Sandbox, header: Header | None, armed: Armed, spawn_ms: float) -> None:
-        guest = sandbox.guest
-        if guest is None:
-            return
-        spawned = guest_spawned(sandbox, guest, header, armed, spawn_ms)
-        self.ledger.append(spawned, sandbox=sandbox.config.name)
-        self.watch(sandbox, guest)
-        self.measure(sandbox)
+        if (guest := sandbox.guest) is not None:
+            self.ledger.append(guest_spawned(sandbox, guest, header, armed, spawn_ms), sandbox=sandbox.config.name)
+            self.watch(sandbox, guest)
+            self.measure(sandbox)
 
     def watch(self, sandbox: Sandbox, guest: Guest) -> None:
         """Notice its death at once."""
@@ -185,7 +189,7 @@ class Node:
         """A guest died without a request, and everything since its last build is lost."""
         self.end_guest(sandbox, why)
         sandbox.to(State.KILLED, why, StopReason.CRASHED)
-        self.budget.give_back(sandbox.config.memory)
+        sandbox.budget.give_back(sandbox.config.memory)
 
     def end_guest(self, sandbox: Sandbox, why: str) -> None:
         """Forget a sandbox's guest."""
@@ -245,15 +249,20 @@ class Node:
         finally:
             sandbox.busy = None
 
-    async def pause(self, names: Sequence[str], concurrency: int, *, settled: bool) -> None:
-        """Pause these sandboxes, at most `concurrency` at a time; return when all answered, or all settled."""
+    async def pause(self, names: Sequence[str], concurrency: int, *, settled: bool, wave: bool = False) -> None:
+        """Pause them, at most `concurrency` at a time, in a `wave` the first ones together; `settled`: until copied."""
         slots = asyncio.Semaphore(concurrency)
+        free = [s for s in map(self.sandboxes.__getitem__, names[:concurrency]) if wave and s.is_free]
+        together = Wave(sandbox.config.name for sandbox in free)
+        for sandbox in free:
+            sandbox.wave = together
 
         async def one(name: str) -> None:
             async with slots:
-                await self._request(name, "pause", self._pausing.pause)
-                if settled:
-                    await self.sandboxes[name].at_rest()
+                with together.part(name):
+                    await self._request(name, "pause", self._pausing.pause)
+                    if settled:
+                        await self.sandboxes[name].at_rest()
 
         await asyncio.gather(*(one(name) for name in names))
         self.memory.tell_now()
@@ -268,7 +277,7 @@ class Node:
         begun = time.perf_counter()
         sandbox.to(State.RESUMING, "a resume was requested")
         try:
-            await self.budget.take(sandbox.config.memory, can_wait=self.in_flight > 0)
+            await sandbox.budget.take(sandbox.config.memory, can_wait=sandbox.budget.in_flight > 0)
         except OverBudgetError as error:
             sandbox.to(State.PAUSED, f"the resume was refused: {error}")
             return
@@ -304,7 +313,7 @@ class Node:
 
     async def _resume_failed(self, sandbox: Sandbox, error: Exception) -> None:
         """It costs nothing, unless what failed is the very build that the sandbox stands on."""
-        self.budget.give_back(sandbox.config.memory)
+        sandbox.budget.give_back(sandbox.config.memory)
         if sandbox.guest is not None:
             if isinstance(error, GuestError):
                 await asyncio.to_thread(sandbox.guest.is_dying)
@@ -334,18 +343,15 @@ class Node:
         successor.latched = self._latch(sandbox, "resume")
         effects = self._resume_effects(sandbox)
 
-        def start() -> None:
+        def start() -> Guest:
             guest = successor.guest = effects.spawn(lambda: self.link.spawn(spec))
             guest.receive()
+            return guest
 
-        await asyncio.to_thread(start)
+        guest = await asyncio.to_thread(start)
         successor.spawn_ms = (time.perf_counter() - begun) * 1e3
-        guest = successor.guest
-        if guest is not None:
-            spawned = events.SuccessorSpawned(
-                guest.name, old, guest.pid, guest.start_time, round(successor.spawn_ms, 3)
-            )
-            self.ledger.append(spawned, sandbox=name, pause=pause)
+        spawned = events.SuccessorSpawned(guest.name, old, guest.pid, guest.start_time, round(successor.spawn_ms, 3))
+        self.ledger.append(spawned, sandbox=name, pause=pause)
 
     async def go_on_with(self, sandbox: Sandbox, successor: Successor) -> None:
         """Fill it from the newest build, finished or still being copied, and let the sandbox run on with it."""
@@ -373,7 +379,7 @@ class Node:
             with contextlib.suppress(FreezeError):  # it never ran a tick, and holds nothing
                 await asyncio.to_thread(successor.guest.kill)
             self.forget(sandbox, successor.guest, "the checkpoint after which it was to go on failed")
-        self.budget.give_back(sandbox.config.memory)
+        sandbox.budget.give_back(sandbox.config.memory)
 
     async def checkpoint(self, names: Sequence[str]) -> None:
         """Export these sandboxes' memory one after the other; each goes on, with its guest or with a new one."""
@@ -415,7 +421,7 @@ class Node:
             try:
                 if sandbox.guest is not None:
                     await asyncio.to_thread(sandbox.guest.kill)
-                    self.budget.give_back(sandbox.config.memory)
+                    sandbox.budget.give_back(sandbox.config.memory)
             except FreezeError as error:  # it runs nothing any more and holds its memory: who looks for leaks finds it
                 sandbox.to(State.KILLED, f"killed on request, but {error}")
                 return

@@ -14,6 +14,7 @@ from engine.events import Event
 from engine.incarnation import GuestProcess
 from engine.mapping import Mapping
 from engine.ranges import Chunk
+from sim.node.wave import Wave
 from sim.record.cells import cells_of
 from sim.record.events import BoundaryReached, MemoryMapped
 from sim.record.stages import Pace
@@ -103,12 +104,15 @@ def _wait_of(gate: _Gate, took: float) -> float:
 class PacedEffects(Effects):
     """The engine's acts, one pause's; a copier that takes a chunk passes its sandbox's gate first."""
 
-    def __init__(self, paces: Paces, sandbox: str, pause: str, parent: Mapping, tell: Callable[[Event], None]) -> None:
+    def __init__(
+        self, paces: Paces, sandbox: str, pause: str, parent: Mapping, tell: Callable[[Event], None], wave: Wave
+    ) -> None:
         self._paces = paces
         self._sandbox = sandbox
         self._pause = pause
         self._parent = parent
         self._tell = tell
+        self._wave = wave
         self._passed = threading.local()
 
     def scan(self, tracker: Tracker, guest: GuestProcess, memory: Memory, block_size: int) -> DirtySet:
@@ -121,6 +125,8 @@ class PacedEffects(Effects):
     def boundary(self, before: Boundary) -> None:
         """The pause's own: the point of no return, and the finish."""
         self._wait_at(BoundaryReached(before), -1)
+        if before == "finish":
+            self._wave.all_copied(self._sandbox)
 
     def copy_read(self, memory: Memory, buffer: memoryview, offset: int, chunk: Chunk) -> None:
         self._wait_at(BoundaryReached("chunk", chunk.index, chunk.start, chunk.end - chunk.start), chunk.index)

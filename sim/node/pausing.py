@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from engine.dirty import Forgotten
@@ -20,41 +20,20 @@ from engine.prepare import PauseRequest
 from engine.snapshot import template
 from flags.decision import Decision, is_in_place, options, otel_fields
 from sim.files.lifecycle import RefusalCode, State, refusal
+from sim.node.admitted import Admitted, never_started, settled
 from sim.node.armed_faults import FaultyEffects, Passage
 from sim.node.dirty_log import witness
-from sim.node.guest_link import Guest, GuestError
-from sim.node.memory import PUNCHED_PEAK, OverBudgetError, most_copier_bytes
+from sim.node.guest_link import GuestError
+from sim.node.memory import PUNCHED_PEAK, OverBudgetError, held_bytes, most_copier_bytes
 from sim.node.own_thread import in_own_thread
 from sim.node.pace import PacedEffects
 from sim.node.salvaging import at_rest, refused, settled_at_last, try_again
 from sim.node.sandbox import Machine, Sandbox, Successor
 from sim.node.vcpu import attachments, digest_of
+from sim.node.wave import Wave
 from sim.record import events
 from sim.record.names import pause_name
 from sim.record.oracle import PAGE
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """One pause that was let in: its name, the pinned decision, the bytes it was granted, and its guest."""
-
-    id: str
-    decision: Decision
-    planned: int
-    guest: Guest
-    checkpoint: bool
-    successor: Successor | None = None  # who goes on after a checkpoint that is not in place
-    reader: Successor | None = None  # who comes right after a pause, as soon as it has its answer
-
-    @property
-    def read(self) -> bool:
-        """Its sandbox is resumed as soon as the pause has its answer."""
-        return self.reader is not None
-
-    @property
-    def consumed(self) -> bool:
-        """The guest is to end; else its memory is borrowed, and it goes on."""
-        return not self.checkpoint or self.successor is not None
 
 
 class Pausing:
@@ -103,7 +82,9 @@ class Pausing:
             stopped = events.GuestFrozen(guest.name, _ms_since(begun), as_json(process.frozen), guest.beat())
             frozen = replace(stopped, processor=digest_of(sandbox.processor) if sandbox.processor else None)
             self._node.ledger.append(frozen, sandbox=name, pause=admitted.id)
-            pause = sandbox.pause = self._engine_pause(sandbox, admitted, effects)
+            request = self._pause_request(sandbox, admitted)
+            await admitted.wave.all_frozen(name)
+            pause = sandbox.pause = Pause(request, effects, self._emit(sandbox, admitted, effects))
             if self._node.ending or effects.cancelled:
                 pause.cancel()
             begun_pause = in_own_thread(pause.begin, f"pause-{admitted.id}")
@@ -137,7 +118,7 @@ class Pausing:
         """Nothing was copied or freed: the guest runs on."""
         sandbox.pause = None
         await self._dismiss(sandbox, admitted)
-        self._give_back(admitted)
+        self._give_back(sandbox, admitted)
         told = never_started("rolled-back", why, admitted)
         self._node.ledger.append(told, sandbox=sandbox.config.name, pause=admitted.id)
         await self._node.roll_back(sandbox, admitted.guest, why)
@@ -163,17 +144,20 @@ class Pausing:
         planned = self._planned_bytes(sandbox, decision, consumed=fresh or not checkpoint)
         read = not checkpoint and node.config.is_read(name, sandbox.pauses)
         coming = (Successor() if fresh else None, Successor() if read else None)
-        asked = Admitted(pause_id, decision, planned, guest, checkpoint, *coming)
-        more = sandbox.config.memory if fresh or read else 0  # both guests and the pause at once
+        wave, sandbox.wave = sandbox.wave, Wave()
+        asked = Admitted(pause_id, decision, planned, guest, checkpoint, *coming, wave)
+        needs = planned + (sandbox.config.memory if fresh or read else 0)  # both guests and the pause at once
+        if not sandbox.budget.has_room(needs):
+            wave.leave(name)  # what it waits for may be given back by the wave alone
         try:
-            await node.budget.take(planned + more, can_wait=node.in_flight > 0)
+            await sandbox.budget.take(needs, can_wait=sandbox.budget.in_flight > 0)
         except OverBudgetError as error:
             told = never_started("refused", str(error), asked)
             node.ledger.append(told, sandbox=name, pause=pause_id)
             sandbox.to(State.RUNNING, f"it was refused: {error}")
             node.ledger.append(events.RequestRefused(state.value, str(error), RefusalCode.BUDGET), sandbox=name)
             return None
-        node.in_flight += 1
+        sandbox.budget.in_flight += 1
         return asked
 
     def _is_in_place(self, sandbox: Sandbox, decision: Decision) -> bool:
@@ -193,12 +177,12 @@ class Pausing:
         forgotten = sandbox.guest is not None and isinstance(sandbox.guest.tracker, Forgotten)
         return int(sandbox.config.memory * (1.0 if hot or forgotten else min(1.0, sandbox.config.dirty)))
 
-    def _engine_pause(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Pause:
+    def _pause_request(self, sandbox: Sandbox, admitted: Admitted) -> PauseRequest:
         name = sandbox.config.name
         process, memfd, tracker = admitted.guest.parts()
         sandbox.generations = admitted.guest.generations()
         address = admitted.guest.known().address
-        request = PauseRequest(
+        return PauseRequest(
             guest=process,
             memory=memfd
             if sandbox.latched.use_memfd
@@ -212,9 +196,10 @@ class Pausing:
             options=self._options(sandbox, admitted),
             attachments=attachments(name, admitted.id, sandbox.generations, sandbox.processor),
             borrowed=not admitted.consumed,
+            spill=self._node.spill,
+            keeper=self._node.keeper,
             witness=witness(tracker, partial(self._node.ledger.append, sandbox=name, pause=admitted.id)),
         )
-        return Pause(request, effects, self._emit(sandbox, admitted, effects))
 
     def _options(self, sandbox: Sandbox, admitted: Admitted) -> PauseOptions:
         config = self._node.config
@@ -238,7 +223,7 @@ class Pausing:
             wake_guest=admitted.guest.wake,
             ask_guest=admitted.guest.ask,
         )
-        paced = PacedEffects(node.paces, name, admitted.id, sandbox.header.mapping, tell)
+        paced = PacedEffects(node.paces, name, admitted.id, sandbox.header.mapping, tell, admitted.wave)
         return self._make_effects(paced, node.armed, passage)
 
     def _emit(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Callable[[Event], None]:
@@ -249,6 +234,7 @@ class Pausing:
             if isinstance(event, Planned):
                 effects.planned(event.chunks)
             elif isinstance(event, ChunkPublished):
+                admitted.wave.copied_a_chunk()
                 guest = None if event.source_resident is None else (admitted.guest.name, event.source_resident)
                 node.memory.set(guest=guest, cache=(admitted.id, event.cache_resident), huge=huge)
             elif isinstance(event, CopyFailed) and event.call == "teardown" and event.condemned:
@@ -261,11 +247,11 @@ class Pausing:
         tell = partial(self._node.ledger.append, sandbox=sandbox.config.name, pause=admitted.id)
         try:
             with contextlib.ExitStack() as granted:
-                granted.callback(self._give_back, admitted)
+                granted.callback(self._give_back, sandbox, admitted)
                 if await at_rest(pause):
                     self._stranded(sandbox, admitted)
                     await settled_at_last(pause)
-                    self._node.in_flight += 1
+                    sandbox.budget.in_flight += 1
                 result = pause.settle(0)
                 await self._retry_teardown(admitted)
                 told = settled(pause, result, admitted, blocked_ms)
@@ -281,11 +267,11 @@ class Pausing:
         finally:
             sandbox.settling = None
             sandbox.stranded.clear()
-            self._fail_waiters()
+            self._fail_waiters(sandbox)
 
     def _stranded(self, sandbox: Sandbox, admitted: Admitted) -> None:
         """Nothing is lost: what is published and what the memfd holds, which stays granted, are the whole snapshot."""
-        self._node.in_flight -= 1
+        sandbox.budget.in_flight -= 1
         if sandbox.guest is admitted.guest:
             sandbox.guest = None
         why = "its copy failed; its build is stranded, and can be completed"
@@ -294,7 +280,7 @@ class Pausing:
         elif sandbox.state is State.PAUSED:
             sandbox.reason = why
         sandbox.stranded.set()
-        self._fail_waiters()
+        self._fail_waiters(sandbox)
 
     def _tell_outcome(self, sandbox: Sandbox, pause: Pause, told: events.PauseSettled) -> None:
         """Only a recorded outcome lets the condemned record go; if it cannot be recorded, the record stays."""
@@ -323,9 +309,10 @@ class Pausing:
             why += "; its next pause keeps all of its memory"
         await self._node.roll_back(sandbox, admitted.guest, why)
 
-    def _fail_waiters(self) -> None:
-        if self._node.in_flight == 0:  # nothing is left that could give memory back by itself
-            self._node.budget.refuse_waiting()
+    @staticmethod
+    def _fail_waiters(sandbox: Sandbox) -> None:
+        if sandbox.budget.in_flight == 0:  # nothing is left on its node that could give memory back by itself
+            sandbox.budget.refuse_waiting()
 
     async def _retry_teardown(self, admitted: Admitted) -> None:
         """A condemned guest whose teardown failed holds all of its memory and never runs: try once more to end it."""
@@ -340,9 +327,8 @@ class Pausing:
         if result.header is None:
             raise GuestError(f"{admitted.id} finished without a header")
         sandbox.header, sandbox.pause = result.header, None
-        if node.cache_on_tmpfs:
-            node.budget.hold(result.header.length)
-        else:
+        sandbox.budget.hold(held_bytes(result.header, cache=node.cache_on_tmpfs, spill=node.spill_on_tmpfs))
+        if not node.cache_on_tmpfs:
             node.memory.finished(admitted.id)
         if not admitted.consumed:
             await node.roll_back(sandbox, admitted.guest, f"checkpoint {admitted.id} is finished")
@@ -364,14 +350,14 @@ class Pausing:
         if sandbox.guest is None:
             await self._dismiss(sandbox, admitted)
         if sandbox.busy is not None and (sandbox.busy[0] == "resume" or being_filled):
-            self._fail_waiters()  # that resume may be among them, and what is below would never come
+            self._fail_waiters(sandbox)  # that resume may be among them, and what is below would never come
             await asyncio.wait([sandbox.busy[1]])
         async with node.ticking:  # which may be waiting for its answer
             if sandbox.guest is not None:
                 with contextlib.suppress(FreezeError):  # the kernel takes its time over it
                     await asyncio.to_thread(sandbox.guest.kill)
                 node.end_guest(sandbox, "the build that it was resumed from failed")
-                node.budget.give_back(sandbox.config.memory)
+                sandbox.budget.give_back(sandbox.config.memory)
         if sandbox.state not in {State.DISCARDED, State.KILLED}:
             sandbox.to(State.DISCARDED, why)
 
@@ -379,50 +365,13 @@ class Pausing:
         self._node.forget(sandbox, admitted.guest, why)
         if sandbox.guest is admitted.guest:
             sandbox.guest = None
-        self._node.budget.give_back(sandbox.config.memory)
+        sandbox.budget.give_back(sandbox.config.memory)
 
-    def _give_back(self, admitted: Admitted) -> None:
-        self._node.in_flight -= 1
-        self._node.budget.give_back(admitted.planned)
+    @staticmethod
+    def _give_back(sandbox: Sandbox, admitted: Admitted) -> None:
+        sandbox.budget.in_flight -= 1
+        sandbox.budget.give_back(admitted.planned)
 
 
 def _ms_since(begun: float) -> float:
     return round((time.perf_counter() - begun) * 1e3, 3)
-
-
-def never_started(outcome: str, why: str, admitted: Admitted) -> events.PauseSettled:
-    """A pause that the engine never had: nothing was copied or freed."""
-    how, consumed = admitted.checkpoint, admitted.consumed
-    return events.PauseSettled(outcome, admitted.id, error=why, checkpoint=how, consumed=consumed, read=admitted.read)
-
-
-def settled(pause: Pause, result: PauseResult, admitted: Admitted, blocked_ms: float) -> events.PauseSettled:
-    """The engine's result in the ledger's words."""
-    plan = pause.plan
-    return events.PauseSettled(
-        outcome=result.outcome.value,
-        path=plan.path.value if plan else None,
-        punch=plan.punch if plan else False,
-        punch_reason=plan.punch_reason if plan else None,
-        punch_code=plan.punch_code.value if plan else None,
-        dirty_bytes=plan.dirty_bytes if plan else None,
-        punched_bytes=result.punched_bytes,
-        peak_over=result.peak_over,
-        peak_ratio=round(result.peak_ratio, 4) if result.peak_ratio is not None else None,
-        copy_ms=round(result.copy_ms, 3) if result.copy_ms is not None else None,
-        blocked_ms=blocked_ms,
-        condemned=result.condemned,
-        error=result.error,
-        failed_chunk=result.failed_chunk,
-        condemn_error=result.condemn_error,
-        punch_error=result.punch_error,
-        build=admitted.id,
-        content_hash=result.header.content_hash if result.header else None,
-        checkpoint=admitted.checkpoint,
-        kill_error=result.kill_error,
-        copier_bytes=result.copier_bytes,
-        consumed=admitted.consumed,
-        cpu_seconds=round(result.cpu_seconds, 6) if result.cpu_seconds is not None else None,
-        salvage=result.salvage,
-        read=admitted.read,
-    )

@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,11 @@ from sim.node import cgroup
 from sim.node.armed_faults import Fault
 from sim.node.config import NodeConfig
 from sim.node.flags import LOOKS_PER_LEASE, NodeFlags
-from sim.node.guest_link import ZYGOTE_SOCKET, ZygoteLink, open_zygote
 from sim.node.node import Node
 from sim.node.pausing import Pausing
 from sim.node.recovery import recover
 from sim.node.sandbox import Machine
+from sim.node.zygote_link import ZYGOTE_SOCKET, ZygoteLink, open_zygote
 from sim.record import events, owner, source_events
 from sim.record.ledger import EVENTS_FILE, Ledger
 from sim.record.names import CONDEMNED
@@ -113,7 +114,7 @@ class _Server:
             "create": node.create,
             "recover": lambda: recover(node),
             "tick": lambda: node.tick(args["count"]),
-            "pause": lambda: node.pause(args["names"], args["concurrency"], settled=args["settled"]),
+            "pause": lambda: node.pause(**args),
             "checkpoint": lambda: node.checkpoint(args["names"]),
             "resume": lambda: node.resume(args["names"]),
             "kill": lambda: node.kill(args["names"]),
@@ -206,6 +207,16 @@ async def _main(fd: int, config: NodeConfig, start_zygote: ZygoteStarter) -> Non
     ledger.close()
 
 
+def held(builds: str) -> str:
+    """The folder of builds, by a fd of this process where its path is by one of the runner's.
+
+    A node outlives a runner that dies by some seconds, and ends its copies in them.
+    """
+    if not builds.startswith("/proc/"):
+        return builds
+    return f"/proc/self/fd/{os.open(builds, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)}"
+
+
 def _end_with_the_runner(owner_fd: int) -> None:
     """In order, as its connection closes too; by force where that takes too long, with a copy that hangs."""
     owner.await_free(owner_fd)
@@ -222,6 +233,7 @@ def main(arguments: list[str], start_zygote: ZygoteStarter = execute_zygote) -> 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a guest takes eight fds here, and two of its zygote
     config = NodeConfig.read(Path(arguments[1]))
+    config = replace(config, builds=held(config.builds))
     if (owner_fd := owner.watch(config.owner_file)) is not None:
         threading.Thread(target=_end_with_the_runner, args=(owner_fd,), name="owner", daemon=True).start()
     asyncio.run(_main(int(arguments[0]), config, start_zygote))

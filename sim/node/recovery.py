@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,9 @@ from engine.events import Condemned
 from engine.evidence import Threads, as_json, from_json
 from engine.incarnation import lives
 from engine.snapshot import Build, Header, delete_build, template
+from engine.spill import LINK, remove_folder
 from sim.files.lifecycle import FINAL, State, StopReason
+from sim.node.completing import complete_kept, look_at_last, with_its_end
 from sim.node.config import Known, OpenPause
 from sim.node.guest_link import Guest, GuestError
 from sim.node.node import Node
@@ -37,9 +38,11 @@ async def recover(node: Node) -> None:
         _restore(node, node.sandboxes[name], known, past)
     living = {guest.name: guest for guest in await asyncio.to_thread(node.link.living)}
     condemned = _condemned(node, living, past)
+    kept = await look_at_last(node, condemned.pauses, living, past)
     await _end_condemned(node, living, condemned)
+    salvaged = await complete_kept(node, kept)
     for partial in node.builds.glob(f"*{PARTIAL}"):
-        shutil.rmtree(partial, ignore_errors=True)  # what stays is found by who looks for leaks; no guest waits for it
+        remove_folder(partial)  # what stays is found by who looks for leaks; no guest waits for it
     for name, known in node.config.known.items():
         sandbox = node.sandboxes[name]
         latest = known.guest or incarnation_name(name, sandbox.incarnations)
@@ -47,14 +50,17 @@ async def recover(node: Node) -> None:
         pause = known.open_pause
         doomed = pause is not None and (pause.id in condemned.pauses or latest in condemned.guests)
         frozen = _frozen(past, pause, latest)
-        await _recover(node, sandbox, known, guest, frozen, condemned=doomed)
+        await _recover(node, sandbox, with_its_end(known, salvaged), guest, frozen, condemned=doomed)
     for guest in living.values():  # born, but not in the ledger
         await _end(guest)
     _retire(node)
-    if node.cache_on_tmpfs:
-        for folder in node.builds.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # damaged: a resume will refuse it by its name
-                node.budget.hold((folder / MEMFILE).stat().st_blocks * 512)  # its zeros are holes
+    held = [MEMFILE] * node.cache_on_tmpfs + [LINK] * node.spill_on_tmpfs
+    for folder in node.builds.iterdir():
+        of = node.sandboxes.get(folder.name.rpartition(".")[0])
+        budget = node.budget if of is None else of.budget
+        for name in held:
+            with contextlib.suppress(FileNotFoundError):  # damaged: a resume will refuse it by its name; or no spill
+                budget.hold((folder / name).stat().st_blocks * 512)  # its zeros are holes
 
 
 def _restore(node: Node, sandbox: Sandbox, known: Known, past: Sequence[Entry]) -> None:
@@ -200,7 +206,7 @@ async def _run_on(
             delete_build(node.builds, pause.id)
     sandbox.guest = guest
     node.watch(sandbox, guest)
-    node.budget.hold(sandbox.config.memory)
+    sandbox.budget.hold(sandbox.config.memory)
     if sandbox.state is not State.RUNNING:
         thawed = events.GuestThawed(guest.name, as_json(guest.process.seen), ran.code if ran else None)
         node.ledger.append(thawed, sandbox=sandbox.config.name)
@@ -254,6 +260,7 @@ def _settle(node: Node, sandbox: Sandbox, pause: OpenPause, *, condemned: bool) 
         checkpoint=checkpoint,
         consumed=not checkpoint or pause.successor is not None,
         read=not checkpoint and node.config.is_read(sandbox.config.name, sandbox.pauses),
+        salvage=pause.salvage,
     )
     node.ledger.append(settled, sandbox=sandbox.config.name, pause=pause.id)
     return finished

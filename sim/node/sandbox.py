@@ -9,6 +9,7 @@ from typing import Protocol
 
 from engine.errors import BuildFailedError
 from engine.incarnation import CondemnedRecords
+from engine.keeper import Keeper
 from engine.pause import Pause
 from engine.snapshot import Header, template
 from flags.client import FlagClient
@@ -18,6 +19,7 @@ from sim.node.config import NodeConfig, SandboxConfig
 from sim.node.guest_link import Armed, Guest
 from sim.node.memory import Budget, NodeMemory
 from sim.node.pace import Paces
+from sim.node.wave import Wave
 from sim.record import events
 from sim.record.ledger import Ledger
 
@@ -50,8 +52,9 @@ class Successor:
 class Sandbox:
     """One sandbox on its node: where it is in its life, its guest and the newest finished build."""
 
-    def __init__(self, config: SandboxConfig, ledger: Ledger) -> None:
+    def __init__(self, config: SandboxConfig, ledger: Ledger, budget: Budget) -> None:
         self.config = config
+        self.budget = budget  # of the node that it is on
         self._ledger = ledger
         self.state = State.CREATED
         self.reason = ""
@@ -66,12 +69,18 @@ class Sandbox:
         self.generations = b""  # of the pause in flight
         self.processor = b""  # the same, of a virtual machine
         self.latched = Latched()
+        self.wave = Wave()  # that the pause which was asked for goes with
 
     @property
     def newest(self) -> Header:
         """Of the build that is still being copied, else of the newest finished one."""
         copying = self.pause.header if self.pause is not None else None
         return copying or self.header
+
+    @property
+    def is_free(self) -> bool:
+        """Its guest runs, and no other request for it is under way."""
+        return self.state is State.RUNNING and self.busy is None and self.settling is None
 
     async def at_rest(self) -> None:
         """Return once the copy in flight, if there is one, has ended or is stranded."""
@@ -108,12 +117,13 @@ class Machine(Protocol):
     armed: ArmedFaults
     paces: Paces
     builds: Path
-    budget: Budget
     memory: NodeMemory
     flags: FlagClient
     ticking: asyncio.Lock
-    in_flight: int
     cache_on_tmpfs: bool
+    keeper: Keeper
+    spill: Path | None
+    spill_on_tmpfs: bool
     ending: bool
 
     def end_guest(self, sandbox: Sandbox, why: str) -> None: ...

@@ -13,7 +13,7 @@ import mmap
 import os
 import platform
 import struct
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from engine import linux
 from sim.node.vm_layout import Places, page_tables, parameters, places, registers
@@ -56,8 +56,35 @@ _SHOWN, _LONGEST = 8, 15  # bytes shown at an instruction pointer; of an instruc
 STATE_SIZE = sum(part.size for part in _STATE)
 
 
+def prepare(memory: int) -> None:
+    """Make what the machines of this size share, before the first of them is forked."""
+    if memory <= LARGEST:
+        page_tables(places(memory).tables)
+
+
+class VmEnd(TypedDict):
+    """How a machine ended that did not stop where its program stops; addresses, and bytes in hex.
+
+    `exit`: KVM's name for it, or a number. `past_memory`: its instruction pointer `rip` is at the end of RAM. It was to
+    go on at `began`, where it had `had`, and found `found`.
+    """
+
+    exit: str
+    rip: int
+    past_memory: bool
+    began: int
+    had: str
+    found: str
+
+
 class VmError(Exception):
-    """The machine did not stop where its program stops; says where it is instead."""
+    """The machine did not stop where its program stops; `end` says where it is instead."""
+
+    def __init__(self, end: VmEnd) -> None:
+        where = f"rip {end['rip']:#x}" + (", at the end of its memory" if end["past_memory"] else "")
+        found = "as before" if end["found"] == end["had"] else f"now {end['found']}"
+        super().__init__(f"KVM_EXIT_{end['exit']} at {where}; at {end['began']:#x} it had {end['had']}, {found}")
+        self.end = end
 
 
 class VirtualMachine:
@@ -74,31 +101,46 @@ class VirtualMachine:
         self._memory = memory
         self._at = places(len(memory))
         kvm = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+        self._fds: list[int] = []
         try:
-            self._vm = fcntl.ioctl(kvm, _CREATE_VM, 0)
-            self.fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            os.ftruncate(self.fd, self._at.size)
-            self._own = mmap.mmap(self.fd, self._at.size)
-            self._log = mmap.mmap(-1, -(-len(memory) // PAGE // 64) * 8)
-            self._slot(0, 0, memory, log=True)
-            self._slot(1, self._at.tables, self._own)
-            self._slot(2, self._at.generations, side)
-            self._cpu = fcntl.ioctl(self._vm, _CREATE_VCPU, 0)
-            self._run = mmap.mmap(self._cpu, fcntl.ioctl(kvm, _GET_VCPU_MMAP_SIZE))
+            self._make(kvm, side, name)
+        except OSError:
+            self._close_fds()
+            raise
         finally:
             os.close(kvm)
         self._put(self._at.tables, page_tables(self._at.tables))
         self._put(self._at.filler, TABLE)
         self._put(self._at.program, PROGRAM_PAGE)
-        self._start(self._at, 0 if in_ram else self._at.program)
-        self._goes_on = self._next()
+        program = 0 if in_ram else self._at.program
+        self._start(self._at, program)
+        self._goes_on = program, PROGRAM_PAGE[:_SHOWN]
+
+    def _make(self, kvm: int, side: mmap.mmap, name: str) -> None:
+        self._vm = self._opened(fcntl.ioctl(kvm, _CREATE_VM, 0))
+        own = self._opened(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+        os.ftruncate(own, self._at.size)
+        self._own = mmap.mmap(own, self._at.size)
+        self._log = mmap.mmap(-1, -(-len(self._memory) // PAGE // 64) * 8)
+        self._slot(0, 0, self._memory, log=True)
+        self._slot(1, self._at.tables, self._own)
+        self._slot(2, self._at.generations, side)
+        self._cpu = self._opened(fcntl.ioctl(self._vm, _CREATE_VCPU, 0))
+        self._run = mmap.mmap(self._cpu, fcntl.ioctl(kvm, _GET_VCPU_MMAP_SIZE))
+
+    def _opened(self, fd: int) -> int:
+        self._fds.append(fd)
+        return fd
+
+    def _close_fds(self) -> None:
+        while self._fds:
+            os.close(self._fds.pop())
 
     def close(self) -> None:
         """Give all of it back; for those that outlive their machine."""
         self._run.close()
         self._own.close()
-        for fd in (self._cpu, self._vm, self.fd):
-            os.close(fd)
+        self._close_fds()
 
     def _slot(self, number: int, address: int, memory: mmap.mmap, *, log: bool = False) -> None:
         size = -(-len(memory) // PAGE) * PAGE
@@ -157,15 +199,18 @@ class VirtualMachine:
             return self._memory[address : address + _SHOWN]
         return self._own[address - self._at.tables : address - self._at.tables + _SHOWN]
 
-    def _end(self, reason: int) -> str:
+    def _end(self, reason: int) -> VmEnd:
         """Why it left and where, and what it found instead of what it was to go on with."""
         began, before = self._goes_on
         rip, _ = self._next()
-        at_the_end = rip < len(self._memory) <= rip + _LONGEST
-        where = f"rip {rip:#x}" + (", at the end of its memory" if at_the_end else "")
-        now = self._bytes_at(began)
-        found = "as before" if now == before else f"now {now.hex(' ')}"
-        return f"KVM_EXIT_{_EXITS.get(reason, reason)} at {where}; at {began:#x} it had {before.hex(' ')}, {found}"
+        return {
+            "exit": _EXITS.get(reason, str(reason)),
+            "rip": rip,
+            "past_memory": rip < len(self._memory) <= rip + _LONGEST,
+            "began": began,
+            "had": before.hex(" "),
+            "found": self._bytes_at(began).hex(" "),
+        }
 
     def save(self) -> bytes:
         """The processor's state, STATE_SIZE bytes, once the store that it left by is completed."""

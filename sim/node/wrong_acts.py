@@ -17,8 +17,9 @@ import numpy as np
 from engine import dirty, evidence, linux
 from engine import mapping as maps
 from engine.cache import Cache
+from engine.chunk_records import ChunkRecords
 from engine.dirty import DirtySet, Tracker
-from engine.effects import Before, Memory
+from engine.effects import Before, Boundary, Memory
 from engine.errors import GuestRanError
 from engine.evidence import Threads
 from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit, state_of
@@ -122,6 +123,22 @@ class WokenInMidCopy(KillsLate):
             time.sleep(_WOKEN_FOR)
             signal.pidfd_send_signal(self._owed.pidfd, signal.SIGSTOP)
         super().copy_read(memory, buffer, offset, chunk)
+
+
+class PunchedUnrecorded(FaultyEffects):
+    """Records the chunks when all of them are copied, and punched."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._owed: list[tuple[ChunkRecords, Cache, Chunk]] = []
+
+    def record(self, records: ChunkRecords, cache: Cache, chunk: Chunk) -> None:
+        self._owed.append((records, cache, chunk))
+
+    def boundary(self, before: Boundary) -> None:
+        super().boundary(before)
+        while before == "finish" and self._owed:
+            super().record(*self._owed.pop())
 
 
 class OneThreadStopped(FaultyEffects):

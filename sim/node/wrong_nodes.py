@@ -3,16 +3,25 @@ meter. Each makes its own node process wrong, by putting something else in the p
 
 from __future__ import annotations
 
+import shutil
+import threading
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+import xxhash
+
 from engine import prepare, resume
+from engine.errors import CorruptBuildError
 from engine.meter import PeakMeter
 from engine.snapshot import Build
 from flags.context import Moment, SandboxAttributes
 from flags.decision import Decision
 from sim.node.sandbox import Machine
+
+_LATE = 1.0  # seconds
 
 
 def _replace(owner: object, name: str, value: Any) -> None:
@@ -58,6 +67,47 @@ def _recovery_forgets_build(_node: Machine) -> None:
     _replace(recovery, "PARTIAL", " that is nowhere")
 
 
+def _spill_forgotten(_node: Machine) -> None:
+    from engine import cache
+
+    _replace(cache, "remove_folder", lambda folder: shutil.rmtree(folder, ignore_errors=True))
+
+
+def _spill_unnamed(_node: Machine) -> None:
+    from engine import work, writing
+
+    whole = work.finished_header
+    _replace(writing, "finished_header", lambda *parts: replace(whole(*parts), spilled=()))
+
+
+def _reader_looks_once(node: Any) -> None:
+    """And the copy is tried again just then: what it saw as not published is punched by the time that it is read."""
+    from engine.cache import Cache
+    from engine.strand import Strand
+
+    packed = Strand.packed
+
+    def late(strand: Any, index: int) -> bytes:
+        for pause in [each.pause for each in node.sandboxes.values() if each.pause is not None]:
+            threading.Thread(target=pause.salvage, daemon=True).start()
+        end = time.monotonic() + _LATE
+        while time.monotonic() < end and not strand._cache.is_published(index):  # noqa: SLF001
+            time.sleep(_LATE / 1000)
+        time.sleep(_LATE / 20)
+        return packed(strand, index)
+
+    def read(chunks: Any, index: int) -> memoryview:
+        expected = chunks._source.digest(index)  # noqa: SLF001
+        data = chunks._effects.resume_read(chunks._source, *chunks._spans[index])  # noqa: SLF001
+        if expected and xxhash.xxh3_128_digest(data) != expected:
+            raise CorruptBuildError(chunks._name, f": chunk {index} does not match its digest")  # noqa: SLF001
+        return memoryview(data)
+
+    _replace(Cache, "_is_published_by_now", lambda *_: False)
+    _replace(Strand, "packed", late)
+    _replace(resume._Chunks, "_read", read)  # noqa: SLF001
+
+
 def _meter_under_reports(_node: Machine) -> None:
     def half(meter: PeakMeter) -> int | None:
         return None if meter.at_freeze is None else (meter.peak - meter.at_freeze) // 2
@@ -73,5 +123,8 @@ NODES: Mapping[str, Callable[[Machine], None]] = MappingProxyType(
         "recovery-forgets-record": _recovery_forgets_record,
         "recovery-forgets-build": _recovery_forgets_build,
         "meter-under-reports": _meter_under_reports,
+        "spill-forgotten": _spill_forgotten,
+        "spill-unnamed": _spill_unnamed,
+        "reader-looks-once": _reader_looks_once,
     }
 )

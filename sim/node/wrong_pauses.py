@@ -16,6 +16,7 @@ from engine.incarnation import CondemnedRecords, GuestProcess, PunchPermit
 from engine.memfd import Memfd
 from engine.pause import Pause, PauseResult
 from engine.plan import PauseOptions
+from engine.prepare import PauseRequest
 from engine.ranges import Chunk, runs, whole_pages
 from flags.catalog import PUNCH
 from flags.decision import Decision, otel_fields
@@ -23,8 +24,9 @@ from sim.files.lifecycle import State
 from sim.files.units import HUGE_PAGE
 from sim.files.wrong_engines import SWITCHES
 from sim.node import wrong_acts
+from sim.node.admitted import Admitted
 from sim.node.armed_faults import FaultyEffects
-from sim.node.pausing import Admitted, Pausing
+from sim.node.pausing import Pausing
 from sim.node.sandbox import Machine, Sandbox
 from sim.node.wrong_acts import PunchesBehind, ResumeAfterPunch
 from sim.node.wrong_nodes import NODES
@@ -124,11 +126,11 @@ class FlagReadTwice(Pausing):
 class FlagsEvaluatedTwice(Pausing):
     """What was decided at the request is decided anew once the guest is frozen."""
 
-    def _engine_pause(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Pause:
+    def _pause_request(self, sandbox: Sandbox, admitted: Admitted) -> PauseRequest:
         again = self._node.flags.decide(sandbox.config.attributes())
         decided = events.Decided(again.as_fields(), otel_fields(again, sandbox.config.name))
         self._node.ledger.append(decided, sandbox=sandbox.config.name, pause=admitted.id)
-        return super()._engine_pause(sandbox, replace(admitted, decision=again), effects)
+        return super()._pause_request(sandbox, replace(admitted, decision=again))
 
 
 class HashUntrue(Pausing):
@@ -145,6 +147,7 @@ ACTS: dict[str, type[FaultyEffects]] = {
     "woken-in-mid-copy": wrong_acts.WokenInMidCopy,
     "record-after-punch": wrong_acts.RecordAfterPunch,
     "record-retired-early": wrong_acts.RecordRetiredEarly,
+    "punched-unrecorded": wrong_acts.PunchedUnrecorded,
     "punch-before-publish": wrong_acts.PunchBeforePublish,
     "unfinished-visible": wrong_acts.UnfinishedVisible,
     "clean-before-first-chunk": wrong_acts.CleanBeforeFirstChunk,

@@ -1,8 +1,9 @@
 """The process that guests are forked from. It outlives a crashed node, and hands its guests to the next one.
 
 Started as `python -m sim.node.zygote LISTENER_FD GRACE_SECONDS [OWNER_FILE [CGROUP]]`. It speaks JSON on SEQPACKET:
-`spawn` forks a guest, `list` reports every living one, `end` kills them all. Without a node it waits for the grace,
-then ends itself and its guests; it does so within two seconds once the runner, which holds a lock on OWNER_FILE, ends.
+`spawn` forks a guest, `list` reports every living one, `end` kills them all. It keeps memory too: `keep` takes an fd by
+the name of a build, `drop` closes it, `kept` hands all of them out. Without a node it waits for the grace, then ends
+itself and its guests; it does so within two seconds once the runner, which holds a lock on OWNER_FILE, ends.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine import linux
-from sim.node import cgroup, guest
+from sim.node import cgroup, guest, vm
 from sim.record import owner
 
 MESSAGE = 65536
@@ -44,6 +45,7 @@ class _Zygote:
         self._listener = listener
         self._grace = grace
         self._children: dict[int, _Child] = {}
+        self._kept: dict[str, int] = {}  # memory by the build that it is copied into
         self._connection: socket.socket | None = None
         self._alone_since = time.monotonic()
         self._wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -90,10 +92,12 @@ class _Zygote:
             if self._connection is None:
                 self._connection, _address = self._listener.accept()
                 self._connection.send(json.dumps({"pid": os.getpid()}).encode())
-            elif request := self._connection.recv(MESSAGE):
-                self._obey(json.loads(request), self._connection)
             else:
-                self._hang_up()
+                request, fds, _, _ = socket.recv_fds(self._connection, MESSAGE, 1)
+                if request:
+                    self._obey(json.loads(request), fds, self._connection)
+                else:
+                    self._hang_up()
         except ConnectionError:
             self._hang_up()
 
@@ -103,8 +107,10 @@ class _Zygote:
         self._connection = None
         self._alone_since = time.monotonic()
 
-    def _obey(self, command: dict[str, Any], connection: socket.socket) -> None:
+    def _obey(self, command: dict[str, Any], fds: list[int], connection: socket.socket) -> None:
         match command["op"]:
+            case "keep" | "drop" | "kept" as op:
+                self._keep(op, command.get("build", ""), fds, connection)
             case "spawn":
                 try:
                     pid, child = self._spawn(command["spec"])
@@ -120,7 +126,23 @@ class _Zygote:
                 self._end_all()
                 connection.send(b"{}")
 
+    def _keep(self, op: str, build: str, fds: list[int], connection: socket.socket) -> None:
+        """No fd came with it where no more may be opened here: that is no acknowledgement."""
+        if op == "kept":
+            for name, fd in self._kept.items():
+                socket.send_fds(connection, [json.dumps({"kept": name}).encode()], [fd])
+            connection.send(b"{}")
+            return
+        if (old := self._kept.pop(build, None)) is not None:
+            os.close(old)
+        if op == "keep" and fds:
+            self._kept[build] = fds[0]
+        answer = {"dropped": build} if op == "drop" else {"kept": build, "held": bool(fds)}
+        connection.send(json.dumps(answer).encode())
+
     def _spawn(self, spec: guest.GuestSpec) -> tuple[int, _Child]:
+        if spec["guest"] == "vm":
+            vm.prepare(spec["memory"])
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             zygote_pid = os.getpid()

@@ -33,6 +33,8 @@ class RunStarted(Event):
     known_as: str = "here"  # here | original: when a copy that fails after its pause's answer is known
     verify: str = "off"  # off | full: clean pages are compared with the parent before anything is punched
     on_copy_failure: str = "discard"  # discard | salvage, where no flag decides
+    spill: str | None = None  # a folder, or tmpfs, for what the caches of stranded builds do not take
+    guest: str | None = None  # process | vm | auto: what --guest made of every sandbox; None: as the scenario says
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,23 @@ class ProcessDied(Event):
     incarnation: str | None = None
     state: str | None = None
     code: str = "died"
+
+
+@dataclass(frozen=True, slots=True)
+class VmEnded(Event):
+    """A guest's virtual machine did not stop where its program stops; addresses, and bytes in hex.
+
+    `exit` is KVM's name for how it ended, `rip` its instruction pointer, `past_memory` whether that is at the end of
+    RAM. It was to go on at `began`, where it had the bytes `had`, and found `found`.
+    """
+
+    incarnation: str
+    exit: str
+    rip: int
+    past_memory: bool
+    began: int
+    had: str
+    found: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from engine import events as engine_events
 from sim.record import events, source_events
 from sim.record.codes import punch_code
 from sim.record.ledger import Entry
+from sim.record.rollout_view import next_rollout
 from sim.record.stages import OWN_PACE, Pace, Sample, next_track, thinned
 from sim.record.view import (
     PUNCH,
@@ -180,7 +181,8 @@ def _next_run(view: View, entry: Entry) -> View:
             return replace(view, judged=(*view.judged, judged))
         case events.RunEnded() as ended:
             return replace(view, ended=ended)
-    return view
+    rollout = next_rollout(view.rollout, entry)
+    return view if rollout is view.rollout else replace(view, rollout=rollout)
 
 
 def _next_memory(memory: MemoryView, sample: events.MemorySampled) -> MemoryView:
@@ -208,19 +210,8 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
             )  # a recovery deletes what a crash left and records no event for it
             found = replace(sandbox, pid=pid, resident=resident, cached=cached)
             return replace(found, state=new, reason=reason, stop_reason=stop_reason, refused=None)
-        case events.GuestSpawned() as made:
-            return replace(
-                sandbox,
-                incarnation=made.incarnation,
-                pid=made.pid,
-                tracker=made.tracker,
-                build=made.build,
-                resident=0,
-                cached=0,
-                punched=0,
-            )
-        case events.GuestMeasured(resident):
-            return replace(sandbox, resident=resident)
+        case events.GuestSpawned() | events.GuestMeasured() | events.VmEnded():
+            return _next_guest(sandbox, entry.event)
         case engine_events.ChunkPublished() as published:
             return _copied_on(sandbox, published)
         case engine_events.ChunkPunched(freed=freed) | engine_events.CleanPagesPunched(freed=freed):
@@ -234,6 +225,29 @@ def _next_sandbox(sandbox: SandboxView, entry: Entry) -> SandboxView:
         case events.RequestRefused() as refused:
             return replace(sandbox, refused=refused)
     return sandbox
+
+
+def _next_guest(
+    sandbox: SandboxView, event: events.GuestSpawned | events.GuestMeasured | events.VmEnded
+) -> SandboxView:
+    match event:
+        case events.GuestSpawned() as made:
+            return replace(
+                sandbox,
+                incarnation=made.incarnation,
+                pid=made.pid,
+                tracker=made.tracker,
+                guest=made.guest,
+                vm_end=None,
+                build=made.build,
+                resident=0,
+                cached=0,
+                punched=0,
+            )
+        case events.GuestMeasured(resident):
+            return replace(sandbox, resident=resident)
+        case events.VmEnded() as end:
+            return replace(sandbox, vm_end=end)
 
 
 def _copied_on(sandbox: SandboxView, published: engine_events.ChunkPublished) -> SandboxView:

@@ -80,10 +80,19 @@ class RunRecord:
     socket_dir: str
     cgroup: str | None
     ended: bool
+    spill_dir: str | None = None
 
     @classmethod
     def of(
-        cls, run: str, entries: Sequence[Entry], cache_dir: Path, socket_dir: Path, cgroup: Path | None, *, ended: bool
+        cls,
+        run: str,
+        entries: Sequence[Entry],
+        cache_dir: Path,
+        socket_dir: Path,
+        cgroup: Path | None,
+        *,
+        ended: bool,
+        spill_dir: Path | None = None,
     ) -> RunRecord:
         """The record of a run of this very process, with the node and zygote that its ledger names last."""
         started = [each.event for each in entries if isinstance(each.event, events.NodeStarted)]
@@ -100,6 +109,7 @@ class RunRecord:
             socket_dir=str(socket_dir),
             cgroup=str(cgroup) if cgroup else None,
             ended=ended,
+            spill_dir=str(spill_dir) if spill_dir else None,
         )
 
     @property
@@ -120,6 +130,13 @@ def make(runs_dir: Path, name: str, seed: int, now: datetime) -> Path:
 def make_cache(parent: Path, run: str) -> Path:
     """Make the folder of a run's cache; `end_leftovers` recognises it by its name. Raises OSError."""
     folder = parent / f"snapdrill-{run}-cache"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def make_spill(parent: Path, run: str) -> Path:
+    """The same for what a run's cache does not take."""
+    folder = parent / f"snapdrill-{run}-spill"
     folder.mkdir(mode=0o700)
     return folder
 

@@ -22,7 +22,7 @@ from engine.events import Event
 from engine.printable import printable
 from engine.reading import MOST_LEDGER_BYTES, open_regular
 from sim.record import events as sim_events
-from sim.record import source_events
+from sim.record import rollout_events, source_events
 
 EVENTS_FILE = "events.jsonl"
 
@@ -33,7 +33,7 @@ def _snake(name: str) -> str:
 
 def _event_types() -> dict[str, type[Event]]:
     found: dict[str, type[Event]] = {}
-    for module in (engine.events, sim_events, source_events):
+    for module in (engine.events, sim_events, source_events, rollout_events):
         for name, kind in inspect.getmembers(module, inspect.isclass):
             if issubclass(kind, Event) and kind is not Event:
                 found[_snake(name)] = kind
@@ -150,13 +150,28 @@ class Ledger:
             self._fd = -1
 
 
+_MOST_SHARED = 4096
+_SHARED: dict[str, Any] = {}
+
+
+def _shared(value: Any) -> Any:
+    """The same value as the one before that was equal: a decision is 14 KiB, and most of a run's are alike."""
+    if value is None:
+        return None
+    if len(_SHARED) >= _MOST_SHARED:
+        _SHARED.clear()
+    return _SHARED.setdefault(repr(value), value)
+
+
 def parse(line: bytes, number: int) -> Entry:
     """One line of a ledger; raises LedgerError naming the line where it is not an event of ours."""
     try:
         content = json.loads(line.decode())  # of bytes it would guess the encoding first
         kind = EVENT_TYPES[content.pop("event")]
         t, sandbox, pause = content.pop("t"), content.pop("sandbox", None), content.pop("pause", None)
-        return Entry(t, kind(**content), sandbox, pause)
+        if kind is sim_events.Decided:
+            content["flags"] = _shared(content["flags"])
+        return Entry(t, kind(**content), _shared(sandbox), _shared(pause))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"not JSON: {error.msg}" if isinstance(error, json.JSONDecodeError) else error
         raise LedgerError(f"line {number} is not an event of this version: {printable(str(why))}") from error

@@ -172,6 +172,7 @@ def _belongings(record: RunRecord, run_dir: Path | None) -> list[tuple[str, Path
     """What exists of the run's own folders and cgroup: kind, path, and how it is removed."""
     named: list[tuple[str, str | None, Callable[[Path], None]]] = [
         ("cache folder", record.cache_dir, shutil.rmtree),
+        ("spill folder", record.spill_dir, shutil.rmtree),
         ("socket folder", record.socket_dir, shutil.rmtree),
         ("cgroup", record.cgroup, _remove_cgroup),
     ]

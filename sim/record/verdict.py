@@ -11,7 +11,14 @@ TIME_LIMIT = "time-limit"
 """The subject that is judged inconclusive if the time limit ended a run."""
 NODE_DIED = "node-died"
 """The same, if its node died and nothing in the run had asked for it."""
+DEADLINE = "deadline:"
+"""How the subject begins that says which kind of step missed its deadline."""
 CUT_OFF = frozenset({TIME_LIMIT, NODE_DIED})
+
+
+def is_cut_off(subject: str) -> bool:
+    """Whether an inconclusive judgement of this subject says that the run ended early."""
+    return subject in CUT_OFF or subject.startswith(DEADLINE)
 
 
 class Verdict(StrEnum):

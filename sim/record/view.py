@@ -10,6 +10,7 @@ from engine.events import Stranded
 from sim.files.wrong_engines import wrong_engine
 from sim.record import events, source_events
 from sim.record.ledger import Entry
+from sim.record.rollout_view import RolloutView
 from sim.record.stages import NO_TRACK, OWN_PACE, Pace, Sample, Track
 
 PUNCH = "memfd-punch-on-snapshot"
@@ -249,6 +250,8 @@ class SandboxView:
     incarnation: str | None = None
     pid: int | None = None
     tracker: str | None = None
+    guest: str | None = None  # of its newest guest: process | vm
+    vm_end: events.VmEnded | None = None  # of that one, if it is a virtual machine that has ended
     build: str | None = None
     resident: int = 0
     cached: int = 0
@@ -318,6 +321,7 @@ class View:
     samples: tuple[Sample, ...] = ()
     judged: tuple[events.Judged, ...] = ()
     log: tuple[Entry, ...] = ()
+    rollout: RolloutView | None = None
 
     @property
     def measured(self) -> tuple[PauseView, ...]:

@@ -58,7 +58,7 @@ def scenario_document(view: View) -> dict[str, Any]:
         else {"seconds": after, "known": "given" if after else "derived"},
         "pauses": [_pause(each) for each in view.pauses],
         "sandboxes": [
-            {"name": each.name, "state": each.state, "stop_reason": each.stop_reason}
+            {"name": each.name, "guest": each.guest, "state": each.state, "stop_reason": each.stop_reason}
             for each in view.sandboxes.values()
         ],
     }
@@ -110,8 +110,23 @@ def run_document(scenarios: Sequence[dict[str, Any]], exit_code: int | None = No
 def write_document(path: Path, document: dict[str, Any]) -> None:
     """Write JSON atomically: readers see the whole document or none."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    partial.write_text(_indented(document) + "\n", encoding="utf-8")
     os.replace(partial, path)
+
+
+_OUTER = 4
+
+
+def _indented(value: Any, level: int = 0) -> str:
+    """JSON whose outer levels have lines of their own: a pause a line. `indent=2` takes ten times as long."""
+    if level == _OUTER or not value or not isinstance(value, dict | list | tuple):
+        return json.dumps(value)
+    if isinstance(value, dict):
+        brackets, inner = "{}", [f"{json.dumps(key)}: {_indented(each, level + 1)}" for key, each in value.items()]
+    else:
+        brackets, inner = "[]", [_indented(each, level + 1) for each in value]
+    margin = "\n" + "  " * level
+    return f"{brackets[0]}{margin}  {f',{margin}  '.join(inner)}{margin}{brackets[1]}"
 
 
 def _judged(judgement: Judgement) -> dict[str, Any]:

@@ -79,6 +79,7 @@ def run_command(view: View, run_dir: Path, scenario_file: Path, sandbox: str | N
         is_copy = scenario_file.absolute().parent == run_dir.absolute()
         drawn = {} if is_copy else view.run.drawn
         parts += ["--obey-unsafe"] if view.run.obey_unsafe and not is_copy else []
+        parts += ["--guest", view.run.guest] if view.run.guest and not is_copy else []
         for name, value in drawn.get("vars", {}).items():
             parts += ["--var", f"{name}={json.dumps(value) if isinstance(value, bool) else value}"]
         parts += ["--only", view.run.name] if drawn.get("matrix") else []

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from engine import events as copying
 from engine.events import Event
 from sim.files.wrong_engines import wrong_engine
-from sim.record import events, source_events
+from sim.record import events, rollout_events, source_events
 from sim.record.ledger import Entry
 from sim.record.stages import cell_words
 from sim.report.words import (
@@ -22,6 +22,8 @@ from sim.report.words import (
     ratio,
     size,
     verdict_tone,
+    vm_bytes,
+    vm_end,
 )
 
 SAMPLES = (events.MemorySampled, events.GuestMeasured)
@@ -72,7 +74,8 @@ def sentence(entry: Entry) -> str:
 
 def tell(entry: Entry) -> Sentence:
     """The entry as a sentence."""
-    groups = (_of_run, _of_setting, _of_faults, _of_sandbox, _of_guest, _of_copy, _of_its_guest, _of_its_end)
+    of_pause = (_of_copy, _of_its_guest, _of_its_salvage, _of_its_end)
+    groups = (_of_run, _of_setting, _of_faults, _of_sandbox, _of_guest, *of_pause)
     found = next(filter(None, (each(entry.event) for each in groups)), None) or _fine(entry.name.replace("_", " "))
     return replace(found, t=entry.t, subjects=() if entry.sandbox is None else (entry.sandbox,))
 
@@ -128,6 +131,8 @@ def _of_setting(event: Event) -> Sentence | None:
         case source_events.FlagSourceChanged(state, error):
             tone: Tone = "good" if state == "VALID" else "warn"
             return _say(f"flag client is {state}{f': {error}' if error else ''}", tone)
+        case rollout_events.PlanBegan() | rollout_events.PlanStepEnded() | rollout_events.StageMeasured():
+            return _of_plan(event)
         case source_events.LeaseMeasured(is_open, age, duration):
             return _lease(is_open, age, duration)
     return None
@@ -178,6 +183,20 @@ def _of_sandbox(event: Event) -> Sentence | None:
     return None
 
 
+def _of_plan(event: rollout_events.PlanBegan | rollout_events.PlanStepEnded | rollout_events.StageMeasured) -> Sentence:
+    match event:
+        case rollout_events.PlanBegan(plan, flag, _, steps):
+            return _say(f"plan {plan} began: {flag}, {plural(len(steps), 'step')}", "calm")
+        case rollout_events.PlanStepEnded(step, label, weight, outcome, detail, stopped=stopped):
+            tone: Tone = "good" if outcome == "successful" else "warn" if outcome == "inconclusive" else "bad"
+            why = f"; {detail}" if detail else ""
+            ends = {"abort": "; aborted", "wait": "; waits for a person", "approve": "; waits for approval"}
+            return _say(f"step {step + 1}, {label}, at {weight:g} %: {outcome}{why}{ends.get(stopped or '', '')}", tone)
+        case rollout_events.StageMeasured(weight=weight, punched=punched, lost_by_flag=lost):
+            said = f"stage of {weight:g} %: {plural(punched, 'sandbox', 'sandboxes')} punched, {lost} lost by the flag"
+            return _say(said, "bad" if lost else "calm")
+
+
 def _of_guest(event: Event) -> Sentence | None:
     match event:
         case events.GuestSpawned(incarnation, pid, tracker=tracker, build=build, tracker_why=why, guest=kind):
@@ -198,6 +217,8 @@ def _of_guest(event: Event) -> Sentence | None:
             return _fine(f"guest {incarnation} is dead: {why}")
         case events.GuestMeasured(resident):
             return _fine(f"holds {size(resident)}")
+        case events.VmEnded() as end:
+            return _say(f"its virtual machine ended: {vm_end(end)}; {vm_bytes(end)}", "bad", end.incarnation)
         case events.ProcessDied(process, pid):
             return _say(f"{process} died, and nothing in the run had asked for it", "bad", f"pid {pid}")
     return None
@@ -278,14 +299,25 @@ def _of_its_end(event: Event) -> Sentence | None:
         case copying.CopyFailed(chunk, call, error, condemned):  # its new state shows it too
             then = "past the point of no return" if condemned else "before condemn: nothing is lost"
             return _fine(f"pause failed in {call}{_at_chunk(chunk)} ({error}), {then}", tone="warn")
-        case copying.Stranded(length=left):
-            return _say(f"stranded: nothing is lost, {size(left)} of its build is left in memory alone", "warn")
-        case copying.NotSalvaged(_, code, error):
-            return _say(f"cannot be salvaged ({code}): {error}", "bad")
         case copying.BuildFinished(build=build, length=length, copy_ms=took):
             return _fine(f"build {build} is finished", f"{size(length)}, {took:.1f} ms")
         case copying.CacheDeleted(build):
             return _say("partial cache deleted", "muted", f"build {build}")
+    return None
+
+
+def _of_its_salvage(event: Event) -> Sentence | None:
+    match event:
+        case copying.Stranded(length=left):
+            return _say(f"stranded: nothing is lost, {size(left)} of its build is left in memory alone", "warn")
+        case copying.KeeperAsked(_, error):
+            if error is None:
+                return _fine("its memory is held by a second process, which outlives a crash of the node")
+            return _say(f"its memory is held by the node alone: a copy that fails cannot be salvaged: {error}", "warn")
+        case copying.BuildSpilled(_, chunk):
+            return _say(f"its cache has no space: from chunk {chunk} on its build goes into the spill", "warn")
+        case copying.NotSalvaged(_, code, error):
+            return _say(f"cannot be salvaged ({code}): {error}", "bad")
     return None
 
 

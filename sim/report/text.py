@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -44,7 +44,7 @@ def _title(view: View) -> Section:
     shown = toned(verdict.upper(), words.verdict_tone(verdict))
     sandboxes = view.sandboxes.values()
     trackers = sorted({each.tracker for each in sandboxes if each.tracker})
-    fleet = f"{words.plural(len(sandboxes), 'sandbox', 'sandboxes')}, "
+    fleet = f"{words.plural(len(sandboxes), 'sandbox', 'sandboxes')}, {_machines(sandboxes)}"
     fleet += f"{words.size(sum(each.memory for each in sandboxes))} of guest memory"
     paced = len(view.pauses) - len(view.measured)
     lines: list[Words] = [
@@ -54,6 +54,14 @@ def _title(view: View) -> Section:
         f"{words.plural(paced, 'pause')} slowed or stopped on screen: in no figure" if paced else "",
     ]
     return Section("", tuple(Paragraph(each) for each in lines))
+
+
+def _machines(sandboxes: Collection[SandboxView]) -> str:
+    """`all of them virtual machines, `; nothing where there are none."""
+    machines = sum(each.guest == "vm" for each in sandboxes)
+    if not machines:
+        return ""
+    return f"{'all' if machines == len(sandboxes) else machines} of them virtual machines, "
 
 
 def _compared_flags(pauses: Sequence[PauseView]) -> list[str]:
@@ -161,6 +169,7 @@ def figures(view: View) -> list[tuple[str, str]]:
         ("readers", readers(view.pauses)),
         ("failed late", late_failures(len(failed_late(view.pauses)), view.run.known_as if view.run else "") or None),
         ("memory", _node_memory(view)),
+        ("caches", _caches(view)),
         ("cgroup", _cgroup_memory(view)),
         ("of it", _beyond_processes(view)),
         ("pages", _stand_in(each.page_size for each in view.sandboxes.values())),
@@ -238,6 +247,12 @@ def _beyond_processes(view: View) -> str | None:
         return None
     beyond, ours = words.size(ended.cgroup_peak - ended.cgroup_base), words.size(ended.peak_with_page_cache)
     return f"{beyond} without the processes; by snapdrill's own count {ours}, page cache included"
+
+
+def _caches(view: View) -> str | None:
+    """In which pages a tmpfs held them; None for a disk, and where the ledger does not say."""
+    huge = view.run.host.get("huge_cache") if view.run else None
+    return None if huge is None else f"on a tmpfs, in pages of {'2 MiB' if huge else '4 KiB'}"
 
 
 def _stand_in(page_sizes: Iterable[int]) -> str | None:

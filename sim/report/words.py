@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from engine.printable import escaped
@@ -39,6 +39,16 @@ def verdict_tone(verdict: str) -> Tone:
 def fault_words(fault: str, error: str, at: str, sandboxes: str) -> str:
     """`copy.write ENOSPC at chunk 3 on web-3`."""
     return f"{fault} {error} {place(at)} on {'every sandbox' if sandboxes == '*' else sandboxes}"
+
+
+def vm_end(end: events.VmEnded) -> str:
+    """How it ended: `KVM_EXIT_INTERNAL_ERROR, rip 0x1ffffff: the end of its memory`."""
+    return f"KVM_EXIT_{end.exit}, rip {end.rip:#x}{': the end of its memory' if end.past_memory else ''}"
+
+
+def vm_bytes(end: events.VmEnded) -> str:
+    """What it was to go on with, and what was there instead."""
+    return f"at {end.began:#x} it had {end.had}, and found {end.found}"
 
 
 def place(at: str) -> str:
@@ -125,6 +135,15 @@ def times(count: int) -> str:
 def plural(count: int, one: str, many: str = "") -> str:
     """`1 pause`, `6 pauses`; `many` where it is not `one` with an s."""
     return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
+
+
+_NAMED = 3
+
+
+def named(names: Sequence[str], none: str) -> str:
+    """`box-0, box-1, box-2 and 617 more`; `none` where there is none."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}" if names else none
 
 
 def one_line(error: BaseException) -> str:

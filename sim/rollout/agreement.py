@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from sim.files.yaml import scenario_text
 from sim.record.folder import StoredRun
 from sim.report.table import Section, Table
 from sim.rollout.costs import Costs
-from sim.rollout.simulation import Nodes, PauseLoad, demand
+from sim.rollout.node_events import NodeEvents, PauseLoad, Requests
+from sim.rollout.simulation import demand
 from sim.rollout.virtual_fleet import VirtualFleet, stream, virtual_fleet
 from sim.run.host import host
 from sim.run.runner import RunOptions, run_scenario
@@ -188,11 +189,8 @@ def _rows(
 
 def _peak(fleet: VirtualFleet, asks: PauseLoad, on: Any, rolled_back: Any, slots: int) -> float:
     """Every sandbox is asked at the same time; one that rolls back frees nothing."""
-    nodes = Nodes(np.array([asks.guest.sum()]), 1, slots)
-    extra = np.where(on, asks.extra_on, asks.extra_off)
-    freed = np.where(rolled_back, 0.0, asks.freed)
-    here = np.zeros(1, np.int64)
-    for who in range(fleet.count):
-        one = slice(who, who + 1)
-        nodes.pause(here, np.zeros(1), extra[None, one], freed[one], asks.seconds[one])
-    return float(nodes.peak.max())
+    load = replace(asks, freed=np.where(rolled_back, 0.0, asks.freed))
+    one_node, everyone = np.zeros(fleet.count, np.int64), np.arange(fleet.count)
+    node = NodeEvents(one_node, load, on[None], slots=slots, paused_for=np.inf)
+    node.advance(Requests(everyone, np.zeros(fleet.count), np.ones(fleet.count, np.bool_)), np.inf)
+    return float(node.peak.max())

@@ -127,7 +127,7 @@ def approved(folder: Path, plan: Plan, seed: int | None = None) -> Approved:
     if stored.version != VERSION or not stored.steps:
         raise UserError(f"--continue: {path} is not of version {VERSION}; rehearse the plan from its start")
     if stored.plan != fingerprint(plan):
-        what = "the plan, its flag file, its fleet or an option such as --lease is not what was approved"
+        what = "the plan, its flag file, its fleet or an option such as --lease or --guest is not what was approved"
         raise UserError(f"--continue: {what} in {folder}; rehearse the plan from its start")
     if seed not in {None, stored.seed}:
         raise UserError(f"--continue: {folder} was rehearsed with seed {stored.seed}; leave --seed out")
@@ -135,9 +135,13 @@ def approved(folder: Path, plan: Plan, seed: int | None = None) -> Approved:
 
 
 def fingerprint(plan: Plan) -> str:
-    """Of everything that the plan's steps depend on: its text, its flag file, its fleet, its lease and its engine."""
+    """Of everything that the plan's steps depend on: its text, its flag file, its fleet, its lease and its engine.
+
+    Guests of another kind than the file's are part of it too.
+    """
     told = hashlib.sha256(plan.source_text.encode())
-    told.update(json.dumps([plan.lease, plan.engine.model_dump(mode="json"), plan.flag_source]).encode())
+    said = [plan.lease, plan.engine.model_dump(mode="json"), plan.flag_source]
+    told.update(json.dumps([*said, *([plan.asked_guest] if plan.asked_guest else [])]).encode())
     fleet = None if plan.fleet_file is None else plan.path.parent / plan.fleet_file
     for each in (plan.flag_file, fleet):
         told.update(b"-" if each is None else hashlib.sha256(read_regular(each, MOST_TABLE_BYTES)).digest())

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import os
-import shutil
-import signal
 import statistics
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,13 +14,13 @@ from engine import linux
 from engine.errors import UserError
 from sim.files.units import HUGE_PAGE, format_size
 from sim.record.oracle import PAGE
-from sim.record.verdict import ExitCode
-from sim.rollout import bench_calls, bench_guest, bench_ways
+from sim.rollout import bench_calls, bench_candidates, bench_guest, bench_ways
+from sim.rollout.bench_against import Against
 from sim.rollout.bench_guest import has_parent
+from sim.rollout.bench_host import DISK, HUGE_TMPFS, TMPFS
 from sim.rollout.bench_ways import GIB, Bench, BenchCase, BenchTaken
 from sim.run.host import host
 
-TMPFS, DISK = "tmpfs", "disk"
 DESTS = (TMPFS, DISK)
 Figures = Mapping[str, float]
 
@@ -55,7 +50,8 @@ class Goal:
 class BenchRow:
     """`figures` makes a round's result of what `needs` gave, in that order; `judged` names the one that counts.
 
-    What is not `timed` is not disturbed by other processes either.
+    Where other processes disturbed every round, `cpu_goal` counts instead, of the figure `cpu_ratio`. What is not
+    `timed` is not disturbed by them.
     """
 
     name: str
@@ -65,6 +61,7 @@ class BenchRow:
     judged: str = "value"
     unit: str | None = None
     goal: Goal | None = None
+    cpu_goal: Goal | None = None
     summary: Callable[[Sequence[float]], float] = statistics.median
     timed: bool = True
 
@@ -84,12 +81,15 @@ class BenchRow:
         )
 
 
-def rows() -> list[BenchRow]:
-    """Every row, in the order in which they are printed."""
+def rows(against: Path | None = None) -> list[BenchRow]:
+    """Every row, in the order in which they are printed; with those of another program that copies."""
     return [
         *_copies(),
+        *(_against(Against(str(against))) if against else ()),
+        *_adopted(),
         *_source_free(),
         *_peaks(),
+        *_waves(),
         *_kills(),
         *_answers(),
         *_scans(),
@@ -114,11 +114,36 @@ def _others() -> Iterator[BenchCase]:
                 yield BenchCase(layout, PAGE, dest, punch=True)
 
 
+def _huge() -> Iterator[BenchCase]:
+    """Caches in huge pages."""
+    for layout in bench_guest.COPIED:
+        yield BenchCase(layout, PAGE, HUGE_TMPFS, punch=True)
+    yield BenchCase(bench_guest.FULL, PAGE, HUGE_TMPFS, punch=False)
+
+
 _LIMIT = BenchMeasurement(bench_ways.memcpy, BenchCase())
-_COPY_GOALS = {
-    TMPFS: Goal(2.5, at_least=True, size=GIB, floor=1.6),
-    DISK: Goal(2.3, at_least=True, size=GIB, floor=1.6),
+_UNTIL_FREE = "until_free_ratio"
+
+
+def _at_least(limit: float, floor: float | None = None) -> Goal:
+    return Goal(limit, at_least=True, size=GIB, floor=floor)
+
+
+_GOALS = {
+    bench_guest.FULL: {TMPFS: _at_least(2.5, 1.6), DISK: _at_least(2.2, 1.6), HUGE_TMPFS: _at_least(4.0)},
+    bench_guest.HALF_IN_ONE_RUN: {TMPFS: _at_least(2.5, 1.6), DISK: _at_least(2.2, 1.6)},
+    bench_guest.EVERY_SECOND: dict.fromkeys((*DESTS, HUGE_TMPFS), _at_least(5.0, 1.6)),
+    bench_guest.SCATTERED_10: dict.fromkeys((*DESTS, HUGE_TMPFS), _at_least(3.0, 1.6)),
+    bench_guest.CLEAN_90: dict.fromkeys((*DESTS, HUGE_TMPFS), _at_least(1.5)),
 }
+"""Of a copy that punches, in times the speed of mmap + memmove."""
+
+
+def _cpu_goal(case: BenchCase) -> Goal:
+    """CPU seconds, as a share of what mmap + memmove takes."""
+    if case.dest == HUGE_TMPFS:
+        return Goal(0.5, size=GIB)
+    return Goal(0.75 if case.dest == TMPFS and case.punch else 0.9, size=GIB)
 
 
 def _ours(case: BenchCase) -> BenchMeasurement:
@@ -126,10 +151,16 @@ def _ours(case: BenchCase) -> BenchMeasurement:
 
 
 def _copies() -> Iterator[BenchRow]:
-    for case in (*_full(), *_others()):
-        needs = (_ours(case), BenchMeasurement(bench_ways.mmap_memmove, case), _LIMIT)
-        goal = _COPY_GOALS[case.dest] if case.punch and case.dest else None
-        yield BenchRow("copy", case, needs, _copy, "ratio_to_mmap_memmove", "GiB/s", goal)
+    """Where one side frees more than the other, because clean pages are there, both are timed until all is free.
+
+    Copies into huge pages are compared with mmap + memmove into small ones, as the original has them.
+    """
+    for case in (*_full(), *_others(), *_huge()):
+        original = replace(case, dest=TMPFS) if case.dest == HUGE_TMPFS else case
+        needs = (_ours(case), BenchMeasurement(bench_ways.mmap_memmove, original), _LIMIT)
+        goal = _GOALS.get(case.layout or "", {}).get(case.dest or "") if case.punch else None
+        judged = _UNTIL_FREE if has_parent(case.layout or "") else "ratio_to_mmap_memmove"
+        yield BenchRow("copy", case, needs, _copy, judged, "GiB/s", goal, _cpu_goal(case))
 
 
 def _copy(ours: Figures, theirs: Figures, limit: Figures) -> dict[str, float]:
@@ -137,11 +168,56 @@ def _copy(ours: Figures, theirs: Figures, limit: Figures) -> dict[str, float]:
         "gib_per_s": ours["gib_per_s"],
         "value": ours["gib_per_s"],
         "ratio_to_mmap_memmove": ours["gib_per_s"] / theirs["gib_per_s"],
+        _UNTIL_FREE: theirs["free_seconds"] / ours["free_seconds"],
         "ratio_to_memcpy": ours["gib_per_s"] / limit["gib_per_s"],
         "peak_over": ours["peak_over"],
         "peak_ratio": ours["peak_ratio"],
-        "cpu_s_per_gib": ours["cpu_s_per_gib"],
+        **_cpu(ours, theirs),
     }
+
+
+def _cpu(one: Figures, other: Figures) -> dict[str, float]:
+    """What one takes, and as a share of what the other takes."""
+    return {"cpu_s_per_gib": one["cpu_s_per_gib"], "cpu_ratio": one["cpu_s_per_gib"] / other["cpu_s_per_gib"]}
+
+
+def _against(program: Against) -> Iterator[BenchRow]:
+    """Another program's copy beside ours: above 1 it is the slower one."""
+    for case in (*_full(), *_others()):
+        needs = (_ours(case), BenchMeasurement(program, case))
+        yield BenchRow("against", case, needs, _beside, unit="x its speed")
+
+
+def _beside(ours: Figures, theirs: Figures) -> dict[str, float]:
+    return {
+        "value": theirs["seconds"] / ours["seconds"],
+        _UNTIL_FREE: theirs["free_seconds"] / ours["free_seconds"],
+        **_cpu(ours, theirs),
+    }
+
+
+def _adopted() -> Iterator[BenchRow]:
+    """A way that the engine does not have, beside the one that it has: above 1 it is faster, below 1 takes less CPU."""
+    for layout in (bench_guest.FULL, bench_guest.HALF_IN_ONE_RUN, bench_guest.CLEAN_90):
+        case = BenchCase(layout, PAGE, TMPFS, punch=True)
+        needs = (BenchMeasurement(bench_candidates.adopt, case), _ours(case))
+        yield BenchRow("adopt", case, needs, _times_faster, unit="x a pause")
+
+
+def _times_faster(candidate: Figures, ours: Figures) -> dict[str, float]:
+    return {"value": ours["seconds"] / candidate["seconds"], **_cpu(candidate, ours)}
+
+
+def _waves() -> Iterator[BenchRow]:
+    """Eight pauses, four at a time, against one of all their memory."""
+    case = BenchCase(bench_guest.FULL, PAGE, TMPFS, punch=True)
+    needs = (BenchMeasurement(bench_candidates.wave, case), _ours(case))
+    goals = Goal(0.8, at_least=True, size=GIB), Goal(1.25, size=GIB)
+    yield BenchRow("wave", case, needs, _rate, "value", "x one pause", *goals)
+
+
+def _rate(wave: Figures, one: Figures) -> dict[str, float]:
+    return {"value": wave["gib_per_s"] / one["gib_per_s"], **_cpu(wave, one)}
 
 
 def _source_free() -> Iterator[BenchRow]:
@@ -150,12 +226,16 @@ def _source_free() -> Iterator[BenchRow]:
         for dest in DESTS:
             needs = tuple(_ours(BenchCase(bench_guest.FULL, page, dest, punch)) for punch in (True, False))
             case = BenchCase(bench_guest.FULL, page, dest)
-            yield BenchRow("source-free", case, needs, _times_longer, unit="x not punching", goal=Goal(1.10, size=GIB))
+            yield BenchRow("source-free", case, needs, _times_longer, "value", "x not punching", *_AT_MOST_A_TENTH)
 
 
 def _times_longer(one: Figures, other: Figures) -> dict[str, float]:
     """Until the guest's memory is free."""
-    return {"value": one["free_seconds"] / other["free_seconds"]}
+    return {"value": one["free_seconds"] / other["free_seconds"], **_cpu(one, other)}
+
+
+_AT_MOST_A_TENTH = Goal(1.10, size=GIB), Goal(1.10, size=GIB)
+"""More than the other: of time, of CPU."""
 
 
 def _kills() -> Iterator[BenchRow]:
@@ -163,11 +243,11 @@ def _kills() -> Iterator[BenchRow]:
     for layout in (bench_guest.FULL, bench_guest.SCATTERED_10):
         case = BenchCase(layout, PAGE, TMPFS, punch=True)
         needs = (_ours(case), BenchMeasurement(bench_ways.kill_last, case))
-        yield BenchRow("kill-first", case, needs, _times_longer, unit="x killing last", goal=Goal(1.10, size=GIB))
+        yield BenchRow("kill-first", case, needs, _times_longer, "value", "x killing last", *_AT_MOST_A_TENTH)
 
 
 def _peaks() -> Iterator[BenchRow]:
-    for case in (*_full(), *_others()):
+    for case in (*_full(), *_others(), *_huge()):
         if case.punch:
             yield BenchRow(
                 "peak", case, (_ours(case),), _peak, unit="bytes", goal=Goal(8 << 20), summary=max, timed=False
@@ -187,12 +267,14 @@ def _answers() -> Iterator[BenchRow]:
         yield BenchRow("first-chunk", case, needs, _reader, unit="x the copy", goal=Goal(0.05, size=GIB))
     case = BenchCase(bench_guest.CLEAN_99, PAGE, TMPFS, punch=True)
     both = (BenchMeasurement(bench_ways.dedup_return, case), BenchMeasurement(bench_ways.background_return, case))
-    yield BenchRow("dedup-return", case, both, _times_later, unit="x without dedup", goal=Goal(2.0, size=GIB))
+    goals = Goal(2.0, size=GIB), Goal(2.0, size=GIB)
+    yield BenchRow("dedup-return", case, both, _times_later, "value", "x without dedup", *goals)
 
 
 def _times_later(dedup: Figures, background: Figures) -> dict[str, float]:
     """How long the guest is frozen until the answer, with its pages compared and without."""
-    return {"value": dedup["return_ms"] / background["return_ms"], "return_ms": dedup["return_ms"]}
+    cpu = {"cpu_ratio": dedup["return_cpu_ms"] / background["return_cpu_ms"]}
+    return {"value": dedup["return_ms"] / background["return_ms"], "return_ms": dedup["return_ms"], **cpu}
 
 
 def _answer(background: Figures) -> dict[str, float]:
@@ -284,23 +366,7 @@ def _p99(decisions: Figures) -> dict[str, float]:
     return {"value": decisions["p99_us"], **decisions}
 
 
-SHM = "/dev/shm"  # noqa: S108 - asked for because it is tmpfs
 _SLACK = 256 << 20
-
-
-@contextlib.contextmanager
-def destinations(cache_dir: Path | None) -> Iterator[dict[str, Path]]:
-    """A folder on each kind of destination."""
-    disk = cache_dir or Path("runs" if Path("runs").is_dir() else ".")
-    made: dict[str, Path] = {}
-    try:
-        for dest, parent in ((DISK, disk), (TMPFS, Path(SHM))):
-            with contextlib.suppress(PermissionError, FileNotFoundError):
-                made[dest] = Path(tempfile.mkdtemp(prefix=f"snapdrill-bench-{os.getpid()}-", dir=parent))
-        yield made
-    finally:
-        for folder in made.values():
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def reason_to_leave_out(row: BenchRow, size: int, folders: dict[str, Path], no_huge_pages: str | None) -> str | None:
@@ -326,6 +392,8 @@ def reason_to_leave_out(row: BenchRow, size: int, folders: dict[str, Path], no_h
 
 def _wrong_place(dest: str, size: int, folders: dict[str, Path]) -> str | None:
     folder = folders.get(dest)
+    if folder is None and dest == HUGE_TMPFS:
+        return "no tmpfs of huge pages: see huge-page caches of snapdrill doctor"
     if folder is None:
         return f"no folder can be made for {dest}"
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -334,7 +402,7 @@ def _wrong_place(dest: str, size: int, folders: dict[str, Path]) -> str | None:
         status = os.fstatvfs(fd)
     finally:
         os.close(fd)
-    if is_tmpfs != (dest == TMPFS):
+    if is_tmpfs == (dest == DISK):
         return f"{folder.parent} is {'a' if is_tmpfs else 'no'} tmpfs: give --cache-dir a folder on a disk"
     free = status.f_bavail * status.f_frsize
     return f"{folder.parent} has {free >> 20} MiB free" if status.f_blocks and free < size + _SLACK else None
@@ -354,23 +422,3 @@ def require_memory(size: int, rows: Sequence[BenchRow]) -> None:
             f"--size {format_size(size)} needs {needed >> 20} MiB of memory, {available >> 20} MiB are available: "
             "give a smaller --size"
         )
-
-
-@contextlib.contextmanager
-def interrupts_between() -> Iterator[Callable[[], None]]:
-    """Signals that end a bench are remembered; the yielded function raises for one, where nothing is half done."""
-    caught: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda caught_one, _frame: caught.append(caught_one)) for number in numbers}
-
-    def check() -> None:
-        if caught:
-            if caught[0] == signal.SIGINT:
-                raise KeyboardInterrupt
-            sys.exit(ExitCode.TERMINATED)
-
-    try:
-        yield check
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

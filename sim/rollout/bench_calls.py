@@ -27,8 +27,8 @@ from sim.files.scenario import load
 from sim.files.shipped import scenario_folder
 from sim.node.config import NodeConfig
 from sim.node.guest import GuestSpec
-from sim.node.guest_link import ZygoteLink
 from sim.node.process import connect_zygote
+from sim.node.zygote_link import ZygoteLink
 from sim.rollout.bench_host import Watch
 from sim.rollout.bench_ways import Bench, BenchCase, BenchTaken
 from sim.run.cases import Unit, UnitResult
@@ -59,7 +59,7 @@ def _guests(kind: str) -> BenchTaken:
     with _zygote() as link, Watch() as watch:
         taken = [_one_guest(link, number, kind) for number in range(_GUESTS)]
     spawn, tick, freeze = (statistics.median(column) * 1e3 for column in zip(*taken, strict=True))
-    return BenchTaken({"spawn_ms": spawn, "tick_ms": tick, "freeze_ms": freeze}, watch.noisy)
+    return BenchTaken.by(watch, {"spawn_ms": spawn, "tick_ms": tick, "freeze_ms": freeze})
 
 
 def _one_guest(link: ZygoteLink, number: int, kind: str) -> tuple[float, float, float]:
@@ -146,7 +146,7 @@ def _decisions(others: Items) -> BenchTaken:
     finally:
         client.close()
     cuts = statistics.quantiles(taken, n=100)
-    return BenchTaken({"p50_us": cuts[49] * 1e6, "p99_us": cuts[98] * 1e6}, watch.noisy)
+    return BenchTaken.by(watch, {"p50_us": cuts[49] * 1e6, "p99_us": cuts[98] * 1e6})
 
 
 def _decide_one(client: MemoryFlags, attributes: SandboxAttributes) -> float:
@@ -180,7 +180,7 @@ def runs(_bench: Bench, _case: BenchCase) -> BenchTaken:
             _held(pool.run(itertools.islice(units, 2 * WORKERS)))  # now both have begun
             together = _per_second(pool, [list(itertools.islice(units, 2 * _ALONE))])
             alone = _per_second(pool, [[each] for each in itertools.islice(units, _ALONE)])
-    return BenchTaken({"first_ms": first * 1e3, "alone_per_s": alone, "together_per_s": together}, watch.noisy)
+    return BenchTaken.by(watch, {"first_ms": first * 1e3, "alone_per_s": alone, "together_per_s": together})
 
 
 def _units(runs_dir: Path) -> Iterator[Unit]:
@@ -222,7 +222,7 @@ def fleet_screen(_bench: Bench, _case: BenchCase) -> BenchTaken:
         said = ran.stderr.strip().splitlines()
         raise EngineError(f"the screen cannot be drawn: {said[-1] if said else f'exit code {ran.returncode}'}")
     found = json.loads(ran.stdout)
-    return BenchTaken({"value": found["cpu_percent"], "hz": found["hz"]}, watch.noisy)
+    return BenchTaken.by(watch, {"value": found["cpu_percent"], "hz": found["hz"]})
 
 
 def reason_to_leave_out() -> str | None:

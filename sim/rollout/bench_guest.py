@@ -16,15 +16,18 @@ from engine import linux
 
 _PATTERN = 1 << 20
 _STEP = 4096
+_BLOCK = 2 << 20
 
 
 def main(arguments: list[str]) -> int:
-    """SOCKET_FD PARENT_PID SIZE PAGE_SIZE LAYOUT; ends when the socket closes, or with its parent."""
+    """SOCKET_FD PARENT_PID SIZE PAGE_SIZE LAYOUT FOLDER; ends when the socket closes, or with its parent.
+
+    FOLDER, on a tmpfs, has its memory in a file without a name; empty for a memfd.
+    """
     socket_fd, parent, size, page_size = (int(each) for each in arguments[:4])
     _live_with(parent)
     control = socket.socket(fileno=socket_fd)
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    fd = os.memfd_create("snapdrill-bench", flags | (os.MFD_HUGETLB | os.MFD_HUGE_2MB if page_size > _STEP else 0))
+    fd = _memory(page_size, arguments[5])
     os.ftruncate(fd, size)
     memory = mmap.mmap(fd, size)
     address = linux.address_of(memory)
@@ -32,6 +35,13 @@ def main(arguments: list[str]) -> int:
     socket.send_fds(control, [json.dumps(hello).encode()], [fd])
     control.recv(1)
     return 0
+
+
+def _memory(page_size: int, folder: str) -> int:
+    if folder:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    return os.memfd_create("snapdrill-bench", flags | (os.MFD_HUGETLB | os.MFD_HUGE_2MB if page_size > _STEP else 0))
 
 
 def _live_with(parent: int) -> None:
@@ -72,13 +82,20 @@ CLEAN_90 = "clean-90%"
 """All memory is resident, a tenth of it dirty, the rest clean: as a finished parent build holds it."""
 CLEAN_99 = "clean-99%"
 """The same with a hundredth dirty: what a short pause costs."""
-COPIED = (FULL, HALF_IN_ONE_RUN, EVERY_SECOND, SCATTERED_10, CLEAN_90)
+SPARSE = "sparse-2MiB-blocks"
+"""64 KiB of each 2 MiB are there, which is the unit of its dirty tracking."""
+COPIED = (FULL, HALF_IN_ONE_RUN, EVERY_SECOND, SCATTERED_10, CLEAN_90, SPARSE)
 Runs = list[tuple[int, int]]
 
 
 def has_parent(layout: str) -> bool:
     """True where clean blocks are resident, so that a parent build must hold them."""
     return layout in {CLEAN_90, CLEAN_99}
+
+
+def block_size_of(layout: str, page_size: int) -> int:
+    """Unit of its dirty tracking, bytes."""
+    return max(_BLOCK, page_size) if layout == SPARSE else page_size
 
 
 def dirty_runs(layout: str, blocks: int) -> Runs:
@@ -88,6 +105,8 @@ def dirty_runs(layout: str, blocks: int) -> Runs:
         return [(0, blocks)]
     if layout == HALF_IN_ONE_RUN:
         return [(0, max(1, blocks // 2))]
+    if layout == SPARSE:
+        return [(page, min(16, blocks - page)) for page in range(0, blocks, _BLOCK // _STEP)]
     if layout == EVERY_SECOND:
         return [(block, 1) for block in range(0, blocks, 2)]
     count = max(1, round(blocks * shares[layout]))

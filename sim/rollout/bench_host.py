@@ -1,4 +1,4 @@
-"""A quiet host with the pages it needs."""
+"""A quiet host: its pages, the folders that are copied to, its signals, and who else uses its CPUs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ import contextlib
 import fcntl
 import os
 import resource
+import shutil
+import signal
+import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from engine.errors import errno_name
 from sim.files.units import HUGE_PAGE
+from sim.record.verdict import ExitCode
+from sim.run import private_tmpfs
+from sim.run.build_folders import SHM
 
+TMPFS, DISK, HUGE_TMPFS = "tmpfs", "disk", "huge-tmpfs"
 POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 
 
@@ -79,14 +87,16 @@ def cpu_seconds_of(pid: int) -> float:
 
 
 class Watch:
-    """Around a measurement; `others` is then the CPU seconds that were not ours.
+    """Around a measurement: `own` and `others` are then CPU seconds, `share` what others took of all CPUs, 0 to 1.
 
-    `guests` is what children that die inside had used before: it is no work of this measurement.
+    `guests` is what children that die inside had used before: it is no work of this measurement. What they die of is.
     """
 
     def __init__(self, guests: float = 0.0) -> None:
         self._earlier = guests
+        self.own = 0.0
         self.others = 0.0
+        self.share = 0.0
         self.noisy = False
 
     def __enter__(self) -> Self:
@@ -95,11 +105,54 @@ class Watch:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         wall = time.perf_counter() - self._begun
-        own = own_seconds() - self._own - self._earlier
-        self.others = max(0.0, busy_seconds() - self._busy - own)
-        self.noisy = is_noisy(self.others, wall, len(os.sched_getaffinity(0)))
+        cpus = len(os.sched_getaffinity(0))
+        self.own = own_seconds() - self._own - self._earlier
+        self.others = max(0.0, busy_seconds() - self._busy - self.own)
+        self.share = min(1.0, self.others / (cpus * wall)) if wall > 0 else 0.0
+        self.noisy = is_noisy(self.others, wall, cpus)
 
 
 def is_noisy(others: float, wall: float, cpus: int) -> bool:
     """True where others took more than a few percent of the CPUs; seconds."""
     return others > TOLERATED * cpus * wall + _GRANULARITY
+
+
+@contextlib.contextmanager
+def destinations(cache_dir: Path | None) -> Iterator[dict[str, Path]]:
+    """A folder on each kind of destination."""
+    parents = {DISK: cache_dir or Path("runs" if Path("runs").is_dir() else "."), TMPFS: SHM}
+    huge: int | None = None
+    with contextlib.suppress(OSError):
+        huge = private_tmpfs.open_huge()
+        parents[HUGE_TMPFS] = Path(f"/proc/self/fd/{huge}")
+    made: dict[str, Path] = {}
+    try:
+        for dest, parent in parents.items():
+            with contextlib.suppress(PermissionError, FileNotFoundError):
+                made[dest] = Path(tempfile.mkdtemp(prefix=f"snapdrill-bench-{os.getpid()}-", dir=parent))
+        yield made
+    finally:
+        for folder in made.values():
+            shutil.rmtree(folder, ignore_errors=True)
+        if huge is not None:
+            os.close(huge)
+
+
+@contextlib.contextmanager
+def interrupts_between() -> Iterator[Callable[[], None]]:
+    """Signals that end a bench are remembered; the yielded function raises for one, where nothing is half done."""
+    caught: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda caught_one, _frame: caught.append(caught_one)) for number in numbers}
+
+    def check() -> None:
+        if caught:
+            if caught[0] == signal.SIGINT:
+                raise KeyboardInterrupt
+            sys.exit(ExitCode.TERMINATED)
+
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import pathlib
 import random
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -20,7 +21,7 @@ from sim.files.yaml import dotted
 from sim.node.guest_link import GuestError
 from sim.report.table import Paragraph, Section, Table, text
 from sim.rollout import bench_guest
-from sim.rollout.bench import BenchMeasurement, BenchRow, Goal
+from sim.rollout.bench import DESTS, BenchMeasurement, BenchRow, Goal
 from sim.rollout.bench_ways import Bench, BenchTaken
 
 Step = Callable[[str], None]
@@ -98,31 +99,51 @@ def result(row: BenchRow, rounds: Rounds) -> Result | str:
 _FIGURES = (
     "gib_per_s",
     "ratio_to_mmap_memmove",
+    "until_free_ratio",
     "ratio_to_memcpy",
     "peak_over",
     "peak_ratio",
     "cpu_s_per_gib",
+    "cpu_ratio",
     "value",
 )
-_COPY_COLUMNS = (
-    "layout",
-    "pages",
-    "dest",
-    "punch",
-    "GiB/s",
-    "x mmap+memmove",
-    "x memcpy",
-    "peak over",
-    "CPU s/GiB",
-    "spread",
+_COPY_COLUMNS = ("layout", "pages", "dest", "punch", "GiB/s", "x mmap+memmove", "x until free", "CPU x")
+_COPY_MORE = ("x memcpy", "peak over", "CPU s/GiB")
+_COLUMNS = ("what", "case", "measured", "unit", "CPU x")
+_MORE = ("CPU s/GiB",)
+_GOAL_COLUMNS = ("goal", "CPU goal", "met", "rounds", "spread")
+_SPEED = "GiB/s: dirty bytes over the time from the freeze to the finished build, scan and digests included."
+_OTHER_WAYS = (
+    "x mmap+memmove: the original's way, punching each dirty range after its copy, into pages of 4 KiB; until free: of "
+    "the time until all memory of the guest is given back; memcpy: prefaulted, one thread, the limit."
 )
-_COLUMNS = ("what", "case", "measured", "unit", "spread")
-_GOAL_COLUMNS = ("goal", "met", "rounds")
-_KEY = (
-    "GiB/s: dirty bytes over the time from the freeze to the finished build, scan and digests included.",
-    "x: medians of per-round ratios; mmap+memmove: the original's way, punching each dirty range after its copy;",
-    "memcpy: prefaulted, one thread, the limit. CPU: of the pause's own threads. spread: least and most judged.",
+_CPU_AND_GOALS = (
+    "x: medians of per-round ratios; spread: least and most of what is judged. CPU: until all memory of the guest is "
+    "given back, its death included; CPU x: as a share of what it is compared with. A row whose every round was "
+    "disturbed by other processes is judged by its CPU goal, where it has one."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class MachineLoad:
+    """Its load average (1 minute) before and after, and what others took of all CPUs meanwhile, 0 to 1."""
+
+    before: float
+    after: float
+    others_median: float
+    others_most: float
+
+    @classmethod
+    def of(cls, before: float, after: float, rounds: Rounds) -> MachineLoad:
+        """Over every measurement."""
+        shares = [each.others for taken in rounds.taken for each in taken.values()] or [0.0]
+        return cls(round(before, 2), round(after, 2), round(statistics.median(shares), 4), round(max(shares), 4))
+
+    def sentence(self) -> str:
+        """In one line."""
+        averages = f"load average {self.before:.2f} before and {self.after:.2f} after"
+        shares = f"{self.others_median:.0%} of the CPUs (median), at most {self.others_most:.0%}"
+        return f"{averages}; during a measurement other processes took {shares}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +156,18 @@ class Report:
     machine: dict[str, Any]
     results: Sequence[Result]
     left_out: Sequence[tuple[BenchRow, str]]
+    load: MachineLoad | None = None
 
     def met(self, result: Result) -> bool | None:
-        """Whether the goal was met; None where there is none, the memory is too small for it, or noise was all."""
-        goal = result.row.goal
-        if goal is None or self.size < goal.size or result.disturbed:
+        """Whether the goal was met, of time or, where noise was all, of CPU; None where there is none.
+
+        Also None where the memory is too small for it.
+        """
+        row = result.row
+        goal, judged = (row.cpu_goal, "cpu_ratio") if result.disturbed else (row.goal, row.judged)
+        if goal is None or self.size < goal.size:
             return None
-        return goal.is_met(result.figures[result.row.judged])
+        return goal.is_met(result.figures[judged])
 
     def document(self) -> dict[str, Any]:
         """Version 1; bytes, GiB/s, and `unit` for `value`. What does not apply is null."""
@@ -151,6 +177,7 @@ class Report:
             "rounds": self.rounds,
             "size": self.size,
             "seed": self.seed,
+            "load": asdict(self.load) if self.load else None,
             "results": [self._entry(result) for result in self.results],
             "left_out": [{**_case(row), "reason": reason} for row, reason in self.left_out],
         }
@@ -168,13 +195,15 @@ class Report:
             "goal": goal.limit if goal else None,
             "goal_is": ("at least" if goal.at_least else "at most") if goal else None,
             "floor": goal.floor if goal else None,
+            "cpu_goal": row.cpu_goal.limit if row.cpu_goal else None,
+            "met_by": "cpu" if result.disturbed else "time",
             "met": self.met(result),
             "dropped_rounds": result.dropped_rounds,
             "disturbed": result.disturbed,
         }
 
     def text(self) -> str:
-        """Two tables, what was left out and why, and what the columns mean."""
+        """The machine's load, two tables, what was left out and why, and what the columns mean."""
         copies = [each for each in self.results if each.row.name == "copy"]
         others = [each for each in self.results if each.row.name != "copy"]
         title = f"{format_size(self.size)} of guest memory, {self.rounds} rounds, {self.machine.get('cpus')} CPUs"
@@ -182,10 +211,11 @@ class Report:
         return text(
             [
                 Paragraph(title),
-                Table((*_COPY_COLUMNS, *_GOAL_COLUMNS), [self._copy_cells(each) for each in copies], "<<<<>", keys=4),
-                Table((*_COLUMNS, *_GOAL_COLUMNS), [self._cells(each) for each in others], "<<><><", keys=2),
+                *([Paragraph(self.load.sentence())] if self.load else []),
+                Table((*_COPY_COLUMNS, *_GOAL_COLUMNS, *_COPY_MORE), [*map(self._copy_cells, copies)], "<<<<>", keys=4),
+                Table((*_COLUMNS, *_GOAL_COLUMNS, *_MORE), [*map(self._cells, others)], "<<><>", keys=2),
                 Section("", tuple(map(Paragraph, left_out))),
-                Section("", tuple(map(Paragraph, _KEY if copies else ()))),
+                Section("", tuple(map(Paragraph, (*((_SPEED, _OTHER_WAYS) if copies else ()), _CPU_AND_GOALS)))),
             ]
         )
 
@@ -198,27 +228,33 @@ class Report:
             "yes" if case.punch else "no",
             f"{figures['gib_per_s']:.2f}",
             f"{figures['ratio_to_mmap_memmove']:.2f}",
+            f"{figures['until_free_ratio']:.2f}",
+            f"{figures['cpu_ratio']:.2f}",
+            *self._ending(result),
             f"{figures['ratio_to_memcpy']:.2f}",
             f"{figures['peak_over'] / (1 << 20):.1f} MiB",
             f"{figures['cpu_s_per_gib']:.2f}",
-            *self._ending(result),
         ]
 
     def _cells(self, result: Result) -> list[str]:
         row = result.row
         what, _, case = row.label.partition("/")
-        return [what, case, _number(result.figures["value"], row.unit), _unit(row), *self._ending(result)]
+        figures = result.figures
+        cpu = [f"{figures[name]:.2f}" if name in figures else "" for name in ("cpu_s_per_gib", "cpu_ratio")]
+        measured = [_number(figures["value"], row.unit), _unit(row)]
+        return [what, case, *measured, cpu[1], *self._ending(result), cpu[0]]
 
     def _ending(self, result: Result) -> list[str]:
         unit = None if result.row.judged != "value" else result.row.unit
         spread = "..".join(_number(value, unit) for value in result.spread)
         used = f"{self.rounds - result.dropped_rounds}/{self.rounds}"
-        return [spread, _goal(result.row.goal, unit), self._judgement(result), used]
+        goals = [_goal(result.row.goal, unit), _goal(result.row.cpu_goal, None)]
+        return [*goals, self._judgement(result), used, spread]
 
     def _judgement(self, result: Result) -> str:
         met = self.met(result)
         if met is not None:
-            return "yes" if met else "NO"
+            return ("yes" if met else "NO") + (" (CPU)" if result.disturbed else "")
         if result.row.goal is None:
             return ""
         return "disturbed" if result.disturbed else f"needs {format_size(result.row.goal.size)}"
@@ -310,7 +346,8 @@ def calibration(large: Report, small: Report, now: datetime) -> Calibration:
 
 def _copies(report: Report) -> Iterable[dict[str, Any]]:
     entries = report.document()["results"]
-    return [each for each in entries if each["name"] == "copy" and each["layout"] == bench_guest.FULL]
+    full = [each for each in entries if each["name"] == "copy" and each["layout"] == bench_guest.FULL]
+    return [each for each in full if each["dest"] in DESTS]
 
 
 def _key(entry: Mapping[str, Any]) -> tuple[Any, ...]:

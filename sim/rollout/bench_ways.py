@@ -36,11 +36,11 @@ from engine.plan import Path as PausePath
 from engine.prepare import PauseRequest
 from engine.ranges import Blocks
 from engine.snapshot import Build, Header, template, write_header
-from sim.rollout.bench_guest import Runs, dirty_runs, has_parent
+from sim.rollout.bench_guest import Runs, block_size_of, dirty_runs, has_parent
 from sim.rollout.bench_host import Watch, cpu_seconds_of
 
 GIB = 1 << 30
-_WARM_EXTRA = 64 << 20
+WARM_EXTRA = 64 << 20
 _WARM_BLOCK = 2 << 20
 
 
@@ -56,10 +56,16 @@ class BenchCase:
 
 @dataclass(frozen=True, slots=True)
 class BenchTaken:
-    """The figures of one measurement, and whether other processes disturbed it."""
+    """The figures of one measurement, whether other processes disturbed it, and what they took of all CPUs (0 to 1)."""
 
     figures: Mapping[str, float]
     noisy: bool
+    others: float = 0.0
+
+    @classmethod
+    def by(cls, watch: Watch, figures: Mapping[str, float]) -> BenchTaken:
+        """With what the watch saw."""
+        return cls(figures, watch.noisy, watch.share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,7 @@ class _KillsLast(Effects):
 
 
 def _whole_pause(bench: Bench, case: BenchCase, effects: Effects) -> BenchTaken:
-    guest, dest, punch = _guest(bench, case), _known(case.dest), bool(case.punch)
+    guest, dest, punch = _guest(bench, case), known(case.dest), bool(case.punch)
     with guest as frozen, bench.folder(dest) as folder:
         finished: list[float] = []
 
@@ -126,7 +132,7 @@ def _whole_pause(bench: Bench, case: BenchCase, effects: Effects) -> BenchTaken:
                 finished.append(time.perf_counter())
 
         pause = frozen.pause(folder, punch=punch, emit=note, effects=effects)
-        warm(folder, frozen.dirty_bytes + _WARM_EXTRA)
+        warm(folder, frozen.dirty_bytes + WARM_EXTRA)
         with Watch(frozen.cpu_seconds) as watch:
             begun = time.perf_counter()
             pause.begin()
@@ -137,8 +143,8 @@ def _whole_pause(bench: Bench, case: BenchCase, effects: Effects) -> BenchTaken:
     seconds = finished[0] - begun
     copied = frozen.dirty_bytes / GIB
     figures = {"seconds": seconds, "free_seconds": freed - begun, "gib_per_s": copied / seconds}
-    figures["cpu_s_per_gib"] = (result.cpu_seconds or 0.0) / copied
-    return BenchTaken({**figures, **peaks}, watch.noisy)
+    figures["cpu_s_per_gib"] = watch.own / copied
+    return BenchTaken.by(watch, {**figures, **peaks})
 
 
 def _judged(result: PauseResult, dirty: int, stored: int, punch: bool) -> dict[str, float]:
@@ -155,9 +161,9 @@ def mmap_memmove(bench: Bench, case: BenchCase) -> BenchTaken:
 
     It is given the dirty ranges, and calls from Python add about 1 µs a range.
     """
-    with _guest(bench, case) as frozen, bench.folder(_known(case.dest)) as folder:
+    with _guest(bench, case) as frozen, bench.folder(known(case.dest)) as folder:
         page, runs = frozen.memfd.page_size, frozen.dirty
-        warm(folder, frozen.dirty_bytes + _WARM_EXTRA)
+        warm(folder, frozen.dirty_bytes + WARM_EXTRA)
         with Watch(frozen.cpu_seconds) as watch:
             begun = time.perf_counter()
             with _mapped(frozen, folder / "memfile") as (source, destination):
@@ -170,9 +176,12 @@ def mmap_memmove(bench: Bench, case: BenchCase) -> BenchTaken:
             seconds = time.perf_counter() - begun
             left = frozen.memfd.resident_bytes()
             frozen.end()
+            freed = time.perf_counter() - begun
     if case.punch and case.layout == "full" and left:
         raise EngineError(f"mmap + memmove punched and left {left} bytes")
-    return BenchTaken({"seconds": seconds, "gib_per_s": frozen.dirty_bytes / GIB / seconds}, watch.noisy)
+    copied = frozen.dirty_bytes / GIB
+    figures = {"seconds": seconds, "free_seconds": freed, "gib_per_s": copied / seconds}
+    return BenchTaken.by(watch, {**figures, "cpu_s_per_gib": watch.own / copied})
 
 
 @contextlib.contextmanager
@@ -195,21 +204,21 @@ def memcpy(bench: Bench, _case: BenchCase) -> BenchTaken:
             begun = time.perf_counter()
             linux.copy_memory(to, start, bench.size)
             seconds = time.perf_counter() - begun
-    return BenchTaken({"gib_per_s": bench.size / GIB / seconds}, watch.noisy)
+    return BenchTaken.by(watch, {"gib_per_s": bench.size / GIB / seconds})
 
 
 def background_return(bench: Bench, case: BenchCase) -> BenchTaken:
     """A background pause: `return_ms` to its answer, then `reader_ms` until a reader has the last page of the cache.
 
-    `copy_ms` is the whole copy; all from the same start.
+    `copy_ms` is the whole copy; all from the same start. `return_cpu_ms`: CPU of this process until the answer.
     """
-    with _guest(bench, case) as frozen, bench.folder(_known(case.dest)) as folder:
+    with _guest(bench, case) as frozen, bench.folder(known(case.dest)) as folder:
         pause = frozen.pause(folder, punch=bool(case.punch), background=True)
-        warm(folder, frozen.dirty_bytes + _WARM_EXTRA)
+        warm(folder, frozen.dirty_bytes + WARM_EXTRA)
         with Watch(frozen.cpu_seconds) as watch:
-            begun = time.perf_counter()
+            begun, cpu = time.perf_counter(), time.process_time()
             pause.begin()
-            answered = time.perf_counter()
+            answered, cpu = time.perf_counter(), time.process_time() - cpu
             if pause.cache is not None:
                 pause.cache.read(pause.cache.length - mmap.PAGESIZE, mmap.PAGESIZE)
             read = time.perf_counter()
@@ -218,23 +227,23 @@ def background_return(bench: Bench, case: BenchCase) -> BenchTaken:
     if result.outcome is not Outcome.FINISHED or result.copy_ms is None:
         raise EngineError(f"the background pause did not finish: {result.error}")
     figures = {"return_ms": (answered - begun) * 1e3, "reader_ms": (read - begun) * 1e3, "copy_ms": result.copy_ms}
-    return BenchTaken(figures, watch.noisy)
+    return BenchTaken.by(watch, {**figures, "return_cpu_ms": cpu * 1e3})
 
 
 def dedup_return(bench: Bench, case: BenchCase) -> BenchTaken:
-    """`return_ms` of a pause that compares with its parent before it answers."""
-    with _guest(bench, case) as frozen, bench.folder(_known(case.dest)) as folder:
+    """`return_ms` and `return_cpu_ms` of a pause that compares with its parent before it answers."""
+    with _guest(bench, case) as frozen, bench.folder(known(case.dest)) as folder:
         pause = frozen.pause(folder, punch=bool(case.punch), background=True, dedup=True)
-        warm(folder, frozen.dirty_bytes + _WARM_EXTRA)
+        warm(folder, frozen.dirty_bytes + WARM_EXTRA)
         with Watch(frozen.cpu_seconds) as watch:
-            begun = time.perf_counter()
+            begun, cpu = time.perf_counter(), time.process_time()
             pause.begin()
-            answered = time.perf_counter()
+            answered, cpu = time.perf_counter(), time.process_time() - cpu
             result = pause.settle()
             frozen.end()
     if result.outcome is not Outcome.FINISHED or pause.plan is None or pause.plan.path is not PausePath.DEDUP:
         raise EngineError(f"the pause with dedup did not finish: {result.error}")
-    return BenchTaken({"return_ms": (answered - begun) * 1e3}, watch.noisy)
+    return BenchTaken.by(watch, {"return_ms": (answered - begun) * 1e3, "return_cpu_ms": cpu * 1e3})
 
 
 def holes(bench: Bench, case: BenchCase) -> BenchTaken:
@@ -249,9 +258,9 @@ def holes(bench: Bench, case: BenchCase) -> BenchTaken:
             seconds = time.perf_counter() - begun
         frozen.end()
     freed = len(found.empty) if found is not None else 0
-    if freed != (0 if has_parent(_known(case.layout)) else frozen.blocks - frozen.dirty_bytes // page):
+    if freed != (0 if has_parent(known(case.layout)) else frozen.blocks - frozen.dirty_bytes // page):
         raise EngineError(f"{freed} pages were found freed, which is not what the guest left out")
-    return BenchTaken({"value": seconds * 1e3 * GIB / bench.size}, watch.noisy)
+    return BenchTaken.by(watch, {"value": seconds * 1e3 * GIB / bench.size})
 
 
 def dirty_scan(bench: Bench, case: BenchCase) -> BenchTaken:
@@ -264,12 +273,12 @@ def dirty_scan(bench: Bench, case: BenchCase) -> BenchTaken:
         frozen.end()
     if written is None or len(written) * frozen.memfd.page_size != frozen.dirty_bytes:
         raise EngineError("the scan did not find what the guest wrote")
-    return BenchTaken({"value": seconds * 1e3 * GIB / bench.size}, watch.noisy)
+    return BenchTaken.by(watch, {"value": seconds * 1e3 * GIB / bench.size})
 
 
 def dedup_compare(bench: Bench, case: BenchCase) -> BenchTaken:
     """GiB of guest memory a second, compared with a parent build that holds the same: nothing can stop early."""
-    with bench.folder(_known(case.dest)) as folder:
+    with bench.folder(known(case.dest)) as folder:
         with _guest(bench, case) as earlier:
             pause = earlier.pause(folder, punch=True)
             pause.begin()
@@ -285,14 +294,15 @@ def dedup_compare(bench: Bench, case: BenchCase) -> BenchTaken:
             frozen.end()
     if len(found.equal) * PAGE != bench.size:
         raise EngineError("memory like its parent's was not found equal to it")
-    return BenchTaken({"value": bench.size / GIB / seconds}, watch.noisy)
+    return BenchTaken.by(watch, {"value": bench.size / GIB / seconds})
 
 
 def _guest(bench: Bench, case: BenchCase) -> contextlib.AbstractContextManager[FrozenGuest]:
-    return frozen_guest(_known(case.layout), bench.size, case.page_size or mmap.PAGESIZE)
+    return frozen_guest(known(case.layout), bench.size, case.page_size or mmap.PAGESIZE)
 
 
-def _known(value: str | None) -> str:
+def known(value: str | None) -> str:
+    """What the case says; EngineError where it says nothing."""
     if value is None:
         raise EngineError("a case without a layout or a destination was measured")
     return value
@@ -326,14 +336,25 @@ class FrozenGuest:
     cpu_seconds: float  # spent before it was frozen
 
     @property
+    def block_size(self) -> int:
+        """Unit of its dirty tracking, bytes."""
+        return block_size_of(self.layout, self.memfd.page_size)
+
+    @property
     def blocks(self) -> int:
-        """How many blocks its memory has; a block is a page of the memfd."""
+        """How many pages its memory has."""
         return self.memfd.size // self.memfd.page_size
 
     @property
     def dirty(self) -> Runs:
-        """(first block, count) of what it wrote since its parent."""
+        """(first page, count) of what it wrote since its parent."""
         return dirty_runs(self.layout, self.blocks)
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """The same in bytes: (offset, length)."""
+        page = self.memfd.page_size
+        return [(first * page, count * page) for first, count in self.dirty]
 
     @property
     def dirty_bytes(self) -> int:
@@ -348,7 +369,7 @@ class FrozenGuest:
             guest=self.process,
             memory=self.memfd,
             tracker=self.tracker,
-            block_size=self.memfd.page_size,
+            block_size=self.block_size,
             parent=self._parent(folder / "builds"),
             build="build",
             builds=folder / "builds",
@@ -359,7 +380,7 @@ class FrozenGuest:
 
     def _parent(self, builds: Path) -> Header:
         """The zero template, or a finished build that holds every block (a hole: no pause reads what is clean)."""
-        size, block = self.memfd.size, self.memfd.page_size
+        size, block = self.memfd.size, self.block_size
         if not has_parent(self.layout):
             return template(size, block)
         (builds / _PARENT).mkdir(parents=True)
@@ -378,10 +399,13 @@ class FrozenGuest:
 
 
 @contextlib.contextmanager
-def frozen_guest(layout: str, size: int, page_size: int) -> Iterator[FrozenGuest]:
-    """Start a guest, have it filled, freeze it; it is dead and reaped when the block is left."""
+def frozen_guest(layout: str, size: int, page_size: int, folder: Path | None = None) -> Iterator[FrozenGuest]:
+    """Start a guest, have it filled, freeze it; it is dead and reaped when the block is left.
+
+    With `folder`, on a tmpfs, its memory is a file without a name there, in place of a memfd.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    told = [theirs.fileno(), os.getpid(), size, page_size, layout]
+    told = [theirs.fileno(), os.getpid(), size, page_size, layout, folder or ""]
     command = [sys.executable, "-m", "sim.rollout.bench_guest", *map(str, told)]
     with ours, contextlib.ExitStack() as stack:
         with theirs:
@@ -391,24 +415,26 @@ def frozen_guest(layout: str, size: int, page_size: int) -> Iterator[FrozenGuest
             )
         stack.callback(child.wait)
         stack.callback(child.kill)
-        guest = _received(ours, child, layout, size)
+        guest = _received(ours, child, layout, size, is_memfd=folder is None)
         stack.callback(guest.process.close)
         stack.callback(guest.tracker.close)
         stack.callback(guest.memfd.close)
         yield guest
 
 
-def _received(control: socket.socket, child: subprocess.Popen[bytes], layout: str, size: int) -> FrozenGuest:
+def _received(
+    control: socket.socket, child: subprocess.Popen[bytes], layout: str, size: int, *, is_memfd: bool
+) -> FrozenGuest:
     control.settimeout(_DEADLINE)
     message, fds, _, _ = socket.recv_fds(control, 4096, 1)
     if not fds:
         raise EngineError("a bench guest died while it filled its memory")
     hello = json.loads(message)
-    memfd = Memfd.adopt(fds[0], size)
+    memfd = Memfd.adopt(fds[0], size) if is_memfd else Memfd(fds[0], size, PAGE, 0, os.fstat(fds[0]).st_ino)
     incarnation = Incarnation("bench", child.pid, start_time_of(child.pid) or 0, memfd.inode)
     process = GuestProcess(incarnation, os.pidfd_open(child.pid))
     tracker: Tracker = NoTracker()
     if hello["refusal"] is None:
-        tracker = WriteProtectScan(child.pid, hello["address"], memfd, memfd.page_size)
+        tracker = WriteProtectScan(child.pid, hello["address"], memfd, block_size_of(layout, memfd.page_size))
     process.freeze()
     return FrozenGuest(process, memfd, tracker, layout, child, cpu_seconds_of(child.pid))

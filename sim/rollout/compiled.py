@@ -26,6 +26,7 @@ from sim.files.scenario import Scenario, from_document
 from sim.files.steps import Clear, Inject, Outage, PauseStep, Step
 from sim.files.units import HUGE_PAGE, format_duration
 from sim.files.yaml import Document, Origin, scenario_text
+from sim.rollout.simulated_nodes import A_GUEST
 from sim.rollout.stage_flags import exported, stage_value
 from sim.run.host import host
 from sim.run.needs import free_memory, needed_memory
@@ -373,5 +374,5 @@ async def side_by_side(
 def has_room_for_two(scenario: Scenario) -> bool:
     """Whether both arms' fleets fit into this host at once: memory, and huge pages where the fleet has them."""
     huge = sum(each.memory for each in scenario.sandboxes() if each.page_size == HUGE_PAGE)
-    room = 2 * needed_memory(scenario) <= free_memory()
+    room = 2 * (needed_memory(scenario) + A_GUEST * len(scenario.sandboxes())) <= free_memory()
     return room and (not huge or 2 * huge <= int(host()["hugetlb_free"]))

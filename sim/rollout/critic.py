@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from flags import lint
+from flags.context import with_further
 from flags.lease import HEARTBEAT
 from sim.files.demand import ConcernName
 from sim.files.metrics import MEASURES, Condition
@@ -92,7 +93,8 @@ def _lint(case: _PlanCase) -> Iterator[Concern]:
     file = case.plan.flag_file
     if file is None:
         return
-    for each in lint.check(read_text(file), case.plan.contexts):
+    contexts = with_further(case.plan.contexts, () if case.fleet is None else case.fleet.further)
+    for each in lint.check(read_text(file), contexts):
         if each.severity == "error":
             line, column = each.position
             what = f"{file}:{line}:{column}: {each.text}; in production: {each.production}"

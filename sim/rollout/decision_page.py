@@ -12,6 +12,7 @@ from sim.files.plan import Plan
 from sim.files.units import format_duration
 from sim.report.table import Bullets, Paragraph, Section, Table, Words, markdown, toned
 from sim.report.words import Tone
+from sim.rollout import simulated_nodes
 from sim.rollout.bounds import upper_bound
 from sim.rollout.critic import concern_place
 from sim.rollout.incident_clock import Count, Part, StageIncident
@@ -68,6 +69,9 @@ def fleet_sections(plan: Plan, fleet: UserFleet | None) -> list[Section]:
     said = Bullets(
         [
             f"{sampled}; exposure, decisions and invariants survive that, durations and chunk counts do not",
+            *simulated_nodes.lines(plan),
+            *(f"warning: {each}" for each in fleet.warnings),
+            *fleet.assumed,
             *(f"decisions that failed at {e.weight:g} %: {_counts(e.failures)}" for e in fleet.exposures if e.failures),
         ]
     )

@@ -112,10 +112,9 @@ def _on(plan: Plan, sections: tuple[Items, Items]) -> tuple[tuple[str, ...], Map
     return tuple(each.sandbox for each, on in zip(members, found.on.tolist(), strict=True) if on), found.reasons
 
 
-def context_of(plan: Plan, attributes: SandboxAttributes, others: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What the plan's flag is evaluated for when it is read; `others` are further attributes of the sandbox."""
-    made = plan.contexts.context(attributes, flag(plan.flag).moments[0])
-    return made if not others or "sandbox" not in made else {**made, "sandbox": {**others, **made["sandbox"]}}
+def context_of(plan: Plan, attributes: SandboxAttributes) -> dict[str, Any]:
+    """What the plan's flag is evaluated for when it is read."""
+    return plan.contexts.context(attributes, flag(plan.flag).moments[0])
 
 
 def contexts_needed(contexts: int, weight: float) -> int:
@@ -132,14 +131,14 @@ class FlagFollower:
     """One LaunchDarkly client of the runner's own; close it. `patience` seconds for each turn of the operator."""
 
     def __init__(self, plan: Plan, *, patience: float, stream_uri: str | None = None) -> None:
-        """UserError where LaunchDarkly does not serve the plan's flag."""
+        """UserError where LaunchDarkly answers, and does not serve the plan's flag."""
         self._plan = plan
         self._patience = patience
         self._flags = LaunchDarklyFlags(stream_uri=stream_uri)
-        if not self._flags.wait_ready(READY_SECONDS) or plan.flag not in self._served()[0]:
-            error = self._flags.status().error or f"it does not serve {plan.flag}"
+        self._answered = self._flags.wait_ready(READY_SECONDS)
+        if self._answered and plan.flag not in self._served()[0]:
             self.close()
-            raise UserError(f"LaunchDarkly cannot be followed: {error}")
+            raise UserError(f"LaunchDarkly cannot be followed: it does not serve {plan.flag}")
 
     def _served(self) -> tuple[Items, Items]:
         return self._flags.sections()
@@ -151,6 +150,8 @@ class FlagFollower:
 
     async def until(self, weight: float) -> None:
         """Wait until the operator has turned the flag to this weight; TimeoutError where that does not come."""
+        if not self._answered:
+            raise TimeoutError(f"LaunchDarkly was never reached: {self._flags.status().error or 'nothing came'}")
         deadline = time.monotonic() + self._patience
         while self.weight() != weight:
             if time.monotonic() > deadline:

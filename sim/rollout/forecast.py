@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -17,13 +17,15 @@ from sim.files.fleet_file import (
 )
 from sim.report.table import Bullets, Paragraph, Section, Table, figure_table
 from sim.rollout.costs import Costs
-from sim.rollout.forecast_source import ForecastSource
-from sim.rollout.simulation import STEP, PauseLoad, Simulated, Simulation, demand
+from sim.rollout.forecast_source import FlagStages, ForecastSource, arms_of
+from sim.rollout.node_events import PauseLoad
+from sim.rollout.simulation import Simulated, Simulation, demand
 from sim.rollout.virtual_fleet import VirtualFleet, virtual_fleet
 
 FAILURE_RATE = 1e-5
 _MODEL = (
     "peaks are upper bounds: pauses of a node that overlap are taken to be at their most together",
+    "what a pause is asked for while its sandbox is paused, in flight or waiting is dropped",
     "a node is limited by its slots, not by its budget: memory is passed here, not waited for",
     "a sandbox comes back to the node that it left, and with the same dirty ratio",
     "the day is a wave: half of it above the median rate, its top at the peak rate",
@@ -43,7 +45,6 @@ class ForecastQuestion:
     failure_rate: float | None = None
     by: str = "sandbox"
     background: bool = False
-    step: float = STEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +105,12 @@ class Forecast:
         )
         rows = [
             (
-                f"{each.weight:g} %",
+                each.label,
                 f"{each.exposed:,}",
                 f"{each.can_punch:,}",
                 *(in_gib(size) for size in asdict(each.peak).values()),
-                f"{each.over_memory:.2%}",
-                f"{each.fit:,}",
-                f"{each.fit_p99:,}",
+                "unknown" if each.over_memory is None else f"{each.over_memory:.2%}",
+                *("unknown" if fit is None else f"{fit:,}" for fit in (each.fit, each.fit_p99)),
                 in_gib(each.saved),
             )
             for each in self.answers
@@ -130,7 +130,7 @@ class Forecast:
         )
         rows = [
             (
-                f"{each.weight:g} %",
+                each.label,
                 f"{each.punched_pauses:,}",
                 f"{each.punched_checkpoints:,}",
                 in_gib(each.freed_early),
@@ -148,14 +148,14 @@ class Forecast:
         head = ("weight", "switch takes", "punched meanwhile", "in the worst moment", "of guest memory")
         rows = [
             (
-                f"{each.weight:g} %",
+                each.label,
                 f"{blast.seconds:g} s",
                 number(blast.sandboxes),
                 number(blast.worst_sandboxes),
                 in_gib(blast.worst_bytes),
             )
             for each in self.answers
-            if each.weight
+            if each.exposed
             for blast in each.blast
         ]
         title = "A late kill switch: what is punched until it is obeyed, and cannot be undone (derived)"
@@ -171,16 +171,20 @@ def forecast(
     progress: Callable[[float], None] = lambda _: None,
 ) -> Forecast:
     """Deterministic, except the age of the calibration file, which is taken at `now`. `progress` as in run()."""
-    file = start.fleet
-    fleet = virtual_fleet(file, asked.sandboxes, asked.seed, asked.by)
-    weights = asked.weights if asked.weights[:1] == (0.0,) else (0.0, *asked.weights)
-    simulation = Simulation(fleet, file, costs, weights=weights, seed=asked.seed, step=asked.step)
+    file, rows = start.fleet, start.rows
+    if rows is None:
+        fleet = virtual_fleet(file, asked.sandboxes, asked.seed, asked.by)
+        arms = arms_of(fleet, asked.weights)
+    else:
+        fleet, arms = rows.fleet, rows.arms
+    simulation = Simulation(fleet, file, costs, on=arms.on, seed=asked.seed, stretches=propagation_times(file))
     found = simulation.run(asked.hours, progress)
     rate, rate_known = failure_rate(file, asked)
-    question = Question(weights, asked.hours, rate, asked.background)
+    question = Question(arms, asked.hours, rate, asked.background)
     given = answers(fleet, file, demand(fleet, costs, file.node.cache), found, question)
-    inputs = [*costs.figures(fleet, file.node.cache, now), *_given(start, asked, weights, rate, rate_known)]
-    return Forecast(asked, fleet.nodes, inputs, _totals(fleet, file, found, asked), given, [], file)
+    inputs = [*costs.figures(fleet, file.node.cache, now), *_given(start, asked, arms, rate, rate_known)]
+    totals = [*(rows.totals if rows is not None else _drawn(fleet)), *_totals(fleet, file, found, asked)]
+    return Forecast(asked, fleet.nodes, inputs, totals, given, start.notes, file)
 
 
 def failure_rate(file: Fleet, asked: ForecastQuestion) -> tuple[float, Known]:
@@ -190,17 +194,19 @@ def failure_rate(file: Fleet, asked: ForecastQuestion) -> tuple[float, Known]:
     return (FAILURE_RATE, "assumed") if file.copy_failures is None else (file.copy_failures / 100, "given")
 
 
-def _given(
-    start: ForecastSource, asked: ForecastQuestion, weights: Iterable[float], rate: float, known: Known
-) -> list[Figure]:
+def _given(start: ForecastSource, asked: ForecastQuestion, arms: FlagStages, rate: float, known: Known) -> list[Figure]:
     file = start.fleet
     stages: Known = "given" if asked.weights != start.weights or start.stages_given else "assumed"
+    memory = in_gib(file.node.memory) if file.node.memory else "memory unknown"
+    node = Figure("node", f"{memory}, {file.node.sandboxes} sandboxes", "", "given", start.said)
+    if start.rows is not None:
+        node = Figure("nodes", f"as the table has them; {memory} each", "", "given", start.said)
     times = ", ".join(f"{share} {file.propagation.quantile(at):g} s" for share, at in _SHARES)
     return [
-        Figure("weights", ", ".join(f"{each:g} %" for each in weights), "", stages),
+        Figure("weights", ", ".join(arms.labels), "", stages),
         Figure("copies that fail", f"{rate:.3g} of all pauses", "", known),
         Figure("kill switch takes", times, "", file.propagation.origin),
-        Figure("node", f"{in_gib(file.node.memory)}, {file.node.sandboxes} sandboxes", "", "given", start.said),
+        node,
         *(each for each in assumptions(file) if each.label != "propagation"),
     ]
 
@@ -208,17 +214,22 @@ def _given(
 _SHARES = (("p50", 0.5), ("p95", 0.95), ("most", 1.0))
 
 
-def _totals(fleet: VirtualFleet, file: Fleet, found: Simulated, asked: ForecastQuestion) -> list[Figure]:
-    pauses = int(found.pauses.sum())
-    all_guests = float(fleet.resident.sum())
-    made = [
-        Figure("guest memory", all_guests, "bytes", "derived", "all guests at once"),
+def _drawn(fleet: VirtualFleet) -> list[Figure]:
+    return [
+        Figure("guest memory", float(fleet.resident.sum()), "bytes", "derived", "all guests at once"),
         Figure("dirty", float(fleet.dirty.sum()), "bytes", "derived"),
+    ]
+
+
+def _totals(fleet: VirtualFleet, file: Fleet, found: Simulated, asked: ForecastQuestion) -> list[Figure]:
+    pauses, most, what = found.pauses, int(found.most_at_once.max(initial=0)), "pauses and checkpoints, most"
+    when = f"{what}, {found.busiest / 3600:.2f} h in"
+    waited = round(found.queued / max(1, pauses) * 1e3, 3)
+    made = [
         Figure("pauses", pauses, f"in {asked.hours:g} h", "derived"),
-        Figure(
-            "at once", int(found.most_at_once.max(initial=0)), "on a node", "derived", "pauses and checkpoints, most"
-        ),
-        Figure("queued", round(found.queued / max(1, pauses) * 1e3, 3), "ms a pause", "derived", "waiting for a slot"),
+        Figure("at once", most, "on a node", "derived", what),
+        Figure("at once, fleet", found.fleet_at_once, "on all nodes", "derived", when),
+        Figure("queued", waited, "ms a pause", "derived", "waiting for a slot"),
     ]
     if fleet.huge.any():
         huge = np.bincount(fleet.node, fleet.resident * fleet.huge, fleet.nodes).astype(np.float64)
@@ -261,7 +272,8 @@ class Blast:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Of one weight, percent. `peak` is of a node's 4 KiB pages; `over_memory` is the share of nodes that pass them.
+    """Of one weight, percent. `peak` is of a node's 4 KiB pages; `over_memory` is the share of nodes that pass them,
+    None, as `fit`, where a node's memory is not known.
 
     `saved` is what all nodes together need less at their peaks than with the flag off. `fit` is how many pauses find
     room at once on a node in the middle with all its guests, `fit_p99` on one of the fullest hundredth. `lost` and
@@ -277,15 +289,16 @@ class Answer:
     punched_pauses: int
     punched_checkpoints: int
     peak: Spread
-    over_memory: float
+    over_memory: float | None
     saved: float
-    fit: int
-    fit_p99: int
+    fit: int | None
+    fit_p99: int | None
     lost: float
     lost_at_checkpoint: float
     rolled_back: float
     freed_early: float
     blast: tuple[Blast, ...]
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +308,7 @@ class Question:
     In the `background` a copy goes on after its pause has answered, past the point of no return with the flag off too.
     """
 
-    weights: tuple[float, ...]
+    arms: FlagStages
     hours: float
     failure_rate: float
     background: bool = False
@@ -304,21 +317,20 @@ class Question:
 def answers(
     fleet: VirtualFleet, file: Fleet, asks: PauseLoad, found: Simulated, question: Question
 ) -> tuple[Answer, ...]:
-    """One a weight, in the order asked; the first simulated weight is 0, the flag off."""
+    """One an arm, in order; the first has the flag off."""
     off = found.peak[0].sum()
-    return tuple(_answer(fleet, file, asks, found, question, arm, float(off)) for arm in range(len(question.weights)))
+    arms = range(len(question.arms.labels))
+    return tuple(_answer(fleet, file, asks, found, question, arm, float(off)) for arm in arms)
 
 
 def _answer(
     fleet: VirtualFleet, file: Fleet, asks: PauseLoad, found: Simulated, question: Question, arm: int, off: float
 ) -> Answer:
-    weight, peak = question.weights[arm], found.peak[arm]
-    pauses = int(found.pauses.sum())
+    arms, peak, pauses, memory = question.arms, found.peak[arm], found.pauses, file.node.memory
     a_year = YEAR_HOURS / question.hours * question.failure_rate
     failures = pauses * a_year + float(fleet.checkpoints.sum()) * YEAR_HOURS * question.failure_rate
     losable = (found.losable_if_all if question.background else float(found.losable[arm])) * a_year
-    everyone = np.arange(fleet.count)
-    on, punches = fleet.is_on((weight,), everyone)[0], fleet.punches((weight,), everyone)[0]
+    on, punches = arms.on[arm], arms.on[arm] & fleet.memfd
     extra = np.where(punches, asks.extra_on, asks.extra_off).mean()
     checkpoints = fleet.checkpoints * punches  # an hour, of those that punch
     past_the_first = 1.0 - 1.0 / fleet.chunks
@@ -326,22 +338,29 @@ def _answer(
     at_checkpoint = float(losable_an_hour) * YEAR_HOURS * question.failure_rate
     freed = checkpoints @ fleet.resident
     return Answer(
-        weight=weight,
+        weight=arms.weights[arm],
+        label=arms.labels[arm],
         exposed=int(on.sum()),
         can_punch=int(punches.sum()),
         punched_checkpoints=round(float(checkpoints.sum()) * question.hours),
-        punched_pauses=int(found.punched[:, arm].sum()),
+        punched_pauses=int(found.punched[arm]),
         peak=spread(peak),
-        over_memory=float((peak > file.node.memory).mean()),
+        over_memory=float((peak > memory).mean()) if memory else None,
         saved=off - float(peak.sum()),
-        fit=_fit(file.node.memory, found.all_guests, 50, extra),
-        fit_p99=_fit(file.node.memory, found.all_guests, 99, extra),
+        fit=_fit(memory, found.all_guests, 50, extra) if memory else None,
+        fit_p99=_fit(memory, found.all_guests, 99, extra) if memory else None,
         lost=losable + at_checkpoint,
         lost_at_checkpoint=at_checkpoint,
         rolled_back=failures - losable - at_checkpoint,
-        freed_early=float(found.punched_bytes[:, arm].sum()) * 24 / question.hours + float(freed) * 24,
+        freed_early=float(found.punched_bytes[arm]) * 24 / question.hours + float(freed) * 24,
         blast=tuple(
-            _blast(found, arm, seconds, float(checkpoints.sum()), float(freed)) for seconds in propagation_times(file)
+            Blast(
+                seconds=seconds,
+                sandboxes=(float(found.punched[arm]) / question.hours + float(checkpoints.sum())) * seconds / 3600,
+                worst_sandboxes=float(worst.sandboxes[arm]),
+                worst_bytes=float(worst.size[arm]),
+            )
+            for seconds, worst in found.worst.items()
         ),
     )
 
@@ -359,23 +378,3 @@ def propagation_times(file: Fleet) -> tuple[float, ...]:
 def _fit(memory: int, guests: Floats, percentile: float, extra: float) -> int:
     free = memory - float(np.percentile(guests, percentile))
     return max(0, int(free / max(extra, 1.0)))
-
-
-def _blast(found: Simulated, arm: int, seconds: float, checkpoints: float, freed: float) -> Blast:
-    """Inside a step the rate is taken as even; so is that of the checkpoints that punch, and of the bytes they free
-    (an hour)."""
-    hours = len(found.pauses) * found.step
-    more, bytes_more = checkpoints * seconds / 3600, freed * seconds / 3600
-    return Blast(
-        seconds=seconds,
-        sandboxes=float(found.punched[:, arm].sum()) / hours * seconds + more,
-        worst_sandboxes=_worst(found.punched[:, arm].astype(float), seconds / found.step) + more,
-        worst_bytes=_worst(found.punched_bytes[:, arm], seconds / found.step) + bytes_more,
-    )
-
-
-def _worst(by_step: Floats, steps: float) -> float:
-    """The largest sum over so many neighbouring steps, which need not be whole."""
-    whole = min(max(1, int(np.ceil(steps))), len(by_step))
-    sums = np.convolve(by_step, np.ones(whole), mode="valid")
-    return float(sums.max()) * min(1.0, steps / whole)

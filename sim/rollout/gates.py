@@ -23,6 +23,8 @@ from sim.rollout.stretch import Figures, KillSwitchUse, PauseCost, Window, costs
 from sim.run.drill import Drill
 
 Report = Callable[[StepResult], None]
+Tell = Callable[[Drill, StepResult | None], None]
+"""Records a step that was concluded in the run of this drill; None as it begins."""
 CORRUPTION = frozenset({"bytes_exact", "never_resumed", "no_unpublished"})
 
 
@@ -74,6 +76,7 @@ class Gates:
     off: Recorder
     report: Report = lambda _result: None
     follower: FlagFollower | None = None
+    tell: Tell = lambda _drill, _result: None
     results: list[StepResult] = field(default_factory=list)
     arms: dict[int, Arms] = field(default_factory=dict)
     kills: list[KillSwitchUse] = field(default_factory=list)
@@ -86,6 +89,8 @@ class Gates:
     async def gate(self, index: int, drill: Drill) -> Sequence[Step] | None:
         """After a scenario step, which the other arm has taken too: look at it; a rollback where the plan aborts."""
         turns = self.off.turns
+        if index == 0:
+            self.tell(drill, None)
         if turns is not None:
             await turns.took("on", index)
             await turns.both_took("on", index)
@@ -99,28 +104,32 @@ class Gates:
     async def _look(self, index: int, drill: Drill) -> Sequence[Step] | None:
         """Measure, or conclude a plan step."""
         for number, gate in enumerate(self.compiled.gates.get(index, ())):
-            step = self.compiled.plan.steps[gate.step]
+            step, key = self.compiled.plan.steps[gate.step], (index, gate.act, number)
+            if key not in self.off.seen:  # without the other arm nothing can be compared
+                self._give_up(gate.step, step, "the run with the flag off ended before this step did")
+                return []
             if gate.act == "measure":
-                self._measure(gate, step, self._arms(gate, (index, gate.act, number), drill))
+                self._measure(gate, step, self._arms(gate, key, drill))
                 continue
             if self.follower is not None and isinstance(step, SetWeight):
                 try:
                     await self._follow(self.follower, self.compiled.stage_of(gate.step))
                 except TimeoutError as error:
                     self._give_up(gate.step, step, str(error))
+                    self.tell(drill, self.results[-1])
                     return []
-            result = self._conclude(gate.step, step, drill, self._arms(gate, (index, gate.act, number), drill))
+            result = self._conclude(gate.step, step, drill, self._arms(gate, key, drill))
             self.results.append(result)
             self.report(result)
+            self.tell(drill, result)
             if result.stopped is not None:
                 return self._instead(result)
         return None
 
-    def _give_up(self, index: int, step: SetWeight, why: str) -> None:
-        """The operator has not turned the flag."""
-        unclear = StepResult(
-            index, step.kind, label(step), step.weight, MetricOutcome.INCONCLUSIVE, why, self.clock, 0.0
-        )
+    def _give_up(self, index: int, step: PlanStep, why: str) -> None:
+        """What the step was to show cannot be known."""
+        weight = self.compiled.stage_of(index).weight
+        unclear = StepResult(index, step.kind, label(step), weight, MetricOutcome.INCONCLUSIVE, why, self.clock, 0.0)
         self.results.append(replace(unclear, stopped="wait"))
         self.report(self.results[-1])
 
@@ -152,7 +161,7 @@ class Gates:
                 *self.earlier,
                 *pairs(costs(plan.flag, view.pauses, drill.began), self.off.costs),
             )
-        arms = Arms(on, self.off.seen.get(key, Figures()), plan.node.memory, plan.pacing.at_once, compared)
+        arms = Arms(on, self.off.seen[key], plan.node.memory, plan.pacing.at_once, compared)
         self.arms[stage.number] = arms
         return arms
 

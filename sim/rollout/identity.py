@@ -46,11 +46,17 @@ def lease_words(plan: Plan) -> str:
 
 def reproduce(found: Rehearsal) -> str:
     """The command, with the plan that lies beside the first page."""
-    lease = lease_words(found.plan).replace(" ", "")
-    written = (found.plan.document.data.get("engine") or {}).get("mended", ())
-    mended = "".join(f" --mend {each}" for each in found.plan.engine.mended if each not in written)
     goes_on = "" if found.continues is None else f" --continue {found.continues}"
-    return f"snapdrill rehearse plan.yaml --seed {seed_of(found)} --lease {lease}{mended}{goes_on}"
+    return f"snapdrill rehearse plan.yaml --seed {seed_of(found)} {asked(found.plan)}{goes_on}"
+
+
+def asked(plan: Plan) -> str:
+    """What the command line made of the plan, as options."""
+    lease = lease_words(plan).replace(" ", "")
+    guest = "" if plan.asked_guest is None else f" --guest {plan.asked_guest}"
+    written = (plan.document.data.get("engine") or {}).get("mended", ())
+    mended = "".join(f" --mend {each}" for each in plan.engine.mended if each not in written)
+    return f"--lease {lease}{guest}{mended}"
 
 
 def identity(found: Rehearsal) -> list[Section]:

@@ -118,15 +118,10 @@ def cell_scenario(plan: Plan, index: int, weight: float, fault: MatrixFault, fle
     data |= {"node": plan.document.data["node"]} if "node" in plan.document.data else {}
     data |= {"engine": engine} if (engine := engine_of(plan)) else {}
     at_once = 1 if _crashes(fault) else plan.pacing.at_once  # who else is condemned at a crash is a race
-    steps = [
-        *_before(plan, index),
-        {"tick": 1},
-        *map(dict, fault.steps),
-        *_change(plan, index),
-        {"tick": 1},
-        _pause(at_once),
-    ]
-    steps += [_end(fault), _RESUME, {"tick": 1}, _pause(plan.pacing.at_once), _RESUME]
+    change = _change(plan, index)
+    soon, late = ([], change) if fault is _TORN else (change, [])  # no torn file is edited before it is whole again
+    steps = [*_before(plan, index), {"tick": 1}, *map(dict, fault.steps), *soon, {"tick": 1}, _pause(at_once)]
+    steps += [_end(fault), *late, _RESUME, {"tick": 1}, _pause(plan.pacing.at_once), _RESUME]
     data |= {"contexts": plan.contexts.written}
     return data | {"fleet": fleet, "flags": _cell_flags(plan, index, weight, fault), "steps": steps}
 

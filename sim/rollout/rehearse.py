@@ -10,7 +10,7 @@ from dataclasses import replace
 from flags.catalog import flag
 from sim.files.plan import Plan
 from sim.record.folder import StoredRun
-from sim.record.verdict import CUT_OFF, Verdict
+from sim.record.verdict import Verdict, is_cut_off
 from sim.report import judgements, words
 from sim.rollout.analysis import MetricOutcome
 from sim.rollout.approval import Approved
@@ -18,11 +18,15 @@ from sim.rollout.compiled import Turns, beginners, compiled, has_room_for_two, s
 from sim.rollout.critic import concern_place, critique, stops
 from sim.rollout.exposure import Exposure, FlagFollower, exposures_of
 from sim.rollout.gates import Gates, Recorder, Report
+from sim.rollout.identity import asked
 from sim.rollout.results import Decision, Rehearsal, StageResult, StepResult
 from sim.rollout.shown import LossBound, even_rates, incidents, loss_bound, nodes_of
 from sim.rollout.stage_flags import exported
 from sim.rollout.stretch import saved
+from sim.rollout.told_stages import plan_began, stage_measured, step_ended
 from sim.rollout.user_fleet import UserFleet
+from sim.run.drill import Drill
+from sim.run.judging import HOST
 from sim.run.runner import Progress, RunOptions, run_scenario
 
 _VERDICTS = {
@@ -52,6 +56,7 @@ async def rehearse(
     together = plan.time == "virtual" and has_room_for_two(on.scenario)
     turns = Turns(beginners(on.scenario.steps, seed)) if together else None
     gates = Gates(on, exposed, Recorder(off, turns), report)
+    gates.tell = lambda drill, step: _tell(gates, plan, fleet, drill, step)
     if since is not None:
         since.put_into(gates)
     began = time.monotonic()
@@ -81,6 +86,20 @@ async def rehearse(
         compared=gates.compared,
     )
     return decided(found)
+
+
+def _tell(gates: Gates, plan: Plan, fleet: UserFleet | None, drill: Drill, step: StepResult | None) -> None:
+    """Its steps and, where one may have ended, its stage."""
+    if step is None:
+        drill.note(plan_began(gates.compiled, gates.exposures))
+        for each in gates.results:  # from before an approval
+            drill.note(step_ended(each))
+        return
+    drill.note(step_ended(step))
+    stages = _stages(gates, plan)
+    if stages and (step.metrics or step.stopped or step.index == stages[-1].stage.steps[-1]):
+        bound = _bound(plan, gates.exposures, stages, fleet)
+        drill.note(stage_measured(_with_incident(plan, stages[-1], bound, fleet), bound))
 
 
 async def _in_turns(turns: Turns, gates: Gates, options: RunOptions, progress: Progress) -> tuple[StoredRun, StoredRun]:
@@ -169,8 +188,15 @@ def _with_incident(plan: Plan, stage: StageResult, bound: LossBound, fleet: User
 
 
 def decided(found: Rehearsal) -> Rehearsal:
-    """With its decision: no-go where a step stopped it, a critical metric failed or a checker was violated."""
-    against, open_questions = _against(found), _open(found)
+    """With its decision: no-go where a step stopped it, a critical metric failed or a checker was violated.
+
+    Where the host failed a pause of either arm, a metric that failed says nothing of the flag.
+    """
+    against, stopped, open_questions = _against(found), _stopped(found), _open(found)
+    if _host_failed(found):
+        open_questions += stopped
+    else:
+        against = stopped + against
     decision: Decision = "no-go" if against else "inconclusive" if open_questions else "go"
     reasons = against + open_questions if decision != "go" else _why_go(found)
     if decision == "go" and found.steps and found.steps[-1].stopped == "approve":
@@ -179,13 +205,24 @@ def decided(found: Rehearsal) -> Rehearsal:
     return replace(found, decision=decision, verdict=_VERDICTS[decision], reasons=tuple(reasons), conditions=conditions)
 
 
-def _against(found: Rehearsal) -> list[str]:
-    reasons = _by_nothing(found.plan)
+def _stopped(found: Rehearsal) -> list[str]:
+    """What steps and their metrics say against it."""
+    reasons: list[str] = []
     for step in found.steps:
         if step.stopped == "abort" or (step.stopped == "wait" and step.outcome is not MetricOutcome.INCONCLUSIVE):
             reasons.append(f"{where(step)}: {step.detail}")
         else:
             reasons += [f"{where(step)}: critical: {each}" for each in _critical(step)]
+    return reasons
+
+
+def _host_failed(found: Rehearsal) -> bool:
+    failed = [*judgements.failed(found.on.view), *judgements.failed(found.off.view)]
+    return any(each.name.startswith(HOST) for each in failed)
+
+
+def _against(found: Rehearsal) -> list[str]:
+    reasons = _by_nothing(found.plan)
     reasons += [f"weakness {each}" for each in found.weaknesses if each.shown]
     if late := _after_rollback(found):
         reasons.append(f"EXPOSED: {words.plural(late, 'pause')} punched after the rollback: it was not obeyed")
@@ -232,8 +269,8 @@ def _open(found: Rehearsal) -> list[str]:
         for each in judgements.failed(found.on.view)
         if each.verdict == Verdict.INCONCLUSIVE
     ]
-    cut_off = [each for each in judgements.failed(found.off.view) if each.name in CUT_OFF]
-    reasons += [f"with the flag off: {each.name}: {judgements.message(each)}" for each in cut_off]
+    off = [each for each in judgements.failed(found.off.view) if is_cut_off(each.name) or each.name.startswith(HOST)]
+    reasons += [f"with the flag off: {each.name}: {judgements.message(each)}" for each in off]
     waits = bool(found.steps) and found.steps[-1].stopped == "approve"  # later stages add to the bound
     if found.bound is not None and not found.bound.is_met and not waits:
         reasons.append(found.bound.short)
@@ -258,7 +295,7 @@ def _why_go(found: Rehearsal) -> list[str]:
 def _waits(found: Rehearsal) -> list[str]:
     last = found.steps[-1]
     left = words.plural(len(found.plan.steps) - len(found.steps), "step")
-    how = f"snapdrill rehearse {found.plan.path} --continue {found.folder}"
+    how = f"snapdrill rehearse {found.plan.path} {asked(found.plan)} --continue {found.folder}"
     return [f"{where(last)}: waits for approval, {left} left; to go on: {how}", *_why_go(found)]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from sim.files.plan import Plan
+from sim.record.rollout_view import REHEARSAL_FILE
 from sim.record.verdict import ExitCode
 from sim.report.document import scenario_document, write_document
 from sim.report.html import write_page
@@ -26,6 +27,7 @@ from sim.rollout.identity import seed_of
 from sim.rollout.outputs import rehearsal_suite, write_rehearsal_page
 from sim.rollout.rehearse import decided, rehearse
 from sim.rollout.results import Rehearsal, StepResult, weaknesses
+from sim.rollout.simulated_nodes import sample_lack
 from sim.rollout.user_fleet import UserFleet, of_plan
 from sim.run.batch import Batch, Item
 from sim.run.dask import open_pool
@@ -34,8 +36,6 @@ from sim.run.needs import missing
 from sim.run.one_by_one import Outputs
 from sim.run.pool import default_jobs, default_memory
 from sim.run.runner import RunOptions
-
-REHEARSAL_FILE = "rehearsal.json"
 
 
 class Session:
@@ -103,7 +103,12 @@ class Session:
         self._look_at_the_fleet()
         made = compiled(self.plan)
         check_source(made.scenario)
-        return self._batch.run([Item(self.plan.name, self._rehearse, partial(missing, made.scenario), self.plan.path)])
+
+        def lacks() -> str | None:
+            lack = None if self.fleet is None else sample_lack(made.scenario)
+            return lack or missing(made.scenario)
+
+        return self._batch.run([Item(self.plan.name, self._rehearse, lacks, self.plan.path)])
 
     def _rehearse(self) -> ExitCode:
         def progress(step: str) -> None:

@@ -1,9 +1,9 @@
-"""Its hours of virtual time."""
+"""A virtual fleet through its hours: when which sandbox is asked to pause, and the outcome."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,25 +11,12 @@ from numpy.typing import NDArray
 
 from sim.files.fleet_file import Fleet, Floats, Ints, MassEviction
 from sim.rollout.costs import Costs
+from sim.rollout.node_events import Begun, Mask, NodeEvents, PauseLoad, Requests
 from sim.rollout.virtual_fleet import VirtualFleet, VirtualGroup, stream
 
-STEP = 60.0
-_RUNNING = -1
-
-
-@dataclass(frozen=True, slots=True)
-class PauseLoad:
-    """What each sandbox's pause asks of its node's 4 KiB pages: bytes, and seconds; off and on are the flag.
-
-    `guest` is 0 for 2 MiB pages: they are a pool of their own. `freed` is what a node has back while the sandbox is
-    paused. `seconds` are of the slower of off and on.
-    """
-
-    guest: Floats
-    freed: Floats
-    extra_off: Floats
-    extra_on: Floats
-    seconds: Floats
+_MINUTE = 60.0
+_MANY = 1_000_000
+"""Requests of a stretch of time that is drawn at once."""
 
 
 def demand(fleet: VirtualFleet, costs: Costs, cache: str) -> PauseLoad:
@@ -45,199 +32,202 @@ def demand(fleet: VirtualFleet, costs: Costs, cache: str) -> PauseLoad:
 
 
 @dataclass(frozen=True, slots=True)
-class Simulated:
-    """The outcome. `all_guests` (all at once) and `peak` are bytes of 4 KiB pages by (weights and) nodes.
+class Worst:
+    """The worst stretch of so many seconds, by arms: pauses and checkpoints that punch in it, and their guests'
+    bytes."""
 
-    `punched` and `punched_bytes` are by steps and weights; `losable` sums, by weights, over the pauses that punched,
-    how likely a failure in the copy finds the sandbox condemned; `losable_if_all` does so over all pauses. `queued` is
-    seconds that pauses waited for a slot. `most_at_once` pauses and checkpoints were in flight on a node, by nodes.
+    sandboxes: Floats
+    size: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """The outcome. `all_guests` (all at once) and `peak` are bytes of 4 KiB pages by (arms and) nodes.
+
+    `pauses` and `checkpoints` began; `punched` pauses and their `punched_bytes` are by arms; `losable` sums, by arms,
+    over the pauses that punched, how likely a failure in the copy finds the sandbox condemned; `losable_if_all` does so
+    over all pauses. `queued` is seconds that pauses waited for a slot. `most_at_once` pauses and checkpoints were in
+    flight on a node, by nodes, and `fleet_at_once` on all nodes together, at `busiest` (seconds). `worst` is by the
+    seconds that were asked for.
     """
 
-    step: float
     all_guests: Floats
     peak: Floats
-    pauses: Ints
+    pauses: int
+    checkpoints: int
     punched: Ints
     punched_bytes: Floats
     losable: Floats
     losable_if_all: float
     queued: float
     most_at_once: Ints
+    fleet_at_once: int
+    busiest: float
+    worst: dict[float, Worst]
 
 
 class Simulation:
-    """One fleet on its way through time; `step` in seconds."""
+    """One fleet on its way through time, whose sandboxes punch by `on`: arms by sandboxes, where they have a memfd."""
 
     def __init__(
-        self,
-        fleet: VirtualFleet,
-        file: Fleet,
-        costs: Costs,
-        *,
-        weights: tuple[float, ...],
-        seed: int,
-        step: float = STEP,
+        self, fleet: VirtualFleet, file: Fleet, costs: Costs, *, on: Mask, seed: int, stretches: Sequence[float] = ()
     ) -> None:
+        """`stretches` are seconds of which the worst is looked for."""
         self._fleet = fleet
-        self._step = step
-        self._paused_steps = file.paused_for / step
-        self._demand = demand(fleet, costs, file.node.cache)
-        self._weights = weights
-        self._load = Load(fleet, file.mass_eviction, seed, step, burst=file.node.burst is not None)
-        self._back = self._already_paused(file.paused_for, seed)
-        sandboxes = np.arange(fleet.count)
-        self._all_guests = self._by_node(sandboxes, self._demand.guest)
-        away = np.flatnonzero(self._back != _RUNNING)
-        running = self._all_guests - self._by_node(away, self._demand.freed)
-        self._nodes = Nodes(running, len(weights), file.node.at_once)
-        self._losable = np.zeros(len(weights))
-        self._losable_if_all = 0.0
-        self._queued = 0.0
+        self._punches: Mask = on & fleet.memfd
+        self._load = Load(fleet, file.mass_eviction, seed, burst=file.node.burst is not None)
+        self._events = NodeEvents(
+            fleet.node,
+            demand(fleet, costs, file.node.cache),
+            self._punches,
+            slots=file.node.at_once,
+            paused_for=file.paused_for,
+            back=_already_paused(fleet, file.paused_for, seed),
+        )
+        self._moments = _Moments(len(on), stretches)
 
     def run(self, hours: float, progress: Callable[[float], None] = lambda _: None) -> Simulated:
         """Through so much virtual time; `progress` is called with the share that is done."""
-        steps = max(1, round(hours * 3600 / self._step))
-        pauses = np.zeros(steps, np.int64)
-        punched = np.zeros((steps, len(self._weights)), np.int64)
-        freed = np.zeros((steps, len(self._weights)))
-        for number in range(steps):
-            progress(number / steps)
-            self._resume(number)
-            who, at = self._asked(number)
-            on = self._fleet.punches(self._weights, who)
-            pauses[number], punched[number] = len(who), on.sum(axis=1)
-            freed[number] = on @ self._fleet.resident[who]
-            past_the_first = 1.0 - 1.0 / self._fleet.chunks[who]
-            self._losable += on @ past_the_first
-            self._losable_if_all += float(past_the_first.sum())
-            self._take(number, who, at, on)
-        made = (pauses, punched, freed, self._losable, self._losable_if_all, self._queued)
-        return Simulated(self._step, self._all_guests, self._nodes.peak, *made, self._nodes.most_at_once)
+        arms = len(self._punches)
+        pauses = checkpoints = 0
+        punched, losable = np.zeros(arms, np.int64), np.zeros(arms)
+        freed, losable_if_all, queued = np.zeros(arms), 0.0, 0.0
+        past_the_first = 1.0 - 1.0 / self._fleet.chunks
+        for begin, end in self._stretches(hours * 3600):
+            progress(begin / (hours * 3600))
+            begun = self._events.advance(self._load.asked(begin, end), end)
+            who = begun.who[begun.pause]
+            on = self._punches[:, who]
+            pauses, checkpoints = pauses + len(who), checkpoints + len(begun.who) - len(who)
+            punched += on.sum(axis=1)
+            freed += on @ self._fleet.resident[who]
+            losable += on @ past_the_first[who]
+            losable_if_all += float(past_the_first[who].sum())
+            queued += float((begun.begun - begun.asked)[begun.pause].sum())
+            self._moments.take(begun, self._punches, self._fleet.resident, end)
+        made = (pauses, checkpoints, punched, freed, losable, losable_if_all, queued)
+        events, moments = self._events, self._moments
+        at_once = (events.most_at_once, moments.at_once, moments.busiest, moments.worst)
+        return Simulated(events.all_guests, events.peak, *made, *at_once)
 
-    def _already_paused(self, paused_for: float, seed: int) -> NDArray[np.int32]:
-        """The step in which each is back: a fleet that has run for long has its share of paused sandboxes."""
-        draw = stream(seed, "already paused")
-        rates = np.zeros(self._fleet.count)
-        for group in self._fleet.groups:
-            rates[group.members] = group.median
-        away = rates * paused_for / 3600
-        paused = draw.random(self._fleet.count) < away / (1 + away)
-        left = np.ceil(draw.random(self._fleet.count) * self._paused_steps)
-        return np.where(paused, left, _RUNNING).astype(np.int32)
-
-    def _by_node(self, who: Ints, amounts: Floats) -> Floats:
-        """Sums by nodes."""
-        sums: Floats = np.bincount(self._fleet.node[who], amounts[who], self._fleet.nodes).astype(np.float64)
-        return sums
-
-    def _resume(self, number: int) -> None:
-        """Guests are back at the beginning of the step in which their time is over."""
-        who = np.flatnonzero(self._back == number)
-        if not len(who):
-            return
-        self._back[who] = _RUNNING
-        taken = self._by_node(who, self._demand.freed)
-        nodes = np.flatnonzero(np.bincount(self._fleet.node[who], minlength=self._fleet.nodes))
-        self._nodes.resume(nodes, number * self._step, taken[nodes])
-
-    def _asked(self, number: int) -> tuple[Ints, Floats]:
-        """Those that run, by node and then in order of time."""
-        who, at = self._load.asked(number)
-        runs = self._back[who] == _RUNNING
-        who, at = who[runs], at[runs]
-        within = (at - number * self._step) / self._step
-        order = np.argsort(self._fleet.node[who] + within, kind="stable")
-        return who[order], at[order]
-
-    def _take(self, number: int, who: Ints, at: Floats, on: NDArray[np.bool_]) -> None:
-        """Pauses, with the checkpoints of the same step: the first of every node, then the second, and on."""
-        others, when = self._load.checkpointed(number)
-        goes_on = (self._back[others] == _RUNNING) & ~np.isin(others, who)
-        others, when = others[goes_on], when[goes_on]
-        everyone, times = np.concatenate([who, others]), np.concatenate([at, when])
-        is_on = np.concatenate([on, self._fleet.punches(self._weights, others)], axis=1)
-        pauses = np.arange(len(everyone)) < len(who)
-        order = np.lexsort((times, self._fleet.node[everyone]))
-        turn = _turns(self._fleet.node[everyone[order]])
-        for each in range(int(turn.max(initial=-1)) + 1):
-            now = order[turn == each]
-            self._take_one_each(everyone[now], times[now], is_on[:, now], pauses[now])
-
-    def _take_one_each(self, who: Ints, at: Floats, on: NDArray[np.bool_], pauses: NDArray[np.bool_]) -> None:
-        """A checkpoint also needs its new guest until the old one is gone, and gives nothing back."""
-        asks = self._demand
-        extra = np.where(on, asks.extra_on[who], asks.extra_off[who]) + np.where(pauses, 0.0, asks.guest[who])
-        freed = np.where(pauses, asks.freed[who], 0.0)
-        begun, ended = self._nodes.pause(self._fleet.node[who], at, extra, freed, asks.seconds[who])
-        self._queued += float((begun - at)[pauses].sum())
-        self._back[who[pauses]] = np.ceil(ended[pauses] / self._step + self._paused_steps)
+    def _stretches(self, seconds: float) -> Iterator[tuple[float, float]]:
+        """Whole minutes each, with not too many requests."""
+        minutes = max(1, int(_MANY / max(1e-9, self._load.per_second * _MINUTE)))
+        step, begin = minutes * _MINUTE, 0.0
+        while begin < seconds:
+            yield begin, min(begin + step, seconds)
+            begin += step
 
 
-def _turns(nodes: Ints) -> Ints:
-    """For entries sorted by node: how many of the same node are before each."""
-    index = np.arange(len(nodes))
-    first = np.diff(nodes, prepend=-1) != 0
-    turns: Ints = index - np.maximum.accumulate(np.where(first, index, 0))
-    return turns
+def _already_paused(fleet: VirtualFleet, paused_for: float, seed: int) -> Floats:
+    """When each is back, infinite for a running one: a fleet that has run for long has its share of paused ones."""
+    draw = stream(seed, "already paused")
+    rates = fleet.rates.copy()
+    for group in fleet.groups:
+        rates[group.members] = group.median
+    away = rates * paused_for / 3600
+    paused = draw.random(fleet.count) < away / (1 + away)
+    back: Floats = np.where(paused, draw.random(fleet.count) * paused_for, np.inf)
+    return back
+
+
+class _Moments:
+    """The worst stretches, and the most in flight on all nodes together, as time goes on."""
+
+    def __init__(self, arms: int, stretches: Sequence[float]) -> None:
+        self.worst = {each: Worst(np.zeros(arms), np.zeros(arms)) for each in stretches}
+        self.at_once, self.busiest = 0, 0.0
+        self._longest = max(stretches, default=0.0)
+        self._who, self._at = np.zeros(0, np.int64), np.zeros(0)
+        self._ends = np.zeros(0)
+
+    def take(self, begun: Begun, punches: Mask, size: Floats, until: float) -> None:
+        """What began before `until`, and after what was taken before."""
+        order = np.argsort(begun.begun, kind="stable")
+        self._in_flight(begun.begun[order], begun.ended, until)
+        who, at = np.append(self._who, begun.who[order]), np.append(self._at, begun.begun[order])
+        for arm, on in enumerate(punches):
+            mine = on[who]
+            times, upto = at[mine], np.append(0.0, np.cumsum(size[who[mine]]))
+            for seconds, worst in self.worst.items():
+                first, last = np.arange(len(times)), np.searchsorted(times, times + seconds)
+                worst.sandboxes[arm] = max(worst.sandboxes[arm], (last - first).max(initial=0))
+                worst.size[arm] = max(worst.size[arm], (upto[last] - upto[first]).max(initial=0.0))
+        kept = at >= until - self._longest
+        self._who, self._at = who[kept], at[kept]
+
+    def _in_flight(self, begun: Floats, ended: Floats, until: float) -> None:
+        ends = np.sort(np.append(self._ends, ended))
+        count = len(self._ends) + np.arange(1, len(begun) + 1) - np.searchsorted(ends, begun, "right")
+        if len(count) and (most := int(count.max())) > self.at_once:
+            self.at_once, self.busiest = most, float(begun[count.argmax()])
+        self._ends = ends[ends > until]
 
 
 DAY = 86_400.0
 
 
-def rate(group: VirtualGroup, t: float) -> float:
+def rate(group: VirtualGroup, t: NDArray[np.float64] | float) -> Floats:
     """Pauses an hour of each sandbox at `t` seconds: half of the day above the median, at most the peak."""
-    wave = math.sin(2 * math.pi * t / DAY)
-    return group.median * math.exp(wave * math.log(group.peak / group.median))
+    wave: Floats = group.median * np.exp(
+        np.sin(2 * math.pi / DAY * np.asarray(t)) * math.log(group.peak / group.median)
+    )
+    return wave
 
 
 class Load:
-    """Draws who is asked to pause, and when; it knows nothing of who runs. One step after the other.
+    """Draws who is asked to pause, and when; it knows nothing of who runs. One stretch of time after the other.
 
-    In a `burst` all pauses of a step, except an eviction's, are asked for in the same moment.
+    In a `burst` all pauses of a minute, except an eviction's, are asked for in the same moment.
     """
 
-    def __init__(
-        self, fleet: VirtualFleet, eviction: MassEviction | None, seed: int, step: float, *, burst: bool = False
-    ) -> None:
-        self._groups: Sequence[VirtualGroup] = fleet.groups
-        self._checkpoints = fleet.checkpoints
+    def __init__(self, fleet: VirtualFleet, eviction: MassEviction | None, seed: int, *, burst: bool = False) -> None:
+        self._fleet = fleet
         self._draw = stream(seed, "arrivals")
         self._draw_checkpoints = stream(seed, "checkpoints")
         self._burst = burst
-        self._step = step
-        self._latest = np.zeros(fleet.count, np.int64)
         self._evicted, self._evicted_at = _eviction(fleet, eviction, seed)
+        waves = sum(group.peak * len(group.members) for group in fleet.groups)
+        self.per_second = (waves + float((fleet.rates + fleet.checkpoints).sum())) / 3600
 
-    def asked(self, number: int) -> tuple[Ints, Floats]:
-        """Sandboxes, each once, and the seconds at which they are asked, in step `number` from 0."""
-        begin = number * self._step
-        parts = [self._of(group, begin) for group in self._groups]
-        low, high = np.searchsorted(self._evicted_at, [begin % DAY, begin % DAY + self._step])
-        who = np.concatenate([*parts, self._evicted[low:high]])
-        at = np.concatenate(
-            [begin + self._draw.random(len(part)) * self._step * (not self._burst) for part in parts]
-            + [self._evicted_at[low:high] - begin % DAY + begin]
-        )
-        order = np.arange(len(who))
-        self._latest[who] = order  # of two requests for one sandbox the later one in the list stays
-        once = self._latest[who] == order
-        return who[once], at[once]
+    def asked(self, begin: float, end: float) -> Requests:
+        """From `begin` on, before `end`: seconds."""
+        parts = [self._of(group, begin, end) for group in self._fleet.groups]
+        parts.append(_even(self._draw, self._fleet.rates, begin, end))
+        if self._burst:
+            parts = [(who, np.maximum(begin, np.floor(at / _MINUTE) * _MINUTE)) for who, at in parts]
+        parts += self._of_eviction(begin, end)
+        pauses = sum(len(who) for who, _ in parts)
+        parts.append(_even(self._draw_checkpoints, self._fleet.checkpoints, begin, end))
+        who, at = (np.concatenate(each) for each in zip(*parts, strict=True))
+        order = np.lexsort((at, self._fleet.node[who]))
+        return Requests(who[order], at[order], order < pauses)
 
-    def checkpointed(self, number: int) -> tuple[Ints, Floats]:
-        """Sandboxes, each once, and the seconds at which they are asked for a checkpoint in step `number`."""
-        if not self._checkpoints.any():
-            return np.zeros(0, np.int64), np.zeros(0)
-        once = 1 - np.exp(-self._checkpoints * self._step / 3600)
-        who = np.flatnonzero(self._draw_checkpoints.random(len(once)) < once)
-        return who, (number + self._draw_checkpoints.random(len(who))) * self._step
+    def _of(self, group: VirtualGroup, begin: float, end: float) -> tuple[Ints, Floats]:
+        """As many as at the peak, of which those of the hour's rate stay."""
+        count = self._draw.poisson(group.peak * len(group.members) * (end - begin) / 3600)
+        at = begin + self._draw.random(count) * (end - begin)
+        who = group.members[self._draw.integers(0, len(group.members), count)]
+        kept = self._draw.random(count) * group.peak < rate(group, at)
+        return who[kept], at[kept]
 
-    def _of(self, group: VirtualGroup, begin: float) -> Ints:
-        expected = rate(group, begin) * len(group.members) * self._step / 3600
-        return group.members[self._draw.integers(0, len(group.members), self._draw.poisson(expected))]
+    def _of_eviction(self, begin: float, end: float) -> Iterator[tuple[Ints, Floats]]:
+        for day in range(int(begin // DAY), int(end // DAY) + 1) if len(self._evicted) else ():
+            at = self._evicted_at + day * DAY
+            now = (begin <= at) & (at < end)
+            yield self._evicted[now], at[now]
+
+
+def _even(draw: np.random.Generator, rates: Floats, begin: float, end: float) -> tuple[Ints, Floats]:
+    """Of each sandbox's own rate an hour, the same all day."""
+    if not rates.any():
+        return np.zeros(0, np.int64), np.zeros(0)
+    who = np.repeat(np.arange(len(rates)), draw.poisson(rates * (end - begin) / 3600))
+    return who, begin + draw.random(len(who)) * (end - begin)
 
 
 def _eviction(fleet: VirtualFleet, eviction: MassEviction | None, seed: int) -> tuple[Ints, Floats]:
-    """Every sandbox on the evicted nodes and the second of the day at which each is asked, in order."""
+    """Every sandbox on the evicted nodes and the second of the day at which each is asked."""
     if eviction is None:
         return np.zeros(0, np.int64), np.zeros(0)
     draw = stream(seed, "eviction")
@@ -245,64 +235,4 @@ def _eviction(fleet: VirtualFleet, eviction: MassEviction | None, seed: int) -> 
     evicted = np.zeros(fleet.nodes, np.bool_)
     evicted[chosen] = True
     who = np.flatnonzero(evicted[fleet.node])
-    at = eviction.at + draw.random(len(who)) * eviction.within
-    order = np.argsort(at, kind="stable")
-    return who[order], at[order]
-
-
-class Nodes:
-    """For each arm (a weight of the flag) and each node: bytes of guests now, and the most there ever was in all.
-
-    A pause holds its `extra` from its start to its end, and then gives back `freed`. Its seconds are the same in every
-    arm. Peaks are an upper bound: real copies reach their most at different moments.
-    """
-
-    def __init__(self, base: Floats, arms: int, slots: int) -> None:
-        nodes = len(base)
-        self.base: Floats = base.copy()
-        self.peak: Floats = np.repeat(base[None], arms, axis=0)
-        self._ends: Floats = np.zeros((slots, nodes))
-        self._extra: Floats = np.zeros((slots, arms, nodes))
-        self._freed: Floats = np.zeros((slots, nodes))
-        self.most_at_once: Ints = np.zeros(nodes, np.int64)
-
-    def pause(self, nodes: Ints, asked: Floats, extra: Floats, freed: Floats, seconds: Floats) -> tuple[Floats, Floats]:
-        """One pause on each of these nodes, each named once, no earlier than those before it; gives starts and ends.
-
-        `extra` by arms and nodes, everything else by nodes.
-        """
-        ends = self._ends[:, nodes]
-        slot = ends.argmin(axis=0)
-        begun: Floats = np.maximum(asked, ends.min(axis=0))
-        self._release(nodes, ends, begun)
-        self._reach(nodes, ends, begun, extra)
-        done: Floats = begun + seconds
-        self._ends[slot, nodes] = done
-        self._extra[slot, :, nodes] = extra.T
-        self._freed[slot, nodes] = freed
-        in_flight = (self._ends[:, nodes] > begun).sum(axis=0)
-        self.most_at_once[nodes] = np.maximum(self.most_at_once[nodes], in_flight)
-        return begun, done
-
-    def resume(self, nodes: Ints, now: float, taken: Floats) -> None:
-        """Guests are back on these nodes, each named once, with `taken` bytes."""
-        ends, when = self._ends[:, nodes], np.full(len(nodes), now)
-        self._release(nodes, ends, when)
-        self.base[nodes] += taken
-        self._reach(nodes, ends, when, np.zeros((len(self.peak), len(nodes))))
-
-    def _release(self, nodes: Ints, ends: Floats, now: Floats) -> None:
-        """What has ended by then gives back what it had, once."""
-        freed = self._freed[:, nodes]
-        over = freed * (ends <= now)
-        self.base[nodes] -= over.sum(axis=0)
-        self._freed[:, nodes] = freed - over
-
-    def _reach(self, nodes: Ints, ends: Floats, now: Floats, extra: Floats) -> None:
-        """What a node holds now is a new peak, or is not; few have pauses in flight."""
-        total = self.base[nodes] + extra
-        busy = np.flatnonzero(ends.max(axis=0) > now)
-        if len(busy):
-            in_flight = ends[:, busy] > now[busy]
-            total[:, busy] += (self._extra[:, :, nodes[busy]] * in_flight[:, None]).sum(axis=0)
-        self.peak[:, nodes] = np.maximum(self.peak[:, nodes], total)
+    return who, eviction.at + draw.random(len(who)) * eviction.within

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from flags.catalog import flag
+from flags.cohort import Sections
 from flags.launchdarkly import make_context
+from flags.reads import lacking
 from flags.sdk_logs import silence_sdk_logs
 from sim.files.fleet_file import Floats, Ints
-from sim.files.plan import Plan, table_of, with_groups
-from sim.files.user_table import UserSandbox, as_group
+from sim.files.fleet_table import SandboxTable
+from sim.files.plan import Plan, table_of
+from sim.files.user_table import UserSandbox, assumed, user_sandbox
 from sim.rollout.bounds import CONFIDENCE, stratified_bound
 from sim.rollout.compiled import compiled
 from sim.rollout.exposure import context_of
 from sim.rollout.row_exposure import Rows, StageExposure, first_stages, numbered, stage_exposures
 from sim.rollout.sample import FleetSample, sample, strata_of
+from sim.rollout.simulated_nodes import on_nodes
 from sim.rollout.stage_flags import exported, stage_sections
 
 Progress = Callable[[float], None]
@@ -28,7 +33,8 @@ class UserFleet:
     """`exposures` are of every row, one a stage; `exported` of the flag as its file has it, None where there is none.
 
     `names` are the rows' sandboxes, `units` the team and the cluster of every row. `first` is the first stage that
-    exposes a row, -1 for none.
+    exposes a row, -1 for none. `warnings` say what the flag reads and the table does not give; `assumed` what it is
+    taken to say.
     """
 
     rows: Rows
@@ -38,6 +44,10 @@ class UserFleet:
     first: Ints
     sample: FleetSample
     units: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+    further: frozenset[str] = frozenset()
+    """Attributes of sandboxes that no catalogue has, by column."""
 
     def rates(self, stage: int) -> Floats:
         """Pauses a second of every row that this stage (from 0) exposes."""
@@ -54,12 +64,13 @@ class UserFleet:
 
 def of_plan(plan: Plan, progress: Progress = lambda _share: None) -> tuple[Plan, UserFleet | None]:
     """The plan with the sample as its fleet, and the fleet; unchanged, and None, where it names no table."""
-    table = table_of(plan)
-    if table is None:
+    read = table_of(plan)
+    if read is None:
         return plan, None
+    table = [user_sandbox(each) for each in read.rows]
     silence_sdk_logs()
     edits = [(each.weight, each.rule) for each in compiled(plan).stages]
-    contexts = [make_context(context_of(plan, each.attributes, each.others)) for each in table]
+    contexts = contexts_of(plan, table)
     stages = [(weight, stage_sections(plan, edits[: number + 1])) for number, (weight, _) in enumerate(edits)]
     found = stage_exposures(stages, flag(plan.flag), contexts, progress)
     known = exported(plan)
@@ -72,8 +83,32 @@ def of_plan(plan: Plan, progress: Progress = lambda _share: None) -> tuple[Plan,
     chosen = sample(first, template, rows.memory, plan.sample, plan.seed)
     names = tuple(each.attributes.sandbox for each in table)
     units = {unit: tuple(str(getattr(each.attributes, unit)) for each in table) for unit in ("team", "cluster")}
-    fleet = UserFleet(rows, names, tuple(found), as_it_is, first, chosen, units)
-    return with_groups(plan, [as_group(table[row], plan.scale) for row in chosen.rows.tolist()]), fleet
+    fleet = UserFleet(
+        rows,
+        names,
+        tuple(found),
+        as_it_is,
+        first,
+        chosen,
+        units,
+        warnings=tuple(warnings_of(plan, read, stages[-1][1] if stages else None)),
+        assumed=tuple(assumed(read.rows)),
+        further=frozenset(name for each in table for name, _ in each.attributes.others),
+    )
+    return on_nodes(plan, chosen, table), fleet
+
+
+def contexts_of(plan: Plan, table: Sequence[UserSandbox]) -> list[Any]:
+    """The SDK's contexts of every row, for the plan's flag."""
+    return [make_context(context_of(plan, each.attributes)) for each in table]
+
+
+def warnings_of(plan: Plan, table: SandboxTable, served: Sections | None) -> Iterator[str]:
+    """What is odd about the table's columns, and what the flag reads that it lacks, a sentence each."""
+    yield from (each.said for each in table.notes)
+    if served is not None:
+        rows, shape = [each.attributes for each in table.rows], plan.contexts.shapes[flag(plan.flag).moments[0]]
+        yield from map(str, lacking(plan.flag, *served, rows, shape))
 
 
 def _rows(table: list[UserSandbox]) -> Rows:

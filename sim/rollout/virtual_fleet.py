@@ -36,6 +36,7 @@ class VirtualFleet:
     """One entry a sandbox: `resident` and `dirty` in bytes, `bucket` from 0 to 1, `node` from 0.
 
     Entries of one node lie together. `memfd`: it has one, so it can punch. `checkpoints` an hour are not in place.
+    `rates` are pauses an hour while it runs, the same all day, beside those of its group: of a fleet from a table.
     """
 
     groups: tuple[VirtualGroup, ...]
@@ -48,6 +49,7 @@ class VirtualFleet:
     bucket: Floats
     memfd: NDArray[np.bool_]
     checkpoints: Floats
+    rates: Floats
 
     @property
     def count(self) -> int:
@@ -94,6 +96,7 @@ def virtual_fleet(fleet: Fleet, count: int, seed: int, by: str = "sandbox") -> V
         bucket=bucket if is_known else np.zeros(count),
         memfd=memfd > 0,
         checkpoints=np.array([group.checkpoints_per_hour for group, _ in parts])[of_group],
+        rates=np.zeros(count),
     )
 
 

@@ -57,7 +57,7 @@ def _check_build(evidence: Evidence, reality: Reality, pause: PauseView) -> None
 
 
 def _check_guest(evidence: Evidence, reality: Reality, resumed: events.Resumed) -> None:
-    guest = reality.guests(evidence.guests).get(resumed.incarnation)
+    guest = reality.guest(evidence.spawned(resumed.incarnation))
     if guest is None or not guest.is_running():
         return
     try:

@@ -111,6 +111,11 @@ class Evidence:
                 found.setdefault(told.entry.event.incarnation, told)
         return found
 
+    def spawned(self, incarnation: str) -> events.GuestSpawned | None:
+        """How it was born; None where nothing says so."""
+        told = self.born.get(incarnation)
+        return told.entry.event if told is not None and isinstance(told.entry.event, events.GuestSpawned) else None
+
     @cached_property
     def guests(self) -> list[events.GuestSpawned]:
         """Every incarnation there ever was."""

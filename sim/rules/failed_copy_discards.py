@@ -34,7 +34,7 @@ def observe(evidence: Evidence, reality: Reality) -> None:
 
 def _left_undone(evidence: Evidence, reality: Reality, pause: PauseView) -> list[Reason]:
     found = []
-    guest = reality.guests(evidence.guests).get(pause.incarnation)
+    guest = reality.guest(evidence.spawned(pause.incarnation))
     if guest is not None and (state := guest.state()) is not None:
         words = f"the copy failed past the point of no return, and its guest is still there (state {state})"
         found.append(Reason("guest", words))
@@ -88,10 +88,15 @@ def _is_salvaged(evidence: Evidence, pause: PauseView) -> bool:
 
 
 def _without_a_code(evidence: Evidence, pause: PauseView) -> list[Reason]:
-    """A copy that was to be salvaged and was discarded: only for a reason that makes it impossible, or a lost node."""
-    if not _decided_salvage(evidence, pause) or pause.outcome is None or evidence.crashed_within(pause.id):
+    """A copy that was to be salvaged and was discarded: only for a reason that makes it impossible.
+
+    Or with its node, where no second process was to hold its memory: older ledgers have no `keeper_asked`.
+    """
+    if not _decided_salvage(evidence, pause) or pause.outcome is None:
         return []
-    if any(isinstance(each, engine_events.NotSalvaged) for each in evidence.events_of(pause.id)):
+    kinds = {type(each) for each in evidence.events_of(pause.id)}
+    is_lost = evidence.crashed_within(pause.id) and engine_events.KeeperAsked not in kinds
+    if engine_events.NotSalvaged in kinds or is_lost:
         return []
     return [Reason("salvage", "salvage was decided, and no event says why the copy could not be salvaged")]
 

@@ -5,12 +5,14 @@ And a finished pause has ended its guest and closed its memory.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from engine import events as engine_events
+from sim.record import events
 from sim.record.verdict import Verdict
 from sim.record.view import PauseView
 from sim.rules.evidence import Evidence
@@ -35,7 +37,8 @@ def observe(evidence: Evidence, reality: Reality) -> None:
     new = [each for each in evidence.view.pauses if each.settled_at is not None and each.id not in seen.done]
     seen.done.update(each.id for each in new)
     guests = reality.guests(evidence.guests) if new else {}
-    held = _links(evidence.view.node_pid) if new else set()
+    holders = (evidence.view.node_pid, *(each.zygote_pid for each in _nodes(evidence)[-1:]))
+    held = _links(*holders) if new else set()
     if _is_machine(held) and "machine" not in seen.done:
         seen.done.add("machine")
         seen.finding.violated("*", Reason("machine", "the node holds a virtual machine: guests alone may have one"))
@@ -43,7 +46,7 @@ def observe(evidence: Evidence, reality: Reality) -> None:
         guest = guests.get(pause.incarnation)
         if guest is None or pause.outcome != "finished" or not pause.consumed:
             continue
-        for reason in _outlived(guest, reality.run, evidence.view.node_pid, held):
+        for reason in _outlived(guest, reality.run, holders, held):
             seen.finding.violated(pause.sandbox, reason, incarnation=pause.incarnation, pause=pause.id)
 
 
@@ -59,7 +62,13 @@ def _left(reality: Reality) -> list[Reason]:
     return left + [Reason("folder", f"{each} is still there") for each in folders]
 
 
-def _outlived(guest: SpawnedGuest, run: str, node: int | None, held: set[str]) -> list[Reason]:
+def _nodes(evidence: Evidence) -> list[events.NodeStarted]:
+    return [
+        each.event for _, each in evidence.of_kind(events.NodeStarted) if isinstance(each.event, events.NodeStarted)
+    ]
+
+
+def _outlived(guest: SpawnedGuest, run: str, holders: tuple[int | None, ...], held: set[str]) -> list[Reason]:
     """A pause ends its guest and closes its memory before it settles."""
     state = guest.state()
     guest_left = Reason("guest", f"its pause is finished, and its guest is still there (state {state})")
@@ -67,18 +76,19 @@ def _outlived(guest: SpawnedGuest, run: str, node: int | None, held: set[str]) -
     name, end = f"/memfd:snapdrill-{run}-{guest.born.incarnation} (deleted)", time.monotonic() + _CLOSING
     while name in held:
         if time.monotonic() > end:
-            return [*found, Reason("memory", "its pause is finished, and the node still holds its memory")]
+            return [*found, Reason("memory", "its pause is finished, and its memory is still held by node or zygote")]
         time.sleep(0.005)
-        held = _links(node)
+        held = _links(*holders)
     return found
 
 
-def _links(pid: int | None) -> set[str]:
-    """What the fds of a process are; nothing where it is gone."""
-    try:
-        return {_target(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
-    except OSError:
-        return set()
+def _links(*pids: int | None) -> set[str]:
+    """What the fds of these processes are; nothing of one that is gone."""
+    found: set[str] = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found |= {_target(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    return found
 
 
 def _is_machine(links: set[str]) -> bool:
@@ -88,6 +98,8 @@ def _is_machine(links: set[str]) -> bool:
 def _folders(reality: Reality) -> Iterator[Path]:
     if not reality.cache_kept:
         yield reality.builds
+        if reality.spill is not None:
+            yield reality.spill
     yield reality.socket_dir
     yield from reality.condemned.glob("*.json")
     name = f"snapdrill-{reality.run}"

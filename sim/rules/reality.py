@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import os
+import signal
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,15 @@ if TYPE_CHECKING:  # loaded where it is used: a stored ledger is judged on machi
 _PIECE = 2 << 20
 _SHORT = 64 << 10  # bytes of a hole that are read faster than walked around
 _GENERATION = 4
+_ABOUT, _EXITING = ("stat", "status"), 0x4  # of /proc/PID; PF_EXITING of Linux
+
+
+def is_doomed(stat: str, status: str) -> bool:
+    """What these two files of /proc/PID say: it exits (PF_EXITING), or SIGKILL is pending."""
+    if int(stat[stat.rindex(")") + 2 :].split()[6]) & _EXITING:
+        return True
+    pending = (line.split()[1] for line in status.splitlines() if line.startswith(("SigPnd:", "ShdPnd:")))
+    return any(int(each, 16) >> signal.SIGKILL - 1 & 1 for each in pending)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,14 @@ class SpawnedGuest:
     def is_running(self) -> bool:
         """True where it lives and is not stopped."""
         return self.state() not in {None, "T", "t"}
+
+    def is_dying(self) -> bool:
+        """True where SIGKILL waits for it, or it exits: it runs no instruction of its own, however long that takes."""
+        try:
+            stat, status = (Path(f"/proc/{self.born.pid}/{name}").read_text("utf-8", "replace") for name in _ABOUT)
+        except OSError:
+            return True
+        return is_doomed(stat, status)
 
     def open_memory(self) -> int:
         """A read-only fd of its memory, through /proc; raises OSError where the process is gone."""
@@ -86,6 +104,7 @@ class Reality:
     cache_kept: bool = False
     torn_down: bool = False
     heartbeats: Heartbeats | None = None
+    spill: Path | None = None
     seen: defaultdict[str, Seen] = field(default_factory=lambda: defaultdict(Seen))
 
     @property
@@ -96,6 +115,10 @@ class Reality:
     def guests(self, born: Iterable[events.GuestSpawned]) -> dict[str, SpawnedGuest]:
         """By incarnation."""
         return {each.incarnation: SpawnedGuest(sandbox_of(each.incarnation), each) for each in born}
+
+    def guest(self, born: events.GuestSpawned | None) -> SpawnedGuest | None:
+        """One alone; None where nothing says that it was born."""
+        return None if born is None else SpawnedGuest(sandbox_of(born.incarnation), born)
 
     def entries_by_now(self) -> list[Entry]:
         """The ledger read again: a copy goes on while a rule looks."""
@@ -125,7 +148,9 @@ class Reality:
         """What is there of a pause's build, finished or not."""
         from engine.cache import PARTIAL
 
-        return [name for name in (f"{pause}{PARTIAL}", pause) if (self.builds / name).exists()]
+        found = [name for name in (f"{pause}{PARTIAL}", pause) if (self.builds / name).exists()]
+        spilled = self.spill / f"{pause}.spill" if self.spill is not None else None
+        return found + ([spilled.name] if spilled is not None and spilled.exists() else [])
 
     def filled(self, header: Header) -> Memfd:
         """A memfd of the rules' own with what the header says; raises EngineError, OSError."""

@@ -24,7 +24,7 @@ def observe(evidence: Evidence, reality: Reality) -> None:
         if reality.torn_down or pause.outcome != "rolled-back" or pause.id in seen.done:
             continue
         seen.done.add(pause.id)
-        guest = reality.guests(evidence.guests).get(pause.incarnation)
+        guest = reality.guest(evidence.spawned(pause.incarnation))
         if guest is not None and evidence.view.sandboxes[pause.sandbox].state == "running":
             _check_guest(reality, pause, guest)
 

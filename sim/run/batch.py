@@ -19,6 +19,7 @@ import click
 
 from engine.errors import UserError
 from flags.document import DocumentError, Mistake
+from sim.files.guests import with_guests
 from sim.files.scenario import Scenario, discover, load_all
 from sim.record.verdict import ExitCode, worst
 from sim.report.junit import JunitFile, without_result
@@ -27,6 +28,7 @@ from sim.run.flag_source import check_source
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from sim.files.fleet import GuestKind
     from sim.run.cases import Unit, UnitResult
     from sim.run.pool import Pool
 
@@ -40,14 +42,18 @@ Key = TypeVar("Key")
 
 
 def read_all(
-    paths: Sequence[Path], variables: Mapping[str, str] | None = None, *, obey_unsafe: bool = False
+    paths: Sequence[Path],
+    variables: Mapping[str, str] | None = None,
+    *,
+    obey_unsafe: bool = False,
+    guest: GuestKind | None = None,
 ) -> tuple[list[Scenario], list[Mistake]]:
-    """Every scenario of these files and folders, and every mistake in them."""
+    """Every scenario of these files and folders, with guests of one kind if one is given, and every mistake in them."""
     scenarios: list[Scenario] = []
     mistakes: list[Mistake] = []
     for path in discover(paths):
         try:
-            made = load_all(path, variables, obey_unsafe=obey_unsafe)
+            made = [with_guests(each, guest) for each in load_all(path, variables, obey_unsafe=obey_unsafe)]
             scenarios += made
             for each in made:
                 check_source(each)

@@ -24,7 +24,7 @@ from flags.catalog import PUNCH
 from sim.files.scenario import Scenario, load_text
 from sim.files.steps import Inject
 from sim.files.units import HUGE_PAGE
-from sim.node.memory import PUNCHED_PEAK
+from sim.node.memory import PUNCHED_PEAK, most_copier_bytes
 from sim.record import events
 from sim.record.folder import LATEST, RUN_FILE, StoredRun, claim, read_record
 from sim.record.ledger import Entry
@@ -286,7 +286,7 @@ def why(judged: events.Judged) -> str:
 
 
 def memory_need(scenario: Scenario) -> int:
-    """Bytes at most: the guests, their copies (twice the dirty memory if nothing is punched), and the run's processes.
+    """Bytes at most: guests, copies (twice the dirty memory if nothing is punched), copiers, and the run's processes.
 
     The node's budget caps guests and copies. A `hot` guest writes all of its memory once.
     """
@@ -297,15 +297,19 @@ def memory_need(scenario: Scenario) -> int:
         share = 1.0 if each.workload.pattern == "hot" else each.workload.dirty / 100
         dirty = int(each.memory * share)
         copies += min(PUNCHED_PEAK, dirty) if punched else 2 * dirty
+        copies += most_copier_bytes(each.memory, each.page_size, each.block_size)
     guests = sum(each.memory for each in sandboxes)
     largest = max(each.memory for each in sandboxes)  # a rule reads one snapshot at a time
     return min(scenario.node.memory, guests + copies) + largest + RUN_OVERHEAD
 
 
 def host_needs(scenario: Scenario) -> tuple[tuple[str, int], ...]:
-    """What its host must have besides memory: its requirements, huge pages in MiB, a system call filter, a key."""
+    """What its host must have besides memory: its requirements, huge pages in MiB, virtual machines, a system call
+    filter, a key."""
     huge = sum(each.memory for each in scenario.sandboxes() if each.page_size == HUGE_PAGE)
     needs = dict.fromkeys(map(str, scenario.requires), 1)
+    if any(each.guest == "vm" for each in scenario.sandboxes()):
+        needs["kvm"] = 1
     if huge:
         needs[_HUGE] = huge >> 20
     if any(isinstance(step, Inject) and step.by == "kernel" for step in scenario.steps):

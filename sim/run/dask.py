@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 from sim.run.dask_worker import (
     MEMORY,
     VERSION,
-    Order,
     end_units,
     load_distributed,
     plugin,
@@ -33,6 +32,7 @@ from sim.run.dask_worker import (
     run_here,
     security_of,
 )
+from sim.run.orders import Order
 
 _CONNECT = 10.0  # seconds for the scheduler to answer, and for a first worker to be there
 _LOOK = 1.0  # seconds between two queries of the workers
@@ -170,11 +170,16 @@ class DaskPool:
         if future.status in {"cancelled", "lost"}:
             raise UserError(f"--cluster {self._address}: the scheduler is gone, and {unit.name} with it")
         try:
-            result: UnitResult = future.result(timeout=_CONNECT)
+            result = future.result(timeout=_CONNECT)
         except Exception as error:  # noqa: BLE001 - its workers died repeatedly, or cannot load it
             return UnitResult(unit.name, None, error=f"{type(error).__name__}: {error}")
         finally:
             future.release()  # type: ignore[no-untyped-call]
+        if not isinstance(result, UnitResult):
+            return UnitResult(
+                unit.name, None, error=f"a worker answered with {type(result).__name__}, which is no result"
+            )
+        result = replace(result, name=unit.name)
         if result.packed is None:
             return result
         return replace(result, run_dir=unpack(result.packed, unit.runs_dir), packed=None)

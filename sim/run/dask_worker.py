@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +23,7 @@ from sim.run import host
 from sim.run.addresses import checked
 from sim.run.cases import Unit, UnitResult
 from sim.run.certificates import Certificates
+from sim.run.orders import Order, refusal
 from sim.run.pool import LocalPool, PoolError, StoppedError
 
 if TYPE_CHECKING:
@@ -70,14 +71,6 @@ def resources(jobs: int, memory: int) -> dict[str, float]:
     there += ["root"] * (os.geteuid() == 0) + ["launchdarkly"] * bool(os.environ.get(SDK_KEY))
     amounts: dict[str, float] = dict.fromkeys([VERSION, *there], float(jobs))
     return {MEMORY: float(memory >> 20), HUGE: float(offered["hugetlb_free"] >> 20), **amounts}
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A unit as it is sent, with the flag file that it reads."""
-
-    unit: Unit
-    flags: bytes | None
 
 
 def run_here(order: Order) -> UnitResult:
@@ -132,9 +125,11 @@ class UnitRunner:
             await asyncio.sleep(0.01)
 
     def run(self, key: str, order: Order) -> UnitResult:
-        """In a thread; raises Dask's Reschedule for a unit that was ended."""
+        """In a thread; raises Dask's Reschedule for a unit that was ended. What is no order is refused in one line."""
         from distributed import Reschedule
 
+        if (why := refusal(order)) is not None:
+            return UnitResult("", None, error=why)
         with self._lock:
             if key in self._ended or self._closing:
                 raise Reschedule

@@ -83,7 +83,7 @@ def draw(scenario: Scenario, seed: int, *, huge_pages: bool) -> Scenario:
     if expected := _expected(scenario, written):
         document["expect"] = expected
     comment = f"Drawn by seed {seed} within the bounds of {scenario.path.name}: with faults, then without, to the end."
-    return load_text(scenario_text(document, comment), scenario.path)
+    return load_text(scenario_text(document, comment), scenario.path).with_source(guest=scenario.asked_guest)
 
 
 # -- the fleet

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import platform
 import secrets
 import shutil
 import tempfile
@@ -25,24 +24,23 @@ from sim.files.scenario import Scenario
 from sim.files.steps import Outage
 from sim.node.cgroup import OVERHEAD, MemoryCgroup
 from sim.node.config import Known, NodeConfig
-from sim.node.guest_link import ZYGOTE_SOCKET
+from sim.node.zygote_link import ZYGOTE_SOCKET
 from sim.record import events, owner, source_events
 from sim.record.digest import digest
-from sim.record.fold import Fold
-from sim.record.folder import SCENARIO_FILE, RunRecord, make, make_cache, point_latest_at, remove, write_record
-from sim.record.ledger import EVENTS_FILE, Entry, Follower, Ledger, drop_torn_line
+from sim.record.folder import SCENARIO_FILE, RunRecord, make, point_latest_at, remove, write_record
+from sim.record.ledger import EVENTS_FILE, Entry, drop_torn_line
 from sim.record.leftovers import retire_ended
 from sim.record.names import CONDEMNED
-from sim.record.scenario_copy import chosen, store
+from sim.record.scenario_copy import store
 from sim.record.verdict import Verdict
 from sim.record.view import View
 from sim.rules.evidence import Evidence
 from sim.rules.finding import Finding, in_file
 from sim.rules.heartbeat import Heartbeats
 from sim.rules.reality import Reality
+from sim.run.build_folders import BuildFolders
 from sim.run.flag_source import FlagService, check_source, open_service
-from sim.run.host import host, snapdrill_version
-from sim.run.judging import after_host_failures, conclude, judge_invariants, lost_lines
+from sim.run.judging import after_failures, conclude, judge_invariants, lost_lines
 from sim.run.needs import check_limits, set_up_error
 from sim.run.node_link import (
     NodeDiedError,
@@ -55,14 +53,16 @@ from sim.run.node_link import (
     raise_failures,
     shielded,
 )
-from sim.run.node_start import known, sandbox_configs
+from sim.run.node_start import known, run_started, sandbox_configs
+from sim.run.run_ledger import RunLedger
 
 GRACE = 30.0
 """Seconds that a zygote waits for a node after a crash."""
 
 
 class Drill:
-    """One run of a scenario's fleet, from start to teardown; teardown always runs, last made first ended.
+    """One run of a scenario's fleet, from start to teardown; teardown always runs, last made first ended. A `long` one
+    may go on for hours.
 
     Facts are in the ledger alone: a request's outcome is in the view, never in a method's return value.
     """
@@ -79,6 +79,7 @@ class Drill:
         trace: bool = False,
         heartbeat: float = 0.0,
         start_node: NodeStarter = execute_node,
+        long: bool = False,
     ) -> None:
         self.scenario = scenario
         self.seed = scenario.seed if seed is None else seed
@@ -91,13 +92,11 @@ class Drill:
         self._start_node_process = start_node
         self._fleet = contextlib.AsyncExitStack()
         self._kept = False
-        self._fold = Fold()
         self._fault_ids = 0
         self._node: NodeLink | None = None
         self._node_expected = self._asked_to_die = False
         self.died: NodeDiedError | None = None
         """Its node or zygote died, and nothing in this run had asked for it."""
-        self.entries: list[Entry] = []
         self.findings = {name: Finding() for name in rules.RULES}  # the rules' findings at the last barrier
         self._looking = asyncio.Lock()
         self.heartbeats = Heartbeats()
@@ -105,7 +104,7 @@ class Drill:
         self.run_dir = self.socket_dir = Path()
         self._cgroup_base: int | None = None
         self.cgroup: MemoryCgroup | None = None
-        self._ledger: Ledger | None = None
+        self._ledger = RunLedger(self.heartbeats.take, long=long)
 
     # -- making and ending a run
 
@@ -130,14 +129,15 @@ class Drill:
         self._fleet.callback(owner.give_up, owner.take(self.run_dir))  # last of all
         store(self.scenario, self.run_dir / SCENARIO_FILE)
         self.began = time.monotonic()
-        self._ledger = Ledger(self.run_dir / EVENTS_FILE, self.began)
-        self._ledger.reserve(len(self._sandboxes))
-        self._follower = Follower(self.run_dir / EVENTS_FILE)
+        self._ledger.open(self.run_dir / EVENTS_FILE, self.began, len(self._sandboxes))
         try:
-            self.cache_dir = self._make_cache_dir()
+            self._folders = BuildFolders.make(
+                self.scenario.node, self._cache_parent, self.run_dir, self.run, kept=self._keep_cache("violated")
+            )
         except OSError:
             remove(self.run_dir)  # nothing has begun
             raise
+        self.cache_dir, spill = self._folders.cache, self._folders.spill
         point_latest_at(self.run_dir)
         # If a process is left the run has not ended: `snapdrill clean` may end it once this process is gone.
         self._fleet.callback(lambda: self._write_record(ended=not outlived(self.run)))
@@ -146,13 +146,14 @@ class Drill:
         self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
         self._fleet.callback(shutil.rmtree, self.socket_dir, ignore_errors=True)
         where = self.run_dir, self.cache_dir, self.socket_dir
-        self.reality = Reality(self.run, self.seed, *where, heartbeats=self.heartbeats)
+        self.reality = Reality(self.run, self.seed, *where, heartbeats=self.heartbeats, spill=spill)
         check_limits(len(self._sandboxes), self.socket_dir / ZYGOTE_SOCKET)
         self.cgroup = MemoryCgroup.make(self.run, self.scenario.node.memory + OVERHEAD)
         if self.cgroup is not None:
             self._fleet.callback(self.cgroup.remove)
         self._write_record(ended=False)
-        self.note(self._run_started())
+        facts = self._folders.facts() | {"cgroup": self.cgroup is not None}
+        self.note(run_started(self.scenario, self.run, self.seed, self.only, facts))
         self._open_flags()
         self._fleet.push_async_callback(self._end_node)
         with self._outlives_a_death():
@@ -160,26 +161,6 @@ class Drill:
             await self._ask("create")
         self._cgroup_base = self.cgroup.usage() if self.cgroup else None
         self._write_record(ended=False)
-
-    def _make_cache_dir(self) -> Path:
-        asked = Path("/dev/shm") if self.scenario.node.cache == "tmpfs" else self.run_dir  # noqa: S108 - tmpfs by name
-        return make_cache((self._cache_parent or asked).absolute(), self.run)
-
-    def _run_started(self) -> events.RunStarted:
-        fleet = [each.model_dump(mode="json") for each in self.scenario.fleet]
-        return events.RunStarted(
-            version=1,
-            snapdrill=snapdrill_version(),
-            run=self.run,
-            name=self.scenario.title,
-            seed=self.seed,
-            only=list(self.only),
-            started=datetime.now(UTC).isoformat(timespec="seconds"),
-            **self.scenario.engine.choice(),
-            drawn={"fleet": fleet} | chosen(self.scenario),
-            host={**host(), "python": platform.python_version(), "cgroup": self.cgroup is not None},
-            **self.scenario.facts(),
-        )
 
     def _open_flags(self) -> None:
         self._flags: FlagService = open_service(self.scenario, self.run_dir, self.note)
@@ -194,6 +175,7 @@ class Drill:
             run=self.run,
             run_dir=str(self.run_dir),
             builds=str(self.cache_dir),
+            spill=str(self._folders.spill) if self._folders.spill else None,
             socket_dir=str(self.socket_dir),
             seed=self.seed,
             began=self.began,
@@ -211,8 +193,8 @@ class Drill:
 
     def _write_record(self, *, ended: bool) -> None:
         cgroup = self.cgroup.folder if self.cgroup else None
-        record = RunRecord.of(self.run, self.entries, self.cache_dir, self.socket_dir, cgroup, ended=ended)
-        write_record(self.run_dir, record)
+        where, spill = (self.cache_dir, self.socket_dir, cgroup), self._folders.spill
+        write_record(self.run_dir, RunRecord.of(self.run, self.entries, *where, ended=ended, spill_dir=spill))
 
     @contextlib.contextmanager
     def _outlives_a_death(self) -> Iterator[None]:
@@ -243,12 +225,12 @@ class Drill:
         """
         await shielded(self._fleet.aclose())
         self.heartbeats.close()
-        if self._ledger is not None:
-            self._ledger.close()
+        self._ledger.close()
 
     async def finish(self, expectations: Callable[[View], list[events.Judged]] = lambda _view: []) -> View:
         """Judge everything, with the fleet alive and then after teardown, and write the verdict; the final view."""
         await self._notice_death()
+        self._ledger.recall()
         if not self.is_down():
             await self.observe()
         whole = not self.only
@@ -266,8 +248,8 @@ class Drill:
         self.reality.torn_down = True
         await self.observe()
         raise_failures(self.entries, self._node)
-        expected += lost_lines(self.entries, self._ledger.lost if self._ledger else 0)
-        expected = after_host_failures(self.entries, expected)
+        expected += lost_lines(self.entries, self._ledger.lost)
+        expected = after_failures(self.scenario, self.entries, expected)
         everything = [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected]
         verdict, canaries = conclude(self.scenario, everything, whole_fleet=whole)
         for each in [*everything, *canaries]:
@@ -290,7 +272,7 @@ class Drill:
 
     def _remove_cache(self) -> None:
         if not self._kept:
-            shutil.rmtree(self.cache_dir, ignore_errors=True)
+            self._folders.remove()
 
     def is_down(self) -> bool:
         """True between a crash of the node and its restart."""
@@ -298,17 +280,19 @@ class Drill:
 
     def view(self) -> View:
         """The ledger up to now, folded; empty before the run has one."""
-        new = [] if self._ledger is None else list(self._follower.new_entries())
-        self.entries += new
-        self.heartbeats.take(new)
-        self._fold.apply(new)
-        return self._fold.view()
+        return self._ledger.view()
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The ledger as of the last view; of a long run, until it ends, what is judged."""
+        return self._ledger.entries
 
     async def observe(self) -> None:
         """Have every rule look at reality and judge, now; what it finds gets this step's place."""
         async with self._looking:
             view = self.view()  # first: it reads the ledger on
             self.findings = await asyncio.to_thread(rules.judge, Evidence(list(self.entries), view, self.reality))
+            self._ledger.judged(view, {found.get("pause", "") for found in self.violations()})
         if view.step is not None and not self.reality.torn_down:
             for found in self.violations():
                 for key, value in in_file(view.step).items():
@@ -338,10 +322,20 @@ class Drill:
             await self._ask("tick", count=count)
 
     async def pause(
-        self, names: Sequence[str], *, concurrency: int = 4, until: str = "settled", deadline: float = 60.0
+        self,
+        names: Sequence[str],
+        *,
+        concurrency: int = 4,
+        until: str = "settled",
+        deadline: float = 60.0,
+        wave: bool = False,
     ) -> None:
-        """Pause; raises TimeoutError after `deadline` seconds, NodeDiedError if an armed crash fired."""
-        await self.act("pause", names, deadline, concurrency=concurrency, settled=until == "settled")
+        """Pause; raises TimeoutError after `deadline` seconds, NodeDiedError if an armed crash fired.
+
+        With `wave` the first `concurrency` of them are all frozen before any is copied.
+        """
+        settled = until == "settled"
+        await self.act("pause", names, deadline, concurrency=concurrency, settled=settled, wave=wave)
 
     async def checkpoint(self, names: Sequence[str], *, deadline: float = 60.0) -> None:
         """Checkpoint; the sandboxes go on, in place or with new guests."""
@@ -445,5 +439,4 @@ class Drill:
 
     def note(self, event: Event) -> None:
         """Append an event of the runner itself."""
-        if self._ledger is not None:
-            self._ledger.append(event)
+        self._ledger.note(event)

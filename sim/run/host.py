@@ -88,7 +88,8 @@ def try_out(probe: Probe) -> Capability:
     try:
         answer = probe.ask()
     except OSError as error:
-        answer = ProbeResult(Available.NO, f"{errno_name(error) or 'error'}: {error.strerror or error}")
+        of = f"{error.filename}: " if error.filename else ""
+        answer = ProbeResult(Available.NO, f"{errno_name(error) or 'error'}: {of}{error.strerror or error}")
     except ImportError as error:
         answer = ProbeResult(Available.NO, str(error))
     return Capability(probe.name, answer.available, probe.required, answer.detail, probe.costs, probe.needs)
@@ -294,11 +295,6 @@ def _free_memory() -> ProbeResult:
     return ProbeResult(enough, f"{available >> 20} of {total >> 20} MiB available")
 
 
-def _private_tmpfs() -> ProbeResult:
-    private_tmpfs.try_out()
-    return ProbeResult(Available.YES, "mounted a small tmpfs in a private namespace")
-
-
 def _call_filter() -> ProbeResult:
     """On a thread of its own: the kernel must answer a call with an errno that the call itself never returns."""
     errors: list[OSError] = []
@@ -318,8 +314,9 @@ def _call_filter() -> ProbeResult:
     return ProbeResult(Available.YES, "a seccomp filter on one thread returned the errno that it was set to return")
 
 
-def _kvm() -> ProbeResult:
-    return ProbeResult(Available.YES, vm_trial.try_out())
+def _once_done(act: Callable[[], str]) -> Callable[[], ProbeResult]:
+    """Of an act that says what it did, or raises OSError."""
+    return lambda: ProbeResult(Available.YES, act())
 
 
 def _yama() -> ProbeResult:
@@ -354,14 +351,7 @@ def _loopback() -> ProbeResult:
 
 def _limits() -> ProbeResult:
     """What would end a run or one of its processes, as far as it can be seen."""
-    room = own_limits.cgroup_room()
-    sizes = {
-        "address space": own_limits.address_space(),
-        "file size": own_limits.largest_file(),
-        f"memory left in {room[1] if room else ''}": room[0] if room else None,
-    }
-    told = [f"{name} {size >> 20} MiB" for name, size in sizes.items() if size is not None]
-    told += [f"{left} more processes"] if (left := own_limits.processes_left()) is not None else []
+    told = own_limits.visible()
     return ProbeResult(Available.LIMITED if told else Available.YES, "; ".join(told) or "none is visible")
 
 
@@ -376,12 +366,7 @@ PROBES: tuple[Probe, ...] = (
         "dirty blocks are not known: every resident block is copied",
         "Linux >= 6.7, and a seccomp profile that lets userfaultfd through (Docker's default does not)",
     ),
-    Probe(
-        "LaunchDarkly SDK",
-        _launchdarkly,
-        "no flag can be evaluated",
-        "pip install launchdarkly-server-sdk, or make demo",
-    ),
+    Probe("LaunchDarkly SDK", _launchdarkly, "no flag can be evaluated", "pip install launchdarkly-server-sdk"),
     Probe(
         "hugetlb 2 MiB pages",
         _hugetlb,
@@ -412,8 +397,14 @@ PROBES: tuple[Probe, ...] = (
     Probe("limits", _limits, "what needs more is skipped", "a larger container, or ulimit"),
     Probe("loopback", _loopback, "no relay and no LaunchDarkly can serve flags", "ip link set lo up"),
     Probe(
+        "huge-page caches",
+        _once_done(private_tmpfs.try_huge),
+        "node: {cache: tmpfs} puts caches into /dev/shm, in pages of 4 KiB, which takes more CPU",
+        "Linux >= 5.2 with shmem_enabled (transparent_hugepage) not deny, and root or a user namespace",
+    ),
+    Probe(
         "user namespace, tmpfs",
-        _private_tmpfs,
+        _once_done(private_tmpfs.try_out),
         "no test on a really full disk; faults are still injected",
         "kernel.unprivileged_userns_clone=1, or a seccomp profile that lets unshare and mount through",
     ),
@@ -425,7 +416,7 @@ PROBES: tuple[Probe, ...] = (
     ),
     Probe(
         KVM,
-        _kvm,
+        _once_done(vm_trial.try_out),
         "guest: vm cannot run; guests are processes (guest: auto takes them)",
         "x86_64 and read and write access to /dev/kvm: root or group kvm; in a virtual machine its host must allow "
         "nested virtualization; docker run --device /dev/kvm",

@@ -19,6 +19,7 @@ from sim.files.units import format_size
 from sim.files.yaml import Origin
 from sim.record import events
 from sim.record.ledger import Entry
+from sim.record.source_events import FlagSourceChanged
 from sim.record.verdict import CUT_OFF, Verdict
 from sim.record.view import PauseView, SandboxView, View
 from sim.rules.finding import Finding, in_file
@@ -237,16 +238,35 @@ def host_failures(entries: Sequence[Entry]) -> list[events.Judged]:
     return [events.Judged(f"{HOST}{errno}", INCONCLUSIVE, len(reasons), reasons) for errno, reasons in found.items()]
 
 
-def after_host_failures(entries: Sequence[Entry], expected: Sequence[events.Judged]) -> list[events.Judged]:
-    """The expectations, and what the host failed: an expectation is not violated by that."""
-    failures = host_failures(entries)
-    return [*(map(_excused, expected) if failures else expected), *failures]
+def unreached_flags(scenario: Scenario, entries: Iterable[Entry]) -> list[events.Judged]:
+    """LaunchDarkly's own flags never came: every decision was the safe default, which shows nothing of them."""
+    if scenario.flag_source != "launchdarkly":
+        return []
+    told = [each.event for each in entries if isinstance(each.event, FlagSourceChanged)]
+    if any(each.state == "VALID" for each in told):
+        return []
+    error = next((each.error for each in reversed(told) if each.error), "nothing came")
+    reason = {"sandbox": "*", "code": "unreached", "reason": f"LaunchDarkly was never reached: {error}"}
+    return [judged("flags:launchdarkly", INCONCLUSIVE, 0, scenario.origin(("flags",)), [reason])]
 
 
-def _excused(found: events.Judged) -> events.Judged:
+def after_failures(
+    scenario: Scenario, entries: Sequence[Entry], expected: Sequence[events.Judged]
+) -> list[events.Judged]:
+    """What this host or the flag service failed, and the expectations, none of which is violated by that."""
+    found = list(expected)
+    for failures, why in (
+        (host_failures(entries), "this host failed a pause"),
+        (unreached_flags(scenario, entries), "no flag ever came"),
+    ):
+        found = [*failures, *(_excused(each, why) for each in found)] if failures else found
+    return found
+
+
+def _excused(found: events.Judged, why: str) -> events.Judged:
     if found.verdict != VIOLATED:
         return found
-    reasons = [{**each, "reason": f"{each['reason']}; this host failed a pause"} for each in found.violations]
+    reasons = [{**each, "reason": f"{each['reason']}; {why}"} for each in found.violations]
     return events.Judged(found.subject, INCONCLUSIVE, found.checked, reasons)
 
 

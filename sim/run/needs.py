@@ -17,6 +17,8 @@ from sim.files.units import HUGE_PAGE, format_size
 from sim.node.guest_link import FDS_PER_GUEST
 from sim.report.words import plural
 from sim.run import own_limits
+from sim.run.build_folders import SHM, spill_parent
+from sim.run.private_tmpfs import has_huge
 
 _PROCESSES, _GUEST = 96 << 20, 2 << 20  # bytes: node and zygote, and each guest beside its memory
 _ADDRESSES = 768 << 20  # bytes that a node maps, with the stacks of its threads
@@ -130,12 +132,14 @@ def _disk(scenario: Scenario, runs_dir: Path, cache_dir: Path | None) -> Iterato
     sandboxes = scenario.sandboxes()
     copied = sum(int(each.memory * each.workload.dirty / 100) for each in sandboxes if _is_copied(each.name, scenario))
     ledger = _LEDGER + _LEDGER_OF_SANDBOX * len(sandboxes)
-    on_tmpfs = scenario.node.cache == "tmpfs"
-    caches = cache_dir or (Path("/dev/shm") if on_tmpfs else runs_dir)  # noqa: S108 - tmpfs by name
+    caches = cache_dir or (SHM if scenario.node.cache == "tmpfs" else runs_dir)
     needed = {runs_dir: ledger}
-    needed[caches] = needed.get(caches, 0) + copied
+    if caches is not SHM or not has_huge():  # else they are memory, which is looked at above
+        needed[caches] = needed.get(caches, 0) + copied
     for folder, need in needed.items():
         room, there = own_limits.disk_room(folder)
+        if folder == caches and scenario.node.spill is not None:  # what does not fit goes there
+            room += own_limits.disk_room(spill_parent(scenario.node.spill))[0]
         if need > room:
             yield f"it writes {need / (1 << 20):.1f} MiB to {there} and {room / (1 << 20):.1f} MiB are free"
 

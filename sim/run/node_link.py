@@ -17,7 +17,7 @@ from typing import Any
 
 from engine.printable import printable
 from sim.node.config import NodeConfig
-from sim.node.guest_link import ZYGOTE_SOCKET, ZygoteLink, open_zygote
+from sim.node.zygote_link import ZYGOTE_SOCKET, ZygoteLink, open_zygote
 from sim.record import events
 from sim.record.ledger import Entry
 from sim.record.leftovers import processes_of

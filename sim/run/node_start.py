@@ -1,8 +1,10 @@
-"""The input of a node that starts: its sandboxes, and after a crash what the ledger knows about each."""
+"""A run's first line, and the input of its node: the sandboxes, and after a crash what the ledger knows of each."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import platform
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 
 from flags.context import OF_A_GROUP
 from sim.files.fleet import GuestKind
@@ -11,8 +13,29 @@ from sim.node.config import Known, OpenPause, SandboxConfig
 from sim.record import events
 from sim.record.ledger import Entry
 from sim.record.names import number_of
+from sim.record.scenario_copy import chosen
 from sim.record.view import PauseView, SandboxView
-from sim.run.host import host
+from sim.run.host import host, snapdrill_version
+
+
+def run_started(
+    scenario: Scenario, run: str, seed: int, only: Sequence[str], facts: Mapping[str, bool]
+) -> events.RunStarted:
+    """What a run is: version, seed, the configuration as drawn, the host, and what more it gave this run."""
+    fleet = [each.model_dump(mode="json") for each in scenario.fleet]
+    return events.RunStarted(
+        version=1,
+        snapdrill=snapdrill_version(),
+        run=run,
+        name=scenario.title,
+        seed=seed,
+        only=list(only),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        **scenario.engine.choice(),
+        drawn={"fleet": fleet} | chosen(scenario),
+        host={**host(), "python": platform.python_version(), **facts},
+        **scenario.facts(),
+    )
 
 
 def known(sandbox: SandboxView, entries: Sequence[Entry]) -> Known:
@@ -71,6 +94,9 @@ def sandbox_configs(scenario: Scenario, only: Collection[str], heartbeat: float)
             threads=each.workload.threads,
             guest=guest_kind(each.guest),
             program=each.workload.program,
+            absent=each.absent,
+            others=dict(each.others),
+            node=each.node,
             **{name: getattr(each, name) for name in OF_A_GROUP},
         )
         for each in scenario.sandboxes()

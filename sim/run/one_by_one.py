@@ -14,7 +14,7 @@ import click
 from engine.errors import HostError, UserError, host_error
 from flags.catalog import did_you_mean
 from sim.files.fleet import GuestKind
-from sim.files.scenario import Scenario, with_guests
+from sim.files.scenario import Scenario
 from sim.record.folder import SCENARIO_FILE, RunFolderFullError, StoredRun, names_full_disk
 from sim.record.verdict import ExitCode, Verdict, worst
 from sim.report import github, judgements
@@ -108,7 +108,7 @@ class OneByOne:
         every sandbox of every scenario has guests of that kind.
         """
         variables = _variables(given)
-        scenarios, mistakes = read_all(paths, variables, obey_unsafe=obey_unsafe)
+        scenarios, mistakes = read_all(paths, variables, obey_unsafe=obey_unsafe, guest=guest)
         refuse(mistakes)
         wrong = _unused(variables, scenarios)
         cases = {name for each in scenarios if each.chosen for name in (each.title, each.name)}
@@ -121,8 +121,6 @@ class OneByOne:
         if len(sandboxes) < len(options.only):
             scenarios = [each for each in scenarios if {each.title, each.name} & set(options.only)]
             options = replace(options, only=sandboxes)
-        if guest is not None:
-            scenarios = [with_guests(each, guest) for each in scenarios]
         return cls([each for each in scenarios if _has(each, options.only)], options)
 
     def plan(self) -> str:

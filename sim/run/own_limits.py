@@ -46,6 +46,31 @@ def _reclaimable(folder: Path) -> int:
     return 0
 
 
+def dies_with_its_run() -> Path | None:
+    """The cgroup of this process, or one above it, that the kernel ends as a whole; cgroup v2's memory.oom.group."""
+    for folder, limit, _ in hierarchies():
+        for each in (folder, *folder.parents) if limit == "memory.max" else ():
+            with contextlib.suppress(OSError):
+                if (each / "memory.oom.group").read_text().strip() == "1":
+                    return each
+    return None
+
+
+def visible() -> list[str]:
+    """Every limit that is seen here, in words."""
+    room = cgroup_room()
+    sizes = {
+        "address space": address_space(),
+        "file size": largest_file(),
+        f"memory left in {room[1] if room else ''}": room[0] if room else None,
+    }
+    told = [f"{name} {size >> 20} MiB" for name, size in sizes.items() if size is not None]
+    told += [f"{left} more processes"] if (left := processes_left()) is not None else []
+    if (whole := dies_with_its_run()) is not None:
+        told.append(f"memory.oom.group of {whole}: out of memory, the kernel ends the runner with its run")
+    return told
+
+
 def proc_refusal() -> str | None:
     """Why /proc cannot be used: nothing is mounted there, or that of another PID namespace. None where it can."""
     try:

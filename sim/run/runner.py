@@ -14,6 +14,7 @@ from engine.errors import UserError
 from flags.document import DocumentError, Mistake, Position
 from sim.files.expectations import InvariantExpectation, MetricExpectation
 from sim.files.faults import KILL_NODE
+from sim.files.lifecycle import FINAL, State
 from sim.files.scenario import Scenario
 from sim.files.steps import (
     Act,
@@ -38,9 +39,9 @@ from sim.files.steps import (
 from sim.record import events
 from sim.record.folder import RunFolderFullError, StoredRun, has_ledger, is_full, names_full_disk, remove
 from sim.record.ledger import EVENTS_FILE, LedgerError, following
-from sim.record.verdict import INVARIANT, NODE_DIED, TIME_LIMIT
+from sim.record.verdict import DEADLINE, INVARIANT, NODE_DIED, TIME_LIMIT
 from sim.record.view import View
-from sim.report.words import plural
+from sim.report.words import named, plural
 from sim.rules.finding import Finding
 from sim.run.drill import Drill
 from sim.run.judging import (
@@ -82,7 +83,18 @@ class RunOptions:
 
 Progress = Callable[[str], None]
 Gate = Callable[[int, Drill], Awaitable[Sequence[Step] | None]]
-"""Called after each step with its 0-based index; gives steps to take instead of the remaining ones, None to go on."""
+"""Called after each step with its 0-based index; gives steps to take instead of the remaining ones, None to go on.
+
+A run with a gate is measured, so a missed deadline ends it, as its time limit does: nothing follows from half a round.
+"""
+
+
+class _DeadlineMissedError(Exception):
+    """Of a step of this `kind`; the message says what had not settled."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 async def run_scenario(
@@ -166,6 +178,8 @@ class _Runner:
             self._cut_off(TIME_LIMIT, f"the time limit of {time_limit:g} s ended the run")
         except NodeDiedError as error:
             self._cut_off(NODE_DIED, f"{error}; that ended the run")
+        except _DeadlineMissedError as error:
+            self._cut_off(f"{DEADLINE}{error.kind}", f"{error}; that ended the run")
 
     def _cut_off(self, subject: str, why: str) -> None:
         self.cut_off = True
@@ -240,9 +254,13 @@ class _Runner:
             for act in acts:
                 await act
         except TimeoutError:
-            reason = "the flag values of the source did not reach the node in time"
-            late = {"sandbox": "*", "code": "deadline", "reason": reason}
-            self.found.append(judged(f"deadline:{step.kind}", VIOLATED, 1, place, [late]))
+            self._miss_deadline(step, place, "the flag values of the source did not reach the node in time")
+
+    def _miss_deadline(self, step: Step, place: Place, reason: str) -> None:
+        if self.gate is not None:
+            raise _DeadlineMissedError(step.kind, reason)
+        late = {"sandbox": "*", "code": "deadline", "reason": reason}
+        self.found.append(judged(f"{DEADLINE}{step.kind}", VIOLATED, 1, place, [late]))
 
     async def _break(self, step: Inject | Clear | Crash | Restart, place: Place) -> None:
         """Faults and crashes; armed faults are judged when they are disarmed."""
@@ -275,10 +293,13 @@ class _Runner:
         names = self._selected(step, place)
         if not names:
             return
+        since = self.drill.view().t
         try:
             match step:
                 case PauseStep():
-                    await self.drill.pause(names, concurrency=step.at_once, until=step.until, deadline=step.deadline)
+                    await self.drill.pause(
+                        names, concurrency=step.at_once, until=step.until, deadline=step.deadline, wave=step.wave
+                    )
                 case Checkpoint():
                     await self.drill.checkpoint(names, deadline=step.deadline)
                 case Resume():
@@ -288,14 +309,8 @@ class _Runner:
                 case Salvage():
                     await self.drill.act("salvage", names, step.deadline)
         except TimeoutError:
-            waiting = [
-                n
-                for n in names
-                if self.drill.view().sandboxes[n].state in {"pausing", "checkpointing", "resuming", "paused"}
-            ]
-            reason = f"the step's deadline passed while {', '.join(waiting) or 'its copies'} had not settled"
-            late = {"sandbox": "*", "code": "deadline", "reason": reason}
-            self.found.append(judged(f"deadline:{step.kind}", VIOLATED, 1, place, [late]))
+            waiting = named(unsettled(step, self.drill.view(), names, since), "its copies")
+            self._miss_deadline(step, place, f"the step's deadline passed while {waiting} had not settled")
 
     def _selected(self, step: Selection, place: Place) -> list[str]:
         punched = step.where.punched if step.where else None
@@ -331,6 +346,18 @@ class _Runner:
         scenario, settled = self.drill.scenario, self.settled
         expected = judge_expectations(scenario, view, whole_fleet=self.whole_fleet, settled=settled)
         return [*self.found, *(map(cut_short, expected) if self.cut_off else expected)]
+
+
+def unsettled(step: Act, view: View, names: Sequence[str], since: float) -> list[str]:
+    """Those of `names` that a step which began at `since` still waits for; a dead sandbox is waited for no more."""
+    there = [view.sandboxes[name] for name in names if view.sandboxes[name].state not in FINAL]
+    match step:
+        case Resume():
+            return [each.name for each in there if each.state in {State.PAUSED, State.RESUMING}]
+        case Salvage():
+            return [each.name for each in there if each.pause is not None and each.pause.stranded]
+        case _:
+            return [e.name for e in there if e.pause is None or e.pause.began < since or e.pause.settled_at is None]
 
 
 @dataclass(frozen=True, slots=True)

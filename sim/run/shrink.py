@@ -267,6 +267,10 @@ class Subject:
     path: Path
     recorded: Failure | None = None
 
+    def scenario(self) -> Scenario:
+        """The document as it is run."""
+        return load_text(scenario_text(self.document), self.path)
+
     @classmethod
     def load(cls, path: Path, seed: int | None = None) -> Subject:
         """Of a run folder that was violated (with its seed), or a scenario file. UserError if it is neither."""

@@ -12,6 +12,7 @@ from engine.errors import UserError
 from sim.record.fold import Fold
 from sim.record.folder import StoredRun
 from sim.record.ledger import Follower, LedgerError
+from sim.record.rollout_view import decision_of
 from sim.record.view import View
 from sim.tui.app import ShowApp
 from sim.tui.keys import ATTACHED, Key
@@ -43,7 +44,10 @@ class AttachedApp(ShowApp):
         except (LedgerError, OSError) as error:
             self.failure = UserError(f"{self._path}: {error}")
             self.exit()
-        return self._fold.view()
+        view = self._fold.view()
+        if view.ended is not None and view.rollout is not None and self.live.decided is None:
+            self.live.decided = decision_of(self.folder())
+        return view
 
     def folder(self) -> Path:
         return self._path.parent

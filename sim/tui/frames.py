@@ -10,6 +10,7 @@ from typing import Any
 
 from sim.record import events
 from sim.record.ledger import Entry
+from sim.record.rollout_view import RolloutDecision
 from sim.record.view import SandboxView, View
 from sim.report import words
 from sim.tui import requests
@@ -35,7 +36,7 @@ class Live:
     question and goes on with the first after a yes, with the second after a no. `moment` is what the title says of
     time; `foot`, where there is one, makes the lines at the foot of every screen, instead of its keys. `twin` is None
     if this run cannot have one. `step` is what the story goes on with, `playing` whether it does so by itself.
-    `does` is what the run does as a whole, while it starts or ends.
+    `does` is what the run does as a whole, while it starts or ends. `decided` is how the rehearsal ended that it is of.
     """
 
     def __init__(self) -> None:
@@ -49,6 +50,7 @@ class Live:
         self.foot: Callable[[int, int], Sequence[Spans]] | None = None
         self.refusing: str | None = None
         self.twin: Twin | None = None
+        self.decided: RolloutDecision | None = None
         self.step: Next | None = None
         self.playing = False
         self.does: str | None = None

@@ -211,19 +211,25 @@ def who(sandbox: SandboxView, cells: int, lines: int) -> list[Spans]:
         Piece(4, _labelled("cluster", sandbox.cluster, "muted")),
     ]
     said = wrapped([_who(sandbox)], cells, lines)
+    if sandbox.vm_end is not None:
+        pieces = [Piece(0, (Span(f" {words.vm_bytes(sandbox.vm_end)}", "bad"),))]
     return [*said, line_of(pieces, cells - 1, gap=2)][:lines]
 
 
 def _guest(sandbox: SandboxView) -> str:
     """A condemned guest can never run again, however its copy ends."""
     if sandbox.pid is not None:
-        return f"guest {sandbox.incarnation}, pid {sandbox.pid}"
+        return f"{_kind(sandbox)} {sandbox.incarnation}, pid {sandbox.pid}"
     pause = sandbox.pause
     if pause is None or not pause.condemned:
         return "no guest"
     build = pause.id if rows.in_flight(sandbox) else sandbox.build
     again = f"; r makes a new one of build {build}" if sandbox.state == "paused" and build else ""
     return f"guest {pause.incarnation or sandbox.incarnation} can never run again{again}"
+
+
+def _kind(sandbox: SandboxView) -> str:
+    return "virtual machine" if sandbox.guest == "vm" else "guest"
 
 
 def why(sandbox: SandboxView, cells: int, lines: int) -> list[Spans]:
@@ -242,6 +248,8 @@ def _who(sandbox: SandboxView) -> Spans:
 
 def _why(sandbox: SandboxView) -> str:
     """The reason of its state; a paused sandbox got its own while the copy went on, which may have ended since."""
+    if sandbox.vm_end is not None:
+        return words.vm_end(sandbox.vm_end)
     if sandbox.state == "paused" and sandbox.build is not None and rows.in_flight(sandbox) is None:
         return f"its memory is in build {sandbox.build}"
     return sandbox.reason
@@ -279,7 +287,8 @@ def _dirty(size: int) -> str:
 
 
 def _identity(sandbox: SandboxView) -> Spans:
-    guest = f"guest pid {sandbox.pid}, writes tracked by {sandbox.tracker}" if sandbox.pid else _guest(sandbox)
+    tracked = f"{_kind(sandbox)} pid {sandbox.pid}, writes tracked by {sandbox.tracker}"
+    guest = tracked if sandbox.pid else _guest(sandbox)
     groups = f"; template {sandbox.template}, team {sandbox.team}, cluster {sandbox.cluster}"
     return (Span(f" {guest}{groups}", "muted"),)
 

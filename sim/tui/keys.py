@@ -40,6 +40,7 @@ EVERYWHERE = (
 )
 """What the app binds: for every screen."""
 
+ROLLOUT_KEY = Key("7", "7", "show('rollout')", "rollout", "the stages of a rehearsal, and its decision", 9)
 REPLAY = (
     Key("space", "space", "clock", "play", "play or stop", 0),
     Key("plus,equals_sign", "+", "speed(1)", "faster", "faster, up to 16 times", 5),
@@ -58,6 +59,7 @@ REPLAY = (
     Key("4", "4", "show('memory')", "memory", "the node's memory over time", 7),
     Key("5", "5", "show('log')", "log", "everything that happened; / finds words in it", 8),
     Key("6", "6", "show('map')", "map", "every sandbox of a large fleet as one cell, with totals of each group", 8),
+    ROLLOUT_KEY,
     Key("y", "y", "copy", "copy", "copy what is marked with the mouse, else the run's id", 9),
     Key("ctrl+z", "ctrl+z", "suspend_process", "suspend", "back to the shell for a while; fg returns", 9),
     Key("question_mark", "?", "help", "help", "this page", 0),
@@ -67,7 +69,7 @@ REPLAY = (
 
 ATTACHED = tuple(
     Key("q", "q", "quit", "quit", "leave; the run goes on", 0) if key.action == "quit" else key
-    for key in EVERYWHERE
+    for key in (*EVERYWHERE, ROLLOUT_KEY)
     if key.action.partition("(")[0] in {"show", "copy", "suspend_process", "help", "quit"}
 )
 """What the app binds over a run of another process: for every screen."""
@@ -112,6 +114,7 @@ FLEET = (
     Key("P,a", "P", "pause_all", "all", "pause every running sandbox", 1),
     Key("r", "r", "resume", "resume", "resume from the newest snapshot, and work at a tick; a refusal says why", 0),
     Key("V", "V", "resume_all", "resume all", "resume every paused sandbox", 2),
+    Key("v", "v", "salvage", "salvage", "copy once more what is left of a stranded build", 9),
     Key("d,delete", "d", "kill", "kill", "end for good, after a question", 9),
     Key("f", "f", "toggle_punch", "punch", "flip memfd-punch-on-snapshot (a rollout becomes on for all)", 0),
     Key("b", "b", "toggle_background", "background", "flip memfd-background-copy", 4),
@@ -134,6 +137,7 @@ SANDBOX = (
     Key("k,up", "↑ k", "next(-1)", "previous", "the sandbox before", 9),
     Key("p", "p", "pause", "pause", "pause: freeze, copy, tear down", 0),
     Key("r", "r", "resume", "resume", "resume from the newest snapshot; a refusal says why", 0),
+    Key("v", "v", "salvage", "salvage", "copy once more what is left of its stranded build", 9),
     Key("h", "h", "stop_copy", "stop copy", "stop its copy at the next chunk, or let it go on", 1),
     Key("n", "n", "step", "step", "let a copy that is stopped go on by one chunk", 1),
     Key("s", "s", "slow", "slow", "slow its copies down 200 times, or not; what is slow is in no figure", 2),
@@ -203,6 +207,7 @@ MAP = (
     Key("escape", "esc", "app.pop_screen", "fleet", "back to the fleet", 0),
     Key("m", "m", "by", "by", "by state, memory or decision", 0),
 )
+ROLLOUT = (Key("escape", "esc", "app.pop_screen", "fleet", "back to the fleet", 0),)
 ASKING = frozenset(
     {
         "arm",
@@ -220,6 +225,7 @@ ASKING = frozenset(
         "restart_node",
         "resume",
         "resume_all",
+        "salvage",
         "set",
         "slow",
         "step",

@@ -24,7 +24,8 @@ from engine.errors import UserError
 from sim.files.scenario import load_text
 from sim.files.shipped import scenario_path
 from sim.run.drill import Drill
-from sim.tui.app import FleetApp, ShowApp
+from sim.tui.app import ShowApp
+from sim.tui.fleet_app import FleetApp
 from sim.tui.stage_app import StageApp
 from sim.tui.stage_beats import BEATS, Beat
 from sim.tui.twin import Twin

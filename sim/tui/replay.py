@@ -19,6 +19,7 @@ from sim.record import events
 from sim.record.fold import Fold
 from sim.record.folder import StoredRun
 from sim.record.ledger import Entry
+from sim.record.rollout_view import decision_of
 from sim.record.verdict import INVARIANT
 from sim.record.view import View
 from sim.tui.app import ShowApp
@@ -45,6 +46,7 @@ class ReplayApp(ShowApp):
         self._stored = stored
         self._recording = Recording(stored.entries)
         self.playback = Playback(self._recording.end, stopped=stopped)
+        self._decided = decision_of(stored.folder)
         self._said: Span | None = None
         self._drawn_at = -1.0
         self._looked = time.monotonic()
@@ -74,6 +76,7 @@ class ReplayApp(ShowApp):
                 self._begin_again()
             self._drawn_at = self.playback.t
             self.live.found = self._found()
+            self.live.decided = self._decided if self.playback.t >= self._recording.end else None
             super().look()
         for screen in self.live_screens():
             screen.draw_title()

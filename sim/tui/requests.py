@@ -47,14 +47,15 @@ class Request:
 
 
 def pause(view: View, names: Sequence[str], idle: AbstractSet[str] = frozenset()) -> Request | None:
-    """All of them at once, as far as the budget goes: what is frozen later is no part of the peak. None if there is
-    no sandbox to pause; a question where all of them are `idle`: they have nothing to copy."""
+    """All of them at once, as far as the budget goes, and all frozen before one is copied: what is frozen later is no
+    part of the peak. None if there is no sandbox to pause; a question where all of them are `idle`: they have nothing
+    to copy."""
     if not names:
         return None
     at_once = at_a_time(view, names)
 
     async def ask(drive: Drive) -> None:
-        await drive.pause(names, concurrency=at_once, deadline=PATIENCE)
+        await drive.pause(names, concurrency=at_once, deadline=PATIENCE, wave=True)
 
     async def work_first(drive: Drive) -> None:
         await drive.tick()
@@ -88,6 +89,14 @@ def resume(names: Sequence[str]) -> Request | None:
             await drive.tick()
 
     return Request(f"resuming {_who(names)}", ask, frozenset(names), resumes=True) if names else None
+
+
+def salvage(view: View, names: Sequence[str]) -> Request | None:
+    """Copy once more what is left of stranded builds; None if none of these sandboxes has one."""
+    pauses = {name: view.sandboxes[name].pause for name in names if name in view.sandboxes}
+    left = [name for name, pause in pauses.items() if pause is not None and pause.stranded]
+    doing = f"completing the stranded build of {_who(left)}"
+    return Request(doing, lambda drive: drive.act("salvage", left), frozenset(left)) if left else None
 
 
 def _guests(view: View, names: Sequence[str]) -> list[str | None]:
@@ -240,9 +249,12 @@ class Drive(Protocol):
     def violations(self) -> list[dict[str, Any]]: ...
     def view(self) -> View: ...
     async def tick(self, count: int = 1) -> None: ...
-    async def pause(self, names: Sequence[str], *, concurrency: int = 4, deadline: float = 60.0) -> None: ...
+    async def pause(
+        self, names: Sequence[str], *, concurrency: int = 4, deadline: float = 60.0, wave: bool = False
+    ) -> None: ...
     async def resume(self, names: Sequence[str]) -> None: ...
     async def kill(self, names: Sequence[str]) -> None: ...
+    async def act(self, op: str, names: Sequence[str]) -> None: ...
     async def set_flag(self, key: str, value: InlineValue, *, by: str = "scenario") -> None: ...
     async def outage(self, outage: Outage) -> None: ...
     async def restart(self) -> None: ...

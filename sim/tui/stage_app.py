@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from engine.errors import UserError
 from sim.record.verdict import Verdict
 from sim.record.view import View
 from sim.report import words
-from sim.tui.app import FleetApp, Run
+from sim.tui.fleet_app import FleetApp, Run
 from sim.tui.frames import Frame, Live
 from sim.tui.keys import STAGE, Key
 from sim.tui.panes import LinesWidget
@@ -50,10 +50,12 @@ class StageApp(FleetApp):
         said: str | None = None,
         speed: float = 1.0,
         terminal: type[Driver] = MortalTerminal,
+        beats: Sequence[Beat] = BEATS,
     ) -> None:
         super().__init__(lambda: play(self.beat), terminal)
         self.theme = "high-contrast"
-        self.beat = BEATS[0]
+        self.beats = beats
+        self.beat = beats[0]
         self.verdicts: dict[str, str] = {}
         self.cut_short: set[str] = set()
         self._autopilot = autopilot
@@ -72,7 +74,7 @@ class StageApp(FleetApp):
     def scene(self) -> Scene:
         """What is on stage now."""
         view, found = (self.live.view, self.live.found) if self._shown is self.beat else (View(), [])
-        return Scene(self.beat, self._said(), view, self._peaks, found, looked=not self.live.is_asked)
+        return Scene(self.beat, self._said(), view, self._peaks, found, not self.live.is_asked, self.beats)
 
     def _said(self) -> Span:
         """A refusal or a failure before what the act says."""
@@ -112,7 +114,7 @@ class StageApp(FleetApp):
             self.end_run(again=False)
             return
         if self._autopilot:
-            self._leave(BEATS.index(self.beat) + 1)
+            self._leave(self.beats.index(self.beat) + 1)
 
     async def _read(self, seconds: float) -> None:
         """The screen goes on being drawn."""
@@ -151,25 +153,25 @@ class StageApp(FleetApp):
 
     def _leave(self, number: int, *, judged: bool = True) -> None:
         """To the beat of that number; past the last there is none."""
-        if number >= len(BEATS):
+        if number >= len(self.beats):
             self.end_run(again=False)
             return
-        self._chosen = BEATS[number]
+        self._chosen = self.beats[number]
         self._says = Span("judging every invariant and tearing down …" if judged else "…", "muted")
         self.end_run(again=True, judged=judged)
 
     # -- keys
 
     def action_next(self) -> None:
-        number = BEATS.index(self.beat) + 1
-        if number < len(BEATS):
+        number = self.beats.index(self.beat) + 1
+        if number < len(self.beats):
             self._leave(number)
         else:
             self._says = Span("that was all; q leaves, ctrl+r begins again", "title")
             self.look()
 
     def action_again(self) -> None:
-        self._leave(BEATS.index(self.beat), judged=False)
+        self._leave(self.beats.index(self.beat), judged=False)
 
     def action_reset(self) -> None:
         """What is under way is left at once; the first beat's title is there at once."""
@@ -180,17 +182,21 @@ class StageApp(FleetApp):
 
 
 def summary(
-    verdicts: dict[str, str], *, whole: bool, cut_short: AbstractSet[str] = frozenset()
+    verdicts: dict[str, str],
+    *,
+    whole: bool,
+    cut_short: AbstractSet[str] = frozenset(),
+    beats: Sequence[Beat] = BEATS,
 ) -> tuple[list[str], Verdict]:
     """A line a beat, and the verdict: held if each beat (`whole`: and every beat) ended with the verdict it should.
 
     A beat that was cut short may have ended otherwise; its line only gives its verdict.
     """
-    judged = [(beat, verdicts[beat.name]) for beat in BEATS if beat.name in verdicts]
+    judged = [(beat, verdicts[beat.name]) for beat in beats if beat.name in verdicts]
     lines = [f"{verdict.upper():<12} {beat.name}{_remark(beat, verdict, cut_short)}" for beat, verdict in judged]
     if any(verdict != beat.verdict for beat, verdict in judged if verdict == "violated" or beat.name not in cut_short):
         return lines, Verdict.VIOLATED
-    return lines, Verdict.HELD if judged and (len(judged) == len(BEATS) or not whole) else Verdict.INCONCLUSIVE
+    return lines, Verdict.HELD if judged and (len(judged) == len(beats) or not whole) else Verdict.INCONCLUSIVE
 
 
 def _remark(beat: Beat, verdict: str, cut_short: AbstractSet[str]) -> str:

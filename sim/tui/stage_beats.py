@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sim.files.faults import AtChunk, failing
+from sim.files.fleet import GuestKind
 from sim.files.lifecycle import State
 from sim.record.view import PauseView, View
 from sim.tui import requests
@@ -15,6 +16,7 @@ from sim.tui.requests import Drive, Request
 SEED = 42
 FULL = "{dirty: 100%, pattern: full}"
 SCATTERED = "{dirty: 60%, pattern: scattered}"
+PROGRAM_IN_RAM = "{dirty: 60%, pattern: scattered, program: ram}"
 SLOW = 100.0
 FIRST = "web-0"
 
@@ -35,27 +37,34 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """One beat; `shows`: what the middle rows are of; `bar`: the row that it leaves behind, off or on."""
+    """One beat; `shows`: what the middle rows are of; `bar`: the row that it leaves behind, off or on.
+
+    `needs_machines`: its guests are virtual machines, and it is left out where there can be none.
+    """
 
     name: str
     title: str
     sentence: str
     acts: tuple[Act, ...]
-    shows: Literal["bars", "slow", "evidence"] = "bars"
+    shows: Literal["bars", "slow", "evidence", "machine"] = "bars"
     bar: Literal["off", "on"] | None = None
     punch: bool = True
     workload: str = FULL
-    profile: str | None = None
+    engine: str = ""
+    background: bool = False
+    needs_machines: bool = False
     verdict: Literal["held", "violated"] = "held"
 
-    def scenario(self, count: int, memory: int) -> str:
-        """Its fleet and flags as a scenario: `count` sandboxes of `memory` MiB."""
-        engine = f"engine: {{profile: {self.profile}}}\n" if self.profile else ""
+    def scenario(self, count: int, memory: int, guest: GuestKind = "process") -> str:
+        """Its fleet and flags as a scenario: `count` sandboxes of `memory` MiB, with guests of this kind."""
+        engine = f"engine: {{{self.engine}}}\n" if self.engine else ""
+        kind = "vm" if self.needs_machines else guest
+        flags = {"memfd-punch-on-snapshot": self.punch, "memfd-background-copy": self.background}
         return (
             f"name: stage-{self.name}\nseed: {SEED}\n{engine}"
             f"fleet:\n  - {{name: web, count: {count}, memory: {memory}MiB, block_size: {self._blocks}, "
-            f"workload: {self.workload}}}\n"
-            f"flags: {{memfd-punch-on-snapshot: {str(self.punch).lower()}, memfd-background-copy: false}}\n"
+            f"guest: {kind}, workload: {self.workload}}}\n"
+            f"flags: {{{', '.join(f'{key}: {str(value).lower()}' for key, value in flags.items())}}}\n"
             "steps:\n  - tick: 1\n  - pause: {}\n"
         )
 
@@ -93,8 +102,20 @@ def _pause_all(view: View) -> Request | None:
     return requests.pause(view, requests.in_state(view, State.RUNNING))
 
 
+def _pause_first(view: View) -> Request | None:
+    return requests.pause(view, [FIRST])
+
+
 def _fail(_view: View) -> Request | None:
     return requests.inject("copy.write", failing("ENOSPC"), AtChunk(3), [FIRST])
+
+
+def _fail_late(_view: View) -> Request | None:
+    return requests.inject("header.write", failing("EIO"), "first", [FIRST])
+
+
+def _machine_ended(view: View) -> bool:
+    return (sandbox := view.sandboxes.get(FIRST)) is not None and sandbox.vm_end is not None
 
 
 _TICK = Act("the guests write all of their memory", lambda _view: requests.tick(), read=1.0)
@@ -128,7 +149,7 @@ BEATS = (
             Act(f"pause {FIRST}, stopped at every step", _pace(SLOW, held=True), read=0.0),
             Act(
                 "the first chunk is about to be copied; the guest could still run on",
-                lambda view: requests.pause(view, [FIRST]),
+                _pause_first,
                 waits=False,
                 until=_waits_before("chunk"),
                 read=3.0,
@@ -169,7 +190,29 @@ BEATS = (
         (*_FAILURE, Act("pause all: the same copy fails at the same chunk", _pause_all, read=8.0)),
         shows="evidence",
         workload=SCATTERED,
-        profile="pr-2902",
+        engine="profile: pr-2902",
+        verdict="violated",
+    ),
+    Beat(
+        "machine",
+        "WHAT RUNS ON THEN, IN A VIRTUAL MACHINE",
+        "The clean-up wakes a machine whose program was in the memory that is gone.",
+        (
+            Act("the machines write some of their memory", lambda _view: requests.tick(), read=1.0),
+            Act(f"{FIRST} is paused in the background; then its header cannot be written", _fail_late),
+            Act("the pause had answered; this engine rolls it back all the same", _pause_first, read=3.0),
+            Act(
+                "it executes zeros (add [rax], al) to the end of its memory, where KVM gives up",
+                lambda _view: requests.tick(),
+                until=_machine_ended,
+                read=8.0,
+            ),
+        ),
+        shows="machine",
+        workload=PROGRAM_IN_RAM,
+        engine="mutant: punched-machine-runs",
+        background=True,
+        needs_machines=True,
         verdict="violated",
     ),
     Beat(
@@ -178,9 +221,14 @@ BEATS = (
         "One flag, one key: from the next pause on nothing is punched.",
         (
             _TICK,
-            Act(f"pause {FIRST}: punched", lambda view: requests.pause(view, [FIRST]), read=3.0),
+            Act(f"pause {FIRST}: punched", _pause_first, read=3.0),
             Act("the kill switch", lambda _view: requests.kill_switch(), read=2.0),
             Act("pause all others: nothing is freed, nothing can be lost", _pause_all, read=6.0),
         ),
     ),
 )
+
+
+def beats(*, machines: bool) -> tuple[Beat, ...]:
+    """Those that can be played where there are virtual machines, or not."""
+    return tuple(each for each in BEATS if machines or not each.needs_machines)

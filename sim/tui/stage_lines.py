@@ -32,11 +32,12 @@ class Scene:
     peaks: Mapping[str, float] = field(default_factory=dict)
     found: Sequence[Mapping[str, Any]] = ()
     looked: bool = True
+    beats: Sequence[Beat] = BEATS
 
 
 def lines(scene: Scene, cells: int) -> list[Spans]:
     """Always twelve."""
-    middle = {"bars": bars, "slow": slow_motion, "evidence": evidence}[scene.beat.shows](scene, cells)
+    middle = _MIDDLE[scene.beat.shows](scene, cells)
     fleet = [sandbox_line(each, cells) for each in list(scene.view.sandboxes.values())[:SANDBOX_ROWS]]
     blank: Spans = ()
     return [
@@ -53,7 +54,7 @@ def lines(scene: Scene, cells: int) -> list[Spans]:
 def head(scene: Scene, cells: int) -> Spans:
     """Which beat, its title; at the right what the checkers say."""
     right = verdict(scene)
-    number = f" {BEATS.index(scene.beat) + 1}/{len(BEATS)} "
+    number = f" {scene.beats.index(scene.beat) + 1}/{len(scene.beats)} "
     left = fit((Span(number, "muted"), Span(scene.beat.title, "title")), cells - width(right) - 2)
     return opposite(left, (*right, Span(" ")), cells)
 
@@ -137,6 +138,23 @@ def evidence(scene: Scene, cells: int) -> list[Spans]:
     return [fit(each, cells) for each in (*said, (), ())][:3]
 
 
+def machine(scene: Scene, cells: int) -> list[Spans]:
+    """The machine that ran on: what the rules say, the bytes at its instruction pointer, and how it ended."""
+    first = next(iter(scene.found), None)
+    rule: Spans = (Span(" the program is in the first page of each machine's memory", "muted"),)
+    if first is not None:
+        rule = (Span(f" ‼ {first.get('sandbox', '')}: {first.get('reason', '')}", "bad"),)
+    sandbox = scene.view.sandboxes.get(FIRST)
+    end = None if sandbox is None else sandbox.vm_end
+    if end is None:
+        return [fit(rule, cells), (), ()]
+    at = f"{end.began:#x}"
+    was: Spans = (Span(f"   {at} was  ", "muted"), Span(end.had, "good"), Span("   its next instruction", "muted"))
+    ended = Span(f"   KVM_EXIT_{end.exit}, rip {end.rip:#x}", "bad")
+    now: Spans = (Span(f"   {at} is   ", "muted"), Span(end.found, "bad"), ended)
+    return [fit(each, cells) for each in (rule, was, now)]
+
+
 def _bytes(digits: str) -> str:
     return " ".join(digits[at : at + 2] for at in range(0, len(digits), 2)) + " …"
 
@@ -158,3 +176,7 @@ def foot(scene: Scene, cells: int) -> Spans:
     keys = [Piece(key.rank, (Span(key.shown, "title"), Span(f" {key.short}", "muted"))) for key in shown]
     right: Spans = (Span(f"seed {scene.view.run.seed}" if scene.view.run else "", "muted"), Span(" "))
     return opposite((Span(" "), *line_of(keys, cells - width(right) - 3, gap=2)), right, cells)
+
+
+_MIDDLE = {"bars": bars, "slow": slow_motion, "evidence": evidence, "machine": machine}
+"""The three rows in the middle, by what a beat shows."""

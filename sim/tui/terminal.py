@@ -1,7 +1,8 @@
-"""The terminal: ASCII, recorded, mortal."""
+"""The terminal: ASCII, recorded, mortal; or a browser."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ from typing import IO, ClassVar
 
 from textual import events
 from textual.drivers.linux_driver import LinuxDriver
+from textual.drivers.web_driver import WebDriver
 from textual.message import Message
 
 from engine.errors import UserError
@@ -80,6 +82,28 @@ def _read(fd: int) -> bytes:
         return os.read(fd, 4096)
     except OSError:
         return b""
+
+
+class Browser(WebDriver):
+    """A browser, through the pipes of the process that serves it; once those are gone the app ends as by a hang-up."""
+
+    def write(self, data: str) -> None:
+        with contextlib.suppress(OSError):
+            super().write(data)
+
+    def write_meta(self, data: dict[str, object]) -> None:
+        with contextlib.suppress(OSError):
+            super().write_meta(data)
+
+    def run_input_thread(self) -> None:
+        """Textual's reader ends where the pipe does, and says nothing."""
+        super().run_input_thread()
+        if not self.exit_event.is_set():
+            os.kill(os.getpid(), signal.SIGHUP)
+
+
+DrawnOn = type[MortalTerminal] | type[Browser]
+"""The driver class of an app."""
 
 
 def terminal(*, ascii_only: bool = False, cast: Cast | None = None) -> type[MortalTerminal]:

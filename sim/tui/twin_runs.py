@@ -11,6 +11,7 @@ from flags.catalog import PUNCH
 from flags.inline import as_written
 from sim.files.scenario import Scenario, load_text
 from sim.files.yaml import parse, scenario_text
+from sim.node.memory import PUNCHED_PEAK
 from sim.record.view import View
 from sim.run.needs import free_memory, missing, needed_memory
 from sim.run.runner import RunOptions, run_scenario
@@ -49,8 +50,8 @@ OWN = frozenset({"inline", "relay"})
 """Sources whose values the scenario itself gives."""
 
 
-AT_A_TIME = 8
-"""Sandboxes that an arm pauses at a time: a small fleet at once, for its peak is what is asked."""
+MOST_AT_ONCE = 64
+"""Pauses of one wave: each has two threads."""
 
 
 LONGEST = 48
@@ -76,15 +77,22 @@ def arm(scenario: Scenario, flags: Mapping[str, Any], *, punch: bool) -> Scenari
     if scenario.flag_source == "launchdarkly":
         raise UserError("LaunchDarkly serves the flags of this scenario: a twin cannot turn them")
     name = f"{scenario.name[:LONGEST].strip('-.')}-twin-{'on' if punch else 'off'}"
-    at_a_time = min(AT_A_TIME, len(scenario.sandboxes()))
+    at_a_time = _at_once(scenario)
     steps: list[dict[str, Any]] = [
         {"flag": {**flags, PUNCH: punch}},
         {"tick": 1},
-        {"pause": {"concurrency": at_a_time}},
+        {"pause": {"concurrency": at_a_time, "wave": True}},
     ]
     changed: dict[str, Any] = {"name": name, "steps": steps, "expect": []}
     changed |= {"flags": {}} if scenario.flag_file is None else {}
     return _made(scenario, changed, "as a twin: its fleet is paused once, and nothing is broken.")
+
+
+def _at_once(scenario: Scenario) -> int:
+    """The whole fleet in one wave, as far as the budget has room for its copies: its peak is what is asked."""
+    sizes = [each.memory for each in scenario.sandboxes()]
+    room = (scenario.node.memory - sum(sizes)) // (max(sizes) + PUNCHED_PEAK)
+    return max(1, min(len(sizes), room, MOST_AT_ONCE))
 
 
 def _made(scenario: Scenario, changed: Mapping[str, Any], how: str) -> Scenario:

@@ -1,4 +1,7 @@
-"""Every shipped scenario holds and leaves nothing behind; twice with the same digest, but over real sockets."""
+"""Every shipped scenario holds and leaves nothing behind; twice with the same digest, but over real sockets.
+
+The second time its guests are virtual machines where there can be some: the digest is that of the processes.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,12 @@ import pathlib
 
 import pytest
 
+from sim.files.guests import with_guests
 from sim.files.scenario import Scenario, is_scenario, load_all
+from sim.record import events
 from sim.record.folder import StoredRun
 from sim.record.leftovers import processes_of
+from sim.run.host import host
 from sim.run.needs import missing
 from sim.run.node_link import NodeStarter, execute_node
 from sim.run.runner import RunOptions, run_scenario
@@ -36,7 +42,8 @@ def run(
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.name)
 def test_a_shipped_scenario_holds_twice_with_the_same_digest(scenario: Scenario, tmp_path: pathlib.Path) -> None:
     first = run(scenario, tmp_path, start_node=execute_node if scenario.name in EXECUTED else forked_node)
-    second = run(scenario, tmp_path)
+    second = run(with_guests(scenario, "auto"), tmp_path)
+    assert kinds(second) == {"vm" if host()["kvm"] else "process"}
     for result in (first, second):
         assert_held(result)
         assert [each.subject for each in result.view.judged if each.verdict != "held"] == []
@@ -44,6 +51,10 @@ def test_a_shipped_scenario_holds_twice_with_the_same_digest(scenario: Scenario,
     assert second.view.ended is not None
     assert first.view.ended.digest == second.view.ended.digest
     assert (first.view.ended.digest is not None) == (scenario.name not in {"read-races-copy", "background-settles"})
+
+
+def kinds(result: StoredRun) -> set[str]:
+    return {each.event.guest for each in result.entries if isinstance(each.event, events.GuestSpawned)}
 
 
 def assert_held(result: StoredRun) -> None:
@@ -82,10 +93,12 @@ def outcomes(result: StoredRun) -> object:
     return pauses, {name: each.state for name, each in result.view.sandboxes.items()}
 
 
-def test_another_seed_gives_another_digest(tmp_path: pathlib.Path) -> None:
+def test_the_same_seed_gives_the_same_digest_and_another_one_another(tmp_path: pathlib.Path) -> None:
     scenario = next(each for each in SCENARIOS if each.name == "first-chunk-failure")
-    ends = [run(scenario, tmp_path, seed).view.ended for seed in (11, 12)]
-    assert len({each.digest for each in ends if each is not None}) == 2
+    results = [run(scenario, tmp_path, seed) for seed in (11, 11, 12)]
+    assert [kinds(each) for each in results] == [{"process"}] * 3
+    first, again, other = [each.view.ended.digest for each in results if each.view.ended is not None]
+    assert (first == again, first == other) == (True, False)
 
 
 def test_the_demo_shows_both_peaks(tmp_path: pathlib.Path) -> None:

@@ -67,7 +67,9 @@ class RecordedDrill:
     async def tick(self, count: int = 1) -> None:
         await self._called("tick", count)
 
-    async def pause(self, names: Sequence[str], *, concurrency: int = 4, deadline: float = 60.0) -> None:
+    async def pause(
+        self, names: Sequence[str], *, concurrency: int = 4, deadline: float = 60.0, wave: bool = False
+    ) -> None:
         await self._called("pause", list(names))
 
     async def resume(self, names: Sequence[str]) -> None:
@@ -75,6 +77,9 @@ class RecordedDrill:
 
     async def kill(self, names: Sequence[str]) -> None:
         await self._called("kill", list(names))
+
+    async def act(self, op: str, names: Sequence[str]) -> None:
+        await self._called(op, list(names))
 
     async def set_flag(self, key: str, value: InlineValue, *, by: str = "scenario") -> None:
         await self._called("set_flag", key, value)

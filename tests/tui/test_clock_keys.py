@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from textual.pilot import Pilot
 
-from sim.tui.app import FleetApp
+from sim.tui.fleet_app import FleetApp
 
 if TYPE_CHECKING:
     from tests.tui.conftest import RecordedDrill

@@ -8,7 +8,7 @@ import pytest
 
 from sim.files.faults import AtChunk
 from sim.record import events
-from sim.tui.app import FleetApp
+from sim.tui.fleet_app import FleetApp
 from tests.tui.looking import until, until_seen
 from tests.tui.test_fleet_goldens import check, tell_a_story, text_of
 

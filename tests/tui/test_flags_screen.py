@@ -9,7 +9,7 @@ import pytest
 
 from flags.inline import Rollout
 from sim.record import events, source_events
-from sim.tui.app import FleetApp
+from sim.tui.fleet_app import FleetApp
 from tests.tui.looking import seen, until, until_seen
 from tests.tui.test_fleet_goldens import check, tell_a_story, text_of
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sim.record import events
-from sim.tui.app import FleetApp
+from sim.tui.fleet_app import FleetApp
 
 if TYPE_CHECKING:
     from tests.tui.conftest import RecordedDrill

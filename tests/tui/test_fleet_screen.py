@@ -10,7 +10,7 @@ import pytest
 from engine import events as engine_events
 from sim.files.faults import AtChunk
 from sim.record import events
-from sim.tui.app import FleetApp
+from sim.tui.fleet_app import FleetApp
 from sim.tui.screens.fleet import FleetScreen
 from sim.tui.screens.help import HelpScreen
 from sim.tui.screens.map import MapScreen

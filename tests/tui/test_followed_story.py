@@ -11,9 +11,9 @@ from textual.pilot import Pilot
 
 from sim.files.scenario import load_text
 from sim.run.drill import Drill
-from sim.tui import app as screen
-from sim.tui.app import FleetApp
+from sim.tui import fleet_app as screen
 from sim.tui.charts import alike, of_kind
+from sim.tui.fleet_app import FleetApp
 from tests.tui.looking import seen, until
 
 SCENARIO = """\

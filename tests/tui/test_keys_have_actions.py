@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sim.tui.app import FleetApp
+from sim.tui.fleet_app import FleetApp
 from sim.tui.keys import Key
 from sim.tui.screens.faults import FaultsScreen
 from sim.tui.screens.flags import FlagsScreen

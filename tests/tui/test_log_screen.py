@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sim.tui.app import FleetApp
+from sim.tui.fleet_app import FleetApp
 from sim.tui.screens.fleet import FleetScreen
 from tests.tui.looking import seen, until, until_seen
 from tests.tui.test_fleet_goldens import tell_a_story

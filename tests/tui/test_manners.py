@@ -8,7 +8,8 @@ import pytest
 from textual.pilot import Pilot
 
 from sim.record import events
-from sim.tui.app import HIGH_CONTRAST, FleetApp
+from sim.tui.app import HIGH_CONTRAST
+from sim.tui.fleet_app import FleetApp
 from sim.tui.keys import asks
 from sim.tui.screens.live import LiveScreen
 from sim.tui.terminal import OTHER, to_ascii

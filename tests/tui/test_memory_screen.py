@@ -12,7 +12,7 @@ import pytest
 from engine import events as engine_events
 from engine.errors import UserError
 from sim.record.view import View
-from sim.tui.app import FleetApp
+from sim.tui.fleet_app import FleetApp
 from sim.tui.twin import Twin
 from tests.tui.conftest import RecordedDrill
 from tests.tui.looking import seen, until, until_seen

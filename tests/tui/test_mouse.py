@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from textual.pilot import Pilot
 
-from sim.tui.app import FleetApp
+from sim.tui.fleet_app import FleetApp
 from sim.tui.screens.faults import FaultsScreen
 from sim.tui.screens.flags import FlagsScreen
 from sim.tui.screens.help import HelpScreen

@@ -14,7 +14,7 @@ from textual.pilot import Pilot
 from engine import events as engine_events
 from sim.files.faults import AtChunk
 from sim.record import events
-from sim.tui.app import FleetApp
+from sim.tui.fleet_app import FleetApp
 
 if TYPE_CHECKING:
     from tests.tui.conftest import RecordedDrill

@@ -16,8 +16,9 @@ from sim.record import events
 from sim.record.verdict import Verdict
 from sim.record.view import View
 from sim.run.drill import Drill
+from sim.run.host import host
 from sim.tui.stage_app import StageApp, summary
-from sim.tui.stage_beats import BEATS, Beat
+from sim.tui.stage_beats import BEATS, Beat, beats
 from tests.forked import forked_node
 from tests.tui.conftest import RecordedDrill
 from tests.tui.looking import seen, until
@@ -39,13 +40,17 @@ class StagedDrill(RecordedDrill):
 
     async def tick(self, count: int = 1) -> None:
         await super().tick(count)
+        if self.beat.name == "machine" and self.view().pauses:
+            had, zeros = "e9 66 ff ff ff 00 00 00", "00 00 00 00 00 00 00 00"
+            self.tell(events.VmEnded("web-0.1", "INTERNAL_ERROR", 0x1FFFFFF, True, 0x95, had, zeros), "web-0")
+            self.tell(events.StateChanged("running", "killed", "its machine ended", "crashed"), "web-0")
         if self.go_on is not None:
             await self.go_on.wait()
 
-    async def pause(self, names: Any, *, concurrency: int = 4, deadline: float = 60.0) -> None:
+    async def pause(self, names: Any, *, concurrency: int = 4, deadline: float = 60.0, wave: bool = False) -> None:
         await super().pause(names)
         for name in names:
-            if self.beat.name in {"failure", "wrong"} and name == "web-0":
+            if self.beat.name in {"failure", "wrong", "machine"} and name == "web-0":
                 self.discard(name)
             elif self.beat.name == "slow":
                 self.begin_pause(name, punch=True)
@@ -205,14 +210,15 @@ async def test_each_beat_looks_as_agreed(width: int, height: int, beat: Beat) ->
 @pytest.mark.timeout(180)
 async def test_the_talk_on_real_memory_ends_as_it_should(tmp_path: pathlib.Path) -> None:
     def play(beat: Beat) -> Drill:
-        scenario = load_text(beat.scenario(2, 16), tmp_path / "stage.yaml")
+        scenario = load_text(beat.scenario(2, 16, "auto"), tmp_path / "stage.yaml")
         return Drill(scenario, runs_dir=tmp_path / "runs", start_node=forked_node)
 
-    app = StageApp(play, autopilot=True, speed=20.0)
+    played = beats(machines=host()["kvm"])
+    app = StageApp(play, autopilot=True, speed=20.0, beats=played)
     async with app.run_test(size=(80, 24)) as pilot:
         deadline = time.monotonic() + 150
         while app.is_running:
             assert time.monotonic() < deadline, seen(app)
             await pilot.pause(0.1)
     assert app.failure is None
-    assert app.verdicts == {beat.name: beat.verdict for beat in BEATS}
+    assert app.verdicts == {beat.name: beat.verdict for beat in played}

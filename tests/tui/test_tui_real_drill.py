@@ -14,7 +14,7 @@ from sim.record.view import View
 from sim.run.drill import Drill
 from sim.run.runner import RunOptions
 from sim.tui import twin_runs
-from sim.tui.app import FleetApp
+from sim.tui.fleet_app import FleetApp
 from sim.tui.twin import Twin
 from tests.forked import forked_node
 from tests.tui.looking import until_seen
@@ -32,7 +32,7 @@ steps:
 
 async def test_a_punched_sandbox_whose_copy_failed_is_discarded_and_its_resume_refused(tmp_path: pathlib.Path) -> None:
     scenario = load_text(SCENARIO, tmp_path / "screen.yaml")
-    app = FleetApp(lambda: Drill(scenario, runs_dir=tmp_path / "runs"))
+    app = FleetApp(lambda: Drill(scenario, runs_dir=tmp_path / "runs", long=True))
     async with app.run_test(size=(110, 32)) as pilot:
         await until_seen(pilot, "web-0    ● running", "web-2    ● running", "guest pid")
         await pilot.press("t", "f", "j", "e", "P")

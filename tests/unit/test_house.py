@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import functools
 import pathlib
 import tomllib
 from collections.abc import Iterator
@@ -36,12 +37,14 @@ def imported_by(path: pathlib.Path) -> Iterator[str]:
                     yield node.module
 
 
-ARROWS = {name: set(imported_by(path)) - {name} for name, path in MODULES.items()}
+@functools.cache  # on the first question, not when the file is collected: every worker collects it
+def arrows() -> dict[str, set[str]]:
+    return {name: set(imported_by(path)) - {name} for name, path in MODULES.items()}
 
 
 def circles() -> list[list[str]]:
     """Modules that import each other in a ring: whoever stays when those that need nobody else are taken away."""
-    left = {name: set(targets) for name, targets in ARROWS.items()}
+    left = {name: set(targets) for name, targets in arrows().items()}
     while free := [name for name, targets in left.items() if not targets & left.keys()]:
         for name in free:
             del left[name]
@@ -73,7 +76,7 @@ def test_sim_has_nine_rooms_and_two_doors() -> None:
 
 def test_no_file_imports_itself_by_way_of_others() -> None:
     found = circles()
-    print(f"circles: {len(found)} in {len(MODULES)} files with {sum(map(len, ARROWS.values()))} arrows")
+    print(f"circles: {len(found)} in {len(MODULES)} files with {sum(map(len, arrows().values()))} arrows")
     assert found == []
 
 
@@ -81,12 +84,14 @@ def test_no_room_imports_a_room_above_it_or_beside_it() -> None:
     places = order()
     back = [
         f"{name} -> {target}"
-        for name, targets in ARROWS.items()
+        for name, targets in arrows().items()
         for target in targets
         if (ours := room_of(name)) and (theirs := room_of(target)) and ours != theirs
         if places[theirs] >= places[ours]
     ]
-    up = [f"{name} -> {target}" for name in ARROWS if room_of(name) for target in ARROWS[name] if target == "sim.cli"]
+    up = [
+        f"{name} -> {target}" for name in arrows() if room_of(name) for target in arrows()[name] if target == "sim.cli"
+    ]
     print(f"arrows back: {len(back) + len(up)}")
     assert back + up == []
 

@@ -22,7 +22,8 @@ from sim.commands.flag.kinds import KINDS_HELP, contexts_given
 from sim.record.verdict import ExitCode
 
 if TYPE_CHECKING:
-    from flags.cohort import Member, Step
+    from flags.cohort import Member, Sections, Step
+    from flags.context import Contexts
     from sim.report.table import Paragraph, Section
 
 SHOWN = 8
@@ -35,7 +36,7 @@ SHOWN = 8
 @click.option("--contexts", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, metavar="N",
               help="The size of a made-up fleet.")  # fmt: skip
 @click.option("--contexts-from", "table", type=click.Path(path_type=Path), metavar="FILE",
-              help="Your fleet: CSV or JSON with sandbox, team, template; cluster and memory if known.")  # fmt: skip
+              help="Your fleet: a table with sandbox, team, template and more (docs/tables.md).")  # fmt: skip
 @click.option("--flag", "key", default="memfd-punch-on-snapshot", show_default=True, metavar="KEY")
 @click.option("--kinds", default="original", show_default=True, metavar="KINDS", help=KINDS_HELP)
 @click.option("--superset", is_flag=True, help="End with 1 where a sandbox leaves.")
@@ -54,24 +55,36 @@ def cohort(
     from flags.cohort import differing, fleet_of, step, with_memfd
     from flags.file import read_as_served
     from flags.sdk_logs import silence_sdk_logs
-    from sim.files.fleet_table import read_fleet
-    from sim.report.table import Section, text
+    from sim.files.fleet_table import COHORT, SandboxTable, read_table
+    from sim.report.table import Bullets, Section, text
 
     silence_sdk_logs()
-    fleet = read_fleet(table) if table else fleet_of(contexts)
+    read = read_table(table, COHORT) if table else SandboxTable([])
+    fleet = read.members() or fleet_of(contexts)
     files, made = (read_as_served(before), read_as_served(after)), contexts_given(kinds)
     change = step(*files, key, fleet, made)
     differs = [len(differing(each, key, fleet, made)) for each in files]
     memfds = [with_memfd(each, fleet, made) for each in files]
+    warnings = [*(each.said for each in read.notes), *(lacks(key, files, fleet, made) if table else ())]
     if as_json:
-        document = {"version": 1, "flag": key, **as_document(change, fleet, *memfds)}
+        document = {"version": 1, "flag": key, **as_document(change, fleet, *memfds), "warnings": warnings}
         click.echo(
             json.dumps({**document, "python_differs": dict(zip(("before", "after"), differs, strict=True))}, indent=2)
         )
     else:
         shown = report(key, str(before), str(after), change, fleet, memfds[1])
-        click.echo(text([*shown, Section("", sdk_note(differs))]))
+        warned = Section("Warnings", (Bullets(warnings),)) if warnings else Section("", ())
+        click.echo(text([*shown, Section("", sdk_note(differs)), warned]))
     return ExitCode.VIOLATED if superset and not change.is_superset else ExitCode.HELD
+
+
+def lacks(key: str, files: Sequence[Sections], fleet: Sequence[Member], contexts: Contexts) -> list[str]:
+    """What the flag of either file reads and the table does not give, a sentence each."""
+    from flags.catalog import flag
+    from flags.reads import lacking
+
+    rows, shape = [each.attributes for each in fleet], contexts.shapes[flag(key).moments[0]]
+    return list(dict.fromkeys(str(each) for file in files for each in lacking(key, *file, rows, shape)))
 
 
 def report(

@@ -92,7 +92,7 @@ def context_of(sandbox: str, given: tuple[str, ...], contexts: Contexts, moment:
     """
     from flags.context import KINDS, SandboxAttributes
 
-    names: dict[str, str] = {}
+    names: dict[str, Any] = {}
     parts: dict[str, dict[str, Any]] = {}
     left_out: set[str] = set()
     for each in given:
@@ -105,7 +105,7 @@ def context_of(sandbox: str, given: tuple[str, ...], contexts: Contexts, moment:
         else:
             field, text = _named(each)
             names[field] = text
-    attributes = SandboxAttributes(**({"sandbox": sandbox, "template": "base", "team": "default"} | names))
+    attributes = SandboxAttributes(**{"sandbox": sandbox, "template": "base", "team": "default"} | names)
     context = contexts.context(attributes, moment)
     for kind, part in parts.items():
         context[kind] = {"key": sandbox, **context.get(kind, {}), **part}
@@ -114,15 +114,15 @@ def context_of(sandbox: str, given: tuple[str, ...], contexts: Contexts, moment:
 
 def _named(each: str) -> tuple[str, str]:
     from flags.catalog import did_you_mean
-    from sim.files.fleet_table import ATTRIBUTES
+    from flags.context import NAMES
 
     name, equals, value = each.partition("=")
     if name == "sandbox":
         raise UserError(f"--context {each}: say it with --sandbox")
-    if not equals or name not in ATTRIBUTES:
-        hint = did_you_mean(name, ATTRIBUTES.keys() - {"sandbox"}) if equals else "write NAME=VALUE or KIND.NAME=VALUE"
+    if not equals or name not in NAMES:
+        hint = did_you_mean(name, NAMES.keys() - {"sandbox"}) if equals else "write NAME=VALUE or KIND.NAME=VALUE"
         raise UserError(f"--context {each}: {hint}")
-    return ATTRIBUTES[name], value
+    return NAMES[name], value
 
 
 def _json(each: str, text: str) -> Any:

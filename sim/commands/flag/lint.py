@@ -53,16 +53,18 @@ class Struck:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def lint(file: Path, table: Path | None, kinds: str, as_json: bool) -> ExitCode:
     """Replaced by the module's docstring."""
+    from flags.context import with_further
     from flags.decode import look
     from flags.lint import tried
     from flags.sdk_logs import silence_sdk_logs
     from flags.torn import text_of
-    from sim.files.fleet_table import read_fleet
+    from sim.files.fleet_table import COHORT, read_table
 
     silence_sdk_logs()
     contexts = contexts_given(kinds)
-    fleet = read_fleet(table) if table else None
-    found = [(each, _struck(who, fleet, contexts)) for each, who in tried(text_of(file, look(file)), contexts)]
+    fleet = read_table(table, COHORT).members() if table else None
+    known = with_further(contexts, {name for each in fleet or () for name, _ in each.attributes.others})
+    found = [(each, _struck(who, fleet, contexts)) for each, who in tried(text_of(file, look(file)), known)]
     if as_json:
         rows = [_row(each, struck) for each, struck in found]
         click.echo(json.dumps({"version": 1, "file": str(file), "findings": rows}, indent=2))

@@ -181,6 +181,9 @@ class FleetScreen(LiveScreen):
     def action_resume_all(self) -> None:
         self.live.ask(requests.resume(requests.in_state(self.live.view, "paused")))
 
+    def action_salvage(self) -> None:
+        self.live.ask(requests.salvage(self.live.view, self._table.targets()))
+
     def action_kill(self) -> None:
         self.live.ask(requests.kill(self._table.targets()))
 

@@ -89,6 +89,9 @@ class SandboxScreen(LiveScreen):
     def action_resume(self) -> None:
         self.live.ask(requests.resume([self._of]))
 
+    def action_salvage(self) -> None:
+        self.live.ask(requests.salvage(self.live.view, [self._of]))
+
     def action_stop_copy(self) -> None:
         self._ask_of_it(requests.stop)
 

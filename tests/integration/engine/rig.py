@@ -28,6 +28,7 @@ from engine.dirty import SharedBitmap, Tracker, WriteProtectScan
 from engine.effects import Effects
 from engine.events import Event, Planned
 from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, start_time_of
+from engine.keeper import Keeper
 from engine.memfd import Memfd, ProcessMemory
 from engine.pause import Outcome, Pause, PauseResult
 from engine.plan import DedupOptions, PauseOptions
@@ -253,6 +254,8 @@ class Pauser:
         checkpoint: bool = False,
         effects: Effects | None = None,
         attachments: dict[str, bytes] | None = None,
+        spill: Path | None = None,
+        keeper: Keeper | None = None,
     ) -> Pause:
         """A pause (or checkpoint) of a guest that is frozen here, not yet begun."""
         assert guest.tracker is not None
@@ -270,6 +273,8 @@ class Pauser:
             or PauseOptions(not by_process, background_copy=background, punch=punch, dedup=DedupOptions(dedup)),
             attachments=attachments or {},
             borrowed=checkpoint,
+            spill=spill,
+            keeper=keeper,
         )
         pause = Pause(request, effects, self.events.append)
         self._pauses.append(pause)

@@ -106,7 +106,7 @@ def test_whatever_the_flags_say_a_checkpoint_frees_nothing_and_condemns_nobody(
 
 def test_a_checkpoint_refuses_to_condemn_even_when_it_is_told_to(guest: Guest, pauser: Pauser) -> None:
     pause = pauser.prepare(guest, checkpoint=True)
-    pause._prepare()
+    pause._writing.prepare(pauser.events.append, pauser.events.append)
     with pytest.raises(EngineError, match="may not be condemned"):
         pause._condemn()
     assert list(pauser.condemned.records()) == []

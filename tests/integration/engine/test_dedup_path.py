@@ -243,7 +243,7 @@ def test_a_parent_cannot_be_deleted_between_the_look_at_it_and_the_word_that_it_
         os.close(fd)
         write_attachments(attachments, folder)
 
-    monkeypatch.setattr("engine.pause.write_attachments", write_while_held)
+    monkeypatch.setattr("engine.writing.write_attachments", write_while_held)
     assert pauser.pause(child, build="b1", parent=parent, dedup=True).outcome is Outcome.FINISHED
     assert held == [True]
 

@@ -281,7 +281,7 @@ def test_a_worker_that_fails_lets_the_other_end_before_anything_is_closed(
             hold(second_works)
             raise MemoryError
         second_works.set()
-        copier = pause._copier
+        copier = pause._writing.copier
         assert copier
         wait_until(lambda: copier._failure is not None or is_settled(pause))
         open_still.append(guest.memfd.fd >= 0)

@@ -26,10 +26,11 @@ from flags.memory import MemoryFlags
 from sim.files.scenario import load_text
 from sim.node.config import NodeConfig, SandboxConfig
 from sim.node.guest import GuestSpec
-from sim.node.guest_link import Guest, GuestError, ZygoteLink, open_zygote
+from sim.node.guest_link import Guest, GuestError
 from sim.node.node import Node
 from sim.node.process import connect_zygote
 from sim.node.recovery import recover
+from sim.node.zygote_link import ZygoteLink, open_zygote
 from sim.record import events
 from sim.record.fold import Fold
 from sim.record.folder import RUN_FILE, read_record

@@ -62,7 +62,7 @@ def test_every_layout_is_copied_and_measured(capsys: pytest.CaptureFixture[str])
     document = bench(capsys, "copy/*/4KiB/tmpfs/punch", "scan", "background-return", "first-chunk", "dedup-compare")
     reasons = {each["reason"] for each in document["left_out"]}
     assert reasons <= {"the kernel cannot list what a guest wrote (no write-protect scan)"}
-    assert len(document["results"]) + len(document["left_out"]) == 5 + 2 + 2 + 2 + 1
+    assert len(document["results"]) + len(document["left_out"]) == 6 + 2 + 2 + 2 + 1
     assert all(each["spread"][0] <= each["spread"][1] for each in document["results"])
 
 
@@ -72,6 +72,19 @@ def test_killing_first_comparing_and_finding_holes_are_measured(capsys: pytest.C
     assert reasons <= {"the kernel cannot list what a guest wrote (no write-protect scan)"}
     assert len(document["results"]) + len(document["left_out"]) == 2 + 1 + 2
     assert all(each["value"] > 0 for each in document["results"])
+
+
+def test_a_wave_an_adopted_build_and_huge_pages_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    only = ["wave", "adopt/full", "adopt/clean-90%", "copy/full/4KiB/huge-tmpfs/punch", "peak/*/4KiB/huge-tmpfs/punch"]
+    document = bench(capsys, *only)
+    absent = ("write-protect scan", "huge-page caches")
+    assert [each for each in document["left_out"] if not any(what in each["reason"] for what in absent)] == []
+    assert len(document["results"]) + len(document["left_out"]) == 1 + 2 + 1 + 6
+    assert all(each["met"] is not False for each in document["results"])
+    assert all(each["cpu_ratio"] > 0 for each in document["results"] if each["name"] != "peak")
+    load = document["load"]
+    assert load["before"] >= 0
+    assert 0 <= load["others_median"] <= load["others_most"] <= 1
 
 
 def test_latencies_are_told_with_their_units(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +115,7 @@ def test_the_text_has_a_table_and_the_goals(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_name_that_matches_nothing_is_told_with_the_names_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "--only", "cpoy"]) == ExitCode.NOTHING_SELECTED
-    assert "copy, source-free, peak" in capsys.readouterr().err
+    assert "copy, adopt, source-free, peak" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", ["16", "1MiB", "lots"])

@@ -77,7 +77,7 @@ async def test_a_new_guest_goes_on_with_every_byte_and_the_old_one_is_dead(
     assert pause.punched_bytes == (MEMORY if punch else 0)
     assert pause.cpu_seconds is not None
     assert 0.0 < pause.cpu_seconds < 5.0
-    assert (node.in_flight, node.budget.granted, list(node.records.records())) == (0, 2 * MEMORY, [])
+    assert (node.budget.in_flight, node.budget.granted, list(node.records.records())) == (0, 2 * MEMORY, [])
     await node.tick(1)
     await node.pause(["web-0"], 1, settled=True)
     await node.resume(["web-0"])
@@ -97,7 +97,7 @@ async def test_a_copy_that_fails_past_the_point_of_no_return_loses_the_sandbox(m
     assert state(machine)[1].startswith("lost at its checkpoint: ")
     assert state(machine, "web-1")[0] == "running"
     assert {each.incarnation for each in told(machine, events.GuestEnded)} == {"web-0.1", "web-0.2", "web-1.1"}
-    assert (node.in_flight, node.budget.granted, list(node.records.records())) == (0, MEMORY, [])
+    assert (node.budget.in_flight, node.budget.granted, list(node.records.records())) == (0, MEMORY, [])
     assert not list(machine.builds.glob("web-0*"))
     assert broken(machine) == []
     await node.shut_down()
@@ -125,7 +125,7 @@ async def test_what_fails_at_the_first_chunk_is_rolled_back_and_the_old_guest_ru
     await node.checkpoint(["web-0"])
     assert state(machine)[0] == "running"
     assert [each.incarnation for each in told(machine, events.GuestEnded)] == ["web-0.2"]  # empty: it was not needed
-    assert (node.in_flight, node.budget.granted) == (0, 2 * MEMORY)
+    assert (node.budget.in_flight, node.budget.granted) == (0, 2 * MEMORY)
     await node.checkpoint(["web-0"])
     assert machine.view().sandboxes["web-0"].incarnation == "web-0.3"
     assert broken(machine) == []
@@ -152,7 +152,7 @@ async def test_a_new_guest_that_cannot_be_started_is_missed_before_anything_is_f
     assert state(machine)[0] == "running"
     assert machine.view().pauses[0].outcome == "rolled-back"
     assert not told(machine, events.GuestFrozen)
-    assert (node.in_flight, node.budget.granted) == (0, 2 * MEMORY)
+    assert (node.budget.in_flight, node.budget.granted) == (0, 2 * MEMORY)
     await node.tick(1)
     await node.shut_down()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,12 +18,14 @@ from typing import Any
 import pytest
 
 from engine.errors import UserError
+from sim.cli import main
 from sim.files.scenario import load_text
 from sim.record import events
 from sim.record.folder import read_record
 from sim.record.ledger import EVENTS_FILE, Entry
 from sim.record.leftovers import processes_of
 from sim.run.cases import Unit, UnitResult
+from sim.run.certificates import TLS_DIR
 from sim.run.dask import open_pool
 from sim.run.pool import Pool
 
@@ -75,16 +79,19 @@ def results_of(pool: Pool, units: list[Unit]) -> dict[str, UnitResult]:
 class ByHand:
     """`snapdrill worker` processes, the first of which is the scheduler too. Each has a folder of its own."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, certificates: pathlib.Path | None = None) -> None:
         self.folder = folder
         self.processes: list[subprocess.Popen[str]] = []
         self.address = "tcp://127.0.0.1:0"
+        self.tls: list[str] = []
+        if certificates is not None:
+            self.address, self.tls = "tls://127.0.0.1:0", ["--tls-dir", str(certificates)]
         self.address = self.start("--scheduler").split()[3].removesuffix(":")
 
     def start(self, *options: str) -> str:
         """Gives its first line, which it prints when it has joined."""
         runs_dir = self.runs_dir(len(self.processes))
-        command = [sys.executable, "-c", SNAPDRILL, "worker", self.address, *options, "--jobs", "1"]
+        command = [sys.executable, "-c", SNAPDRILL, "worker", self.address, *options, *self.tls, "--jobs", "1"]
         process = subprocess.Popen(
             [*command, "--memory", "1GiB", "--runs-dir", str(runs_dir)],
             stdout=subprocess.PIPE,
@@ -249,3 +256,35 @@ def test_an_address_where_nobody_answers_is_said_in_one_line(monkeypatch: pytest
     monkeypatch.setattr("sim.run.dask._CONNECT", 0.5)
     with pytest.raises(UserError, match=r"--cluster tcp://127\.0\.0\.1:1: "), open_pool("tcp://127.0.0.1:1", 1, BUDGET):
         pass
+
+
+def received(connection: socket.socket) -> bytes:
+    with contextlib.suppress(ConnectionResetError):
+        return b"".join(iter(lambda: connection.recv(4096), b""))
+    return b""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cryptography") is None, reason="needs cryptography, of the same extra")
+def test_a_run_goes_through_a_cluster_with_tls_and_nobody_without_its_certificate_is_answered(
+    runs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, others = runs.folder / "certs", runs.folder / "others"
+    assert [main(["worker", "--make-certificates", str(each)]) for each in (ours, others)] == [0, 0]
+    monkeypatch.delenv(TLS_DIR, raising=False)
+    cluster = ByHand(runs.folder, ours)
+    try:
+        assert cluster.address.startswith("tls://127.0.0.1:")
+        monkeypatch.setenv(TLS_DIR, str(ours))
+        with open_pool(cluster.address, 1, BUDGET) as pool:
+            assert [each.verdict for each in pool.run([unit_of(runs)])] == ["held"]
+        monkeypatch.setattr("sim.run.dask._CONNECT", 0.5)
+        monkeypatch.setenv(TLS_DIR, str(others))
+        with pytest.raises(UserError, match="--cluster tls://"), open_pool(cluster.address, 1, BUDGET):
+            pass
+        host, port = cluster.address.removeprefix("tls://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as plain:
+            plain.sendall(b"\x00" * 64)  # no handshake: the other end closes, and says nothing of its own
+            assert received(plain)[:1] in {b"", b"\x15"}  # of TLS an alert at most
+    finally:
+        cluster.end()
+    assert_nothing_is_left(runs.folder)

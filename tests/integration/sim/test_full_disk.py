@@ -12,8 +12,13 @@ from collections.abc import Iterator
 import pytest
 
 from sim.cli import main
+from sim.files.scenario import load_text
+from sim.record import events
 from sim.record.run_id import RUN_VARIABLE
 from sim.record.verdict import ExitCode
+from sim.run.drill import Drill
+from sim.run.runner import RunOptions, run_scenario
+from tests.forked import forked_node
 
 DEADLINE = 20.0
 SIZE = 1024  # KiB
@@ -120,3 +125,38 @@ def test_a_run_whose_folder_cannot_be_made_removes_nothing_of_the_current_one(
     assert main(["run", str(scenario), "--runs-dir", "runs"]) == ExitCode.UNSUPPORTED
     assert "the run was not started" in capfd.readouterr().err
     assert scenario.read_text() == SCENARIO
+
+
+def oom_score(pid: int | str) -> int:
+    return int(pathlib.Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+async def test_what_the_disk_fails_in_mid_run_is_told_apart_from_what_was_injected(
+    small_disk: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Beside it: where memory runs out, guests are chosen before their node, and both before the judge."""
+    fault = "  - inject: {fault: reserve, errno: ENOSPC, sandboxes: web-0}\n"
+    text = (
+        SCENARIO.replace("  - pause: {}\n", f"{fault}  - pause: {{}}\n", 1)
+        + "expect: [{sandboxes: web-1, state: [paused]}]\n"
+    )
+    scores: list[tuple[int, int, int]] = []
+
+    async def gate(step: int, drill: Drill) -> None:
+        if step == 0:
+            view = drill.view()
+            guests = {oom_score(each.pid) for each in view.sandboxes.values() if each.pid}
+            (node,) = [each.event.pid for each in drill.entries if isinstance(each.event, events.NodeStarted)]
+            scores.append((oom_score("self"), oom_score(node), min(guests)))
+
+    options = RunOptions(tmp_path / "runs", cache_dir=small_disk, start_node=forked_node)
+    found = await run_scenario(load_text(text, tmp_path / "full.yaml"), options, gate=gate)
+    assert found.view.ended is not None
+    assert (found.view.ended.verdict, found.view.ended.exit_code) == ("inconclusive", ExitCode.INCONCLUSIVE)
+    (host,) = [each for each in found.view.judged if each.subject.startswith("host:")]
+    assert host.subject == "host:ENOSPC"
+    assert {each["sandbox"] for each in host.violations} == {"web-1", "web-2", "web-3"}  # of web-0 it was injected
+    (state,) = [each for each in found.view.judged if each.subject.startswith("state:")]
+    assert (state.verdict, "this host failed a pause" in state.violations[0]["reason"]) == ("inconclusive", True)
+    ((judge, node, guest),) = scores
+    assert judge < node < guest

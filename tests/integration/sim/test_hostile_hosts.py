@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -116,6 +117,67 @@ def test_a_host_that_lacks_something_is_named(tmp_path: pathlib.Path, host: list
     assert (code, said in printed) == (4, True), printed
 
 
+# Nobody, who may still read the files of whoever runs the tests.
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+NOBODY += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+MACHINES = SCENARIO.replace("memory: 8MiB", "memory: 8MiB, guest: vm")
+# A /dev that has what Python needs, and no kvm.
+NO_KVM = [
+    *["unshare", "--mount", "sh", "-c"],
+    (
+        "mkdir dev && mount -t tmpfs none dev && mkdir dev/shm && mount --bind /dev/shm dev/shm && "
+        "for each in null zero full random urandom; do : > dev/$each && mount --bind /dev/$each dev/$each; done && "
+        'mount --rbind dev /dev && exec "$@"'
+    ),
+    "-",
+]
+needs_setpriv = pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv(1)")
+HELD, UNSUPPORTED = 0, 4
+
+
+@pytest.fixture
+def public() -> Iterator[pathlib.Path]:
+    """A folder that others may enter, unlike those of pytest."""
+    with tempfile.TemporaryDirectory(prefix="snapdrill-test-") as made:
+        folder = pathlib.Path(made)
+        folder.chmod(0o755)
+        (folder / "runs").mkdir()
+        (folder / "runs").chmod(0o777)
+        yield folder
+
+
+@pytest.mark.parametrize(
+    ("host", "text", "code", "said"),
+    [
+        pytest.param([*mounted("size=20m,mode=777"), *NOBODY], RELAYED, HELD, "HELD", marks=[*as_root, needs_setpriv]),
+        pytest.param(
+            [*NOBODY, "prlimit", "--nproc=30"],
+            SCENARIO,
+            UNSUPPORTED,
+            "it needs 82 processes and threads and ",
+            marks=[*as_root, needs_setpriv],
+        ),
+        pytest.param(
+            NOBODY,
+            MACHINES,
+            UNSUPPORTED,
+            "machines: EACCES: /dev/kvm: Permission denied",
+            marks=[*as_root, needs_setpriv],
+        ),
+        pytest.param(
+            NO_KVM, MACHINES, UNSUPPORTED, "machines: ENOENT: /dev/kvm: No such file or directory", marks=as_root
+        ),
+    ],
+    ids=["nobody on 20 MiB of disk", "nobody with few processes", "nobody and /dev/kvm", "no /dev/kvm"],
+)
+def test_a_host_with_few_rights_is_enough_or_is_named(
+    public: pathlib.Path, host: list[str], text: str, code: int, said: str
+) -> None:
+    (public / "s.yaml").write_text(text)
+    found, printed = run([*host, sys.executable, "-c", MAIN, "run", "s.yaml"], public)
+    assert (found, said in printed) == (code, True), printed
+
+
 @pytest.fixture
 def cgroup() -> Iterator[pathlib.Path]:
     for folder, limit, _ in hierarchies() if os.geteuid() == 0 else ():
@@ -134,11 +196,15 @@ def cgroup() -> Iterator[pathlib.Path]:
 
 
 @pytest.mark.privileged
-@pytest.mark.parametrize("limit", [60, 100])
+@pytest.mark.parametrize(("limit", "whole"), [(60, False), (100, False), (100, True)])
 def test_a_cgroup_that_is_too_small_is_named_with_what_is_left_in_it(
-    scenario: pathlib.Path, cgroup: pathlib.Path, limit: int
+    scenario: pathlib.Path, cgroup: pathlib.Path, limit: int, *, whole: bool
 ) -> None:
     name = "memory.max" if (cgroup / "memory.max").exists() else "memory.limit_in_bytes"
+    if whole and not (cgroup / "memory.oom.group").exists():
+        pytest.skip("memory.oom.group is of cgroup v2, and memory is limited by v1 here")
+    if whole:
+        (cgroup / "memory.oom.group").write_text("1")
     (cgroup / name).write_text(str(limit << 20))
     entered = ["sh", "-c", f'echo $$ > {cgroup}/cgroup.procs; exec "$@"', "-"]
     code, printed = run([*entered, sys.executable, "-c", MAIN, "run", scenario.name], scenario.parent)

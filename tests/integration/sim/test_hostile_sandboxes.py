@@ -16,7 +16,8 @@ import pytest
 from engine.incarnation import state_of
 from sim.node import guest_link as guest_handle
 from sim.node.guest import GuestSpec
-from sim.node.guest_link import Guest, ZygoteLink
+from sim.node.guest_link import Guest
+from sim.node.zygote_link import ZygoteLink
 from sim.record import events
 
 ROOT = pathlib.Path(__file__).parents[3]

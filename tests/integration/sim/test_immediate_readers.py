@@ -65,7 +65,7 @@ async def test_after_a_settled_pause_that_was_read_at_once_the_sandbox_runs(mach
     assert [(each.read, each.outcome, each.punched_bytes) for each in pauses] == [(True, "finished", MEMORY)] * 2
     assert [each.read_while_copied for each in pauses] == [background] * 2
     assert all(each.reader_waited_ms is not None for each in pauses)
-    assert (node.in_flight, node.budget.granted, list(node.records.records())) == (0, 2 * MEMORY, [])
+    assert (node.budget.in_flight, node.budget.granted, list(node.records.records())) == (0, 2 * MEMORY, [])
     assert broken(machine) == []
 
 

@@ -1,6 +1,7 @@
 """Signals at random moments to runner, node, zygote and guests: the run reports what happened, or the observer agrees.
 
-`SNAPDRILL_MOMENTS=100` runs as many moments; the number of a test is its seed.
+`SNAPDRILL_MOMENTS=100` runs as many moments; the number of a test is its seed. `SNAPDRILL_MOMENTS_GUEST=vm`: guests of
+one kind alone.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import pytest
 from tests.observer import disturb
 
 COUNT = int(os.environ.get("SNAPDRILL_MOMENTS", "12"))
+GUEST = os.environ.get("SNAPDRILL_MOMENTS_GUEST")
 
 
 @pytest.mark.parametrize("number", range(COUNT))
 def test_the_run_and_the_observer_agree_on_what_a_signal_did(number: int, tmp_path: pathlib.Path) -> None:
-    seen = disturb(number, tmp_path)
+    seen = disturb(number, tmp_path, kind=GUEST)
     assert seen.disagreement() == "", f"{seen.sent.name} to {seen.victim or seen.target}: {seen.output}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +18,7 @@ from sim.files.steps import Outage
 from sim.record import events, source_events
 from sim.record.folder import StoredRun
 from sim.record.ledger import Entry
+from sim.report.judgements import why
 from sim.run.drill import Drill
 from sim.run.node_link import NodeStarter, execute_node
 from sim.run.runner import RunOptions, run_scenario
@@ -156,6 +158,40 @@ async def test_a_service_that_is_down_at_start_means_safe_values_also_after_a_re
         await fleet.outage(Outage(fault="recover"))
         await fleet.pause(["web-1"])
         assert decided(fleet, "web-1") == (True, "FALLTHROUGH", "VALID")
+
+
+@pytest.fixture
+def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> str:
+    """LaunchDarkly's address is a port of the loopback that was just closed."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setenv("LAUNCHDARKLY_STREAM_URI", address)
+    monkeypatch.setenv("LAUNCHDARKLY_SDK_KEY", KEY)
+    return address
+
+
+@pytest.mark.usefixtures("nobody_listens")
+async def test_launchdarkly_that_never_answers_is_inconclusive_and_no_expectation_is_violated_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sim.node.flags.READY_SECONDS", 0.5)
+    scenario = load_text(
+        FLEET.lstrip() + "flags: {source: launchdarkly}\nsteps: [{tick: 1}, {pause: {}}]\n"
+        "expect: [{metric: punched_bytes, min: 1}]\n",
+        tmp_path / "outage.yaml",
+    )
+    result = await run_scenario(scenario, RunOptions(runs_dir=tmp_path / "runs"))
+    assert result.view.ended is not None
+    assert (result.view.ended.verdict, result.view.ended.exit_code) == ("inconclusive", 3)
+    found = {each.subject: each for each in result.view.judged if each.verdict != "held"}
+    assert {subject: each.verdict for subject, each in found.items()} == {
+        "metric:punched_bytes": "inconclusive",
+        "flags:launchdarkly": "inconclusive",
+    }
+    reason = found["flags:launchdarkly"].violations[0]
+    assert (reason["line"], reason["reason"].startswith("LaunchDarkly was never reached: ")) == (4, True)
+    assert decided(result, "web-0")[:2] == (False, "ERROR:CLIENT_NOT_READY")
+    assert "flags:launchdarkly: LaunchDarkly was never reached: " in why(result.view)
 
 
 async def test_what_never_reaches_the_node_is_a_violation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,20 @@ def test_a_plan_follows_the_real_flag_as_its_operator_turns_it(
     assert (code, found["decision"]) == (0, "go")
     assert [len(each["exposed"]["sandboxes"]) for each in found["stages"]] == [0, 4]
     assert [len(each["on"]["punched"]) for each in found["stages"]] == [0, 4]
+
+
+def test_a_plan_that_never_reaches_launchdarkly_is_inconclusive(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        monkeypatch.setenv("LAUNCHDARKLY_STREAM_URI", f"http://127.0.0.1:{closed.getsockname()[1]}")
+    monkeypatch.setenv("LAUNCHDARKLY_SDK_KEY", "sdk-loopback")
+    monkeypatch.setattr("sim.rollout.exposure.READY_SECONDS", 0.5)
+    code = main(["rehearse", str(tmp_path / "plan.yaml"), "--json", "--runs-dir", str(tmp_path / "runs")])
+    found = json.loads(capsys.readouterr().out)
+    assert (code, found["decision"], found["first_failing_step"]) == (3, "inconclusive", 0)
+    assert [each for each in found["reasons"] if "LaunchDarkly was never reached: " in each] == found["reasons"][:2]
 
 
 def _operate(relay: Relay, runs: Path, done: threading.Event) -> None:

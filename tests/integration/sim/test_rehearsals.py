@@ -13,9 +13,12 @@ from junitparser import JUnitXml
 from sim.cli import main
 from sim.files.plan import load_plan
 from sim.files.wrong_engines import SWITCHES
-from sim.rollout.matrix import FAULTS, FaultMatrix, run_matrix, table
+from sim.record.folder import open_run
+from sim.record.rollout_view import RolloutDecision, decision_of
+from sim.rollout.matrix import FAULTS, FaultMatrix, faults_for, run_matrix, table
 from sim.run.batch import Batch
 from sim.run.dask import open_pool
+from tests.production_fleet import flags
 
 ROLLOUTS = Path(__file__).parents[3] / "scenarios" / "rollouts"
 
@@ -151,6 +154,17 @@ def test_a_budget_that_is_too_small_without_the_flag_is_enough_with_it(tmp_path:
     assert any("overran the node's budget" in each for each in found["reasons"])
 
 
+def test_a_deadline_that_ran_out_is_inconclusive_in_both_arms_and_says_what_was_awaited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sim.rollout.compiled.round_deadline", lambda _: "1ms")
+    found = rehearse(written(tmp_path, SMALL.replace("ACTION", "abort").replace("count: 3", "count: 4")), tmp_path)
+    assert (found["decision"], found["exit_code"]) == ("inconclusive", 3)
+    (late,) = [each for each in found["reasons"] if each.startswith("deadline:pause")]
+    assert "passed while code-0, code-1, code-2 and 1 more had not settled; that ended the run" in late
+    assert any(each.startswith("with the flag off: deadline:pause") for each in found["reasons"])
+
+
 def test_a_failed_metric_aborts_rolls_back_and_leaves_the_rest_untaken(tmp_path: Path) -> None:
     found = rehearse(written(tmp_path, SMALL.replace("ACTION", "abort")), tmp_path)
     assert (found["decision"], found["exit_code"], found["first_failing_step"]) == ("no-go", 1, 5)
@@ -163,6 +177,19 @@ def test_a_failed_metric_aborts_rolls_back_and_leaves_the_rest_untaken(tmp_path:
 def test_a_metric_that_may_fail_lets_the_rollout_go_on_with_a_condition(goes_on: dict[str, Any]) -> None:
     assert (goes_on["steps"][-1]["kind"], goes_on["not_taken"]) == ("wait", 0)
     assert goes_on["conditions"] != []
+
+
+def test_its_ledger_tells_its_steps_and_stages_and_the_decision_lies_beside_it(goes_on: dict[str, Any]) -> None:
+    stored = open_run(Path(goes_on["folders"]["on"]))
+    rollout = stored.view.rollout
+    assert rollout is not None
+    assert [each.detail for each in rollout.steps] == [each["detail"] for each in goes_on["steps"]]
+    assert [each.weight for each in rollout.stages] == [0.0, 100.0]
+    assert (rollout.stages[-1].lost_by_flag, rollout.stages[-1].complete) == (1, True)
+    assert rollout.stages[-1].rate == goes_on["bound"]["rate"]
+    assert rollout.current is None
+    assert decision_of(stored.folder) == RolloutDecision(goes_on["decision"], tuple(goes_on["reasons"]))
+    assert open_run(Path(goes_on["folders"]["off"])).view.rollout is None
 
 
 def test_what_is_only_lost_with_the_flag_on_is_lost_because_of_it(goes_on: dict[str, Any]) -> None:
@@ -219,6 +246,35 @@ def test_the_matrix_has_an_outcome_for_each_step_under_each_fault(tmp_path: Path
     assert table(found).head == ("step", "first-chunk", "mid-copy", "freeze")
 
 
+OWN = """\
+kind: plan
+name: own
+contexts: all
+fleet:
+  - {name: box, count: 3, memory: 4MiB, workload: {dirty: 100%, pattern: full}}
+flags: {file: own.json}
+steps:
+  - setWeight: 100
+  - drill: {killSwitch: {maxPropagation: 10s}}
+"""
+
+
+def test_the_matrix_of_a_users_own_flag_holds_though_its_file_is_torn_at_each_change(tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text(json.dumps(flags(safe_first=True)))
+    plan = load_plan(written(tmp_path, OWN))
+    chosen = [each for each in faults_for(plan) if each.name in {"tear", "first-chunk"}]
+    with open_pool(None, 2, 1 << 30) as pool:
+        found = run_matrix(plan, tmp_path / "runs", pool, Batch(quiet=True), faults=chosen)
+    assert found.bad == ()
+    by = {(each.step, each.fault): each.what for each in found.cells}
+    assert by == {
+        (0, "first-chunk"): "3 rolled back",
+        (0, "tear"): "held",
+        (1, "first-chunk"): "3 rolled back",
+        (1, "tear"): "held",
+    }
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="needs the extra: snapdrill[cluster]")
@@ -268,5 +324,8 @@ def test_a_rehearsal_waits_for_approval_and_goes_on_without_running_a_stage_agai
     goes = rehearse(plan, tmp_path, "--continue", waits["folders"]["on"])
     assert (goes["decision"], goes["continues"], goes["reasons"][0][:8]) == ("go", waits["folders"]["on"], "2 stages")
     assert goes["stages"][0]["on"] == waits["stages"][0]["on"]
+    rollout = open_run(Path(goes["folders"]["on"])).view.rollout
+    assert rollout is not None
+    assert [each.step for each in rollout.steps] == list(range(len(goes["steps"]))), "those before the approval too"
     assert len(goes["runs"]["on"]["pauses"]) == 4  # of the last stage alone
     assert goes["bound"]["tried"] == 4

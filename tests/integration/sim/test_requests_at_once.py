@@ -221,5 +221,5 @@ async def test_what_was_resumed_from_a_failed_build_is_discarded_though_it_does_
     assert states(machine)["web-0"] == "running"
     await node.sandboxes["web-0"].settling
     assert states(machine) == {"web-0": "discarded", "web-1": "running"}
-    assert node.in_flight == 0
+    assert node.budget.in_flight == 0
     await node.shut_down()

@@ -106,7 +106,7 @@ async def test_a_pause_for_which_there_is_no_thread_is_rolled_back_by_name(
     assert states(machine) == {"web-0": "running", "web-1": "paused"}
     why = "no thread could be started for pause-web-0.p1: can't start new thread"
     assert machine.view().sandboxes["web-0"].reason == f"it could not begin: {why}"
-    assert (node.in_flight, node.budget.granted, node.sandboxes["web-0"].pause) == (0, 4 << 20, None)
+    assert (node.budget.in_flight, node.budget.granted, node.sandboxes["web-0"].pause) == (0, 4 << 20, None)
     node.armed.clear()
     await node.pause(["web-0"], 1, settled=True)
     assert states(machine)["web-0"] == "paused"
@@ -118,12 +118,12 @@ async def test_copies_that_are_held_take_no_thread_from_the_others(machine: Any)
     node = await fleet(machine, background=True)
     node.set_pace(["web-0"], Pace(held=True), steps=2)  # its first chunk and the point of no return: then it answers
     await node.pause(["web-0"], 1, settled=False)
-    assert node.in_flight == 1
+    assert node.budget.in_flight == 1
     async with asyncio.timeout(20):
         await node.tick(1)
     node.set_pace(["web-0"], Pace())
     await node.sandboxes["web-0"].settling
-    assert (states(machine), node.in_flight) == ({"web-0": "paused", "web-1": "running"}, 0)
+    assert (states(machine), node.budget.in_flight) == ({"web-0": "paused", "web-1": "running"}, 0)
     await node.shut_down()
 
 
@@ -157,7 +157,7 @@ async def test_an_outcome_that_cannot_be_told_costs_nobody_anything_and_keeps_it
     full_ledger(events.PauseSettled)
     await node.pause(["web-0"], 1, settled=True)
     assert told(machine, events.SettlingFailed) == []
-    assert (node.in_flight, node.sandboxes["web-0"].settling) == (0, None)
+    assert (node.budget.in_flight, node.sandboxes["web-0"].settling) == (0, None)
     assert states(machine)["web-0"] == "paused"
     assert [record.build for record in node.records.records()] == ["web-0.p1"], "its outcome is not in the ledger"
     await node.resume(["web-0"])

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from engine.errors import FreezeError
-from sim.files.scenario import Scenario, load_all, load_text, with_guests
+from sim.files.guests import with_guests
+from sim.files.scenario import Scenario, load_text
 from sim.node.guest import side_size
 from sim.node.guest_link import GuestError
 from sim.node.vcpu import VCPU
 from sim.node.vm import VirtualMachine, VmError
-from sim.node.vm_trial import paging
 from sim.record import events
 from sim.record.folder import StoredRun
 from sim.record.oracle import PAGE, ZEROED, generations, key_of, mismatches
@@ -85,8 +85,11 @@ def test_a_machine_whose_program_was_freed_executes_zeros_to_the_end_of_its_memo
         one.memory[:] = bytes(one.size)
         died = r"KVM_EXIT_INTERNAL_ERROR at rip 0xf?ffff., at the end of its memory; "
         died += r"at 0x\w\w it had e9( \w\w){7}, now 00( 00){7}"
-        with pytest.raises(VmError, match=died):
+        with pytest.raises(VmError, match=died) as caught:
             one.vm.write([(7, 6)])
+        end = caught.value.end
+        assert (end["exit"], end["past_memory"], end["found"]) == ("INTERNAL_ERROR", True, "00 00 00 00 00 00 00 00")
+        assert bytes.fromhex(end["had"]) == PROGRAM_PAGE[end["began"] :][:8]
 
 
 def test_a_state_that_is_restored_elsewhere_goes_on_where_it_was() -> None:
@@ -155,11 +158,6 @@ steps:
   - pause: {}
   - resume: {}
 """
-SHIPPED = [
-    *(load_all(ROOT / "scenarios" / "node-crash.yaml")),
-    *(load_all(ROOT / "scenarios" / "dedup-punch.yaml")),
-    load_text(PROGRAM_IN_RAM, pathlib.Path("program-in-ram.yaml")),
-]
 
 
 def run(scenario: Scenario, folder: pathlib.Path) -> StoredRun:
@@ -168,10 +166,8 @@ def run(scenario: Scenario, folder: pathlib.Path) -> StoredRun:
     return asyncio.run(run_scenario(scenario, RunOptions(runs_dir=folder, start_node=forked_node)))
 
 
-@pytest.mark.parametrize("scenario", SHIPPED, ids=lambda each: each.name)
-def test_a_scenario_has_the_same_digest_with_processes_and_with_machines(
-    scenario: Scenario, tmp_path: pathlib.Path
-) -> None:
+def test_a_program_in_memory_has_the_same_digest_with_processes_and_with_machines(tmp_path: pathlib.Path) -> None:
+    scenario = load_text(PROGRAM_IN_RAM, pathlib.Path("program-in-ram.yaml"))
     results = [run(with_guests(scenario, kind), tmp_path) for kind in ("process", "vm")]
     ends = [each.view.ended for each in results if each.view.ended is not None]
     assert [each.verdict for each in ends] == ["held", "held"]
@@ -219,24 +215,3 @@ def test_a_resume_without_its_processor_state_or_with_a_foreign_one_is_refused(t
 def test_a_zygote_of_machines_loads_no_numpy() -> None:
     code = "import sys, sim.node.zygote; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "words"),
-    [
-        ("kvm_intel/parameters/ept", "Y\n", "paging by hardware (Intel EPT)"),
-        ("kvm_amd/parameters/npt", "1\n", "paging by hardware (AMD NPT)"),
-        ("kvm_amd/parameters/npt", "0\n", "shadow paging"),
-        (
-            "kvm_pvm/version",
-            "1",
-            "shadow paging (kvm_pvm): this host is a virtual machine itself, without nested virtualization",
-        ),
-    ],
-)
-def test_how_addresses_are_translated_is_read_from_the_modules(
-    file: str, content: str, words: str, tmp_path: pathlib.Path
-) -> None:
-    (tmp_path / file).parent.mkdir(parents=True)
-    (tmp_path / file).write_text(content)
-    assert paging(tmp_path) == words

@@ -14,10 +14,10 @@ import pytest
 
 from engine.incarnation import state_of
 from sim.files.units import HUGE_PAGE
-from sim.node import guest_link
-from sim.node import guest_link as guest_handle
-from sim.node.guest_link import Guest, GuestError, open_zygote
+from sim.node import zygote_link
+from sim.node.guest_link import Guest, GuestError
 from sim.node.zygote import request
+from sim.node.zygote_link import ZygoteLink, open_zygote
 
 Zygotes = Callable[..., Any]
 WaitUntil = Callable[..., Any]
@@ -135,7 +135,7 @@ def test_a_zygote_that_does_not_obey_is_killed(zygotes: Zygotes, monkeypatch: py
     link = zygote.connect()
     (guest,) = zygote.spawn(link, "web-0.1")
     zygote.process.send_signal(signal.SIGSTOP)
-    monkeypatch.setattr(guest_handle, "DEADLINE", 0.2)
+    monkeypatch.setattr(zygote_link, "DEADLINE", 0.2)
     link.end()
     assert zygote.process.wait(1) == -signal.SIGKILL
     assert guest.process.kill(5.0) is None
@@ -215,13 +215,13 @@ def test_a_node_short_of_descriptors_is_told_so_and_loses_none(zygotes: Zygotes)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def _spawn_without_descriptors(link: guest_link.ZygoteLink) -> int:
+def _spawn_without_descriptors(link: ZygoteLink) -> int:
     """0 where the error says what to do and no fd is left over."""
     before = os.listdir("/proc/self/fd")
     highest = max(map(int, before)) + 2  # room for one more
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     taken = [os.dup(0) for _ in range(highest - len(before))]
-    spec = json.loads(json.dumps({"incarnation": "web-0.1", "run": "r", "sandbox": "web-0"}))
+    spec = json.loads(json.dumps({"incarnation": "web-0.1", "run": "r", "sandbox": "web-0", "guest": "process"}))
     try:
         link.spawn(spec)
     except GuestError as error:

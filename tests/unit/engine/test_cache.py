@@ -118,7 +118,7 @@ def test_a_finished_build_is_read_also_after_its_copier_closed_it(cache: Cache) 
 
 def test_closing_waits_for_a_reader_in_the_middle_of_its_read(cache: Cache) -> None:
     store(cache, CHUNKS[0])
-    with cache._reading() as fd:
+    with cache._reading() as (fd, _):
         closing = threading.Thread(target=cache.close)
         closing.start()
         closing.join(0.05)
@@ -259,3 +259,63 @@ def test_on_tmpfs_the_blocks_of_the_file_are_what_it_takes(cache: Cache) -> None
     store(cache, CHUNKS[0])
     cache.on_tmpfs = True
     assert cache.resident_bytes() == os.fstat(cache.fd).st_blocks * 512 > 0
+
+
+HUGE = 2 << 20
+
+
+def scattered(count: int, share: int) -> list[Chunk]:
+    """`count` chunks of 2 MiB of which one page in `share` is dirty."""
+    return chunks(Blocks(range(0, count * HUGE // PAGE, share)), count * HUGE, PAGE, PAGE)
+
+
+def test_a_cache_on_huge_pages_has_its_length_at_once_and_holds_what_it_is_given(huge_folder: Path) -> None:
+    cut = scattered(16, 3)
+    made = Cache(huge_folder, "b1", cut)
+    made.create()
+    assert made.has_huge_pages
+    assert made.resident_bytes() == 0
+    for chunk in cut:
+        made.write(memoryview(b"x" * chunk.length), chunk.cache_offset)
+        written = chunk.cache_offset + chunk.length
+        assert written <= made.resident_bytes() <= written + HUGE
+    assert made.resident_bytes() == made.length
+    made.close()
+
+
+def test_a_chunk_that_is_copied_ahead_keeps_its_own_bytes_alone(huge_folder: Path) -> None:
+    cut = scattered(64, 7)
+    made = Cache(huge_folder, "b1", cut)
+    made.create()
+    left, written = list(cut), 0
+    for index in (40, 3, 63, 41, 20):
+        left.remove(cut[index])
+        made.write(memoryview(bytes([index]) * cut[index].length), cut[index].cache_offset)
+        made.give_back_beside(cut[index], left)
+        written += cut[index].length
+        assert made.resident_bytes() == written
+    for index in (40, 3, 63, 41, 20):
+        assert os.pread(made.fd, cut[index].length, cut[index].cache_offset) == bytes([index]) * cut[index].length
+    made.close()
+
+
+def test_zeros_that_lie_in_huge_pages_are_given_back_when_the_build_is_finished(huge_folder: Path) -> None:
+    cut = chunks(Blocks(range(2 * HUGE // PAGE)), 2 * HUGE, PAGE, PAGE)
+    made = Cache(huge_folder, "b1", cut)
+    made.create()
+    data = bytearray(b"x" * HUGE)
+    data[8 * PAGE : 100 * PAGE] = bytes(92 * PAGE)
+    for chunk in cut:
+        made.write(memoryview(data), chunk.cache_offset)
+        made.publish(chunk)
+    made.finish()
+    assert made.resident_bytes() == 2 * (HUGE - 92 * PAGE)
+    assert (made.final / "memfile").read_bytes() == bytes(data) * 2
+    made.close()
+
+
+def test_a_cache_on_small_pages_gives_nothing_back(tmp_path: Path) -> None:
+    made = Cache(tmp_path, "b1", scattered(8, 2))
+    made.create()
+    assert not made.has_huge_pages
+    made.close()

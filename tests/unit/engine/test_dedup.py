@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engine import mapping as maps
-from engine.dedup import PageComparison, ParentReader, ReadPages, compare
+from engine.dedup import PageComparison, ParentReader, ReadPages, compare, differing
 from engine.errors import CorruptBuildError, TruncatedError
 from engine.mapping import Mapping
 from engine.ranges import Blocks, in_smaller_blocks
@@ -267,3 +267,14 @@ def test_where_no_thread_can_be_started_one_worker_compares_it_all(monkeypatch: 
     now, before = memory_of(np.full(BATCHES * 512, 1, np.uint8)), memory_of(np.full(BATCHES * 512, 2, np.uint8))
     found = compare(Blocks(range(BATCHES * 512)), whole(now), whole(before))
     assert as_sets(found) == (set(range(BATCHES * 512)), set(), set())
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(0, 511)), min_size=1, max_size=12))
+def test_a_page_differs_wherever_its_one_other_word_lies(words: list[int | None]) -> None:
+    """None is a page that is the same; few, half or all of them differ."""
+    theirs = np.random.default_rng(len(words)).integers(1, 1 << 60, (len(words), 512), dtype=np.uint64)
+    ours = theirs.copy()
+    for page, word in enumerate(words):
+        if word is not None:
+            ours[page, word] += np.uint64(1)
+    assert differing(ours, theirs).tolist() == [word is not None for word in words]

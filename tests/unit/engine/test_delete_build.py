@@ -232,10 +232,10 @@ def test_a_build_whose_deletion_was_cut_off_is_no_build_any_more(
 ) -> None:
     finished(tmp_path, "b1", template(SIZE, PAGE), {1})
 
-    def die(*_: object) -> None:
+    def die(*_: object, **_how: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("engine.snapshot.shutil.rmtree", die)
+    monkeypatch.setattr("engine.spill.shutil.rmtree", die)
     with pytest.raises(KeyboardInterrupt):
         delete_build(tmp_path, "b1")
     assert names(tmp_path) == ["b1.partial"]  # what a restart removes

@@ -57,7 +57,7 @@ def test_the_sandbox_and_its_node_carry_their_attributes() -> None:
 @pytest.mark.parametrize("kind", ["sandbox", "team", "template", "cluster"])
 def test_an_empty_key_is_refused(kind: str) -> None:
     with pytest.raises(UserError, match="invalid flag context"):
-        make_context(ALL.context(replace(WEB, **{kind: ""}), "pause"))
+        make_context(ALL.context(replace(WEB, **{kind: ""}), "pause"))  # type: ignore[arg-type]
 
 
 def test_a_table_of_its_own_names_kinds_or_some_of_their_attributes() -> None:

@@ -111,7 +111,7 @@ def test_a_rollout_by_a_wider_kind_takes_all_of_its_sandboxes_or_none(kind: Roll
     for group in range(20):
         values = set()
         for sandbox in range(5):
-            names = {"template": "python", "team": "acme", kind: f"group-{group}"}
+            names: dict[str, Any] = {"template": "python", "team": "acme", kind: f"group-{group}"}
             values.add(source.decide(SandboxAttributes(sandbox=f"web-{sandbox}", **names)).value(PUNCH))
         assert len(values) == 1
         outcomes |= values

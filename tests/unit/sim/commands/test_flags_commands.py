@@ -195,3 +195,21 @@ def test_a_cohort_as_json_has_every_name(rollouts: list[str], capsys: pytest.Cap
     assert document["superset"] is True
     assert document["fleet"] == {"sandboxes": 30, "memory": None}
     assert document["joins"]["sandboxes"] == [f"sandbox-{n}" for n in range(30)]
+
+
+def test_a_column_that_the_flag_reads_and_the_table_lacks_is_a_warning_and_numbers_are_printed(
+    tmp_path: pathlib.Path, rollouts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads(pathlib.Path(rollouts[0]).read_text())
+    (flag,) = document["flags"].values()
+    clause = {"contextKind": "sandbox", "attribute": "kernel-version", "op": "in", "values": ["6.1.158"]}
+    flag["rules"] = [{"id": "kernel", "variation": 1, "clauses": [clause]}]
+    (tmp_path / "rule.json").write_text(json.dumps(document))
+    (tmp_path / "fleet.csv").write_text("sandbox,team,template,temlate\nweb-0,acme,python,x\nweb-1,acme,python,x\n")
+    asked = ("cohort", rollouts[0], str(tmp_path / "rule.json"), "--contexts-from", str(tmp_path / "fleet.csv"))
+    found = json.loads(printed(capsys, *asked, "--json"))
+    assert found["warnings"] == [
+        f"{PUNCH} reads kernel-version (rule kernel); the table has no such column: absent everywhere"
+    ]
+    assert found["after"]["sandboxes"] == []  # no version of its own making lets a sandbox in
+    assert "reads kernel-version (rule kernel)" in " ".join(printed(capsys, *asked).split())

@@ -14,8 +14,8 @@ from sim.record import events
 from sim.record.verdict import ExitCode
 from sim.record.view import View
 from sim.run.drill import Drill
-from sim.tui.app import FleetApp
 from sim.tui.available import is_terminal
+from sim.tui.fleet_app import FleetApp
 
 RUN = events.RunStarted(1, "0", "ab12", "demo", 42, [], "", 1, "disk", None)
 
@@ -110,7 +110,7 @@ def test_after_a_crash_the_command_that_shows_the_run_is_printed(
             raise app.failure
         app._return_code = 1  # what textual leaves where a handler raised
 
-    monkeypatch.setattr("sim.tui.app.drive", crashes)
+    monkeypatch.setattr("sim.tui.fleet_app.drive", crashes)
     with pytest.raises((UserError, click.exceptions.Exit)):
         tui._drive(app, [drill])
     assert capsys.readouterr().err == f"snapdrill: to see what happened: snapdrill replay {tmp_path} --tui\n"
@@ -124,8 +124,8 @@ def test_a_lease_is_of_a_relay_and_a_duration(capsys: pytest.CaptureFixture[str]
 
 
 def test_one_option_serves_the_flags_over_a_stream_that_keys_can_break() -> None:
-    assert tui._loaded(None, relay=False, lease=None, obey_unsafe=False).flag_source == "inline"
-    assert tui._loaded(None, relay=True, lease="2s", obey_unsafe=False).flag_source == "relay"
+    assert tui._loaded(None, None, relay=False, lease=None, obey_unsafe=False).flag_source == "inline"
+    assert tui._loaded(None, None, relay=True, lease="2s", obey_unsafe=False).flag_source == "relay"
 
 
 def test_a_relay_that_no_key_can_break_is_not_left_out_in_silence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""A table of sandboxes becomes members of a fleet or a fleet file; every mistake in it is reported at its cell."""
+"""One table of sandboxes for every command; every mistake in it is reported at its cell."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from engine.errors import UserError
 from flags.cohort import Member
-from flags.context import SandboxAttributes
+from flags.context import ALL, ORIGINAL, SandboxAttributes
 from flags.document import DocumentError
-from sim.files import fleet_table
 from sim.files.fleet_file import Fleet, Percentiles, load_text
-from sim.files.fleet_table import COLUMNS, cells_of, fleet_text, read_fleet, read_sandboxes
+from sim.files.fleet_table import COHORT, PRODUCTION, READERS, SandboxTable, read_table
+from sim.files.imported_fleet import NEEDED, fleet_text
+from sim.files.table_cells import Columns, cells_in, cells_of
 
 MEMBERS_CSV = """sandbox,team,template,cluster,memory,firecracker-version
 web-0,acme,python,east,512MiB,1.13.0
@@ -26,9 +27,16 @@ MEMBERS_JSON = [
      "firecracker-version": "1.13.0"},
     {"sandbox": "web-1", "team": "apex", "template": "node", "memory": "1GiB", "cluster": None},
 ]  # fmt: skip
+UNKNOWN = ("deployment", "service", "sandbox_type", "kernel_version")
+LAST = ("envd_version", "orchestrator", "commit")
 MEMBERS = [
-    Member(SandboxAttributes("web-0", "python", "acme", "east", firecracker_version="1.13.0"), 512 << 20),
-    Member(SandboxAttributes("web-1", "node", "apex"), 1 << 30),
+    Member(
+        SandboxAttributes("web-0", "python", "acme", "east", firecracker_version="1.13.0", absent=(*UNKNOWN, *LAST)),
+        512 << 20,
+    ),
+    Member(
+        SandboxAttributes("web-1", "node", "apex", absent=("cluster", *UNKNOWN, "firecracker_version", *LAST)), 1 << 30
+    ),
 ]
 SANDBOXES = """sandbox,memory,dirty,page_size,team,template,pauses_per_hour
 a-1,512MiB,30%,4KiB,red,python,0.5
@@ -46,16 +54,23 @@ def table(tmp_path: pathlib.Path) -> pathlib.Path:
 def imported(table: pathlib.Path, text: str) -> Fleet:
     table.write_text(text)
     made = fleet_text(
-        read_sandboxes(table), name="imported", node_memory=48 << 30, hugetlb=8 << 30, scale="1/64", origin="t"
+        read_table(table, NEEDED).rows, name="imported", node_memory=48 << 30, hugetlb=8 << 30, scale="1/64", origin="t"
     )
     return load_text(made, pathlib.Path("f.yaml"))
 
 
-def mistakes(table: pathlib.Path, text: str, *, of: str = "import") -> list[str]:
-    """Of a table that `fleet import` reads, or `flags cohort`."""
+NEEDS = {"import": NEEDED, "cohort": COHORT, "rehearse": PRODUCTION}
+
+
+def read(table: pathlib.Path, text: str, of: str = "cohort") -> SandboxTable:
     table.write_text(text)
+    return read_table(table, NEEDS[of])
+
+
+def mistakes(table: pathlib.Path, text: str, *, of: str = "import") -> list[str]:
+    """Of a table that one of the commands reads."""
     with pytest.raises(UserError) as refused:
-        read_sandboxes(table) if of == "import" else read_fleet(table)
+        read(table, text, of)
     return [line.removeprefix(f"{table}:").replace(" error:", "", 1) for line in str(refused.value).splitlines()]
 
 
@@ -64,13 +79,49 @@ def mistakes(table: pathlib.Path, text: str, *, of: str = "import") -> list[str]
 
 @pytest.mark.parametrize("text", [MEMBERS_CSV, "\ufeff" + MEMBERS_CSV, json.dumps(MEMBERS_JSON, indent=1)])
 def test_members_of_a_fleet_are_read_from_csv_or_json(table: pathlib.Path, text: str) -> None:
-    table.write_text(text)
-    assert read_fleet(table) == MEMBERS
+    assert read(table, text).members() == MEMBERS
 
 
 def test_memory_of_a_member_may_be_unknown(table: pathlib.Path) -> None:
-    table.write_text("sandbox,team,template\nweb-0,acme,python\n")
-    assert [each.memory for each in read_fleet(table)] == [None]
+    assert [each.memory for each in read(table, "sandbox,team,template\nweb-0,acme,python\n").rows] == [None]
+
+
+def test_unknown_columns_are_attributes_and_keep_the_types_of_json(table: pathlib.Path) -> None:
+    (row,) = read(table, "sandbox,team,template,tier,team.name,region\na,t,p,4,bank,eu\n").rows
+    assert row.attributes.others == (("tier", "4"), ("team.name", "bank"), ("region", "eu"))
+    context = ALL.context(row.attributes, "pause")
+    assert (context["sandbox"]["tier"], context["team"]) == ("4", {"key": "t", "name": "bank"})
+    (row,) = read(table, '[{"sandbox": "a", "team": "t", "template": "p", "tier": 4, "paid": true}]').rows
+    assert row.attributes.others == (("tier", 4), ("paid", True))
+
+
+def test_what_a_row_does_not_say_is_in_no_context_and_its_node_is_the_orchestrators_key(table: pathlib.Path) -> None:
+    bare, placed = read(table, "sandbox,team,template,node\na,t,p,\nb,t,p,n-7\n").rows
+    assert ALL.context(bare.attributes, "pause") == {
+        "kind": "multi",
+        "sandbox": {"key": "a", "template-id": "p"},
+        "team": {"key": "t"},
+        "template": {"key": "p"},
+    }
+    assert ORIGINAL.context(bare.attributes, "in-place") == {"kind": "multi"}
+    assert ORIGINAL.context(placed.attributes, "in-place") == {"kind": "multi", "orchestrator": {"key": "n-7"}}
+
+
+def test_a_dash_is_as_good_as_an_underscore_and_a_slip_of_the_pen_is_named(table: pathlib.Path) -> None:
+    text = "sandbox,team,template,firecracker_version,pauses-per-hour,memroy\na,t,p,1.12.1,3,1GiB\n"
+    found = read(table, text)
+    assert (found.rows[0].attributes.firecracker_version, found.rows[0].pauses_per_hour) == ("1.12.1", 3.0)
+    (note,) = found.notes
+    assert (note.severity, note.hint) == ("warning", 'did you mean "memory"?')
+    assert (
+        mistakes(table, "memory,page_size,page-size\n1MiB,4KiB,4KiB\n")[0]
+        == "1:18: duplicate column page_size; keep one"
+    )
+
+
+def test_fifty_mistakes_are_printed_and_the_others_counted(table: pathlib.Path) -> None:
+    found = mistakes(table, "memory\n" + "1X\n" * 70)
+    assert (len(found), found[-1]) == (51, "and 20 more")
 
 
 def test_a_group_is_a_template_with_one_page_size(table: pathlib.Path) -> None:
@@ -148,11 +199,10 @@ def test_every_member_of_json_that_cannot_be_read_is_reported_at_once(table: pat
         "1:3: sandbox: expected a name, got 3",
         '1:30: template: expected a name, got ""',
         "2:32: duplicate column team; keep one",
-        "2:62: memory: expected a size such as 32MiB, got -1",
+        '2:62: memory: expected a size such as 32MiB, got "-1"',
         f"3:2: no team in this row; {needed}",
         f"3:2: no template in this row; {needed}",
         '3:3: duplicate sandbox "a"; the first is in line 2; keep one',
-        '3:19: unknown column "taem"; did you mean "team"?',
         "4:2: expected a row, an object with sandbox, team, template; got 7",
     ]
 
@@ -164,13 +214,19 @@ def test_one_object_of_json_is_one_row_with_its_places(table: pathlib.Path) -> N
 @pytest.mark.parametrize(
     ("of", "text", "found"),
     [
-        ("import", "memory,dirt\n", ['1:8: unknown column "dirt"; did you mean "dirty"?']),
+        ("import", "memory,\n1MiB,x\n", ["2:6: a cell below no name in the header"]),
+        ("import", "memory,firecracker-version\n1MiB,v1\n",
+         ['2:6: firecracker-version: expected a version such as 1.14.1, got "v1"']),
+        ("import", '[{"memory": 4096, "team.key": "x", "anonymous": "no", "name": 5, "tier": []}]',
+         ['1:19: team.key: no attribute can be named "key"; got "x"',
+          '1:36: anonymous: anonymous is true or false, which CSV cannot say; got "no"',
+          "1:55: name: a name is text; got 5", "1:66: tier: expected text, a number, true or false; got a list"]),
+        ("rehearse", "sandbox,team,template\na,t,p\n",
+         ["1:1: no column memory; every row needs sandbox, team, template, memory"]),
         ("import", "dirty\n30%\n40%\n", ["1:1: no column memory; every row needs memory"]),
         ("import", "", ["1:1: no sandbox; write a row for each, below a header with memory"]),
         ("import", "[]", ["1:1: no sandbox; write an object for each, with memory"]),
         ("import", "memory,memory\n", ["1:8: duplicate column memory; keep one"]),
-        ("cohort", "sandbox,team,template,memroy\na,a,b,1\nb,a,b,1\n",
-         ['1:23: unknown column "memroy"; did you mean "memory"?']),
         ("cohort", "\n\nsandbox,team\na,a\nb,a\n",
          ["3:1: no column template; every row needs sandbox, team, template"]),
         ("cohort", "sandbox,team,template\n",
@@ -208,7 +264,7 @@ PARTS = st.lists(st.sampled_from(['"', ",", "\n", "memory", "sandbox", "a", "1Mi
 def test_any_text_at_all_is_a_table_or_a_list_of_mistakes(parts: list[str]) -> None:
     text, path = "".join(parts), pathlib.Path("t")
     try:
-        rows = fleet_table.table(text, path, COLUMNS, ["memory"])
+        rows = cells_in(text, path, Columns(READERS, ["memory"], lambda _name, value: value)).rows
     except DocumentError as refused:
         lines = text.count("\n") + 1
         outside = [each for each in refused.mistakes if not 1 <= each.position.line <= lines]

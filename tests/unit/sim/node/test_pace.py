@@ -13,6 +13,7 @@ from engine import mapping as maps
 from engine.effects import Boundary
 from engine.events import Event
 from sim.node.pace import PacedEffects, Paces
+from sim.node.wave import Wave
 from sim.record.events import BoundaryReached
 from sim.record.stages import OWN_PACE, Pace
 
@@ -137,7 +138,7 @@ def test_a_full_ledger_at_a_boundary_decides_nothing_of_the_copy(paces: Paces, b
         told.append(event)
         raise OSError(errno.ENOSPC, "the ledger is full")
 
-    effects = PacedEffects(paces, "web-0", "web-0.p1", maps.zero(4096, 4096), tell)
+    effects = PacedEffects(paces, "web-0", "web-0.p1", maps.zero(4096, 4096), tell, Wave())
     paces.set(["web-0"], Pace(factor=1.5))
     effects.boundary(before)
     assert told == [BoundaryReached(before)]

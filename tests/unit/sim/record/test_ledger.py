@@ -28,6 +28,8 @@ SAMPLES: dict[Any, Any] = {
     dict[str, list[int]]: {"4711": [3, 1200]},
     dict[str, dict[str, Any]]: {"memfd-background-copy": {"value": True}},
     list[str]: ["web-0"],
+    list[float | None]: [1.5, None],
+    list[int | None]: [3, None],
     list[dict[str, Any]]: [{"sandbox": "web-0", "page": 3}],
     Any: {"rollout": "50%"},
 }

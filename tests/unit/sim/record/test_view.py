@@ -88,7 +88,7 @@ def test_nothing_told_is_an_empty_view() -> None:
 def test_a_new_sandbox_has_its_memory_and_its_guest(story: Story) -> None:
     assert story.sandbox == SandboxView(
         "web-0", SIZE, 4096, 4096, "python", "acme", "local", "running", "created",
-        incarnation="web-0.1", pid=200, tracker="write-protect-scan", resident=SIZE,
+        incarnation="web-0.1", pid=200, tracker="write-protect-scan", guest="process", resident=SIZE,
     )  # fmt: skip
 
 

@@ -133,6 +133,16 @@ def test_the_summary_opens_with_name_seed_verdict_and_tracker() -> None:
     assert second == "2 sandboxes, 64.0 MiB of guest memory; dirty blocks from write-protect-scan"
 
 
+@pytest.mark.parametrize(("machines", "said"), [(["web-0"], "1"), (["web-0", "web-1"], "all")])
+def test_the_summary_says_how_many_sandboxes_were_virtual_machines(machines: list[str], said: str) -> None:
+    spawned = [
+        Entry(0.2, events.GuestSpawned(f"{name}.1", 100, 1, 7, 3, 4, "scan", 1.5, None, guest="vm"), name, None)
+        for name in machines
+    ]
+    second = summary(view_of(both_ways() + spawned, ended())).splitlines()[1]
+    assert second.startswith(f"2 sandboxes, {said} of them virtual machines, 64.0 MiB of guest memory; ")
+
+
 def test_a_flag_decided_only_one_way_gets_no_table_unless_it_punches() -> None:
     text = summary(view_of([*fleet(), *pause("web-0", 1, 1.0, decided(False), settled(False))], ended()))
     assert re.search(r"^  flag off +1 +2.00x", text, re.MULTILINE)
@@ -228,6 +238,14 @@ def test_the_block_ends_with_two_commands_a_shell_can_run() -> None:
     assert shlex.split(look)[3:] == ["snapdrill", "replay", str(RUN_DIR), "--sandbox", "web-1"]
 
 
+def test_a_run_whose_guests_the_command_line_chose_is_run_again_with_them() -> None:
+    view = broken()
+    assert view.run is not None
+    view = dataclasses.replace(view, run=dataclasses.replace(view.run, guest="vm"))
+    assert "scenarios/demo.yaml --guest vm --seed 42 " in failure.run_command(view, RUN_DIR, SCENARIO)
+    assert "--guest" not in failure.run_command(view, RUN_DIR, RUN_DIR / "scenario.yaml")  # which says it itself
+
+
 def test_the_last_events_are_those_of_the_sandbox_and_of_everybody() -> None:
     noise = [
         Entry(8.0, events.GuestMeasured(MIB), "web-1", None),
@@ -295,7 +313,7 @@ def test_the_document_of_a_scenario_has_exactly_the_agreed_keys() -> None:
         *("known_after", "pauses", "sandboxes"),
     ]
     assert document["invariants"] == [{"name": "bytes_exact", "verdict": "held", "checked": 4, "violations": []}]
-    assert document["sandboxes"][0] == {"name": "web-0", "state": "running", "stop_reason": None}
+    assert document["sandboxes"][0] == {"name": "web-0", "guest": "process", "state": "running", "stop_reason": None}
     assert document["host"] == {"cpus": 2}
 
 
@@ -361,6 +379,12 @@ def test_a_document_is_written_whole_and_reads_back(tmp_path: pathlib.Path) -> N
     write_document(tmp_path / "report.json", document)
     assert json.loads((tmp_path / "report.json").read_text()) == document
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    assert document["pauses"]
+    whole = {"version": 1, "scenarios": [document, {}], "empty": []}
+    write_document(tmp_path / "report.json", whole)
+    text = (tmp_path / "report.json").read_text()
+    assert json.loads(text) == whole
+    assert text.count('\n        {"sandbox": "web-') == len(document["pauses"])  # each on its line
 
 
 # -- JUnit

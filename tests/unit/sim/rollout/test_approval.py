@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from engine.errors import UserError
+from sim.files.guests import plan_with_guests
 from sim.files.plan import Metric, Plan, changed, load_plan
 from sim.rollout.analysis import Arms, Measurement, MetricOutcome, MetricResult, Pair
 from sim.rollout.approval import APPROVAL_FILE, approval_document, approved
@@ -106,7 +107,9 @@ def test_what_was_shown_before_an_approval_comes_back_from_its_file(
     assert pair.on == replace(COST, nth=-1)  # before round 0 of the run that goes on
 
 
-@pytest.mark.parametrize("what", ["plan", "flag file", "lease", "seed", "nothing stored", "cut off", "version"])
+@pytest.mark.parametrize(
+    "what", ["plan", "flag file", "lease", "guest", "seed", "nothing stored", "cut off", "version"]
+)
 def test_a_rehearsal_goes_on_only_with_what_was_approved(
     what: str, plan: Plan, found: Rehearsal, tmp_path: pathlib.Path
 ) -> None:
@@ -120,6 +123,8 @@ def test_a_rehearsal_goes_on_only_with_what_was_approved(
             (tmp_path / "flags.json").write_text(json.dumps(served))
         case "lease":
             plan = changed(plan, lease="3s")
+        case "guest":
+            plan = plan_with_guests(plan, "vm")
         case "seed":
             seed = 8
         case "nothing stored":

@@ -15,6 +15,7 @@ from sim.rollout import bench, bench_host, bench_report, bench_ways
 from sim.rollout.bench import BenchMeasurement, BenchRow, Goal
 from sim.rollout.bench_report import Report, Result, Rounds
 from sim.rollout.bench_ways import Bench, BenchCase, BenchTaken
+from sim.run.build_folders import SHM
 
 GIB = 1 << 30
 
@@ -104,6 +105,28 @@ def test_a_goal_is_judged_only_from_the_size_it_is_stated_for() -> None:
 )
 def test_a_goal_is_a_least_or_a_most(goal: Goal, value: float, met: bool) -> None:
     assert goal.is_met(value) is met
+
+
+@pytest.mark.parametrize(("share", "met"), [(0.7, True), (0.8, False)])
+def test_where_every_round_was_disturbed_cpu_is_judged_and_else_time(share: float, met: bool) -> None:
+    wanted = row(
+        figures=lambda one: {"value": one["value"], "cpu_ratio": share},
+        goal=Goal(2.5, at_least=True, size=GIB),
+        cpu_goal=Goal(0.75, size=GIB),
+    )
+    disturbed, quiet = result(wanted, taken(1, 9, noisy=(0, 1))), result(wanted, taken(1, 2, 9, noisy=(2,)))
+    report = Report(GIB, 2, 1, {}, [disturbed, quiet], [])
+    assert (report.met(disturbed), report.met(quiet)) == (met, False)
+    first, second = report.document()["results"]
+    assert [(each["met"], each["met_by"]) for each in (first, second)] == [(met, "cpu"), (False, "time")]
+    assert Report(GIB // 2, 2, 1, {}, [disturbed], []).met(disturbed) is None
+
+
+def test_the_load_is_that_of_every_measurement() -> None:
+    rounds = Rounds([{NEED: BenchTaken({}, noisy=False, others=share)} for share in (0.0, 0.1, 0.9)])
+    said = bench_report.MachineLoad.of(0.5, 2.25, rounds).sentence()
+    assert "0.50 before and 2.25 after" in said
+    assert "10% of the CPUs (median), at most 90%" in said
 
 
 def test_every_row_has_a_label_of_its_own() -> None:
@@ -197,7 +220,7 @@ def test_a_host_without_a_pool_is_told_and_nothing_is_written(tmp_path: pathlib.
 
 
 def signalled(number: signal.Signals, reached: list[str]) -> None:
-    with bench.interrupts_between() as check:
+    with bench_host.interrupts_between() as check:
         check()
         signal.raise_signal(number)
         reached.append("after the signal")
@@ -229,13 +252,13 @@ def test_rows_for_2_mib_pages_are_left_out_with_the_pools_reason() -> None:
 
 def test_a_disk_row_is_left_out_where_the_folder_is_a_tmpfs() -> None:
     disk = row(case=BenchCase("full", 4096, "disk", punch=True))
-    reason = bench.reason_to_leave_out(disk, GIB, {"disk": pathlib.Path(bench.SHM)}, None)
+    reason = bench.reason_to_leave_out(disk, GIB, {"disk": SHM}, None)
     assert reason is not None
     assert "--cache-dir" in reason
 
 
 def test_destinations_are_gone_afterwards(tmp_path: pathlib.Path) -> None:
-    with bench.destinations(tmp_path) as folders:
+    with bench_host.destinations(tmp_path) as folders:
         assert all(folder.is_dir() for folder in folders.values())
     assert not any(folder.exists() for folder in folders.values())
     assert list(tmp_path.iterdir()) == []

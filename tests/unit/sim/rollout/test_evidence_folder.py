@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from engine.errors import UserError
+from sim.files.guests import plan_with_guests
 from sim.files.plan import changed, load_plan
 from sim.rollout.export import export
 from sim.rollout.identity import reproduce
@@ -85,3 +86,5 @@ def test_evidence_is_never_written_over(plan: pathlib.Path, rehearsed: Made, tmp
 def test_the_command_that_reproduces_it_mends_what_was_mended(rehearsed: Made) -> None:
     plan = changed(load_plan(ROLLOUTS / "pr-2902-as-written.yaml"), mend=["not-gated"])
     assert reproduce(rehearsed(plan)) == "snapdrill rehearse plan.yaml --seed 3 --lease none --mend not-gated"
+    machines = plan_with_guests(plan, "vm")
+    assert "--lease none --guest vm --mend not-gated" in reproduce(rehearsed(machines))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,11 @@ from sim.record.folder import StoredRun
 from sim.record.ledger import Entry
 from sim.record.verdict import TIME_LIMIT
 from sim.rollout import compiled as turns
+from sim.rollout.analysis import MetricOutcome
 from sim.rollout.compiled import compiled, has_room_for_two
 from sim.rollout.rehearse import decided
-from sim.rollout.results import Rehearsal, Weakness
+from sim.rollout.results import Rehearsal, StepResult, Weakness
+from sim.rollout.simulated_nodes import A_GUEST
 from sim.run.judging import INCONCLUSIVE, judged
 
 Made = Callable[..., Rehearsal]
@@ -51,11 +54,43 @@ def test_a_flag_off_arm_that_was_cut_off_makes_no_go_of_the_comparison(plan: Pla
     assert decided(made).decision == "go"
 
 
-@pytest.mark.parametrize(("free", "room"), [((1 << 30) - 1, False), (1 << 30, True)])
+def ended_with(made: StoredRun, subject: str, reason: str) -> StoredRun:
+    fold = Fold()
+    fold.apply([Entry(1.0, judged(subject, INCONCLUSIVE, 0, (1, 1), [{"sandbox": "*", "reason": reason}]), None, None)])
+    return StoredRun(made.path, [], fold.view())
+
+
+FAILED = StepResult(2, "analysis", "analysis", 10.0, MetricOutcome.FAILED, "lost is 1", 0.0, 0.0, stopped="abort")
+
+
+@pytest.mark.parametrize("arm", ["on", "off"])
+@pytest.mark.parametrize(("subject", "decision"), [("deadline:pause", "no-go"), ("host:ENOSPC", "inconclusive")])
+def test_a_metric_that_failed_is_no_go_unless_the_host_failed_a_pause_of_either_arm(
+    subject: str, decision: str, arm: str, plan: Plan, rehearsed: Made
+) -> None:
+    made = rehearsed(plan, steps=(FAILED,))
+    changed: dict[str, Any] = {arm: ended_with(made.on, subject, "why it ended")}
+    found = decided(replace(made, **changed))
+    assert found.decision == decision
+    assert "step 3 (analysis at 10 %): lost is 1" in found.reasons
+
+
+@pytest.mark.parametrize("arm", ["on", "off"])
+def test_a_missed_deadline_alone_is_inconclusive_with_what_was_awaited(arm: str, plan: Plan, rehearsed: Made) -> None:
+    made = rehearsed(plan)
+    why = "the step's deadline passed while box-0, box-1, box-2 and 617 more had not settled"
+    changed: dict[str, Any] = {arm: ended_with(made.on, "deadline:pause", why)}
+    found = decided(replace(made, **changed))
+    assert found.decision == "inconclusive"
+    before = "" if arm == "on" else "with the flag off: "
+    assert found.reasons[0] == f"{before}deadline:pause: {why}"
+
+
+@pytest.mark.parametrize(("free", "room"), [((1 << 30) + 8 * A_GUEST - 1, False), ((1 << 30) + 8 * A_GUEST, True)])
 def test_arms_take_turns_where_the_host_has_room_for_both(
     free: int, room: bool, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "free_memory", lambda: free)  # each arm: 256 MiB of guests, and as much of copies
+    monkeypatch.setattr(turns, "free_memory", lambda: free)  # each arm: 4 guests of 64 MiB, and their copies
     assert has_room_for_two(compiled(plan).scenario) is room
 
 

@@ -8,6 +8,9 @@ import pytest
 
 from sim.record import events
 from sim.record.oracle import PAGE, content, describe, key_of
+from sim.rules import bytes_exact
+from sim.rules.evidence import Evidence
+from sim.rules.reality import SpawnedGuest
 from tests.story import Story, created
 
 if TYPE_CHECKING:
@@ -39,6 +42,23 @@ def test_a_resume_from_a_build_of_no_known_origin_lacks_evidence(ledger: Story) 
 
 
 # -- builds in reality
+
+
+def test_what_a_look_costs_grows_with_the_guests_that_were_resumed_and_not_with_its_square(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (names := [f"box-{number}" for number in range(30)]):
+        scene.tell(created(), name).spawn(f"{name}.1").spawn(f"{name}.2", build=f"{name}.p1")
+        scene.tell(events.Resumed(f"{name}.2", f"{name}.p1", 1, 1.0), name)
+    made: list[str] = []
+
+    def counted(sandbox: str, born: events.GuestSpawned) -> SpawnedGuest:
+        made.append(born.incarnation)
+        return SpawnedGuest(sandbox, born)
+
+    monkeypatch.setattr("sim.rules.reality.SpawnedGuest", counted)
+    bytes_exact.observe(Evidence(scene.entries, None, scene.reality), scene.reality)
+    assert made == [f"{name}.2" for name in names]
 
 
 def test_a_build_that_holds_what_the_guest_held_is_right(scene: Scene) -> None:

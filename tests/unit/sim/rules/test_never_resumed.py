@@ -107,6 +107,17 @@ def test_guests_whose_memory_is_whole_may_run(scene: Scene, guests: Guests) -> N
     assert (found.checked, found.violations) == (0, [])
 
 
+@pytest.mark.usefixtures("patience")
+def test_a_condemned_guest_that_takes_long_to_die_does_not_run_again(
+    scene: Scene, guests: Guests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guests.start()
+    condemn(scene)
+    for is_dying, found in ((True, []), (False, ["a condemned guest runs again"])):
+        monkeypatch.setattr("sim.rules.reality.SpawnedGuest.is_dying", lambda _, dies=is_dying: dies)
+        assert [each["reason"] for each in scene.found(NAME).violations] == found
+
+
 def test_a_guest_that_runs_without_a_page_that_it_wrote_is_caught_with_that_page(scene: Scene, guests: Guests) -> None:
     guests.start().punch(4)
     assert scene.found(NAME).violations == [

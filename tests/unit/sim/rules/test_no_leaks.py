@@ -115,7 +115,7 @@ def test_a_node_that_holds_the_memory_of_a_finished_pause_is_a_leak(scene: Scene
     guest, next_one = guests.start(), guests.start("web-0.10")
     guest.kill()
     (found,) = finished(scene).violations
-    assert found["reason"] == "its pause is finished, and the node still holds its memory"
+    assert found["reason"] == "its pause is finished, and its memory is still held by node or zygote"
     assert found["code"] == "memory"
     assert next_one.process.poll() is None
 

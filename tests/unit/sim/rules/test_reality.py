@@ -11,7 +11,7 @@ import pytest
 from engine import linux
 from sim.record.oracle import PAGE, ZEROED, Mismatch, content, key_of
 from sim.rules.finding import Finding, Reason
-from sim.rules.reality import page_details, pieces, sparse, zeroed_pages
+from sim.rules.reality import is_doomed, page_details, pieces, sparse, zeroed_pages
 
 if TYPE_CHECKING:
     from tests.unit.sim.rules.conftest import Guests, Scene
@@ -33,6 +33,35 @@ def test_a_process_that_was_killed_but_not_reaped_is_dead(guests: Guests) -> Non
     guest.process.kill()
     os.waitid(os.P_PID, guest.process.pid, os.WEXITED | os.WNOWAIT)
     assert guest.spawned().state() is None
+
+
+def test_a_process_is_dying_once_it_was_killed_and_not_while_it_is_stopped(guests: Guests) -> None:
+    guest = guests.start()
+    assert not guest.spawned().is_dying()
+    guest.stop()
+    assert not guest.spawned().is_dying()
+    guest.process.kill()
+    os.waitid(os.P_PID, guest.process.pid, os.WEXITED | os.WNOWAIT)
+    assert guest.spawned().is_dying()
+    guest.kill()
+    assert guest.spawned().is_dying()
+
+
+@pytest.mark.parametrize(
+    ("flags", "pending", "shared", "doomed"),
+    [
+        (0x400040, "0" * 16, "0" * 16, False),
+        (0x400044, "0" * 16, "0" * 16, True),
+        (0x400040, "0000000000000100", "0" * 16, True),
+        (0x400040, "0" * 16, "0000000000000100", True),
+        (0x400040, "0000000000020000", "0" * 16, False),  # SIGCHLD
+    ],
+)
+def test_sigkill_that_waits_and_an_exit_that_goes_on_are_the_end(
+    flags: int, pending: str, shared: str, doomed: bool
+) -> None:
+    stat = f"7 (a ) b) R 1 7 7 0 -1 {flags} 0 0"
+    assert is_doomed(stat, f"Name:\tx\nSigPnd:\t{pending}\nShdPnd:\t{shared}\nSigBlk:\tffffffffffffffff\n") is doomed
 
 
 def test_a_pid_with_another_start_time_is_somebody_elses(guests: Guests, scene: Scene) -> None:

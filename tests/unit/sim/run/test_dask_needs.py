@@ -17,7 +17,8 @@ from sim.run import dask_worker
 from sim.run import host as probe
 from sim.run.cases import Unit, memory_need, pack, unpack
 from sim.run.dask import needs_of, unmet
-from sim.run.dask_worker import MEMORY, VERSION, Order, resources
+from sim.run.dask_worker import MEMORY, VERSION, UnitRunner, resources
+from sim.run.orders import Order, refusal
 
 MIB = 1 << 20
 HERE = pathlib.Path("/nowhere")
@@ -90,6 +91,45 @@ def test_a_host_offers_what_it_was_found_to_have(monkeypatch: pytest.MonkeyPatch
     assert resources(3, 512 * MIB) == {
         MEMORY: 512.0, "hugetlb_mib": 64.0, VERSION: 3.0, "hugetlb": 3.0, "launchdarkly": 3.0
     }  # fmt: skip
+
+
+SENT = Order(Unit("u", PLAIN, HERE / "asks.yaml", HERE / "runs", 1 << 20, seed=3), None)
+
+
+def changed(**fields: Any) -> Order:
+    return Order(dataclasses.replace(SENT.unit, **fields), None)
+
+
+@pytest.mark.parametrize(
+    ("order", "why"),
+    [
+        ("rm -r runs", "this is no order of a run, but str"),
+        (SENT.unit, "this is no order of a run, but Unit"),
+        (Order("a unit", None), "this is no order of a run, but Order"),  # type: ignore[arg-type]
+        (Order(SENT.unit, "flags"), "the order's flag file is str, not bytes"),  # type: ignore[arg-type]
+        (Order(SENT.unit, bytes(17 << 20)), "the order is refused: its scenario or flag file is larger than 16 MiB"),
+        (changed(text="x" * (17 << 20)), "the order is refused: its scenario or flag file is larger than 16 MiB"),
+        (changed(text=b"name: x"), "the order is refused: text: Input should be a valid string"),
+        (changed(seed="3"), "the order is refused: seed: Input should be a valid integer"),
+        (changed(seed=-1), "the order is refused: need and seed go from 0 to 2^63 - 1"),
+        (changed(need=1 << 70), "the order is refused: need and seed go from 0 to 2^63 - 1"),
+        (changed(time_limit=float("inf")), "the order is refused: time_limit is no number of seconds"),
+        (changed(keep="all"), "the order is refused: keep: Input should be 'never', 'failed' or 'always'"),
+        (changed(runs_dir="/etc"), "the order is refused: runs_dir: Input should be an instance of Path"),
+        (changed(runs_dir=pathlib.Path("runs")), "the order is refused: a path is not absolute"),
+        (changed(name="n" * 5000), "the order is refused: its name is longer than 4096 characters"),
+        (changed(host_needs=[("kvm", 1)]), "the order is refused: host_needs: Input should be a valid tuple"),
+    ],
+    ids=lambda value: value[:60] if isinstance(value, str) else "",
+)
+def test_what_is_no_order_is_refused_by_a_worker_in_one_line(order: Any, why: str, tmp_path: pathlib.Path) -> None:
+    result = UnitRunner(tmp_path, 1).run("key", order)
+    assert (result.verdict, result.error) == (None, why)
+
+
+def test_what_a_client_sends_is_an_order(tmp_path: pathlib.Path) -> None:
+    assert refusal(SENT) is None
+    assert refusal(order(with_flag_file(tmp_path / "a"))) is None
 
 
 def with_flag_file(folder: pathlib.Path) -> Unit:

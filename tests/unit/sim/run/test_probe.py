@@ -14,7 +14,7 @@ import pytest
 
 from engine import linux
 from sim.node.cgroup import MemoryCgroup
-from sim.run import host
+from sim.run import host, own_limits
 from sim.run import host as probe
 from sim.run.host import Available, Capability, Probe, ProbeResult
 
@@ -114,3 +114,15 @@ def test_no_hierarchy_at_all_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryCgroup, "make", lambda *_: None)
     monkeypatch.setattr(probe, "hierarchies", list)
     assert answered("memory cgroup").detail == "no memory cgroup hierarchy is mounted"
+
+
+@pytest.mark.parametrize(("content", "said"), [("1\n", True), ("0\n", False), (None, False)])
+def test_a_cgroup_that_the_kernel_ends_as_a_whole_is_named(
+    content: str | None, *, said: bool, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    if content is not None:
+        (tmp_path / "memory.oom.group").write_text(content)
+    monkeypatch.setattr(own_limits, "hierarchies", lambda: [(tmp_path / "mine", "memory.max", "memory.peak")])
+    found = [each for each in own_limits.visible() if "memory.oom.group" in each]
+    assert found == [f"memory.oom.group of {tmp_path}: out of memory, the kernel ends the runner with its run"] * said

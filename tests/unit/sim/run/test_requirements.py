@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.files.scenario import Scenario, load_text, with_guests
+from sim.files.scenario import Scenario, load_text
 from sim.run.host import KVM, Available, Capability
 from sim.run.needs import missing, needed_memory, planned_work
 from sim.run.node_start import sandbox_configs
@@ -101,15 +101,6 @@ def test_auto_is_a_machine_where_one_can_be_had_and_a_process_elsewhere(monkeypa
         monkeypatch.setattr("sim.run.node_start.host", lambda kvm=kvm: {"kvm": kvm})
         assert missing(wanted) is None
         assert [each.guest for each in sandbox_configs(wanted, (), 0.0)] == [kind]
-
-
-def test_one_kind_of_guest_for_all_keeps_places_and_is_in_the_text_that_is_stored() -> None:
-    asked = scenario("count: 2, memory: 4MiB, guest: process")
-    made = with_guests(asked, "vm")
-    assert [each.guest for each in made.sandboxes()] == ["vm", "vm"]
-    assert [each.guest for each in load_text(made.source_text, made.path).sandboxes()] == ["vm", "vm"]
-    assert made.where(("steps", 0)) == asked.where(("steps", 0))
-    assert [each.guest for each in asked.sandboxes()] == ["process", "process"]
 
 
 def test_a_host_is_not_probed_for_a_scenario_that_requires_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

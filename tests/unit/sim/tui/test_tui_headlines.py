@@ -152,6 +152,18 @@ def test_a_paused_sandbox_names_its_build_once_its_copy_has_ended() -> None:
     assert text(headlines.detail(settled, 120, 5)[0]) == " web-0 ■ paused: its memory is in build web-0.p1"
 
 
+def test_a_machine_that_ended_is_told_in_two_lines_with_its_bytes() -> None:
+    had, found = "e9 66 ff ff ff 00 00 00", "00 00 00 00 00 00 00 00"
+    end = events.VmEnded("web-0.1", "INTERNAL_ERROR", 0x1FFFFFF, past_memory=True, began=0x95, had=had, found=found)
+    dead = replace(WEB, state="killed", reason="web-0.1: KVM_EXIT_...", guest="vm", vm_end=end)
+    assert [text(line) for line in headlines.who(dead, 80, 2)] == [
+        " web-0 † killed: KVM_EXIT_INTERNAL_ERROR, rip 0x1ffffff: the end of its memory",
+        f" at 0x95 it had {had}, and found {found}",
+    ]
+    alive = replace(WEB, guest="vm", incarnation="web-0.1", pid=200)
+    assert text(headlines.who(alive, 80, 2)[1]).startswith(" virtual machine web-0.1, pid 200 ")
+
+
 def test_an_empty_fleet_has_no_detail() -> None:
     assert headlines.detail(None, 80, 3) == []
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from engine.events import Stranded
 from flags.catalog import BACKGROUND, PUNCH
 from sim.files.faults import AtChunk, failing
-from sim.record.view import MemoryView, SandboxView, View
+from sim.record.view import MemoryView, PauseView, SandboxView, View
 from sim.tui import requests
 from sim.tui.requests import Request
 
@@ -121,3 +122,18 @@ def test_as_many_pause_at_once_as_the_budget_holds_copies_of() -> None:
     assert requests.at_a_time(tight, names) == 2
     full = running(*names, memory=MemoryView(guests=6 * 32 * MIB, budget=6 * 32 * MIB))
     assert requests.at_a_time(full, names) == 1
+
+
+async def test_salvage_is_asked_for_those_that_have_a_stranded_build() -> None:
+    strand = Stranded("web-0.p1", chunks=2, length=MIB)
+    stranded = PauseView("web-0.p1", "web-0", 0.0, strand=strand)
+    others = {
+        "web-1": replace(WEB, name="web-1"),
+        "web-2": replace(WEB, name="web-2", pause=replace(stranded, strand=None)),
+    }
+    view = View(sandboxes={"web-0": replace(WEB, state="paused", pause=stranded), **others})
+    request = requests.salvage(view, ["web-0", "web-1", "web-2", "gone"])
+    assert request is not None
+    assert request.doing == "completing the stranded build of web-0"
+    assert await asked(request) == [("act", "salvage", ["web-0"])]
+    assert requests.salvage(view, ["web-1", "web-2"]) is None

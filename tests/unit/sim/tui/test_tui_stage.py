@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pathlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from sim.record.view import PauseView, SandboxView, View
 from sim.tui import stage_app
 from sim.tui.spans import Span, text, width
 from sim.tui.stage_app import summary
-from sim.tui.stage_beats import BEATS, SEED, Beat
+from sim.tui.stage_beats import BEATS, SEED, Beat, beats
 from sim.tui.stage_lines import ROWS, Scene, highest_peak, lines
 from tests.story import at_its_end
 
@@ -27,16 +28,27 @@ def test_a_beat_is_a_scenario_on_the_same_seed_that_touches_no_network(beat: Bea
     assert scenario.seed == SEED
     assert scenario.flag_source == "inline"
     assert [each.memory for each in scenario.sandboxes()] == [fleet[1] * MIB] * fleet[0]
-    assert scenario.engine.profile == beat.profile
+    wrong = {"wrong": ("pr-2902", None), "machine": (None, "punched-machine-runs")}
+    assert (scenario.engine.profile, scenario.engine.mutant) == wrong.get(beat.name, (None, None))
+    assert {each.guest for each in scenario.sandboxes()} == {"vm" if beat.needs_machines else "process"}
 
 
 def test_the_talk_is_as_long_as_it_is_said_to_be() -> None:
-    read = sum(act.read for beat in BEATS for act in beat.acts)
-    assert 60 <= read <= 80  # seconds; starting, pausing and judging six runs takes the rest of the 90
+    read = {played: sum(act.read for beat in beats(machines=played) for act in beat.acts) for played in (False, True)}
+    assert 60 <= read[False] <= 80  # seconds; starting, pausing and judging six runs takes the rest of the 90
+    assert 10 <= read[True] - read[False] <= 15
 
 
-def test_only_the_pull_request_may_violate_and_it_must() -> None:
-    assert [beat.name for beat in BEATS if beat.verdict == "violated"] == ["wrong"]
+def test_a_beat_of_machines_is_left_out_where_there_are_none() -> None:
+    assert [each.name for each in BEATS if each not in beats(machines=False)] == ["machine"]
+    assert beats(machines=True) == BEATS
+    right: dict[str, str] = {each.name: each.verdict for each in beats(machines=False)}
+    assert summary(right, whole=True, beats=beats(machines=False))[1] is Verdict.HELD
+    assert summary(right, whole=True)[1] is Verdict.INCONCLUSIVE
+
+
+def test_only_wrong_engines_may_violate_and_they_must() -> None:
+    assert [beat.name for beat in BEATS if beat.verdict == "violated"] == [beat.name for beat in BEATS if beat.engine]
     assert BY_NAME["wrong"].workload == BY_NAME["failure"].workload
 
 
@@ -89,6 +101,19 @@ def test_a_violation_is_red_and_shows_the_page_as_it_was_and_is() -> None:
     assert "web-0: a condemned guest runs again" in shown
     assert "page 0 was  4a c0 a3 8b 63 05 cc 10" in shown
     assert "page 0 is   00 00 00 00 00 00 00 00" in shown
+
+
+def test_a_machine_that_ran_on_is_shown_with_the_bytes_before_and_after() -> None:
+    had, found = "e9 66 ff ff ff 00 00 00", "00 00 00 00 00 00 00 00"
+    end = events.VmEnded("web-0.1", "INTERNAL_ERROR", 0x1FFFFFF, past_memory=True, began=0x95, had=had, found=found)
+    view = view_of()
+    view = replace(view, sandboxes={"web-0": replace(view.sandboxes["web-0"], vm_end=end)})
+    drawn = [text(line).rstrip() for line in lines(Scene(BY_NAME["machine"], Span(""), view, {}, [FOUND]), 80)]
+    assert drawn[2:5] == [
+        " ‼ web-0: a condemned guest runs again",
+        "   0x95 was  e9 66 ff ff ff 00 00 00   its next instruction",
+        "   0x95 is   00 00 00 00 00 00 00 00   KVM_EXIT_INTERNAL_ERROR, rip 0x1ffffff",
+    ]
 
 
 def test_the_bar_of_a_beat_stays_beside_the_next() -> None:

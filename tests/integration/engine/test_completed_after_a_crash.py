@@ -1,0 +1,266 @@
+"""A build whose process is gone is completed from its records and the kept memory, or why not has a code."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from engine import chunk_records
+from engine.chunk_records import NoRecordsError
+from engine.completion import Left, complete
+from engine.effects import Effects
+from engine.errors import EngineError
+from engine.events import ChunkPunched, KeeperAsked, NotSalvaged, PunchFailed
+from engine.pause import Outcome, Pause
+from engine.plan import PauseOptions
+from engine.snapshot import template
+from engine.strand import UnsalvageableError
+from tests.integration.engine.rig import CHUNKS, DEADLINE, MIB, PAGE, Faults, Guest, Guests, Pauser, fill_up, turn_over
+
+SALVAGE = PauseOptions(punch=True, background_copy=False, salvage=True)
+
+
+class Kept:
+    """Holds memory as another process would: by an fd of its own."""
+
+    def __init__(self, refusal: Exception | None = None) -> None:
+        self.fds: dict[str, int] = {}
+        self.dropped: list[str] = []
+        self._refusal = refusal
+
+    def keep(self, build: str, fd: int) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+        self.fds[build] = os.dup(fd)
+
+    def drop(self, build: str) -> None:
+        self.dropped.append(build)
+        if build in self.fds:
+            os.close(self.fds.pop(build))
+
+
+class Crash(BaseException):
+    """Ends the thread of a pause where SIGKILL would have ended its process."""
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("engine.pause", "engine.completion"):
+        monkeypatch.setattr(f"{place}.RETRY_SECONDS", (0.001, 0.001))
+
+
+def crashed(pauser: Pauser, guest: Guest, keeper: Kept, call: str, chunk: int | None, *, after: bool = False) -> Pause:
+    """A pause that does nothing more from one act on: not what a failure would do either."""
+    effects = Effects()
+    real = getattr(effects, call)
+
+    def act(*arguments: object) -> object:
+        if chunk is not None and getattr(arguments[-1], "index", None) != chunk:
+            return real(*arguments)
+        if after:
+            real(*arguments)
+        raise Crash
+
+    setattr(effects, call, act)
+    pause = pauser.prepare(guest, options=SALVAGE, effects=effects, keeper=keeper)
+    setattr(pause, "_take_fate", print)  # noqa: B010 - no fate at all
+    with pytest.raises(Crash):
+        pause.begin()
+    return pause
+
+
+def left(pauser: Pauser, keeper: Kept, spill: Path | None = None) -> Left:
+    return Left(pauser.builds, "b1", keeper.fds["b1"], spill)
+
+
+MOMENTS = [("punch", None), ("copy_read", 1), ("copy_write", 2), ("publish", 3), ("record", 2), ("write_header", None)]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("call", "chunk"), MOMENTS)
+def test_at_whatever_act_its_process_ended_the_build_is_completed_byte_for_byte(
+    pauser: Pauser, guest: Guest, call: str, chunk: int | None, after: bool
+) -> None:
+    before, keeper = guest.memory(), Kept()
+    crashed(pauser, guest, keeper, call, chunk, after=after)
+    assert pauser.names() == ["b1.partial"]
+    header = complete(left(pauser, keeper))
+    assert (pauser.restored(), header) == (before, pauser.header())
+    assert sorted(os.listdir(pauser.builds / "b1")) == ["header", "memfile", "parents"]
+    keeper.drop("b1")
+
+
+def test_the_completed_build_has_the_content_that_it_would_have_had(pauser: Pauser, guests: Guests) -> None:
+    first, second = (guests.fresh(pages=range(0, 8 * MIB // PAGE, 3)) for _ in range(2))
+    for guest in (first, second):
+        guest.write(range(0, 900, 6), seed=0)  # zeros, that no file holds
+    keeper = Kept()
+    crashed(pauser, first, keeper, "publish", 2)
+    header = complete(left(pauser, keeper))
+    keeper.drop("b1")
+    other = Pauser(pauser.folder / "other")
+    assert other.pause(second).header == header
+
+
+def test_it_can_be_completed_a_second_time_where_the_first_was_cut_off(
+    pauser: Pauser, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, keeper = guest.memory(), Kept()
+    crashed(pauser, guest, keeper, "copy_write", 1)
+
+    def die(*_: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patched:
+        patched.setattr("engine.completion.write_header", die)
+        with pytest.raises(Crash):
+            complete(left(pauser, keeper))
+    assert len(chunk_records.read(pauser.builds / "b1.partial").placed) == CHUNKS
+    complete(left(pauser, keeper))
+    assert pauser.restored() == before
+    keeper.drop("b1")
+
+
+def test_what_its_disk_has_no_space_for_goes_into_the_spill_then_too(
+    guests: Guests, small_tmpfs: Path, tmp_path: Path
+) -> None:
+    pauser, guest, keeper = Pauser(small_tmpfs / "node"), guests.fresh(4 * MIB), Kept()
+    before, spill = guest.memory(), tmp_path / "spill"
+    spill.mkdir()
+    crashed(pauser, guest, keeper, "copy_write", 1)
+    fill_up(small_tmpfs / "filler")
+    with pytest.raises(UnsalvageableError) as raised:
+        complete(left(pauser, keeper))
+    assert raised.value.code == "not-completed"
+    complete(left(pauser, keeper, spill))
+    assert pauser.header().spilled == (0, 1)
+    assert pauser.restored() == before
+    keeper.drop("b1")
+
+
+def code_of(pauser: Pauser, keeper: Kept) -> str:
+    with pytest.raises(UnsalvageableError) as raised:
+        complete(left(pauser, keeper))
+    keeper.drop("b1")
+    assert pauser.names() == ["b1.partial"]
+    return raised.value.code.value
+
+
+def test_a_punched_chunk_that_is_damaged_in_its_file_is_not_completed(pauser: Pauser, guest: Guest) -> None:
+    keeper = Kept()
+    crashed(pauser, guest, keeper, "copy_write", 2)
+    turn_over(pauser.builds / "b1.partial" / "memfile", 100)
+    assert code_of(pauser, keeper) == "corrupt-chunk"
+
+
+def test_a_chunk_that_is_damaged_in_its_file_and_was_not_punched_is_copied_again(pauser: Pauser, guest: Guest) -> None:
+    before, keeper = guest.memory(), Kept()
+    crashed(pauser, guest, keeper, "punch", None)
+    turn_over(pauser.builds / "b1.partial" / "memfile", 100)
+    complete(left(pauser, keeper))
+    assert pauser.restored() == before
+    keeper.drop("b1")
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut", "changed", "empty"])
+def test_records_that_are_not_what_was_written_are_not_believed(pauser: Pauser, guest: Guest, harm: str) -> None:
+    keeper = Kept()
+    crashed(pauser, guest, keeper, "copy_write", 2)
+    path = pauser.builds / "b1.partial" / chunk_records.NAME
+    if harm == "gone":
+        path.unlink()
+    elif harm == "changed":
+        turn_over(path, 60)
+    else:
+        os.truncate(path, 40 if harm == "cut" else 0)
+    assert code_of(pauser, keeper) == "no-records"
+    with pytest.raises(NoRecordsError):
+        chunk_records.read(path.parent)
+
+
+def test_a_record_that_was_not_written_to_its_end_counts_as_none(pauser: Pauser, guest: Guest) -> None:
+    before, keeper = guest.memory(), Kept()
+    crashed(pauser, guest, keeper, "punch", None)
+    path = pauser.builds / "b1.partial" / chunk_records.NAME
+    assert set(chunk_records.read(path.parent).placed) == {0}
+    turn_over(path, path.stat().st_size - CHUNKS * 48 + 30)
+    assert chunk_records.read(path.parent).placed == {}
+    complete(left(pauser, keeper))
+    assert pauser.restored() == before
+    keeper.drop("b1")
+
+
+def test_memory_that_is_not_its_own_is_refused(pauser: Pauser, guest: Guest) -> None:
+    keeper = Kept()
+    crashed(pauser, guest, keeper, "copy_write", 2)
+    keeper.drop("b1")
+    keeper.fds["b1"] = os.memfd_create("another", os.MFD_ALLOW_SEALING)
+    assert code_of(pauser, keeper) == "lost"
+
+
+def test_the_memory_is_kept_before_the_guest_is_condemned_and_dropped_before_the_pause_settles(
+    pauser: Pauser, guest: Guest, faults: Faults
+) -> None:
+    before, keeper, held, dropped = guest.memory(), Kept(), list[list[str]](), list[list[str]]()
+    effects = faults.before("condemn", lambda *_: held.append(list(keeper.fds)))
+    pause = pauser.prepare(guest, options=SALVAGE, effects=effects, keeper=keeper)
+    pause.when_settled(lambda: dropped.append(list(keeper.dropped)))
+    pause.begin()
+    assert (held, dropped) == ([["b1"]], [["b1"]])
+    assert pauser.of(KeeperAsked) == [KeeperAsked("b1")]
+    assert keeper.fds == {}
+    pauser.assert_finished(guest, pause.settle(0), before)
+
+
+def test_without_an_acknowledgement_a_copy_that_fails_is_discarded_and_says_why(
+    pauser: Pauser, guest: Guest, faults: Faults
+) -> None:
+    keeper = Kept(EngineError("it may open no more files"))
+    effects = faults.failing("copy_write", errno.EIO, chunk=2)
+    result = pauser.pause(guest, options=SALVAGE, effects=effects, keeper=keeper)
+    assert (result.outcome, result.salvage) == (Outcome.DISCARDED, "not-kept")
+    assert [each.code for each in pauser.of(NotSalvaged)] == ["not-kept"]
+    assert pauser.of(KeeperAsked)[0].error == "it may open no more files"
+    pauser.assert_discarded(guest, result)
+
+
+def test_without_an_acknowledgement_a_copy_that_does_not_fail_is_as_always(pauser: Pauser, guest: Guest) -> None:
+    before = guest.memory()
+    result = pauser.pause(guest, options=SALVAGE, keeper=Kept(EngineError("no")))
+    pauser.assert_finished(guest, result, before)
+
+
+def test_what_could_not_be_recorded_is_not_punched_and_the_copy_goes_on(
+    pauser: Pauser, guest: Guest, faults: Faults
+) -> None:
+    before, keeper = guest.memory(), Kept()
+    effects = faults.failing("record", errno.EIO, chunk=1)
+    pause = pauser.prepare(guest, options=SALVAGE, effects=effects, keeper=keeper)
+    pause.begin()
+    result = pause.settle(DEADLINE)
+    assert 1 not in {each.chunk for each in pauser.of(ChunkPunched)}
+    assert [each.chunk for each in pauser.of(PunchFailed)] == [1]
+    pauser.assert_finished(guest, result, before)
+
+
+def test_a_disk_without_space_for_the_records_rolls_back(pauser: Pauser, guest: Guest, monkeypatch: object) -> None:
+    folder = pauser.builds / "b1.partial"
+
+    class Squatting(Effects):
+        def reserve(self, cache: object) -> None:
+            (folder / chunk_records.NAME).write_bytes(b"in the way")
+
+    result = pauser.pause(guest, options=SALVAGE, effects=Squatting(), keeper=Kept())
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert not folder.exists()
+
+
+def test_without_salvage_nothing_is_kept_or_recorded(pauser: Pauser, guest: Guest) -> None:
+    keeper = Kept()
+    pause = pauser.prepare(guest, parent=template(guest.memfd.size, PAGE), keeper=keeper)
+    pause.begin()
+    pause.settle(DEADLINE)
+    assert (pauser.of(KeeperAsked), keeper.dropped) == ([], [])
