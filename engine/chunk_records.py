@@ -21,6 +21,7 @@ from engine.errors import EngineError
 from engine.plan import MemoryFacts, PausePlan, PunchCode
 from engine.plan import Path as CopyPath
 from engine.ranges import Blocks, chunks
+from engine.snapshot import Header
 from engine.work import Work
 
 NAME = "chunks"
@@ -51,6 +52,7 @@ class Recorded:
 
     build: str
     parent: str
+    parent_block: int
     work: Work
     placed: dict[int, Placed]
 
@@ -63,9 +65,9 @@ class ChunkRecords:
         self._start = start
 
     @classmethod
-    def create(cls, folder: Path, build: str, parent: str, work: Work) -> ChunkRecords:
+    def create(cls, folder: Path, build: str, parent: Header, work: Work) -> ChunkRecords:
         """Write what is known before anything is destroyed, with room for all chunks; raises OSError."""
-        head = _head(build, parent, work)
+        head = _head(build, parent.build, parent.mapping.block_size, work)
         fd = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         content, done = head + bytes(_ROOM * len(work.plan.chunks)), 0
         try:
@@ -80,7 +82,7 @@ class ChunkRecords:
     def reopen(cls, folder: Path, recorded: Recorded) -> ChunkRecords:
         """To record the chunks that are copied after a crash; raises OSError."""
         fd = os.open(folder / NAME, os.O_RDWR | os.O_CLOEXEC)
-        return cls(fd, len(_head(recorded.build, recorded.parent, recorded.work)))
+        return cls(fd, len(_head(recorded.build, recorded.parent, recorded.parent_block, recorded.work)))
 
     def write(self, index: int, placed: Placed) -> None:
         """One pwrite; raises OSError."""
@@ -110,7 +112,7 @@ def read(folder: Path) -> Recorded:
     except OSError as error:
         raise NoRecordsError(f"its chunks are not recorded: {error.strerror}") from error
     try:
-        build, parent, work, start = _parsed(content)
+        meta, work, start = _parsed(content)
     except (ValueError, KeyError, TypeError, struct.error, EngineError) as error:
         raise NoRecordsError(f"what is recorded of its chunks is damaged: {error}") from error
     placed = {}
@@ -120,14 +122,15 @@ def read(folder: Path) -> Recorded:
             chunk, file, offset, digest = _PLACE.unpack(place[:-8])
             if chunk == index and file in {IN_CACHE, IN_SPILL}:
                 placed[index] = Placed(file == IN_SPILL, offset, digest)
-    return Recorded(build, parent, work, placed)
+    return Recorded(meta["build"], meta["parent"], meta["parent_block"], work, placed)
 
 
-def _head(build: str, parent: str, work: Work) -> bytes:
+def _head(build: str, parent: str, parent_block: int, work: Work) -> bytes:
     facts = work.plan.facts
     meta = {
         "build": build,
         "parent": parent,
+        "parent_block": parent_block,
         "path": work.plan.path.value,
         "punch_code": work.plan.punch_code.value,
         "size": facts.size,
@@ -141,7 +144,7 @@ def _head(build: str, parent: str, work: Work) -> bytes:
     return body + xxhash.xxh3_128_digest(body)
 
 
-def _parsed(content: bytes) -> tuple[str, str, Work, int]:
+def _parsed(content: bytes) -> tuple[dict[str, Any], Work, int]:
     magic, *lengths = _HEAD.unpack_from(content)
     start = _HEAD.size + sum(lengths) + _DIGEST
     if magic != _MAGIC or len(content) < start:
@@ -152,7 +155,7 @@ def _parsed(content: bytes) -> tuple[str, str, Work, int]:
     first, second = _HEAD.size + lengths[0], _HEAD.size + lengths[0] + lengths[1]
     meta: dict[str, Any] = json.loads(body[_HEAD.size : first])
     dirty, empty = Blocks.deserialize(body[first:second]), Blocks.deserialize(body[second:])
-    return meta["build"], meta["parent"], _work(meta, dirty, empty), start
+    return meta, _work(meta, dirty, empty), start
 
 
 def _work(meta: dict[str, Any], dirty: Blocks, empty: Blocks) -> Work:

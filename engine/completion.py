@@ -83,8 +83,7 @@ def _completed(left: Left, recorded: Recorded) -> Header:
 
 def _parent(left: Left, recorded: Recorded) -> Header:
     if not recorded.parent:
-        facts = recorded.work.plan.facts
-        return template(facts.size, facts.block_size)
+        return template(recorded.work.plan.facts.size, recorded.parent_block)
     try:
         check_build(left.builds, recorded.parent, 0)
         with closing(Build.open(left.builds, recorded.parent)) as parent:

@@ -60,15 +60,15 @@ def without_zeros(mapping: MemoryMapping, work: Work, zeros: NDArray[np.int64], 
 def written_with_room(
     write: Callable[[], Header], cache: Cache, chunks: Sequence[Chunk], record: Callable[[Chunk], None]
 ) -> Header:
-    """What `write` gives; where there is no space for it, a chunk is moved to the spill first, to make room.
+    """What `write` gives; as long as there is no space for it, a chunk is moved to the spill, to make room.
 
-    Raises OSError where that does not help, or there is no spill.
+    One may not do: others write to that file system too. Raises OSError where that does not help, or there is no spill.
     """
-    try:
-        return write()
-    except OSError as error:
-        own = [chunk for chunk in chunks if chunk.index not in cache.spilled]
-        if not (own and cache.can_spill and error.errno in NO_SPACE):
-            raise
-    cache.move_to_spill(own[-1], partial(record, own[-1]))
-    return write()
+    while True:
+        try:
+            return write()
+        except OSError as error:
+            own = [chunk for chunk in chunks if chunk.index not in cache.spilled]
+            if not (own and cache.can_spill and error.errno in NO_SPACE):
+                raise
+        cache.move_to_spill(own[-1], partial(record, own[-1]))

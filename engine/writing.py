@@ -70,7 +70,7 @@ class Writing:
             write_attachments({**request.attachments, PARENTS: parents_of(request.parent)}, cache.folder)
             check_parents(request)
         if request.keeper is not None and request.options.salvage and work.plan.condemns_early:
-            self.records = ChunkRecords.create(cache.folder, request.build, request.parent.build, work)
+            self.records = ChunkRecords.create(cache.folder, request.build, request.parent, work)
         acts = self._effects, emit_copy, self.records
         self.copier = ChunkCopier(request.memory, work.plan, cache, self.meter, *acts)
 

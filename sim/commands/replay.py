@@ -61,9 +61,12 @@ def command(
 
 def _watch(stored: StoredRun, at: float | None) -> None:
     from sim.tui.replay import ReplayApp
+    from sim.tui.settings import kept_keys, kept_theme
     from sim.tui.terminal import terminal
 
     app = ReplayApp(stored, stopped=at is not None, terminal=terminal(ascii_only=not is_unicode()))
+    app.use_keys(kept_keys())
+    app.theme = kept if (kept := kept_theme()) in app.available_themes and kept is not None else app.theme
     app.playback.t = min(at or 0.0, app.playback.end)
     app.run()
 

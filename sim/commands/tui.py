@@ -314,9 +314,10 @@ def _keep(theme: str, began: str) -> None:
 def _set_theme(app: ShowApp, theme: str | None) -> None:
     if theme is not None and theme not in app.available_themes:
         raise UserError(f"no theme is called {theme}; there are: {', '.join(sorted(app.available_themes))}")
-    from sim.tui.settings import kept_theme
+    from sim.tui.settings import kept_keys, kept_theme
 
     kept = kept_theme()
+    app.use_keys(kept_keys())
     app.theme = theme or (kept if kept in app.available_themes else None) or app.theme
 
 

@@ -52,6 +52,17 @@ def _slug(name: str) -> str:
 
 _SLUG_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.")
 Slug = Annotated[str, AfterValidator(_slug)]
+
+
+def is_slug(name: str) -> bool:
+    """Whether a sandbox or group can have that name."""
+    try:
+        _slug(name)
+    except ValueError:
+        return False
+    return True
+
+
 Pattern = Literal["scattered", "runs", "full", "hot", "zero", "same"]
 PATTERNS: Mapping[Pattern, str] = MappingProxyType(
     {
@@ -150,12 +161,14 @@ class Group(Strict):
 
     With `exact` it is one sandbox of exactly that name. `guest: vm` runs each as a virtual machine (/dev/kvm).
     Flags are evaluated for what a group says of its sandboxes, for further `attributes` (`tier: gold`, `team.name:
-    bank`) and without those that are `absent`. `node` is one of the node's `budgets`.
+    bank`) and without those that are `absent`, under the `key` of an exact one whose name cannot be that. `node` is one
+    of the node's `budgets`.
     """
 
     name: Slug
     count: Annotated[int, Field(ge=1, le=10_000)] = 1
     exact: bool = False
+    key: Annotated[str, Field(min_length=1)] | None = None
     page_size: PageSize = PAGE_SIZES[0]
     block_size: PageSize | None = None
     memory: Size
@@ -191,6 +204,13 @@ class Group(Strict):
             raise ValueError("exact names one sandbox; remove count")
         return exact
 
+    @field_validator("key")
+    @classmethod
+    def _is_of_one(cls, key: str | None, info: ValidationInfo) -> str | None:
+        if key is not None and not info.data.get("exact"):
+            raise ValueError("a key is that of one sandbox; add exact: true")
+        return key
+
     @field_validator("memory")
     @classmethod
     def _whole_pages(cls, memory: int, info: ValidationInfo) -> int:
@@ -225,11 +245,12 @@ class SandboxSpec:
     absent: tuple[str, ...] = ()
     others: tuple[tuple[str, Attribute], ...] = ()
     node: str = ""
+    key: str = ""
 
     def attributes(self) -> SandboxAttributes:
         """What flags are evaluated for."""
         return SandboxAttributes(
-            sandbox=self.name,
+            sandbox=self.key or self.name,
             template=self.template,
             team=self.team,
             cluster=self.cluster,
@@ -260,5 +281,6 @@ def _spec(group: Group, index: int) -> SandboxSpec:
         absent=tuple(NAMES[each] for each in group.absent),
         others=tuple(group.attributes.items()),
         node=group.node or "",
+        key=group.key or "",
         **{name: getattr(group, name) for name in OF_A_GROUP if name != "sandbox_type"},
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from flags.context import NAMES, OF_A_GROUP, SandboxAttributes
-from sim.files.fleet import Absent
+from sim.files.fleet import Absent, is_slug
 from sim.files.fleet_table import SandboxRow
 from sim.files.units import format_size
 
@@ -47,20 +48,30 @@ def assumed(rows: Sequence[SandboxRow]) -> list[str]:
         without = sum(getattr(each, name) is None for each in rows)
         if without:
             found.append(f"{name} {ASSUMED[name]:g} {units.get(name, 'an hour')} of {without:,} rows (assumed)")
+    old = sum("firecracker_version" in each.attributes.absent for each in rows)
+    if old:
+        found.append(f"a memfd, as from Firecracker 1.14 on, of {old:,} rows (assumed)")
     return found
 
 
+def rehearsed_name(sandbox: str) -> str:
+    """The name that a sandbox is rehearsed under: its own where that can be the name of a file and a process."""
+    if is_slug(sandbox):
+        return sandbox
+    return f"x-{hashlib.blake2b(sandbox.encode(), digest_size=8).hexdigest()}"
+
+
 def as_group(sandbox: UserSandbox, scale: Fraction) -> dict[str, Any]:
-    """One sandbox of a rehearsal under its own name, its memory at this scale, in whole pages.
+    """One sandbox of a rehearsal, under its own name where it can be, its memory at this scale, in whole pages.
 
     Its flags are evaluated for what the row says of it, and for nothing else.
     """
-    attributes = sandbox.attributes
+    attributes, name = sandbox.attributes, rehearsed_name(sandbox.attributes.sandbox)
     page = sandbox.page_size if sandbox.memory * scale >= 8 * sandbox.page_size else 4096
     memory = max(_SMALLEST, round(sandbox.memory * scale / page) * page)
     dirty = max(1, round(sandbox.dirty))
     made: dict[str, Any] = {
-        "name": attributes.sandbox,
+        "name": name,
         "exact": True,
         "memory": format_size(memory),
         "page_size": format_size(page),
@@ -71,6 +82,8 @@ def as_group(sandbox: UserSandbox, scale: Fraction) -> dict[str, Any]:
         **{name: getattr(attributes, name) for name in OF_A_GROUP if name != "sandbox_type"},
         "workload": {"dirty": f"{dirty}%", "pattern": "full" if dirty == 100 else "scattered"},
     }
+    if name != attributes.sandbox:
+        made["key"] = attributes.sandbox
     if attributes.others:
         made["attributes"] = dict(attributes.others)
     absent: list[Absent] = [name for name, field in NAMES.items() if field in attributes.absent]

@@ -17,8 +17,8 @@ from sim.record.owner import OWNER_FILE
 class SandboxConfig:
     """One sandbox of the fleet; sizes in bytes, `dirty` a share of 1, `heartbeat` seconds (0: none).
 
-    `guest` is process or vm; `program` beside its memory, or ram; `node` the simulated node that it is on. `absent` and
-    `others` as in SandboxAttributes.
+    `guest` is process or vm; `program` beside its memory, or ram; `node` the simulated node that it is on, `key` what
+    flags know it by. `absent` and `others` as in SandboxAttributes.
     """
 
     name: str
@@ -41,6 +41,7 @@ class SandboxConfig:
     absent: tuple[str, ...] = ()
     others: dict[str, Attribute] = field(default_factory=dict)
     node: str = ""
+    key: str = ""
     heartbeat: float = 0.0
     threads: int = 1
     guest: str = "process"
@@ -49,7 +50,7 @@ class SandboxConfig:
     def attributes(self) -> SandboxAttributes:
         """What flags are evaluated for."""
         return SandboxAttributes(
-            sandbox=self.name,
+            sandbox=self.key or self.name,
             template=self.template,
             team=self.team,
             cluster=self.cluster,

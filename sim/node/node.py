@@ -224,30 +224,10 @@ class Node:
         sandbox.to(State.RUNNING, why)
         self.measure(sandbox)
 
-    # -- requests: the same transition is joined, another waits for the end and is judged again
+    # -- requests
 
     async def _request(self, name: str, kind: str, act: Callable[[Sandbox], Awaitable[None]]) -> None:
-        sandbox = self.sandboxes[name]
-        while sandbox.busy is not None:
-            current, task = sandbox.busy
-            await asyncio.wait([task])
-            if current == kind:
-                return
-        if self.ending:
-            return
-        if why := refusal(kind, sandbox.state, sandbox.reason):
-            self.ledger.append(events.RequestRefused(kind, why.reason, why.code), sandbox=name)
-            return
-        task = asyncio.ensure_future(self._run(sandbox, act))
-        sandbox.busy = (kind, task)
-        await asyncio.shield(task)  # a caller that goes away changes nothing
-
-    @staticmethod
-    async def _run(sandbox: Sandbox, act: Callable[[Sandbox], Awaitable[None]]) -> None:
-        try:
-            await act(sandbox)
-        finally:
-            sandbox.busy = None
+        await self.sandboxes[name].take(kind, act, lambda: self.ending)
 
     async def pause(self, names: Sequence[str], concurrency: int, *, settled: bool, wave: bool = False) -> None:
         """Pause them, at most `concurrency` at a time, in a `wave` the first ones together; `settled`: until copied."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +14,7 @@ from engine.keeper import Keeper
 from engine.pause import Pause
 from engine.snapshot import Header, template
 from flags.client import FlagClient
-from sim.files.lifecycle import STOP_REASONS, State, StopReason, check_transition
+from sim.files.lifecycle import STOP_REASONS, State, StopReason, check_transition, refusal
 from sim.node.armed_faults import ArmedFaults
 from sim.node.config import NodeConfig, SandboxConfig
 from sim.node.guest_link import Armed, Guest
@@ -92,6 +93,28 @@ class Sandbox:
         stranded.cancel()
         if settling.done():
             settling.result()
+
+    async def take(self, kind: str, act: Callable[[Sandbox], Awaitable[None]], is_ending: Callable[[], bool]) -> None:
+        """A request: the same transition is joined, another waits for the end and is judged again."""
+        while self.busy is not None:
+            current, task = self.busy
+            await asyncio.wait([task])
+            if current == kind:
+                return
+        if is_ending():
+            return
+        if why := refusal(kind, self.state, self.reason):
+            self._ledger.append(events.RequestRefused(kind, why.reason, why.code), sandbox=self.config.name)
+            return
+        task = asyncio.ensure_future(self._carry_out(act))
+        self.busy = (kind, task)
+        await asyncio.shield(task)  # a caller that goes away changes nothing
+
+    async def _carry_out(self, act: Callable[[Sandbox], Awaitable[None]]) -> None:
+        try:
+            await act(self)
+        finally:
+            self.busy = None
 
     def to(self, new: State, reason: str, stop_reason: StopReason | None = None) -> None:
         """A legal transition, recorded before anything follows from it; raises IllegalTransitionError.

@@ -39,7 +39,12 @@ class Wave:
         """Await this one no longer: it was refused, failed, or has to wait for memory. Harmless when done."""
         self._is_frozen(name)
         with self._changed:
-            self._uncopied.discard(name)
+            self._is_copied(name)
+
+    def _is_copied(self, name: str) -> None:
+        """Only the last wakes the others: they may be many."""
+        self._uncopied.discard(name)
+        if not self._uncopied:
             self._changed.notify_all()
 
     def _is_frozen(self, name: str) -> None:
@@ -67,9 +72,9 @@ class Wave:
     def all_copied(self, name: str) -> None:
         """All of this one is copied: return once all of the others is, or will not be."""
         with self._changed:
-            self._uncopied.discard(name)
-            self._changed.notify_all()
+            self._is_copied(name)
             while self._uncopied:
                 before = self._chunks
-                if not self._changed.wait_for(lambda: not self._uncopied, PATIENCE) and self._chunks == before:
+                if not self._changed.wait(PATIENCE) and self._chunks == before:
                     self._uncopied.clear()
+                    self._changed.notify_all()

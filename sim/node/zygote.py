@@ -141,7 +141,7 @@ class _Zygote:
         connection.send(json.dumps(answer).encode())
 
     def _spawn(self, spec: guest.GuestSpec) -> tuple[int, _Child]:
-        if spec["guest"] == "vm":
+        if spec.get("guest") == "vm":
             vm.prepare(spec["memory"])
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:

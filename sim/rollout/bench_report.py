@@ -257,7 +257,9 @@ class Report:
             return ("yes" if met else "NO") + (" (CPU)" if result.disturbed else "")
         if result.row.goal is None:
             return ""
-        return "disturbed" if result.disturbed else f"needs {format_size(result.row.goal.size)}"
+        if result.disturbed and result.row.cpu_goal is None:
+            return "disturbed"
+        return f"needs {format_size(result.row.goal.size)}"
 
 
 def _case(row: BenchRow) -> dict[str, Any]:

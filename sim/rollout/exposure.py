@@ -94,22 +94,28 @@ def can_punch(plan: Plan) -> frozenset[str]:
     """The sandboxes with a memfd: `use-memfd` is on at their resume, and their Firecracker is 1.14 or newer."""
     document = file_document(plan)
     given = {key: flag_from(key, value) for key, value in plan.flag_values.items()}
+    names = _by_key(plan)
     members = [Member(each.attributes()) for each in plan.sandboxes()]
     flags, segments = document.get("flags") or {}, document.get("segments") or {}
-    return with_memfd(({**given, **flags}, segments), members, plan.contexts)
+    return frozenset(names[key] for key in with_memfd(({**given, **flags}, segments), members, plan.contexts))
+
+
+def _by_key(plan: Plan) -> dict[str, str]:
+    """The sandboxes' names by what flags know them by."""
+    return {each.attributes().sandbox: each.name for each in plan.sandboxes()}
 
 
 def _on(plan: Plan, sections: tuple[Items, Items]) -> tuple[tuple[str, ...], Mapping[str, int]]:
     """Names, and how many of them by which part of the flag; UserError where a prerequisite fails for every sandbox."""
     known = flag(plan.flag)
-    members = [each.attributes() for each in plan.sandboxes()]
-    contexts = [make_context(context_of(plan, each)) for each in members]
+    members = plan.sandboxes()
+    contexts = [make_context(context_of(plan, each.attributes())) for each in members]
     (found,) = stage_exposures([(0.0, sections)], known, contexts)
     if found.failures.get("PREREQUISITE_FAILED") == len(members):
         raise UserError(
             f"{plan.flag_file}: error: a prerequisite of {plan.flag} fails for every sandbox: no stage exposes one"
         )
-    return tuple(each.sandbox for each, on in zip(members, found.on.tolist(), strict=True) if on), found.reasons
+    return tuple(each.name for each, on in zip(members, found.on.tolist(), strict=True) if on), found.reasons
 
 
 def context_of(plan: Plan, attributes: SandboxAttributes) -> dict[str, Any]:
@@ -162,8 +168,9 @@ class FlagFollower:
         """Who is exposed by the flag as it is served now, with its own salt and rules."""
         members = [Member(each.attributes()) for each in self._plan.sandboxes()]
         on = cohort(self._served(), self._plan.flag, members, self._plan.contexts)
-        able = with_memfd(self._served(), members, self._plan.contexts)
-        return exposure_of(self._plan, weight, tuple(each.attributes.sandbox for each in on), before, able)
+        names = _by_key(self._plan)
+        able = {names[key] for key in with_memfd(self._served(), members, self._plan.contexts)}
+        return exposure_of(self._plan, weight, tuple(names[each.attributes.sandbox] for each in on), before, able)
 
     def close(self) -> None:
         """In bounded time."""

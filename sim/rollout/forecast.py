@@ -28,10 +28,12 @@ _MODEL = (
     "what a pause is asked for while its sandbox is paused, in flight or waiting is dropped",
     "a node is limited by its slots, not by its budget: memory is passed here, not waited for",
     "a sandbox comes back to the node that it left, and with the same dirty ratio",
-    "the day is a wave: half of it above the median rate, its top at the peak rate",
     "a failure in a copy is as likely at each chunk; at the first everything rolls back",
     "checkpoints are not in place and come at an even rate; each takes a slot, and its new guest's memory to its end",
 )
+
+
+_WAVE = "the day is a wave: half of it above the median rate, its top at the peak rate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Forecast:
             "inputs": {each.label: each.document() for each in self.inputs},
             "totals": {each.label: each.document() for each in self.totals},
             "weights": [{**asdict(each), "known": "derived"} for each in self.answers],
-            "model": [*self.notes, *_MODEL],
+            "model": list(self.notes),
         }
 
     def sections(self) -> list[Section]:
@@ -83,7 +85,7 @@ class Forecast:
             self._memory(),
             self._losses(),
             self._blast(),
-            Section("What the model takes for granted (assumed)", (Bullets([*self.notes, *_MODEL]),)),
+            Section("What the model takes for granted (assumed)", (Bullets(self.notes),)),
         ]
 
     def _memory(self) -> Section:
@@ -184,7 +186,11 @@ def forecast(
     given = answers(fleet, file, demand(fleet, costs, file.node.cache), found, question)
     inputs = [*costs.figures(fleet, file.node.cache, now), *_given(start, asked, arms, rate, rate_known)]
     totals = [*(rows.totals if rows is not None else _drawn(fleet)), *_totals(fleet, file, found, asked)]
-    return Forecast(asked, fleet.nodes, inputs, totals, given, start.notes, file)
+    return Forecast(asked, fleet.nodes, inputs, totals, given, [*start.notes, *_model(start)], file)
+
+
+def _model(start: ForecastSource) -> tuple[str, ...]:
+    return _MODEL if start.rows is not None else (*_MODEL, _WAVE)
 
 
 def failure_rate(file: Fleet, asked: ForecastQuestion) -> tuple[float, Known]:

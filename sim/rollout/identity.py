@@ -82,6 +82,8 @@ def _identity(found: Rehearsal) -> Iterator[Words]:
     for stage in found.stages:
         weight = stage.stage.weight
         yield f"flag at {weight:g} %: SHA-256 ", code(flag_hash(found, weight)[:16])
+    if plan.asked_guest is not None:
+        yield f"every sandbox with guest: {plan.asked_guest}, as the command line says"
     yield f"seed {seed_of(found)}; host: {host_words(run.host) if run else 'unknown'}"
     yield "digests: ", code(_digest(found, on=True)), " with the flag, ", code(_digest(found, on=False)), " without"
     yield (

@@ -42,6 +42,7 @@ def rehearsal_document(found: Rehearsal) -> dict[str, Any]:
         "version": VERSION,
         "plan": {"name": found.plan.name, "file": str(found.plan.path), "flag": found.plan.flag, "by": found.plan.by},
         "seed": run.seed if run else found.plan.seed,
+        "guest": found.plan.asked_guest,
         "decision": found.decision,
         "verdict": found.verdict.value,
         "exit_code": int(found.verdict.exit_code),

@@ -82,7 +82,9 @@ class Session:
         concerns = critique(made, exposed, self.fleet)
         code = ExitCode.INCONCLUSIVE if stops(concerns) else ExitCode.HELD
         if self._batch.quiet:
-            click.echo(json.dumps(_outline_document(self.plan, made, exposed, concerns, code), indent=2))
+            document = _outline_document(self.plan, made, exposed, concerns, code)
+            document |= {} if self.fleet is None else {"warnings": list(self.fleet.warnings)}
+            click.echo(json.dumps(document, indent=2))
             return code
         whole = fleet_sections(self.plan, self.fleet)
         click.echo("\n".join([outline(made, exposed, as_exported(self.plan)), *(["", text(whole)] if whole else [])]))

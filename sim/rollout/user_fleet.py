@@ -16,7 +16,7 @@ from flags.sdk_logs import silence_sdk_logs
 from sim.files.fleet_file import Floats, Ints
 from sim.files.fleet_table import SandboxTable
 from sim.files.plan import Plan, table_of
-from sim.files.user_table import UserSandbox, assumed, user_sandbox
+from sim.files.user_table import UserSandbox, assumed, rehearsed_name, user_sandbox
 from sim.rollout.bounds import CONFIDENCE, stratified_bound
 from sim.rollout.compiled import compiled
 from sim.rollout.exposure import context_of
@@ -32,9 +32,9 @@ Progress = Callable[[float], None]
 class UserFleet:
     """`exposures` are of every row, one a stage; `exported` of the flag as its file has it, None where there is none.
 
-    `names` are the rows' sandboxes, `units` the team and the cluster of every row. `first` is the first stage that
-    exposes a row, -1 for none. `warnings` say what the flag reads and the table does not give; `assumed` what it is
-    taken to say.
+    `names` are the rows' sandboxes as they are rehearsed, `units` the team and the cluster of every row. `first` is the
+    first stage that exposes a row, -1 for none. `warnings` say what the flag reads and the table does not give;
+    `assumed` what it is taken to say.
     """
 
     rows: Rows
@@ -81,7 +81,7 @@ def of_plan(plan: Plan, progress: Progress = lambda _share: None) -> tuple[Plan,
     rows, first = _rows(table), first_stages(found)
     template = numbered([each.attributes.template for each in table])
     chosen = sample(first, template, rows.memory, plan.sample, plan.seed)
-    names = tuple(each.attributes.sandbox for each in table)
+    names = tuple(rehearsed_name(each.attributes.sandbox) for each in table)
     units = {unit: tuple(str(getattr(each.attributes, unit)) for each in table) for unit in ("team", "cluster")}
     fleet = UserFleet(
         rows,

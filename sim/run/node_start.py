@@ -97,6 +97,7 @@ def sandbox_configs(scenario: Scenario, only: Collection[str], heartbeat: float)
             absent=each.absent,
             others=dict(each.others),
             node=each.node,
+            key=each.key,
             **{name: getattr(each, name) for name in OF_A_GROUP},
         )
         for each in scenario.sandboxes()

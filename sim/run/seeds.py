@@ -328,7 +328,8 @@ def _head(seeds: Seeds) -> Section:
         f"{ended}{f', {left} not run' if left else ''}; {plural(seeds.sandboxes, 'sandbox', 'sandboxes')}, "
         f"{plural(seeds.pauses, 'pause')} in {seeds.seconds:.1f} s"
     )
-    title = f"{seeds.scenario.name}   {plural(len(seeds.done), 'seed')}   {code}"
+    kind = f"--guest {seeds.scenario.asked_guest}   " if seeds.scenario.asked_guest else ""
+    title = f"{seeds.scenario.name}   {plural(len(seeds.done), 'seed')}   {kind}{code}"
     return Section("", (Paragraph(title), Paragraph(done)))
 
 
@@ -378,6 +379,7 @@ def document(seeds: Seeds) -> dict[str, Any]:
     fired = {point: {k: n for (p, k), n in seeds.fired.items() if p == point} for point in CATALOGUE}
     return {
         "name": seeds.scenario.name,
+        "guest": seeds.scenario.asked_guest,
         "seeds": seeds.wanted,
         "run": len(seeds.done),
         "held": sum(each.outcome == Verdict.HELD for each in seeds.done),

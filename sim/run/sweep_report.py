@@ -94,7 +94,8 @@ def sections(sweep: Sweep) -> list[Part]:
     word = _WORDS.get(sweep.exit_code, "NOT SWEPT" if sweep.unclean else sweep.exit_code.name.replace("_", " "))
     if sweep.stopped is not None and sweep.exit_code == ExitCode.HELD:
         word += " so far (stopped early)"
-    head = f"sweep of {sweep.scenario.name}   seed {sweep.seed}   {word}"
+    kind = f"--guest {sweep.scenario.asked_guest}   " if sweep.scenario.asked_guest else ""
+    head = f"sweep of {sweep.scenario.name}   seed {sweep.seed}   {kind}{word}"
     if sweep.unclean is not None:
         why = f"its clean run did not hold, so there is nothing to compare with: {sweep.unclean}"
         return [Paragraph(f"{head}\n{why}")]
@@ -216,6 +217,7 @@ def _of_scenario(sweep: Sweep) -> dict[str, Any]:
         "name": sweep.scenario.name,
         "file": str(sweep.scenario.path),
         "seed": sweep.seed,
+        "guest": sweep.scenario.asked_guest,
         "cases": len(sweep.results),
         "chosen": len(sweep.cases),
         "found": sweep.found,

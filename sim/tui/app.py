@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import ClassVar
 
 from textual.app import App, ComposeResult, SystemCommand
@@ -16,7 +16,7 @@ from textual.widgets import Static
 
 from sim.record.view import View
 from sim.tui.frames import Live
-from sim.tui.keys import EVERYWHERE, Key, asks
+from sim.tui.keys import EVERYWHERE, Key, asks, name_of, with_own
 from sim.tui.screens.faults import FaultsScreen
 from sim.tui.screens.flags import FlagsScreen
 from sim.tui.screens.fleet import FleetScreen
@@ -108,6 +108,14 @@ class ShowApp(App[None]):
         self.live.confirm = self.confirm
         self._fleet = FleetScreen(self.live)
         self._saw_first = False
+        self._own: Mapping[str, str] = {}
+
+    def use_keys(self, own: Mapping[str, str]) -> None:
+        """Take these keys, by action, beside the built-in ones."""
+        everywhere = {name_of(key) for key in self.KEYS}
+        for action, key in own.items():
+            self.bind(key, action if action in everywhere else f"screen.{action}")
+        self._own = own
 
     def get_css_variables(self) -> dict[str, str]:
         """With the colours of the tones."""
@@ -197,7 +205,7 @@ class ShowApp(App[None]):
     def _keys_of(self, screen: Screen[object]) -> tuple[Key, ...]:
         """Those that do something there: in a run that is only watched nothing is asked."""
         keys = (*(screen.KEYS if isinstance(screen, LiveScreen) else ()), *self.KEYS)
-        return tuple(key for key in keys if self.live.refusing is None or not asks(key))
+        return with_own((key for key in keys if self.live.refusing is None or not asks(key)), self._own)
 
     def confirm(self, question: str, go_on: Callable[[], None], otherwise: Callable[[], None] = lambda: None) -> None:
         """Go on after a yes, otherwise after a no; esc does neither."""
@@ -210,5 +218,5 @@ class ShowApp(App[None]):
             yield SystemCommand(f"{key.short} ({key.shown})", key.help, self._runs(key, screen))
 
     def _runs(self, key: Key, screen: Screen[object]) -> Callable[[], Awaitable[object]]:
-        namespace = self if key in self.KEYS else screen
+        namespace = self if name_of(key) in map(name_of, self.KEYS) else screen
         return lambda: self.run_action(key.action, namespace)

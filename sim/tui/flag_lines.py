@@ -14,7 +14,7 @@ from flags.inline import Rollout, RolloutKind, as_written, flag_from, from_writt
 from sim.record.view import PauseView, SandboxView, View
 from sim.report import words
 from sim.tui import headlines
-from sim.tui.spans import Piece, Span, Spans, Tone, fit, line_of, width, wrapped
+from sim.tui.spans import Piece, Span, Spans, Tone, fit, line_of, whole, width
 
 KINDS: tuple[RolloutKind, ...] = ("sandbox", "team", "template", "cluster")
 KEY_CELLS = max(len(known.key) for known in CATALOG) + 1
@@ -182,9 +182,11 @@ def row(view: View, known: Flag, cells: int, *, cursor: bool) -> Spans:
 
 def detail(view: View, key: str, draft: FlagDraft, cells: int, lines: int) -> list[Spans]:
     """The flag under the cursor in full; at most so many lines."""
-    said = [_summary(FLAGS[key]), _rollout(view, key, draft, cells), *_cohort(view, key, draft)]
-    said += [_story(view, key)] if draft == draft_of(view, key) else []
-    return wrapped(said, cells, lines)
+    summary = _summary(FLAGS[key])
+    said: list[list[Spans]] = [[summary, summary[:1]], [_rollout(view, key, draft, cells)]]
+    said += [[each, each[:2]] for each in _cohort(view, key, draft)]
+    said += [[_story(view, key), ()]] if draft == draft_of(view, key) else []
+    return whole(said, cells, lines)
 
 
 def _summary(known: Flag) -> Spans:

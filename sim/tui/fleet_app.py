@@ -9,8 +9,9 @@ import signal
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from textual.binding import Binding, BindingType
 from textual.driver import Driver
 from textual.screen import ModalScreen
 
@@ -51,6 +52,8 @@ class FleetApp(ShowApp):
 
     `twin` is run beside them, when a key asks for it, and ended with them.
     """
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding(key, f"next_key('{key}')", show=False) for key in story.KEYS]
 
     def __init__(self, start: Start, terminal: type[Driver] = MortalTerminal, twin: Twin | None = None) -> None:
         super().__init__(terminal)
@@ -223,6 +226,11 @@ class FleetApp(ShowApp):
             if isinstance(self.screen, MemoryScreen) and step.name is not None:
                 await self.action_show("fleet")
             self.live.ask(step.request)
+
+    async def action_next_key(self, key: str) -> None:
+        """A key of the fleet, on a screen that has none of its own: what is next is done wherever it is read."""
+        if self.live.step is not None and self.live.step.key == key:
+            await self.action_do_next()
 
     async def action_show(self, name: str) -> None:
         await super().action_show(name)

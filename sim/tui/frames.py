@@ -158,7 +158,7 @@ class Live:
 
     def pause(self, names: Sequence[str]) -> None:
         """Ask them to pause; where all of them have nothing to copy, ask back."""
-        self.ask(requests.pause(self.view, names, self.idle))
+        self.ask(requests.pause(self.view, names, frozenset() if self._under_way.works else self.idle))
 
     def ask(self, request: Request | None) -> None:
         """Ask now, or once earlier requests for the same sandboxes are over; show why if it cannot be asked."""

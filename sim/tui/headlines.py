@@ -9,7 +9,7 @@ from sim.record.verdict import INVARIANT
 from sim.record.view import MemoryView, PauseView, SandboxView, View
 from sim.report import words
 from sim.tui import rows
-from sim.tui.spans import Piece, Span, Spans, Tone, line_of, opposite, width, wrap, wrapped
+from sim.tui.spans import Piece, Span, Spans, Tone, line_of, opposite, whole, width, wrap, wrapped
 
 
 def title(view: View, violations: int | None, cells: int, clock: str = "stopped") -> Spans:
@@ -191,11 +191,8 @@ def detail(sandbox: SandboxView | None, cells: int, lines: int) -> list[Spans]:
     """One sandbox in full: its state and why, a refusal, its pause; at most `lines` lines."""
     if sandbox is None:
         return []
-    said = [_who(sandbox)]
-    if sandbox.pause is not None:
-        said += [_plan(sandbox.pause), _figures(sandbox.pause)]
-    said.append(_identity(sandbox))
-    return wrapped(said, cells, lines)
+    of_pause = [_plans(sandbox.pause), _figures(sandbox)] if sandbox.pause is not None else []
+    return whole([[_who(sandbox)], *of_pause, _identity(sandbox)], cells, lines)
 
 
 def who(sandbox: SandboxView, cells: int, lines: int) -> list[Spans]:
@@ -235,15 +232,19 @@ def _kind(sandbox: SandboxView) -> str:
 def why(sandbox: SandboxView, cells: int, lines: int) -> list[Spans]:
     """Its pause: the decision with its reason, the figures."""
     pause = sandbox.pause
-    return wrapped([_plan(pause), _figures(pause)] if pause is not None else [], cells, lines)
+    return whole([_plans(pause), _figures(sandbox)] if pause is not None else [], cells, lines)
 
 
 def _who(sandbox: SandboxView) -> Spans:
     """What it is and why; a refusal, until the next change, says both."""
     state = rows.state_cell(sandbox)
-    why = f"; refused: {sandbox.refused.reason}" if sandbox.refused is not None else f": {_why(sandbox)}"
     tone: Tone = "bad" if sandbox.refused is not None else state[0].tone
-    return (Span(f" {sandbox.name} ", "title"), *state, Span(why, tone))
+    return (Span(f" {sandbox.name} ", "title"), *state, Span(_reason(sandbox), tone))
+
+
+def _reason(sandbox: SandboxView) -> str:
+    """Of the refusal, else of its state."""
+    return f"; refused: {sandbox.refused.reason}" if sandbox.refused is not None else f": {_why(sandbox)}"
 
 
 def _why(sandbox: SandboxView) -> str:
@@ -255,26 +256,32 @@ def _why(sandbox: SandboxView) -> str:
     return sandbox.reason
 
 
-def _plan(pause: PauseView) -> Spans:
+def _plans(pause: PauseView) -> list[Spans]:
+    """The longer, with the reason why it punches or not, first."""
     punch = pause.decision.get(PUNCH)
     decided = f"punch {words.on_off(punch['value'])}, {words.reason(punch)}" if punch else "not decided yet"
     planned = f"; {pause.path}, {'punches' if pause.punch else 'does not punch'}" if pause.path else ""
-    why = f": {pause.punch_reason}" if pause.punch_reason else ""
-    return (Span(" decision ", "muted"), Span(f"{decided}{planned}{why}"))
+    label = Span(" decision ", "muted")
+    why = [(label, Span(f"{decided}{planned}: {pause.punch_reason}"))] if pause.punch_reason else []
+    return [*why, (label, Span(f"{decided}{planned}"))]
 
 
-def _figures(pause: PauseView) -> Spans:
-    facts = [f"{pause.published} of {pause.chunks} chunks"] if pause.chunks else []
-    facts += [_dirty(pause.dirty_bytes)] if pause.dirty_bytes is not None else []
-    facts += [f"punched {words.mib(pause.punched_bytes)} MiB"] if pause.punched_bytes else []
-    facts += [f"answered after {words.ms(pause.blocked_ms)}"] if pause.blocked_ms is not None else []
-    facts += [f"{_copied(pause)} {words.ms(pause.copy_ms)}"] if pause.copy_ms is not None else []
-    facts += (
-        [f"peak +{words.mib(pause.peak_over)} MiB"] if pause.peak_over is not None and pause.dirty_bytes != 0 else []
-    )
-    facts += [f"condemned at {pause.condemned_at:.1f} s"] if pause.condemned_at is not None else []
-    facts += [pause.error] if pause.error else []
-    return (Span(" pause ", "muted"), Span(", ".join(facts) or "just begun"))
+def _figures(sandbox: SandboxView) -> list[Spans]:
+    """Its pause in figures, all of them first; then without those of the highest rank."""
+    pause = sandbox.pause
+    if pause is None:
+        return [()]
+    facts = [(0, f"{pause.published} of {pause.chunks} chunks")] if pause.chunks else []
+    facts += [(1, _dirty(pause.dirty_bytes))] if pause.dirty_bytes is not None else []
+    facts += [(2, f"punched {words.mib(pause.punched_bytes)} MiB")] if pause.punched_bytes else []
+    facts += [(5, f"answered after {words.ms(pause.blocked_ms)}")] if pause.blocked_ms is not None else []
+    facts += [(4, f"{_copied(pause)} {words.ms(pause.copy_ms)}")] if pause.copy_ms is not None else []
+    has_peak = pause.peak_over is not None and pause.dirty_bytes != 0
+    facts += [(3, f"peak +{words.mib(pause.peak_over or 0)} MiB")] if has_peak else []
+    facts += [(6, f"condemned at {pause.condemned_at:.1f} s")] if pause.condemned_at is not None else []
+    facts += [(1, pause.error)] if pause.error and pause.error not in _reason(sandbox) else []
+    forms = [", ".join(fact for rank, fact in facts if rank <= most) for most in range(6, -1, -1)]
+    return [(Span(" pause ", "muted"), Span(each or "just begun")) for each in dict.fromkeys(forms)]
 
 
 def _copied(pause: PauseView) -> str:
@@ -286,11 +293,12 @@ def _dirty(size: int) -> str:
     return f"{words.mib(size)} MiB were dirty" if size else "nothing was dirty, so nothing was copied"
 
 
-def _identity(sandbox: SandboxView) -> Spans:
+def _identity(sandbox: SandboxView) -> list[Spans]:
+    """The first that is left out where room is short."""
     tracked = f"{_kind(sandbox)} pid {sandbox.pid}, writes tracked by {sandbox.tracker}"
     guest = tracked if sandbox.pid else _guest(sandbox)
     groups = f"; template {sandbox.template}, team {sandbox.team}, cluster {sandbox.cluster}"
-    return (Span(f" {guest}{groups}", "muted"),)
+    return [(Span(f" {guest}{groups}", "muted"),), (Span(f" {guest}", "muted"),), ()]
 
 
 def rule(note: Span | None, cells: int, name: str = "events") -> list[Spans]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
+from textual.binding import Binding
+
+from flags.catalog import did_you_mean
 from sim.tui.spans import Piece, Span, Spans, line_of
 
 
@@ -236,6 +240,41 @@ ASKING = frozenset(
     }
 )
 """Actions that ask something of a run: refused where it can only be watched."""
+
+
+OF_SCREENS = (FLEET, SANDBOX, MEMORY, FLAGS, FAULTS, LOG, MAP, ROLLOUT)
+OF_TEXTUAL = frozenset({"ctrl+p", "ctrl+c", "ctrl+q", "tab", "shift+tab", "enter", "escape"})
+"""Keys that textual or its widgets need."""
+
+
+def name_of(key: Key) -> str:
+    """What its action is called: `pause_all`, `show('log')`."""
+    return key.action.removeprefix("app.")
+
+
+def refused(own: Mapping[str, str]) -> str | None:
+    """Why these keys (by action) cannot be added to the built-in ones; None where they can."""
+    keys = [*EVERYWHERE, *REPLAY, ROLLOUT_KEY, *(key for screen in OF_SCREENS for key in screen)]
+    taken = {each: name_of(key) for key in keys for each in key.keys.split(",")}
+    for action, key in own.items():
+        if action not in taken.values():
+            return f"no action is called {action}; {did_you_mean(action, set(taken.values()))}"
+        if not key or "," in key or key in OF_TEXTUAL:
+            return f"{key!r} is no key for {action}; take one such as f5 or ctrl+t"
+        if (has := taken.get(_long(key))) is not None:
+            return f"{key} is taken: it does {has}; take another key for {action}"
+        taken[_long(key)] = action
+    return None
+
+
+def _long(key: str) -> str:
+    """`slash` for `/`, as textual names it."""
+    return next(iter(Binding.make_bindings([Binding(key, "", "")]))).key
+
+
+def with_own(keys: Iterable[Key], own: Mapping[str, str]) -> tuple[Key, ...]:
+    """The same, each with the key of one's own beside its built-in ones."""
+    return tuple(replace(key, shown=f"{key.shown} {own[name_of(key)]}") if name_of(key) in own else key for key in keys)
 
 
 def asks(key: Key) -> bool:

@@ -14,6 +14,8 @@ from sim.files.steps import Outage
 from sim.record.view import SandboxView, View
 from sim.report.words import flag_value
 
+MOST_AT_ONCE = 64
+"""Pauses in flight that a key asks for: each has two threads."""
 SLOW = 200.0
 SCREEN = "screen"
 """Who set a flag, where a key did."""
@@ -31,7 +33,7 @@ class Request:
 
     `names`: the sandboxes that it concerns, None for the fleet. `at_once`: whatever else is under way. `setting`: a
     flag or a fault, for what is asked later. `question`: what is asked back first; after a yes it goes on, after a no
-    `otherwise` does, where there is one. `harmless`: allowed also where others are refused.
+    `otherwise` does, where there is one. `harmless`: allowed also where others are refused. `works`: the guests write.
     """
 
     doing: str
@@ -44,6 +46,7 @@ class Request:
     harmless: bool = False
     pauses: bool = False
     resumes: bool = False
+    works: bool = False
 
 
 def pause(view: View, names: Sequence[str], idle: AbstractSet[str] = frozenset()) -> Request | None:
@@ -76,7 +79,7 @@ def pause(view: View, names: Sequence[str], idle: AbstractSet[str] = frozenset()
 def at_a_time(view: View, names: Sequence[str]) -> int:
     """How many pauses at once: each copy may become as large as its guest, and the budget has to hold all of them."""
     memory = max((view.sandboxes[name].memory for name in names if name in view.sandboxes), default=1)
-    return max(1, min(len(names), (view.memory.budget - view.memory.now) // memory))
+    return max(1, min(len(names), MOST_AT_ONCE, (view.memory.budget - view.memory.now) // memory))
 
 
 def resume(names: Sequence[str]) -> Request | None:
@@ -110,7 +113,7 @@ def in_state(view: View, state: str) -> list[str]:
 
 def tick() -> Request:
     """One tick."""
-    return Request("one tick", lambda drive: drive.tick(), harmless=True)
+    return Request("one tick", lambda drive: drive.tick(), harmless=True, works=True)
 
 
 def kill(names: Sequence[str]) -> Request | None:

@@ -110,11 +110,34 @@ def wrap(spans: Spans, cells: int, indent: str = "  ") -> list[Spans]:
 
 def wrapped(said: Iterable[Spans], cells: int, lines: int) -> list[Spans]:
     """One after the other, each wrapped; at most so many lines, the last with an ellipsis where there is more."""
-    found = [line for spans in said for line in wrap(spans, cells - 1, indent="   ")]
+    found = [line for spans in said if spans for line in wrap(spans, cells - 1, indent="   ")]
     if len(found) <= lines:
         return found
     more = (*found[lines - 1], Span(" …", "muted"))
     return [*found[: lines - 1], more if width(more) <= cells - 1 else fit(more, cells - 1)][: max(0, lines)]
+
+
+def whole(said: Iterable[Sequence[Spans]], cells: int, lines: int) -> list[Spans]:
+    """One after the other, each in one of its forms, the longest first: in those with which all stand whole on so many
+    lines. The last sentences become shorter first. As `wrapped` where even the shortest forms are too long."""
+    forms = list(said)
+    at = [0] * len(forms)
+
+    def drawn() -> list[Spans]:
+        return wrapped((each[index] for each, index in zip(forms, at, strict=True)), cells, 10 * lines)
+
+    while len(drawn()) > lines:
+        longer = [place for place, each in enumerate(forms) if at[place] < len(each) - 1]
+        if not longer:
+            break
+        at[longer[-1]] += 1
+    for place in range(len(forms)):  # what became shorter in vain
+        while at[place]:
+            at[place] -= 1
+            if len(drawn()) > lines:
+                at[place] += 1
+                break
+    return wrapped((each[index] for each, index in zip(forms, at, strict=True)), cells, lines)
 
 
 def _words(spans: Spans) -> list[Span]:

@@ -14,6 +14,8 @@ from sim.tui.requests import Request
 from sim.tui.spans import Span, Spans, wrap
 
 Place = Literal["fleet", "memory"]
+KEYS = ("e", "f", "p", "r", "P", "V")
+"""Those of the fleet that the story names."""
 
 
 @dataclass(frozen=True, slots=True)

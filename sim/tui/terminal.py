@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pathlib
+import queue
 import selectors
 import signal
+import threading
 import time
-from typing import IO, ClassVar
+from functools import partial
+from typing import IO, Any, ClassVar
 
 from textual import events
+from textual.app import App
 from textual.drivers.linux_driver import LinuxDriver
 from textual.drivers.web_driver import WebDriver
 from textual.message import Message
@@ -19,6 +22,10 @@ from textual.message import Message
 from engine.errors import UserError
 from sim.tui.keyboard import Keyboard
 
+MOST_UNREAD = 8 << 20
+"""Bytes for a browser that are not read yet, at most: some minutes of a busy screen."""
+LAST_WORDS = 2.0
+"""Seconds that a browser has to take what was drawn last."""
 LOOKS_A_SECOND = 10
 """How often the input thread looks whether the app has ended, and whether a lone escape was a key."""
 
@@ -85,21 +92,56 @@ def _read(fd: int) -> bytes:
 
 
 class Browser(WebDriver):
-    """A browser, through the pipes of the process that serves it; once those are gone the app ends as by a hang-up."""
+    """A browser, through the pipes of the process that serves it.
 
-    def write(self, data: str) -> None:
-        with contextlib.suppress(OSError):
-            super().write(data)
+    Once those are gone, or no longer read, the app ends as by a hang-up: a run never waits for its screen.
+    """
 
-    def write_meta(self, data: dict[str, object]) -> None:
-        with contextlib.suppress(OSError):
-            super().write_meta(data)
+    def __init__(
+        self, app: App[Any], *, debug: bool = False, mouse: bool = True, size: tuple[int, int] | None = None
+    ) -> None:
+        super().__init__(app, debug=debug, mouse=mouse, size=size)
+        self._write = partial(self._queue_up)
+        self._queued: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._unread = 0
+        self._gone = False
+        self._writer = threading.Thread(target=self._write_on, name="browser", daemon=True)
+        self._writer.start()
+
+    def _queue_up(self, data: bytes) -> int:
+        self._unread += len(data)
+        if self._unread > MOST_UNREAD:
+            self._hang_up()
+        elif not self._gone:
+            self._queued.put(data)
+        return len(data)
+
+    def _write_on(self) -> None:
+        try:
+            while (data := self._queued.get()) is not None:
+                left = memoryview(data)
+                while left:
+                    left = left[os.write(self.fileno, left) :]
+                self._unread -= len(data)
+        except OSError:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        if not self._gone:
+            self._gone = True
+            os.kill(os.getpid(), signal.SIGHUP)
 
     def run_input_thread(self) -> None:
         """Textual's reader ends where the pipe does, and says nothing."""
         super().run_input_thread()
         if not self.exit_event.is_set():
-            os.kill(os.getpid(), signal.SIGHUP)
+            self._hang_up()
+
+    def stop_application_mode(self) -> None:
+        """The last words get a moment."""
+        super().stop_application_mode()
+        self._queued.put(None)
+        self._writer.join(LAST_WORDS)
 
 
 DrawnOn = type[MortalTerminal] | type[Browser]

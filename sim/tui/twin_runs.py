@@ -15,6 +15,7 @@ from sim.node.memory import PUNCHED_PEAK
 from sim.record.view import View
 from sim.run.needs import free_memory, missing, needed_memory
 from sim.run.runner import RunOptions, run_scenario
+from sim.tui.requests import MOST_AT_ONCE
 from sim.tui.twin import RunArm
 
 MIB = 1 << 20
@@ -48,10 +49,6 @@ def refusal(made: Scenario, view: View) -> str | None:
 
 OWN = frozenset({"inline", "relay"})
 """Sources whose values the scenario itself gives."""
-
-
-MOST_AT_ONCE = 64
-"""Pauses of one wave: each has two threads."""
 
 
 LONGEST = 48

@@ -47,6 +47,11 @@ class UnderWay:
             said += f"{'; ' if said else ''}{len(waiting)} wait{'s' if len(waiting) == 1 else ''}: {listed}"
         return said
 
+    @property
+    def works(self) -> bool:
+        """True where guests write, or will before what is asked next."""
+        return any(each.request.works for each in self._asked)
+
     def pausing(self, names: Iterable[str]) -> list[str]:
         """Which of these have been asked to pause, where the pause has not answered yet."""
         sandboxes = self._view().sandboxes

@@ -12,8 +12,9 @@ from sim.tui.app import HIGH_CONTRAST
 from sim.tui.fleet_app import FleetApp
 from sim.tui.keys import asks
 from sim.tui.screens.live import LiveScreen
+from sim.tui.screens.log import LogScreen
 from sim.tui.terminal import OTHER, to_ascii
-from tests.tui.looking import seen, until
+from tests.tui.looking import seen, until, until_seen
 
 if TYPE_CHECKING:
     from tests.tui.conftest import RecordedDrill
@@ -215,3 +216,30 @@ async def test_without_colour_what_is_discarded_still_stands_out(
         ]
     assert styles
     assert all(style is not None and style.bold and style.reverse for style in styles)
+
+
+async def test_a_key_of_ones_own_does_what_the_built_in_one_does_and_help_says_so(drill: RecordedDrill) -> None:
+    app = FleetApp(lambda: drill)
+    app.use_keys({"pause_all": "f5", "tick": "f6", "show('log')": "ctrl+l"})
+    async with app.run_test(size=(100, 40)) as pilot:
+        await until(pilot, lambda: app.live.has_run, "the run has begun")
+        await pilot.press("f5", "f6")
+        await until(pilot, lambda: ("tick", 1) in drill.calls, "one tick")
+        assert ("pause", [f"web-{number}" for number in range(6)]) in drill.calls
+        await pilot.press("question_mark")
+        await until_seen(pilot, "P f5")
+        await pilot.press("escape", "ctrl+l")
+        await until(pilot, lambda: isinstance(app.screen, LogScreen), "the log")
+
+
+@pytest.mark.parametrize("screen", ["flags", "faults", "log", "map"])
+async def test_the_key_that_is_next_does_it_on_every_screen(screen: str, drill: RecordedDrill) -> None:
+    app = FleetApp(lambda: drill)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await begun(pilot)
+        await pilot.press(SCREENS[screen])
+        await until_seen(pilot, "next: P pauses them all")
+        await pilot.press("V")
+        assert asked(drill) == [], "that is not next"
+        await pilot.press("P")
+        await until(pilot, lambda: asked(drill) == ["pause"], "all are paused")

@@ -20,6 +20,9 @@ from sim.tui.screens.live import LiveScreen, bindings
 FOR_ALL = (events.FlagSet, events.FaultArmed, events.FaultsCleared, events.NodeStarted, events.NodeCrashed)
 """What happens to the whole run and is shown for every sandbox."""
 
+WHO = (2, 3)
+"""Lines for what it is: at least, at most."""
+
 
 class SandboxScreen(LiveScreen):
     """One sandbox of the fleet, by name: it stays while a run is started again."""
@@ -68,7 +71,8 @@ class SandboxScreen(LiveScreen):
         sandbox = self._sandbox
         self.draw_title()
         if sandbox is not None:
-            self.show("who", lambda width, height: headlines.who(sandbox, width, height))
+            who = self.query_one("#who", LinesWidget)
+            who.show_whole(lambda width, height: headlines.who(sandbox, width, height), *WHO)
             self.show("pages", lambda width, height: page_map.lines(sandbox, width, height))
             self.show("timeline", lambda width, height: charts.time_lines(sandbox, width, height))
             self.show("why", lambda width, height: headlines.why(sandbox, width, height))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from engine.errors import EngineError
 from engine.events import ChunkPunched, KeeperAsked, NotSalvaged, PunchFailed
 from engine.pause import Outcome, Pause
 from engine.plan import PauseOptions
-from engine.snapshot import template
+from engine.snapshot import Header, template
 from engine.strand import UnsalvageableError
 from tests.integration.engine.rig import CHUNKS, DEADLINE, MIB, PAGE, Faults, Guest, Guests, Pauser, fill_up, turn_over
 
@@ -52,7 +53,9 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"{place}.RETRY_SECONDS", (0.001, 0.001))
 
 
-def crashed(pauser: Pauser, guest: Guest, keeper: Kept, call: str, chunk: int | None, *, after: bool = False) -> Pause:
+def crashed(
+    pauser: Pauser, guest: Guest, keeper: Kept, call: str, chunk: int | None, *, after: bool = False, **how: Any
+) -> Pause:
     """A pause that does nothing more from one act on: not what a failure would do either."""
     effects = Effects()
     real = getattr(effects, call)
@@ -65,7 +68,7 @@ def crashed(pauser: Pauser, guest: Guest, keeper: Kept, call: str, chunk: int | 
         raise Crash
 
     setattr(effects, call, act)
-    pause = pauser.prepare(guest, options=SALVAGE, effects=effects, keeper=keeper)
+    pause = pauser.prepare(guest, options=SALVAGE, effects=effects, keeper=keeper, **how)
     setattr(pause, "_take_fate", print)  # noqa: B010 - no fate at all
     with pytest.raises(Crash):
         pause.begin()
@@ -93,16 +96,44 @@ def test_at_whatever_act_its_process_ended_the_build_is_completed_byte_for_byte(
     keeper.drop("b1")
 
 
-def test_the_completed_build_has_the_content_that_it_would_have_had(pauser: Pauser, guests: Guests) -> None:
-    first, second = (guests.fresh(pages=range(0, 8 * MIB // PAGE, 3)) for _ in range(2))
-    for guest in (first, second):
+@pytest.mark.parametrize(("block_size", "generation"), [(PAGE, 2), (2 * MIB, 1)])
+def test_the_completed_build_has_the_header_that_it_would_have_had(
+    pauser: Pauser, guests: Guests, block_size: int, generation: int
+) -> None:
+    keeper, headers = Kept(), list[Header]()
+    for crashes in (True, False):
+        here = Pauser(pauser.folder / f"crashes-{crashes}")
+        guest = guests.start().track(block_size=block_size)
+        guest.write(range(0, 1800, 3), seed=1)  # a sparse guest: what is a hole is empty
+        parent = template(guest.memfd.size, block_size)
+        if generation == 2:
+            here.pause(guest, build="b0", block_size=block_size)
+            parent = here.header("b0")
+            guest = guests.from_header(here.builds, parent)
+            guest.write(range(100, 900, 7), seed=2)
         guest.write(range(0, 900, 6), seed=0)  # zeros, that no file holds
-    keeper = Kept()
-    crashed(pauser, first, keeper, "publish", 2)
-    header = complete(left(pauser, keeper))
+        before = guest.memory()
+        how: dict[str, Any] = {"parent": parent, "block_size": block_size}
+        if crashes:
+            crashed(here, guest, keeper, "publish", 1, **how)
+            complete(left(here, keeper))
+            keeper.drop("b1")
+        else:
+            here.pause(guest, **how)
+        assert here.restored() == before
+        headers.append(here.header())
+    assert headers[0] == headers[1]
+
+
+@pytest.mark.privileged
+def test_huge_pages_are_completed_too(pauser: Pauser, guests: Guests, huge_pages: int) -> None:
+    guest, keeper = guests.start(huge=True).track(block_size=2 * MIB), Kept()
+    guest.write(range(8 * MIB // PAGE), seed=1)
+    before = guest.memory()
+    crashed(pauser, guest, keeper, "copy_write", 2, block_size=2 * MIB)
+    complete(left(pauser, keeper))
     keeper.drop("b1")
-    other = Pauser(pauser.folder / "other")
-    assert other.pause(second).header == header
+    assert pauser.restored() == before
 
 
 def test_it_can_be_completed_a_second_time_where_the_first_was_cut_off(

@@ -314,6 +314,15 @@ def test_zeros_that_lie_in_huge_pages_are_given_back_when_the_build_is_finished(
     made.close()
 
 
+def test_a_cache_that_is_opened_again_after_a_crash_knows_of_its_huge_pages(huge_folder: Path) -> None:
+    made, again = (Cache(huge_folder, "b1", scattered(16, 3)) for _ in range(2))
+    made.create()
+    made.close()
+    again.reopen()
+    assert again.has_huge_pages
+    again.close()
+
+
 def test_a_cache_on_small_pages_gives_nothing_back(tmp_path: Path) -> None:
     made = Cache(tmp_path, "b1", scattered(8, 2))
     made.create()

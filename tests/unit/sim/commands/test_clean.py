@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import uuid
+from dataclasses import replace
 
 import pytest
 
@@ -38,6 +39,17 @@ def test_a_run_whose_runner_is_dead_is_ended_once(tmp_path: pathlib.Path, capsys
     assert run_folder.read_record(folder).ended
     assert cli.main(["clean", "--runs-dir", str(tmp_path)]) == ExitCode.HELD
     assert capsys.readouterr().out == f"nothing to clean in {tmp_path}\n"
+
+
+def test_a_spill_goes_with_its_run_where_its_name_says_whose_it_is(tmp_path: pathlib.Path) -> None:
+    record = run_in(tmp_path, "demo")
+    own, other = tmp_path / f"snapdrill-{record.run}-spill", tmp_path / "another"
+    for spill in (own, other):
+        spill.mkdir()
+        run_folder.write_record(next((tmp_path / "demo").glob("2*")), replace(record, spill_dir=str(spill)))
+        assert cli.main(["clean", "--runs-dir", str(tmp_path)]) == ExitCode.HELD
+    assert not own.exists()
+    assert other.is_dir()
 
 
 def test_a_run_whose_runner_lives_is_never_touched(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from sim.rollout.compiled import compiled
 from sim.rollout.matrix import sample
 from sim.run.cases import host_needs
 from sim.run.draw import as_run
+from sim.run.seeds import Seeds, document, summary
 
 SCENARIO = "name: x\nfleet: [{name: web, count: 2, memory: 4MiB, guest: process}]\nsteps: [{tick: 1}]\n"
 PLAN = """\
@@ -48,6 +49,14 @@ def test_a_plan_takes_guests_of_one_kind_into_both_arms_and_every_cell_of_its_ma
     assert [each["guest"] for each in sample(made, 0)] == ["vm", "vm"]
     assert (made.source_text, made.asked_guest) == (plan.source_text, "vm")
     assert [each.guest for each in plan_with_guests(plan, None).fleet] == ["process", "vm"]
+
+
+def test_the_summary_and_the_document_of_seeds_say_which_guests_were_asked_for() -> None:
+    plain = load_text(SCENARIO, pathlib.Path("x.yaml"))
+    asked = Seeds(with_guests(plain, "vm"), 2)
+    assert summary(asked).startswith("x   0 seeds   --guest vm   ")
+    assert (document(asked)["guest"], document(Seeds(plain, 2))["guest"]) == ("vm", None)
+    assert "--guest" not in summary(Seeds(plain, 2))
 
 
 def test_a_worker_of_a_cluster_must_be_able_to_run_machines() -> None:

@@ -110,6 +110,7 @@ def test_a_goal_is_a_least_or_a_most(goal: Goal, value: float, met: bool) -> Non
 @pytest.mark.parametrize(("share", "met"), [(0.7, True), (0.8, False)])
 def test_where_every_round_was_disturbed_cpu_is_judged_and_else_time(share: float, met: bool) -> None:
     wanted = row(
+        name="wave",
         figures=lambda one: {"value": one["value"], "cpu_ratio": share},
         goal=Goal(2.5, at_least=True, size=GIB),
         cpu_goal=Goal(0.75, size=GIB),
@@ -119,7 +120,8 @@ def test_where_every_round_was_disturbed_cpu_is_judged_and_else_time(share: floa
     assert (report.met(disturbed), report.met(quiet)) == (met, False)
     first, second = report.document()["results"]
     assert [(each["met"], each["met_by"]) for each in (first, second)] == [(met, "cpu"), (False, "time")]
-    assert Report(GIB // 2, 2, 1, {}, [disturbed], []).met(disturbed) is None
+    small = Report(GIB // 2, 2, 1, {}, [disturbed], [])
+    assert (small.met(disturbed), "needs 1GiB" in small.text()) == (None, True)
 
 
 def test_the_load_is_that_of_every_measurement() -> None:

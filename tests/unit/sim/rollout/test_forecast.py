@@ -235,7 +235,7 @@ def test_pauses_in_a_burst_come_in_one_moment_and_as_many_as_it_says_are_in_flig
     def at_once(node: str) -> Any:
         busy = small(("{memory: 1GiB,", f"{{memory: 1GiB, {node},")).model_copy(update={"paused_for": 60.0})
         often = busy.model_copy(update={"groups": tuple(g.model_copy(update=OFTEN) for g in busy.groups)})
-        found = asked(often, replace(ASKED, sandboxes=400, hours=2))
+        found = asked(often, replace(ASKED, sandboxes=400, hours=0.5))
         return next(each.value for each in found.totals if each.label == "at once")
 
     assert at_once(f"burst: {burst}") == burst
@@ -259,3 +259,20 @@ def test_a_share_of_a_group_that_has_no_memfd_by_the_flag_cannot_punch() -> None
     assert 150 < half[100].can_punch < 250
     none = by_weight(asked(small(("dirty: 100%,", "dirty: 100%, use_memfd: 0%,")), replace(ASKED, sandboxes=400)))
     assert (none[100].can_punch, none[100].saved) == (0, 0)
+
+
+def test_a_plan_with_a_fleet_file_is_forecast_as_that_file_has_its_fleet(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "fleet.yaml").write_text(SMALL.replace("kind:", "scale: 1/8\nkind:"))
+    (tmp_path / "plan.yaml").write_text(
+        "kind: plan\nname: p\nfleet: fleet.yaml\ncontexts: all\nby: team\nsteps: [{setWeight: 0}, {setWeight: 20}]\n"
+    )
+    start = source(tmp_path / "plan.yaml")
+    assert isinstance(start, ForecastSource)
+    assert (start.fleet.groups, start.fleet.node) == (small().groups, small().node)
+    assert (start.weights, start.by, start.fleet.contexts) == ((0.0, 20.0), "team", ALL)
+
+
+def test_what_is_in_flight_on_all_nodes_at_once_is_at_least_what_is_on_one() -> None:
+    often = small().model_copy(update={"groups": tuple(g.model_copy(update=OFTEN) for g in small().groups)})
+    totals: dict[str, Any] = {e.label: e.value for e in asked(often, replace(ASKED, sandboxes=400, hours=0.5)).totals}
+    assert totals["at once, fleet"] > totals["at once"] > 0

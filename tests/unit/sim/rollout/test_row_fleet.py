@@ -167,6 +167,7 @@ def test_the_command_forecasts_the_table_of_a_plan_and_says_what_it_does_not_kno
     assert [each["label"] for each in found["weights"]] == ["off", "0 %", "25 %", "100 %"]
     assert (found["weights"][3]["over_memory"], found["weights"][3]["fit"]) == (None, None)
     assert 0 < found["weights"][1]["exposed"] < 60
+    assert not any("the day is a wave" in each for each in found["model"])
     assert "reads team.name (segment regulated-teams); the table has no such column" in " ".join(found["model"])
     assert main([*asked, "--node-memory", "128GiB", "--paused-for", "60"]) == ExitCode.HELD
     said = " ".join(capsys.readouterr().out.split())

@@ -11,9 +11,12 @@ import pytest
 
 from engine.errors import UserError
 from flags.document import DocumentError
+from sim.cli import main
 from sim.files.plan import Plan, load_plan_text
 from sim.files.scenario import load_text
 from sim.files.yaml import scenario_text
+from sim.record.verdict import ExitCode
+from sim.rollout import simulated_nodes
 from sim.rollout.compiled import compiled
 from sim.rollout.simulated_nodes import A_GUEST, lines, need, sample_lack
 from sim.rollout.user_fleet import of_plan
@@ -92,3 +95,15 @@ def test_a_simulated_node_that_cannot_be_is_a_mistake_at_its_place(
     }  # fmt: skip
     with pytest.raises(DocumentError, match=f"s.yaml:\\d+:\\d+: error: .*{says}"):
         load_text(scenario_text(document), pathlib.Path("s.yaml"))
+
+
+def test_a_sample_that_this_host_cannot_hold_is_refused_before_the_start(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = sampled(tmp_path)
+    (tmp_path / "plan.yaml").write_text(made.source_text)
+    monkeypatch.setattr(simulated_nodes, "free_memory", lambda: need(made) - 1)
+    code = main(["rehearse", str(tmp_path / "plan.yaml"), "--runs-dir", str(tmp_path / "runs")])
+    assert code == ExitCode.UNSUPPORTED
+    assert "its 24 guests need" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "runs").exists()

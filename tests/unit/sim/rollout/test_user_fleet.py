@@ -80,6 +80,22 @@ def test_the_sample_is_of_real_rows_under_their_names_and_each_stage_exposes_som
         assert set(each.sandboxes) == on & {e.name for e in sandboxes}
 
 
+def test_a_sandbox_whose_name_can_be_no_file_is_decided_by_its_name_all_the_same(folder: pathlib.Path) -> None:
+    path = folder / "fleet.csv"
+    path.write_text(path.read_text().replace("sbx-", "i/SBX_"))
+    made, fleet = of_plan(plan(folder))
+    assert fleet is not None
+    assert all(
+        each.name.startswith("x-") and each.attributes().sandbox.startswith("i/SBX_") for each in made.sandboxes()
+    )
+    on = {name for name, is_on in zip(fleet.names, fleet.exposures[1].on.tolist(), strict=True) if is_on}
+    assert set(exposures_of(compiled(made))[1].sandboxes) == on & {each.name for each in made.sandboxes()}
+    (config, *_) = sandbox_configs(compiled(made).scenario, (), 0.0)
+    assert config.attributes() == made.sandboxes()[0].attributes()
+    with pytest.raises(DocumentError, match="a key is that of one sandbox; add exact: true"):
+        plan(folder, fleet=[{"name": "web", "count": 2, "key": "A", "memory": "1MiB"}])
+
+
 def test_the_rows_of_a_stage_pause_at_their_own_rates(folder: pathlib.Path) -> None:
     _, fleet = of_plan(plan(folder))
     assert fleet is not None

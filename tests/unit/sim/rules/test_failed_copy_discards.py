@@ -157,6 +157,20 @@ def test_a_stranded_build_ends_with_its_sandbox_killed_only_where_it_was_given_u
     assert made.reasons(NAME) == ([] if held else ["the sandbox is killed, not discarded"])
 
 
+KEPT = copying.KeeperAsked("web-0.p1")
+LOST = copying.NotSalvaged("web-0.p1", "lost", "both are gone")
+
+
+@pytest.mark.parametrize(("before", "is_caught"), [((KEPT, LOST), False), ((KEPT,), True), ((), False)])
+def test_a_copy_that_its_node_s_death_cut_off_needs_a_code_where_its_memory_was_kept(
+    story: Story, before: tuple[Event, ...], is_caught: bool
+) -> None:
+    made = asked(story, *before).tell(events.NodeCrashed(4242)).tell(events.NodeStarted(4243, 1, 4000, 1, True))
+    made.settle(outcome="discarded").go("pausing", "discarded").tell(events.GuestEnded("web-0.1", "crashed"))
+    why = "salvage was decided, and no event says why the copy could not be salvaged"
+    assert made.end().reasons(NAME) == ([why] if is_caught else [])
+
+
 @pytest.mark.parametrize(
     ("option", "flag", "held"),
     [("salvage", False, False), ("discard", True, True), ("discard", None, False), ("salvage", None, True)],

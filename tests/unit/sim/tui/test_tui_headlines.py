@@ -137,8 +137,7 @@ def test_a_refused_resume_is_explained_in_full_under_the_fleet() -> None:
 
 
 def test_a_sentence_that_there_is_no_room_for_ends_in_an_ellipsis() -> None:
-    pause = PauseView("web-0.p1", "web-0", 1.0, path="memfd", punch_reason="the memfd is consumed " * 9)
-    lines = [text(line) for line in headlines.detail(replace(WEB, pause=pause), 80, 3)]
+    lines = [text(line) for line in headlines.detail(replace(WEB, reason="the memfd is consumed " * 20), 80, 3)]
     assert lines[-1].endswith("…")
     assert all(len(line) <= 80 for line in lines)
     assert headlines.detail(WEB, 80, 0) == []

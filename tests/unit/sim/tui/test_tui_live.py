@@ -214,3 +214,17 @@ async def test_what_waits_can_be_dropped_the_latest_first() -> None:
     assert drill.asked == ["a", "b"]
     live.drop_waiting()
     assert live.note.text == "nothing waits that could be dropped"
+
+
+async def test_nothing_is_asked_back_where_guests_are_about_to_write() -> None:
+    drill, questions = SlowDrill(), list[str]()
+    live = begun(drill)
+    live.confirm = lambda question, _go_on, _otherwise: questions.append(question)
+    live.pause(["web-0"])
+    assert len(questions) == 1, "it has written nothing"
+    live.ask(request("tick", works=True))
+    await settle()
+    live.pause(["web-0"])
+    assert len(questions) == 1
+    drill.go_on.set()
+    live.drop_waiting()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator
+from unittest.mock import Mock
 
 import pytest
 from aiohttp import ClientSession, CookieJar, WSServerHandshakeError
 from aiohttp.test_utils import unused_port
 from aiohttp.web import AppRunner, SockSite
+from textual.app import App
 
 from sim.cli import main
 from sim.record.verdict import ExitCode
+from sim.tui.terminal import Browser
 from sim.tui.web import LOOPBACK, Screens, listen
 
 SAYS = "import os, sys; print('__GANGLION__', flush=True); data = os.environ['COLUMNS'].encode()\n"
@@ -132,3 +137,20 @@ def test_the_screen_in_a_browser_is_read_only_unless_it_may_control(
     monkeypatch.setattr("sim.tui.web.serve", serve)
     assert main(["tui", *arguments]) == 130
     assert served == [["tui", *asked]]
+
+
+async def test_a_browser_that_reads_no_more_hangs_up_and_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    hung_up = threading.Event()
+    monkeypatch.setattr("sim.tui.terminal.os.kill", lambda _pid, _number: hung_up.set())
+    monkeypatch.setattr("textual.drivers.web_driver.InputReader", Mock)
+    monkeypatch.setattr("sim.tui.terminal.MOST_UNREAD", 1 << 20)
+    monkeypatch.setattr("sim.tui.terminal.LAST_WORDS", 0.1)
+    reads, writes = os.pipe()
+    driver = Browser(App())
+    driver.fileno = writes
+    for _ in range(20):
+        driver.write("x" * (64 << 10))
+    assert hung_up.is_set()
+    driver.stop_application_mode()
+    os.close(reads)
+    os.close(writes)
