@@ -8,7 +8,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +47,7 @@ from sim.run.node_link import (
     NodeFailedError,
     NodeLink,
     NodeStarter,
+    death_is_recorded,
     end_zygote,
     execute_node,
     outlived,
@@ -156,7 +157,7 @@ class Drill:
         self.note(run_started(self.scenario, self.run, self.seed, self.only, facts))
         self._open_flags()
         self._fleet.push_async_callback(self._end_node)
-        with self._outlives_a_death():
+        async with self._outlives_a_death():
             await self._start_node({})
             await self._ask("create")
         self._cgroup_base = self.cgroup.usage() if self.cgroup else None
@@ -196,17 +197,21 @@ class Drill:
         where, spill = (self.cache_dir, self.socket_dir, cgroup), self._folders.spill
         write_record(self.run_dir, RunRecord.of(self.run, self.entries, *where, ended=ended, spill_dir=spill))
 
-    @contextlib.contextmanager
-    def _outlives_a_death(self) -> Iterator[None]:
+    @contextlib.asynccontextmanager
+    async def _outlives_a_death(self) -> AsyncIterator[None]:
         """A process that dies while the fleet is started ends the run with a verdict (`died`), not with an error."""
         try:
             yield
         except NodeDiedError as error:
             self.died = error
         except NodeFailedError as error:
-            if not any(isinstance(each.event, events.ProcessDied) for each in self.entries):
+            if not await death_is_recorded(self._entries_by_now):
                 raise
             self.died = NodeDiedError(str(error))
+
+    def _entries_by_now(self) -> Sequence[Entry]:
+        self.view()
+        return self.entries
 
     async def _end_node(self) -> None:
         """The node ends its guests and zygote when we close; after a crash the zygote obeys us directly."""
@@ -416,8 +421,7 @@ class Drill:
     async def _notice_death(self) -> None:
         if self._node is not None and self._node.died.is_set():
             await self._node.reap()
-            self.view()
-            self._node.raise_own_failure(self.entries)
+            self._node.raise_own_failure(self._entries_by_now())
             self._record_crash()
 
     def _record_crash(self) -> None:

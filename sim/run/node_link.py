@@ -25,6 +25,7 @@ from sim.record.run_id import RUN_VARIABLE
 
 _LONGEST_LINE = 4 << 20
 _LONGEST_ERROR = 300  # characters
+_LOOKS = 50  # 10 ms apart
 _DYING = 2.0  # seconds that a killed process may take to go
 
 
@@ -194,6 +195,15 @@ def _last_line(log: Path) -> str:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return printable(lines[-1][:_LONGEST_ERROR]) if lines else "it printed nothing"
     return "its output cannot be read"
+
+
+async def death_is_recorded(entries_by_now: Callable[[], Sequence[Entry]]) -> bool:
+    """Whether the ledger has the death of a guest or zygote: a node sees it a moment after what failed over it."""
+    for _ in range(_LOOKS):
+        if any(isinstance(each.event, events.ProcessDied) for each in entries_by_now()):
+            return True
+        await asyncio.sleep(0.01)
+    return False
 
 
 def end_zygote(socket_dir: Path) -> None:
