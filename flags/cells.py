@@ -349,7 +349,8 @@ def _instants(value: Any) -> Iterator[str]:
     try:
         yield from [] if at is None else ((at + timedelta(seconds=step)).isoformat() for step in (-1, 0, 1))
     except OverflowError:
-        return
+        pass  # one of the two ends is beside it
+    yield from ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z")
 
 
 def _instant(value: Any) -> datetime | None:
