@@ -6,6 +6,7 @@ the table of contexts, absent and of a wrong type. Values that every clause and 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -346,10 +347,8 @@ def _beside(operator: str, value: Any) -> Iterator[str]:
 
 def _instants(value: Any) -> Iterator[str]:
     at = _instant(value)
-    try:
+    with contextlib.suppress(OverflowError):  # one of the two ends is beside it
         yield from [] if at is None else ((at + timedelta(seconds=step)).isoformat() for step in (-1, 0, 1))
-    except OverflowError:
-        pass  # one of the two ends is beside it
     yield from ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z")
 
 
