@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from engine import events as engine_events
 from engine.events import Event
-from engine.plan import SalvageCode
+from engine.plan import WHOLE, SalvageCode
 from sim.record.view import PauseView
 from sim.rules.evidence import Evidence
 from sim.rules.finding import Finding, Reason
@@ -77,14 +77,37 @@ def _decided_salvage(evidence: Evidence, pause: PauseView) -> bool:
 
 
 def _is_salvaged(evidence: Evidence, pause: PauseView) -> bool:
-    """Stranded, as was decided: still, or with a build that was finished after that."""
+    """Stranded, as was decided: still, or with a build that was finished after that; or completed by the next node."""
     if not _decided_salvage(evidence, pause):
         return False
-    kinds = [type(each) for each in evidence.events_of(pause.id)]
-    if engine_events.Stranded not in kinds:
+    stranded = _last(evidence, pause, engine_events.Stranded)
+    if stranded is None:
+        return _is_completed_by_the_next_node(evidence, pause)
+    finished = _last(evidence, pause, engine_events.BuildFinished)
+    return pause.outcome is None or (pause.outcome == "finished" and finished is not None and finished > stranded)
+
+
+def _is_completed_by_the_next_node(evidence: Evidence, pause: PauseView) -> bool:
+    """The node died between the failure and its last attempt to go on; out of the memory that its keeper held."""
+    if pause.settled is None or pause.outcome != "finished" or pause.settled.salvage != WHOLE:
         return False
-    after = kinds[len(kinds) - kinds[::-1].index(engine_events.Stranded) :]
-    return pause.outcome is None or (pause.outcome == "finished" and engine_events.BuildFinished in after)
+    failed, finished = (
+        _last(evidence, pause, kind) for kind in (engine_events.CopyFailed, engine_events.BuildFinished)
+    )
+    if failed is None or finished is None or not _is_kept(evidence, pause):
+        return False
+    return any(failed < crash < finished for crash in evidence.crashes)
+
+
+def _is_kept(evidence: Evidence, pause: PauseView) -> bool:
+    """A second process has acknowledged that it holds the memory."""
+    told = evidence.events_of(pause.id)
+    return any(isinstance(each, engine_events.KeeperAsked) and each.error is None for each in told)
+
+
+def _last(evidence: Evidence, pause: PauseView, kind: type[Event]) -> int | None:
+    """Where in the order the last event of a kind is."""
+    return max((told.at for told in evidence.of_pause(pause.id) if isinstance(told.entry.event, kind)), default=None)
 
 
 def _without_a_code(evidence: Evidence, pause: PauseView) -> list[Reason]:

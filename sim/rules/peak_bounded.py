@@ -24,7 +24,7 @@ def judge(evidence: Evidence) -> Finding:
                 finding.lacks(pause.sandbox, f"missing evidence: no peak of {pause.id}", pause=pause.id)
             continue
         finding.checked += 1
-        if seen > (most := bound(pause)):
+        if seen > (most := bound(evidence, pause)):
             reason = Reason("above", f"the pause took {seen} bytes beyond its guest, more than {most}")
             finding.violated(pause.sandbox, reason, incarnation=evidence.incarnation_of(pause), pause=pause.id)
         elif pause.peak_over is None and _is_owed(evidence, pause):
@@ -33,10 +33,15 @@ def judge(evidence: Evidence) -> Finding:
     return finding
 
 
-def bound(pause: PauseView) -> int:
-    """Bytes. Where punching could not go on, the bytes are safe and the peak is that of not punching."""
-    punching = pause.punch and pause.punch_error is None and pause.condemn_error is None
-    return MARGIN if punching else (pause.dirty_bytes or 0) + MARGIN
+def bound(evidence: Evidence, pause: PauseView) -> int:
+    """Bytes. Where punching could not go on, the bytes are safe and the peak is that of not punching.
+
+    A node that died says so by its events alone: the next one settles the pause without the error.
+    """
+    failures = (engine_events.PunchFailed, engine_events.CondemnFailed)
+    failed = pause.punch_error is not None or pause.condemn_error is not None
+    failed = failed or any(isinstance(each, failures) for each in evidence.events_of(pause.id))
+    return MARGIN if pause.punch and not failed else (pause.dirty_bytes or 0) + MARGIN
 
 
 def _is_owed(evidence: Evidence, pause: PauseView) -> bool:

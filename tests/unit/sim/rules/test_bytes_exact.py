@@ -138,6 +138,19 @@ def test_a_build_that_a_fault_damaged_and_nobody_refuses_is_caught(scene: Scene)
     assert [each.get("page") for each in scene.settle().found(NAME).violations] == [None, 4]
 
 
+def test_a_chunk_that_a_fault_damaged_and_salvage_has_copied_again_is_right(scene: Scene) -> None:
+    scene.build(PAUSE)
+    corrupt(scene, PAUSE)
+    found = scene.settle(salvage="whole").found(NAME)
+    assert (found.checked, found.violations) == (1, [])
+
+
+def test_a_damaged_chunk_that_salvage_took_for_whole_is_caught_with_the_page(scene: Scene) -> None:
+    scene.build(PAUSE, wrong={4: bytes(PAGE)})
+    corrupt(scene, PAUSE)
+    assert [each.get("page") for each in scene.settle(salvage="whole").found(NAME).violations] == [4]
+
+
 def test_a_fault_in_another_build_excuses_nothing(scene: Scene) -> None:
     (scene.build(PAUSE) / "header").unlink()
     corrupt(scene, "web-0.p2")

@@ -12,7 +12,7 @@ from sim.record import events
 from sim.record.ledger import Entry
 from sim.record.verdict import Verdict
 from sim.record.view import SALVAGE
-from tests.story import Story
+from tests.story import Story, run_started
 
 if TYPE_CHECKING:
     from tests.unit.sim.rules.conftest import Guests, LivingGuest, Scene
@@ -171,6 +171,35 @@ def test_a_copy_that_its_node_s_death_cut_off_needs_a_code_where_its_memory_was_
     assert made.end().reasons(NAME) == ([why] if is_caught else [])
 
 
+def completed_by_the_next_node(story: Story, left_out: type[Event] | None = None, *, late: bool = False) -> Story:
+    """The node died after its copy had failed, and before the build was stranded; the next one completes it."""
+    story.begin_pause().copy()
+    happened: list[Event] = [KEPT, FAILED, events.NodeCrashed(4242), FINISHED]
+    for event in (*happened[:1], FINISHED, *happened[1:3]) if late else happened:
+        if not isinstance(event, left_out or ()):
+            story.tell(event, pause=None if isinstance(event, events.NodeCrashed) else "web-0.p1")
+    story.tell(events.NodeStarted(4243, 1, 4000, 1, recovered=True), None)
+    story.settle(outcome="finished", salvage="whole").tell(events.GuestEnded("web-0.1", "the node crashed"))
+    return story.go("pausing", "paused").end().changed(events.RunStarted, on_copy_failure="salvage")
+
+
+def test_a_failed_copy_that_the_next_node_completes_is_salvaged_though_it_was_never_stranded(story: Story) -> None:
+    found = completed_by_the_next_node(story).found(NAME)
+    assert (found.verdict, found.checked) == (Verdict.HELD, 1)
+
+
+@pytest.mark.parametrize("left_out", [copying.KeeperAsked, events.NodeCrashed, copying.BuildFinished])
+def test_a_failed_copy_is_salvaged_without_being_stranded_only_by_a_keeper_after_a_crash(
+    story: Story, left_out: type[Event]
+) -> None:
+    why = "the pause failed past the point of no return, and its outcome is finished"
+    assert why in completed_by_the_next_node(story, left_out).reasons(NAME)
+
+
+def test_a_build_that_finished_before_its_copy_failed_is_not_salvaged(story: Story) -> None:
+    assert completed_by_the_next_node(story, late=True).reasons(NAME) != []
+
+
 @pytest.mark.parametrize(
     ("option", "flag", "held"),
     [("salvage", False, False), ("discard", True, True), ("discard", None, False), ("salvage", None, True)],
@@ -221,6 +250,19 @@ def test_a_record_that_was_not_retired_is_caught_once(scene: Scene) -> None:
     (scene.reality.condemned / "web-0.10-4711-99.json").write_text("{}")
     failed_in_reality(scene).found(NAME)
     assert scene.reasons(NAME) == ["its condemned record is still there: web-0.1-4711-99.json"]
+
+
+@pytest.mark.usefixtures("dead")
+@pytest.mark.parametrize("crashed", [True, False])
+def test_a_build_that_the_next_node_completed_keeps_its_cache(scene: Scene, crashed: bool) -> None:
+    (scene.reality.builds / "web-0.p1").mkdir()
+    scene.tell(run_started(on_copy_failure="salvage"), None).freeze().tell(KEPT, pause="web-0.p1")
+    scene.tell(FAILED, pause="web-0.p1")
+    if crashed:
+        scene.tell(events.NodeCrashed(4242), None)
+    scene.tell(FINISHED, pause="web-0.p1").settle(outcome="finished", salvage="whole")
+    scene.go("created", "running", "pausing", "paused")
+    assert ("the cache of a failed copy is still there: web-0.p1" in scene.reasons(NAME)) is not crashed
 
 
 def test_a_pause_under_way_is_not_looked_at_yet(scene: Scene, guests: Guests) -> None:

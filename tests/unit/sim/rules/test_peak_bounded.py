@@ -76,3 +76,17 @@ def test_a_pause_that_reports_less_than_its_chunks_show_is_caught(story: Story) 
 def test_a_discarded_pause_that_had_a_plan_owes_its_peak(story: Story) -> None:
     story.begin_pause().settle(outcome="discarded", peak_over=None)
     assert story.end().missing("peak_bounded") == ["missing evidence: no peak of web-0.p1"]
+
+
+@pytest.mark.parametrize("failed", [copying.PunchFailed(0, "EIO"), copying.CondemnFailed("ENOSPC"), None])
+def test_a_failure_counts_though_its_node_died_before_the_pause_had_settled(
+    story: Story, failed: copying.Event | None
+) -> None:
+    story.begin_pause().publish(0)
+    if failed is not None:
+        story.tell(failed, pause="web-0.p1")
+    story.publish(5)  # 12 MiB are in the cache, and nothing is freed
+    story.tell(events.NodeCrashed(10), None).tell(events.NodeStarted(12, 1, 11, 1, recovered=True), None)
+    story.settle(outcome="finished", punched_bytes=0, peak_over=None, salvage="whole")
+    caught = [f"the pause took {12 * MIB} bytes beyond its guest, more than {8 * MIB}"]
+    assert story.end().reasons("peak_bounded") == (caught if failed is None else [])
