@@ -121,7 +121,7 @@ CODES = {
     "decision_pinned": "decisions|evaluation|freed-unasked|given-up|illegal-punch|in-place|not-punched|path|"
     "punched-unasked",
     "dirty_agrees": "missed|unlogged",
-    "failed_copy_discards": "cache|guest|outcome|record|salvage|state",
+    "failed_copy_discards": "cache|guest|keeper|outcome|record|salvage|state",
     "legal_transitions": "gap|[a-z]+-to-[a-z]+",
     "never_resumed": "alive|heartbeat|paused|punched-alive|punched-first|resumed|runs|runs-freed|started|thawed",
     "no_leaks": "cache|folder|guest|machine|memory|process",

@@ -151,6 +151,16 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
         "a reader of a stranded build that has read memory does not look whether that was punched meanwhile",
     ),
     _wrong(
+        "keeper-never-drops",
+        "invariant:no_leaks",
+        "the keeper is never asked to let go: the memory of a build that was given up stays with the zygote",
+    ),
+    _wrong(
+        "keeper-not-asked",
+        "invariant:failed_copy_discards",
+        "a guest is condemned without a keeper of its memory, though salvage was decided: its node takes it along",
+    ),
+    _wrong(
         "killed-untold",
         "invariant:deaths_explained",
         "the guest of a checkpoint is killed once its build is finished, and no event says who did it",

@@ -108,6 +108,18 @@ def _reader_looks_once(node: Any) -> None:
     _replace(resume._Chunks, "_read", read)  # noqa: SLF001
 
 
+def _keeper_never_drops(_node: Machine) -> None:
+    from sim.node.keeping import ZygoteKeeper
+
+    _replace(ZygoteKeeper, "drop", lambda *_: None)
+
+
+def _keeper_not_asked(_node: Machine) -> None:
+    from engine.pause import Pause
+
+    _replace(Pause, "_keep", lambda _pause: None)
+
+
 def _meter_under_reports(_node: Machine) -> None:
     def half(meter: PeakMeter) -> int | None:
         return None if meter.at_freeze is None else (meter.peak - meter.at_freeze) // 2
@@ -126,5 +138,7 @@ NODES: Mapping[str, Callable[[Machine], None]] = MappingProxyType(
         "spill-forgotten": _spill_forgotten,
         "spill-unnamed": _spill_unnamed,
         "reader-looks-once": _reader_looks_once,
+        "keeper-never-drops": _keeper_never_drops,
+        "keeper-not-asked": _keeper_not_asked,
     }
 )

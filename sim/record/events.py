@@ -35,6 +35,7 @@ class RunStarted(Event):
     on_copy_failure: str = "discard"  # discard | salvage, where no flag decides
     spill: str | None = None  # a folder, or tmpfs, for what the caches of stranded builds do not take
     guest: str | None = None  # process | vm | auto: what --guest made of every sandbox; None: as the scenario says
+    asks_keeper: bool = False  # True: with salvage, `keeper_asked` comes before a guest is condemned in mid-copy
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from engine import events as engine_events
 from engine.events import Event
 from engine.plan import WHOLE, SalvageCode
+from sim.record import events
 from sim.record.view import PauseView
 from sim.rules.evidence import Evidence
 from sim.rules.finding import Finding, Reason
@@ -57,6 +58,9 @@ def judge(evidence: Evidence) -> Finding:
     """Each such pause: its outcome, how its sandbox ended, and what of its cache and guest was never looked at."""
     finding = evidence.seen(NAME)
     for pause in evidence.view.pauses:
+        if _is_condemned_unkept(evidence, pause):
+            finding.checked += 1
+            _note_unkept(finding, evidence, pause)
         if not failed_condemned(evidence.events_of(pause.id), pause):
             continue
         finding.checked += 1
@@ -103,6 +107,31 @@ def _is_kept(evidence: Evidence, pause: PauseView) -> bool:
     """A second process has acknowledged that it holds the memory."""
     told = evidence.events_of(pause.id)
     return any(isinstance(each, engine_events.KeeperAsked) and each.error is None for each in told)
+
+
+def _is_condemned_unkept(evidence: Evidence, pause: PauseView) -> bool:
+    """Salvage was decided, and its guest was condemned in mid-copy without a keeper having been asked before.
+
+    Runs of older versions asked none; that they do is in the first line of a ledger.
+    """
+    run = evidence.view.run
+    if run is None or not run.asks_keeper or not _decided_salvage(evidence, pause):
+        return False
+    before: list[Event] = []
+    for event in evidence.events_of(pause.id):
+        if isinstance(event, engine_events.Condemned):
+            return not any(isinstance(each, engine_events.KeeperAsked | engine_events.BuildFinished) for each in before)
+        before.append(event)
+    return False
+
+
+def _note_unkept(finding: Finding, evidence: Evidence, pause: PauseView) -> None:
+    words = "salvage was decided, and its guest was condemned before another process was asked to hold its memory"
+    if evidence.of_kind(events.LinesLost):
+        finding.lacks(pause.sandbox, f"missing evidence: ledger lines were lost, and {words}", pause=pause.id)
+    else:
+        details = {"incarnation": evidence.incarnation_of(pause), "pause": pause.id}
+        finding.violated(pause.sandbox, Reason("keeper", words), **details)
 
 
 def _last(evidence: Evidence, pause: PauseView, kind: type[Event]) -> int | None:

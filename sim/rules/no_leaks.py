@@ -1,6 +1,6 @@
 """Every process, memfd, mapping, cache file, record and cgroup that carries this run's id is gone after teardown.
 
-And a finished pause has ended its guest and closed its memory.
+And a finished pause has ended its guest; the memory of a pause that is over is closed in node and zygote.
 """
 
 from __future__ import annotations
@@ -37,17 +37,26 @@ def observe(evidence: Evidence, reality: Reality) -> None:
     new = [each for each in evidence.view.pauses if each.settled_at is not None and each.id not in seen.done]
     seen.done.update(each.id for each in new)
     guests = reality.guests(evidence.guests) if new else {}
-    holders = (evidence.view.node_pid, *(each.zygote_pid for each in _nodes(evidence)[-1:]))
+    zygote = tuple(each.zygote_pid for each in _nodes(evidence)[-1:])
+    holders = (evidence.view.node_pid, *zygote)
     held = _links(*holders) if new else set()
     if _is_machine(held) and "machine" not in seen.done:
         seen.done.add("machine")
         seen.finding.violated("*", Reason("machine", "the node holds a virtual machine: guests alone may have one"))
     for pause in new:
         guest = guests.get(pause.incarnation)
-        if guest is None or pause.outcome != "finished" or not pause.consumed:
+        if guest is None:
             continue
-        for reason in _outlived(guest, reality.run, holders, held):
+        reasons = _guest_left(guest) if _is_consumed(pause) and pause.outcome == "finished" else []
+        if (name := _memory_of(guest, reality.run)) in held:
+            reasons += _still_held(pause, name, holders if _is_consumed(pause) else zygote, reality)
+        for reason in reasons:
             seen.finding.violated(pause.sandbox, reason, incarnation=pause.incarnation, pause=pause.id)
+
+
+def _is_consumed(pause: PauseView) -> bool:
+    """Its guest has ended with it. Else the guest goes on, and its node holds its memory rightly."""
+    return pause.outcome == "discarded" or (pause.outcome == "finished" and bool(pause.consumed))
 
 
 def _left(reality: Reality) -> list[Reason]:
@@ -68,18 +77,43 @@ def _nodes(evidence: Evidence) -> list[events.NodeStarted]:
     ]
 
 
-def _outlived(guest: SpawnedGuest, run: str, holders: tuple[int | None, ...], held: set[str]) -> list[Reason]:
-    """A pause ends its guest and closes its memory before it settles."""
+def _guest_left(guest: SpawnedGuest) -> list[Reason]:
     state = guest.state()
-    guest_left = Reason("guest", f"its pause is finished, and its guest is still there (state {state})")
-    found = [] if state is None else [guest_left]
-    name, end = f"/memfd:snapdrill-{run}-{guest.born.incarnation} (deleted)", time.monotonic() + _CLOSING
-    while name in held:
+    words = f"its pause is finished, and its guest is still there (state {state})"
+    return [] if state is None else [Reason("guest", words)]
+
+
+def _memory_of(guest: SpawnedGuest, run: str) -> str:
+    return f"/memfd:snapdrill-{run}-{guest.born.incarnation} (deleted)"
+
+
+def _still_held(pause: PauseView, name: str, holders: tuple[int | None, ...], reality: Reality) -> list[Reason]:
+    """The keeper lets go of a memory before its pause settles, and its node closes it as it settles."""
+    end = time.monotonic() + _CLOSING
+    while name in _links(*holders):
         if time.monotonic() > end:
-            return [*found, Reason("memory", "its pause is finished, and its memory is still held by node or zygote")]
+            if not _is_consumed(pause) and _is_paused_again(pause, reality):
+                return []  # the keeper holds it for that pause
+            words = (
+                f"its pause is {pause.outcome}, and its memory is still held by node or zygote"
+                if _is_consumed(pause)
+                else "its pause is over, and its memory is still held by the zygote"
+            )
+            return [Reason("memory", words)]
         time.sleep(0.005)
-        held = _links(*holders)
-    return found
+    return []
+
+
+def _is_paused_again(pause: PauseView, reality: Reality) -> bool:
+    """By the ledger as it is now: another pause of the same guest is under way."""
+    entries = reality.entries_by_now()
+    over = {each.pause for each in entries if isinstance(each.event, events.PauseSettled)}
+    frozen = (each for each in entries if isinstance(each.event, events.GuestFrozen))
+    return any(
+        each.pause not in over and each.pause != pause.id
+        for each in frozen
+        if isinstance(each.event, events.GuestFrozen) and each.event.incarnation == pause.incarnation
+    )
 
 
 def _links(*pids: int | None) -> set[str]:

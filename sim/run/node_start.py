@@ -35,6 +35,7 @@ def run_started(
         drawn={"fleet": fleet} | chosen(scenario),
         host={**host(), "python": platform.python_version(), **facts},
         **scenario.facts(),
+        asks_keeper=True,
     )
 
 

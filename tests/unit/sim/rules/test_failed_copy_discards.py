@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -198,6 +198,49 @@ def test_a_failed_copy_is_salvaged_without_being_stranded_only_by_a_keeper_after
 
 def test_a_build_that_finished_before_its_copy_failed_is_not_salvaged(story: Story) -> None:
     assert completed_by_the_next_node(story, late=True).reasons(NAME) != []
+
+
+UNKEPT = "salvage was decided, and its guest was condemned before another process was asked to hold its memory"
+
+
+def condemned(story: Story, *happened: Event, **of_the_run: Any) -> Story:
+    """A finished pause with these events around the condemnation of its guest."""
+    story.begin_pause()
+    for event in happened:
+        story.tell(event, pause=None if isinstance(event, events.LinesLost) else "web-0.p1")
+    story.settle().tell(events.GuestEnded("web-0.1", "paused")).go("pausing", "paused").end()
+    return story.changed(events.RunStarted, **{"on_copy_failure": "salvage", "asks_keeper": True, **of_the_run})
+
+
+RECORDED = copying.Condemned("web-0.p1")
+
+
+@pytest.mark.parametrize(
+    ("happened", "caught"),
+    [
+        ((KEPT, RECORDED, FINISHED), False),
+        ((copying.KeeperAsked("web-0.p1", "no answer"), RECORDED, FINISHED), False),
+        ((FINISHED, RECORDED), False),
+        ((RECORDED, FINISHED), True),
+        ((RECORDED, KEPT, FINISHED), True),
+    ],
+    ids=["asked", "asked in vain", "copied by then", "not asked", "asked late"],
+)
+def test_a_guest_is_condemned_in_mid_copy_only_after_a_keeper_was_asked(
+    story: Story, happened: tuple[Event, ...], caught: bool
+) -> None:
+    found = condemned(story, *happened).found(NAME)
+    assert [each["reason"] for each in found.violations] == ([UNKEPT] if caught else [])
+
+
+@pytest.mark.parametrize("of_the_run", [{"asks_keeper": False}, {"on_copy_failure": "discard"}])
+def test_no_keeper_is_asked_by_an_older_version_or_without_salvage(story: Story, of_the_run: dict[str, Any]) -> None:
+    assert condemned(story, RECORDED, FINISHED, **of_the_run).reasons(NAME) == []
+
+
+def test_where_lines_were_lost_the_keeper_may_have_been_asked(story: Story) -> None:
+    found = condemned(story, RECORDED, events.LinesLost(1), FINISHED).found(NAME)
+    assert found.verdict is Verdict.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(

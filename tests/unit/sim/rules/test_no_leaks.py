@@ -120,12 +120,48 @@ def test_a_node_that_holds_the_memory_of_a_finished_pause_is_a_leak(scene: Scene
     assert next_one.process.poll() is None
 
 
-@pytest.mark.parametrize("settled", [{"checkpoint": True}, {"outcome": "rolled-back"}, {"outcome": "discarded"}])
-def test_a_guest_that_goes_on_is_no_leak_and_a_failed_one_is_judged_elsewhere(
+@pytest.mark.parametrize("settled", [{"checkpoint": True, "consumed": False}, {"outcome": "rolled-back"}])
+def test_a_guest_that_goes_on_is_no_leak_and_the_node_holds_its_memory(
     scene: Scene, guests: Guests, settled: dict[str, object]
 ) -> None:
     guests.start()
     assert finished(scene, **settled).violations == []
+
+
+HELD = "its pause is over, and its memory is still held by the zygote"
+
+
+@pytest.mark.parametrize(
+    ("settled", "reason"),
+    [
+        ({"outcome": "rolled-back"}, HELD),
+        ({"checkpoint": True, "consumed": False}, HELD),
+        ({"outcome": "discarded"}, "its pause is discarded, and its memory is still held by node or zygote"),
+        ({}, "its pause is finished, and its memory is still held by node or zygote"),
+    ],
+    ids=["rolled back", "in place", "discarded", "finished"],
+)
+def test_a_zygote_that_keeps_the_memory_of_a_pause_that_is_over_is_a_leak(
+    scene: Scene, guests: Guests, monkeypatch: pytest.MonkeyPatch, settled: dict[str, Any], reason: str
+) -> None:
+    monkeypatch.setattr("sim.rules.no_leaks._CLOSING", 0.01)
+    guests.start().kill()
+    scene.freeze().tell(events.NodeStarted(1 << 30, 0, os.getpid(), 0, recovered=False), None).settle(**settled)
+    (found,) = scene.found(NAME).violations
+    assert (found["reason"], found["code"]) == (reason, "memory")
+    assert scene.found(NAME).violations == [found], "it is looked for once"
+
+
+def test_a_zygote_that_keeps_the_memory_for_the_next_pause_of_the_same_guest_is_no_leak(
+    scene: Scene, guests: Guests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sim.rules.no_leaks._CLOSING", 0.01)
+    guests.start()
+    scene.freeze().tell(events.NodeStarted(1 << 30, 0, os.getpid(), 0, recovered=False), None)
+    scene.settle(outcome="rolled-back").freeze("web-0.p2").write(scene.reality.run_dir / "events.jsonl")
+    assert scene.found(NAME).violations == []
+    scene.settle("web-0.p2", outcome="rolled-back").write(scene.reality.run_dir / "events.jsonl")
+    assert [each["pause"] for each in scene.found(NAME).violations] == ["web-0.p2"]
 
 
 def test_what_belongs_to_another_run_is_not_ours(torn_down: Scene) -> None:
