@@ -5,34 +5,37 @@ from __future__ import annotations
 import os
 
 from sim.node.guest_link import GuestError
-from sim.node.zygote_link import ZygoteLink
+from sim.node.zygote_link import ZygoteLink, ZygoteSilentError
+
+_PATIENCE = 2.0
+"""Seconds in which the zygote must answer: the guest of a pause is frozen meanwhile."""
 
 
 class ZygoteKeeper:
-    """An `engine.keeper.Keeper`. Calls block for one exchange with the zygote; raises GuestError, OSError."""
+    """An `engine.keeper.Keeper`. Calls block for one exchange with the zygote; raises GuestError, OSError.
+
+    Once it has not answered in time, it is asked again only when it has answered something.
+    """
 
     def __init__(self, link: ZygoteLink) -> None:
         self._link = link
 
     def keep(self, build: str, fd: int) -> None:
         """Returns once the zygote has acknowledged it."""
-        answer, _ = self._link.exchange("kept", [fd], op="keep", build=build)
-        if answer.get("kept") != build or not answer.get("held"):
+        answer, _ = self._link.exchange([fd], _PATIENCE, op="keep", build=build)
+        if not answer.get("held"):
             raise GuestError("the zygote does not hold it: it may open no more files")
 
     def drop(self, build: str) -> None:
-        """Returns once the zygote has let go of it."""
-        self._link.exchange("dropped", op="drop", build=build)
+        """Returns once the zygote has let go of it. One that is silent does so as soon as it goes on."""
+        try:
+            self._link.exchange((), _PATIENCE, op="drop", build=build)
+        except ZygoteSilentError:
+            self._link.send(op="drop", build=build)
 
     def kept(self) -> dict[str, int]:
         """Everything that it holds, by build: fds of the caller's own."""
-        found: dict[str, int] = {}
-        answer, fds = self._link.exchange("kept", op="kept")
-        while (build := answer.get("kept")) is not None:
-            if fds:
-                found[build] = fds[0]
-            answer, fds = self._link.next_answer()
-        return found
+        return {answer["kept"]: fds[0] for answer, fds in self._link.exchange_all(op="kept") if fds}
 
 
 def close_all(kept: dict[str, int]) -> None:

@@ -108,37 +108,40 @@ class _Zygote:
         self._alone_since = time.monotonic()
 
     def _obey(self, command: dict[str, Any], fds: list[int], connection: socket.socket) -> None:
+        """Each answer carries the `id` of its request, and the `op`: the node may have given it up meanwhile."""
+        about = {"id": command.get("id"), "op": command["op"]}
         match command["op"]:
             case "keep" | "drop" | "kept" as op:
-                self._keep(op, command.get("build", ""), fds, connection)
+                self._keep(op, command.get("build", ""), fds, connection, about)
             case "spawn":
                 try:
                     pid, child = self._spawn(command["spec"])
                 except OSError as error:  # no process or fd to be had: the guests that there are live on
-                    connection.send(json.dumps({"error": f"the zygote cannot fork: {error.strerror}"}).encode())
+                    why = f"the zygote cannot fork: {error.strerror}"
+                    connection.send(json.dumps({**about, "error": why}).encode())
                 else:
-                    self._tell(connection, pid, child)
+                    self._tell(connection, pid, child, about)
             case "list":
                 for pid, child in self._children.items():
-                    self._tell(connection, pid, child)
-                connection.send(b"{}")
+                    self._tell(connection, pid, child, about)
+                connection.send(json.dumps({**about, "last": True}).encode())
             case "end":
                 self._end_all()
                 connection.send(b"{}")
 
-    def _keep(self, op: str, build: str, fds: list[int], connection: socket.socket) -> None:
+    def _keep(self, op: str, build: str, fds: list[int], connection: socket.socket, about: dict[str, Any]) -> None:
         """No fd came with it where no more may be opened here: that is no acknowledgement."""
         if op == "kept":
             for name, fd in self._kept.items():
-                socket.send_fds(connection, [json.dumps({"kept": name}).encode()], [fd])
-            connection.send(b"{}")
+                socket.send_fds(connection, [json.dumps({**about, "kept": name}).encode()], [fd])
+            connection.send(json.dumps({**about, "last": True}).encode())
             return
         if (old := self._kept.pop(build, None)) is not None:
             os.close(old)
         if op == "keep" and fds:
             self._kept[build] = fds[0]
         answer = {"dropped": build} if op == "drop" else {"kept": build, "held": bool(fds)}
-        connection.send(json.dumps(answer).encode())
+        connection.send(json.dumps({**about, **answer}).encode())
 
     def _spawn(self, spec: guest.GuestSpec) -> tuple[int, _Child]:
         if spec.get("guest") == "vm":
@@ -181,8 +184,8 @@ class _Zygote:
             os._exit(code)
 
     @staticmethod
-    def _tell(connection: socket.socket, pid: int, child: _Child) -> None:
-        message = json.dumps({"pid": pid, "spec": child.spec}).encode()
+    def _tell(connection: socket.socket, pid: int, child: _Child, about: dict[str, Any]) -> None:
+        message = json.dumps({**about, "pid": pid, "spec": child.spec}).encode()
         socket.send_fds(connection, [message], [child.control.fileno(), child.pidfd])
 
     def _reap(self, flags: int = os.WNOHANG) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import select
 import signal
 import socket
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from engine.errors import FreezeError
@@ -18,6 +20,7 @@ from sim.node.guest_link import DEADLINE, Guest, GuestError
 from sim.node.zygote import MESSAGE, request
 
 ZYGOTE_SOCKET = "zygote"
+_LEAST = 0.001  # seconds; a socket without a time to wait does not block at all
 
 
 def open_zygote(address: str) -> socket.socket:
@@ -32,11 +35,20 @@ def open_zygote(address: str) -> socket.socket:
     return connection
 
 
+class ZygoteSilentError(GuestError):
+    """It did not answer in time. What it was asked for it may do later."""
+
+
 class ZygoteLink:
-    """A node's connection to its zygote. Calls block, one at a time; `spawn` may be called from several threads."""
+    """A node's connection to its zygote. Calls block, one at a time, and may come from several threads.
+
+    Each request has a number. A late answer to one that was given up is dropped; a guest that comes with it is killed.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._silent = False
         self._connection = connection
         self._connection.settimeout(DEADLINE)
         try:
@@ -51,44 +63,95 @@ class ZygoteLink:
 
     def spawn(self, spec: GuestSpec) -> Guest:
         """Fork a guest; its memory is still to be received."""
-        with self._lock:
-            request(self._connection, op="spawn", spec=spec)
-            while (guest := self._next_guest()) is not None:
-                if guest.name == spec["incarnation"]:
-                    return guest
-                with contextlib.suppress(FreezeError):  # that is no fault of the one that is asked for
-                    guest.kill()  # a late answer to a request that was given up
-                guest.close()
-        raise GuestError("the zygote did not fork a guest")
+        answer, fds = self.exchange(op="spawn", spec=spec)
+        if "pid" in answer and len(fds) == 2:
+            return _guest(answer, fds)
+        _close(fds)
+        raise GuestError(answer.get("error", "the zygote's guest has no fds here: raise ulimit -n"))
 
-    def exchange(self, key: str, fds: Sequence[int] = (), **command: Any) -> tuple[dict[str, Any], list[int]]:
-        """Send a command, with fds; its answer has `key`, or is empty. Late answers to earlier ones are dropped."""
-        with self._lock:
-            socket.send_fds(self._connection, [json.dumps(command).encode()], list(fds))
-            while True:
-                answer, got = self.next_answer()
-                if not answer or key in answer:
-                    return answer, got
-                for fd in got:
-                    os.close(fd)
+    def exchange(
+        self, fds: Sequence[int] = (), seconds: float | None = None, **command: Any
+    ) -> tuple[dict[str, Any], list[int]]:
+        """Send a command, with fds; gives its answer, with fds that are the caller's.
 
-    def next_answer(self) -> tuple[dict[str, Any], list[int]]:
-        """One message and its fds; raises GuestError where the zygote is gone or silent."""
-        try:
-            message, fds, _, _ = socket.recv_fds(self._connection, MESSAGE, 2)
-        except OSError as error:
-            raise GuestError(f"the zygote does not answer: {error}") from error
-        if not message:
-            raise GuestError("the zygote is gone")
-        return json.loads(message), fds
+        Raises ZygoteSilentError after `seconds`; where they are given, at once as long as the zygote is silent.
+        """
+        with self._talking(DEADLINE if seconds is None else seconds) as end:
+            if self._silent and seconds is not None:
+                raise ZygoteSilentError("the zygote did not answer, and does not answer yet")
+            return self._answer(self._send(command, fds), end)
+
+    def exchange_all(self, **command: Any) -> list[tuple[dict[str, Any], list[int]]]:
+        """The same for a command with any number of answers."""
+        found = []
+        with self._talking(DEADLINE) as end:
+            number = self._send(command, ())
+            while "last" not in (got := self._answer(number, end))[0]:
+                found.append(got)
+        return found
+
+    def send(self, **command: Any) -> None:
+        """Send a command and do not wait; its answer is dropped. Raises OSError."""
+        self._send(command, ())
 
     def living(self) -> list[Guest]:
         """Every guest that is alive, for a node that comes after a crash."""
-        request(self._connection, op="list")
         found = []
-        while (guest := self._next_guest()) is not None:
-            found.append(guest)
+        for answer, fds in self.exchange_all(op="list"):
+            if len(fds) != 2:
+                _close(fds)
+                raise GuestError("the zygote's guest has no fds here: raise ulimit -n")
+            found.append(_guest(answer, fds))
         return found
+
+    @contextlib.contextmanager
+    def _talking(self, seconds: float) -> Iterator[float]:
+        """Alone with the zygote, late answers out of the way; gives the time of CLOCK_MONOTONIC to wait until."""
+        end = time.monotonic() + seconds
+        if not self._lock.acquire(timeout=seconds):
+            raise ZygoteSilentError("the zygote does not answer another request")
+        try:
+            if self._silent:
+                self._drop_late_answers()
+            yield end
+        finally:
+            self._lock.release()
+
+    def _send(self, command: dict[str, Any], fds: Sequence[int]) -> int:
+        number = next(self._numbers)
+        socket.send_fds(self._connection, [json.dumps({**command, "id": number}).encode()], list(fds))
+        return number
+
+    def _answer(self, number: int, end: float) -> tuple[dict[str, Any], list[int]]:
+        while True:
+            answer, fds = self._receive(end)
+            if answer.get("id") == number:
+                return answer, fds
+            _drop(answer, fds)
+
+    def _drop_late_answers(self) -> None:
+        answered = False
+        with contextlib.suppress(ZygoteSilentError):
+            while True:
+                _drop(*self._receive(0.0))
+                answered = True
+        self._silent = not answered
+
+    def _receive(self, end: float) -> tuple[dict[str, Any], list[int]]:
+        self._connection.settimeout(max(end - time.monotonic(), _LEAST))
+        try:
+            message, fds, _, _ = socket.recv_fds(self._connection, MESSAGE, 2)
+        except TimeoutError as error:
+            self._silent = True
+            raise ZygoteSilentError(f"the zygote does not answer: {error}") from error
+        except OSError as error:
+            raise GuestError(f"the zygote does not answer: {error}") from error
+        finally:
+            self._connection.settimeout(DEADLINE)
+        if not message:
+            raise GuestError("the zygote is gone")
+        self._silent = False
+        return json.loads(message), fds
 
     def end(self) -> None:
         """Kill every guest, and the zygote with them; returns when it is gone. Harmless when done already."""
@@ -106,16 +169,22 @@ class ZygoteLink:
         os.close(pidfd)
         self._connection.close()
 
-    def _next_guest(self) -> Guest | None:
-        try:
-            message, fds, _, _ = socket.recv_fds(self._connection, MESSAGE, 2)
-        except OSError as error:
-            raise GuestError(f"the zygote does not answer: {error}") from error
-        content = json.loads(message or b"{}")
-        if "pid" in content and len(fds) == 2:
-            return Guest(content["spec"], content["pid"], socket.socket(fileno=fds[0]), fds[1])
-        for fd in fds:
-            os.close(fd)
-        if content:
-            raise GuestError(content.get("error", "the zygote's guest has no fds here: raise ulimit -n"))
-        return None
+
+def _guest(answer: dict[str, Any], fds: list[int]) -> Guest:
+    return Guest(answer["spec"], answer["pid"], socket.socket(fileno=fds[0]), fds[1])
+
+
+def _drop(answer: dict[str, Any], fds: list[int]) -> None:
+    """A late answer: a guest that was forked for it has no sandbox, and is killed."""
+    if answer.get("op") != "spawn" or "pid" not in answer or len(fds) != 2:
+        _close(fds)
+        return
+    guest = _guest(answer, fds)
+    with contextlib.suppress(FreezeError):
+        guest.kill()
+    guest.close()
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -24,6 +25,7 @@ from engine.incarnation import CondemnedRecords, start_time_of, state_of
 from flags.inline import flag_from
 from flags.memory import MemoryFlags
 from sim.files.scenario import load_text
+from sim.node import zygote_link
 from sim.node.config import NodeConfig, SandboxConfig
 from sim.node.guest import GuestSpec
 from sim.node.guest_link import Guest, GuestError
@@ -347,11 +349,9 @@ class Zygote:
     def answer_too_late(self, link: ZygoteLink, name: str) -> None:
         """A guest is asked for, and its answer comes when nobody waits for it any more."""
         self.process.send_signal(signal.SIGSTOP)
-        link._connection.settimeout(0.1)
-        with pytest.raises(GuestError, match="does not answer"):
+        with mock.patch.object(zygote_link, "DEADLINE", 0.1), pytest.raises(GuestError, match="does not answer"):
             self.newborn(link, name)
         self.process.send_signal(signal.SIGCONT)
-        link._connection.settimeout(10)
 
     def descriptors(self) -> list[str]:
         """What its open fds are."""

@@ -71,17 +71,12 @@ class Keeping:
         self.held = [*builds]
         self.dropped: list[str] = []
 
-    def exchange(self, _key: str, fds: Sequence[int] = (), **command: str) -> tuple[dict[str, Any], list[int]]:
-        assert not fds
-        if command["op"] == "drop":
-            self.dropped.append(command["build"])
-            return {"dropped": command["build"]}, []
-        return self.next_answer()
+    def exchange(self, _fds: Sequence[int], _seconds: float, **command: str) -> tuple[dict[str, Any], list[int]]:
+        self.dropped.append(command["build"])
+        return {"dropped": command["build"]}, []
 
-    def next_answer(self) -> tuple[dict[str, Any], list[int]]:
-        if not self.held:
-            return {}, []
-        return {"kept": self.held.pop(0)}, [os.open(os.devnull, os.O_RDONLY)]
+    def exchange_all(self, **_command: str) -> list[tuple[dict[str, Any], list[int]]]:
+        return [({"kept": build}, [os.open(os.devnull, os.O_RDONLY)]) for build in self.held]
 
 
 def node(folder: Path, link: Keeping | None = None, *, full: bool = False) -> Node:
