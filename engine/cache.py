@@ -57,6 +57,7 @@ class Cache:
         self.spilled: frozenset[int] = frozenset()
         """Chunks, by index, whose bytes lie in the spill."""
         self.on_tmpfs = False
+        self._is_rewritten = False  # the file may hold anything, also where its chunk has zeros
         self.has_huge_pages = False
         """On a tmpfs that gives the file a page of 2 MiB wherever something of it is written."""
         self.fd = -1
@@ -76,7 +77,7 @@ class Cache:
     def reopen(self) -> None:
         """Open what a crashed process left of this build, and its spill where it has one; raises OSError."""
         self.fd = os.open(self.folder / MEMFILE, os.O_RDWR | os.O_CLOEXEC)
-        self._made = True
+        self._made = self._is_rewritten = True
         self.on_tmpfs = linux.filesystem_magic(self.fd) == linux.TMPFS_MAGIC
         self.has_huge_pages = self.on_tmpfs and os.fstat(self.fd).st_blksize >= HUGE_PAGE
         if self._spill is not None and is_linked(self.folder):
@@ -116,7 +117,8 @@ class Cache:
 
         They stay holes of the file, which read as zeros, and are remembered.
         """
-        self._note_zeros(write_packed(self.fd, data, offset, on_tmpfs=self.on_tmpfs))
+        is_hole = self.on_tmpfs and not self._is_rewritten
+        self._note_zeros(write_packed(self.fd, data, offset, is_hole=is_hole))
 
     def _note_zeros(self, zero: NDArray[np.int64]) -> None:
         if len(zero):
@@ -138,18 +140,22 @@ class Cache:
             os.ftruncate(self.fd, self.length)  # a hole: readers ask for the whole length
         with contextlib.suppress(OSError):  # what was written of it here is of no use
             linux.punch_hole(self.fd, chunk.cache_offset, chunk.length)
-        self._note_zeros(write_packed(spill.fd, data, chunk.cache_offset, on_tmpfs=spill.on_tmpfs))
+        self._note_zeros(write_packed(spill.fd, data, chunk.cache_offset, is_hole=False))
         self.lies_in_spill(chunk.index)
 
     def move_to_spill(self, chunk: Chunk, record: Callable[[], None]) -> None:
-        """Give the file system of the cache the space back that a published chunk takes; raises OSError.
+        """Give the file system of the cache the space back that a published chunk takes.
 
-        `record` is called once it lies in the spill, before it is freed here.
+        `record` is called once it was read back from the spill, before it is freed here. Raises OSError, also where
+        what was read is not what the chunk's digest says.
         """
         data = memoryview(os.pread(self.fd, chunk.length, chunk.cache_offset))
         if self._spill is not None and len(data) == chunk.length:
             self._spill.open(self.folder)
-            write_packed(self._spill.fd, data, chunk.cache_offset, on_tmpfs=self._spill.on_tmpfs)
+            write_packed(self._spill.fd, data, chunk.cache_offset, is_hole=False)
+            written = os.pread(self._spill.fd, chunk.length, chunk.cache_offset)
+            if xxhash.xxh3_128_digest(written) != self.digests[chunk.index]:
+                raise OSError(errno.EIO, f"chunk {chunk.index} in the spill is not what was written")
             self.lies_in_spill(chunk.index)
             record()
             with self._changed:  # who reads now may still read it here
@@ -265,6 +271,7 @@ class Cache:
         """What the file holds of the chunk is not what was written to it: it is to be copied again."""
         with self._changed:
             self._published[index] = False
+            self._is_rewritten = True
 
     def strand(self, left: Callable[[int], bytes]) -> None:
         """The copy stopped and may go on later: readers get from `left` what is not published, and wait no more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import closing
@@ -119,8 +120,8 @@ class _Filling:
             why = f"chunk {chunk.index} in the cache is not what was written, and its memory may be punched"
             raise UnsalvageableError(SalvageCode.CORRUPT, why)
         self._write(chunk, memoryview(data))
-        self.cache.digests[chunk.index] = digest
-        self.cache.publish(chunk)
+        if not self.cache.published_already(chunk, digest, in_spill=chunk.index in self.cache.spilled):
+            raise OSError(errno.EIO, f"what was read back of chunk {chunk.index} is not what was written")
         self.record(chunk)
 
     def _is_there(self, chunk: Chunk, placed: Placed) -> bool:

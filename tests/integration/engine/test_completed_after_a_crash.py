@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from engine import chunk_records
+from engine.cache import Cache
 from engine.chunk_records import NoRecordsError
 from engine.completion import Left, complete
 from engine.effects import Effects
@@ -45,6 +46,10 @@ class Kept:
 
 class Crash(BaseException):
     """Ends the thread of a pause where SIGKILL would have ended its process."""
+
+
+def dies(*_: object) -> None:
+    raise Crash
 
 
 @pytest.fixture(autouse=True)
@@ -141,12 +146,8 @@ def test_it_can_be_completed_a_second_time_where_the_first_was_cut_off(
 ) -> None:
     before, keeper = guest.memory(), Kept()
     crashed(pauser, guest, keeper, "copy_write", 1)
-
-    def die(*_: object) -> None:
-        raise Crash
-
     with monkeypatch.context() as patched:
-        patched.setattr("engine.completion.write_header", die)
+        patched.setattr("engine.completion.write_header", dies)
         with pytest.raises(Crash):
             complete(left(pauser, keeper))
     assert len(chunk_records.read(pauser.builds / "b1.partial").placed) == CHUNKS
@@ -187,13 +188,54 @@ def test_a_punched_chunk_that_is_damaged_in_its_file_is_not_completed(pauser: Pa
     assert code_of(pauser, keeper) == "corrupt-chunk"
 
 
-def test_a_chunk_that_is_damaged_in_its_file_and_was_not_punched_is_copied_again(pauser: Pauser, guest: Guest) -> None:
+@pytest.mark.parametrize("place", ["pauser", "shm_pauser"])
+@pytest.mark.parametrize("page", [0, 8], ids=["bytes", "zeros"])
+def test_a_chunk_that_is_damaged_in_its_file_and_was_not_punched_is_copied_again(
+    request: pytest.FixtureRequest, guest: Guest, place: str, page: int
+) -> None:
+    pauser: Pauser = request.getfixturevalue(place)
+    guest.write(range(8, 16), seed=0)
     before, keeper = guest.memory(), Kept()
     crashed(pauser, guest, keeper, "punch", None)
-    turn_over(pauser.builds / "b1.partial" / "memfile", 100)
+    turn_over(pauser.builds / "b1.partial" / "memfile", page * PAGE + 100)
     complete(left(pauser, keeper))
     assert pauser.restored() == before
     keeper.drop("b1")
+
+
+@pytest.mark.parametrize("page", [0, 8], ids=["bytes", "zeros"])
+def test_a_chunk_that_is_damaged_in_a_spill_and_was_not_punched_is_copied_again(
+    guests: Guests, shm_pauser: Pauser, small_tmpfs: Path, page: int
+) -> None:
+    pauser, guest, keeper = Pauser(small_tmpfs / "node"), guests.fresh(4 * MIB), Kept()
+    guest.write(range(520, 528), seed=0)
+    before, spill = guest.memory(), shm_pauser.folder
+    crashed(pauser, guest, keeper, "copy_write", 1)
+    fill_up(small_tmpfs / "filler")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("engine.completion.write_header", dies)
+        with pytest.raises(Crash):
+            complete(left(pauser, keeper, spill))
+    assert chunk_records.read(pauser.builds / "b1.partial").placed[1].in_spill
+    turn_over(spill / "b1.spill", 2 * MIB + page * PAGE + 100)
+    complete(left(pauser, keeper, spill))
+    assert pauser.restored() == before
+    keeper.drop("b1")
+
+
+def test_a_build_whose_file_does_not_keep_what_is_written_gets_no_name(
+    pauser: Pauser, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = Kept()
+    crashed(pauser, guest, keeper, "copy_write", 2)
+    write = Cache.write
+
+    def write_otherwise(cache: Cache, data: memoryview, offset: int) -> None:
+        write(cache, data, offset)
+        turn_over(cache.folder / "memfile", offset + 100)
+
+    monkeypatch.setattr(Cache, "write", write_otherwise)
+    assert code_of(pauser, keeper) == "not-completed"
 
 
 @pytest.mark.parametrize("harm", ["gone", "cut", "changed", "empty"])
