@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -259,7 +261,7 @@ def test_a_record_that_was_not_written_to_its_end_counts_as_none(pauser: Pauser,
     crashed(pauser, guest, keeper, "punch", None)
     path = pauser.builds / "b1.partial" / chunk_records.NAME
     assert set(chunk_records.read(path.parent).placed) == {0}
-    turn_over(path, path.stat().st_size - CHUNKS * 48 + 30)
+    turn_over(path, path.stat().st_size - CHUNKS * 64 + 30)
     assert chunk_records.read(path.parent).placed == {}
     complete(left(pauser, keeper))
     assert pauser.restored() == before
@@ -317,6 +319,42 @@ def test_what_could_not_be_recorded_is_not_punched_and_the_copy_goes_on(
     assert 1 not in {each.chunk for each in pauser.of(ChunkPunched)}
     assert [each.chunk for each in pauser.of(PunchFailed)] == [1]
     pauser.assert_finished(guest, result, before)
+
+
+def records_are_written_by(pwrite: Callable[[int, bytes, int], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk_records, "os", SimpleNamespace(**{**vars(os), "pwrite": pwrite}))
+
+
+def test_a_record_of_which_the_kernel_takes_a_part_counts_as_none_and_its_chunk_is_not_punched(
+    pauser: Pauser, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, keeper = guest.memory(), Kept()
+    records_are_written_by(lambda fd, data, at: os.pwrite(fd, data[:20], at), monkeypatch)
+    crashed(pauser, guest, keeper, "copy_write", 2)
+    assert [each.chunk for each in pauser.of(PunchFailed)][:1] == [0]
+    assert pauser.of(ChunkPunched) == []
+    assert guest.memory() == before
+    monkeypatch.undo()
+    assert chunk_records.read(pauser.builds / "b1.partial").placed == {}
+    complete(left(pauser, keeper))
+    assert pauser.restored() == before
+    keeper.drop("b1")
+
+
+def test_no_record_crosses_a_page_so_none_can_be_cut(
+    pauser: Pauser, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, places = Kept(), set[int]()
+
+    def noted(fd: int, data: bytes, at: int) -> int:
+        places.add(at)
+        return os.pwrite(fd, data, at)
+
+    records_are_written_by(noted, monkeypatch)
+    crashed(pauser, guest, keeper, "write_header", None)
+    first, *rest = sorted(places)
+    assert (first % 64, [at - first for at in rest]) == (0, [64, 128, 192])
+    keeper.drop("b1")
 
 
 def test_a_disk_without_space_for_the_records_rolls_back(pauser: Pauser, guest: Guest, monkeypatch: object) -> None:
