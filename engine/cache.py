@@ -73,6 +73,8 @@ class Cache:
         self.has_huge_pages = self.on_tmpfs and self.length >= HUGE_PAGE and _takes_huge_pages(self.fd)
         if self.has_huge_pages:  # its length first: a huge page is given only where all of it lies within the file
             os.ftruncate(self.fd, self.length)
+        if self._spill is not None:
+            self._spill.link(self.folder)
 
     def reopen(self) -> None:
         """Open what a crashed process left of this build, and its spill where it has one; raises OSError."""
@@ -330,6 +332,8 @@ class Cache:
         if self.has_huge_pages:
             self._give_zeros_back()
         os.rename(self.folder, self.final)
+        if self._spill is not None and not self.spilled:
+            self._spill.remove(self.final)
 
     def _give_zeros_back(self) -> None:
         """Pages that hold nothing were left out, but lie in huge pages that hold something."""
