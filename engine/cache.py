@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -237,17 +238,13 @@ class Cache:
             )
         for index in range(first, last + 1):
             self._wait_for(index, end)
-        with self._reading() as fds:  # held over the memfd too: it is closed after these files
-            data = (
-                self._stranded_bytes(fds, offset, length)
-                if self._left
-                else read_packed(*fds, self._spilled, offset, length)
-            )
+        with self._reading() as read:  # held over the memfd too: it is closed after these files
+            data = self._stranded_bytes(read, offset, length) if self._left else read(offset, length)
         if len(data) != length:
             raise TruncatedError(f"the cache of build {self.build} ended at byte {offset + len(data)}")
         return data
 
-    def _stranded_bytes(self, fds: tuple[int, int], offset: int, length: int) -> bytes:
+    def _stranded_bytes(self, read: Callable[[int, int], bytes], offset: int, length: int) -> bytes:
         """The memfd first, then a look at whether the chunk was published: it may be punched from then on."""
         pieces, end = [], offset + length
         for index, (start, size) in enumerate(self.chunks()):
@@ -256,7 +253,7 @@ class Cache:
                 continue
             piece = self._left(index) if self._left is not None and not self._published[index] else None
             if piece is None or self._is_published_by_now(index):
-                pieces.append(read_packed(*fds, self._spilled, low, high - low))
+                pieces.append(read(low, high - low))
             else:
                 pieces.append(piece[low - start : high - start])
         return b"".join(pieces)
@@ -290,8 +287,8 @@ class Cache:
         return self.digests[index]
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[tuple[int, int]]:
-        """The file and its spill for one read: `close` waits for it; then a finished build is opened by its name."""
+    def _reading(self) -> Iterator[Callable[[int, int], bytes]]:
+        """How bytes are read, by offset and length: `close` waits for it; then a finished build is opened by name."""
         with self._changed:
             self._raise_failure()  # it may have failed, and be deleted, since the chunk was published
             fd = self.fd
@@ -302,14 +299,19 @@ class Cache:
                 spill_fd = open_linked(self.final) if self.spilled else -1
                 if spill_fd >= 0:
                     opened.callback(os.close, spill_fd)
-                yield file.fileno(), spill_fd
+                yield partial(read_packed, file.fileno(), spill_fd, self._spilled)
             return
         try:
-            yield fd, self._spill_fd
+            yield partial(self._read_open, fd)
         finally:
             with self._changed:
                 self._readers -= 1
                 self._changed.notify_all()
+
+    def _read_open(self, fd: int, offset: int, length: int) -> bytes:
+        """The spill is opened before anything lies in it, which may be while this is read: so it is asked for last."""
+        spilled = self._spilled
+        return read_packed(fd, self._spill_fd, spilled, offset, length)
 
     def _wait_for(self, index: int, end: float | None) -> None:
         timeout = None if end is None else max(0.0, end - time.monotonic())
