@@ -331,14 +331,17 @@ class Cache:
 
     def finish(self) -> None:
         """Give the folder its final name, all at once; raises OSError."""
-        if self.has_huge_pages:
-            self._give_zeros_back()
         os.rename(self.folder, self.final)
         if self._spill is not None and not self.spilled:
             self._spill.remove(self.final)
 
-    def _give_zeros_back(self) -> None:
-        """Pages that hold nothing were left out, but lie in huge pages that hold something."""
+    def give_zeros_back(self) -> None:
+        """Pages that hold nothing were left out, but lie in huge pages that hold something.
+
+        Before the header is written: of a file that is changed after it, all chunks would be compared at each pause.
+        """
+        if not self.has_huge_pages:
+            return
         with contextlib.suppress(OSError):
             for first, end in runs_of(self.zeros()):
                 linux.punch_hole(self.fd, first * PAGE, (end - first) * PAGE)

@@ -72,6 +72,7 @@ def _completed(left: Left, recorded: Recorded) -> Header:
         unfinished = unfinished_header(parent, left.build, work)
 
         def write() -> Header:
+            cache.give_zeros_back()
             header = finished_header(unfinished, work, cache)
             write_header(header, cache.folder)
             return header

@@ -100,6 +100,7 @@ class Writing:
             self._effects.record(self.records, self.cache, chunk)
 
     def _write_header(self, unfinished: Header, work: Work, cache: Cache) -> Header:
+        cache.give_zeros_back()
         header = finished_header(unfinished, work, cache)
         self._effects.write_header(header, cache.folder)
         return header

@@ -20,7 +20,7 @@ from engine.errors import EngineError
 from engine.events import ChunkPunched, KeeperAsked, NotSalvaged, PunchFailed
 from engine.pause import Outcome, Pause
 from engine.plan import PauseOptions
-from engine.snapshot import Header, template
+from engine.snapshot import Build, Header, check_build, template, write_header
 from engine.strand import UnsalvageableError
 from tests.integration.engine.rig import CHUNKS, DEADLINE, MIB, PAGE, Faults, Guest, Guests, Pauser, fill_up, turn_over
 
@@ -238,6 +238,36 @@ def test_a_build_whose_file_does_not_keep_what_is_written_gets_no_name(
 
     monkeypatch.setattr(Cache, "write", write_otherwise)
     assert code_of(pauser, keeper) == "not-completed"
+
+
+@pytest.mark.parametrize("crashes", [False, True], ids=["pause", "after a crash"])
+def test_the_file_of_a_build_in_huge_pages_is_not_changed_after_its_header_is_written(
+    huge_folder: Path, guest: Guest, monkeypatch: pytest.MonkeyPatch, crashes: bool
+) -> None:
+    """Else each later pause would compare the whole of it with its digests."""
+    pauser, keeper, seen = Pauser(huge_folder), Kept(), list[tuple[int, int]]()
+
+    def look_first(header: Header, folder: Path) -> None:
+        status = os.stat(folder / "memfile")
+        assert status.st_blksize == 2 * MIB
+        seen.append((status.st_blocks * 512, status.st_mtime_ns))
+        write_header(header, folder)
+
+    guest.write(range(8, 16), seed=0)
+    before = guest.memory()
+    monkeypatch.setattr("engine.effects.write_header", look_first)
+    monkeypatch.setattr("engine.completion.write_header", look_first)
+    if crashes:
+        crashed(pauser, guest, keeper, "copy_write", 2)
+        complete(left(pauser, keeper))
+        keeper.drop("b1")
+    else:
+        pauser.pause(guest, options=SALVAGE)
+    assert pauser.restored() == before
+    status = os.stat(pauser.builds / "b1" / "memfile")
+    assert seen == [(status.st_blocks * 512, status.st_mtime_ns)] == [(8 * MIB - 8 * PAGE, status.st_mtime_ns)]
+    monkeypatch.setattr(Build, "verify", dies)
+    check_build(pauser.builds, "b1", 0)
 
 
 @pytest.mark.parametrize("harm", ["gone", "cut", "changed", "empty"])

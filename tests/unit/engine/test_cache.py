@@ -310,6 +310,7 @@ def test_zeros_that_lie_in_huge_pages_are_given_back_when_the_build_is_finished(
     for chunk in cut:
         made.write(memoryview(data), chunk.cache_offset)
         made.publish(chunk)
+    made.give_zeros_back()
     made.finish()
     assert made.resident_bytes() == 2 * (HUGE - 92 * PAGE)
     assert (made.final / "memfile").read_bytes() == bytes(data) * 2
