@@ -120,7 +120,7 @@ class Pausing:
         await self._dismiss(sandbox, admitted)
         self._give_back(sandbox, admitted)
         told = never_started("rolled-back", why, admitted)
-        self._node.ledger.append(told, sandbox=sandbox.config.name, pause=admitted.id)
+        self._node.ledger.try_append(told, sandbox=sandbox.config.name, pause=admitted.id)
         await self._node.roll_back(sandbox, admitted.guest, why)
 
     async def _dismiss(self, sandbox: Sandbox, admitted: Admitted) -> None:
@@ -153,9 +153,9 @@ class Pausing:
             await sandbox.budget.take(needs, can_wait=sandbox.budget.in_flight > 0)
         except OverBudgetError as error:
             told = never_started("refused", str(error), asked)
-            node.ledger.append(told, sandbox=name, pause=pause_id)
+            node.ledger.try_append(told, sandbox=name, pause=pause_id)
             sandbox.to(State.RUNNING, f"it was refused: {error}")
-            node.ledger.append(events.RequestRefused(state.value, str(error), RefusalCode.BUDGET), sandbox=name)
+            node.ledger.try_append(events.RequestRefused(state.value, str(error), RefusalCode.BUDGET), sandbox=name)
             return None
         sandbox.budget.in_flight += 1
         return asked

@@ -165,6 +165,35 @@ async def test_an_outcome_that_cannot_be_told_costs_nobody_anything_and_keeps_it
     await node.shut_down()
 
 
+async def test_a_pause_whose_freeze_and_outcome_cannot_be_told_is_rolled_back_and_its_guest_runs_on(
+    machine: Any, full_ledger: Callable[[type[Any]], None]
+) -> None:
+    node = await fleet(machine, count=1)
+    full_ledger(events.GuestFrozen)
+    full_ledger(events.PauseSettled)
+    await node.pause(["web-0"], 1, settled=True)
+    assert states(machine) == {"web-0": "running"}
+    assert not node.sandboxes["web-0"].guest.process.is_stopped()
+    assert (node.budget.in_flight, node.budget.granted, node.ledger.lost) == (0, 4 << 20, 0)
+    await node.tick(1)
+    await node.pause(["web-0"], 1, settled=True)
+    assert states(machine) == {"web-0": "paused"}
+    await node.shut_down()
+
+
+async def test_a_pause_that_is_refused_and_cannot_say_so_leaves_its_guest_running(
+    machine: Any, full_ledger: Callable[[type[Any]], None]
+) -> None:
+    node = await fleet(machine, count=1)
+    node.budget.total = node.budget.granted
+    full_ledger(events.PauseSettled)
+    full_ledger(events.RequestRefused)
+    await node.pause(["web-0"], 1, settled=True)
+    assert states(machine) == {"web-0": "running"}
+    assert node.sandboxes["web-0"].state.value == "running"
+    await node.shut_down()
+
+
 async def test_what_is_resumed_from_a_build_whose_end_could_not_be_told_stands_on_that_build(
     machine: Any, full_ledger: Callable[[type[Any]], None]
 ) -> None:
