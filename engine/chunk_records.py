@@ -58,6 +58,8 @@ class Recorded:
     parent_block: int
     work: Work
     placed: dict[int, Placed]
+    damaged: frozenset[int] = frozenset()
+    """Chunks, by index, whose place holds something that is no record."""
 
 
 class ChunkRecords:
@@ -111,7 +113,7 @@ def remove(folder: Path) -> None:
 def read(folder: Path) -> Recorded:
     """The records of an unfinished build; raises NoRecordsError where there are none that can be trusted.
 
-    A place that was not written to its end counts as not recorded: its chunk was not punched.
+    A place that was not written counts as not recorded: its chunk was not punched.
     """
     try:
         content = (folder / NAME).read_bytes()
@@ -121,15 +123,22 @@ def read(folder: Path) -> Recorded:
         meta, work, start = _parsed(content)
     except (ValueError, KeyError, TypeError, struct.error, EngineError) as error:
         raise NoRecordsError(f"what is recorded of its chunks is damaged: {error}") from error
-    placed = {}
+    placed, damaged = {}, set[int]()
     for index in range(len(work.plan.chunks)):
         at = start + index * _ROOM
         place = content[at : at + _RECORD]
-        if len(place) == _RECORD and xxhash.xxh3_64_digest(place[:-8]) == place[-8:]:
-            chunk, file, offset, digest = _PLACE.unpack(place[:-8])
-            if chunk == index and file in {IN_CACHE, IN_SPILL}:
-                placed[index] = Placed(file == IN_SPILL, offset, digest)
-    return Recorded(meta["build"], meta["parent"], meta["parent_block"], work, placed)
+        if (found := _placed(place, index)) is not None:
+            placed[index] = found
+        elif place != bytes(_RECORD):
+            damaged.add(index)
+    return Recorded(meta["build"], meta["parent"], meta["parent_block"], work, placed, frozenset(damaged))
+
+
+def _placed(place: bytes, index: int) -> Placed | None:
+    if len(place) != _RECORD or xxhash.xxh3_64_digest(place[:-8]) != place[-8:]:
+        return None
+    chunk, file, offset, digest = _PLACE.unpack(place[:-8])
+    return Placed(file == IN_SPILL, offset, digest) if chunk == index and file in {IN_CACHE, IN_SPILL} else None
 
 
 def _first_place(head: int) -> int:

@@ -298,6 +298,27 @@ def test_a_record_that_was_not_written_to_its_end_counts_as_none(pauser: Pauser,
     keeper.drop("b1")
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_without_the_record_of_a_chunk_that_was_punched_no_zeros_are_taken_for_it(
+    pauser: Pauser, guest: Guest, index: int
+) -> None:
+    keeper = Kept()
+    crashed(pauser, guest, keeper, "copy_write", 2)
+    path = pauser.builds / "b1.partial" / chunk_records.NAME
+    turn_over(path, path.stat().st_size - (CHUNKS - index) * 64 + 30)
+    assert code_of(pauser, keeper) == "corrupt-chunk"
+
+
+@pytest.mark.privileged
+def test_nor_where_the_kernel_does_not_say_what_was_punched(pauser: Pauser, guests: Guests, huge_pages: int) -> None:
+    guest, keeper = guests.start(huge=True).track(block_size=2 * MIB), Kept()
+    guest.write(range(8 * MIB // PAGE), seed=1)
+    crashed(pauser, guest, keeper, "copy_write", 2, block_size=2 * MIB)
+    path = pauser.builds / "b1.partial" / chunk_records.NAME
+    turn_over(path, path.stat().st_size - CHUNKS * 64 + 30)
+    assert code_of(pauser, keeper) == "corrupt-chunk"
+
+
 def test_memory_that_is_not_its_own_is_refused(pauser: Pauser, guest: Guest) -> None:
     keeper = Kept()
     crashed(pauser, guest, keeper, "copy_write", 2)
