@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+from sim.cli import main
+
+PLAN = """\
+kind: plan
+name: third
+seed: 3
+pacing: {mostRounds: 1}
+fleet:
+  - {name: code, count: 4, memory: 6MiB, workload: {dirty: 100%, pattern: full}}
+flags: {memfd-background-copy: false}
+metrics:
+  - {name: lost_because_of_the_flag, failureCondition: result > 0, critical: true, onFailure: abort}
+steps:
+  - setWeight: 100
+  - inject: {fault: copy.write, errno: ENOSPC, at: after_condemn, rate: 50%}
+  - wait: {for: 1m}
+  - analysis: {}
+  - clear: {}
+  - wait: {for: 1m}
+"""
+
+
+def test_what_the_flag_costs_is_lost_in_the_second_arm_alone_and_completed_in_the_third(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told):
+        code = main(
+            ["rehearse", str(tmp_path / "plan.yaml"), "--salvage-arm", "--json", "--runs-dir", str(tmp_path / "runs")]
+        )
+    found = json.loads(told.getvalue())
+    arms = found["salvage_arm"]
+    assert (found["decision"], code) == ("no-go", 1)
+    lost = set(arms["on"]["lost"])
+    assert 0 < len(lost) < 4
+    assert (arms["off"]["lost"], arms["salvage"]["lost"]) == ([], [])
+    # the plan aborted at its analysis, with the faults still armed: they are cleared before the last attempt
+    assert set(arms["salvaged"]["failed"]) == set(arms["salvaged"]["sandboxes"]) == lost
+    assert (arms["salvaged"]["left"], arms["salvaged"]["not_salvaged"]) == (0, {})
+    assert arms["salvaged"]["bytes"] >= arms["salvaged"]["at_once"] > 0
+    assert all(arms[each]["peak"] > 0 for each in ("off", "on", "salvage"))
+    assert found["runs"]["salvage"]["verdict"] == "held"
+    latest = tmp_path / "runs" / "third" / "latest"
+    assert latest.resolve() == Path(found["folders"]["on"]).resolve()
+    page = (latest / "rehearsal.html").read_text()
+    assert "on, with salvage" in page
