@@ -5,7 +5,10 @@ import io
 import json
 from pathlib import Path
 
+from engine.events import Stranded
 from sim.cli import main
+from sim.record import events
+from sim.record.folder import open_run
 
 PLAN = """\
 kind: plan
@@ -48,5 +51,21 @@ def test_what_the_flag_costs_is_lost_in_the_second_arm_alone_and_completed_in_th
     assert found["runs"]["salvage"]["verdict"] == "held"
     latest = tmp_path / "runs" / "third" / "latest"
     assert latest.resolve() == Path(found["folders"]["on"]).resolve()
+    _stranded_memory_is_counted_as_held(Path(found["folders"]["salvage"]))
     page = (latest / "rehearsal.html").read_text()
     assert "on, with salvage" in page
+
+
+def _stranded_memory_is_counted_as_held(folder: Path) -> None:
+    """After the first round of pauses no guest is left, and every page that is dirty is in a build or stranded."""
+    held: dict[str | None, int] = {}
+    last = None
+    for entry in open_run(folder).entries:
+        match entry.event:
+            case Stranded(length=length):
+                held[entry.pause] = length
+            case events.MemorySampled(guests=guests):
+                last = guests
+            case events.StepStarted(step="resume"):
+                break
+    assert last == sum(held.values()) > 0
