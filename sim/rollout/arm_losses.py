@@ -124,7 +124,7 @@ def salvaged(run: StoredRun) -> Salvaged:
         bytes=sum(each.length for each in whole),
         at_once=_most(changes),
         longest=max(times, default=0.0),
-        seconds=sum(times),
+        seconds=round(sum(times), 6),
         left=sum(pause not in ends for pause in found),
         not_salvaged=dict(codes),
     )

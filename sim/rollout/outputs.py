@@ -274,6 +274,7 @@ def _case(found: Rehearsal, step: StepResult) -> TestCase:
 
 
 _OFF, _ON, _LIMIT, _OTHERS = "#e9a23b", "#2a9d8f", "#d1495b", ("#4e79a7", "#d1495b", "#9c6ade", "#808080")
+_SALVAGE = "#9c6ade"
 _MIB = 1 << 20
 
 
@@ -310,9 +311,10 @@ def stage_ticks(made: Compiled) -> dict[str, Any]:
 def memory(found: Rehearsal, steps: int) -> list[dict[str, Any]]:
     """A line an arm, by the steps that both take, and the node's budget."""
     budget = found.plan.node.memory / _MIB
+    third = [] if found.three is None else [("flag on, with salvage", _SALVAGE, found.three.run)]
     lines = [
         _line(name, color, *zip(*points, strict=True), shape="hv")
-        for name, color, run in (("flag off", _OFF, found.off), ("flag on", _ON, found.on))
+        for name, color, run in (("flag off", _OFF, found.off), ("flag on", _ON, found.on), *third)
         if (points := list(_by_step(run.entries)))
     ]
     limit = _line(f"budget {budget:g} MiB", _LIMIT, [0, steps], [budget, budget])

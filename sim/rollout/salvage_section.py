@@ -23,7 +23,7 @@ def three_arms_section(found: Rehearsal) -> Section:
     arms = (("off", three.off), ("on", three.on), ("on, with salvage", three.salvage))
     rows = [(name, str(arm.pauses), str(len(arm.lost)), words.size(arm.peak)) for name, arm in arms]
     table = Table(("flag", "pauses", "sandboxes lost", "node's memory at its peak"), rows, "<>")
-    note = "measured, each over its whole run; with injected failures, which are no rate of failures"
+    note = "measured, as far as the arm with the flag on went; injected failures are no rate of failures"
     return Section(title, (table, Bullets([*_cut_off(three), *_salvaged(three.salvaged), *_limits(three)])), note)
 
 

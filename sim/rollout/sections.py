@@ -381,6 +381,7 @@ def outline(made: Compiled, exposed: Sequence[Exposure], exported: Exposure | No
     plan = made.plan
     clock = duration(sum(made.virtual))
     title = f"{plan.name}: {len(made.scenario.steps)} scenario steps, {clock} by its own clock; exposed by {plan.by}"
+    title += "; a third arm runs with salvage" if plan.salvage_arm else ""
     rows = []
     if exported is not None:
         rows.append(("as exported", str(len(exported.sandboxes)), f"{exported.contexts} of {exported.of_contexts}", ""))

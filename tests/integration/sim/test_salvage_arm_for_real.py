@@ -4,12 +4,16 @@ import contextlib
 import io
 import json
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from engine.events import Stranded
 from sim.cli import main
 from sim.record import events
 from sim.record.folder import open_run
 
+ROLLOUTS = Path(__file__).parents[3] / "scenarios" / "rollouts"
 PLAN = """\
 kind: plan
 name: third
@@ -30,14 +34,16 @@ steps:
 """
 
 
-def test_what_the_flag_costs_is_lost_in_the_second_arm_alone_and_completed_in_the_third(tmp_path: Path) -> None:
-    (tmp_path / "plan.yaml").write_text(PLAN)
+def rehearsed(plan: Path, folder: Path, *more: str) -> tuple[dict[str, Any], int]:
     told = io.StringIO()
     with contextlib.redirect_stdout(told):
-        code = main(
-            ["rehearse", str(tmp_path / "plan.yaml"), "--salvage-arm", "--json", "--runs-dir", str(tmp_path / "runs")]
-        )
-    found = json.loads(told.getvalue())
+        code = main(["rehearse", str(plan), "--json", "--runs-dir", str(folder / "runs"), *more])
+    return json.loads(told.getvalue()), code
+
+
+def test_what_the_flag_costs_is_lost_in_the_second_arm_alone_and_completed_in_the_third(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    found, code = rehearsed(tmp_path / "plan.yaml", tmp_path, "--salvage-arm")
     arms = found["salvage_arm"]
     assert (found["decision"], code) == ("no-go", 1)
     lost = set(arms["on"]["lost"])
@@ -69,3 +75,17 @@ def _stranded_memory_is_counted_as_held(folder: Path) -> None:
             case events.StepStarted(step="resume"):
                 break
     assert last == sum(held.values()) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_the_shipped_plan_loses_three_sandboxes_with_the_flag_on_and_none_with_salvage(tmp_path: Path) -> None:
+    found, code = rehearsed(ROLLOUTS / "punch-salvage.yaml", tmp_path)
+    assert (found["decision"], code, found["first_failing_step"]) == ("no-go", 1, 13)
+    arms = found["salvage_arm"]
+    assert {name: sorted(arms[name]["lost"]) for name in ("off", "on", "salvage")} == {
+        "off": [],
+        "on": ["box-1", "box-14", "box-4"],
+        "salvage": [],
+    }
+    assert (arms["salvaged"]["completed"], arms["salvaged"]["left"]) == (3, 0)

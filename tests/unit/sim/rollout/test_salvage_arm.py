@@ -10,15 +10,20 @@ import pytest
 from engine.errors import UserError
 from flags.document import DocumentError
 from flags.inline import flag_from
-from sim.files.plan import Plan, load_plan_text
+from sim.files.faults import failing
+from sim.files.plan import Plan, load_plan, load_plan_text
+from sim.files.steps import Clear, Inject, PauseStep
+from sim.node.armed_faults import Fault
 from sim.record import events
 from sim.record.folder import StoredRun
+from sim.record.ledger import Entry
 from sim.record.view import View
 from sim.report.table import text
 from sim.rollout.arm_losses import ArmLoss, Salvaged, ThreeArms
 from sim.rollout.compiled import compiled
 from sim.rollout.identity import asked
-from sim.rollout.outputs import rehearsal_document, rehearsal_page
+from sim.rollout.outputs import memory, rehearsal_document, rehearsal_page
+from sim.rollout.rehearsal_diff import compare_rehearsals
 from sim.rollout.rehearse import decided
 from sim.rollout.results import Rehearsal
 from sim.rollout.salvage_arm import check_salvage_arm, with_salvage
@@ -28,6 +33,7 @@ from tests.story import judged
 
 Made = Callable[..., Rehearsal]
 MIB = 1 << 20
+ROLLOUTS = pathlib.Path(__file__).parents[4] / "scenarios" / "rollouts"
 SMALL = """\
 kind: plan
 name: small
@@ -61,8 +67,8 @@ def made(rehearsed: Made) -> Rehearsal:
 def test_the_section_compares_losses_and_memory_of_three_arms_at_80_columns(made: Rehearsal) -> None:
     assert text([three_arms_section(made)], width=80).splitlines() == [
         "The flag off, on, and on with salvage",
-        "  measured, each over its whole run; with injected failures, which are no rate",
-        "  of failures",
+        "  measured, as far as the arm with the flag on went; injected failures are no",
+        "  rate of failures",
         "  flag              pauses  sandboxes lost  node's memory at its peak",
         "  off                   12               0                    6.0 MiB",
         "  on                    11               2                    5.0 MiB",
@@ -188,3 +194,31 @@ def test_the_option_is_repeated_where_the_file_does_not_say_it() -> None:
     assert "--salvage-arm" not in asked(plan())
     without = plan(SMALL.replace("salvageArm: true\n", ""))
     assert asked(without.model_copy(update={"salvage_arm": True})).endswith(" --salvage-arm")
+
+
+def test_the_shipped_plan_loses_the_sandboxes_that_its_seed_draws() -> None:
+    """With the flag on a sandbox is lost at the first of its pauses that is drawn while the fault is armed."""
+    shipped = load_plan(ROLLOUTS / "punch-salvage.yaml")
+    nth, armed, lost = 0, False, set()
+    (rate,) = (each.rate for each in shipped.steps if isinstance(each, Inject))
+    fault = Fault(1, "copy.write", failing("ENOSPC"), "after_condemn", "*", rate=(rate or 0) / 100, seed=shipped.seed)
+    for each in compiled(shipped).scenario.steps:
+        nth += isinstance(each, PauseStep)
+        armed = isinstance(each, Inject) or (armed and not isinstance(each, Clear))
+        if armed and isinstance(each, PauseStep):
+            lost |= {sandbox.name for sandbox in shipped.sandboxes() if fault.is_drawn(sandbox.name, nth)}
+    assert lost == {"box-1", "box-4", "box-14"}
+
+
+def test_two_rehearsals_are_compared_by_what_each_arm_lost(made: Rehearsal) -> None:
+    first = rehearsal_document(made)
+    second = rehearsal_document(replace(made, three=arms(made.on, ArmLoss(12, ("web-3",), 0))))
+    found = {each.name: (each.first, each.second) for each in compare_rehearsals(first, second).lines if each.differs}
+    assert found == {"lost in all, flag on with salvage": ("none", "web-3")}
+
+
+def test_the_memory_of_the_third_arm_is_drawn_beside_the_others(made: Rehearsal) -> None:
+    sample = Entry(0.0, events.MemorySampled(5 * MIB, MIB, 0, 0, 0), None, None)
+    run = StoredRun(made.on.path, [sample], made.on.view)
+    third, _budget = memory(replace(made, three=arms(run)), 2)
+    assert (third["name"], third["y"]) == ("flag on, with salvage", [6.0])
