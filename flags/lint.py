@@ -226,13 +226,15 @@ def _required(flags: Flags) -> dict[str, set[int]]:
 
 def _unknown(flags: dict[str, Any], required: Mapping[str, Any]) -> Iterator[Problem]:
     others = [key for key in flags if key not in FLAGS and key not in required]
-    far = [key for key in others if nearest(key, FLAGS) is None]
+    far: list[str] = []
     for key in others:
-        if key not in far:
-            production = "nothing asks for it; the flag that was meant serves its safe value"
-            yield Problem(
-                ("flags", key), f'unknown flag "{key}" is ignored', production, did_you_mean(key, FLAGS), "warning"
-            )
+        if nearest(key, FLAGS) is None:
+            far.append(key)
+            continue
+        production = "nothing asks for it; the flag that was meant serves its safe value"
+        yield Problem(
+            ("flags", key), f'unknown flag "{key}" is ignored', production, did_you_mean(key, FLAGS), "warning"
+        )
     if far:
         message = f"not of the pause path, and ignored: {', '.join(far[:5])}" + (
             f" and {len(far) - 5} more" * (len(far) > 5)

@@ -10,10 +10,11 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Field, TypeAdapter
 
+from engine.reading import MOST_MISTAKES
 from flags.catalog import FLAGS, SALVAGE, did_you_mean
 from flags.document import Mistake, Path
 from sim.files.flag_values import FlagSource
-from sim.files.fleet import Group, NodeSpec, sandbox_specs
+from sim.files.fleet import MOST_SANDBOXES, Group, NodeSpec, sandbox_specs
 from sim.files.metrics import MEASURES
 from sim.files.strict import part
 from sim.files.units import format_size
@@ -36,6 +37,9 @@ def _fleet_checks(document: Document) -> list[Mistake]:
     fleet = part(_FLEET, document.data.get("fleet"))
     if not fleet:
         return []
+    if (total := sum(group.count for group in fleet)) > MOST_SANDBOXES:  # before any of them is looked at
+        message = f"the fleet has {total:,} sandboxes, at most {MOST_SANDBOXES:,} can be run; make its groups smaller"
+        return [document.mistake(("fleet",), message)]
     found = [*_repeated_names(document, fleet), *_globs_without_match(document, fleet)]
     node = part(_NODE, document.data.get("node", {}))
     return [*found, *_too_much_memory(document, fleet, node), *_nodes(document, fleet, node)] if node else found
@@ -82,10 +86,21 @@ def _nodes(document: Document, fleet: tuple[Group, ...], node: NodeSpec) -> Iter
 def _globs_without_match(document: Document, fleet: tuple[Group, ...]) -> Iterator[Mistake]:
     names = [sandbox.name for sandbox in sandbox_specs(fleet)]
     groups = {f"{group.name}-*" for group in fleet}
+    mistakes: dict[str, str | None] = {}  # by glob: one that stands there a thousand times is looked for once
     for path, glob in _texts(document.data, ()):
-        if path[-1] == "sandboxes" and not any(fnmatchcase(name, glob) for name in names):
-            known = {*groups, *names} if get_close_matches(glob, [*groups, *names]) else groups
-            yield document.mistake(path, f'no sandbox matches "{glob}"; {did_you_mean(glob, known)}')
+        if path[-1] != "sandboxes":
+            continue
+        if glob not in mistakes:
+            mistakes[glob] = None if any(fnmatchcase(name, glob) for name in names) else _unmatched(glob, names, groups)
+        if (what := mistakes[glob]) is not None:
+            yield document.mistake(path, what)
+        if sum(each is not None for each in mistakes.values()) > MOST_MISTAKES:  # the others, once these are mended
+            return
+
+
+def _unmatched(glob: str, names: list[str], groups: set[str]) -> str:
+    known = {*groups, *names} if get_close_matches(glob, [*groups, *names]) else groups
+    return f'no sandbox matches "{glob}"; {did_you_mean(glob, known)}'
 
 
 def _unserved_steps(document: Document) -> Iterator[Mistake]:

@@ -3,17 +3,18 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import pytest
+from unittest.mock import patch
 
 from engine.events import Stranded
 from sim.cli import main
 from sim.record import events
 from sim.record.folder import open_run
+from sim.run.runner import RunOptions
+from tests.forked import forked_node
 
-ROLLOUTS = Path(__file__).parents[3] / "scenarios" / "rollouts"
 PLAN = """\
 kind: plan
 name: third
@@ -35,8 +36,9 @@ steps:
 
 
 def rehearsed(plan: Path, folder: Path, *more: str) -> tuple[dict[str, Any], int]:
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told):
+    """By the command, with forked nodes."""
+    told, forked = io.StringIO(), partial(RunOptions, start_node=forked_node)
+    with contextlib.redirect_stdout(told), patch("sim.run.runner.RunOptions", forked):
         code = main(["rehearse", str(plan), "--json", "--runs-dir", str(folder / "runs"), *more])
     return json.loads(told.getvalue()), code
 
@@ -75,17 +77,3 @@ def _stranded_memory_is_counted_as_held(folder: Path) -> None:
             case events.StepStarted(step="resume"):
                 break
     assert last == sum(held.values()) > 0
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_the_shipped_plan_loses_three_sandboxes_with_the_flag_on_and_none_with_salvage(tmp_path: Path) -> None:
-    found, code = rehearsed(ROLLOUTS / "punch-salvage.yaml", tmp_path)
-    assert (found["decision"], code, found["first_failing_step"]) == ("no-go", 1, 13)
-    arms = found["salvage_arm"]
-    assert {name: sorted(arms[name]["lost"]) for name in ("off", "on", "salvage")} == {
-        "off": [],
-        "on": ["box-1", "box-14", "box-4"],
-        "salvage": [],
-    }
-    assert (arms["salvaged"]["completed"], arms["salvaged"]["left"]) == (3, 0)

@@ -272,3 +272,9 @@ def test_any_text_at_all_is_a_table_or_a_list_of_mistakes(parts: list[str]) -> N
         if outside or not refused.mistakes:
             pytest.fail(f"a refusal without a place in the text: {refused.mistakes}")
     assert all(row["memory"] > 0 for row in rows)
+
+
+@pytest.mark.timeout(20)
+def test_a_header_of_too_many_columns_is_one_mistake_however_long_it_is(table: pathlib.Path) -> None:
+    header = "sandbox,team,template,memory" + ",c" * 100_000
+    assert mistakes(table, f"{header}\n") == ["1:2022: 100,004 columns, a table has at most 1,000"]
