@@ -24,6 +24,7 @@ def three_arms_section(found: Rehearsal) -> Section:
     rows = [(name, str(arm.pauses), str(len(arm.lost)), words.size(arm.peak)) for name, arm in arms]
     table = Table(("flag", "pauses", "sandboxes lost", "node's memory at its peak"), rows, "<>")
     note = "measured, as far as the arm with the flag on went; injected failures are no rate of failures"
+    note = note if found.continues is None else f"{note}; since the approval"
     return Section(title, (table, Bullets([*_cut_off(three), *_salvaged(three.salvaged), *_limits(three)])), note)
 
 
@@ -37,9 +38,9 @@ def _salvaged(found: Salvaged) -> list[str]:
     """What became of the copies that failed past the point of no return."""
     if not found.failed:
         return ["no copy failed past the point of no return with salvage on: nothing of salvage was exercised"]
-    whose = f"{found.completed} completed later, of {words.plural(len(found.sandboxes), 'sandbox', 'sandboxes')}"
-    alone = f"{words.size(found.bytes)} of them were in the memory of dead guests alone"
-    said = [f"{words.plural(found.stranded, 'build was', 'builds were')} stranded; {whose}: {alone}"]
+    whose = f"of which {found.completed} were completed ({words.plural(len(found.sandboxes), 'sandbox', 'sandboxes')})"
+    alone = f"{words.size(found.bytes)} of those were in the memory of dead guests alone"
+    said = [f"stranded builds: {found.stranded}, {whose}; {alone}"]
     if found.left:
         said.append(f"{found.left} still stranded as the run ended: not lost, and not completed")
     said += [
@@ -56,7 +57,7 @@ def _limits(three: ThreeArms) -> list[str]:
     if not failed:
         return []
     lost = len(set(failed) & set(three.salvage.lost))
-    of = f"lost with salvage: {lost} of {words.plural(len(failed), 'sandbox', 'sandboxes')} whose copies failed"
+    of = f"sandboxes with failed copies: {len(failed)}, of which {lost} were lost with salvage"
     said = [f"{of}: < {percent(upper_bound(lost, len(failed)))} at 95 %, of this engine, here (derived)"]
     if len(three.on.lost) > len(three.salvage.lost):
         said.append("a lost sandbox holds no memory: that salvaged ones live on is a part of the peak with salvage")

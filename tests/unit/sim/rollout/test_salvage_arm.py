@@ -73,12 +73,12 @@ def test_the_section_compares_losses_and_memory_of_three_arms_at_80_columns(made
         "  off                   12               0                    6.0 MiB",
         "  on                    11               2                    5.0 MiB",
         "  on, with salvage      12               0                    7.0 MiB",
-        "  - 2 builds were stranded; 2 completed later, of 2 sandboxes: 3.0 MiB of them",
-        "    were in the memory of dead guests alone",
+        "  - stranded builds: 2, of which 2 were completed (2 sandboxes); 3.0 MiB of",
+        "    those were in the memory of dead guests alone",
         "  - stranded memory was at most 2.0 MiB at once, and was held for 2.25 s in all,",
         "    1.5 s the longest (of this machine's time)",
-        "  - lost with salvage: 0 of 2 sandboxes whose copies failed: < 77.7 % at 95 %,",
-        "    of this engine, here (derived)",
+        "  - sandboxes with failed copies: 2, of which 0 were lost with salvage: < 77.7 %",
+        "    at 95 %, of this engine, here (derived)",
         "  - a lost sandbox holds no memory: that salvaged ones live on is a part of the",
         "    peak with salvage",
     ]
@@ -89,14 +89,19 @@ def test_what_was_not_salvaged_or_is_still_stranded_is_said(made: Rehearsal) -> 
     said = text([three_arms_section(replace(made, three=arms(made.on, ArmLoss(9, ("web-1",), 0), found)))], width=200)
     assert "1 still stranded as the run ended: not lost, and not completed" in said
     assert "1 discarded, because it could not be salvaged: torn" in said
-    assert "lost with salvage: 1 of 2 sandboxes whose copies failed: < 97.5 %" in said
+    assert "sandboxes with failed copies: 2, of which 1 were lost with salvage: < 97.5 %" in said
 
 
 def test_an_arm_in_which_no_copy_failed_claims_nothing(made: Rehearsal) -> None:
     nothing = Salvaged((), 0, 0, (), 0, 0, 0.0, 0.0, 0, {})
     said = text([three_arms_section(replace(made, three=arms(made.on, found=nothing)))], width=200)
     assert "nothing of salvage was exercised" in said
-    assert "lost with salvage" not in said
+    assert "failed copies: " not in said
+
+
+def test_after_an_approval_the_section_says_that_it_begins_there(made: Rehearsal) -> None:
+    assert "since the approval" not in text([three_arms_section(made)], width=200)
+    assert "since the approval" in text([three_arms_section(replace(made, continues=made.folder))], width=200)
 
 
 def test_a_plan_without_the_arm_has_no_section_and_one_that_was_not_run_says_why(made: Rehearsal) -> None:
