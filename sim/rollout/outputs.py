@@ -58,6 +58,7 @@ def rehearsal_document(found: Rehearsal) -> dict[str, Any]:
         "weaknesses": [str(each) for each in found.weaknesses],
         "bound": None if found.bound is None else asdict(found.bound) | {"met": found.bound.is_met},
         "concerns": [asdict(each) for each in found.concerns],
+        "warnings": [] if found.fleet is None else list(found.fleet.warnings),
         "kill_switch": _kill_switch(found),
         "claims": [{"status": status, "claim": sentence} for status, sentence in claims(found)],
         "origins": origins(found),

@@ -85,7 +85,7 @@ class Session:
         code = ExitCode.INCONCLUSIVE if stops(concerns) else ExitCode.HELD
         if self._batch.quiet:
             document = _outline_document(self.plan, made, exposed, concerns, code)
-            document |= {} if self.fleet is None else {"warnings": list(self.fleet.warnings)}
+            document["warnings"] = [] if self.fleet is None else list(self.fleet.warnings)
             click.echo(json.dumps(document, indent=2))
             return code
         whole = fleet_sections(self.plan, self.fleet)

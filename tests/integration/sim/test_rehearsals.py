@@ -228,7 +228,7 @@ def test_a_dry_run_says_who_would_be_exposed_and_starts_nothing(
     assert not (tmp_path / "runs").exists()
     assert main(["rehearse", str(plan), "--dry-run", "--json", "--runs-dir", str(tmp_path / "runs")]) == 3
     document = json.loads(capsys.readouterr().out)
-    assert document["exit_code"] == 3
+    assert (document["exit_code"], document["warnings"]) == (3, [])
     assert "nobody" in {each["name"] for each in document["concerns"]}
 
 

@@ -93,6 +93,8 @@ def test_unknown_columns_are_attributes_and_keep_the_types_of_json(table: pathli
     assert (context["sandbox"]["tier"], context["team"]) == ("4", {"key": "t", "name": "bank"})
     (row,) = read(table, '[{"sandbox": "a", "team": "t", "template": "p", "tier": 4, "paid": true}]').rows
     assert row.attributes.others == (("tier", 4), ("paid", True))
+    (row,) = read(table, '[{"sandbox": "a", "team": "t", "template": "p", "tier": 4.0, "load": 0.5}]').rows
+    assert [(name, type(value)) for name, value in row.attributes.others] == [("tier", int), ("load", float)]
 
 
 def test_what_a_row_does_not_say_is_in_no_context_and_its_node_is_the_orchestrators_key(table: pathlib.Path) -> None:
