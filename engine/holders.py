@@ -11,6 +11,7 @@ from engine import linux
 
 _KEPT = 1.0  # seconds for which one look at all processes serves every pause, at least
 _SHARE = 20  # and so many times the CPU time that it took: beside a thousand guests one takes half a second
+_LONGEST = 10.0  # seconds between two looks at most, whatever they cost: a new holder must not stay unseen for minutes
 _MEMFD = b"/memfd:"
 _PATIENCE = 0.005  # seconds that a frozen guest waits for it: a busy process may hold a look up for long
 
@@ -18,7 +19,8 @@ _PATIENCE = 0.005  # seconds that a frozen guest waits for it: a busy process ma
 class Holders:
     """Looks at every process that may be looked at, in a thread of its own, one look at a time. Thread-safe.
 
-    Once a second at most, and for at most a twentieth of a core.
+    Once a second at most, and for at most a twentieth of a core, unless one look takes half a second of CPU or more: a
+    pause 10 s after the last look begins the next all the same.
     """
 
     def __init__(self) -> None:
@@ -44,7 +46,8 @@ class Holders:
         try:
             self._holders = _look()
         finally:
-            self._next = max(began + _KEPT, time.monotonic() + _SHARE * (time.thread_time() - used))
+            pause = min(_LONGEST, _SHARE * (time.thread_time() - used))
+            self._next = max(began + _KEPT, time.monotonic() + pause)
             self._done.set()
 
     def of(self, inode: int, but: set[int]) -> set[int]:

@@ -6,8 +6,11 @@ the table of contexts, absent and of a wrong type. Values that every clause and 
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,7 +18,7 @@ from itertools import product
 from typing import Any
 
 from flags.as_go import knows_re2
-from flags.context import Shape
+from flags.context import TEXT, Attribute, Shape, Types, ValueType, type_of
 from flags.launchdarkly import make_context
 from flags.launchdarkly_fleet import FixedFlags, bucket_in
 
@@ -24,9 +27,19 @@ LIMIT = 4_096
 KEYS = 4_096
 """How many made-up values are drawn to find one on each side of a share."""
 WRONG_TYPE = 2.5
+"""Stands for a value of a type that an attribute does not have; known by identity, for 2.5 can be a value."""
+_FRESH_NUMBER = 987_654_321
 _FRESH = "any-other"
+_ONE_TYPE = ("name", "anonymous")
+"""Of one type in every context that there can be."""
 _VERSION = re.compile(r"v?(\d+)(?:\.(\d+))?(?:\.(\d+))?")
 _LITERAL = re.compile(r"\^?([\w\-/ :]+)\$?")
+
+
+_Constant = tuple[bool, Attribute]
+"""A value of a list, and whether it is true or false: to Python, but not to a rule, true is 1."""
+_Classes = Mapping[tuple[str, str], list[Attribute]]
+"""One value of each class of an attribute of a kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +58,11 @@ class ContextCell:
     def words(self) -> str:
         """`sandbox kernel-version "6.2.0", without the kind "team"`; `a context that no clause names`."""
         named = [
-            f'{kind} {name} "{value}"'
+            f'{kind} {name} "{value}"' if isinstance(value, str) else f"{kind} {name} {json.dumps(value)}"
             for kind, part in self.data.items()
             if kind != "kind"
             for name, value in part.items()
-            if not str(value).startswith(_FRESH)
+            if not str(value).startswith(_FRESH) and value != _FRESH_NUMBER
         ]
         missing = [f'without the {"attribute" if "." in each else "kind"} "{each}"' for each in self.lacks]
         return (
@@ -82,16 +95,18 @@ class _Share:
 class _Attribute:
     """What is asked about one attribute of one kind."""
 
-    lists: list[frozenset[str]] = field(default_factory=list)
+    lists: list[frozenset[_Constant]] = field(default_factory=list)
     clauses: list[Any] = field(default_factory=list)
     shares: list[_Share] = field(default_factory=list)
+    types: frozenset[ValueType] = TEXT
 
 
 class Reads:
     """What a flag, in the SDK's model, and the segments that it names read of the contexts of a shape."""
 
-    def __init__(self, flag: Any, segments: Mapping[str, Any], shape: Shape) -> None:
+    def __init__(self, flag: Any, segments: Mapping[str, Any], shape: Shape, types: Types) -> None:
         self._shape = shape
+        self._types = types
         self._attributes: dict[tuple[str, str], _Attribute] = {}
         self._kinds: set[str] = set()
         self.unseen = False
@@ -126,11 +141,15 @@ class Reads:
         name = "key" if reference is None else reference[0]
         if (reference is not None and reference.depth != 1) or name not in self._shape[kind]:
             return None
-        return self._attributes.setdefault((kind, str(name)), _Attribute())
+        at = kind, str(name)
+        return self._attributes.setdefault(at, _Attribute(types=self._types_of(*at)))
+
+    def _types_of(self, kind: str, name: str) -> frozenset[ValueType]:
+        return self._types.get((kind, name), TEXT)
 
     def _list(self, kind: str | None, values: Iterable[Any]) -> None:
         if (attribute := self._at(kind, None)) is not None:
-            attribute.lists.append(frozenset(each for each in values if isinstance(each, str)))
+            attribute.lists.append(_constants(values))
 
     def _clauses(self, clauses: Iterable[Any]) -> None:
         for clause in clauses:
@@ -141,7 +160,7 @@ class Reads:
             elif (attribute := self._at(clause.context_kind, clause.attribute)) is None:
                 continue
             elif clause.op == "in":
-                attribute.lists.append(frozenset(each for each in clause.values if isinstance(each, str)))
+                attribute.lists.append(_constants(clause.values))
             else:
                 attribute.clauses.append(clause)
 
@@ -164,12 +183,15 @@ class Reads:
             cells += [each for each in _cells(others) if each.data.keys() != {"kind"}]
         return cells, count
 
-    def _parts(self, kind: str, classes: Mapping[tuple[str, str], list[str]]) -> Iterator[dict[str, Any]]:
+    def _parts(self, kind: str, classes: _Classes) -> Iterator[dict[str, Any]]:
         read = {name: values for (its, name), values in classes.items() if its == kind}
+        types = {name: self._types_of(kind, name) for name in self._shape[kind]}
+        # what is true or false has no value that no clause names
+        fresh = {name: _fresh(of_it) for name, of_it in types.items() if of_it != {"boolean"}}
         for values in product(*read.values()):
-            yield dict.fromkeys(self._shape[kind], _FRESH) | dict(zip(read, values, strict=True))
+            yield fresh | dict(zip(read, values, strict=True))
 
-    def _lacking(self, kind: str, classes: Mapping[tuple[str, str], list[str]]) -> Iterator[dict[str, Any] | None]:
+    def _lacking(self, kind: str, classes: _Classes) -> Iterator[dict[str, Any] | None]:
         """Without the kind, and with each of its attributes left out or of another type."""
         if kind not in self._kinds:
             return
@@ -177,24 +199,25 @@ class Reads:
         for _, name in (each for each in classes if each[0] == kind and each[1] != "key"):
             for part in self._parts(kind, {each: values for each, values in classes.items() if each != (kind, name)}):
                 yield {each: value for each, value in part.items() if each != name}
-                if name != "name":  # which is text in every context that there can be
+                types = self._types_of(kind, name)
+                if name not in _ONE_TYPE and not types & {"whole", "fraction"}:
                     yield {**part, name: WRONG_TYPE}
 
-    def _classes(self, kind: str, name: str) -> list[str]:
-        """One value of each class. A value of the table is text."""
+    def _classes(self, kind: str, name: str) -> list[Attribute]:
+        """One value of each class, of the types that the table of contexts has there."""
         asked = self._attributes[kind, name]
-        made = [_FRESH] if not asked.shares else [f"{_FRESH}-{n}" for n in range(KEYS)]
-        found: dict[Any, str] = {}
+        found: dict[Any, Attribute] = {}
         probe = FixedFlags({str(at): _probe(each) for at, each in enumerate(asked.clauses)}, {})
         member = _memberships(asked.lists)
         sides: list[set[int]] = [set() for _ in asked.shares]
-        for value in dict.fromkeys((*made, *_candidates(asked, member))):
+        for _, value in dict.fromkeys((type(each), each) for each in _candidates(asked, member)):
             context = make_context({"kind": "multi", kind: {"key": "k", name: value}})
             drawn = tuple(share.drawn(context, kind) for share in asked.shares)
             for seen, side in zip(sides, drawn, strict=True):
                 seen.add(side)
             answers = (_matches(probe, at, context) for at in range(len(asked.clauses)))
-            found.setdefault((member.get(value, ()), tuple(answers), drawn), value)
+            listed = member.get((type_of(value) == "boolean", value), ())
+            found.setdefault((type(value), listed, tuple(answers), drawn), value)
         if any(share.sides() - seen for share, seen in zip(asked.shares, sides, strict=True)):
             self.unseen = True
         return list(found.values())
@@ -211,7 +234,7 @@ def _cells(parts: Mapping[str, list[Any]]) -> Iterator[ContextCell]:
             f"{kind}.{name}"
             for kind, part in data.items()
             for name in sorted(whole[kind])
-            if part.get(name, WRONG_TYPE) == WRONG_TYPE
+            if part.get(name, WRONG_TYPE) is WRONG_TYPE
         ]
         yield ContextCell(data, make_context({"kind": "multi", **data}), tuple(lacks))
 
@@ -246,16 +269,41 @@ def _matches(probes: FixedFlags, at: int, context: Any) -> bool:
     return answer is not None and answer.variation_index == 0
 
 
-def _memberships(lists: list[frozenset[str]]) -> dict[str, tuple[int, ...]]:
+def _constants(values: Iterable[Any]) -> frozenset[_Constant]:
+    return frozenset((isinstance(each, bool), each) for each in values if isinstance(each, str | int | float))
+
+
+def _memberships(lists: list[frozenset[_Constant]]) -> dict[_Constant, tuple[int, ...]]:
     """In which lists each value is."""
-    found: dict[str, tuple[int, ...]] = {}
+    found: dict[_Constant, tuple[int, ...]] = {}
     for at, values in enumerate(lists):
         for value in values:
             found[value] = (*found.get(value, ()), at)
     return found
 
 
-def _candidates(asked: _Attribute, members: Iterable[str]) -> Iterator[str]:
+def _fresh(types: frozenset[ValueType]) -> Attribute:
+    """A value that no clause names."""
+    if "text" in types:
+        return _FRESH
+    return _FRESH_NUMBER if "whole" in types else float(_FRESH_NUMBER)
+
+
+def _candidates(asked: _Attribute, members: Iterable[_Constant]) -> Iterator[Attribute]:
+    listed = [value for _, value in members]
+    if "text" in asked.types:
+        yield from [_FRESH] if not asked.shares else (f"{_FRESH}-{n}" for n in range(KEYS))
+        yield from _texts(asked, [each for each in listed if isinstance(each, str)])
+    if asked.types & {"whole", "fraction"}:
+        points = [point for value in listed for point in _points("in", value)]
+        points += [point for clause in asked.clauses for value in clause.values for point in _points(clause.op, value)]
+        yield from numbers_about(points, asked.types)
+        yield from range(KEYS) if asked.shares and "whole" in asked.types else ()
+    if "boolean" in asked.types:
+        yield from (False, True)
+
+
+def _texts(asked: _Attribute, members: list[str]) -> Iterator[str]:
     yield from (each for each in members if each)
     if asked.lists:
         yield from (f"{value}-{_FRESH}" for value in sorted(members)[:16])
@@ -298,12 +346,41 @@ def _beside(operator: str, value: Any) -> Iterator[str]:
 
 
 def _instants(value: Any) -> Iterator[str]:
+    at = _instant(value)
+    with contextlib.suppress(OverflowError):  # one of the two ends is beside it
+        yield from [] if at is None else ((at + timedelta(seconds=step)).isoformat() for step in (-1, 0, 1))
+    yield from ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z")
+
+
+def _instant(value: Any) -> datetime | None:
     try:
         number = isinstance(value, int | float)
-        at = datetime.fromtimestamp(value / 1000, UTC) if number else datetime.fromisoformat(value)
-        yield from ((at + timedelta(seconds=step)).isoformat() for step in (-1, 0, 1))
+        return datetime.fromtimestamp(value / 1000, UTC) if number else datetime.fromisoformat(value)
     except (OverflowError, TypeError, ValueError, OSError):
-        return
+        return None
+
+
+def _points(operator: str, value: Any) -> Iterator[float]:
+    """The number that a constant stands for to its operator; a time is one of milliseconds."""
+    if type_of(value) in {"whole", "fraction"}:
+        yield value
+    elif operator in {"before", "after"} and (at := _instant(value)) is not None:
+        yield at.timestamp() * 1000
+
+
+def numbers_about(points: Iterable[float], types: frozenset[ValueType]) -> Iterator[int | float]:
+    """Numbers of these types: each point, the nearest on both sides of it, the ends of all, one that is no point."""
+    for point in points:
+        if not abs(point) <= sys.float_info.max:
+            continue
+        if "whole" in types:
+            yield from sorted({step + near for step in (math.floor(point), math.ceil(point)) for near in (-1, 0, 1)})
+        if "fraction" in types:
+            near = float(point)
+            yield from (near, math.nextafter(near, -math.inf), math.nextafter(near, math.inf))
+    for kind, make in (("whole", int), ("fraction", float)):
+        if kind in types:
+            yield from (make(_FRESH_NUMBER), make(sys.float_info.max), make(-sys.float_info.max))
 
 
 def has_pattern(clauses: Iterable[Any]) -> bool:

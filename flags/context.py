@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from engine.errors import UserError
@@ -37,6 +37,11 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {kind: tuple(fields) for kind, fields i
 Attribute = str | bool | int | float
 Shape = Mapping[str, tuple[str, ...]]
 """The kinds of a context, each with its attributes."""
+ValueType = Literal["text", "whole", "fraction", "boolean"]
+"""Of an attribute's value; a `fraction` is a number with decimal places, which no share can be drawn by."""
+TEXT: frozenset[ValueType] = frozenset({"text"})
+Types = Mapping[tuple[str, str], frozenset[ValueType]]
+"""The types that the values of a kind's attribute have, where they are not all text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ class Contexts:
 
     written: Any
     shapes: Mapping[Moment, Shape]
+    types: Types = field(default_factory=dict)
 
     def context(self, attributes: SandboxAttributes, moment: Moment) -> dict[str, Any]:
         """The multi-kind context in LaunchDarkly's JSON form; a kind whose key is not known is left out."""
@@ -119,20 +125,38 @@ def further_problem(word: str, value: Any) -> str | None:
     return "expected text, a number, true or false"
 
 
-def with_further(contexts: Contexts, names: Iterable[str]) -> Contexts:
-    """What lint may expect where sandboxes have these further attributes, as SandboxAttributes writes them."""
+def type_of(value: Attribute) -> ValueType:
+    """Of one value."""
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, bool):
+        return "boolean"
+    return "whole" if isinstance(value, int) else "fraction"
+
+
+def further_types(fleet: Iterable[SandboxAttributes]) -> dict[str, frozenset[ValueType]]:
+    """The further attributes of these sandboxes, each with the types of its values."""
+    found: dict[str, set[ValueType]] = {}
+    for each in fleet:
+        for word, value in each.others:
+            found.setdefault(word, set()).add(type_of(value))
+    return {word: frozenset(types) for word, types in found.items()}
+
+
+def with_further(contexts: Contexts, found: Mapping[str, frozenset[ValueType]]) -> Contexts:
+    """What lint may expect where sandboxes have these further attributes, as further_types() finds them."""
     further: dict[str, tuple[str, ...]] = {}
-    for word in names:
+    types: dict[tuple[str, str], frozenset[ValueType]] = {}
+    for word, of_it in found.items():
         kind, name = kind_and_name(word)
-        if name == "anonymous":  # true or false, and lint tries text
-            continue
         further[kind] = (*further.get(kind, ()), name)
+        types[kind, name] = of_it | TEXT if name in ATTRIBUTES[kind] else of_it
     shapes = {
         moment: {kind: (*known, *(each for each in further.get(kind, ()) if each not in known))
                  for kind, known in shape.items()}
         for moment, shape in contexts.shapes.items()
     }  # fmt: skip
-    return Contexts(contexts.written, shapes)
+    return Contexts(contexts.written, shapes, types)
 
 
 def field_of(kind: str, attribute: str) -> str | None:

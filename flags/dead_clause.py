@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from flags.as_go import knows_re2
 from flags.catalog import did_you_mean
 from flags.cells import clause_json, meets
-from flags.context import Shape
+from flags.context import ATTRIBUTES, TEXT, Shape, Types, ValueType, type_of
 from flags.document import Path, Severity
 from flags.problem import Problem, kind_problem
 
@@ -30,7 +30,7 @@ class Cause(NamedTuple):
     may_be_meant: bool = False
 
 
-def why_dead(clause: Any, shape: Shape, segments: Mapping[str, Any]) -> Cause | None:
+def why_dead(clause: Any, shape: Shape, types: Types, segments: Mapping[str, Any]) -> Cause | None:
     """The first reason that holds, of a clause in the SDK's model; None where another check names the place."""
     operator, values = clause.op, list(clause.values)
     if operator not in OPERATORS:
@@ -44,7 +44,10 @@ def why_dead(clause: Any, shape: Shape, segments: Mapping[str, Any]) -> Cause | 
     its_kind = None if is_kind or operator == "segmentMatch" else _of_its_kind(clause, shape)
     if its_kind is None and not values:
         return Cause(("values",), "the clause has no values", "list them, or remove the clause")
-    return its_kind or _of_its_values(clause, values)
+    if its_kind is not None:
+        return its_kind
+    of_it = TEXT if is_kind else types.get((clause.context_kind, clause.attribute[0]), TEXT)
+    return _of_its_values(clause, values) if of_it == TEXT else _of_typed(clause, values, of_it)
 
 
 def _no_member(values: list[Any], segments: Mapping[str, Any]) -> Cause | None:
@@ -81,8 +84,10 @@ def _of_its_values(clause: Any, values: list[Any]) -> Cause | None:
     operator, said, place = clause.op, _listed(values), ("values",)
     name = f"{clause.context_kind} {clause.attribute.path}"
     if operator in _NUMBERS:
-        version = "semVerLessThan" if operator.startswith("less") else "semVerGreaterThan"
-        return Cause(("op",), f"{operator} compares numbers, and {name} is text", f"for versions use {version}")
+        fix = f"for versions use {'semVerLessThan' if operator.startswith('less') else 'semVerGreaterThan'}"
+        if clause.attribute[0] not in ATTRIBUTES[clause.context_kind]:
+            fix += "; a table of JSON or Parquet can have numbers"
+        return Cause(("op",), f"{operator} compares numbers, and {name} is text", fix)
     if operator in _VERSIONS and not any(_is_read(operator, each) for each in values):
         return Cause(place, f"{said} is no version", "write a whole one, such as 6.2.0")
     if operator in _TIMES and not any(_is_read(operator, each) for each in values):
@@ -95,6 +100,31 @@ def _of_its_values(clause: Any, values: list[Any]) -> Cause | None:
     if operator in _TIMES:
         return Cause(("op",), f"{operator} compares times, and {name} is none", "use another operator")
     return Cause(place, f"no {name} meets {'not ' if clause.negate else ''}{operator} {said}", "correct the values")
+
+
+_WORDS: Mapping[ValueType, str] = {
+    "text": "text",
+    "whole": "a number",
+    "fraction": "a number",
+    "boolean": "true or false",
+}
+
+
+def _of_typed(clause: Any, values: list[Any], types: frozenset[ValueType]) -> Cause:
+    """Of an attribute whose values, in a table, are not all text."""
+    operator, said = clause.op, _listed(values)
+    name = f"{clause.context_kind} {clause.attribute.path}"
+    has = dict.fromkeys(word for each, word in _WORDS.items() if each in types)
+    is_it = f"{name} is {' or '.join(has)}"
+    for operators, what, fitting in ((_NUMBERS, "numbers", {"a number"}), ((*_TEXTS, *_VERSIONS), "text", {"text"})):
+        if operator in operators and not fitting & has.keys():
+            return Cause(("op",), f"{operator} compares {what}, and {is_it}", "use another operator, such as in")
+    given = dict.fromkeys(_WORDS[type_of(each)] for each in values if isinstance(each, str | int | float))
+    if operator in {"in", *_NUMBERS} and not given.keys() & has.keys():
+        kinds = " or ".join(given) or "no such value"
+        return Cause(("values",), f"{said} is {kinds}, and {is_it}", "write values of that type")
+    met = f"{'not ' if clause.negate else ''}{operator} {said}"
+    return Cause(("values",), f"no {name} meets {met}", "correct the values")
 
 
 def _is_read(operator: str, value: Any) -> bool:

@@ -15,7 +15,6 @@ from flags.decode import look, uncollected
 from flags.document import DocumentError, Mistake, Position, lines_of, places
 from flags.launchdarkly import CLOSE_SECONDS, Evaluator, InProcessSource, Items, refusal
 from flags.lease import Lease
-from flags.lint import check
 from flags.torn import TornError, decode, text_of
 
 POLL_SECONDS = 0.05
@@ -158,11 +157,6 @@ def taken_from(path: Path, content: bytes | str) -> Taken:
         for key in wrong:
             del items[key]
     return Taken(found.flags, found.segments, found.refused, mistakes(path, content, found.refused))
-
-
-def examine(path: Path, contexts: Contexts = ORIGINAL) -> list[Mistake]:
-    """What is wrong with a flag file; TornError where it is unreadable."""
-    return check(text_of(path, look(path)), contexts)
 
 
 def mistakes(path: Path, content: bytes | str, refused: Mapping[tuple[str, ...], str]) -> tuple[Mistake, ...]:

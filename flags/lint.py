@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flags import decode
 from flags.catalog import CATALOG, DEDUP, FLAGS, IN_PLACE, PUNCH, USE_MEMFD, Value, did_you_mean, is_on, nearest
-from flags.context import ORIGINAL, Contexts, Moment, Shape
+from flags.context import ORIGINAL, Contexts, Moment, Shape, Types
 from flags.decode import SECTIONS, parse_json, uncollected
 from flags.document import Mistake, Path, Position, parse, places
 from flags.lint_meaning import Served, meaning, meet, prerequisites, reachable, references
@@ -153,18 +153,20 @@ def _flags(flags: dict[str, Any], segments: dict[str, Any], contexts: Contexts) 
                 sound[key] = flag
     named = {name: present(segments[name]) for flag in sound.values() for name in sorted(members_of(flag, segments))}
     shapes = _shapes({key: present(item) for key, item in flags.items() if key in FLAGS or key in required}, contexts)
-    tried = {key: Tried(_question(key, sound, named, required, shapes[key])) for key in sound}
+    tried = {key: Tried(_question(key, sound, named, required, shapes[key], contexts.types)) for key in sound}
     for key, each in tried.items():
         yield from meaning(("flags", key), key, sound[key], shapes[key])
         yield from claims(("flags", key), each)
     served = {key: each.served for key, each in tried.items()}
     yield from prerequisites(flags, sound, served)
     yield from references({**segments, **named}, sound, named)
-    yield from _segments(named, tried)
+    yield from _segments(named, tried, contexts.types)
     yield from combinations(sound, served)
 
 
-def _question(key: str, sound: Flags, segments: Flags, required: Mapping[str, set[int]], shape: Shape) -> FlagQuestion:
+def _question(
+    key: str, sound: Flags, segments: Flags, required: Mapping[str, set[int]], shape: Shape, types: Types
+) -> FlagQuestion:
     """What the flag is asked, with the flags and segments that it takes to answer."""
     from flags.trying import FlagQuestion
 
@@ -176,22 +178,20 @@ def _question(key: str, sound: Flags, segments: Flags, required: Mapping[str, se
     named = {name: segments[name] for flag in flags.values() for name in members_of(flag, segments)}
     known, variations = FLAGS.get(key), sound[key]["variations"]
     if known is None:
-        return FlagQuestion(
-            key, flags, named, shape, frozenset(required[key]), destructive=True, safe="another variation"
-        )
+        return FlagQuestion(key, flags, named, shape, frozenset(required[key]), True, "another variation", types)
     unsafe = frozenset(index for index, value in enumerate(variations) if known.accepted(value) != known.safe)
     destructive = any(is_destructive(known, value) for value in variations)
-    return FlagQuestion(key, flags, named, shape, unsafe, destructive, json.dumps(known.safe))
+    return FlagQuestion(key, flags, named, shape, unsafe, destructive, json.dumps(known.safe), types)
 
 
-def _segments(named: Flags, tried: Mapping[str, Tried]) -> Iterator[Problem]:
+def _segments(named: Flags, tried: Mapping[str, Tried], types: Types) -> Iterator[Problem]:
     """Each with the shape of the contexts that all flags have which name it."""
     from flags.trying_segments import segment_claims
 
     users = {name: [each for each in tried.values() if name in each.asked.direct] for name in named}
     for name, flags in users.items():
         denies = any(name in each.denying for each in flags)
-        yield from segment_claims(name, named, meet([each.asked.shape for each in flags]), denies=denies)
+        yield from segment_claims(name, named, meet([each.asked.shape for each in flags]), types, denies=denies)
 
 
 def _shapes(flags: Flags, contexts: Contexts) -> dict[str, Shape]:
@@ -226,13 +226,15 @@ def _required(flags: Flags) -> dict[str, set[int]]:
 
 def _unknown(flags: dict[str, Any], required: Mapping[str, Any]) -> Iterator[Problem]:
     others = [key for key in flags if key not in FLAGS and key not in required]
-    far = [key for key in others if nearest(key, FLAGS) is None]
+    far: list[str] = []
     for key in others:
-        if key not in far:
-            production = "nothing asks for it; the flag that was meant serves its safe value"
-            yield Problem(
-                ("flags", key), f'unknown flag "{key}" is ignored', production, did_you_mean(key, FLAGS), "warning"
-            )
+        if nearest(key, FLAGS) is None:
+            far.append(key)
+            continue
+        production = "nothing asks for it; the flag that was meant serves its safe value"
+        yield Problem(
+            ("flags", key), f'unknown flag "{key}" is ignored', production, did_you_mean(key, FLAGS), "warning"
+        )
     if far:
         message = f"not of the pause path, and ignored: {', '.join(far[:5])}" + (
             f" and {len(far) - 5} more" * (len(far) > 5)

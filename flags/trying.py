@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from flags.catalog import FLAGS, PUNCH
 from flags.cells import LIMIT, ContextCell, Reads, clause_json, has_pattern, probe
-from flags.context import Shape
+from flags.context import Shape, Types
 from flags.dead_clause import attribute_problem, why_dead
 from flags.document import Path, Severity
 from flags.launchdarkly_fleet import FixedFlags
@@ -34,6 +34,7 @@ class FlagQuestion:
 
     `flags` and `segments` are all of the file's that are sound and that it names, directly or not. `destructive`: an
     unsafe variation cannot be undone, or another flag requires it. `safe` is the value to serve instead, in words.
+    `types` are those of attributes that are not all text.
     """
 
     key: str
@@ -43,6 +44,7 @@ class FlagQuestion:
     unsafe: frozenset[int]
     destructive: bool
     safe: str
+    types: Types = field(default_factory=dict)
 
     @property
     def flag(self) -> Mapping[str, Any]:
@@ -73,7 +75,7 @@ class Tried:
         self.unseen = False
         self.is_slow = _is_slow((asked.flag, *asked.segments.values()))
         if not self.is_slow:
-            reads = Reads(self.model, self._fixed.segments(), asked.shape)
+            reads = Reads(self.model, self._fixed.segments(), asked.shape, asked.types)
             self.cells, self.count = reads.cells()
             self.unseen = reads.unseen
         self.answers = [self._answer(each) for each in self.cells]
@@ -289,8 +291,10 @@ def _without(here: Path, tried: Tried, rollout: Any) -> Problem:
     unknown = attribute_problem(here, written, "bucketBy", tried.asked.shape[rollout.context_kind], _ALL_IN_0)
     if unknown is not None:
         return unknown._replace(who=who)
-    message, fix = "the rollout has nothing to draw by", "draw by the key"
-    return Problem(here, message, _ALL_IN_0, fix, "error", who)
+    name = f"{rollout.context_kind} {rollout.bucket_by.path}"
+    message = f"the rollout has nothing to draw by where {name} is neither text nor a whole number"
+    production = "such sandboxes are in bucket 0: all get the first entry that has any weight"
+    return Problem(here, message, production, "draw by the key", "error", who)
 
 
 def _unsafe_first(first: Path, tried: Tried, cell: ContextCell, rollout: Any) -> Problem:
@@ -376,7 +380,7 @@ def dead_clauses(path: Path, tried: Tried, rule: Any, production: str, *, denies
     known = [at for at, clause in enumerate(rule.clauses) if not tried.is_open([clause])]
     dead = [at for at in known if not tried.matching([rule.clauses[at]])]
     for at in dead:
-        cause = why_dead(rule.clauses[at], tried.asked.shape, tried.asked.segments)
+        cause = why_dead(rule.clauses[at], tried.asked.shape, tried.asked.types, tried.asked.segments)
         if cause is not None:
             grave = cause.severity == "error" or (denies and not cause.may_be_meant)
             here = (*path, "clauses", at, *cause.place)

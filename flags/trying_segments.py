@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flags.cells import probe
-from flags.context import Shape
+from flags.context import Shape, Types
 from flags.dead_clause import attribute_problem
 from flags.document import Path, Severity
 from flags.launchdarkly_fleet import FixedFlags
@@ -16,13 +16,13 @@ from flags.trying import FlagQuestion, Tried, dead_clauses, is_drawn, untried
 _WHOLE = 100_000
 
 
-def segment_claims(name: str, segments: Flags, shape: Shape, *, denies: bool) -> Iterator[Problem]:
+def segment_claims(name: str, segments: Flags, shape: Shape, types: Types, *, denies: bool) -> Iterator[Problem]:
     """What is wrong with the rules of one segment; `denies`: a deny rule names it, directly or not."""
     path: Path = ("segments", name)
     clause = {"attribute": "", "op": "segmentMatch", "values": [name]}
     asks = {**probe([clause]), "key": name}
     named = {each: segments[each] for each in (name, *members_of(segments[name], segments))}
-    question = FlagQuestion(name, {name: asks}, named, shape, frozenset(), destructive=False, safe="")
+    question = FlagQuestion(name, {name: asks}, named, shape, frozenset(), False, "", types)
     tried = Tried(question)
     if tried.is_slow:
         return

@@ -43,6 +43,16 @@ def difference(name: str) -> tuple[str, str]:
     return re.sub(r"__mutmut_\d+$", "", name), " / ".join(changed)
 
 
+def only_words(difference: str) -> bool:
+    """True where nothing but a sentence is changed: a text with spaces, which people read. Programs read codes."""
+    removed, _, added = difference.partition(" / + ")
+    return _without_sentences(removed.removeprefix("- ")) == _without_sentences(added)
+
+
+def _without_sentences(line: str) -> str:
+    return re.sub(r'(["\'])(?:(?!\1).)* (?:(?!\1).)*\1', "...", line)
+
+
 def sample(names: list[str], size: int, seed: int) -> list[str]:
     """As many as there are, where that is fewer."""
     ordered = sorted(names)
@@ -60,13 +70,13 @@ def main(size: int, seed: int, jobs: int) -> int:
     found = statuses()
     kept = KEPT.read_text() if KEPT.exists() else ""
     survivors = [(name, *difference(name)) for name in chosen if found[name] not in NOTICED]
-    equal = [each for each in survivors if each[2] in kept and each[1] in kept]
+    equal = [each for each in survivors if only_words(each[2]) or (each[2] in kept and each[1] in kept)]
     real = [each for each in survivors if each not in equal]
     for name, where, what in real:
         print(f"{found[name].upper()} {where}\n    {what}\n    mutmut show {name}")
     noticed, counted = len(chosen) - len(survivors), len(chosen) - len(equal)
     by_status = ", ".join(f"{count} {status}" for status, count in Counter(found[each] for each in chosen).items())
-    print(f"{by_status}; {len(equal)} of them change nothing that can be observed ({KEPT.name})")
+    print(f"{by_status}; {len(equal)} of them change words alone, or nothing that can be observed ({KEPT.name})")
     print(f"score: {noticed} of {counted} noticed, {noticed / max(1, counted):.1%}")
     return int(noticed < ENOUGH * counted)
 

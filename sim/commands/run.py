@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,7 @@ def command(
     from sim.record.ledger import STDOUT, open_sink
     from sim.report.document import run_document
     from sim.report.junit import JunitFile
+    from sim.report.outlet import lose_events
     from sim.run.batch import NEVER, NOT_HELD, Batch, nothing_in
     from sim.run.one_by_one import OneByOne, Outputs
     from sim.run.runner import RunOptions
@@ -122,7 +124,8 @@ def command(
         code, document = run_scenarios(chosen.scenarios, SeedOptions.of(seeds, options, jobs), batch, cluster)
     else:
         with open_sink(events) as sink:
-            chosen.options = replace(chosen.options, events=sink)
+            if sink is not None:
+                chosen.options = replace(chosen.options, events=sink, events_lost=partial(lose_events, events))
             code = chosen.run(batch)
         document = run_document(chosen.documents, code) | batch.left_out()
     if as_json:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, get_args
 
 from pydantic import Field, TypeAdapter
 
-from flags.catalog import FLAGS, did_you_mean
+from engine.reading import MOST_MISTAKES
+from flags.catalog import FLAGS, SALVAGE, did_you_mean
 from flags.document import Mistake, Path
 from sim.files.flag_values import FlagSource
-from sim.files.fleet import Group, NodeSpec, sandbox_specs
+from sim.files.fleet import MOST_SANDBOXES, Group, NodeSpec, sandbox_specs
 from sim.files.metrics import MEASURES
 from sim.files.strict import part
 from sim.files.units import format_size
@@ -36,6 +37,9 @@ def _fleet_checks(document: Document) -> list[Mistake]:
     fleet = part(_FLEET, document.data.get("fleet"))
     if not fleet:
         return []
+    if (total := sum(group.count for group in fleet)) > MOST_SANDBOXES:  # before any of them is looked at
+        message = f"the fleet has {total:,} sandboxes, at most {MOST_SANDBOXES:,} can be run; make its groups smaller"
+        return [document.mistake(("fleet",), message)]
     found = [*_repeated_names(document, fleet), *_globs_without_match(document, fleet)]
     node = part(_NODE, document.data.get("node", {}))
     return [*found, *_too_much_memory(document, fleet, node), *_nodes(document, fleet, node)] if node else found
@@ -82,10 +86,21 @@ def _nodes(document: Document, fleet: tuple[Group, ...], node: NodeSpec) -> Iter
 def _globs_without_match(document: Document, fleet: tuple[Group, ...]) -> Iterator[Mistake]:
     names = [sandbox.name for sandbox in sandbox_specs(fleet)]
     groups = {f"{group.name}-*" for group in fleet}
+    mistakes: dict[str, str | None] = {}  # by glob: one that stands there a thousand times is looked for once
     for path, glob in _texts(document.data, ()):
-        if path[-1] == "sandboxes" and not any(fnmatchcase(name, glob) for name in names):
-            known = {*groups, *names} if get_close_matches(glob, [*groups, *names]) else groups
-            yield document.mistake(path, f'no sandbox matches "{glob}"; {did_you_mean(glob, known)}')
+        if path[-1] != "sandboxes":
+            continue
+        if glob not in mistakes:
+            mistakes[glob] = None if any(fnmatchcase(name, glob) for name in names) else _unmatched(glob, names, groups)
+        if (what := mistakes[glob]) is not None:
+            yield document.mistake(path, what)
+        if sum(each is not None for each in mistakes.values()) > MOST_MISTAKES:  # the others, once these are mended
+            return
+
+
+def _unmatched(glob: str, names: list[str], groups: set[str]) -> str:
+    known = {*groups, *names} if get_close_matches(glob, [*groups, *names]) else groups
+    return f'no sandbox matches "{glob}"; {did_you_mean(glob, known)}'
 
 
 def _unserved_steps(document: Document) -> Iterator[Mistake]:
@@ -163,7 +178,8 @@ def plan_checks(document: Document) -> list[Mistake]:
     """Mistakes of a plan as a whole."""
     if not isinstance(document.data, dict):
         return []
-    checks = (_first_step, _approvals, _drills_of_nothing, _metrics, _ratios, _time_and_source, _lease, _flag, _rises)
+    of_steps = (_first_step, _approvals, _drills_of_nothing, _rises)
+    checks = (*of_steps, _metrics, _ratios, _time_and_source, _lease, _flag, _salvage_arm)
     found = [each for check in checks for each in check(document)]
     return [*found, *cross_checks(document)]
 
@@ -284,3 +300,24 @@ def _flag(document: Document) -> Iterator[Mistake]:
     flags = document.data.get("flags")
     if isinstance(flags, dict) and key in flags:
         yield document.mistake(("flags", key), "the plan's steps set this flag's weight; remove it here", key=True)
+
+
+def _salvage_arm(document: Document) -> Iterator[Mistake]:
+    if document.data.get("salvageArm") is not True:
+        return
+    engine, flags = document.data.get("engine"), document.data.get("flags")
+    policy = engine.get("on_copy_failure", "discard") if isinstance(engine, dict) else "discard"
+    served = {document.data.get("flag", ""), *(flags if isinstance(flags, dict) else ())}
+    if why := why_no_salvage_arm(policy, served, _source(document)):
+        yield document.mistake(("salvageArm",), why)
+
+
+def why_no_salvage_arm(policy: str, served: Collection[Any], source: str | None) -> str | None:
+    """Why a third arm with salvage would show nothing, and what to do; `served` are the keys of the plan's flags."""
+    if policy == "salvage":
+        return "the plan's engine salvages in every arm; remove its on_copy_failure, or the salvage arm"
+    if SALVAGE in served:
+        return f"where {SALVAGE} is served it decides in every arm; remove that flag, or the salvage arm"
+    if source == "launchdarkly":
+        return "LaunchDarkly's own flag is followed by one arm only; use another source, or remove the salvage arm"
+    return None

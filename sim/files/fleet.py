@@ -260,6 +260,10 @@ class SandboxSpec:
         )
 
 
+MOST_SANDBOXES = 100_000
+"""Of one fleet, in all of its groups: each is an object here long before it is a process."""
+
+
 def sandbox_specs(fleet: Iterable[Group]) -> list[SandboxSpec]:
     """Every sandbox of the fleet, in the order of the groups."""
     return [_spec(group, index) for group in fleet for index in range(group.count)]

@@ -27,6 +27,7 @@ COHORT: Final = ("sandbox", "team", "template")
 """What `flags cohort` and `flags lint` need of every row."""
 PRODUCTION: Final = (*COHORT, "memory")
 """What `rehearse` and `forecast` need."""
+_EXACT = 2.0**53
 
 
 def _name(value: Any) -> str:
@@ -82,11 +83,15 @@ def _rate(value: Any) -> float:
 
 
 def _attribute(name: str, value: Any) -> Attribute:
-    """As it is written: text of CSV stays text, a number or true of JSON and Parquet stays that."""
+    """As it is written: text of CSV stays text, a number or true of JSON and Parquet stays that.
+
+    4.0 is the whole number 4, by which a share can be drawn, as it is in JSON to production's SDK.
+    """
     plain = float(value) if isinstance(value, Decimal) else value
     if (why := further_problem(name, plain)) is not None:
         raise ValueError(f"{why}; got {show(value)}")
-    made: Attribute = plain
+    is_whole = isinstance(plain, float) and plain.is_integer() and abs(plain) < _EXACT
+    made: Attribute = int(plain) if is_whole else plain
     return made
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 from pydantic import PrivateAttr, ValidationError
 
 from flags import lint
-from flags.context import Contexts
+from flags.context import Contexts, further_types, with_further
 from flags.document import DocumentError, Mistake, Path, Position
 from flags.document import parse as parse_flags
 from flags.inline import InlineValue
@@ -103,6 +103,10 @@ class Drilled(Written):
     def sandboxes(self) -> list[SandboxSpec]:
         """Every sandbox of the fleet, in order."""
         return sandbox_specs(self.fleet)
+
+    def known_contexts(self) -> Contexts:
+        """Its contexts with the further attributes of its sandboxes, for lint."""
+        return with_further(self.contexts, further_types(each.attributes() for each in self.sandboxes()))
 
 
 Model = TypeVar("Model", bound=Written)
@@ -235,5 +239,5 @@ def _wrong_flags(model: Written) -> list[Mistake]:
         return []
     if model.takes_flags_as_they_are or (isinstance(model.flags, FlagFile) and model.flags.obey_unsafe):
         return _unreadable_flags(file)
-    found = lint.check(read_text(file), model.contexts)
+    found = lint.check(read_text(file), model.known_contexts())
     return [replace(each, file=str(file)) for each in found if each.severity == "error"]

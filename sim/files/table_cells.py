@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from sim.files.units import show
 
 MOST_CELLS = 2_000_000
 """Of one table."""
+_MOST_COLUMNS = 1_000
+_CELL_END = re.compile("[,\n]")
 _PARQUET = b"PAR1"
 
 Reader = Callable[[Any], Any]
@@ -141,6 +144,10 @@ def _csv_rows(text: str, path: Path, columns: Columns) -> Iterator[InputRow | Mi
     """A mistake in the header is reported once, however many rows there are."""
     cells = cells_of(text, path)
     head = next(cells, [])
+    if len(head) > _MOST_COLUMNS:
+        what = f"{len(head):,} columns, a table has at most {_MOST_COLUMNS:,}"
+        yield Mistake(head[_MOST_COLUMNS].position, "", what)
+        return
     names = [columns.named(str(cell.value)) for cell in head]
     yield from (_second(name, cell.position) for at, (name, cell) in enumerate(zip(names, head, strict=True))
                 if name and name in names[:at])  # fmt: skip
@@ -262,8 +269,8 @@ def _cell(text: str, at: int) -> tuple[str, int, int]:
     """The cell that begins there, the place of what ends it, and how many line ends are inside its quotes."""
     if text[at : at + 1] == '"':
         return _quoted(text, at)
-    ends = [place for mark in ",\n" if (place := text.find(mark, at)) >= 0]
-    end = min(ends, default=len(text))
+    found = _CELL_END.search(text, at)
+    end = len(text) if found is None else found.start()
     return text[at:end].removesuffix("\r"), end, 0
 
 

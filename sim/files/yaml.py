@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -277,6 +278,11 @@ def flow(value: Any) -> str:
 
 def _scalar(value: Any) -> str:
     """A string is quoted where a reader would take it for anything else; JSON's quotes are YAML's too."""
-    if isinstance(value, str) and _PLAIN.fullmatch(value) and parse(value).data == value:
+    if isinstance(value, str) and _reads_as_itself(value):
         return value
     return json.dumps(value, ensure_ascii=False)
+
+
+@functools.lru_cache(maxsize=1024)  # a sweep writes the same words a thousand times
+def _reads_as_itself(text: str) -> bool:
+    return _PLAIN.fullmatch(text) is not None and parse(text).data == text

@@ -118,13 +118,19 @@ def _serve(connection: socket.socket, become: Become, keep: Sequence[int]) -> No
 def _fork(
     arguments: dict[str, Any], fds: list[int], become: Become, keep: Sequence[int]
 ) -> tuple[dict[str, Any], list[int]]:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # one that dies at once must be there until its pidfd is open
     try:
         pid = os.fork()
         if pid == 0:
             _become_and_exit(arguments, fds, become, keep)
         return {"pid": pid}, [os.pidfd_open(pid)]
-    except OSError as error:  # no process or fd to be had; or it died at once, and is reaped
+    except OSError as error:  # no process or fd to be had
         return {"error": f"it cannot fork: {error.strerror}"}, []
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        with contextlib.suppress(ChildProcessError):  # who died meanwhile
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
 def _become_and_exit(arguments: dict[str, Any], fds: list[int], become: Become, keep: Sequence[int]) -> None:

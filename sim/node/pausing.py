@@ -11,7 +11,7 @@ from functools import partial
 
 from engine.dirty import Forgotten
 from engine.errors import EngineError, FreezeError
-from engine.events import ChunkPublished, CopyFailed, Event, Planned
+from engine.events import ChunkPublished, CopyFailed, Event, Planned, Stranded
 from engine.evidence import as_json
 from engine.memfd import ProcessMemory
 from engine.pause import Outcome, Pause, PauseResult
@@ -237,6 +237,8 @@ class Pausing:
                 admitted.wave.copied_a_chunk()
                 guest = None if event.source_resident is None else (admitted.guest.name, event.source_resident)
                 node.memory.set(guest=guest, cache=(admitted.id, event.cache_resident), huge=huge)
+            elif isinstance(event, Stranded):  # its last chunk was recorded before it was punched
+                node.memory.set(guest=(admitted.guest.name, admitted.guest.resident_bytes()), huge=huge)
             elif isinstance(event, CopyFailed) and event.call == "teardown" and event.condemned:
                 self._left.add(admitted.id)
 

@@ -225,28 +225,36 @@ STDOUT = Path("-")
 def open_sink(path: Path | None) -> Iterator[BinaryIO | None]:
     """The file that events go to, emptied, or standard output; None for None. UserError where it cannot be opened."""
     if path is None or path == STDOUT:
-        yield None if path is None else sys.stdout.buffer
+        sink = None
+        if path == STDOUT:
+            with contextlib.suppress(OSError, AttributeError):  # it is closed: its lines go nowhere
+                sink = sys.stdout.buffer
+        yield sink
         return
     try:
         file = path.open("wb")
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
-    with file:
+    try:
         yield file
+    finally:
+        with contextlib.suppress(OSError):  # each line was flushed: what a full disk refused was reported then
+            file.close()
 
 
 @contextlib.contextmanager
-def following(sink: BinaryIO | None) -> Iterator[Callable[[Path], None]]:
+def following(sink: BinaryIO | None, lost: Callable[[OSError], None]) -> Iterator[Callable[[Path], None]]:
     """Gives a function that starts to follow a ledger; on exit every whole line has been passed on. None: no sink.
 
-    A slow reader holds up the end of the `with`, never the run. Raises OSError on exit if the sink failed.
+    A slow reader holds up the end of the `with`, never the run. A sink that failed gets nothing more, and `lost` is
+    called with the reason on exit: what was judged stands.
     """
     stream = _Stream(sink) if sink is not None else None
     try:
         yield stream.follow if stream is not None else lambda _: None
     finally:
-        if stream is not None:
-            stream.close()
+        if stream is not None and (error := stream.close()) is not None:
+            lost(error)
 
 
 class _Stream:
@@ -262,12 +270,12 @@ class _Stream:
         self._thread = threading.Thread(target=self._hand_on, args=(ledger,), name="events", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
+    def close(self) -> OSError | None:
+        """Wait for the last line; why the sink failed, if it did."""
         self._over.set()
         if self._thread is not None:
             self._thread.join()
-        if self._error is not None:
-            raise self._error
+        return self._error
 
     def _hand_on(self, ledger: Path) -> None:
         try:

@@ -122,11 +122,16 @@ def _indented(value: Any, level: int = 0) -> str:
     if level == _OUTER or not value or not isinstance(value, dict | list | tuple):
         return json.dumps(value)
     if isinstance(value, dict):
-        brackets, inner = "{}", [f"{json.dumps(key)}: {_indented(each, level + 1)}" for key, each in value.items()]
+        brackets, inner = "{}", [f"{_key(key)}: {_indented(each, level + 1)}" for key, each in value.items()]
     else:
         brackets, inner = "[]", [_indented(each, level + 1) for each in value]
     margin = "\n" + "  " * level
     return f"{brackets[0]}{margin}  {f',{margin}  '.join(inner)}{margin}{brackets[1]}"
+
+
+def _key(key: object) -> str:
+    """As JSON writes it, which makes a text of a number, of true and of null."""
+    return json.dumps({key: 0}).removeprefix("{").removesuffix(": 0}")
 
 
 def _judged(judgement: Judgement) -> dict[str, Any]:

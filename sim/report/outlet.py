@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO, cast
 
@@ -102,6 +103,11 @@ class Outlet:
                 encoding = self._stream.encoding or "ascii"
                 self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
+    def lose(self, error: OSError) -> None:
+        """Its bytes could not be written by a writer that does not go through here."""
+        with self._losing():
+            raise error
+
     def flush(self) -> None:
         if self._stream is not None and not self.lost:
             with self._losing():
@@ -155,6 +161,17 @@ class Outlets:
             self.err.write(f"snapdrill: standard output could not be written: {self.out.lost}\n")
         self.err.flush()
         sys.stdout, sys.stderr = self._before
+
+
+def lose_events(path: Path | None, error: OSError) -> None:
+    """The ledger's lines go nowhere any more; the run goes on, and its folder has them all."""
+    from sim.record.ledger import STDOUT
+
+    if path == STDOUT and isinstance(sys.stdout, Outlet):
+        sys.stdout.lose(error)
+    else:
+        why = error.strerror or str(error)
+        sys.stderr.write(f"--events {path}: cannot be written: {why}; the run folder has the whole ledger\n")
 
 
 def say_commands(lines: Iterable[str], *, on_stderr: bool = True) -> None:

@@ -21,6 +21,7 @@ from sim.record import events
 from sim.record.ledger import Entry
 from sim.record.view import PauseView, View
 from sim.report import judgements
+from sim.report.words import scrub
 
 _MS = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4)
 _SECONDS = tuple(each / 1e3 for each in _MS)
@@ -110,19 +111,19 @@ class Metrics(Collector):
         for name, kind in _HISTOGRAMS.items():
             histogram = HistogramMetricFamily(name, kind.help, labels=("scenario", *kind.labels))
             for key, seen in self._observed[name].items():
-                histogram.add_metric(key, _buckets(seen, kind.buckets), sum(seen))
+                histogram.add_metric(_quoted(key), _buckets(seen, kind.buckets), sum(seen))
             if histogram.samples:
                 yield histogram
         for name, kind in _COUNTERS.items():
             counter = CounterMetricFamily(name, kind.help, labels=("scenario", *kind.labels))
             for key, count in self._counted[name].items():
-                counter.add_metric(key, count)
+                counter.add_metric(_quoted(key), count)
             if counter.samples:
                 yield counter
         for name, kind in _GAUGES.items():
             gauge = GaugeMetricFamily(name, kind.help, labels=("scenario", *kind.labels))
             for key, value in self._set[name].items():
-                gauge.add_metric(key, value)
+                gauge.add_metric(_quoted(key), value)
             if gauge.samples:
                 yield gauge
 
@@ -184,6 +185,10 @@ class Metrics(Collector):
             if not switch.on and switch.took_ms is not None:
                 name = "snapdrill_kill_switch_propagation_seconds"
                 self._observe(name, (scenario, source), switch.took_ms / 1e3)
+
+
+def _quoted(labels: _Key) -> _Key:
+    return tuple(map(scrub, labels))
 
 
 def _of_entries(entries: Sequence[Entry]) -> tuple[dict[str, float], set[str]]:

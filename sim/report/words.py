@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from engine.printable import escaped
+from engine.printable import escaped, not_a_command
 from sim.record import events
 from sim.record.view import BACKGROUND, PUNCH
 
@@ -156,4 +156,4 @@ _LONGEST = 64 << 10  # characters
 
 def scrub(text: str) -> str:
     """A text of any lines as a terminal, a page and XML may have it: nothing in it is obeyed, a huge one shortened."""
-    return escaped(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)")
+    return not_a_command(escaped(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"))

@@ -93,7 +93,8 @@ def _lint(case: _PlanCase) -> Iterator[Concern]:
     file = case.plan.flag_file
     if file is None:
         return
-    contexts = with_further(case.plan.contexts, () if case.fleet is None else case.fleet.further)
+    plan, fleet = case.plan, case.fleet
+    contexts = plan.known_contexts() if fleet is None else with_further(plan.contexts, fleet.further)
     for each in lint.check(read_text(file), contexts):
         if each.severity == "error":
             line, column = each.position

@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.errors import UserError
 from flags.decode import look
-from flags.edit import Ids, Place, ids_file, served_by, turned_on, variation_of, with_share
+from flags.edit import Ids, Place, ids_file, turned_on, with_share
 from flags.inline import Rollout, flag_from
 from flags.torn import loads
 from sim.files.plan import Plan
@@ -78,23 +78,3 @@ def variation_ids(plan: Plan) -> Ids:
 def bare_value(plan: Plan, weight: float) -> dict[str, Any]:
     """A flag with nothing but a rollout."""
     return {"rollout": f"{weight:g}%", "by": plan.by}
-
-
-def constant_rules(plan: Plan, rule: str | None) -> list[str]:
-    """Ids (or places) of the user's other rules that serve the destructive variation at every weight."""
-    known = exported(plan)
-    if known is None:
-        return []
-    aimed = variation_of(known, not plan.safe)
-    return [
-        str(each.get("id", number))
-        for number, each in enumerate(known.get("rules") or [])
-        if each.get("id") != rule and _serves(each, aimed)
-    ] + ([] if rule is None or not _serves(served_by(known, Place()), aimed) else ["default rule"])
-
-
-def _serves(served: Mapping[str, Any], aimed: int) -> bool:
-    entries = (served.get("rollout") or {}).get("variations") or []
-    return served.get("variation") == aimed or any(
-        each.get("variation") == aimed and each.get("weight") for each in entries
-    )

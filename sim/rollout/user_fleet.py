@@ -10,6 +10,7 @@ import numpy as np
 
 from flags.catalog import flag
 from flags.cohort import Sections
+from flags.context import ValueType, further_types
 from flags.launchdarkly import make_context
 from flags.reads import lacking
 from flags.sdk_logs import silence_sdk_logs
@@ -46,8 +47,8 @@ class UserFleet:
     units: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
-    further: frozenset[str] = frozenset()
-    """Attributes of sandboxes that no catalogue has, by column."""
+    further: Mapping[str, frozenset[ValueType]] = field(default_factory=dict)
+    """Attributes of sandboxes that no catalogue has, by column, with the types of their values."""
 
     def rates(self, stage: int) -> Floats:
         """Pauses a second of every row that this stage (from 0) exposes."""
@@ -93,7 +94,7 @@ def of_plan(plan: Plan, progress: Progress = lambda _share: None) -> tuple[Plan,
         units,
         warnings=tuple(warnings_of(plan, read, stages[-1][1] if stages else None)),
         assumed=tuple(assumed(read.rows)),
-        further=frozenset(name for each in table for name, _ in each.attributes.others),
+        further=further_types(each.attributes for each in table),
     )
     return on_nodes(plan, chosen, table), fleet
 

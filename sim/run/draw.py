@@ -31,6 +31,7 @@ _KEPT = ("version", "name", "node", "engine", "requires", "readers")
 _ERRNOS = ("EIO", "ENOSPC", "EPERM", "ENOMEM", "EINTR")
 _PLACES: tuple[Any, ...] = ("first", "last", "50%", "after_condemn", {"chunk": 0}, {"chunk": 1}, {"chunk": 2})
 _ODDS = {"pause": 6, "resume": 4, "checkpoint": 3, "crash": 1, "kill": 1, "flag": 0}
+_MANY_WRITERS = 0.3
 _PERCENTS = ("25%", "50%", "75%")
 _SHARES = ("30%", "60%", "100%")
 _KINDS_OF_ROLLOUT = ("sandbox", "team", "template")
@@ -95,9 +96,17 @@ def _fleet(scenario: Scenario, swarm: Swarm, streams: Callable[[str], Draw], *, 
     sizes = _split(rng, total, _within(rng, swarm.fleet.groups))
     teams = [f"team-{index}" for index in range(_within(rng, swarm.fleet.teams))]
     return [
-        _group(streams(f"group {index}"), swarm, own, count, index, rng.choice(teams), huge_pages=huge_pages)
+        _with_threads(
+            streams(f"threads of group {index}"),
+            _group(streams(f"group {index}"), swarm, own, count, index, rng.choice(teams), huge_pages=huge_pages),
+        )
         for index, count in enumerate(sizes)
     ]
+
+
+def _with_threads(rng: Draw, group: Step) -> Step:
+    """In about a third of the groups two threads of a guest write its memory."""
+    return {**group, "workload": {**group["workload"], "threads": 2}} if rng.random() < _MANY_WRITERS else group
 
 
 def _split(rng: Draw, total: int, groups: int) -> list[int]:

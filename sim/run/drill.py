@@ -8,7 +8,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +47,7 @@ from sim.run.node_link import (
     NodeFailedError,
     NodeLink,
     NodeStarter,
+    death_is_recorded,
     end_zygote,
     execute_node,
     outlived,
@@ -156,7 +157,7 @@ class Drill:
         self.note(run_started(self.scenario, self.run, self.seed, self.only, facts))
         self._open_flags()
         self._fleet.push_async_callback(self._end_node)
-        with self._outlives_a_death():
+        async with self._outlives_a_death():
             await self._start_node({})
             await self._ask("create")
         self._cgroup_base = self.cgroup.usage() if self.cgroup else None
@@ -196,17 +197,21 @@ class Drill:
         where, spill = (self.cache_dir, self.socket_dir, cgroup), self._folders.spill
         write_record(self.run_dir, RunRecord.of(self.run, self.entries, *where, ended=ended, spill_dir=spill))
 
-    @contextlib.contextmanager
-    def _outlives_a_death(self) -> Iterator[None]:
+    @contextlib.asynccontextmanager
+    async def _outlives_a_death(self) -> AsyncIterator[None]:
         """A process that dies while the fleet is started ends the run with a verdict (`died`), not with an error."""
         try:
             yield
         except NodeDiedError as error:
             self.died = error
         except NodeFailedError as error:
-            if not any(isinstance(each.event, events.ProcessDied) for each in self.entries):
+            if not await death_is_recorded(self._entries_by_now):
                 raise
             self.died = NodeDiedError(str(error))
+
+    def _entries_by_now(self) -> Sequence[Entry]:
+        self.view()
+        return self.entries
 
     async def _end_node(self) -> None:
         """The node ends its guests and zygote when we close; after a crash the zygote obeys us directly."""
@@ -229,7 +234,7 @@ class Drill:
 
     async def finish(self, expectations: Callable[[View], list[events.Judged]] = lambda _view: []) -> View:
         """Judge everything, with the fleet alive and then after teardown, and write the verdict; the final view."""
-        self._notice_death()
+        await self._notice_death()
         self._ledger.recall()
         if not self.is_down():
             await self.observe()
@@ -247,7 +252,7 @@ class Drill:
         self.heartbeats.close()  # anything that it still holds would be a leak
         self.reality.torn_down = True
         await self.observe()
-        raise_failures(self.entries)
+        raise_failures(self.entries, self._node)
         expected += lost_lines(self.entries, self._ledger.lost)
         expected = after_failures(self.scenario, self.entries, expected)
         everything = [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected]
@@ -310,11 +315,8 @@ class Drill:
         try:
             async with asyncio.timeout(within):
                 await self._node.ask(op, **args)
-        except NodeDiedError as error:
-            await self._node.reap()
-            if (code := self._node.process.exit_code) is not None and code >= 0:
-                raise NodeFailedError(f"the node ended by itself, with exit code {code}: {error}") from error
-            self._record_crash()
+        except NodeDiedError:
+            await self._notice_death()
             raise
         finally:
             self.view()
@@ -410,14 +412,16 @@ class Drill:
 
     async def crash(self) -> None:
         """SIGKILL the node now."""
-        self._notice_death()
+        await self._notice_death()
         if self._node is not None:
             self._asked_to_die = True
             await self._node.kill()
             self._record_crash()
 
-    def _notice_death(self) -> None:
+    async def _notice_death(self) -> None:
         if self._node is not None and self._node.died.is_set():
+            await self._node.reap()
+            self._node.raise_own_failure(self._entries_by_now())
             self._record_crash()
 
     def _record_crash(self) -> None:

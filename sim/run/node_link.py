@@ -11,10 +11,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.printable import printable
 from sim.node.config import NodeConfig
 from sim.node.zygote_link import ZYGOTE_SOCKET, ZygoteLink, open_zygote
 from sim.record import events
@@ -23,6 +24,8 @@ from sim.record.leftovers import processes_of
 from sim.record.run_id import RUN_VARIABLE
 
 _LONGEST_LINE = 4 << 20
+_LONGEST_ERROR = 300  # characters
+_LOOKS = 50  # 10 ms apart
 _DYING = 2.0  # seconds that a killed process may take to go
 
 
@@ -162,6 +165,15 @@ class NodeLink:
         else:
             future.set_result(None)
 
+    def raise_own_failure(self, entries: Iterable[Entry], *, at_its_end: bool = False) -> None:
+        """NodeFailedError where a reaped node was not killed but ended by itself, with an error or too early. Not where
+        the ledger says that its zygote or a guest died before that: it may have failed over that."""
+        code, least = self.process.exit_code, 1 if at_its_end else 0
+        if code is None or code < least or any(isinstance(each.event, events.ProcessDied) for each in entries):
+            return
+        what = f"the node ended by itself, with exit code {code}: {_last_line(self._log)}"
+        raise NodeFailedError(f"{what}; its output is in {self._log}")
+
     async def kill(self) -> None:
         """SIGKILL, and wait until it is reaped."""
         self.process.kill()
@@ -175,6 +187,23 @@ class NodeLink:
             await self.process.wait()
         await asyncio.wait([self._reading])
         self.died.set()
+
+
+def _last_line(log: Path) -> str:
+    """What a traceback ends with."""
+    with contextlib.suppress(OSError):
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return printable(lines[-1][:_LONGEST_ERROR]) if lines else "it printed nothing"
+    return "its output cannot be read"
+
+
+async def death_is_recorded(entries_by_now: Callable[[], Sequence[Entry]]) -> bool:
+    """Whether the ledger has the death of a guest or zygote: a node sees it a moment after what failed over it."""
+    for _ in range(_LOOKS):
+        if any(isinstance(each.event, events.ProcessDied) for each in entries_by_now()):
+            return True
+        await asyncio.sleep(0.01)
+    return False
 
 
 def end_zygote(socket_dir: Path) -> None:
@@ -193,8 +222,11 @@ def outlived(run: str) -> bool:
     return left
 
 
-def raise_failures(entries: Iterable[Entry]) -> None:
-    """NodeFailedError for the first pause whose outcome the node could not carry out; no request may report it."""
+def raise_failures(entries: Sequence[Entry], node: NodeLink | None) -> None:
+    """NodeFailedError for what no request may have reported, once the node has ended: an error at its end, or the
+    first pause whose outcome it could not carry out."""
+    if node is not None:
+        node.raise_own_failure(entries, at_its_end=True)
     for each in entries:
         if isinstance(each.event, events.SettlingFailed):
             raise NodeFailedError(f"the outcome of {each.pause} could not be carried out: {each.event.error}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,15 @@ from sim.node.config import NodeConfig
 from sim.node.forked import ForkServer, print_to
 from sim.record.run_id import carry_run
 from sim.run.node_link import NodeProcess
+
+_OF_A_DEFECT = 1
+
+
+def _exit_code(told: int) -> int | None:
+    """What a node that is dead wrote down last; None where it was killed."""
+    with open(told, "rb", buffering=0) as file:
+        code = file.read(1)
+    return code[0] if code else None
 
 
 class NodeServer:
@@ -28,7 +39,7 @@ class NodeServer:
         """
 
         def become_node(arguments: dict[str, Any], fds: list[int]) -> int:
-            fd, log = fds
+            fd, log, ended = fds
             os.setsid()
             print_to(log)
             carry_run(arguments["run"])
@@ -42,7 +53,12 @@ class NodeServer:
                 }
                 zygotes.tell(settings, [listener.fileno(), 2])
 
-            return process.main([str(fd), arguments["config"]], start_zygote)
+            code = _OF_A_DEFECT
+            try:
+                code = process.main([str(fd), arguments["config"]], start_zygote)
+            finally:
+                os.write(ended, bytes([code]))
+            return code
 
         try:
             return cls(ForkServer.start("node server", become_node, keep=[zygotes.fileno()]))
@@ -50,10 +66,18 @@ class NodeServer:
             zygotes.close()
 
     def node(self, config: NodeConfig, config_file: Path, fd: int) -> NodeProcess:
-        """A forked node (node_link.NodeStarter); raises OSError."""
-        with config.log.open("ab") as log:
-            forked = self._nodes.fork({"run": config.run, "config": str(config_file)}, [fd, log.fileno()])
-        return NodeProcess(forked.pid, forked.pidfd)
+        """A forked node (NodeStarter); raises OSError. Its exit code comes by a pipe: it is no child of ours."""
+        with contextlib.ExitStack() as opened:
+            log = opened.enter_context(config.log.open("ab"))
+            told, ended = os.pipe()
+            opened.callback(os.close, ended)
+            try:
+                fds = [fd, log.fileno(), ended]
+                forked = self._nodes.fork({"run": config.run, "config": str(config_file)}, fds)
+            except OSError:
+                os.close(told)
+                raise
+        return NodeProcess(forked.pid, forked.pidfd, partial(_exit_code, told))
 
     def fileno(self) -> int:
         """The fd for requesting nodes, to pass on to another process."""

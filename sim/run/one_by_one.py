@@ -178,8 +178,6 @@ class OneByOne:
             document = scenario_document(result.view)
             self.documents.append(document)
             self.outputs.add(result, scenario.path, document)
-        except BrokenPipeError:  # the reader of --events is gone: this interrupts
-            raise
         except RunFolderFullError as error:
             batch.show("")
             return _report(scenario, error) if error.started else self._skip(batch, scenario, str(error))

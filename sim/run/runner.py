@@ -66,6 +66,7 @@ from sim.run.node_link import NodeDiedError, NodeFailedError, NodeStarter, execu
 class RunOptions:
     """How a scenario is run; `time_limit` in seconds; `trace` records every fault point that is passed.
 
+    `events` gets the ledger while it grows; where it cannot be written any more, `events_lost` is called, once a run.
     `heartbeat`, in seconds, is for guests whose scenario sets none; 0: none.
     """
 
@@ -76,6 +77,7 @@ class RunOptions:
     keep: str = "never"
     time_limit: float = 120.0
     events: BinaryIO | None = None
+    events_lost: Callable[[OSError], None] = lambda _: None
     trace: bool = False
     heartbeat: float = 0.0
     start_node: NodeStarter = execute_node
@@ -113,7 +115,8 @@ async def run_scenario(
         keep_cache=lambda verdict: options.keep == "always" or (options.keep == "failed" and verdict != HELD),
     )
     try:
-        with following(options.events) as follow:  # outside the drill: a slow reader does not delay the fleet
+        # outside the drill: a slow reader does not delay the fleet
+        with following(options.events, options.events_lost) as follow:
             return await _run(_Runner(drill, progress, gate), follow, options.time_limit)
     except (OSError, UserError, LedgerError) as error:
         if not names_full_disk(error):

@@ -23,9 +23,22 @@ from xml.etree import ElementTree as ET
 
 from sim.files.shipped import scenario_folder
 from sim.files.yaml import parse, scenario_text
+from sim.run.both_halves import doubled, named_by, survives
 from sim.run.pool import default_jobs
 from sim.run.self_test import FOLDER, Trial, TrialResult
-from sim.run.wrong_drills import CANARY, CHECK, CODE, DIGEST, FILES, RECORD, STATES, UNEXPECTED, VARIABLE
+from sim.run.wrong_drills import (
+    CANARY,
+    CHECK,
+    CODE,
+    DIGEST,
+    FILES,
+    LEFT_BY,
+    OTHER_HALF,
+    RECORD,
+    STATES,
+    UNEXPECTED,
+    VARIABLE,
+)
 
 SOUND = ""
 _MOST = 120.0  # seconds that one command may take
@@ -71,12 +84,17 @@ def run(
     by_switch: dict[str, set[str]] = {}
     for each in chosen:
         if each.skipped is None:
-            by_switch.setdefault(each.name.partition(":")[0], set()).add(_file_of(each))
+            by_switch.setdefault(_run_by(each), set()).add(_file_of(each))
     if by_switch:
         by_switch[SOUND] = set().union(*by_switch.values()) - known
     ran = _commands(by_switch, runs_dir, jobs or default_jobs())
+    halves = _Halves.of([each for each in chosen if _is_of_both_halves(each) and each.skipped is None], ran, runs_dir)
     return [
-        _result(each, ran) if each.skipped is None else TrialResult(each, "SKIPPED", why=each.skipped)
+        halves.result(each)
+        if each.skipped is None and _is_of_both_halves(each)
+        else _result(each, ran)
+        if each.skipped is None
+        else TrialResult(each, "SKIPPED", why=each.skipped)
         for each in chosen
     ]
 
@@ -94,10 +112,20 @@ def _commands(by_switch: dict[str, set[str]], runs_dir: Path, jobs: int) -> dict
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _is_of_both_halves(trial: Trial) -> bool:
+    return trial.name.startswith(f"{OTHER_HALF}:")
+
+
+def _run_by(trial: Trial) -> str:
+    """The drill whose command runs its scenario."""
+    switch, _, rule = trial.name.partition(":")
+    return LEFT_BY[rule][0] if switch == OTHER_HALF else switch
+
+
 def _file_of(trial: Trial) -> str:
     """The scenario's name; a lie needs a verdict to lie about, unless it is about a digest."""
-    name = trial.scenario.path.name
-    return f"unexpected-{name}" if name == UNEXPECTED and trial.wrong.caught_by != CANARY else name
+    name, lies = trial.scenario.path.name, ":" not in trial.name
+    return f"unexpected-{name}" if name == UNEXPECTED and lies else name
 
 
 def _write_unexpected(folder: Path) -> None:
@@ -213,6 +241,46 @@ def _result(trial: Trial, ran: dict[str, _Ran]) -> TrialResult:
     if any(subject.endswith(f":invariant:{rule}") for subject in silent) and not wrong.contradictions:
         return TrialResult(trial, "CAUGHT", wrong.seconds)
     return TrialResult(trial, "SURVIVED", wrong.seconds, f"the canary of {rule} was caught all the same")
+
+
+@dataclass(frozen=True, slots=True)
+class _Halves:
+    """What `check` names in the doubled ledgers, by the right drill and each half of the rules; or why it does not."""
+
+    right: dict[str, set[str]]
+    by_half: list[dict[str, set[str]]]
+    seconds: float
+    broken: str = ""
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial], ran: dict[str, _Ran], runs_dir: Path) -> _Halves:
+        began = time.monotonic()
+        if not trials:
+            return cls({}, [], 0.0)
+        try:
+            with tempfile.TemporaryDirectory(prefix=".both-halves-", dir=runs_dir) as folder:
+                ledgers = {each.name.partition(":")[2]: _doubled(each, ran, Path(folder)) for each in trials}
+                drills = (SOUND, "half-blind", OTHER_HALF)
+                with ThreadPoolExecutor(len(drills)) as threads:
+                    right, *halves = threads.map(lambda each: named_by(each, ledgers), drills)
+        except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
+            return cls({}, [], time.monotonic() - began, f"{type(error).__name__}: {error}")
+        return cls(right, halves, time.monotonic() - began)
+
+    def result(self, trial: Trial) -> TrialResult:
+        rule = trial.name.partition(":")[2]
+        if self.broken:
+            return TrialResult(trial, "FAILED", self.seconds, self.broken)
+        if why := survives(self.right[rule], [each[rule] for each in self.by_half]):
+            return TrialResult(trial, "SURVIVED", self.seconds, why)
+        return TrialResult(trial, "CAUGHT", self.seconds)
+
+
+def _doubled(trial: Trial, ran: dict[str, _Ran], folder: Path) -> Path:
+    """Its scenario's ledger, doubled; raises KeyError where that command left none."""
+    path = folder / f"{trial.name.partition(':')[2]}.jsonl"
+    path.write_text("\n".join(doubled(ran[_run_by(trial)].runs[_file_of(trial)].lines)) + "\n", encoding="utf-8")
+    return path
 
 
 _NOTHING = "exit code, JUnit file, ledger and `check` agree"

@@ -23,6 +23,7 @@ from sim.rules.finding import Finding
 
 VARIABLE = "SNAPDRILL_WRONG_DRILL"
 CANARY, FILES, RECORD, CHECK = "outside:canary", "outside:junit", "outside:ledger", "outside:check"
+OTHER_HALF = "other-half"
 CODE, DIGEST, STATES = "outside:exit-code", "outside:digest", "outside:states"
 
 
@@ -46,14 +47,17 @@ def _with_rules(wrong: Callable[[str, Rule], Rule]) -> Callable[[], None]:
     return act
 
 
-def _half_blind(_name: str, rule: Rule) -> Rule:
-    def judge(evidence: Evidence) -> Finding:
-        finding = rule.judge(evidence)
-        finding.violations[:] = finding.violations[1::2]
-        finding.missing[:] = finding.missing[1::2]
-        return finding
+def _half_blind(first: int) -> Callable[[str, Rule], Rule]:
+    def blinded(_name: str, rule: Rule) -> Rule:
+        def judge(evidence: Evidence) -> Finding:
+            finding = rule.judge(evidence)
+            finding.violations[:] = finding.violations[first::2]
+            finding.missing[:] = finding.missing[first::2]
+            return finding
 
-    return rule._replace(judge=judge)
+        return rule._replace(judge=judge)
+
+    return blinded
 
 
 def _eyes_shut(_name: str, rule: Rule) -> Rule:
@@ -144,7 +148,8 @@ def _replace(owner: object, name: str, value: Any) -> None:
 
 SWITCHES: Mapping[str, Callable[[], None]] = MappingProxyType(
     {
-        "half-blind": _with_rules(_half_blind),
+        "half-blind": _with_rules(_half_blind(1)),
+        OTHER_HALF: _with_rules(_half_blind(0)),
         "eyes-shut": _with_rules(_eyes_shut),
         "ledger-unread": _with_rules(_ledger_unread),
         "exit-code-lies": _exit_code_lies,
@@ -192,12 +197,21 @@ LEDGER_UNREAD: Mapping[str, str] = MappingProxyType(
         "no_unpublished": "punch-before-publish.yaml",
     }
 )
+LEFT_BY: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        **{rule: ("half-blind", file) for rule, file in HALF_BLIND.items()},
+        **{rule: ("ledger-unread", LEDGER_UNREAD[rule]) for rule in ("bytes_exact", "rollback_intact")},
+        "no_leaks": ("eyes-shut", EYES_SHUT["failed_copy_discards"]),
+    }
+)
+"""Of each rule: the drill that runs a scenario whose ledger alone shows it broken, and that scenario."""
 _BLIND = {
     "half-blind": ("{} sees every second violation only", HALF_BLIND),
     "eyes-shut": ("{} does not look at the fleet", EYES_SHUT),
     "ledger-unread": ("{} does not read the ledger", LEDGER_UNREAD),
 }
 """A canary for each half of each rule, by the rule's name. Rules without eyes have one half: the ledger."""
+_HALVES = "{} sees the first, the third, the fifth violation only, or the second, the fourth, the sixth"
 UNEXPECTED, RETURNED = "death-awaited-late.yaml", "flags-evaluated-twice.yaml"
 """A violation that is not expected (the canary is taken out), and a run that may claim no digest."""
 _LIES = (
@@ -215,6 +229,10 @@ DRILLS: Mapping[str, Wrong] = MappingProxyType(
             f"{switch}:{rule}": Wrong(f"{switch}:{rule}", words.format(rule), CANARY, (file,))
             for switch, (words, files) in _BLIND.items()
             for rule, file in files.items()
+        },
+        **{
+            f"{OTHER_HALF}:{rule}": Wrong(f"{OTHER_HALF}:{rule}", _HALVES.format(rule), CHECK, (file,))
+            for rule, (_, file) in LEFT_BY.items()
         },
         **{each.name: each for each in _LIES},
     }

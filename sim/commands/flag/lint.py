@@ -48,12 +48,12 @@ class Struck:
 @click.command("lint", help=inspect.cleandoc(__doc__))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--fleet", "table", type=click.Path(path_type=Path), metavar="FILE",
-              help="Who it is in your fleet: CSV or JSON, as --contexts-from of `flags cohort`.")  # fmt: skip
+              help="Who it is in your fleet: CSV, JSON or Parquet, as --contexts-from of `flags cohort`.")  # fmt: skip
 @click.option("--kinds", default="original", show_default=True, metavar="KINDS", help=KINDS_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def lint(file: Path, table: Path | None, kinds: str, as_json: bool) -> ExitCode:
     """Replaced by the module's docstring."""
-    from flags.context import with_further
+    from flags.context import further_types, with_further
     from flags.decode import look
     from flags.lint import tried
     from flags.sdk_logs import silence_sdk_logs
@@ -63,7 +63,7 @@ def lint(file: Path, table: Path | None, kinds: str, as_json: bool) -> ExitCode:
     silence_sdk_logs()
     contexts = contexts_given(kinds)
     fleet = read_table(table, COHORT).members() if table else None
-    known = with_further(contexts, {name for each in fleet or () for name, _ in each.attributes.others})
+    known = with_further(contexts, further_types(each.attributes for each in fleet or ()))
     found = [(each, _struck(who, fleet, contexts)) for each, who in tried(text_of(file, look(file)), known)]
     if as_json:
         rows = [_row(each, struck) for each, struck in found]

@@ -16,8 +16,9 @@ import pytest
 import flags.file
 from flags.client import FlagClient
 from flags.context import SandboxAttributes
-from flags.file import FileFlags, examine
+from flags.file import FileFlags
 from flags.inline import Rollout, flag_from
+from flags.lint import check
 from flags.memory import MemoryFlags
 
 PUNCH = "memfd-punch-on-snapshot"
@@ -231,7 +232,7 @@ def test_every_mistake_of_a_file_is_listed_with_its_place(path: Path) -> None:
 }
 """
     )
-    assert [str(replace(each, file="flags.json")) for each in examine(path)] == [
+    assert [str(replace(each, file="flags.json")) for each in check(path.read_text())] == [
         'flags.json:2:3: error: unknown key "flagz"; did you mean "flags"?',
         'flags.json:4:5: warning: "memfd-punch-on-snapshot" has no "offVariation"; name the variation that off serves',
         'flags.json:5:53: error: duplicate key "on"; keep one of the two',

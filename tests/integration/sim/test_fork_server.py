@@ -20,11 +20,13 @@ WaitUntil = Callable[..., Any]
 ROOT = pathlib.Path(__file__).parents[3]
 
 HOLDER = """
-import json, os, signal, sys, time
+import json, os, select, signal, sys, time
 from sim.node.forked import ForkError, ForkServer
 from sim.record.run_id import carry_run
 
 def become(arguments, fds):
+    if arguments["run"] == "none":
+        return 0
     carry_run(arguments["run"])
     open_fds = sorted(int(fd) for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}"))
     default = signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
@@ -47,6 +49,9 @@ for line in sys.stdin:
             pid, fds, given, default = json.loads(os.read(inside, 4096))
             assert pid == forked.pid
             print(json.dumps([pid, fds, given, default]), flush=True)
+        case ["die-at-once", times]:
+            pidfds = [server.fork({"run": "none"}, []).pidfd for _ in range(int(times))]
+            print(json.dumps([bool(select.select([pidfd], [], [], 10)[0]) for pidfd in pidfds]), flush=True)
         case ["close"]:
             server.close()
             print("null", flush=True)
@@ -124,6 +129,14 @@ def test_a_fork_that_ends_leaves_no_zombie(holder: Holder, wait_until: WaitUntil
     pid, *_ = holder.fork("aaaaaaa4")
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not pathlib.Path(f"/proc/{pid}").exists())
+
+
+def test_a_fork_that_ends_at_once_is_one_that_has_ended_and_no_failure_to_fork(
+    holder: Holder, wait_until: WaitUntil
+) -> None:
+    assert holder.ask("die-at-once", "40") == [True] * 40
+    children = pathlib.Path(f"/proc/{(server := holder.server())}/task/{server}/children")
+    wait_until(lambda: children.read_text() == "")
 
 
 def test_a_killed_server_ends_nothing_else_and_is_told_of(holder: Holder, process: Any) -> None:

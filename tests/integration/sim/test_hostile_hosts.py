@@ -161,11 +161,11 @@ def public() -> Iterator[pathlib.Path]:
             NOBODY,
             MACHINES,
             UNSUPPORTED,
-            "machines: EACCES: /dev/kvm: Permission denied",
+            "it requires virtual machines: EACCES: ",
             marks=[*as_root, needs_setpriv],
         ),
         pytest.param(
-            NO_KVM, MACHINES, UNSUPPORTED, "machines: ENOENT: /dev/kvm: No such file or directory", marks=as_root
+            NO_KVM, MACHINES, UNSUPPORTED, "it requires virtual machines: ENOENT: there is no /dev/kvm", marks=as_root
         ),
     ],
     ids=["nobody on 20 MiB of disk", "nobody with few processes", "nobody and /dev/kvm", "no /dev/kvm"],
@@ -227,3 +227,26 @@ def test_the_verdict_stands_where_nothing_can_be_printed(scenario: pathlib.Path,
     code, _ = run([*shell, sys.executable, "-c", MAIN, "run", scenario.name], scenario.parent)
     assert code == 0
     assert len(list(scenario.parent.glob("runs/small/*/report.json"))) == 2  # one by the link
+
+
+@pytest.mark.parametrize(
+    ("expected", "shell", "codes"),
+    [
+        ("paused", '"$@" --events - 2>/dev/null | head -c 1 | wc -c; echo ${PIPESTATUS[0]}', "1\n1"),
+        (
+            "running",
+            '"$@" --events /dev/full >out 2>err; echo $?; grep -c "No space left on device; the run" err',
+            "0\n1",
+        ),
+        ("running", '"$@" --events - >&- 2>err; echo $?', "0"),
+    ],
+    ids=["a reader that goes away", "/dev/full", "closed"],
+)
+def test_the_verdict_stands_where_the_ledgers_lines_can_be_streamed_to_nobody(
+    scenario: pathlib.Path, expected: str, shell: str, codes: str
+) -> None:
+    scenario.write_text(SCENARIO.rstrip().removesuffix("]") + f", {{expect: {{state: [{expected}]}}}}]\n")
+    command = ["bash", "-c", shell, "-", sys.executable, "-c", MAIN, "run", scenario.name]
+    _, printed = run(command, scenario.parent)
+    assert printed.strip() == codes
+    assert len(list(scenario.parent.glob("runs/small/*/report.json"))) == 2

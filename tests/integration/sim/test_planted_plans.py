@@ -33,7 +33,13 @@ TWO_PERCENT: Document = {"inject": {"fault": "copy.write", "at": "after_condemn"
 FIRST = [{"setWeight": 10}, WAIT, LOOK, DRILL]
 HALF = [{"setWeight": 50}, WAIT, LOOK]
 LAST = [{"setWeight": 100}, TWO_PERCENT, WAIT, LOOK]
-BOX = {"name": "box", "count": 10, "memory": "4MiB", "team": "giant", "workload": {"dirty": "100%"}}
+BOX = {
+    "name": "box",
+    "count": 10,
+    "memory": "4MiB",
+    "team": "giant",
+    "workload": {"dirty": "20%", "pattern": "scattered"},
+}
 OTHERS = [BOX | {"name": f"t{number}", "count": 1, "team": f"team-{number}"} for number in (1, 2, 3, 4, 6, 8, 9)]
 
 
@@ -114,7 +120,8 @@ def test_the_critic_stops_a_planted_problem_for_its_own_reason(
 
 
 def test_a_stream_whose_kill_switch_is_drilled_is_a_go(tmp_path: pathlib.Path) -> None:
-    found = run(streamed(DRILL), tmp_path)
+    soon = {"drill": {"killSwitch": {"maxPropagation": "500ms"}}}  # real time: it is waited for in both arms
+    found = run(streamed(soon), tmp_path)
     assert (found.decision, stops(found.concerns)) == ("go", [])
 
 

@@ -4,8 +4,10 @@ import contextlib
 import importlib.util
 import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from junitparser import JUnitXml
@@ -18,6 +20,8 @@ from sim.record.rollout_view import RolloutDecision, decision_of
 from sim.rollout.matrix import FAULTS, FaultMatrix, faults_for, run_matrix, table
 from sim.run.batch import Batch
 from sim.run.dask import open_pool
+from sim.run.runner import RunOptions
+from tests.forked import forked_node
 from tests.production_fleet import flags
 
 ROLLOUTS = Path(__file__).parents[3] / "scenarios" / "rollouts"
@@ -70,8 +74,9 @@ steps:
 
 
 def rehearse(plan: Path, folder: Path, *more: str) -> dict[str, Any]:
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told):
+    """By the command, with forked nodes: a rehearsal has two of them."""
+    told, forked = io.StringIO(), partial(RunOptions, start_node=forked_node)
+    with contextlib.redirect_stdout(told), patch("sim.run.runner.RunOptions", forked):
         code = main(["rehearse", str(plan), "--json", "--runs-dir", str(folder / "runs"), *more])
     document: dict[str, Any] = json.loads(told.getvalue())
     assert document["exit_code"] == code
@@ -223,7 +228,7 @@ def test_a_dry_run_says_who_would_be_exposed_and_starts_nothing(
     assert not (tmp_path / "runs").exists()
     assert main(["rehearse", str(plan), "--dry-run", "--json", "--runs-dir", str(tmp_path / "runs")]) == 3
     document = json.loads(capsys.readouterr().out)
-    assert document["exit_code"] == 3
+    assert (document["exit_code"], document["warnings"]) == (3, [])
     assert "nobody" in {each["name"] for each in document["concerns"]}
 
 

@@ -16,8 +16,9 @@ from flags.context import ALL, SandboxAttributes
 from flags.decision import Evaluation
 from flags.decode import look
 from flags.explain import explain
-from flags.file import FileFlags, examine, taken_from
+from flags.file import FileFlags, taken_from
 from flags.inline import Rollout, flag_from
+from flags.lint import check
 from flags.unsafe import repeats_nest
 from sim.cli import main
 from sim.record.verdict import ExitCode
@@ -212,7 +213,7 @@ def following(path: Path) -> Iterator[FileFlags]:
 def test_what_lint_says(name: str, path: Path) -> None:
     case = CASES[name]
     path.write_text(case.text)
-    findings = examine(path)
+    findings = check(CASES[name].text)
     wrong = [each.text for each in findings if each.severity == "error"] or [each.text for each in findings]
     assert main(["flags", "lint", str(path)]) == case.lint
     assert (wrong[0] if wrong else "").startswith(case.finding)
@@ -362,7 +363,7 @@ def test_explain_agrees_with_the_decision_after_random_edits(path: Path) -> None
             assert (told.evaluation.value, told.evaluation.reason) == (made.value, made.reason)
             if told.landing is not None and told.landing.bucket is not None:
                 assert told.landing.low <= told.landing.bucket <= told.landing.high
-            examine(path, ALL)
+            check(path.read_text(encoding="utf-8"), ALL)
             agreed += 1
     assert agreed > 100
     assert PUNCH in FLAGS

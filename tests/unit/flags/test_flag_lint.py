@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from flags import lint
 from flags.context import ALL
 from flags.document import Mistake, Position
 from flags.inline import Rollout, flag_from
@@ -189,3 +190,10 @@ def test_a_finding_reads_as_path_place_severity_what_and_what_to_do() -> None:
 def test_junk_anywhere_is_a_finding_or_nothing_but_never_a_crash(part: str, junk: object) -> None:
     meant = {("offVariation", None)}
     assert all(each.severity == "error" for each in findings(**{part: junk})) or (part, junk) in meant
+
+
+@pytest.mark.timeout(10)
+def test_a_hundred_thousand_flags_that_no_pause_asks_for_are_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lint, "nearest", lambda *_: None)
+    (found,) = vars(lint)["_unknown"]({f"f{number}": {} for number in range(100_000)}, {})
+    assert found.message.endswith("f0, f1, f2, f3, f4 and 99995 more")

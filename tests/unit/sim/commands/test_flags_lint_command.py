@@ -85,6 +85,20 @@ def test_a_fleet_is_counted_in_json_too(tmp_path: pathlib.Path, capsys: pytest.C
     assert found["by_it"] == {"sandboxes": 40, "memory": 14 * (8 << 30) + 26 * (2 << 30), "when": "by the rule"}
 
 
+def test_numbers_of_a_table_are_numbers_to_the_rules(tmp_path: pathlib.Path) -> None:
+    """Of JSON; in CSV they are text, which no number is compared with."""
+    big = {"contextKind": "sandbox", "attribute": "cores", "op": "greaterThan", "values": [4]}
+    flag = {"key": "memfd-punch-on-snapshot", "on": True, "variations": [False, True], "offVariation": 0}
+    flag |= {"rules": [{"variation": 0, "clauses": [big]}], "fallthrough": {"variation": 1}}
+    (tmp_path / "f.json").write_text(json.dumps({"flags": {flag["key"]: flag}}))
+    rows = [{"sandbox": f"web-{n}", "team": "a", "template": "b", "cores": n} for n in range(3)]
+    (tmp_path / "t.json").write_text(json.dumps(rows))
+    (tmp_path / "t.csv").write_text("sandbox,team,template,cores\n" + "".join(f"web-{n},a,b,{n}\n" for n in range(3)))
+    ends = [main(["flags", "lint", "--fleet", str(tmp_path / f"t.{form}"), str(tmp_path / "f.json")])
+            for form in ("json", "csv")]  # fmt: skip
+    assert ends == [ExitCode.HELD, ExitCode.VIOLATED]
+
+
 def test_of_a_thousand_mistakes_the_first_are_shown_and_all_are_counted(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,6 +93,8 @@ def test_unknown_columns_are_attributes_and_keep_the_types_of_json(table: pathli
     assert (context["sandbox"]["tier"], context["team"]) == ("4", {"key": "t", "name": "bank"})
     (row,) = read(table, '[{"sandbox": "a", "team": "t", "template": "p", "tier": 4, "paid": true}]').rows
     assert row.attributes.others == (("tier", 4), ("paid", True))
+    (row,) = read(table, '[{"sandbox": "a", "team": "t", "template": "p", "tier": 4.0, "load": 0.5}]').rows
+    assert [(name, type(value)) for name, value in row.attributes.others] == [("tier", int), ("load", float)]
 
 
 def test_what_a_row_does_not_say_is_in_no_context_and_its_node_is_the_orchestrators_key(table: pathlib.Path) -> None:
@@ -272,3 +274,9 @@ def test_any_text_at_all_is_a_table_or_a_list_of_mistakes(parts: list[str]) -> N
         if outside or not refused.mistakes:
             pytest.fail(f"a refusal without a place in the text: {refused.mistakes}")
     assert all(row["memory"] > 0 for row in rows)
+
+
+@pytest.mark.timeout(20)
+def test_a_header_of_too_many_columns_is_one_mistake_however_long_it_is(table: pathlib.Path) -> None:
+    header = "sandbox,team,template,memory" + ",c" * 100_000
+    assert mistakes(table, f"{header}\n") == ["1:2022: 100,004 columns, a table has at most 1,000"]

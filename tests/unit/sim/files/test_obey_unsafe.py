@@ -44,6 +44,16 @@ def test_a_flag_file_with_errors_of_lint_is_refused_and_obeyed_where_that_is_ask
     assert load(scenario(tmp_path, "{file: flags.json, obey_unsafe: true}")).obeys_unsafe
 
 
+def test_a_rule_on_what_a_group_says_of_its_sandboxes_is_no_error(tmp_path: Path) -> None:
+    big = {"contextKind": "sandbox", "attribute": "cores", "op": "greaterThan", "values": [4]}
+    flag = {**flag_from(PUNCH, True), "rules": [{"variation": 0, "clauses": [big]}]}
+    path = scenario(tmp_path, "{file: flags.json}", flag)
+    with pytest.raises(DocumentError, match='unknown attribute "cores"'):
+        load(path)
+    path.write_text(path.read_text().replace("count: 1", "count: 1, attributes: {cores: 8}"))
+    assert not load(path).obeys_unsafe
+
+
 def test_what_the_decoder_refuses_is_refused_all_the_same(tmp_path: Path) -> None:
     with pytest.raises(DocumentError, match='LaunchDarkly refuses memfd-punch-on-snapshot: "salt"'):
         obeying(scenario(tmp_path, "{file: flags.json}", {**UNSAFE, "salt": 3}))

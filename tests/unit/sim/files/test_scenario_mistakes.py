@@ -181,6 +181,30 @@ def test_a_fleet_larger_than_its_node_is_a_mistake() -> None:
     ]
 
 
+def test_a_fleet_of_too_many_sandboxes_is_one_mistake_and_none_of_them_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.files.checks.sandbox_specs", lambda _: pytest.fail("they were made"))
+    groups = "".join(f"  - {{name: w{number}, count: 10000, memory: 4KiB}}\n" for number in range(11))
+    found = mistakes(f"version: 1\nname: many\nfleet:\n{groups}steps:\n  - tick: 1\n")
+    assert [each.partition("fleet: ")[2] for each in found] == [
+        "the fleet has 110,000 sandboxes, at most 100,000 can be run; make its groups smaller"
+    ]
+
+
+def test_a_glob_is_looked_for_once_and_after_fifty_without_a_match_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    def counted(name: str, glob: str) -> bool:
+        looked.append(glob)
+        return False
+
+    monkeypatch.setattr("sim.files.checks.fnmatchcase", counted)
+    same = "".join("  - kill: {sandboxes: gone}\n" for _ in range(40))
+    others = "".join(f"  - kill: {{sandboxes: gone-{number}}}\n" for number in range(200))
+    found = mistakes(FLEET + f"steps:\n{same}{others}")
+    assert (looked.count("gone"), len(set(looked))) == (3, 51)  # a fleet of three
+    assert found[-1] == "and 40 more"  # 40 of one glob and 50 others are known; fifty are shown
+
+
 def test_two_groups_of_one_name_are_a_mistake() -> None:
     assert mistakes(FLEET + "  - {name: web, memory: 4KiB}\nsteps:\n  - tick: 1\n") == [
         '5:12: fleet[1].name: a second group "web"; sandbox names must be unique, give it another name'

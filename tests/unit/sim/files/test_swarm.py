@@ -162,6 +162,9 @@ def test_features_come_and_go_from_seed_to_seed() -> None:
         assert 5 < having < 95, kind
     points = {point for run in runs for point, _ in faults_of(run)}
     assert points == set(CATALOGUE)
+    threads = [group.workload.threads for run in runs for group in run.fleet]
+    assert set(threads) == {1, 2}
+    assert 0.2 < threads.count(2) / len(threads) < 0.4
 
 
 @pytest.mark.parametrize(

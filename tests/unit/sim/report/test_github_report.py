@@ -49,8 +49,8 @@ def test_what_a_message_holds_cannot_end_the_command_or_begin_another() -> None:
     nasty = Annotation("error", "a,b:c%\n::warning::x", "50%\r\n::stop-commands::x\x1b[2J", "a,b:c.yaml", 1)
     command = nasty.command()
     assert command == (
-        "::error file=a%2Cb%3Ac.yaml,line=1,title=a%2Cb%3Ac%25%0A%3A%3Awarning%3A%3Ax"
-        "::50%25\\r%0A::stop-commands::x\\x1b[2J"
+        "::error file=a%2Cb%3Ac.yaml,line=1,title=a%2Cb%3Ac%25%0A\\x3a%3Awarning%3A%3Ax"
+        "::50%25\\r%0A\\x3a:stop-commands::x\\x1b[2J"
     )
 
 

@@ -9,10 +9,15 @@ import re
 import pytest
 
 from flags.document import Mistake, Position
-from sim.report import github
+from sim.record import events
+from sim.record.ledger import Entry
+from sim.record.view import View
+from sim.report import github, html
+from sim.report.junit import suite, write_junit
 from sim.report.outlet import Outlet, Outlets, say_commands
+from sim.report.prometheus import Metrics
 from sim.report.table import Code, Paragraph, Section, Table, markdown, text
-from sim.report.words import scrub
+from tests.story import Story, created, run_ended, run_started, view_of
 
 HOSTILE = {
     "newline": "a\n::error::b",
@@ -95,5 +100,41 @@ def test_an_annotation_is_one_line(hostile: str) -> None:
     assert not OBEYED.search(line)
 
 
-def test_a_huge_value_is_shortened_in_every_report(tmp_path: pathlib.Path) -> None:
-    assert len(scrub(HOSTILE["long"])) < 70_000
+FOLDER = pathlib.Path("runs/told/1")
+PAGES = ("html", "junit", "github", "prometheus")
+
+
+def written(page: str, view: View, entries: list[Entry], folder: pathlib.Path) -> str:
+    scenario = pathlib.Path("told.yaml")
+    match page:
+        case "html":
+            return html.report(entries, view, FOLDER, scenario_file=scenario)
+        case "junit":
+            write_junit(folder / "junit.xml", [suite(view, FOLDER, scenario, entries)])
+            return (folder / "junit.xml").read_text()
+        case "github":
+            return github.section(view, FOLDER, scenario, entries)
+    metrics = Metrics()
+    metrics.add(entries, view)
+    metrics.write(folder / "metrics.prom")
+    return (folder / "metrics.prom").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_report_shortens_and_escapes_each_value_that_it_quotes(
+    hostile: str, page: str, tmp_path: pathlib.Path
+) -> None:
+    quoted = f"<script>{hostile}</script>"
+    judged = events.Judged(f"state:{quoted}", "violated", 1, [{"sandbox": quoted, "reason": quoted, "pause": quoted}])
+    story = Story().tell(run_started(name=quoted), None).tell(created(template=quoted, team=quoted))
+    story.spawn(tracker_why=quoted, tracker=quoted).begin_pause().copy().finish(
+        error=quoted, punch_error=quoted, punch_reason=quoted
+    )
+    story.tell(events.RequestRefused("pause", quoted), "web-0").tell(judged, None)
+    story.tell(run_ended("violated", 1), None)
+    said = written(page, view_of(story.entries), story.entries, tmp_path)
+    assert not OBEYED.search(said)
+    assert not any(line.startswith("::") for line in said.splitlines())
+    assert "x" * ((64 << 10) + 1) not in said
+    if page in {"html", "junit"}:
+        assert "<script>" not in said.replace("<script></script>", "")

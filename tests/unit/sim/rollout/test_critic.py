@@ -68,6 +68,22 @@ def test_a_sound_plan_has_no_concern() -> None:
     assert concerns(plan()) == []
 
 
+def test_a_rule_on_what_a_group_says_of_its_sandboxes_is_sound_for_values_of_that_type(tmp_path: pathlib.Path) -> None:
+    big = {"contextKind": "sandbox", "attribute": "cores", "op": "greaterThan", "values": [4]}
+    flag = flag_from("memfd-punch-on-snapshot", True) | {"rules": [{"variation": 0, "clauses": [big]}]}
+    (tmp_path / "own.json").write_text(json.dumps({"flags": {flag["key"]: flag}}))
+
+    def found(cores: Any) -> list[str]:
+        group = {"name": "box", "count": 40, "memory": "1MiB", "team": "acme", "attributes": {"cores": cores}}
+        document = plan(fleet=[group], flags={"file": "own.json"})
+        made = compiled(load_plan_text(scenario_text(document), tmp_path / "plan.yaml"))
+        every = exposures(made.plan, [each.weight for each in made.stages])
+        return [each.what for each in critique(made, every) if each.name == "flag"]
+
+    assert found(8) == []
+    assert "greaterThan compares numbers, and sandbox cores is text" in found("8")[0]
+
+
 def test_from_1_to_100_percent_is_too_large_a_jump_for_what_1_percent_showed() -> None:
     wide = plan(*stage(0), *stage(5), *stage(100, WAIT, LOOK, DRILL))
     (found,) = stops(concerns(wide))

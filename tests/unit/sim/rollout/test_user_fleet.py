@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,8 @@ from sim.rollout.compiled import compiled
 from sim.rollout.critic import critique
 from sim.rollout.decision_page import fleet_sections
 from sim.rollout.exposure import exposures_of
+from sim.rollout.outputs import rehearsal_document
+from sim.rollout.results import Rehearsal
 from sim.rollout.stage_flags import stage_sections
 from sim.rollout.user_fleet import of_plan
 from sim.run.node_start import sandbox_configs
@@ -200,11 +203,15 @@ def test_the_critic_finds_a_flag_sound_that_reads_what_only_the_table_has(folder
     assert unknown() == []
 
 
-def test_what_the_flag_reads_and_the_table_lacks_is_said_and_numbers_are_printed(folder: pathlib.Path) -> None:
+def test_what_the_flag_reads_and_the_table_lacks_is_said_and_numbers_are_printed(
+    folder: pathlib.Path, rehearsed: Callable[..., Rehearsal]
+) -> None:
     made, fleet = of_plan(plan(folder))
     assert fleet is not None
     assert fleet.warnings == (
         f"{KEY} reads team.name (segment regulated-teams); the table has no such column: absent everywhere",
     )
     assert f"warning: {fleet.warnings[0]}" in " ".join(text(fleet_sections(made, fleet), width=200).split())
+    assert rehearsal_document(rehearsed(made, fleet=fleet))["warnings"] == list(fleet.warnings)
+    assert rehearsal_document(rehearsed(made))["warnings"] == []
     assert fleet.exposures[3].count > 0

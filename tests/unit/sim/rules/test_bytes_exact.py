@@ -36,6 +36,14 @@ def test_a_resume_from_a_build_that_was_never_finished_is_caught(ledger: Story) 
     assert found["code"] == "never-finished"
 
 
+def test_a_machine_that_does_not_go_on_where_its_processor_was_is_caught(sound: Story) -> None:
+    frozen = sound.changed(events.GuestFrozen, processor="ab").changed(events.Resumed, processor="ab")
+    assert frozen.reasons(NAME) == []
+    (found,) = frozen.changed(events.Resumed, processor="cd").found(NAME).violations
+    assert found["reason"] == "its processor does not go on where that of web-0.p1 was"
+    assert (found["incarnation"], found["pause"]) == ("web-0.2", PAUSE)
+
+
 def test_a_resume_from_a_build_of_no_known_origin_lacks_evidence(ledger: Story) -> None:
     ledger.resume(build="web-9.p1")
     assert "missing evidence: no event says where build web-9.p1 comes from" in ledger.missing(NAME)

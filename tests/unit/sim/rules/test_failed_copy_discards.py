@@ -147,6 +147,16 @@ def test_what_cannot_be_salvaged_is_discarded_with_a_code(story: Story) -> None:
     ]
 
 
+@pytest.mark.parametrize(("code", "held"), [("given-up", True), ("torn", False), (None, False)])
+def test_a_stranded_build_ends_with_its_sandbox_killed_only_where_it_was_given_up_for_that(
+    story: Story, code: str | None, held: bool
+) -> None:
+    given_up = copying.NotSalvaged("web-0.p1", code or "given-up", "its sandbox was killed")
+    made = asked(story, STRANDED, given_up, copying.CacheDeleted("web-0.p1"))
+    made.settle(outcome="discarded", salvage=code).go("pausing", "paused", "killed").end()
+    assert made.reasons(NAME) == ([] if held else ["the sandbox is killed, not discarded"])
+
+
 KEPT = copying.KeeperAsked("web-0.p1")
 LOST = copying.NotSalvaged("web-0.p1", "lost", "both are gone")
 

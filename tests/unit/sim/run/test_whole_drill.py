@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -12,10 +13,22 @@ from sim.files.expectations import ViolationExpectation
 from sim.files.scenario import load
 from sim.files.shipped import scenario_folder
 from sim.rules import RULES
-from sim.run import whole_drill, wrong_drills
+from sim.run import both_halves, whole_drill, wrong_drills
 from sim.run.self_test import FOLDER
 from sim.run.whole_drill import _Left
-from sim.run.wrong_drills import CODE, DIGEST, DRILLS, EYES_SHUT, FILES, HALF_BLIND, LEDGER_UNREAD, RECORD, STATES
+from sim.run.wrong_drills import (
+    CODE,
+    DIGEST,
+    DRILLS,
+    EYES_SHUT,
+    FILES,
+    HALF_BLIND,
+    LEDGER_UNREAD,
+    LEFT_BY,
+    OTHER_HALF,
+    RECORD,
+    STATES,
+)
 
 
 def judged(subject: str, verdict: str) -> dict[str, Any]:
@@ -74,7 +87,41 @@ def test_every_rule_is_blinded_by_half_and_each_of_its_eyes_once() -> None:
     assert set(LEDGER_UNREAD) == set(EYES_SHUT) - {"no_leaks"}  # in a run its ledger says nothing more
 
 
-@pytest.mark.parametrize("name", [name for name in DRILLS if ":" in name])
+def test_both_halves_of_every_rule_are_taken_from_a_ledger_that_another_drill_leaves() -> None:
+    blind = {"half-blind": HALF_BLIND, "eyes-shut": EYES_SHUT, "ledger-unread": LEDGER_UNREAD}
+    assert set(LEFT_BY) == set(RULES)
+    assert all(file in blind[switch].values() for switch, file in LEFT_BY.values())
+
+
+def test_a_doubled_ledger_has_everything_of_a_sandbox_twice_and_everything_else_once() -> None:
+    lines = [
+        {"event": "run_started", "name": "web"},
+        {"event": "decided", "sandbox": "web-0", "pause": "web-0.p1", "note": "web-01"},
+        {"event": "decided", "sandbox": "web-01", "pause": "web-01.p1"},
+    ]
+    again = [{**lines[1], "sandbox": "web-0-again", "pause": "web-0-again.p1"}]
+    again += [{**lines[2], "sandbox": "web-01-again", "pause": "web-01-again.p1"}]
+    found = [json.loads(line) for line in both_halves.doubled(lines)]
+    assert found == [lines[0], lines[1], again[0], lines[2], again[1]]
+
+
+@pytest.mark.parametrize(
+    ("right", "halves", "why"),
+    [
+        ({"a", "a-again"}, [{"a"}, {"a-again"}], ""),
+        ({"a", "a-again"}, [set(), {"a"}], ""),
+        ({"a", "a-again"}, [{"a"}, {"a", "a-again"}], "`check` by half of the rule names all the same"),
+        ({"a"}, [set(), set()], "the right `check` names a, not a sandbox and its double"),
+        (set(), [set(), set()], "the right `check` names nothing, not a sandbox and its double"),
+    ],
+)
+def test_a_rule_survives_that_names_all_by_half_or_too_little_as_a_whole(
+    right: set[str], halves: list[set[str]], why: str
+) -> None:
+    assert both_halves.survives(right, halves) == why
+
+
+@pytest.mark.parametrize("name", [name for name in DRILLS if ":" in name and not name.startswith(OTHER_HALF)])
 def test_a_blind_rule_is_run_where_its_own_canary_must_sing(name: str) -> None:
     (file,) = DRILLS[name].scenarios
     canaries = [each for each in load(scenario_folder(FOLDER) / file).expect if isinstance(each, ViolationExpectation)]
