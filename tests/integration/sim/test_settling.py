@@ -21,7 +21,7 @@ from engine.incarnation import GuestProcess, state_of
 from flags.inline import flag_from
 from sim.files.faults import AtChunk, failing
 from sim.node.armed_faults import Fault
-from sim.node.guest_link import FDS_PER_GUEST, Guest
+from sim.node.guest_link import FDS_PER_GUEST, Guest, GuestError
 from sim.record import events
 from sim.record.stages import Pace
 from sim.run.node_link import NodeFailedError
@@ -216,6 +216,13 @@ async def test_a_run_in_which_an_end_could_not_be_carried_out_comes_to_no_verdic
             await drill.finish()
     assert drill.view().ended is None
     runs.assert_nothing_is_left()
+
+
+async def test_generations_that_a_new_guest_takes_only_a_part_of_are_no_success(machine: Any) -> None:
+    node = await fleet(machine, count=1)
+    with pytest.raises(GuestError, match="its generations could not be restored"):
+        node.sandboxes["web-0"].guest.restore_generations(bytes(1 << 20))  # of a sealed file of 5 KiB
+    await node.shut_down()
 
 
 # -- a guest that will not die
