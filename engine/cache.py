@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,7 @@ class Cache:
         self.spilled: frozenset[int] = frozenset()
         """Chunks, by index, whose bytes lie in the spill."""
         self.on_tmpfs = False
+        self._is_rewritten = False  # the file may hold anything, also where its chunk has zeros
         self.has_huge_pages = False
         """On a tmpfs that gives the file a page of 2 MiB wherever something of it is written."""
         self.fd = -1
@@ -72,11 +74,13 @@ class Cache:
         self.has_huge_pages = self.on_tmpfs and self.length >= HUGE_PAGE and _takes_huge_pages(self.fd)
         if self.has_huge_pages:  # its length first: a huge page is given only where all of it lies within the file
             os.ftruncate(self.fd, self.length)
+        if self._spill is not None:
+            self._spill.link(self.folder)
 
     def reopen(self) -> None:
         """Open what a crashed process left of this build, and its spill where it has one; raises OSError."""
         self.fd = os.open(self.folder / MEMFILE, os.O_RDWR | os.O_CLOEXEC)
-        self._made = True
+        self._made = self._is_rewritten = True
         self.on_tmpfs = linux.filesystem_magic(self.fd) == linux.TMPFS_MAGIC
         self.has_huge_pages = self.on_tmpfs and os.fstat(self.fd).st_blksize >= HUGE_PAGE
         if self._spill is not None and is_linked(self.folder):
@@ -116,7 +120,8 @@ class Cache:
 
         They stay holes of the file, which read as zeros, and are remembered.
         """
-        self._note_zeros(write_packed(self.fd, data, offset, on_tmpfs=self.on_tmpfs))
+        is_hole = self.on_tmpfs and not self._is_rewritten
+        self._note_zeros(write_packed(self.fd, data, offset, is_hole=is_hole))
 
     def _note_zeros(self, zero: NDArray[np.int64]) -> None:
         if len(zero):
@@ -138,18 +143,22 @@ class Cache:
             os.ftruncate(self.fd, self.length)  # a hole: readers ask for the whole length
         with contextlib.suppress(OSError):  # what was written of it here is of no use
             linux.punch_hole(self.fd, chunk.cache_offset, chunk.length)
-        self._note_zeros(write_packed(spill.fd, data, chunk.cache_offset, on_tmpfs=spill.on_tmpfs))
+        self._note_zeros(write_packed(spill.fd, data, chunk.cache_offset, is_hole=False))
         self.lies_in_spill(chunk.index)
 
     def move_to_spill(self, chunk: Chunk, record: Callable[[], None]) -> None:
-        """Give the file system of the cache the space back that a published chunk takes; raises OSError.
+        """Give the file system of the cache the space back that a published chunk takes.
 
-        `record` is called once it lies in the spill, before it is freed here.
+        `record` is called once it was read back from the spill, before it is freed here. Raises OSError, also where
+        what was read is not what the chunk's digest says.
         """
         data = memoryview(os.pread(self.fd, chunk.length, chunk.cache_offset))
         if self._spill is not None and len(data) == chunk.length:
             self._spill.open(self.folder)
-            write_packed(self._spill.fd, data, chunk.cache_offset, on_tmpfs=self._spill.on_tmpfs)
+            write_packed(self._spill.fd, data, chunk.cache_offset, is_hole=False)
+            written = os.pread(self._spill.fd, chunk.length, chunk.cache_offset)
+            if xxhash.xxh3_128_digest(written) != self.digests[chunk.index]:
+                raise OSError(errno.EIO, f"chunk {chunk.index} in the spill is not what was written")
             self.lies_in_spill(chunk.index)
             record()
             with self._changed:  # who reads now may still read it here
@@ -229,17 +238,13 @@ class Cache:
             )
         for index in range(first, last + 1):
             self._wait_for(index, end)
-        with self._reading() as fds:  # held over the memfd too: it is closed after these files
-            data = (
-                self._stranded_bytes(fds, offset, length)
-                if self._left
-                else read_packed(*fds, self._spilled, offset, length)
-            )
+        with self._reading() as read:  # held over the memfd too: it is closed after these files
+            data = self._stranded_bytes(read, offset, length) if self._left else read(offset, length)
         if len(data) != length:
             raise TruncatedError(f"the cache of build {self.build} ended at byte {offset + len(data)}")
         return data
 
-    def _stranded_bytes(self, fds: tuple[int, int], offset: int, length: int) -> bytes:
+    def _stranded_bytes(self, read: Callable[[int, int], bytes], offset: int, length: int) -> bytes:
         """The memfd first, then a look at whether the chunk was published: it may be punched from then on."""
         pieces, end = [], offset + length
         for index, (start, size) in enumerate(self.chunks()):
@@ -248,7 +253,7 @@ class Cache:
                 continue
             piece = self._left(index) if self._left is not None and not self._published[index] else None
             if piece is None or self._is_published_by_now(index):
-                pieces.append(read_packed(*fds, self._spilled, low, high - low))
+                pieces.append(read(low, high - low))
             else:
                 pieces.append(piece[low - start : high - start])
         return b"".join(pieces)
@@ -265,6 +270,7 @@ class Cache:
         """What the file holds of the chunk is not what was written to it: it is to be copied again."""
         with self._changed:
             self._published[index] = False
+            self._is_rewritten = True
 
     def strand(self, left: Callable[[int], bytes]) -> None:
         """The copy stopped and may go on later: readers get from `left` what is not published, and wait no more."""
@@ -281,8 +287,8 @@ class Cache:
         return self.digests[index]
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[tuple[int, int]]:
-        """The file and its spill for one read: `close` waits for it; then a finished build is opened by its name."""
+    def _reading(self) -> Iterator[Callable[[int, int], bytes]]:
+        """How bytes are read, by offset and length: `close` waits for it; then a finished build is opened by name."""
         with self._changed:
             self._raise_failure()  # it may have failed, and be deleted, since the chunk was published
             fd = self.fd
@@ -293,14 +299,19 @@ class Cache:
                 spill_fd = open_linked(self.final) if self.spilled else -1
                 if spill_fd >= 0:
                     opened.callback(os.close, spill_fd)
-                yield file.fileno(), spill_fd
+                yield partial(read_packed, file.fileno(), spill_fd, self._spilled)
             return
         try:
-            yield fd, self._spill_fd
+            yield partial(self._read_open, fd)
         finally:
             with self._changed:
                 self._readers -= 1
                 self._changed.notify_all()
+
+    def _read_open(self, fd: int, offset: int, length: int) -> bytes:
+        """The spill is opened before anything lies in it, which may be while this is read: so it is asked for last."""
+        spilled = self._spilled
+        return read_packed(fd, self._spill_fd, spilled, offset, length)
 
     def _wait_for(self, index: int, end: float | None) -> None:
         timeout = None if end is None else max(0.0, end - time.monotonic())
@@ -320,12 +331,17 @@ class Cache:
 
     def finish(self) -> None:
         """Give the folder its final name, all at once; raises OSError."""
-        if self.has_huge_pages:
-            self._give_zeros_back()
         os.rename(self.folder, self.final)
+        if self._spill is not None and not self.spilled:
+            self._spill.remove(self.final)
 
-    def _give_zeros_back(self) -> None:
-        """Pages that hold nothing were left out, but lie in huge pages that hold something."""
+    def give_zeros_back(self) -> None:
+        """Pages that hold nothing were left out, but lie in huge pages that hold something.
+
+        Before the header is written: of a file that is changed after it, all chunks would be compared at each pause.
+        """
+        if not self.has_huge_pages:
+            return
         with contextlib.suppress(OSError):
             for first, end in runs_of(self.zeros()):
                 linux.punch_hole(self.fd, first * PAGE, (end - first) * PAGE)

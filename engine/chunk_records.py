@@ -1,12 +1,14 @@
 """What it takes to complete a build without the process that wrote it, in a file of its unfinished folder.
 
 First what was to be copied: dirty set, empties, sizes, parent. Then a place for each chunk, written by one pwrite once
-its bytes are in a file, before its punch. Nothing is flushed: what a killed process wrote is there.
+its bytes are in a file, before its punch. No place crosses a page, so neither a signal nor a full disk cuts it in two.
+Nothing is flushed: what a killed process wrote is there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import struct
@@ -25,11 +27,12 @@ from engine.snapshot import Header
 from engine.work import Work
 
 NAME = "chunks"
-_MAGIC = b"SNAPCHK1"
+_MAGIC = b"SNAPCHK2"
 _HEAD = struct.Struct("<8sQQQ")  # magic, then bytes of JSON, of the dirty set, of the empties; XXH3-128 closes them
 _DIGEST = 16
 _PLACE = struct.Struct("<QQQ16s")  # chunk, file, offset, digest; XXH3-64 of these closes them
-_ROOM = _PLACE.size + 8
+_ROOM = 64  # of these 48, aligned: a place in two pages could be written by half
+_RECORD = _PLACE.size + 8
 IN_CACHE, IN_SPILL = 1, 2  # `file`
 
 
@@ -55,6 +58,8 @@ class Recorded:
     parent_block: int
     work: Work
     placed: dict[int, Placed]
+    damaged: frozenset[int] = frozenset()
+    """Chunks, by index, whose place holds something that is no record."""
 
 
 class ChunkRecords:
@@ -69,25 +74,28 @@ class ChunkRecords:
         """Write what is known before anything is destroyed, with room for all chunks; raises OSError."""
         head = _head(build, parent.build, parent.mapping.block_size, work)
         fd = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        content, done = head + bytes(_ROOM * len(work.plan.chunks)), 0
+        content, done = head + bytes(_first_place(len(head)) - len(head) + _ROOM * len(work.plan.chunks)), 0
         try:
             while done < len(content):  # all of it: a place may not lack the space that it needs later
                 done += os.write(fd, content[done:])
         except OSError:
             os.close(fd)
             raise
-        return cls(fd, len(head))
+        return cls(fd, _first_place(len(head)))
 
     @classmethod
     def reopen(cls, folder: Path, recorded: Recorded) -> ChunkRecords:
         """To record the chunks that are copied after a crash; raises OSError."""
         fd = os.open(folder / NAME, os.O_RDWR | os.O_CLOEXEC)
-        return cls(fd, len(_head(recorded.build, recorded.parent, recorded.parent_block, recorded.work)))
+        head = _head(recorded.build, recorded.parent, recorded.parent_block, recorded.work)
+        return cls(fd, _first_place(len(head)))
 
     def write(self, index: int, placed: Placed) -> None:
-        """One pwrite; raises OSError."""
+        """One pwrite; raises OSError, also where the kernel took a part."""
         place = _PLACE.pack(index, IN_SPILL if placed.in_spill else IN_CACHE, placed.offset, placed.digest)
-        os.pwrite(self._fd, place + xxhash.xxh3_64_digest(place), self._start + index * _ROOM)
+        data = place + xxhash.xxh3_64_digest(place)
+        if os.pwrite(self._fd, data, self._start + index * _ROOM) != len(data):
+            raise OSError(errno.EIO, f"the record of chunk {index} was not written to its end")
 
     def close(self) -> None:
         """Harmless when done."""
@@ -105,7 +113,7 @@ def remove(folder: Path) -> None:
 def read(folder: Path) -> Recorded:
     """The records of an unfinished build; raises NoRecordsError where there are none that can be trusted.
 
-    A place that was not written to its end counts as not recorded: its chunk was not punched.
+    A place that was not written counts as not recorded: its chunk was not punched.
     """
     try:
         content = (folder / NAME).read_bytes()
@@ -115,14 +123,27 @@ def read(folder: Path) -> Recorded:
         meta, work, start = _parsed(content)
     except (ValueError, KeyError, TypeError, struct.error, EngineError) as error:
         raise NoRecordsError(f"what is recorded of its chunks is damaged: {error}") from error
-    placed = {}
+    placed, damaged = {}, set[int]()
     for index in range(len(work.plan.chunks)):
-        place = content[start + index * _ROOM : start + (index + 1) * _ROOM]
-        if len(place) == _ROOM and xxhash.xxh3_64_digest(place[:-8]) == place[-8:]:
-            chunk, file, offset, digest = _PLACE.unpack(place[:-8])
-            if chunk == index and file in {IN_CACHE, IN_SPILL}:
-                placed[index] = Placed(file == IN_SPILL, offset, digest)
-    return Recorded(meta["build"], meta["parent"], meta["parent_block"], work, placed)
+        at = start + index * _ROOM
+        place = content[at : at + _RECORD]
+        if (found := _placed(place, index)) is not None:
+            placed[index] = found
+        elif place != bytes(_RECORD):
+            damaged.add(index)
+    return Recorded(meta["build"], meta["parent"], meta["parent_block"], work, placed, frozenset(damaged))
+
+
+def _placed(place: bytes, index: int) -> Placed | None:
+    if len(place) != _RECORD or xxhash.xxh3_64_digest(place[:-8]) != place[-8:]:
+        return None
+    chunk, file, offset, digest = _PLACE.unpack(place[:-8])
+    return Placed(file == IN_SPILL, offset, digest) if chunk == index and file in {IN_CACHE, IN_SPILL} else None
+
+
+def _first_place(head: int) -> int:
+    """Where the places begin, after a head of so many bytes."""
+    return -(-head // _ROOM) * _ROOM
 
 
 def _head(build: str, parent: str, parent_block: int, work: Work) -> bytes:
@@ -155,7 +176,7 @@ def _parsed(content: bytes) -> tuple[dict[str, Any], Work, int]:
     first, second = _HEAD.size + lengths[0], _HEAD.size + lengths[0] + lengths[1]
     meta: dict[str, Any] = json.loads(body[_HEAD.size : first])
     dirty, empty = Blocks.deserialize(body[first:second]), Blocks.deserialize(body[second:])
-    return meta, _work(meta, dirty, empty), start
+    return meta, _work(meta, dirty, empty), _first_place(start)
 
 
 def _work(meta: dict[str, Any], dirty: Blocks, empty: Blocks) -> Work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import closing
@@ -13,8 +14,10 @@ import xxhash
 from engine import chunk_records
 from engine.cache import PARTIAL, Cache
 from engine.chunk_records import ChunkRecords, NoRecordsError, Placed, Recorded
+from engine.dirty import resident
 from engine.errors import EngineError, NotAMemfdError
 from engine.memfd import Memfd
+from engine.pages import PAGE
 from engine.plan import SalvageCode
 from engine.ranges import Chunk
 from engine.snapshot import Build, Header, check_build, template, write_header
@@ -71,6 +74,7 @@ def _completed(left: Left, recorded: Recorded) -> Header:
         unfinished = unfinished_header(parent, left.build, work)
 
         def write() -> Header:
+            cache.give_zeros_back()
             header = finished_header(unfinished, work, cache)
             write_header(header, cache.folder)
             return header
@@ -113,15 +117,23 @@ class _Filling:
         placed = self.recorded.placed.get(chunk.index)
         if placed is not None and self._is_there(chunk, placed):
             return
+        if chunk.index in self.recorded.damaged and self._may_be_punched(chunk):
+            why = f"the record of chunk {chunk.index} is damaged, and its memory may be punched"
+            raise UnsalvageableError(SalvageCode.CORRUPT, why)
         data = packed_from(self.memfd, chunk, self.recorded.work.plan.facts.block_size)
         digest = xxhash.xxh3_128_digest(data)
         if placed is not None and digest != placed.digest:
             why = f"chunk {chunk.index} in the cache is not what was written, and its memory may be punched"
             raise UnsalvageableError(SalvageCode.CORRUPT, why)
         self._write(chunk, memoryview(data))
-        self.cache.digests[chunk.index] = digest
-        self.cache.publish(chunk)
+        if not self.cache.published_already(chunk, digest, in_spill=chunk.index in self.cache.spilled):
+            raise OSError(errno.EIO, f"what was read back of chunk {chunk.index} is not what was written")
         self.record(chunk)
+
+    def _may_be_punched(self, chunk: Chunk) -> bool:
+        """A punch leaves nothing of a chunk's whole pages; on hugetlb the kernel does not say what is there."""
+        pages = resident(self.memfd)
+        return pages is None or not pages[chunk.start // PAGE : chunk.end // PAGE].any()
 
     def _is_there(self, chunk: Chunk, placed: Placed) -> bool:
         return placed.offset == chunk.cache_offset and self.cache.published_already(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -17,15 +16,15 @@ Spilled = tuple[tuple[int, int], ...]
 """Ranges [start, end) of packed bytes that lie in the spill, at the same offsets; ascending, none touches the next."""
 
 
-def write_packed(fd: int, data: memoryview, offset: int, *, on_tmpfs: bool) -> NDArray[np.int64]:
+def write_packed(fd: int, data: memoryview, offset: int, *, is_hole: bool) -> NDArray[np.int64]:
     """Write `data` at `offset` of a file without its zero pages, which stay holes; gives their page numbers in it.
 
-    Raises OSError as the kernel says.
+    `is_hole`: nothing was ever written or reserved there. Raises OSError as the kernel says.
     """
     zero, start = zeros_of(data), 0
     for first, end in runs_of(zero):
         _write(fd, data[start : first * PAGE], offset + start)
-        _leave_out(fd, offset + first * PAGE, (end - first) * PAGE, on_tmpfs=on_tmpfs)
+        _leave_out(fd, offset + first * PAGE, (end - first) * PAGE, is_hole=is_hole)
         start = end * PAGE
     _write(fd, data[start:], offset + start)
     return zero + offset // PAGE
@@ -37,18 +36,20 @@ def _write(fd: int, data: memoryview, offset: int) -> None:
         done += os.pwrite(fd, data[done:], offset + done)
 
 
-def _leave_out(fd: int, offset: int, length: int, *, on_tmpfs: bool) -> None:
+def _leave_out(fd: int, offset: int, length: int, *, is_hole: bool) -> None:
     """A hole of the file, which reaches to its end at least: readers and the finished build ask for its length.
 
-    Reserved space is given back; where the file system cannot, the range still reads as zeros.
+    What was written there is gone, and reserved space is given back; where the file system cannot, zeros are written.
     """
     end = offset + length
     is_longer = os.fstat(fd).st_size >= end
     if not is_longer:
         os.pwrite(fd, b"\0", end - 1)  # never shortens it, whatever the other worker writes meanwhile
-    if not is_longer or not on_tmpfs:
-        with contextlib.suppress(OSError):
+    if not is_longer or not is_hole:
+        try:
             linux.punch_hole(fd, offset, length)
+        except OSError:
+            _write(fd, memoryview(bytes(length)), offset)
 
 
 def spilled_ranges(spilled: Iterable[int], chunks: Sequence[tuple[int, int]]) -> Spilled:

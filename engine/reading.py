@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterable
 from os import PathLike
 from typing import Any
@@ -18,7 +19,9 @@ MOST_BYTES = 16 << 20
 MOST_TABLE_BYTES = 64 << 20
 """Bytes of a table with a row for each sandbox, and of a document that we wrote ourselves."""
 MOST_LEDGER_BYTES = 256 << 20
-"""Bytes of a ledger, which is read line by line."""
+"""Bytes of a stranger's ledger, which is read line by line."""
+ANY_SIZE = sys.maxsize
+"""Bytes of what this run writes itself, for as long as it lasts."""
 MOST_DEPTH = 100
 """Lists and objects inside one another."""
 MOST_VALUES = 1_000_000

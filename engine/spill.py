@@ -1,6 +1,7 @@
 """Where the rest of a stranded build goes when its cache takes no more: a file elsewhere, with the same offsets.
 
-The build's folder links to it. Who deletes such a folder deletes that file too: `remove_folder`.
+The build's folder links to it, from before anything is destroyed: the link takes space on the disk that fills up. Who
+deletes such a folder deletes that file too: `remove_folder`.
 """
 
 from __future__ import annotations
@@ -34,12 +35,16 @@ class Spill:
             return 0
         return os.fstat(self.fd).st_blocks * 512 if self.on_tmpfs else self.cached
 
+    def link(self, home: Path) -> None:
+        """Link to the file, there or not, from the build's folder; raises OSError."""
+        with contextlib.suppress(FileExistsError):
+            os.symlink(self.path, home / LINK)
+
     def open(self, home: Path) -> None:
-        """Open the file, made where it is not there, and link to it from the build's folder; raises OSError."""
+        """Open the file, made where it is not there; raises OSError."""
         if self.fd >= 0:
             return
-        with contextlib.suppress(FileExistsError):  # first: a file that no folder links to would be forgotten
-            os.symlink(self.path, home / LINK)
+        self.link(home)  # a file that no folder links to would be forgotten
         self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         self.on_tmpfs = linux.filesystem_magic(self.fd) == linux.TMPFS_MAGIC
 
@@ -49,10 +54,16 @@ class Spill:
         if fd >= 0:
             os.close(fd)
 
+    def remove(self, home: Path) -> None:
+        """Nothing of the build lies in it: neither the file nor its link is needed. What cannot be deleted stays."""
+        for each in (self.path, home / LINK):  # the link last: a file that no folder links to would be forgotten
+            with contextlib.suppress(OSError):
+                each.unlink()
+
 
 def is_linked(folder: Path) -> bool:
-    """Whether a build's folder names a spill, there or not."""
-    return (folder / LINK).is_symlink()
+    """Whether a build's folder links to a spill that is there."""
+    return (folder / LINK).exists()
 
 
 def open_linked(folder: Path) -> int:

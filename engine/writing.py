@@ -61,7 +61,8 @@ class Writing:
         """
         request = self._request
         work = self.work = work_out(request, self._effects, emit)
-        cache = self.cache = Cache(request.builds, request.build, work.plan.chunks, request.spill)
+        spill = request.spill if request.options.salvage else None
+        cache = self.cache = Cache(request.builds, request.build, work.plan.chunks, spill)
         self.meter = PeakMeter(request.memory, cache)
         self._effects.create_cache(cache)
         self._effects.reserve(cache)
@@ -99,6 +100,7 @@ class Writing:
             self._effects.record(self.records, self.cache, chunk)
 
     def _write_header(self, unfinished: Header, work: Work, cache: Cache) -> Header:
+        cache.give_zeros_back()
         header = finished_header(unfinished, work, cache)
         self._effects.write_header(header, cache.folder)
         return header

@@ -2,9 +2,12 @@
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
+
+from engine import linux
 
 MEASURED = ("model", "integration/engine", "unit/engine", "unit/sim/rules")
 """Tracing makes a test up to three times slower; what other tests happen to run on their way proves little of it."""
@@ -21,3 +24,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not item.path.relative_to(tests).as_posix().startswith(MEASURED):
             item.add_marker(pytest.mark.no_cover)
+
+
+@pytest.fixture
+def huge_folder() -> Iterator[pathlib.Path]:
+    """On a tmpfs that is mounted nowhere."""
+    try:
+        fd = linux.detached_tmpfs({"huge": "within_size"})
+    except OSError as error:
+        pytest.skip(f"no tmpfs of its own: {error.strerror}")
+    yield pathlib.Path(f"/proc/self/fd/{fd}")
+    os.close(fd)

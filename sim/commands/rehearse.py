@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     type=Seconds(),
     default=900.0,
     show_default=True,
-    help="Time limit of each of the two runs, in seconds.",
+    help="Time limit of each run, in seconds.",
 )
 @click.option(
     "--source",
@@ -45,6 +45,11 @@ if TYPE_CHECKING:
 @click.option("--lease", metavar="TIME", help="Use this lease instead of the plan's: none, or a duration such as 1s.")
 @click.option(
     "--mend", multiple=True, metavar="WEAKNESS", help="Mend this weakness of the plan's wrong engine; may be repeated."
+)
+@click.option(
+    "--salvage-arm",
+    is_flag=True,
+    help="Run the plan a third time, with `on_copy_failure: salvage`, and compare losses and memory.",
 )
 @click.option("--matrix", is_flag=True, help="Instead run each step under each fault of a set, and print a table.")
 @click.option("--jobs", type=click.IntRange(min=1), help="With --matrix: runs at a time.  [default: one per CPU]")
@@ -95,6 +100,7 @@ def command(
     source: str | None,
     lease: str | None,
     mend: tuple[str, ...],
+    salvage_arm: bool,
     export: Path | None,
     matrix: bool,
     jobs: int | None,
@@ -116,6 +122,7 @@ def command(
     from sim.run.runner import RunOptions
 
     plan = plan_with_guests(changed(load_plan(path), lease=lease, mend=mend, source=source), guest)
+    plan = plan.model_copy(update={"salvage_arm": salvage_arm or plan.salvage_arm})
     options = RunOptions(runs_dir=runs_dir, seed=seed, time_limit=time_limit)
     results = None if dry_run else JunitFile.of(junit, junit_family)
     if goes_on is not None and (matrix or dry_run):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, get_args
@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args
 from pydantic import Field, TypeAdapter
 
 from engine.reading import MOST_MISTAKES
-from flags.catalog import FLAGS, did_you_mean
+from flags.catalog import FLAGS, SALVAGE, did_you_mean
 from flags.document import Mistake, Path
 from sim.files.flag_values import FlagSource
 from sim.files.fleet import MOST_SANDBOXES, Group, NodeSpec, sandbox_specs
@@ -178,7 +178,8 @@ def plan_checks(document: Document) -> list[Mistake]:
     """Mistakes of a plan as a whole."""
     if not isinstance(document.data, dict):
         return []
-    checks = (_first_step, _approvals, _drills_of_nothing, _metrics, _ratios, _time_and_source, _lease, _flag, _rises)
+    of_steps = (_first_step, _approvals, _drills_of_nothing, _rises)
+    checks = (*of_steps, _metrics, _ratios, _time_and_source, _lease, _flag, _salvage_arm)
     found = [each for check in checks for each in check(document)]
     return [*found, *cross_checks(document)]
 
@@ -299,3 +300,24 @@ def _flag(document: Document) -> Iterator[Mistake]:
     flags = document.data.get("flags")
     if isinstance(flags, dict) and key in flags:
         yield document.mistake(("flags", key), "the plan's steps set this flag's weight; remove it here", key=True)
+
+
+def _salvage_arm(document: Document) -> Iterator[Mistake]:
+    if document.data.get("salvageArm") is not True:
+        return
+    engine, flags = document.data.get("engine"), document.data.get("flags")
+    policy = engine.get("on_copy_failure", "discard") if isinstance(engine, dict) else "discard"
+    served = {document.data.get("flag", ""), *(flags if isinstance(flags, dict) else ())}
+    if why := why_no_salvage_arm(policy, served, _source(document)):
+        yield document.mistake(("salvageArm",), why)
+
+
+def why_no_salvage_arm(policy: str, served: Collection[Any], source: str | None) -> str | None:
+    """Why a third arm with salvage would show nothing, and what to do; `served` are the keys of the plan's flags."""
+    if policy == "salvage":
+        return "the plan's engine salvages in every arm; remove its on_copy_failure, or the salvage arm"
+    if SALVAGE in served:
+        return f"where {SALVAGE} is served it decides in every arm; remove that flag, or the salvage arm"
+    if source == "launchdarkly":
+        return "LaunchDarkly's own flag is followed by one arm only; use another source, or remove the salvage arm"
+    return None

@@ -230,7 +230,8 @@ class Plan(Camel, Drilled):
     `by` is the randomization unit; `safe` the variation that a rollback serves. `time: virtual` turns hours into rounds
     of pauses; `real` waits, over the sockets of the flag source. `flags` are as in a scenario, except for the lease and
     for the flag that is rolled out, whose weight the steps set. Of a table of sandboxes a `sample` is rehearsed at this
-    `scale` of its memory, on so many simulated `nodes`, each with `node.memory` as its budget.
+    `scale` of its memory, on so many simulated `nodes`, each with `node.memory` as its budget. `salvageArm` runs it a
+    third time, with `on_copy_failure: salvage`.
     """
 
     version: Literal[1] = 1
@@ -249,6 +250,7 @@ class Plan(Camel, Drilled):
     incident: Incident = Incident()
     accept: Accepted = Field(default_factory=dict)
     turn_on: bool = False
+    salvage_arm: bool = False
     sample: Annotated[int, Field(ge=1, le=10_000)] = 120
     scale: Scale = Fraction(1)
     nodes: Annotated[int, Field(ge=1, le=1000)] | None = None

@@ -257,7 +257,8 @@ class Guest:
 
     def restore_generations(self, data: bytes) -> None:
         """Give a new guest the generations of the memory that it is filled with."""
-        os.pwrite(self._side_fd, data, 0)
+        if os.pwrite(self._side_fd, data, 0) != len(data):
+            raise GuestError(f"{self.name}: its generations could not be restored")
 
     def resident_bytes(self) -> int:
         """What the kernel holds for this guest's memory; 0 once the memfd is closed."""

@@ -11,7 +11,7 @@ from functools import partial
 
 from engine.dirty import Forgotten
 from engine.errors import EngineError, FreezeError
-from engine.events import ChunkPublished, CopyFailed, Event, Planned
+from engine.events import ChunkPublished, CopyFailed, Event, Planned, Stranded
 from engine.evidence import as_json
 from engine.memfd import ProcessMemory
 from engine.pause import Outcome, Pause, PauseResult
@@ -120,7 +120,7 @@ class Pausing:
         await self._dismiss(sandbox, admitted)
         self._give_back(sandbox, admitted)
         told = never_started("rolled-back", why, admitted)
-        self._node.ledger.append(told, sandbox=sandbox.config.name, pause=admitted.id)
+        self._node.ledger.try_append(told, sandbox=sandbox.config.name, pause=admitted.id)
         await self._node.roll_back(sandbox, admitted.guest, why)
 
     async def _dismiss(self, sandbox: Sandbox, admitted: Admitted) -> None:
@@ -153,9 +153,9 @@ class Pausing:
             await sandbox.budget.take(needs, can_wait=sandbox.budget.in_flight > 0)
         except OverBudgetError as error:
             told = never_started("refused", str(error), asked)
-            node.ledger.append(told, sandbox=name, pause=pause_id)
+            node.ledger.try_append(told, sandbox=name, pause=pause_id)
             sandbox.to(State.RUNNING, f"it was refused: {error}")
-            node.ledger.append(events.RequestRefused(state.value, str(error), RefusalCode.BUDGET), sandbox=name)
+            node.ledger.try_append(events.RequestRefused(state.value, str(error), RefusalCode.BUDGET), sandbox=name)
             return None
         sandbox.budget.in_flight += 1
         return asked
@@ -237,6 +237,8 @@ class Pausing:
                 admitted.wave.copied_a_chunk()
                 guest = None if event.source_resident is None else (admitted.guest.name, event.source_resident)
                 node.memory.set(guest=guest, cache=(admitted.id, event.cache_resident), huge=huge)
+            elif isinstance(event, Stranded):  # its last chunk was recorded before it was punched
+                node.memory.set(guest=(admitted.guest.name, admitted.guest.resident_bytes()), huge=huge)
             elif isinstance(event, CopyFailed) and event.call == "teardown" and event.condemned:
                 self._left.add(admitted.id)
 

@@ -33,7 +33,7 @@ _MAY_STAND_ON_A_COPY = frozenset({State.PAUSED, State.RESUMING, State.RUNNING})
 async def recover(node: Node) -> None:
     """Bring every sandbox of a restarted node to a state that is true, and record it."""
     node.deaths.watch_zygote(node.link.zygote_pid, node.link.pidfd)
-    past = read(Path(node.config.run_dir) / EVENTS_FILE)
+    past = read(Path(node.config.run_dir) / EVENTS_FILE, is_own=True)
     for name, known in node.config.known.items():
         _restore(node, node.sandboxes[name], known, past)
     living = {guest.name: guest for guest in await asyncio.to_thread(node.link.living)}
@@ -141,7 +141,7 @@ async def _end(guest: Guest) -> bool:
 
 def _retire(node: Node) -> None:
     """Forget the records of those whose end is in the ledger, with what became of their build."""
-    entries = read(Path(node.config.run_dir) / EVENTS_FILE)
+    entries = read(Path(node.config.run_dir) / EVENTS_FILE, is_own=True)
     settled = {each.pause for each in entries if isinstance(each.event, events.PauseSettled)}
     ended = {each.event.incarnation for each in entries if isinstance(each.event, events.GuestEnded)}
     for record in list(node.records.records()):

@@ -20,7 +20,7 @@ import engine.events
 from engine.errors import UserError
 from engine.events import Event
 from engine.printable import printable
-from engine.reading import MOST_LEDGER_BYTES, open_regular
+from engine.reading import ANY_SIZE, MOST_LEDGER_BYTES, open_regular
 from sim.record import events as sim_events
 from sim.record import rollout_events, source_events
 
@@ -178,10 +178,14 @@ def parse(line: bytes, number: int) -> Entry:
 
 
 class Follower:
-    """Reads a ledger from the start and then whatever was appended since the last call."""
+    """Reads a ledger from the start and then whatever was appended since the last call.
 
-    def __init__(self, path: Path) -> None:
+    One that is a run's own, `is_own`, may be of any size.
+    """
+
+    def __init__(self, path: Path, *, is_own: bool = False) -> None:
         self._path = path
+        self._is_own = is_own
         self._offset = 0
         self._line = 0
 
@@ -189,7 +193,8 @@ class Follower:
         """Whole lines that were appended since the last call; an unfinished line waits for the next."""
         if not self._path.exists() or self._path.stat().st_size == self._offset:  # cheaper than to open it
             return
-        with os.fdopen(open_regular(self._path, MOST_LEDGER_BYTES), "rb") as file:
+        most = ANY_SIZE if self._is_own else MOST_LEDGER_BYTES
+        with os.fdopen(open_regular(self._path, most), "rb") as file:
             file.seek(self._offset)
             while line := file.readline(_LONGEST_LINE):
                 if len(line) == _LONGEST_LINE:
@@ -207,9 +212,9 @@ def drop_torn_line(path: Path) -> None:
         file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def read(path: Path) -> list[Entry]:
-    """Every entry of a finished ledger; raises LedgerError."""
-    return list(Follower(path).new_entries())
+def read(path: Path, *, is_own: bool = False) -> list[Entry]:
+    """Every entry of a finished ledger; raises LedgerError, OSError. `is_own` as Follower has it."""
+    return list(Follower(path, is_own=is_own).new_entries())
 
 
 POLL_SECONDS = 0.05

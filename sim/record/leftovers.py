@@ -83,7 +83,7 @@ def _retire_records(run_dir: Path, builds: Path) -> list[str]:
     if not ledger.is_file() or ledger.is_symlink():
         return []
     drop_torn_line(ledger)
-    entries = read(ledger)
+    entries = read(ledger, is_own=True)
     writer = Ledger(ledger, time.monotonic() - (entries[-1].t if entries else 0.0))
     try:
         return retire_ended(run_dir / CONDEMNED, builds, entries, writer.append)

@@ -36,7 +36,8 @@ def export(found: Rehearsal, folder: Path) -> None:
         shutil.copyfile(path, folder / beside(said).name)
     write_document(folder / "rehearsal.json", rehearsal_document(found))
     (folder / "rehearsal.txt").write_text(report(found, width=WIDTH) + "\n", encoding="utf-8")
-    for name, run in (("flag-on", found.on), ("flag-off", found.off)):
+    third = [] if found.three is None else [("salvage", found.three.run)]
+    for name, run in (("flag-on", found.on), ("flag-off", found.off), *third):
         (folder / name).mkdir()
         for record in _RECORDS:
             if (run.folder / record).is_file():

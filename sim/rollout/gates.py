@@ -68,7 +68,8 @@ def corruptions(drill: Drill) -> int:
 class Gates:
     """The arm that the plan is about. `results` grows by one a step; what the view says is asked anew at each gate.
 
-    `earlier` are the pauses of both arms from before the approval after which this run goes on.
+    `earlier` are the pauses of both arms from before the approval after which this run goes on. `end` is the scenario
+    step after which it stopped, and the steps that it took then; None where it went to the end.
     """
 
     compiled: Compiled
@@ -83,6 +84,7 @@ class Gates:
     clock: float = 0.0
     earlier: tuple[Pair, ...] = ()
     compared: tuple[Pair, ...] = ()
+    end: tuple[int, Sequence[Step]] | None = None
     _measured: dict[str, list[Measurement]] = field(default_factory=dict)
     _corrupted_before: dict[int, int] = field(default_factory=dict)
 
@@ -95,6 +97,8 @@ class Gates:
             await turns.took("on", index)
             await turns.both_took("on", index)
         instead = await self._look(index, drill)
+        if instead is not None:
+            self.end = index, instead
         if turns is not None and instead is not None:
             await turns.end("on")
         elif turns is not None:

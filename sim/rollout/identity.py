@@ -12,6 +12,7 @@ from flags.inline import Rollout, flag_from
 from sim.files.flag_values import FlagFile
 from sim.files.plan import Plan
 from sim.files.yaml import dotted
+from sim.record.folder import StoredRun
 from sim.report.html import host_words
 from sim.report.table import Bullets, Code, Section, Words, code
 from sim.rollout.results import Rehearsal
@@ -56,7 +57,8 @@ def asked(plan: Plan) -> str:
     guest = "" if plan.asked_guest is None else f" --guest {plan.asked_guest}"
     written = (plan.document.data.get("engine") or {}).get("mended", ())
     mended = "".join(f" --mend {each}" for each in plan.engine.mended if each not in written)
-    return f"--lease {lease}{guest}{mended}"
+    third = " --salvage-arm" if plan.salvage_arm and not plan.document.data.get("salvageArm") else ""
+    return f"--lease {lease}{guest}{mended}{third}"
 
 
 def identity(found: Rehearsal) -> list[Section]:
@@ -85,13 +87,14 @@ def _identity(found: Rehearsal) -> Iterator[Words]:
     if plan.asked_guest is not None:
         yield f"every sandbox with guest: {plan.asked_guest}, as the command line says"
     yield f"seed {seed_of(found)}; host: {host_words(run.host) if run else 'unknown'}"
-    yield "digests: ", code(_digest(found, on=True)), " with the flag, ", code(_digest(found, on=False)), " without"
+    third = () if found.three is None else (", ", code(_digest(found.three.run)), " with the flag and salvage")
+    yield "digests: ", code(_digest(found.on)), " with the flag, ", code(_digest(found.off)), " without", *third
     yield (
         "void with another plan, flag (its salt, its key and the order of its variations draw the cohort), SDK, engine"
         " or kernel than these"
     )
 
 
-def _digest(found: Rehearsal, *, on: bool) -> str:
-    ended = (found.on if on else found.off).view.ended
+def _digest(run: StoredRun) -> str:
+    ended = run.view.ended
     return (ended.digest or "none claimed")[:16] if ended else "none"

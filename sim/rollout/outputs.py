@@ -14,6 +14,7 @@ from sim.files.figures import Figure
 from sim.files.metrics import MEASURES
 from sim.files.plan import Plan
 from sim.record import events
+from sim.record.folder import StoredRun
 from sim.record.ledger import Entry
 from sim.report.document import scenario_document
 from sim.report.html import WITHOUT_PLOTLY, page, write_page
@@ -62,8 +63,9 @@ def rehearsal_document(found: Rehearsal) -> dict[str, Any]:
         "claims": [{"status": status, "claim": sentence} for status, sentence in claims(found)],
         "origins": origins(found),
         "production": _production(found),
-        "runs": {"on": scenario_document(found.on.view), "off": scenario_document(found.off.view)},
-        "folders": {"on": str(found.on.folder), "off": str(found.off.folder)},
+        "runs": {name: scenario_document(run.view) for name, run in _runs(found).items()},
+        "folders": {name: str(run.folder) for name, run in _runs(found).items()},
+        "salvage_arm": _salvage_arm(found),
         "continues": None if found.continues is None else str(found.continues),
     }
 
@@ -77,12 +79,27 @@ def origins(found: Rehearsal) -> dict[str, str]:
         "stages.counts": "measured",
         "stages.pools": "measured",
         "stages.incident": "derived",
+        **({} if found.three is None else {"salvage_arm": "measured"}),
         "bound": "derived",
         "kill_switch.propagation": found.plan.propagation.origin,
         "kill_switch.fleet": fleet,
         "kill_switch.loopback_ms": "measured",
         "time": "given",
     }
+
+
+def _runs(found: Rehearsal) -> dict[str, StoredRun]:
+    third = {} if found.three is None else {"salvage": found.three.run}
+    return {"on": found.on, "off": found.off, **third}
+
+
+def _salvage_arm(found: Rehearsal) -> dict[str, Any] | None:
+    """Bytes and seconds; None without a third arm."""
+    three = found.three
+    if three is None:
+        return None
+    arms = {"off": three.off, "on": three.on, "salvage": three.salvage}
+    return {name: asdict(arm) for name, arm in arms.items()} | {"salvaged": asdict(three.salvaged)}
 
 
 def _kill_switch(found: Rehearsal) -> dict[str, Any]:
@@ -200,6 +217,7 @@ DRAWN = "Memory of the node over the plan (measured), and how long a kill switch
 def rehearsal_page(found: Rehearsal, *, with_plot: bool = False) -> str:
     """The sections as a page; with a plot where it is asked for and plotly is installed."""
     runs = {"with the flag": found.on.folder, "with the flag off": found.off.folder}
+    runs |= {} if found.three is None else {"with the flag and salvage": found.three.run.folder}
     return page(
         "rehearsal.html",
         found.decision.upper(),
@@ -257,6 +275,7 @@ def _case(found: Rehearsal, step: StepResult) -> TestCase:
 
 
 _OFF, _ON, _LIMIT, _OTHERS = "#e9a23b", "#2a9d8f", "#d1495b", ("#4e79a7", "#d1495b", "#9c6ade", "#808080")
+_SALVAGE = "#9c6ade"
 _MIB = 1 << 20
 
 
@@ -293,9 +312,10 @@ def stage_ticks(made: Compiled) -> dict[str, Any]:
 def memory(found: Rehearsal, steps: int) -> list[dict[str, Any]]:
     """A line an arm, by the steps that both take, and the node's budget."""
     budget = found.plan.node.memory / _MIB
+    third = [] if found.three is None else [("flag on, with salvage", _SALVAGE, found.three.run)]
     lines = [
         _line(name, color, *zip(*points, strict=True), shape="hv")
-        for name, color, run in (("flag off", _OFF, found.off), ("flag on", _ON, found.on))
+        for name, color, run in (("flag off", _OFF, found.off), ("flag on", _ON, found.on), *third)
         if (points := list(_by_step(run.entries)))
     ]
     limit = _line(f"budget {budget:g} MiB", _LIMIT, [0, steps], [budget, budget])

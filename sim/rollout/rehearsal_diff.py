@@ -81,6 +81,10 @@ def _lines(document: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, bool]]
         yield "demand", ("none" if bound["demanded"] is None else "met" if bound["met"] else "not met", True)
     for stage in document.get("stages", ()):
         yield from _stage(stage)
+    for name in ("off", "on", "salvage") if document.get("salvage_arm") else ():
+        arm = {"off": "off", "on": "on", "salvage": "on with salvage"}[name]
+        lost = ", ".join(document["salvage_arm"][name]["lost"])
+        yield f"lost in all, flag {arm}", (lost or "none", True)
     for step in document.get("steps", ()):
         for metric in step["metrics"]:
             where = f"{metric['name']} at {step['weight']:g} % (step {step['index'] + 1})"

@@ -20,6 +20,7 @@ from sim.rollout.exposure import Exposure, FlagFollower, exposures_of
 from sim.rollout.gates import Gates, Recorder, Report
 from sim.rollout.identity import asked
 from sim.rollout.results import Decision, Rehearsal, StageResult, StepResult
+from sim.rollout.salvage_arm import salvage_arm
 from sim.rollout.shown import LossBound, even_rates, incidents, loss_bound, nodes_of
 from sim.rollout.stage_flags import exported
 from sim.rollout.stretch import saved
@@ -29,6 +30,7 @@ from sim.run.drill import Drill
 from sim.run.judging import HOST
 from sim.run.runner import Progress, RunOptions, run_scenario
 
+WITH_SALVAGE = "with the flag on and salvage"
 _VERDICTS = {
     "go": Verdict.HELD,
     "no-go": Verdict.VIOLATED,
@@ -48,6 +50,7 @@ async def rehearse(
     """Both arms on the same seed; `report` gets each step when it is over. `since`: the part before an approval.
 
     In virtual time they take turns, step by step, if this host has room for both; else one comes after the other.
+    A third arm, with salvage, comes after both: it needs no memory beside theirs.
     """
     seed = plan.seed if options.seed is None else options.seed
     after = -1 if since is None else since.last
@@ -64,6 +67,7 @@ async def rehearse(
         without, result = await _one_after_the_other(gates, options, progress)
     else:
         without, result = await _in_turns(turns, gates, options, progress)
+    three = await salvage_arm(gates, without, result, options, progress, after) if plan.salvage_arm else None
     stages = _stages(gates, plan)
     bound = _bound(plan, gates.exposures, stages, fleet)
     found = Rehearsal(
@@ -84,6 +88,7 @@ async def rehearse(
         fleet=fleet,
         continues=None if since is None else since.folder,
         compared=gates.compared,
+        three=three,
     )
     return decided(found)
 
@@ -231,7 +236,16 @@ def _against(found: Rehearsal) -> list[str]:
         for each in judgements.failed(found.on.view)
         if each.verdict == Verdict.VIOLATED
     ]
-    return reasons
+    return reasons + [f"{WITH_SALVAGE}: {each}" for each in _of_the_third_arm(found, Verdict.VIOLATED)]
+
+
+def _of_the_third_arm(found: Rehearsal, verdict: Verdict) -> list[str]:
+    """What it violated is against the plan; that it was cut off, or failed by the host, leaves it open."""
+    failed = [] if found.three is None else judgements.failed(found.three.run.view)
+    asked = [each for each in failed if each.verdict == verdict]
+    if verdict == Verdict.INCONCLUSIVE:
+        asked = [each for each in asked if is_cut_off(each.name) or each.name.startswith(HOST)]
+    return [f"{each.name}: {judgements.message(each)}" for each in asked]
 
 
 def _by_nothing(plan: Plan) -> list[str]:
@@ -271,6 +285,7 @@ def _open(found: Rehearsal) -> list[str]:
     ]
     off = [each for each in judgements.failed(found.off.view) if is_cut_off(each.name) or each.name.startswith(HOST)]
     reasons += [f"with the flag off: {each.name}: {judgements.message(each)}" for each in off]
+    reasons += [f"{WITH_SALVAGE}: {each}" for each in _of_the_third_arm(found, Verdict.INCONCLUSIVE)]
     waits = bool(found.steps) and found.steps[-1].stopped == "approve"  # later stages add to the bound
     if found.bound is not None and not found.bound.is_met and not waits:
         reasons.append(found.bound.short)
@@ -285,11 +300,20 @@ def _why_go(found: Rehearsal) -> list[str]:
     resumed = sum(each.checked for each in judgements.invariants(found.on.view) if each.name == "bytes_exact")
     return [
         f"{stages} passed, {words.plural(len(found.steps), 'step')} successful",
-        f"{words.plural(punched, 'pause')} punched, none of them lost a sandbox because of the flag",
+        f"{words.plural(punched, 'pause')} punched, {_lost_by_flag(found)}",
         *([f"shown: {found.bound.text}: of the exposed, on this engine, here"] if found.bound is not None else []),
         f"{words.plural(resumed, 'snapshot')} and resumed guests compared byte by byte, none differs",
         *([_fits(refused)] if refused is not None and spared else []),
     ]
+
+
+def _lost_by_flag(found: Rehearsal) -> str:
+    lost = len({name for each in found.stages for name in each.lost_by_flag})
+    if not lost:
+        return "none of them lost a sandbox because of the flag"
+    return (
+        f"{words.plural(lost, 'sandbox was', 'sandboxes were')} lost because of the flag: the plan's metrics allow that"
+    )
 
 
 def _waits(found: Rehearsal) -> list[str]:

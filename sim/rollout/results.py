@@ -14,6 +14,7 @@ from sim.files.wrong_engines import SWITCHES
 from sim.record.folder import StoredRun
 from sim.record.verdict import Verdict
 from sim.rollout.analysis import MetricOutcome, MetricResult, Pair
+from sim.rollout.arm_losses import ThreeArms
 from sim.rollout.compiled import Stage
 from sim.rollout.critic import Concern
 from sim.rollout.exposure import Exposure
@@ -67,7 +68,7 @@ class Rehearsal:
     `bound` is what the exposed sandboxes show about losses, `concerns` what the plan's critic says.
     `continues` is the run that stopped for approval, whose stages are among `stages`; `compared` are the same pauses in
     both arms, for a run that goes on from this one. `in_turns`: both arms took each step one after the other; else the
-    one with the flag off came first, as a whole.
+    one with the flag off came first, as a whole. `three` is None unless there was a third arm, with salvage.
     """
 
     plan: Plan
@@ -89,6 +90,7 @@ class Rehearsal:
     fleet: UserFleet | None = None
     continues: Path | None = None
     compared: tuple[Pair, ...] = ()
+    three: ThreeArms | None = None
 
     @property
     def folder(self) -> Path:

@@ -23,6 +23,7 @@ from sim.rollout.identity import identity, lease_words, seed_of
 from sim.rollout.production import NOT_HERE, SHARES, SHOWN, ProductionFigures, Way, claims, production, ways
 from sim.rollout.rehearse import where
 from sim.rollout.results import Decision, Rehearsal, StageResult, StepResult
+from sim.rollout.salvage_section import three_arms_section
 
 TONES: dict[Decision, Tone] = {"go": "good", "no-go": "bad", "inconclusive": "warn", "waits for approval": "warn"}
 _MARKS: dict[MetricOutcome, tuple[str, Tone]] = {
@@ -43,6 +44,7 @@ def report(found: Rehearsal, *, width: int | None = None) -> str:
             ("decision", decision),
             ("run folders", f"{found.on.folder} (rehearsal.html, rehearsal.json, junit.xml)"),
             ("", f"{found.off.folder} (flag off)"),
+            *([("", f"{found.three.run.folder} (flag on, with salvage)")] if found.three else []),
             *([("", f"{found.continues} (before the approval)")] if found.continues else []),
         ]
     )
@@ -63,6 +65,7 @@ def sections(found: Rehearsal) -> list[Section]:
         _steps(found),
         _stages(found),
         _arms(found),
+        three_arms_section(found),
         _cohorts(found),
         _metrics(found),
         _pools(found),
@@ -97,6 +100,7 @@ def fleet_words(plan: Plan) -> str:
 def time_words(found: Rehearsal) -> str:
     """`virtual time: 4h10s of the plan in 11.2 s, both arms in turns`."""
     arms = "both arms in turns" if found.in_turns else "the arm with the flag off first"
+    arms += ", the one with salvage last" if found.three else ""
     return f"{found.plan.time} time: {duration(found.virtual)} of the plan in {found.seconds:.1f} s, {arms}"
 
 
@@ -377,6 +381,7 @@ def outline(made: Compiled, exposed: Sequence[Exposure], exported: Exposure | No
     plan = made.plan
     clock = duration(sum(made.virtual))
     title = f"{plan.name}: {len(made.scenario.steps)} scenario steps, {clock} by its own clock; exposed by {plan.by}"
+    title += "; a third arm runs with salvage" if plan.salvage_arm else ""
     rows = []
     if exported is not None:
         rows.append(("as exported", str(len(exported.sandboxes)), f"{exported.contexts} of {exported.of_contexts}", ""))

@@ -27,6 +27,7 @@ from sim.rollout.identity import seed_of
 from sim.rollout.outputs import rehearsal_suite, write_rehearsal_page
 from sim.rollout.rehearse import decided, rehearse
 from sim.rollout.results import Rehearsal, StepResult, weaknesses
+from sim.rollout.salvage_arm import check_salvage_arm
 from sim.rollout.simulated_nodes import sample_lack
 from sim.rollout.user_fleet import UserFleet, of_plan
 from sim.run.batch import Batch, Item
@@ -67,6 +68,7 @@ class Session:
         self._plot = plot
         self._summary = summary
         self._openmetrics = openmetrics
+        check_salvage_arm(plan)
 
     def outline(self) -> ExitCode:
         """Print the steps of the plan, which sandboxes would be exposed and what the critic says; starts nothing.
@@ -166,7 +168,8 @@ class Session:
         if self.rehearsal is None:
             return
         outputs = Outputs(plot=self._plot)
-        for run in (self.rehearsal.off, self.rehearsal.on):
+        three = self.rehearsal.three
+        for run in (self.rehearsal.off, self.rehearsal.on, *([] if three is None else [three.run])):
             outputs.add(run, self.plan.path, scenario_document(run.view))
         found, folder = self.rehearsal, self.rehearsal.folder
         write_document(folder / REHEARSAL_FILE, self.document())

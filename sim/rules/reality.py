@@ -122,7 +122,7 @@ class Reality:
 
     def entries_by_now(self) -> list[Entry]:
         """The ledger read again: a copy goes on while a rule looks."""
-        return list(Follower(self.run_dir / EVENTS_FILE).new_entries())
+        return list(Follower(self.run_dir / EVENTS_FILE, is_own=True).new_entries())
 
     def processes(self) -> tuple[list[int], set[int]]:
         """Pids of every process that carries the run's id, but this one; and of every one that snapdrill started."""

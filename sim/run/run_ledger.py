@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.events import ChunkPublished, ChunkPunched, Event
 from sim.record import events, source_events
 from sim.record.fold import Fold
-from sim.record.ledger import Entry, Follower, Ledger
+from sim.record.ledger import Entry, Follower, Ledger, read
 from sim.record.view import View
 
 UNJUDGED = frozenset({events.Ticked, events.GuestMeasured, events.MemorySampled, source_events.LeaseMeasured})
@@ -37,7 +37,7 @@ class RunLedger:
         self._path = path
         self._ledger = Ledger(path, began)
         self._ledger.reserve(sandboxes)
-        self._follower = Follower(path)
+        self._follower = Follower(path, is_own=True)
 
     def note(self, event: Event) -> None:
         """Append an event of the runner itself."""
@@ -72,7 +72,7 @@ class RunLedger:
         if self.long and self._follower is not None:
             self.long = False
             self.view()
-            self.entries = [each for each in Follower(self._path).new_entries() if type(each.event) not in UNJUDGED]
+            self.entries = [each for each in read(self._path, is_own=True) if type(each.event) not in UNJUDGED]
 
     @property
     def lost(self) -> int:

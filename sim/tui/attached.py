@@ -32,7 +32,7 @@ class AttachedApp(ShowApp):
         super().__init__(terminal)
         self.failure: UserError | None = None
         self._path = stored.path
-        self._follower = Follower(stored.path)
+        self._follower = Follower(stored.path, is_own=True)  # it was read within the limit; now it grows
         self._fold = Fold()
         self.live.is_judged_here = False
         self.live.moment = lambda: "over" if self.live.view.ended else "attached"

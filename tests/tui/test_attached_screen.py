@@ -5,6 +5,8 @@ from __future__ import annotations
 import pathlib
 from typing import TYPE_CHECKING
 
+import pytest
+
 from engine.events import Event
 from sim.record import events
 from sim.record.folder import StoredRun
@@ -30,9 +32,10 @@ class Writing:
         drill.tell = tell  # type: ignore[method-assign]
 
 
-async def test_what_another_process_writes_is_seen_as_it_is_written(
-    drill: RecordedDrill, tmp_path: pathlib.Path
+async def test_what_another_process_writes_is_seen_as_it_is_written_however_much(
+    drill: RecordedDrill, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sim.record.ledger.MOST_LEDGER_BYTES", 100)
     other = Writing(drill, tmp_path)
     drill.tell_of_fleet(["web-0", "web-1", "web-2", "web-3", "web-4"])
     app = AttachedApp(StoredRun(other.path, []))

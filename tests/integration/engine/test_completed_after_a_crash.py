@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from engine import chunk_records
+from engine.cache import Cache
 from engine.chunk_records import NoRecordsError
 from engine.completion import Left, complete
 from engine.effects import Effects
@@ -17,7 +20,7 @@ from engine.errors import EngineError
 from engine.events import ChunkPunched, KeeperAsked, NotSalvaged, PunchFailed
 from engine.pause import Outcome, Pause
 from engine.plan import PauseOptions
-from engine.snapshot import Header, template
+from engine.snapshot import Build, Header, check_build, template, write_header
 from engine.strand import UnsalvageableError
 from tests.integration.engine.rig import CHUNKS, DEADLINE, MIB, PAGE, Faults, Guest, Guests, Pauser, fill_up, turn_over
 
@@ -45,6 +48,10 @@ class Kept:
 
 class Crash(BaseException):
     """Ends the thread of a pause where SIGKILL would have ended its process."""
+
+
+def dies(*_: object) -> None:
+    raise Crash
 
 
 @pytest.fixture(autouse=True)
@@ -141,12 +148,8 @@ def test_it_can_be_completed_a_second_time_where_the_first_was_cut_off(
 ) -> None:
     before, keeper = guest.memory(), Kept()
     crashed(pauser, guest, keeper, "copy_write", 1)
-
-    def die(*_: object) -> None:
-        raise Crash
-
     with monkeypatch.context() as patched:
-        patched.setattr("engine.completion.write_header", die)
+        patched.setattr("engine.completion.write_header", dies)
         with pytest.raises(Crash):
             complete(left(pauser, keeper))
     assert len(chunk_records.read(pauser.builds / "b1.partial").placed) == CHUNKS
@@ -187,13 +190,84 @@ def test_a_punched_chunk_that_is_damaged_in_its_file_is_not_completed(pauser: Pa
     assert code_of(pauser, keeper) == "corrupt-chunk"
 
 
-def test_a_chunk_that_is_damaged_in_its_file_and_was_not_punched_is_copied_again(pauser: Pauser, guest: Guest) -> None:
+@pytest.mark.parametrize("place", ["pauser", "shm_pauser"])
+@pytest.mark.parametrize("page", [0, 8], ids=["bytes", "zeros"])
+def test_a_chunk_that_is_damaged_in_its_file_and_was_not_punched_is_copied_again(
+    request: pytest.FixtureRequest, guest: Guest, place: str, page: int
+) -> None:
+    pauser: Pauser = request.getfixturevalue(place)
+    guest.write(range(8, 16), seed=0)
     before, keeper = guest.memory(), Kept()
     crashed(pauser, guest, keeper, "punch", None)
-    turn_over(pauser.builds / "b1.partial" / "memfile", 100)
+    turn_over(pauser.builds / "b1.partial" / "memfile", page * PAGE + 100)
     complete(left(pauser, keeper))
     assert pauser.restored() == before
     keeper.drop("b1")
+
+
+@pytest.mark.parametrize("page", [0, 8], ids=["bytes", "zeros"])
+def test_a_chunk_that_is_damaged_in_a_spill_and_was_not_punched_is_copied_again(
+    guests: Guests, shm_pauser: Pauser, small_tmpfs: Path, page: int
+) -> None:
+    pauser, guest, keeper = Pauser(small_tmpfs / "node"), guests.fresh(4 * MIB), Kept()
+    guest.write(range(520, 528), seed=0)
+    before, spill = guest.memory(), shm_pauser.folder
+    crashed(pauser, guest, keeper, "copy_write", 1)
+    fill_up(small_tmpfs / "filler")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("engine.completion.write_header", dies)
+        with pytest.raises(Crash):
+            complete(left(pauser, keeper, spill))
+    assert chunk_records.read(pauser.builds / "b1.partial").placed[1].in_spill
+    turn_over(spill / "b1.spill", 2 * MIB + page * PAGE + 100)
+    complete(left(pauser, keeper, spill))
+    assert pauser.restored() == before
+    keeper.drop("b1")
+
+
+def test_a_build_whose_file_does_not_keep_what_is_written_gets_no_name(
+    pauser: Pauser, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = Kept()
+    crashed(pauser, guest, keeper, "copy_write", 2)
+    write = Cache.write
+
+    def write_otherwise(cache: Cache, data: memoryview, offset: int) -> None:
+        write(cache, data, offset)
+        turn_over(cache.folder / "memfile", offset + 100)
+
+    monkeypatch.setattr(Cache, "write", write_otherwise)
+    assert code_of(pauser, keeper) == "not-completed"
+
+
+@pytest.mark.parametrize("crashes", [False, True], ids=["pause", "after a crash"])
+def test_the_file_of_a_build_in_huge_pages_is_not_changed_after_its_header_is_written(
+    huge_folder: Path, guest: Guest, monkeypatch: pytest.MonkeyPatch, crashes: bool
+) -> None:
+    """Else each later pause would compare the whole of it with its digests."""
+    pauser, keeper, seen = Pauser(huge_folder), Kept(), list[tuple[int, int]]()
+
+    def look_first(header: Header, folder: Path) -> None:
+        status = os.stat(folder / "memfile")
+        assert status.st_blksize == 2 * MIB
+        seen.append((status.st_blocks * 512, status.st_mtime_ns))
+        write_header(header, folder)
+
+    guest.write(range(8, 16), seed=0)
+    before = guest.memory()
+    monkeypatch.setattr("engine.effects.write_header", look_first)
+    monkeypatch.setattr("engine.completion.write_header", look_first)
+    if crashes:
+        crashed(pauser, guest, keeper, "copy_write", 2)
+        complete(left(pauser, keeper))
+        keeper.drop("b1")
+    else:
+        pauser.pause(guest, options=SALVAGE)
+    assert pauser.restored() == before
+    status = os.stat(pauser.builds / "b1" / "memfile")
+    assert seen == [(status.st_blocks * 512, status.st_mtime_ns)] == [(8 * MIB - 8 * PAGE, status.st_mtime_ns)]
+    monkeypatch.setattr(Build, "verify", dies)
+    check_build(pauser.builds, "b1", 0)
 
 
 @pytest.mark.parametrize("harm", ["gone", "cut", "changed", "empty"])
@@ -217,11 +291,32 @@ def test_a_record_that_was_not_written_to_its_end_counts_as_none(pauser: Pauser,
     crashed(pauser, guest, keeper, "punch", None)
     path = pauser.builds / "b1.partial" / chunk_records.NAME
     assert set(chunk_records.read(path.parent).placed) == {0}
-    turn_over(path, path.stat().st_size - CHUNKS * 48 + 30)
+    turn_over(path, path.stat().st_size - CHUNKS * 64 + 30)
     assert chunk_records.read(path.parent).placed == {}
     complete(left(pauser, keeper))
     assert pauser.restored() == before
     keeper.drop("b1")
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_without_the_record_of_a_chunk_that_was_punched_no_zeros_are_taken_for_it(
+    pauser: Pauser, guest: Guest, index: int
+) -> None:
+    keeper = Kept()
+    crashed(pauser, guest, keeper, "copy_write", 2)
+    path = pauser.builds / "b1.partial" / chunk_records.NAME
+    turn_over(path, path.stat().st_size - (CHUNKS - index) * 64 + 30)
+    assert code_of(pauser, keeper) == "corrupt-chunk"
+
+
+@pytest.mark.privileged
+def test_nor_where_the_kernel_does_not_say_what_was_punched(pauser: Pauser, guests: Guests, huge_pages: int) -> None:
+    guest, keeper = guests.start(huge=True).track(block_size=2 * MIB), Kept()
+    guest.write(range(8 * MIB // PAGE), seed=1)
+    crashed(pauser, guest, keeper, "copy_write", 2, block_size=2 * MIB)
+    path = pauser.builds / "b1.partial" / chunk_records.NAME
+    turn_over(path, path.stat().st_size - CHUNKS * 64 + 30)
+    assert code_of(pauser, keeper) == "corrupt-chunk"
 
 
 def test_memory_that_is_not_its_own_is_refused(pauser: Pauser, guest: Guest) -> None:
@@ -275,6 +370,42 @@ def test_what_could_not_be_recorded_is_not_punched_and_the_copy_goes_on(
     assert 1 not in {each.chunk for each in pauser.of(ChunkPunched)}
     assert [each.chunk for each in pauser.of(PunchFailed)] == [1]
     pauser.assert_finished(guest, result, before)
+
+
+def records_are_written_by(pwrite: Callable[[int, bytes, int], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk_records, "os", SimpleNamespace(**{**vars(os), "pwrite": pwrite}))
+
+
+def test_a_record_of_which_the_kernel_takes_a_part_counts_as_none_and_its_chunk_is_not_punched(
+    pauser: Pauser, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, keeper = guest.memory(), Kept()
+    records_are_written_by(lambda fd, data, at: os.pwrite(fd, data[:20], at), monkeypatch)
+    crashed(pauser, guest, keeper, "copy_write", 2)
+    assert [each.chunk for each in pauser.of(PunchFailed)][:1] == [0]
+    assert pauser.of(ChunkPunched) == []
+    assert guest.memory() == before
+    monkeypatch.undo()
+    assert chunk_records.read(pauser.builds / "b1.partial").placed == {}
+    complete(left(pauser, keeper))
+    assert pauser.restored() == before
+    keeper.drop("b1")
+
+
+def test_no_record_crosses_a_page_so_none_can_be_cut(
+    pauser: Pauser, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, places = Kept(), set[int]()
+
+    def noted(fd: int, data: bytes, at: int) -> int:
+        places.add(at)
+        return os.pwrite(fd, data, at)
+
+    records_are_written_by(noted, monkeypatch)
+    crashed(pauser, guest, keeper, "write_header", None)
+    first, *rest = sorted(places)
+    assert (first % 64, [at - first for at in rest]) == (0, [64, 128, 192])
+    keeper.drop("b1")
 
 
 def test_a_disk_without_space_for_the_records_rolls_back(pauser: Pauser, guest: Guest, monkeypatch: object) -> None:

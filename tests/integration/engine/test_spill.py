@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -45,7 +46,7 @@ def small(small_tmpfs: Path) -> Pauser:
 
 @pytest.fixture
 def spill(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "spill"
+    folder = tmp_path / f"spill-{'x' * 130}"  # a link to it takes space, unless its target is as short as 59 bytes
     folder.mkdir()
     yield folder
     assert list(folder.iterdir()) == [], "a spill was left behind"
@@ -129,8 +130,38 @@ def test_a_spill_that_is_full_too_leaves_the_build_stranded_and_it_is_completed_
     assert pause.salvage()
     header = small.assert_finished(guest, pause.settle(0), before)
     assert header.spilled == ()  # the cache has space again
-    delete_build(small.builds, "b1")
+    assert sorted(os.listdir(small.builds / "b1")) == ["header", "memfile", "parents"]
     assert list(spill.iterdir()) == []
+    delete_build(small.builds, "b1")
+
+
+@BOTH
+def test_without_space_for_its_link_to_a_spill_a_pause_rolls_back(
+    pauser: Pauser, guest: Guest, spill: Path, monkeypatch: pytest.MonkeyPatch, background: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("engine.spill.os.symlink", refuse)
+    before = guest.memory()
+    asked = PauseOptions(punch=True, background_copy=background, salvage=True)
+    pauser.assert_rolled_back(guest, pauser.pause(guest, options=asked, spill=spill), before)
+
+
+def test_a_build_of_which_nothing_was_spilled_has_no_link(pauser: Pauser, guest: Guest, spill: Path) -> None:
+    before = guest.memory()
+    pauser.assert_finished(guest, pauser.pause(guest, spill=spill, options=PauseOptions(salvage=True)), before)
+    assert sorted(os.listdir(pauser.builds / "b1")) == ["header", "memfile", "parents"]
+
+
+def test_a_link_that_is_left_of_a_finished_build_harms_nothing(pauser: Pauser, guest: Guest, spill: Path) -> None:
+    """Finished, but for the link: its process ended in between."""
+    before = guest.memory()
+    pauser.assert_finished(guest, pauser.pause(guest, spill=spill), before)
+    (pauser.builds / "b1" / "spill").symlink_to(spill / "b1.spill")
+    check_build(pauser.builds, "b1", 0)
+    assert pauser.restored() == before
+    delete_build(pauser.builds, "b1")
 
 
 def test_a_spilled_build_that_is_given_up_leaves_nothing(guests: Guests, small: Pauser, spill: Path) -> None:

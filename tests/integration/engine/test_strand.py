@@ -23,6 +23,7 @@ from tests.integration.engine.rig import (
     CHUNKS,
     DEADLINE,
     MIB,
+    PAGE,
     Faults,
     Guest,
     Guests,
@@ -30,6 +31,7 @@ from tests.integration.engine.rig import (
     fill_up,
     fresh_memfd,
     is_settled,
+    turn_over,
     wait_until,
 )
 
@@ -173,14 +175,12 @@ def test_a_guest_that_ran_before_its_sigkill_is_torn(pauser: Pauser, guest: Gues
     assert discarded(pauser, guest, faults.before("kill", wake)) == "torn"
 
 
-def damage(pauser: Pauser) -> Callable[..., None]:
+def damage(pauser: Pauser, page: int = 0) -> Callable[..., None]:
     """Change a byte of chunk 0 in the cache, before chunk 2 fails."""
 
     def act(*arguments: Any) -> None:
         if arguments[-1].index == 2:
-            with (pauser.builds / "b1.partial" / "memfile").open("r+b") as file:
-                file.seek(100)
-                file.write(b"damage")
+            turn_over(pauser.builds / "b1.partial" / "memfile", page * PAGE + 100)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     return act
@@ -192,11 +192,15 @@ def test_a_published_chunk_that_is_damaged_cannot_be_salvaged_once_it_was_punche
     assert discarded(pauser, guest, faults.before("copy_write", damage(pauser))) == "corrupt-chunk"
 
 
+@pytest.mark.parametrize("place", ["pauser", "shm_pauser"])
+@pytest.mark.parametrize("page", [0, 8], ids=["bytes", "zeros"])
 def test_a_published_chunk_that_is_damaged_is_copied_again_where_nothing_was_punched(
-    pauser: Pauser, guest: Guest, faults: Faults
+    request: pytest.FixtureRequest, guest: Guest, faults: Faults, place: str, page: int
 ) -> None:
+    pauser: Pauser = request.getfixturevalue(place)
+    guest.write(range(8, 16), seed=0)
     before, broken = guest.memory(), [True]
-    hurt = damage(pauser)
+    hurt = damage(pauser, page)
 
     def once(*arguments: Any) -> None:
         if arguments[-1].index == 2 and broken:

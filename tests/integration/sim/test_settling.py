@@ -21,7 +21,7 @@ from engine.incarnation import GuestProcess, state_of
 from flags.inline import flag_from
 from sim.files.faults import AtChunk, failing
 from sim.node.armed_faults import Fault
-from sim.node.guest_link import FDS_PER_GUEST, Guest
+from sim.node.guest_link import FDS_PER_GUEST, Guest, GuestError
 from sim.record import events
 from sim.record.stages import Pace
 from sim.run.node_link import NodeFailedError
@@ -165,6 +165,35 @@ async def test_an_outcome_that_cannot_be_told_costs_nobody_anything_and_keeps_it
     await node.shut_down()
 
 
+async def test_a_pause_whose_freeze_and_outcome_cannot_be_told_is_rolled_back_and_its_guest_runs_on(
+    machine: Any, full_ledger: Callable[[type[Any]], None]
+) -> None:
+    node = await fleet(machine, count=1)
+    full_ledger(events.GuestFrozen)
+    full_ledger(events.PauseSettled)
+    await node.pause(["web-0"], 1, settled=True)
+    assert states(machine) == {"web-0": "running"}
+    assert not node.sandboxes["web-0"].guest.process.is_stopped()
+    assert (node.budget.in_flight, node.budget.granted, node.ledger.lost) == (0, 4 << 20, 0)
+    await node.tick(1)
+    await node.pause(["web-0"], 1, settled=True)
+    assert states(machine) == {"web-0": "paused"}
+    await node.shut_down()
+
+
+async def test_a_pause_that_is_refused_and_cannot_say_so_leaves_its_guest_running(
+    machine: Any, full_ledger: Callable[[type[Any]], None]
+) -> None:
+    node = await fleet(machine, count=1)
+    node.budget.total = node.budget.granted
+    full_ledger(events.PauseSettled)
+    full_ledger(events.RequestRefused)
+    await node.pause(["web-0"], 1, settled=True)
+    assert states(machine) == {"web-0": "running"}
+    assert node.sandboxes["web-0"].state.value == "running"
+    await node.shut_down()
+
+
 async def test_what_is_resumed_from_a_build_whose_end_could_not_be_told_stands_on_that_build(
     machine: Any, full_ledger: Callable[[type[Any]], None]
 ) -> None:
@@ -187,6 +216,13 @@ async def test_a_run_in_which_an_end_could_not_be_carried_out_comes_to_no_verdic
             await drill.finish()
     assert drill.view().ended is None
     runs.assert_nothing_is_left()
+
+
+async def test_generations_that_a_new_guest_takes_only_a_part_of_are_no_success(machine: Any) -> None:
+    node = await fleet(machine, count=1)
+    with pytest.raises(GuestError, match="its generations could not be restored"):
+        node.sandboxes["web-0"].guest.restore_generations(bytes(1 << 20))  # of a sealed file of 5 KiB
+    await node.shut_down()
 
 
 # -- a guest that will not die

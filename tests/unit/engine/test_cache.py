@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import xxhash
 
 from engine import linux
 from engine.cache import Cache
@@ -118,12 +119,13 @@ def test_a_finished_build_is_read_also_after_its_copier_closed_it(cache: Cache) 
 
 def test_closing_waits_for_a_reader_in_the_middle_of_its_read(cache: Cache) -> None:
     store(cache, CHUNKS[0])
-    with cache._reading() as (fd, _):
+    fd = cache.fd
+    with cache._reading() as read:
         closing = threading.Thread(target=cache.close)
         closing.start()
         closing.join(0.05)
         assert closing.is_alive()
-        assert os.pread(fd, 1, 0) == DATA[:1]
+        assert read(0, 1) == DATA[:1]
     closing.join(20)
     assert cache.fd == -1
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -308,6 +310,7 @@ def test_zeros_that_lie_in_huge_pages_are_given_back_when_the_build_is_finished(
     for chunk in cut:
         made.write(memoryview(data), chunk.cache_offset)
         made.publish(chunk)
+    made.give_zeros_back()
     made.finish()
     assert made.resident_bytes() == 2 * (HUGE - 92 * PAGE)
     assert (made.final / "memfile").read_bytes() == bytes(data) * 2
@@ -328,3 +331,40 @@ def test_a_cache_on_small_pages_gives_nothing_back(tmp_path: Path) -> None:
     made.create()
     assert not made.has_huge_pages
     made.close()
+
+
+def test_a_reader_of_a_stranded_build_gets_a_chunk_that_goes_into_the_spill_while_it_reads(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, "b1", CHUNKS, tmp_path)
+    cache.create()
+
+    def out_of_the_memfd(index: int) -> bytes:
+        chunk = CHUNKS[index]
+        data = DATA[chunk.cache_offset : chunk.cache_offset + chunk.length]
+        cache.spill(memoryview(data), chunk)  # the first that opens the spill
+        cache.publish(chunk)
+        return data
+
+    cache.strand(out_of_the_memfd)
+    assert cache.read(PAGE, PAGE) == DATA[PAGE : 2 * PAGE]
+    cache.close()
+
+
+def test_a_reader_of_a_stranded_build_gets_a_chunk_that_is_moved_to_the_spill_while_it_reads(tmp_path: Path) -> None:
+    cache, moved = Cache(tmp_path, "b1", CHUNKS, tmp_path), threading.Event()
+    cache.create()
+    store(cache, CHUNKS[0])
+    store(cache, CHUNKS[2])
+    cache.digests[2] = xxhash.xxh3_128_digest(DATA[CHUNKS[2].cache_offset :])
+    mover = threading.Thread(target=cache.move_to_spill, args=(CHUNKS[2], moved.set))
+
+    def out_of_the_memfd(index: int) -> bytes:
+        mover.start()
+        assert moved.wait(20)
+        return DATA[CHUNKS[index].cache_offset : CHUNKS[index + 1].cache_offset]
+
+    cache.strand(out_of_the_memfd)
+    assert cache.read(0, cache.length) == DATA
+    mover.join()
+    assert os.pread(cache.fd, PAGE, CHUNKS[2].cache_offset) == bytes(PAGE)
+    assert cache.read(CHUNKS[2].cache_offset, PAGE) == DATA[CHUNKS[2].cache_offset :][:PAGE]
+    cache.close()

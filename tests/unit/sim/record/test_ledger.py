@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -120,6 +121,23 @@ def test_a_follower_may_come_before_the_file(path: Path) -> None:
     assert list(follower.new_entries()) == []
     Ledger(path, 0.0).append(events.Ticked(1))
     assert len(list(follower.new_entries())) == 1
+
+
+def test_only_a_ledger_of_ones_own_may_be_of_any_size(
+    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sim.record.ledger.MOST_LEDGER_BYTES", 100)
+    followers = [Follower(path), Follower(path, is_own=True)]
+    ledger.append(events.Ticked(1))
+    assert [len(list(each.new_entries())) for each in followers] == [1, 1]
+    for tick in range(10):
+        ledger.append(events.Ticked(tick))
+    assert len(list(followers[1].new_entries())) == 10
+    assert len(read(path, is_own=True)) == 11
+    for stranger in (followers[0], Follower(path)):
+        with pytest.raises(OSError, match="it is larger than") as raised:
+            list(stranger.new_entries())
+        assert raised.value.errno == errno.EFBIG
 
 
 def test_a_line_that_is_not_whole_is_waited_for_wherever_it_was_cut(path: Path) -> None:

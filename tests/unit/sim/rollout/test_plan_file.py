@@ -123,7 +123,7 @@ def test_a_weight_finer_than_launchdarkly_has_is_refused() -> None:
 
 
 def test_every_shipped_plan_is_sound() -> None:
-    assert [load_plan(path).kind for path in sorted(ROLLOUTS.glob("*.yaml"))] == ["plan"] * 6
+    assert [load_plan(path).kind for path in sorted(ROLLOUTS.glob("*.yaml"))] == ["plan"] * 7
 
 
 def test_a_lease_for_inline_flags_is_refused_on_the_command_line() -> None:

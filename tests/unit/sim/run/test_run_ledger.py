@@ -12,6 +12,7 @@ from sim.record import events
 from sim.record.ledger import EVENTS_FILE, read
 from sim.rules import judge
 from sim.rules.evidence import Evidence
+from sim.rules.reality import Reality
 from sim.run.run_ledger import UNJUDGED, RunLedger
 from tests.story import Story
 
@@ -55,6 +56,18 @@ def test_what_is_kept_of_a_judged_pause_is_judged_as_the_whole(tmp_path: Path, p
     ledger.recall()
     assert [each for each in ledger.entries if isinstance(each.event, ChunkPublished)] == chunks
     ledger.close()
+
+
+def test_a_run_that_lasts_may_write_more_than_a_strangers_ledger_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sim.record.ledger.MOST_LEDGER_BYTES", 100)
+    ledger = followed(story(), tmp_path, long=True)
+    ledger.recall()
+    assert ledger.view().tick == 49
+    ledger.close()
+    reality = Reality("r", 1, tmp_path, tmp_path, tmp_path)
+    assert len(reality.entries_by_now()) > len(ledger.entries)
 
 
 def test_a_pause_that_violates_is_kept_whole(tmp_path: Path) -> None:
