@@ -112,6 +112,12 @@ class PauseStep(Selection):
     until: Literal["settled", "returned"] = "settled"
     deadline: Duration = 60.0
 
+    @model_validator(mode="after")
+    def _a_wave_is_waited_for(self) -> Self:
+        if self.wave and self.until == "returned":
+            raise ValueError("with `until: returned` more pauses begin while a wave is copied; remove one of the two")
+        return self
+
     @property
     def at_once(self) -> int:
         """How many pauses may be in flight."""

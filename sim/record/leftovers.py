@@ -14,6 +14,7 @@ from pathlib import Path
 from engine.cache import PARTIAL
 from engine.errors import CondemnedError, EngineError
 from engine.incarnation import CondemnedRecords, lives
+from engine.spill import SUFFIX
 from sim.record import events
 from sim.record.folder import RunRecord
 from sim.record.ledger import EVENTS_FILE, Entry, Ledger, drop_torn_line, read
@@ -92,11 +93,16 @@ def _retire_records(run_dir: Path, builds: Path) -> list[str]:
 
 
 def retire_ended(
-    folder: Path, builds: Path, entries: Sequence[Entry], note: Callable[[events.RecordRetired], object]
+    folder: Path,
+    builds: Path,
+    entries: Sequence[Entry],
+    note: Callable[[events.RecordRetired], object],
+    spill: Path | None = None,
 ) -> list[str]:
     """Retire the condemned records of dead guests, after recording whether their build was finished or deleted.
 
-    No process writes in `builds` any more, so unfinished builds are deleted first. One phrase for each record.
+    No process writes in `builds` any more, so unfinished builds are deleted first, with what they have in `spill`. One
+    phrase for each record.
     """
     settled = {each.pause for each in entries if isinstance(each.event, events.PauseSettled)}
     records, retired = CondemnedRecords(folder), []
@@ -108,6 +114,9 @@ def retire_ended(
             shutil.rmtree(partial := builds / f"{build}{PARTIAL}", ignore_errors=True)
             if partial.exists():  # neither finished nor deleted: the record stays
                 continue
+            if spill is not None and not (builds / build).exists():
+                with contextlib.suppress(OSError):  # mostly there is none
+                    (spill / f"{build}{SUFFIX}").unlink()
         if build is None or build not in settled:
             finished = build is not None and (builds / build).is_dir()
             note(events.RecordRetired(name, build, "finished" if finished else "deleted"))

@@ -139,10 +139,10 @@ class Drill:
             remove(self.run_dir)  # nothing has begun
             raise
         self.cache_dir, spill = self._folders.cache, self._folders.spill
-        point_latest_at(self.run_dir)
         # If a process is left the run has not ended: `snapdrill clean` may end it once this process is gone.
         self._fleet.callback(lambda: self._write_record(ended=not outlived(self.run)))
         self._fleet.callback(self._remove_cache)
+        point_latest_at(self.run_dir)
         self._write_record(ended=False)  # so that `clean` finds it if this process is killed
         self.socket_dir = Path(tempfile.mkdtemp(prefix=f"snapdrill-{self.run}-"))
         self._fleet.callback(shutil.rmtree, self.socket_dir, ignore_errors=True)
@@ -221,7 +221,7 @@ class Drill:
         finally:
             await asyncio.to_thread(end_zygote, self.socket_dir)
             self.view()
-            retire_ended(self.run_dir / CONDEMNED, self.cache_dir, self.entries, self.note)
+            retire_ended(self.run_dir / CONDEMNED, self.cache_dir, self.entries, self.note, self._folders.spill)
 
     async def tear_down(self) -> None:
         """End every process and remove everything that was made; harmless when done already.

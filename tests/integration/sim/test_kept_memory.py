@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
@@ -113,6 +114,23 @@ def test_a_pause_is_completed_though_its_node_died_and_its_record_is_gone(tmp_pa
     assert state == "paused"
     assert [(each.outcome, each.salvage) for each in settled] == [("finished", "whole")]
     assert violations == []
+
+
+def test_a_run_that_cannot_be_named_the_latest_leaves_neither_cache_nor_spill(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_folder: pathlib.Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def run() -> None:
+        async with drill(tmp_path, tmp_path / "cache"):
+            pytest.fail("it started")
+
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setattr("sim.run.drill.point_latest_at", full)
+    with pytest.raises(Exception, match="No space left"):
+        asyncio.run(run())
+    assert [*(tmp_path / "cache").iterdir(), *(tmp_path / "spill").iterdir()] == []
 
 
 @pytest.fixture

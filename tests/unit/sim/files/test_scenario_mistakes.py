@@ -173,6 +173,12 @@ def test_globs_are_checked_even_where_something_else_is_wrong() -> None:
     assert [line.split(":")[0] for line in found] == ["5", "7"]
 
 
+def test_a_wave_is_waited_for() -> None:
+    assert mistakes(FLEET + "steps:\n  - pause: {wave: true, until: returned}\n") == [
+        "6:12: steps[0].pause: with `until: returned` more pauses begin while a wave is copied; remove one of the two"
+    ]
+
+
 def test_a_fleet_larger_than_its_node_is_a_mistake() -> None:
     steps = "steps:\n  - tick: 1\n"
     assert mistakes(FLEET + "node: {memory: 96MiB}\n" + steps) == []

@@ -34,6 +34,19 @@ def test_a_record_is_retired_once_the_unfinished_build_is_deleted(tmp_path: Path
     assert list(CondemnedRecords(tmp_path / "condemned").records()) == []
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_an_unfinished_build_is_deleted_with_its_spill_and_a_finished_one_keeps_it(
+    tmp_path: Path, partial: Path, finished: bool
+) -> None:
+    (spill := tmp_path / "spill").mkdir()
+    for name in ("b1.spill", "b2.spill"):
+        (spill / name).touch()
+    if finished:
+        partial.rename(partial.with_name("b1"))
+    retire_ended(tmp_path / "condemned", tmp_path / "builds", [], lambda _: None, spill)
+    assert sorted(each.name for each in spill.iterdir()) == ["b1.spill", "b2.spill"][not finished :]
+
+
 def test_a_record_stays_while_its_build_is_neither_finished_nor_deleted(
     tmp_path: Path, partial: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
