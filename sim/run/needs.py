@@ -142,6 +142,8 @@ def _disk(scenario: Scenario, runs_dir: Path, cache_dir: Path | None) -> Iterato
             room += own_limits.disk_room(spill_parent(scenario.node.spill))[0]
         if need > room:
             yield f"it writes {need / (1 << 20):.1f} MiB to {there} and {room / (1 << 20):.1f} MiB are free"
+        elif (why := own_limits.reserve_refusal(there, need)) is not None:
+            yield f"it writes {need / (1 << 20):.1f} MiB to {there}: {why} does not allow that"
 
 
 def _is_copied(sandbox: str, scenario: Scenario) -> bool:

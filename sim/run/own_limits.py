@@ -1,17 +1,20 @@
 """The limits that this process and its children run under, as far as they are visible: cgroups, disks, rlimits.
 
-Bytes. What hides its limits (quotas, the ancestors of a cgroup namespace) is found by trying, in `needs`.
+Bytes. Quotas are found by trying; the ancestors of a cgroup namespace hide their limits.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from engine.linux import TMPFS_MAGIC, filesystem_magic, reserve_beyond_end
 from sim.node.cgroup import hierarchies
 
 _UNLIMITED = 1 << 60
@@ -126,6 +129,21 @@ def refusal_to_write(folder: Path) -> str | None:
         return f"{there}: {error.strerror}"
     os.close(fd)
     os.unlink(probe)
+    return None
+
+
+def reserve_refusal(folder: Path, size: int) -> str | None:
+    """Why a disk does not take `size` bytes more, though it says that they are free: a quota. None where it does.
+
+    Tried, since only that shows a quota, and given back at once. On tmpfs it is not: there it would take the memory.
+    """
+    most = largest_file()
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if filesystem_magic(file.fileno()) != TMPFS_MAGIC:
+                reserve_beyond_end(file.fileno(), size if most is None else min(size, most))
+    except OSError as error:
+        return "a quota" if error.errno == errno.EDQUOT else None
     return None
 
 
