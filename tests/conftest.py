@@ -13,8 +13,8 @@ MEASURED = ("model", "integration/engine", "unit/engine", "unit/sim/rules")
 """Tracing makes a test up to three times slower; what other tests happen to run on their way proves little of it."""
 
 
-if "MUTANT_UNDER_TEST" in os.environ:  # mutmut's: a test that is slow under it has noticed nothing
-    hypothesis.settings.register_profile("mutants", deadline=None)
+if "MUTANT_UNDER_TEST" in os.environ:  # mutmut's: a test that is slow under it, or by chance, has noticed nothing
+    hypothesis.settings.register_profile("mutants", deadline=None, derandomize=True, database=None)
     hypothesis.settings.load_profile("mutants")
 
 
