@@ -110,7 +110,7 @@ def test_a_build_that_cannot_be_resumed_is_caught(scene: Scene, lost: str) -> No
     if lost:
         (folder / lost).unlink()
     else:
-        folder.rename(scene.reality.builds / "elsewhere")
+        folder.rename(scene.reality.builds / "web-1.p1")
     (reason,) = scene.settle().reasons(NAME)
     assert reason.startswith("its snapshot cannot be resumed: ")
 
@@ -210,3 +210,17 @@ def test_a_guest_that_nobody_resumed_is_not_looked_at(scene: Scene, guests: Gues
     guests.start().write(5, b"x")
     found = scene.found(NAME)
     assert (found.checked, found.violations) == (0, [])
+
+
+def test_every_build_and_every_guest_is_counted_damaged_ones_too(scene: Scene, guests: Guests) -> None:
+    for number in range(1, 5):
+        folder = scene.build(f"web-0.p{number}")
+        scene.settle(f"web-0.p{number}")
+        if number > 2:
+            flip(folder)
+            corrupt(scene, f"web-0.p{number}")
+    for number in (2, 3):
+        guests.start(f"web-0.{number}")
+        scene.tell(events.Resumed(f"web-0.{number}", PAUSE, 4096, 1.0))
+    found = scene.found(NAME)
+    assert (found.checked, found.violations) == (6, [])

@@ -232,3 +232,20 @@ def test_a_checkpoint_in_place_that_a_crash_cut_off_is_no_pause_on_the_wrong_pat
     assert story.reasons(NAME) == []
     as_pause = story.settle(punch=False, punched_bytes=0, path="in-place")
     assert as_pause.reasons(NAME) == ["the path was in-place, which is not what the flags said"]
+
+
+@pytest.mark.parametrize(
+    ("before", "within", "exercised"),
+    [([], [True], 0), ([], [False], 1), ([True], [True], 0), ([False], [False], 0), ([True], [False], 1),
+     ([True, False], [False], 0), ([False, True], [False], 1)],
+)  # fmt: skip
+def test_a_flag_that_is_set_to_what_it_was_has_not_changed(
+    story: Story, before: list[bool], within: list[bool], exercised: int
+) -> None:
+    """The decision was to punch; what was set before it counts where there is such a line."""
+    for value in before:
+        story.tell(events.FlagSet(PUNCH, value), None)
+    story.begin_pause()
+    for value in within:
+        story.tell(events.FlagSet(PUNCH, value), None)
+    assert story.copy().finish().found(NAME).checked == exercised

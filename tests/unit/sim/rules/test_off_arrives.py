@@ -13,7 +13,7 @@ from sim.record.ledger import Entry
 from sim.rules import RULES
 from sim.rules.evidence import Evidence
 from sim.rules.finding import Finding
-from tests.story import created, decided, run_started
+from tests.story import created, decided, run_started, whole
 
 NAME = "off_arrives"
 LEASE = 5.0
@@ -23,7 +23,7 @@ def found(*told: tuple[float, Event], lease: float | None = LEASE) -> Finding:
     """What is found in a ledger of events and their times, in seconds."""
     begun = [Entry(0.0, run_started(lease=lease), None, None), Entry(0.0, created(), "web-0", None)]
     entries = [Entry(t, event, "web-0", "web-0.p1") for t, event in told]
-    return RULES[NAME].judge(Evidence([*begun, *entries]))
+    return whole(NAME, RULES[NAME].judge(Evidence([*begun, *entries])))
 
 
 def served(value: Any, *, effective: bool = True, flag: str = PUNCH) -> events.FlagSet:
