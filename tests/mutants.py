@@ -2,8 +2,9 @@
 
 `make mutants SAMPLE=100 SEED=1`. mutmut makes the changes, all of them beside each other in ./mutants, and calls the
 one that is chosen. One process loads all tests, then every change is tried in a fork of it: against the tests that call
-the changed function, the fastest first, until one fails. Which tests call what is measured once for each file of tests.
-All is kept in ./mutants, so that a run that was interrupted goes on where it stopped; `rm -r mutants` begins anew.
+the changed function, the fastest first, until one fails or they have taken half a minute. Which tests call what is
+measured once for each file of tests. All is kept in ./mutants, so that a run that was interrupted goes on where it
+stopped; `rm -r mutants` begins anew.
 
 Not drawn are changes of words alone, and those that tests/mutants_survivors.md lists with the reason why nothing can be
 observed of them. At the end every test that noticed something runs once without a change: one that fails then has
@@ -12,8 +13,10 @@ noticed nothing.
 
 from __future__ import annotations
 
+import bisect
 import gc
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -61,6 +64,8 @@ OPTIONS = (
 )
 MEASURED_IN = 600.0
 """Seconds for one file of tests, without a change."""
+MOST = 30.0
+"""Seconds of tests, as they were measured, for one change: else one that none notices takes minutes."""
 PATIENCE = 60.0
 """Seconds that a fork has beyond four times what its tests took when they were measured."""
 MEMORY = 12 << 30
@@ -333,10 +338,16 @@ def _works(changes: list[Change], tests: Tests) -> dict[Change, Work]:
             callers[function].append(test)
     works = {}
     for change in changes:
-        chosen = callers.get(change.function) or _beside(change, tests)
+        chosen = _in_time(callers.get(change.function) or _beside(change, tests), tests)
         seconds = PATIENCE + 4 * sum(tests[each]["seconds"] for each in chosen)
         works[change] = Work(change.name, chosen, seconds, ["-x"])
     return works
+
+
+def _in_time(chosen: list[Test], tests: Tests) -> list[Test]:
+    """The first of them, which together take MOST seconds at most; one in any case."""
+    ends = list(itertools.accumulate(tests[each]["seconds"] for each in chosen))
+    return chosen[: max(1, bisect.bisect_right(ends, MOST))]
 
 
 def _beside(change: Change, tests: Tests) -> list[Test]:

@@ -9,11 +9,15 @@ from typing import Any, cast
 import pytest
 
 from engine import ending
-from engine.effects import Effects
+from engine.effects import Effects, Memory
 from engine.ending import Ending
-from engine.errors import FreezeError, GuestRanError
+from engine.errors import EngineError, FreezeError, GuestRanError
 from engine.events import Event, GuestDied, GuestKilled, GuestLooked, KillFailed
 from engine.incarnation import GuestProcess, PunchPermit
+from engine.plan import SalvageCode
+from engine.prepare import PauseRequest
+from engine.strand import Strand, UnsalvageableError
+from engine.writing import Writing
 
 SEEN = {7: (1, 20)}
 AS_JSON = {"7": [1, 20]}
@@ -107,3 +111,61 @@ def test_a_look_is_reported_where_it_shows_something_and_before_a_finish(monkeyp
         guest.look("condemn")
     assert told == [GuestLooked("condemn", AS_JSON, "ran")]
     assert acts.done[:3] == [("look", GUEST, before) for before in ("scan", "condemn", "finish")]
+
+
+# -- what is kept of a copy that failed
+
+
+@pytest.mark.parametrize(
+    ("raised", "error", "code", "words"),
+    [
+        ({"kill": RAN}, OSError(5, "disk"), SalvageCode.TORN, "it ran"),
+        ({}, GuestRanError("it ran before", "ran"), SalvageCode.TORN, "it ran before"),
+        ({}, KeyboardInterrupt(), SalvageCode.INTERRUPTED, "KeyboardInterrupt"),
+        ({"kill": PermissionError(1, "no")}, OSError(5, "disk"), SalvageCode.LIVES, "no"),
+        ({"await_death": FreezeError("slow")}, OSError(5, "disk"), SalvageCode.LIVES, "slow"),
+        ({}, OSError(5, "disk"), SalvageCode.NO_MEMFD, ""),
+    ],
+)
+def test_a_failed_copy_that_cannot_be_kept_says_why_by_a_code(
+    raised: dict[str, BaseException],
+    error: BaseException,
+    code: SalvageCode,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    guest, acts, _ = ended(monkeypatch, **raised)
+    with pytest.raises(UnsalvageableError) as refused:
+        Strand.of(error, cast("Memory", object()), None, None, guest)
+    assert refused.value.code is code
+    assert words in str(refused.value)
+    assert acts.done[0] == ("kill", GUEST)
+
+
+def test_a_guest_that_was_seen_torn_before_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    guest, _, _ = ended(monkeypatch, kill=RAN)
+    guest.kill()
+    with pytest.raises(UnsalvageableError) as refused:
+        Strand.of(OSError(5, "disk"), cast("Memory", object()), None, None, guest)
+    assert (refused.value.code, str(refused.value)) == (SalvageCode.TORN, "it ran")
+
+
+# -- what is recorded as it is written
+
+
+def test_a_chunk_is_recorded_where_there_are_records_and_in_no_other_case() -> None:
+    told: list[tuple[object, ...]] = []
+    effects = SimpleNamespace(record=lambda *what: told.append(what))
+    writing = Writing(cast("PauseRequest", None), cast("Effects", effects))
+    records, cache, chunk = (cast("Any", object()) for _ in range(3))
+    writing._record(chunk)
+    writing.records = records
+    writing._record(chunk)
+    writing.cache = cache
+    writing._record(chunk)
+    assert told == [(records, cache, chunk)]
+    with pytest.raises(EngineError):
+        writing.parts()
+    with pytest.raises(EngineError):
+        writing.finish()
+    assert (writing.plan, writing.header, writing.finished_after_all()) == (None, None, None)

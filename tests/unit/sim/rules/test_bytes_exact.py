@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from engine import events as copying
 from sim.record import events
 from sim.record.oracle import PAGE, content, describe, key_of
 from sim.rules import bytes_exact
@@ -224,3 +225,11 @@ def test_every_build_and_every_guest_is_counted_damaged_ones_too(scene: Scene, g
         scene.tell(events.Resumed(f"web-0.{number}", PAUSE, 4096, 1.0))
     found = scene.found(NAME)
     assert (found.checked, found.violations) == (6, [])
+
+
+def test_a_resume_from_a_build_that_is_still_copied_is_right_and_from_one_that_never_was_planned_is_not(
+    ledger: Story,
+) -> None:
+    ledger.begin_pause().copy().resume()
+    assert len(ledger.missing(NAME)) == 1  # that a ledger holds no hash
+    assert len(ledger.without(copying.Planned).missing(NAME)) == 2

@@ -13,6 +13,7 @@ from engine import events as copying
 from sim.node.cgroup import MemoryCgroup
 from sim.record import events
 from sim.record.verdict import Verdict
+from sim.rules import no_leaks
 from tests.story import Story, judged
 
 if TYPE_CHECKING:
@@ -244,3 +245,13 @@ def test_a_virtual_machine_that_this_process_still_holds_is_a_leak(
     held = {os.getpid(): {"anon_inode:kvm-vm", "/dev/null"}}
     monkeypatch.setattr("sim.rules.no_leaks._links", lambda pid: held.get(pid, set()))
     assert reasons(torn_down) == [f"process {os.getpid()} still holds a virtual machine"]
+
+
+def test_a_node_that_holds_a_machine_is_reported_once_however_often_it_is_looked_at(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.tell(events.NodeStarted(10, 1, 11, 1, recovered=False), None)
+    monkeypatch.setattr(no_leaks, "_links", lambda *pids: {"anon_inode:kvm-vcpu:0"} if pids == (10, 11) else set())
+    for number in (1, 2):
+        found = scene.settle(f"web-0.p{number}", outcome="discarded").found(NAME).violations
+        assert [(each["code"], each["sandbox"]) for each in found] == [("machine", "*")]
