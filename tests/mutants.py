@@ -14,6 +14,7 @@ noticed nothing.
 from __future__ import annotations
 
 import bisect
+import fcntl
 import gc
 import hashlib
 import itertools
@@ -229,7 +230,6 @@ def _read(notes: Path, code: int | None, seconds: float) -> Report:
 def make_changes(jobs: int) -> list[Change]:
     """Every change there is; made anew only of files that are newer than what was made of them."""
     shutil.rmtree(MUTANTS / "tests", ignore_errors=True)
-    MUTANTS.mkdir(exist_ok=True)
     set_mutant_under_test("mutant_generation")
     sys.stdout.flush()
     said, out = os.dup(1), os.open(os.devnull, os.O_WRONLY)
@@ -370,6 +370,12 @@ def main(size: int, seed: int, jobs: int) -> int:
     os.chdir(ROOT)
     os.environ["PYTHONPATH"] = str(MUTANTS)
     config()  # of here, before the folder changes
+    MUTANTS.mkdir(exist_ok=True)
+    held = os.open(MUTANTS, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"another run works in {MUTANTS.name}/: wait for its end")
     print("changes are made", flush=True)
     changes = make_changes(jobs)
     chosen = draw(changes, size, seed)
