@@ -268,3 +268,10 @@ def test_a_freeze_reads_until_two_readings_are_the_same_and_keeps_the_last(
     guest.freeze()
     assert guest.frozen == {1: (1, 3)}
     assert next(left, None) is None
+
+
+def test_a_guest_is_not_asked_to_die_before_it_is(guest: GuestProcess) -> None:
+    assert (guest.killed, guest.asked_to_die) == (False, False)
+    guest.freeze()
+    guest.kill()
+    assert (guest.killed, guest.asked_to_die) == (False, True)

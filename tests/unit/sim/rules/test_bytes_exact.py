@@ -233,3 +233,14 @@ def test_a_resume_from_a_build_that_is_still_copied_is_right_and_from_one_that_n
     ledger.begin_pause().copy().resume()
     assert len(ledger.missing(NAME)) == 1  # that a ledger holds no hash
     assert len(ledger.without(copying.Planned).missing(NAME)) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "refused"), [("corrupt", "", 0), (None, "corrupt", 0), ("EIO", "corrupt", 1)]
+)
+def test_a_fault_damages_a_build_by_its_kind_and_by_its_words_only_where_it_has_none(
+    scene: Scene, kind: str | None, error: str, refused: int
+) -> None:
+    flip(scene.build(PAUSE))
+    scene.tell(events.FaultFired(1, "copy.write", error, 0, kind), pause=PAUSE)
+    assert len(scene.settle().found(NAME).violations) == refused

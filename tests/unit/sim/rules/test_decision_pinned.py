@@ -249,3 +249,14 @@ def test_a_flag_that_is_set_to_what_it_was_has_not_changed(
     for value in within:
         story.tell(events.FlagSet(PUNCH, value), None)
     assert story.copy().finish().found(NAME).checked == exercised
+
+
+@pytest.mark.parametrize(("path", "code"), [("memfd", "legal"), ("process", "no-memfd")])
+def test_where_no_line_says_what_a_guest_was_started_with_either_is_plausible(
+    ledger: Story, path: str, code: str
+) -> None:
+    punch = code == "legal"
+    ledger.tell(decided(), pause="web-0.p1")
+    ledger.tell(planned(path=path, punch=punch, punch_code=code), pause="web-0.p1").settle(path=path, punch=punch)
+    assert (ledger.reasons(NAME) == []) == punch  # it was started with one
+    assert ledger.without(events.GuestSpawned).reasons(NAME) == []
