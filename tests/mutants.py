@@ -6,9 +6,9 @@ the changed function, until one fails or they have taken half a minute. Which te
 file of tests. All is kept in ./mutants, so that a run that was interrupted goes on where it
 stopped; `rm -r mutants` begins anew.
 
-Not drawn are changes of words alone, and those that tests/mutants_survivors.md lists with the reason why nothing can be
-observed of them. At the end every test that noticed something runs once without a change: one that fails then has
-noticed nothing.
+Not drawn are changes of words alone or of a case that does nothing, and those that tests/mutants_survivors.md lists with
+the reason why nothing can be observed of them. At the end every test that noticed something runs once without a change:
+one that fails then has noticed nothing.
 """
 
 from __future__ import annotations
@@ -263,8 +263,13 @@ def _difference(name: str, path: Path) -> str:
     return " / ".join(line[0] + " " + line[1:].strip() for line in shown if re.match(r"[+-](?![+-])", line))
 
 
-def only_words(lines: str) -> bool:
-    """True where nothing but a sentence is changed: a text with spaces, which people read. Programs read codes."""
+def changes_nothing(lines: str) -> bool:
+    """True where a `case` that does nothing is gone, or nothing but a sentence is changed: a text with spaces.
+
+    People read sentences, programs read codes.
+    """
+    if lines == "- case _: / - pass":
+        return True
     removed, _, added = lines.partition(" / + ")
     return _without_sentences(removed.removeprefix("- ")) == _without_sentences(added)
 
@@ -302,7 +307,7 @@ def _digest(files: Sequence[Path]) -> str:
 def draw(changes: list[Change], size: int, seed: int) -> list[Change]:
     """As many as there are, where that is fewer."""
     kept = KEPT.read_text()
-    counted = [each for each in changes if not only_words(each.lines) and not _is_kept(each, kept)]
+    counted = [each for each in changes if not changes_nothing(each.lines) and not _is_kept(each, kept)]
     return random.Random(seed).sample(counted, min(size, len(counted)))
 
 

@@ -239,9 +239,11 @@ class Pauser:
 
     def pause(self, guest: Guest, **options: Any) -> PauseResult:
         """Freeze and pause to the very end."""
-        pause = self.prepare(guest, **options)
+        pause, rests = self.prepare(guest, **options), threading.Event()
+        pause.when_at_rest(rests.set)
         pause.begin()
         result = pause.settle(DEADLINE)
+        assert rests.wait(DEADLINE)
         ILL_TYPED.extend(ill_typed(result))
         return result
 

@@ -139,10 +139,11 @@ def test_a_reason_that_only_says_sealed_excuses_nothing(story: Story) -> None:
     ("punch", "left", "found"),
     [
         (False, 2 * MIB, ["6291456 bytes were freed from the guest, which was not to be punched"]),
+        (False, 8 * MIB - 1, ["1 bytes were freed from the guest, which was not to be punched"]),
         (False, 8 * MIB, []),
         (True, 2 * MIB, []),
     ],
-    ids=["freed unasked", "whole", "freed as decided"],
+    ids=["freed unasked", "a byte", "whole", "freed as decided"],
 )
 def test_what_the_kernel_freed_is_seen_whatever_the_pause_says_of_itself(
     story: Story, punch: bool, left: int, found: list[str]
