@@ -6,9 +6,9 @@ the changed function, until one fails or they have taken half a minute. Which te
 file of tests. All is kept in ./mutants, so that a run that was interrupted goes on where it
 stopped; `rm -r mutants` begins anew.
 
-Not drawn are changes of words alone or of a case that does nothing, and those that tests/mutants_survivors.md lists with
-the reason why nothing can be observed of them. At the end every test that noticed something runs once without a change:
-one that fails then has noticed nothing.
+Not drawn are changes of words alone or of a case that does nothing, and those that tests/mutants_survivors.md lists,
+with the reason why nothing can be observed of them. At the end every test that noticed something runs once without a
+change: one that fails then has noticed nothing.
 """
 
 from __future__ import annotations

@@ -169,7 +169,8 @@ def ill_typed(event: Event | PauseResult) -> list[str]:
         parts = str(each.type).split(" | ")
         kinds = tuple(kind for part in parts for kind in TYPES.get(part, (object,)))
         value = getattr(event, each.name)
-        if not isinstance(value, kinds) or (isinstance(value, bool) and not {bool, object} & set(kinds)):
+        wrong = not isinstance(value, kinds) or (isinstance(value, bool) and not {bool, object} & set(kinds))
+        if wrong or (isinstance(value, str) and value in {"", "None"}):
             found.append(f"{type(event).__name__}.{each.name} is {value!r}, not {each.type}")
     return found
 

@@ -76,7 +76,7 @@ def test_a_guest_that_had_run_is_killed_all_the_same_and_said_to_be_torn(monkeyp
     assert told == [GuestLooked("kill", AS_JSON, "ran"), GuestKilled()]
 
 
-@pytest.mark.parametrize("error", [PermissionError(1, "no"), FreezeError()])
+@pytest.mark.parametrize("error", [PermissionError(1, "no"), TimeoutError()])
 def test_a_guest_that_cannot_be_killed_lives_until_it_can(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     guest, acts, told = ended(monkeypatch, kill=error)
     words = str(error) or type(error).__name__

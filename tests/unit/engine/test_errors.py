@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from engine.errors import HOST_ERRORS, CorruptBuildError, HostError, errno_name, host_error
+from engine.errors import HOST_ERRORS, CorruptBuildError, HostError, errno_name, host_error, words_of
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,9 @@ def test_no_error_and_those_of_files_and_engine_are_not_the_hosts() -> None:
     for error in (None, OSError(errno.ENOENT, "gone"), CorruptBuildError("b1", " is damaged")):
         assert host_error(error) is None
     assert CorruptBuildError("b1", " is damaged").build == "b1"
+
+
+def test_an_error_without_a_message_has_the_name_of_its_type() -> None:
+    assert [words_of(each) for each in (KeyboardInterrupt(), OSError(), ValueError("x"), OSError(5, "y"))] == [
+        "KeyboardInterrupt", "OSError", "x", "[Errno 5] y",
+    ]  # fmt: skip
