@@ -174,3 +174,26 @@ def test_a_transient_error_is_tried_again_and_reported_and_not_for_ever(
     with pytest.raises(OSError, match="again"):
         copier._retry("copy.read", always)
     assert len(told) == 3 + 4
+
+
+@pytest.mark.parametrize(
+    ("method", "call", "chunk"),
+    [
+        ("copy_read", "copy.read", 0),
+        ("copy_write", "copy.write", 0),
+        ("publish", "publish", 0),
+        ("spill", "spill.write", 1),
+    ],
+)
+def test_what_failed_is_said_by_its_call_and_its_chunk(
+    copying: tuple[ChunkCopier, Acts, list[Event], Cache], method: str, call: str, chunk: int
+) -> None:
+    copier, acts, _, _ = copying
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "no")
+
+    setattr(acts, method, fail)
+    with pytest.raises(ChunkError) as failed:
+        copier.copy_left(spill=True)
+    assert (failed.value.call, failed.value.chunk) == (call, chunk)

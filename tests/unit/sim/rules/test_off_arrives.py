@@ -114,3 +114,10 @@ def test_a_decision_before_the_run_saw_that_the_flag_was_on_again_is_no_violatio
     assert len(found(off, decided, (9.2, edited(ago=0.1))).violations) == 1
     assert len(found(off, decided, (9.05, edited("off", ago=0.1))).violations) == 1
     assert len(found(off, decided, (9.05, edited("torn", ago=0.1))).violations) == 1
+
+
+def test_a_violation_says_the_reason_of_its_decision_where_there_is_one() -> None:
+    (bare,) = found((1.0, served(False)), (1.0, PUNCHING)).violations
+    reasoned = events.Decided({PUNCH: {"value": True, "reason": "TARGETING_MATCH"}})
+    (told,) = found((1.0, served(False)), (1.0, reasoned)).violations
+    assert told["reason"] == f"{bare['reason']}: TARGETING_MATCH"
