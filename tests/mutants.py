@@ -343,7 +343,8 @@ def _works(changes: list[Change], tests: Tests) -> dict[Change, Work]:
             callers[function].append(test)
     works = {}
     for change in changes:
-        chosen = _in_time(callers.get(change.function) or _beside(change, tests), tests)
+        calling, own = callers[change.function], _beside(change, tests)
+        chosen = _in_time(sorted(calling, key=lambda each: each not in own) or own, tests)
         seconds = PATIENCE + 4 * sum(tests[each]["seconds"] for each in chosen)
         works[change] = Work(change.name, chosen, seconds, ["-x"])
     return works
@@ -368,7 +369,10 @@ def _in_time(chosen: list[Test], tests: Tests) -> list[Test]:
 
 
 def _beside(change: Change, tests: Tests) -> list[Test]:
-    """Those of the module, where none is known to call the function: what runs in another process is not seen."""
+    """Those of the module: they come first, and are all there is where none is known to call the function.
+
+    What runs in another process is not seen.
+    """
     *rooms, module = change.function.rpartition(".")[0].split(".")
     return [each for each in tests if f"{'/'.join(rooms)}/test_{module}.py::" in each]
 

@@ -197,3 +197,18 @@ def test_what_failed_is_said_by_its_call_and_its_chunk(
     with pytest.raises(ChunkError) as failed:
         copier.copy_left(spill=True)
     assert (failed.value.call, failed.value.chunk) == (call, chunk)
+
+
+@pytest.mark.parametrize(("chunks", "workers"), [(0, 0), (1, 1), (2, 1), (3, 2), (4, 2)])
+def test_memory_is_taken_for_as_many_workers_as_find_work(
+    tmp_path: Path, memory: Memfd, chunks: int, workers: int
+) -> None:
+    facts = MemoryFacts(SIZE, PAGE, PAGE, 0, consumed=True, parent_finished=True)
+    work = plan(PauseOptions(), facts, Blocks(range(0, 512 * chunks, 512)))
+    cache = Cache(tmp_path, "b1", work.chunks)
+    cache.create()
+    copier = ChunkCopier(memory, work, cache, PeakMeter(memory, cache), Effects(), lambda _: None)
+    copier.copy_first(lambda: None)
+    assert copier.buffer_bytes == workers * 2 * MIB
+    assert [cache.is_published(index) for index in range(chunks)] == [index == 0 for index in range(chunks)]
+    cache.close()

@@ -138,3 +138,25 @@ def test_an_fd_that_was_closed_meanwhile_hides_no_other(monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "listdir", lambda folder: ["99999", *real(folder)])
     assert os.fstat(fd).st_ino in holders._opened(str(os.getpid()))
     os.close(fd)
+
+
+def test_where_no_thread_can_be_had_what_was_seen_last_is_known_and_it_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(0.0)
+    found = looked(clock, monkeypatch)
+    assert found.of(7, set()) == {1}
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(holders, "_PATIENCE", 0.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        clock.now += 1.5
+        assert (found.of(7, set()), found.of(7, set())) == ({1}, {1})
+    clock.now += 0.9
+    assert found.of(7, set()) == {1}
+    clock.now += 0.2
+    monkeypatch.setattr(holders, "_PATIENCE", 10.0)
+    assert found.of(7, set()) == {2}
