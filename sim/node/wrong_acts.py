@@ -172,6 +172,30 @@ class TornCopyKept(FaultyEffects):
         _kill_without_a_look(guest)
 
 
+class LooksAway(FaultyEffects):
+    """Goes on as if its last look had shown nothing."""
+
+    def kill(self, guest: GuestProcess) -> None:
+        with contextlib.suppress(GuestRanError):
+            super().kill(guest)
+
+
+class PunchesTheDying(FaultyEffects):
+    """Sends SIGKILL, and punches at once; waits for the death with the last act of the pause."""
+
+    _killed: GuestProcess | None = None
+
+    def await_death(self, guest: GuestProcess, permit: PunchPermit | None) -> None:
+        self._killed = guest
+        if permit is not None:
+            permit.open(_said_to_be_dead(guest))
+
+    def close(self, memory: Memory | None, cache: Cache | None) -> None:
+        if self._killed is not None:
+            super().await_death(self._killed, None)
+        super().close(memory, cache)
+
+
 def _kill_without_a_look(guest: GuestProcess) -> None:
     guest.killed = guest.asked_to_die = True
     signal.pidfd_send_signal(guest.pidfd, signal.SIGKILL)
