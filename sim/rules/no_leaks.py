@@ -29,15 +29,7 @@ _CLOSING = 2.0  # seconds in which a node may still close what it says is over
 
 def observe(evidence: Evidence, reality: Reality) -> None:
     """While the fleet lives it is there rightly, except a guest whose pause is finished (one that failed is judged
-    elsewhere); after teardown nothing may be left."""
-    try:
-        _look(evidence, reality)
-    except OSError as error:
-        if not reality.seen[NAME].refused_by_host("*", error):
-            raise
-
-
-def _look(evidence: Evidence, reality: Reality) -> None:
+    elsewhere); after teardown nothing may be left. Raises OSError where no file descriptor or memory is left."""
     seen = reality.seen[NAME]
     if reality.torn_down:
         seen.finding.checked = 1

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from engine import events as copying
 from engine.errors import CorruptBuildError
 from sim.record import events
 from sim.record.verdict import Verdict
-from sim.rules import no_leaks
+from sim.rules import RULES, no_leaks
 from sim.rules.reality import Reality, SpawnedGuest
 from tests.story import Story
 
@@ -115,26 +116,42 @@ def test_a_named_build_that_this_host_does_not_let_be_opened_is_not_unfinished(
     assert [each["pause"] for each in refused(scene, "no_unpublished")] == [PAUSE]
 
 
-def test_what_holds_memory_is_not_passed_over_where_no_descriptor_is_left(
-    scene: Scene, guests: Guests, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    guests.start().kill()
-    scene.tell(events.NodeStarted(os.getpid(), 1, os.getpid(), 1, recovered=False), None).freeze().settle()
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "listdir", failing(errno.EMFILE))
-        no_leaks.observe(scene.evidence(), scene.reality)
-    scene.end()
-    found = scene.found("no_leaks")
-    assert [each["reason"] for each in found.missing] == [REASON + "[Errno 24] Too many open files"]
+def test_what_holds_memory_is_not_passed_over_where_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert no_leaks._links(2**22 + 1) == set()
+    monkeypatch.setattr(os, "listdir", failing(errno.EMFILE))
+    with pytest.raises(OSError, match="Too many open files"):
+        no_leaks._links(os.getpid())
 
 
 def test_a_guest_whose_state_this_host_does_not_let_be_read_is_not_taken_for_a_dying_one(
-    guests: Guests, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, guests: Guests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guest = guests.start()
+    guests.start()
+    scene.freeze().tell(copying.Condemned(PAUSE), pause=PAUSE)
     monkeypatch.setattr("pathlib.Path.read_text", failing(errno.EMFILE))
-    with pytest.raises(OSError, match="Too many open files"):
-        guest.spawned().is_dying()
+    (found,) = refused(scene, "never_resumed")
+    assert found["reason"] == REASON + "[Errno 24] Too many open files"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "none left"), MemoryError("none left")])
+def test_a_rule_whose_look_fails_by_this_host_lacks_evidence_and_the_others_are_judged(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    rules = {name: rule._replace(observe=fail) if name == "no_leaks" else rule for name, rule in RULES.items()}
+    monkeypatch.setattr("sim.rules.RULES", rules)
+    (scene.reality.builds / PAUSE).mkdir()
+    assert len(refused(scene, "no_leaks")) == 1
+    assert len(scene.found("no_unpublished").violations) == 1
+
+
+def test_a_defect_of_a_rule_is_no_error_of_this_host(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = {"no_leaks": RULES["no_leaks"]._replace(observe=lambda *_: failing(errno.EBADF)())}
+    monkeypatch.setattr("sim.rules.RULES", rules)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        scene.found("no_leaks")
 
 
 def test_a_ledger_alone_lacks_no_look(sound: Story) -> None:
