@@ -71,7 +71,8 @@ def _kept_though_it_ran(happened: Sequence[Event], *, is_punched: bool) -> Reaso
             continue
         if is_punched or any(isinstance(each, engine_events.BuildFinished) for each in happened[at:]):
             kept = "its memory was punched" if is_punched else "its build was finished"
-            return Reason("slices", f"it may have run since its freeze, says the look before {look.before}, and {kept}")
+            words = f"the look before {look.before} shows that it may have run since its freeze, and {kept}"
+            return Reason("slices", words)
     return None
 
 
@@ -82,10 +83,10 @@ def _shows_that_it_ran(look: engine_events.GuestLooked, frozen: Threads | None) 
 
 
 def _is_a_last_look(event: Event, frozen: Threads | None) -> bool:
-    """True for one that can be compared with the freeze, or that says itself that it may have run."""
+    """True for one that can be compared with the freeze."""
     if not isinstance(event, engine_events.GuestLooked) or event.before != "kill":
         return False
-    return event.code is not None or (frozen is not None and event.threads is not None)
+    return event.threads is not None and frozen is not None
 
 
 def _at_freeze(happened: Sequence[Event]) -> Threads | None:

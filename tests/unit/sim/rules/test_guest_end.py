@@ -27,7 +27,7 @@ NO_LOOK = "missing evidence: no `guest_looked` event says what its threads did b
 
 
 def ran(before: str, kept: str) -> str:
-    return f"it may have run since its freeze, says the look before {before}, and {kept}"
+    return f"the look before {before} shows that it may have run since its freeze, and {kept}"
 
 
 def told(*happened: Event, asks_keeper: bool = True, threads: dict[str, list[int]] | None = None) -> Story:
