@@ -73,6 +73,7 @@ def snapdrill() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: this process's); its exit code. Raises only a command's SystemExit."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start a thread a CPU, for nothing used here
     with Outlets():
         return _main(sys.argv[1:] if argv is None else argv)
 

@@ -118,7 +118,7 @@ def command(
     from sim.files.plan import changed, load_plan
     from sim.report.junit import JunitFile
     from sim.rollout.session import Session
-    from sim.run.dask import is_elsewhere
+    from sim.run.addresses import is_elsewhere
     from sim.run.runner import RunOptions
 
     plan = plan_with_guests(changed(load_plan(path), lease=lease, mend=mend, source=source), guest)

@@ -138,7 +138,7 @@ def _check_together(
 ) -> None:
     """Options for a single run do not go with --seeds, and those for many only with it."""
     from sim.record.ledger import STDOUT
-    from sim.run.dask import is_elsewhere
+    from sim.run.addresses import is_elsewhere
 
     if as_json and one_run["--events"] == STDOUT:
         raise click.UsageError("--json and --events - both write to standard output; use --events FILE")

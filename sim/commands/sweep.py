@@ -101,8 +101,8 @@ def command(
     """Replaced by the module's docstring."""
     from sim.report.junit import JunitFile
     from sim.run import sweep_report
+    from sim.run.addresses import is_elsewhere
     from sim.run.batch import NEVER, Batch, nothing_in, read_all, refuse
-    from sim.run.dask import is_elsewhere
     from sim.run.pool import default_jobs, default_memory
     from sim.run.sweep import SweepOptions
     from sim.run.sweep_batch import Sweeps

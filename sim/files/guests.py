@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim.files.fleet import GuestKind
 from sim.files.loader import Drilled
-from sim.files.plan import Plan
 from sim.files.scenario import Scenario
 from sim.files.yaml import parse, scenario_text
+
+if TYPE_CHECKING:
+    from sim.files.plan import Plan  # it loads the flag SDK, which a scenario may not need
 
 
 def with_guests(scenario: Scenario, kind: GuestKind | None) -> Scenario:

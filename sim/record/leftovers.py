@@ -46,7 +46,7 @@ def runs_of_processes() -> dict[int, str]:
 
 
 def _run_carried_by(pid: int) -> str | None:
-    carried = (each for each in _environment(pid) if each.startswith(_MARK))
+    carried = (each for each in _environment(pid, _MARK) if each.startswith(_MARK))
     return next((each[len(_MARK) :].decode("ascii", "replace") for each in carried), None)
 
 
@@ -126,12 +126,14 @@ def retire_ended(
     return retired
 
 
-def _environment(pid: int) -> list[bytes]:
+def _environment(pid: int, part: bytes = b"") -> list[bytes]:
+    """What the process was started with; empty where that has no such part, or cannot be read."""
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return file.read().split(b"\0")
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+            content = file.readall()
     except OSError:  # gone, or another user's
         return []
+    return content.split(b"\0") if part in content else []
 
 
 def _process_phrase(pid: int) -> str:

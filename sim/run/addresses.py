@@ -9,7 +9,14 @@ from engine.errors import UserError
 from sim.run.certificates import Certificates
 
 PORT = 8786
+LOCAL = "local"
+"""Instead of a cluster's address: a cluster that is started for this batch."""
 _WHY = "Dask lets anyone who reaches it run code"
+
+
+def is_elsewhere(cluster: str | None) -> bool:
+    """True if the workers were started elsewhere, with their own options."""
+    return cluster not in {None, LOCAL}
 
 
 def split(address: str) -> tuple[str, str, int]:

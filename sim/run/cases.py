@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from engine.errors import EngineError, UserError
 from engine.events import Event
@@ -31,8 +31,10 @@ from sim.record.ledger import Entry
 from sim.record.leftovers import end_leftovers
 from sim.record.verdict import CUT_OFF, INVARIANT, Verdict
 from sim.run.node_link import NodeStarter, execute_node
-from sim.run.node_server import NodeServer
 from sim.run.runner import RunOptions, run_scenario
+
+if TYPE_CHECKING:
+    from sim.run.node_server import NodeServer  # it loads the node
 
 E = TypeVar("E", bound=Event)
 HEARTBEAT = 0.001

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from engine.errors import UserError
 from engine.reading import read_regular
 from sim.files.scenario import Scenario
-from sim.run.addresses import checked
+from sim.run.addresses import LOCAL, checked
 from sim.run.cases import Unit, UnitResult, unpack
 from sim.run.certificates import given
 from sim.run.pool import LocalPool, Pool
@@ -209,15 +209,6 @@ def _local_cluster(jobs: int, memory: int) -> Any:
         memory_limit=0,
         dashboard_address=None,
     )
-
-
-LOCAL = "local"
-"""Instead of a cluster's address: a cluster that is started for this batch."""
-
-
-def is_elsewhere(cluster: str | None) -> bool:
-    """True if the workers were started elsewhere, with their own options."""
-    return cluster not in {None, LOCAL}
 
 
 def open_pool(cluster: str | None, jobs: int, memory_budget: int) -> Pool:

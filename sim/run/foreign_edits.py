@@ -12,7 +12,6 @@ from engine.events import Event
 from flags.catalog import PUNCH
 from flags.decode import look
 from flags.document import DocumentError
-from flags.file import POLL_SECONDS
 from flags.torn import decode
 from sim.record.source_events import FlagFileEdited
 
@@ -47,6 +46,8 @@ class ForeignEdits:
             self._ended += 1
 
     async def _follow(self) -> None:
+        from flags.file import POLL_SECONDS  # it loads the SDK, which few runs need here
+
         last = time.monotonic()
         while True:
             await asyncio.sleep(POLL_SECONDS)

@@ -5,10 +5,8 @@ And who pauses them, what is done to a pause meanwhile, and how it is looked at.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import json
-import mmap
 import os
 import signal
 import socket
@@ -18,11 +16,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
-from engine import linux, resume
+from engine import resume
 from engine.cache import Cache
 from engine.dirty import SharedBitmap, Tracker, WriteProtectScan
 from engine.effects import Effects
@@ -34,9 +32,10 @@ from engine.pause import Outcome, Pause, PauseResult
 from engine.plan import DedupOptions, PauseOptions
 from engine.prepare import PauseRequest
 from engine.snapshot import Build, Header, template
+from tests.integration.engine import guest_process
 
 MIB = 1 << 20
-PAGE = 4096
+PAGE = guest_process.PAGE
 CHUNKS = 4
 """Of the memory of a guest that is not told otherwise: 2 MiB each."""
 SHM = "/dev/shm"  # noqa: S108 - asked for because it is tmpfs
@@ -45,80 +44,6 @@ DEADLINE = 20.0
 BOTH = pytest.mark.parametrize("background", [False, True], ids=["sync", "background"])
 PUNCH = pytest.mark.parametrize("punch", [False, True], ids=["kept", "punched"])
 WaitForReaders = Callable[[Cache, int], None]
-
-
-def page_content(seed: int, page: int) -> bytes:
-    """What a guest writes: never zero for a seed above 0, and different for every page and seed."""
-    return struct.pack("<QQ", seed, page) * (PAGE // 16)
-
-
-class _Child:
-    """The guest's side, in the forked process: one memfd, one mapping, one command at a time."""
-
-    def __init__(self, sock: socket.socket, size: int, flags: int) -> None:
-        self.sock = sock
-        self.size = size
-        self.fd = os.memfd_create("guest", flags)
-        os.ftruncate(self.fd, size)
-        self.notes = os.memfd_create("notes")  # one byte a page: the tracker where the kernel refuses its own
-        os.ftruncate(self.notes, size // PAGE)
-        self.memory = mmap.mmap(self.fd, size)
-        self.more: list[mmap.mmap] = []
-        self.uffd = -1
-
-    def serve(self) -> NoReturn:
-        address = linux.address_of(self.memory)
-        rights = array.array("i", [self.fd, self.notes]).tobytes()
-        self.sock.sendmsg([struct.pack("<Q", address)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-        while message := self.sock.recv(1 << 20):
-            do, arguments = json.loads(message)
-            try:
-                answer = getattr(self, do)(*arguments)
-            except OSError as error:
-                answer = f"errno {error.errno}"
-            self.sock.send(json.dumps(answer).encode())
-        os._exit(0)
-
-    def track(self) -> None:
-        self.uffd = linux.write_protect_tracking(linux.address_of(self.memory), self.size)
-
-    def write(self, pages: list[int], seed: int) -> None:
-        for page in pages:
-            content = page_content(seed, page) if seed else bytes(PAGE)
-            self.memory[page * PAGE : (page + 1) * PAGE] = content
-            os.pwrite(self.notes, b"\1", page)
-
-    def read(self, page: int) -> str:
-        return self.memory[page * PAGE : (page + 1) * PAGE].hex()
-
-    def truncate(self, size: int) -> None:
-        os.ftruncate(self.fd, size)
-
-    def seal(self, seals: int) -> None:
-        linux.add_seals(self.fd, seals)
-
-    def unmap(self) -> None:
-        self.memory.close()
-
-    def write_by_another_mapping(self, page: int, seed: int) -> None:
-        again = mmap.mmap(self.fd, self.size)
-        again[page * PAGE : (page + 1) * PAGE] = page_content(seed, page)
-        self.more.append(again)
-
-    def stop_tracking(self) -> None:
-        os.close(self.uffd)
-
-
-def _run_child(sock: socket.socket, parent: int, size: int, flags: int) -> NoReturn:
-    try:
-        linux.set_parent_death_signal(signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-        os.closerange(3, sock.fileno())  # no other guest's fds live on in this one
-        os.closerange(sock.fileno() + 1, 4096)
-        _Child(sock, size, flags).serve()
-    finally:
-        os._exit(1)
 
 
 @dataclass
@@ -194,11 +119,8 @@ class Guests:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(DEADLINE)
         flags = os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC | (os.MFD_HUGETLB | os.MFD_HUGE_2MB if huge else 0)
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            _run_child(theirs, parent, size, flags)
-        theirs.close()
+        with theirs:
+            pid = guest_process.start(theirs, size, flags)
         message, fds, _, _ = socket.recv_fds(ours, 64, 2)
         assert len(fds) == 2, "the guest did not come up"
         watch = os.dup(fds[0])

@@ -12,7 +12,8 @@ from engine.events import ChunkPunched
 from engine.mapping import UNIT
 from engine.pause import Outcome
 from engine.plan import PauseOptions
-from tests.integration.engine.rig import SHM, Guest, Guests, Pauser, page_content
+from tests.integration.engine.guest_process import page_content
+from tests.integration.engine.rig import SHM, Guest, Guests, Pauser
 
 GIB, MIB = 1 << 30, 1 << 20
 SIZE = 4 * GIB + 32 * MIB

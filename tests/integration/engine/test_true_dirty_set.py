@@ -15,7 +15,8 @@ from engine.holders import Holders
 from engine.pause import Outcome
 from engine.plan import PauseOptions
 from engine.snapshot import Header
-from tests.integration.engine.rig import BOTH, MIB, PAGE, Guest, Guests, Pauser, page_content
+from tests.integration.engine.guest_process import page_content
+from tests.integration.engine.rig import BOTH, MIB, PAGE, Guest, Guests, Pauser
 
 VERIFIED = PauseOptions(background_copy=False, punch=True, verify=True)
 Act = Callable[[Guest], object]
