@@ -14,6 +14,9 @@ from engine.errors import EngineError
 from flags.context import Moment, SandboxAttributes
 from flags.decision import Decision
 
+SDK_KEY = "LAUNCHDARKLY_SDK_KEY"
+"""The variable of the environment that holds the SDK's key: for nodes alone, no guest and no zygote gets it."""
+
 
 class FlagClientMisusedError(EngineError):
     """A second LaunchDarkly client in one process, or one that a fork has copied: neither would receive changes."""

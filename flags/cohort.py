@@ -122,5 +122,5 @@ def struck(who: Who, fleet: Sequence[Member], contexts: Contexts = ORIGINAL) -> 
 
 def _unsafe(key: str, sections: Sections, fleet: Sequence[Member], contexts: Contexts) -> list[bool]:
     known = FLAGS[key]
-    made = (make_context(contexts.context(each.attributes, known.moments[0])) for each in fleet)
-    return [each.value != known.safe for each in FleetEvaluator(*sections, known).each(made)]
+    made = [make_context(contexts.context(each.attributes, known.moments[0])) for each in fleet]
+    return [each.value != known.safe for each in FleetEvaluator(known, made).each(*sections)]

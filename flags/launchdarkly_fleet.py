@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ldclient import Context
 from ldclient.evaluation import EvaluationDetail
 from ldclient.impl.evaluator import Evaluator as SdkEvaluator
-from ldclient.impl.evaluator_common import _bucket_context
+from ldclient.impl.evaluator_common import _bucket_context, _get_value_for_variation_or_rollout
 from ldclient.impl.events.types import EventFactory
 from ldclient.interfaces import (
     DataSourceState,
@@ -43,6 +44,22 @@ class FixedFlags:
             return evaluator.evaluate(flags[key], context, self._events).detail
         except Exception:  # noqa: BLE001 - as the SDK's client answers what its evaluator cannot bear
             return EvaluationDetail(None, None, {"kind": "ERROR", "errorKind": "EXCEPTION"})
+
+    def served_again(self, key: str, context: Context, met: Mapping[str, Any]) -> EvaluationDetail | None:
+        """What answer() says, as Go's, for a context that meets the part of the flag that the reason `met` names.
+
+        None for a reason that names neither a rule nor the default rule, and where there is no flag.
+        """
+        flag = self._made(kinds_of(context))[0].get(key)
+        if flag is None or met["kind"] not in {"RULE_MATCH", "FALLTHROUGH"}:
+            return None
+        is_rule = met["kind"] == "RULE_MATCH"
+        part = flag.rules[met["ruleIndex"]].variation_or_rollout if is_rule else flag.fallthrough
+        reason = {name: each for name, each in met.items() if name != "inExperiment"}
+        try:
+            return _get_value_for_variation_or_rollout(flag, part, context, reason)
+        except Exception:  # noqa: BLE001 - answer() says what the SDK's client would
+            return None
 
     def model(self, key: str) -> Any:
         """The SDK's model of a flag as it is written, None where there is none."""
@@ -88,23 +105,48 @@ class FixedFlags:
 
 
 class FleetEvaluator:
-    """One flag for a whole fleet, as Go's SDK, production's, serves it. UserError where the SDK refuses the flag."""
+    """One flag for a whole fleet, as Go's SDK, production's, serves it; `contexts` are of make_context()."""
 
-    def __init__(self, flags: Items, segments: Items, flag: Flag) -> None:
+    def __init__(self, flag: Flag, contexts: Sequence[Context]) -> None:
         self._flag = flag
-        self._fixed = FixedFlags(flags, segments)
+        self._contexts = contexts
+        self._before: tuple[str, list[EvaluationDetail]] | None = None
 
-    def each(self, contexts: Iterable[Context]) -> Iterator[Evaluation]:
-        """Of contexts of make_context(), in order; a flag that is not there or of another type has its safe value."""
-        flag = self._flag
-        version = version_of(self._fixed.model(flag.key))
-        for context in contexts:
-            served = self._fixed.answer(flag.key, context)
-            if served is None or served.variation_index is None:
-                reason = served.reason if served is not None else {"kind": "ERROR", "errorKind": "FLAG_NOT_FOUND"}
-                served = EvaluationDetail(flag.safe, None, reason)
-            parts = served.value, served.variation_index, served.reason
+    def each(self, flags: Items, segments: Items) -> Iterator[Evaluation]:
+        """Of the contexts, in order; a flag that is not there or of another type has its safe value.
+
+        Where these sections differ from the last ones only in what parts of the flag serve (a share, a variation), each
+        context meets the same part as then, and the SDK is only asked what that part serves. UserError where the SDK
+        refuses the flag.
+        """
+        flag, fixed = self._flag, FixedFlags(flags, segments)
+        version = version_of(fixed.model(flag.key))
+        meets, served = _without_what_is_served(flags, segments, flag.key), list[EvaluationDetail]()
+        known = self._before[1] if self._before is not None and self._before[0] == meets else None
+        for row, context in enumerate(self._contexts):
+            found = None if known is None else fixed.served_again(flag.key, context, known[row].reason)
+            if found is None:
+                found = fixed.answer(flag.key, context)
+            if found is None or found.variation_index is None:
+                reason = found.reason if found is not None else {"kind": "ERROR", "errorKind": "FLAG_NOT_FOUND"}
+                found = EvaluationDetail(flag.safe, None, reason)
+            served.append(found)
+            parts = found.value, found.variation_index, found.reason
             yield evaluation_of(flag, parts, version, DataSourceState.VALID.name)
+        self._before = meets, served
+
+
+def _without_what_is_served(flags: Items, segments: Items, key: str) -> str:
+    """All that decides which part of the flag a context meets, as JSON: in Python 1 and true would be the same."""
+    mine = dict(flags.get(key, {}))
+    for name in ("fallthrough", "version"):
+        mine.pop(name, None)
+    if mine.get("rules"):
+        mine["rules"] = [{n: part for n, part in rule.items() if n not in _SERVED} for rule in mine["rules"]]
+    return json.dumps([{**flags, key: mine}, segments])
+
+
+_SERVED = frozenset({"variation", "rollout"})
 
 
 def bucket_of(key: str, salt: str, value: str, seed: int | None = None) -> float:

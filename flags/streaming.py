@@ -8,12 +8,11 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 from engine.errors import UserError
-from flags.client import FlagClientMisusedError, SourceStatus
+from flags.client import SDK_KEY, FlagClientMisusedError, SourceStatus
 from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
 from flags.decision import Decision
 from flags.launchdarkly import Connection, Evaluator
 
-SDK_KEY = "LAUNCHDARKLY_SDK_KEY"
 STREAM_URI = "LAUNCHDARKLY_STREAM_URI"
 _LOOPBACK = ("127.0.0.1", "localhost")
 

@@ -123,7 +123,7 @@ CODES = {
     "dirty_agrees": "missed|unlogged",
     "failed_copy_discards": "cache|guest|keeper|outcome|record|salvage|state",
     "legal_transitions": "gap|[a-z]+-to-[a-z]+",
-    "never_resumed": "alive|heartbeat|paused|punched-alive|punched-first|resumed|runs|runs-freed|started|thawed",
+    "never_resumed": "alive|heartbeat|paused|punched-alive|punched-first|resumed|runs|runs-freed|slices|started|thawed",
     "no_leaks": "cache|folder|guest|machine|memory|process",
     "no_unpublished": "freed-early|punched-early|unfinished-build",
     "off_arrives": "punches",
@@ -149,13 +149,8 @@ DETAILS = {
     "rollback_intact:condemned": {"pause"},
 }
 """What a violation of a rule, or of one code of it, says beside its sandbox; others say pause and incarnation."""
-MISSING = {
-    "bytes_exact": {"incarnation"},
-    "deaths_explained": {"pid", "t"},
-    "dirty_agrees": {"pause", "incarnation"},
-    "no_leaks": set[str](),
-}
-"""What a rule says of evidence that is missing, beside the sandbox; others say the pause."""
+MISSING = {"deaths_explained": {"pid", "t"}, "dirty_agrees": {"pause", "incarnation"}, "no_leaks": set[str]()}
+"""What a rule says of evidence that is missing, beside the sandbox; others say the pause or the incarnation."""
 
 
 def whole(rule: str, finding: Finding) -> Finding:
@@ -166,7 +161,8 @@ def whole(rule: str, finding: Finding) -> Finding:
         owed = DETAILS.get(f"{rule}:{each['code']}", DETAILS.get(rule, {"pause", "incarnation"}))
         assert owed <= each.keys(), f"{rule}, {each['code']}: {owed - each.keys()}"
     for each in finding.missing:
-        assert each["sandbox"] == "*" or MISSING.get(rule, {"pause"}) <= each.keys(), (rule, each)
+        said = MISSING[rule] <= each.keys() if rule in MISSING else {"pause", "incarnation"} & each.keys()
+        assert each["sandbox"] == "*" or said, (rule, each)
     for each in (*finding.violations, *finding.missing):
         assert each["reason"], rule
         assert "None" not in each["reason"], each["reason"]

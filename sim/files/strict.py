@@ -52,15 +52,23 @@ class Strict(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
+            found = error.errors(include_url=False)
+            if not any(map(_is_of_an_own_key, found)):
+                raise
             known = [field.alias or name for name, field in cls.model_fields.items() if name != "kind"]
-            lines = [_with_known_keys(line, known) for line in error.errors(include_url=False)]
+            lines = [_with_known_keys(line, known) for line in found]
             raise ValidationError.from_exception_data(error.title, lines) from None
+
+
+def _is_of_an_own_key(line: ErrorDetails) -> bool:
+    """True for a key that the model itself does not know, and none below it."""
+    return line["type"] == "extra_forbidden" and len(line["loc"]) == 1
 
 
 def _with_known_keys(line: ErrorDetails, known: Iterable[str]) -> InitErrorDetails:
     kind: str | PydanticCustomError = line["type"]
     context = line.get("ctx", {})
-    if kind == "extra_forbidden" and len(line["loc"]) == 1:
+    if _is_of_an_own_key(line):
         hint = did_you_mean(str(line["loc"][0]), known)
         kind = PydanticCustomError("unknown_key", "unknown key; {hint}", {"hint": hint})
     elif kind == "unknown_key":

@@ -59,6 +59,10 @@ class Matrix(BaseModel):
     exclude: Annotated[tuple[Annotated[Mapping[Name, _Written], Field(min_length=1)], ...], Field(strict=False)] = ()
 
 
+_VARIABLES: TypeAdapter[Mapping[str, Scalar]] = TypeAdapter(Variables)
+_MATRIX = TypeAdapter(Matrix)
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
     """The value of a name; `origin` is None for a value of the command line."""
@@ -87,7 +91,7 @@ class Resolved:
 
 def _variables(document: Document, given: Mapping[str, str]) -> dict[str, Value] | None:
     """The declared names, with the command line's values; None if `vars` has a mistake."""
-    declared = part(TypeAdapter(Variables), document.data.get("vars", {}))
+    declared = part(_VARIABLES, document.data.get("vars", {}))
     if declared is None:
         return None
     return {
@@ -139,7 +143,7 @@ def _combinations(document: Document) -> tuple[list[dict[str, Value]], list[Mist
 
     None if the schema will refuse it.
     """
-    matrix = part(TypeAdapter(Matrix), document.data.get("matrix", {}))
+    matrix = part(_MATRIX, document.data.get("matrix", {}))
     if matrix is None:
         return None
     lists: dict[str, Sequence[Scalar]] = matrix.model_extra or {}

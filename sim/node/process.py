@@ -26,9 +26,8 @@ from typing import Any
 
 from engine import linux
 from engine.incarnation import CondemnedRecords, start_time_of
-from flags.client import SourceStatus
+from flags.client import SDK_KEY, SourceStatus
 from flags.sdk_logs import route_sdk_logs
-from flags.streaming import SDK_KEY
 from sim.files.faults import Harm, from_json
 from sim.node import cgroup
 from sim.node.armed_faults import Fault

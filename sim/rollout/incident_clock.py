@@ -111,8 +111,9 @@ def _count(reached: _Reached, counts: Floats, rate: float, *, unknown: bool) -> 
     chances, cases = reached.chances * rate, reached.cases
     means, variances = chances @ counts, (chances * (1 - chances)) @ counts
     upto = np.zeros(int(counts.sum()) + 1)
+    factorials = np.array([math.lgamma(number + 1) for number in range(len(upto))])
     for mean, variance, case in zip(means, variances, cases, strict=True):
-        upto += case * _binomial(float(mean), float(variance), len(upto))
+        upto += case * _binomial(float(mean), float(variance), factorials)
     upto = np.cumsum(upto)
     none = float(cases @ np.exp(np.log1p(-np.minimum(chances, _ALMOST_ALL)) @ counts))
     return Count(
@@ -128,11 +129,12 @@ def _quantile(upto: Floats, share: float) -> int | None:
     return at if at < len(upto) else None
 
 
-def _binomial(mean: float, variance: float, size: int) -> Floats:
+def _binomial(mean: float, variance: float, factorials: Floats) -> Floats:
     """The chance of 0, 1, 2 and on of a sum of unlike tries, by the binomial with its mean and its variance.
 
-    Exact for like tries; the number of tries is rounded to a whole one.
+    Exact for like tries; the number of tries is rounded to a whole one. `factorials` are logarithms, of 0! and on.
     """
+    size = len(factorials)
     found = np.zeros(size)
     if mean <= 0:
         found[0] = 1.0
@@ -144,12 +146,8 @@ def _binomial(mean: float, variance: float, size: int) -> Floats:
         return found
     wide = 12 * math.sqrt(mean * (1 - chance)) + 12
     number = np.arange(max(0, math.floor(mean - wide)), min(tries, math.ceil(mean + wide)) + 1)
-    ways = np.array([_log_choose(tries, k) for k in number.tolist()])
+    ways = factorials[tries] - factorials[number] - factorials[tries - number]
     logs = ways + number * math.log(chance) + (tries - number) * math.log1p(-chance)
     chances = np.exp(logs)
     found[number] = chances / chances.sum()
     return found
-
-
-def _log_choose(tries: int, number: int) -> float:
-    return math.lgamma(tries + 1) - math.lgamma(number + 1) - math.lgamma(tries - number + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flags.catalog import Flag, is_on
 from flags.cohort import Sections
+from flags.decision import Evaluation
 from flags.decode import uncollected
 from flags.launchdarkly_fleet import FleetEvaluator
 from sim.files.fleet_file import Floats, Ints
@@ -84,10 +85,11 @@ def stage_exposures(
     progress: Progress = lambda _share: None,
 ) -> list[StageExposure]:
     """One a stage, in order; `contexts` are the SDK's, one a row. `progress` gets the share that is done."""
-    found = []
+    found, fleet = [], FleetEvaluator(known, contexts)
     with uncollected():
         for number, (weight, sections) in enumerate(stages):
-            found.append(_exposed(weight, sections, known, contexts, _part(progress, number, len(stages))))
+            part = _part(progress, number, len(stages))
+            found.append(_exposed(weight, fleet.each(*sections), len(contexts), part))
     return found
 
 
@@ -95,20 +97,18 @@ def _part(progress: Progress, number: int, of: int) -> Progress:
     return lambda share: progress((number + share) / of)
 
 
-def _exposed(
-    weight: float, sections: Sections, known: Flag, contexts: Sequence[Any], progress: Progress
-) -> StageExposure:
-    on = np.zeros(len(contexts), np.bool_)
+def _exposed(weight: float, found: Iterable[Evaluation], count: int, progress: Progress) -> StageExposure:
+    on = np.zeros(count, np.bool_)
     reasons: Counter[str] = Counter()
     failures: Counter[str] = Counter()
-    for row, each in enumerate(FleetEvaluator(*sections, known).each(contexts)):
+    for row, each in enumerate(found):
         if is_on(each.value):
             on[row] = True
             reasons[_why(each.reason, each.rule)] += 1
         if each.reason.startswith(("ERROR", "WRONG_TYPE", "PREREQUISITE_FAILED")):
             failures[each.reason] += 1
         if row % _TELL_EVERY == 0:
-            progress(row / len(contexts))
+            progress(row / count)
     return StageExposure(weight, on, dict(reasons), dict(failures))
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from engine.errors import UserError
 from engine.reading import read_regular
-from flags.streaming import SDK_KEY
+from flags.client import SDK_KEY
 from sim.files.yaml import parse, scenario_text
 from sim.record.verdict import ExitCode
 from sim.run import host

@@ -59,7 +59,7 @@ class FlagService(Protocol):
 def check_source(scenario: Scenario) -> None:
     """DocumentError if the scenario's flags cannot be served at all; checked before anything starts."""
     if scenario.flag_source == "launchdarkly":
-        from flags.streaming import SDK_KEY
+        from flags.client import SDK_KEY
 
         if not os.environ.get(SDK_KEY, "").strip():
             at = scenario.origin(("flags",))

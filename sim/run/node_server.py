@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sim.node import process
 from sim.node.config import NodeConfig
 from sim.node.forked import ForkServer, print_to
 from sim.record.run_id import carry_run
@@ -37,6 +36,7 @@ class NodeServer:
 
         Nodes share the modules that this process has loaded. The server of zygotes belongs to them from here on.
         """
+        from sim.node import process  # who only asks for nodes does without it
 
         def become_node(arguments: dict[str, Any], fds: list[int]) -> int:
             fd, log, ended = fds

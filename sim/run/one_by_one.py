@@ -26,6 +26,7 @@ from sim.report.outlet import say_commands
 from sim.report.text import summary
 from sim.run.batch import Batch, Item, check_writable, read_all, refuse
 from sim.run.draw import as_run
+from sim.run.forked_nodes import nodes_for
 from sim.run.needs import missing, planned, planned_work
 from sim.run.runner import RunOptions, run_scenario
 
@@ -141,10 +142,12 @@ class OneByOne:
 
     def run(self, batch: Batch) -> ExitCode:
         """Run all. One that cannot be run to its end is reported, and the others still run."""
-        code = batch.run(
-            Item(each.title, partial(self._run, batch, each), partial(self._lacks, each), each.path)
-            for each in self.scenarios
-        )
+        with nodes_for(len(self.scenarios)) as start_node:
+            self.options = replace(self.options, start_node=start_node)
+            code = batch.run(
+                Item(each.title, partial(self._run, batch, each), partial(self._lacks, each), each.path)
+                for each in self.scenarios
+            )
         self.outputs.write()
         return code
 

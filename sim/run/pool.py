@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from engine.errors import EngineError
-from flags.streaming import SDK_KEY
+from flags.client import SDK_KEY
 from sim.files.scenario import Scenario
 from sim.files.units import format_size
 from sim.record.run_id import PLACEHOLDER, RUN_VARIABLE

@@ -36,13 +36,11 @@ def paths(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | 
 
 
 def replaced(document: Any, path: tuple[str | int, ...], value: Any) -> Any:
+    """The document with another value at that place; the rest of it is shared."""
     if not path:
         return value
-    made = copy.deepcopy(document)
-    at = made
-    for key in path[:-1]:
-        at = at[key]
-    at[path[-1]] = value
+    made = copy.copy(document)
+    made[path[0]] = replaced(document[path[0]], path[1:], value)
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import pathlib
 import re
 import shutil
@@ -46,6 +47,7 @@ def name_of(path: pathlib.Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@functools.cache
 def loaded_by_importing(package: str, *, but_not: str = "-") -> set[str]:
     command = [sys.executable, "-c", IMPORT_ALL, package, but_not]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
@@ -53,12 +55,18 @@ def loaded_by_importing(package: str, *, but_not: str = "-") -> set[str]:
     return set(run.stdout.split())
 
 
-def imported_names(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+@functools.cache
+def read(path: pathlib.Path) -> tuple[set[str], list[tuple[int, str, int]]]:
+    """The names that a module imports; and the line, name and length of each of its functions."""
+    imported, functions = set[str](), []
+    for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
+            imported.add(node.module)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            functions.append((node.lineno, node.name, (node.end_lineno or node.lineno) - node.lineno + 1))
+    return imported, functions
 
 
 def tracked_texts() -> Iterator[tuple[str, str]]:
@@ -88,21 +96,16 @@ def test_what_renders_reports_is_loaded_only_where_one_is_rendered() -> None:
 
 
 def test_only_engine_linux_uses_ctypes() -> None:
-    users = {
-        name_of(path)
-        for path in sources()
-        if any(name.partition(".")[0] == "ctypes" for name in imported_names(ast.parse(path.read_bytes())))
-    }
+    users = {name_of(path) for path in sources() if "ctypes" in {name.partition(".")[0] for name in read(path)[0]}}
     assert users <= {"engine/linux.py"}
 
 
 def test_no_function_is_too_long_to_read_at_once() -> None:
     too_long = [
-        f"{name_of(path)}:{node.lineno}: {node.name} has {length} lines"
+        f"{name_of(path)}:{line}: {name} has {length} lines"
         for path in sources()
-        for node in ast.walk(ast.parse(path.read_bytes()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and (length := (node.end_lineno or node.lineno) - node.lineno + 1) > LONGEST_FUNCTION
+        for line, name, length in read(path)[1]
+        if length > LONGEST_FUNCTION
     ]
     assert too_long == []
 

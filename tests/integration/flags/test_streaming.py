@@ -13,12 +13,12 @@ import pytest
 
 import flags.launchdarkly
 from flags.catalog import CATALOG
-from flags.client import FlagClient, FlagClientMisusedError
+from flags.client import SDK_KEY, FlagClient, FlagClientMisusedError
 from flags.context import SandboxAttributes
 from flags.inline import Rollout, flag_from
 from flags.memory import MemoryFlags
 from flags.relay import Relay
-from flags.streaming import SDK_KEY, LaunchDarklyFlags
+from flags.streaming import LaunchDarklyFlags
 
 PUNCH = "memfd-punch-on-snapshot"
 ON, OFF = flag_from(PUNCH, True), flag_from(PUNCH, False)

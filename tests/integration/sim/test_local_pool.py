@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flags.streaming import SDK_KEY
+from flags.client import SDK_KEY
 from sim.files.scenario import Scenario, load_text
 from sim.record import events
 from sim.record.folder import read_record

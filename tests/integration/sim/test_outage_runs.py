@@ -20,7 +20,8 @@ from sim.record.folder import StoredRun
 from sim.record.ledger import Entry
 from sim.report.judgements import why
 from sim.run.drill import Drill
-from sim.run.node_link import NodeStarter, execute_node
+from sim.run.forked_nodes import nodes_for
+from sim.run.node_link import NodeStarter
 from sim.run.runner import RunOptions, run_scenario
 from tests.forked import forked_node
 
@@ -236,20 +237,23 @@ async def test_a_node_that_starts_again_finds_the_flag_file_torn_and_recovers_wi
         assert decided(fleet, "web-0") == (True, "FALLTHROUGH", "VALID")
 
 
+@pytest.mark.parametrize("runs", [1, 2])
 async def test_the_sdk_key_reaches_neither_the_run_folder_nor_a_guest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: int
 ) -> None:
     monkeypatch.setenv("LAUNCHDARKLY_SDK_KEY", KEY)
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody is there, so nothing leaves this machine
-    async with drill(tmp_path, "{source: launchdarkly}", execute_node) as fleet:
-        guests = [each.pid for each in told(fleet.entries, events.GuestSpawned)]
-        (node,) = told(fleet.entries, events.NodeStarted)
-        holders = [pid for pid in (node.pid, node.zygote_pid, *guests) if KEY.encode() in environment(pid)]
-        assert (len(guests), holders) == (2, [node.pid])
-        await fleet.pause(["web-0"])
-        assert decided(fleet, "web-0")[:2] == (False, "ERROR:CLIENT_NOT_READY")
-        await fleet.finish()
+    with nodes_for(runs) as start_node:
+        async with drill(tmp_path, "{source: launchdarkly}", start_node) as fleet:
+            guests = [each.pid for each in told(fleet.entries, events.GuestSpawned)]
+            (node,) = told(fleet.entries, events.NodeStarted)
+            holders = [pid for pid in (node.pid, node.zygote_pid, *guests) if KEY.encode() in environment(pid)]
+            executed = [node.pid] if runs == 1 else []  # a forked one was sent the key
+            assert (len(guests), holders) == (2, executed)
+            await fleet.pause(["web-0"])
+            assert decided(fleet, "web-0")[:2] == (False, "ERROR:CLIENT_NOT_READY")
+            await fleet.finish()
     files = [path for path in fleet.run_dir.rglob("*") if path.is_file()]
     assert [path.name for path in files if KEY.encode() in path.read_bytes()] == []
     assert {"node.json", "events.jsonl", "node.log"} <= {path.name for path in files}

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import UserError
+from flags.client import SDK_KEY
 from flags.launchdarkly import Connection
-from flags.streaming import SDK_KEY, LaunchDarklyFlags
+from flags.streaming import LaunchDarklyFlags
 
 SECRET = "sdk-0123456789-secret"
 

@@ -26,7 +26,7 @@ from tests.production_fleet import KEY, Sandbox, flags, production_fleet
 GIB = 2**30
 WEIGHTS = (0, 1, 5, 25, 50, 100)
 SOME = (0, 1, 25)
-"""Where the same rows were asked at all six weights already; a stage of 40,000 takes a second."""
+"""Where the same rows were asked at all six weights already."""
 MANY = ("sandbox", "team", "template", "cluster")
 
 
@@ -48,6 +48,18 @@ def rows(fleet: list[Sandbox]) -> Rows:
     )
 
 
+@pytest.fixture(scope="module")
+def many(fleet: list[Sandbox]) -> list[Any]:
+    """Contexts of every row."""
+    return contexts(fleet, MANY)
+
+
+@pytest.fixture(scope="module")
+def alone(fleet: list[Sandbox]) -> list[Any]:
+    """Contexts of every row that name the sandbox alone."""
+    return contexts(fleet, ("sandbox",))
+
+
 def contexts(fleet: list[Sandbox], kinds: tuple[str, ...]) -> list[Any]:
     return [make_context({"kind": "multi", **{kind: {"key": getattr(each, kind)} for kind in kinds}}) for each in fleet]
 
@@ -60,8 +72,8 @@ def staged(document: dict[str, Any], weights: tuple[float, ...]) -> list[tuple[f
     ]
 
 
-def exposed(fleet: list[Sandbox], kinds: tuple[str, ...], weights: tuple[float, ...] = WEIGHTS, **how: bool) -> Any:
-    return stage_exposures(staged(flags(**how), weights), FLAGS[KEY], contexts(fleet, kinds))
+def exposed(asked: list[Any], weights: tuple[float, ...] = WEIGHTS, **how: bool) -> Any:
+    return stage_exposures(staged(flags(**how), weights), FLAGS[KEY], asked)
 
 
 def test_the_fleet_is_as_large_as_its_table_says(rows: Rows) -> None:
@@ -72,8 +84,8 @@ def test_the_fleet_is_as_large_as_its_table_says(rows: Rows) -> None:
     assert round(whole.pauses_per_hour, 1) == 25_221.1
 
 
-def test_every_stage_exposes_who_launchdarklys_client_exposes(fleet: list[Sandbox], rows: Rows) -> None:
-    found = exposed(fleet, MANY, safe_first=True)
+def test_every_stage_exposes_who_launchdarklys_client_exposes(many: list[Any], rows: Rows) -> None:
+    found = exposed(many, safe_first=True)
     assert [each.count for each in found] == [477, 830, 2327, 9673, 18_855, 37_289]
     gib = [round(sums(rows, each.on).memory / GIB, 1) for each in found]
     assert gib == [495.4, 980.8, 2901.6, 12_221.6, 23_857.2, 47_281.3]
@@ -83,22 +95,22 @@ def test_every_stage_exposes_who_launchdarklys_client_exposes(fleet: list[Sandbo
     assert found[5].failures == {}
 
 
-def test_a_context_of_the_sandbox_alone_is_exposed_otherwise(fleet: list[Sandbox], rows: Rows) -> None:
-    found = exposed(fleet, ("sandbox",), (1, 5, 100), safe_first=True)
+def test_a_context_of_the_sandbox_alone_is_exposed_otherwise(alone: list[Any], rows: Rows) -> None:
+    found = exposed(alone, (1, 5, 100), safe_first=True)
     assert [each.count for each in found] == [393, 1998, 39_999]
     gib = [round(sums(rows, each.on).memory / GIB, 1) for each in found]
     assert gib == [528.4, 2578.1, 50_309.4]
 
 
 @pytest.mark.parametrize(
-    ("kinds", "counts"),
-    [(MANY, [515, 883, 9808]), (("sandbox",), [0, 398, 10_126])],
+    ("asked", "counts"),
+    [("many", [515, 883, 9808]), ("alone", [0, 398, 10_126])],
     ids=["many-kinds", "sandbox-alone"],
 )
 def test_the_flag_as_it_is_served_lists_punching_first_and_exposes_others(
-    fleet: list[Sandbox], kinds: tuple[str, ...], counts: list[int]
+    request: pytest.FixtureRequest, asked: str, counts: list[int]
 ) -> None:
-    assert [each.count for each in exposed(fleet, kinds, SOME)] == counts
+    assert [each.count for each in exposed(request.getfixturevalue(asked), SOME)] == counts
 
 
 def test_a_fleet_is_evaluated_as_a_client_evaluates_it() -> None:
@@ -109,7 +121,7 @@ def test_a_fleet_is_evaluated_as_a_client_evaluates_it() -> None:
         expected = [client.evaluate(FLAGS[KEY], each).value for each in contexts(few, MANY)]
     finally:
         client.close()
-    (found,) = exposed(few, MANY, (50,))
+    (found,) = exposed(contexts(few, MANY), (50,))
     assert found.on.tolist() == expected
     assert 0 < found.count < 300
 
