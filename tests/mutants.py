@@ -290,10 +290,12 @@ def measure_tests(jobs: int) -> Tests:
     new = {file: Work("stats", [file], MEASURED_IN) for file in files if file not in known}
     print(f"{len(new)} of {len(files)} files of tests are measured: what do they call?", flush=True)
     for file, report in run_all(new, jobs):
-        known[file] = {"stamp": stamps[file], "tests": report.passed}
+        stamp = "" if report.failed else stamps[file]  # again next time
+        known[file] = {"stamp": stamp, "tests": report.passed}
         CALLS.write_text(json.dumps(known))
-        wrong = "".join(f"; FAILED without a change: {each}" for each in report.failed)
-        print(f"    {report.seconds:5.1f} s  {file}: {len(report.passed)} tests{wrong}", flush=True)
+        print(f"    {report.seconds:5.1f} s  {file}: {len(report.passed)} tests", flush=True)
+        for each in report.failed:
+            print(f"            FAILED without a change, left out: {each}", flush=True)
     return {test: about for each in known.values() for test, about in each["tests"].items()}
 
 
