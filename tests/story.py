@@ -171,6 +171,14 @@ def whole(rule: str, finding: Finding) -> Finding:
     return finding
 
 
+def checked_message(error: Exception, *arguments: object) -> None:
+    """In place of an error's `__init__`: what it says is a sentence."""
+    assert arguments
+    assert isinstance(arguments[0], str)
+    assert arguments[0]
+    Exception.__init__(error, *arguments)
+
+
 @dataclass
 class Story:
     """A ledger that grows, one entry a second. Incarnations are `web-0.1`, pauses `web-0.p1`, unless named."""

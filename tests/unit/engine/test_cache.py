@@ -413,3 +413,11 @@ def test_a_spill_takes_what_the_page_cache_holds_of_it_and_on_tmpfs_its_blocks(s
     assert spilling.read(3 * PAGE, 3 * PAGE) == DATA[3 * PAGE :]
     spill.close()
     assert (spill.fd, spill.resident_bytes()) == (-1, 0)
+
+
+def test_a_chunk_cannot_be_moved_where_there_is_no_spill(cache: Cache) -> None:
+    store(cache, CHUNKS[1])
+    with pytest.raises(OSError, match="no spill") as refused:
+        cache.move_to_spill(CHUNKS[1], lambda: None)
+    assert refused.value.errno == errno.ENOSPC
+    assert cache.spilled == frozenset()
