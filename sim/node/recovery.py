@@ -61,7 +61,7 @@ async def recover(node: Node) -> None:
         of = node.sandboxes.get(folder.name.rpartition(".")[0])
         budget = node.budget if of is None else of.budget
         for name in held:
-            with contextlib.suppress(FileNotFoundError):  # damaged: a resume will refuse it by its name; or no spill
+            with contextlib.suppress(OSError):  # no spill; or a resume will find out: it is no reason to end all guests
                 budget.hold((folder / name).stat().st_blocks * 512)  # its zeros are holes
 
 
