@@ -122,7 +122,7 @@ CODES = {
     "punched-unasked",
     "dirty_agrees": "missed|unlogged",
     "failed_copy_discards": "cache|guest|keeper|outcome|record|salvage|state",
-    "legal_transitions": "gap|[a-z]+-to-[a-z]+",
+    "legal_transitions": "gap|older-build|[a-z]+-to-[a-z]+",
     "never_resumed": "alive|heartbeat|paused|punched-alive|punched-first|resumed|runs|runs-freed|slices|started|thawed",
     "no_leaks": "cache|folder|guest|machine|memory|process",
     "no_unpublished": "freed-early|punched-early|unfinished-build",
