@@ -17,7 +17,7 @@ import xxhash
 from engine.cache import Cache
 from engine.chunk_records import ChunkRecords
 from engine.effects import Effects, Memory
-from engine.errors import EngineError
+from engine.errors import EngineError, words_of
 from engine.events import BuildSpilled, ChunkPublished, ChunkPunched, CleanPagesPunched, Emit, PunchFailed, Retried
 from engine.incarnation import PunchPermit
 from engine.memfd import Memfd
@@ -257,7 +257,7 @@ class ChunkCopier:
         try:
             self._retry("punch", lambda: self._effects.punch(memfd, offset, length, permit, chunk))
         except (OSError, EngineError) as error:
-            self._stop_punching(chunk, str(error))
+            self._stop_punching(chunk, words_of(error))
             return False
         return True
 

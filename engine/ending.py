@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from engine.effects import Before, Effects
-from engine.errors import GuestRanError
+from engine.errors import GuestRanError, words_of
 from engine.events import Event, GuestDied, GuestKilled, GuestLooked, KillFailed
 from engine.evidence import as_json
 from engine.incarnation import GuestProcess, PunchPermit
@@ -74,7 +74,7 @@ class Ending:
         return True
 
     def _lives(self, error: Exception, code: str) -> None:
-        self.error = str(error) or type(error).__name__
+        self.error = words_of(error)
         self._say(KillFailed(self.error, code))
 
     def _tell_what_was_seen(self, before: str, ran: GuestRanError | None) -> None:

@@ -86,6 +86,11 @@ def host_error(error: BaseException | None) -> BaseException | None:
     return None
 
 
+def words_of(error: BaseException) -> str:
+    """Its message; the name of its type where it has none, as an interrupt."""
+    return str(error) or type(error).__name__
+
+
 def errno_name(error: BaseException) -> str | None:
     """`ENOSPC` for an OSError with that errno; None for anything else."""
     number = getattr(error, "errno", None)

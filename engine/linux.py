@@ -311,6 +311,7 @@ class SharedMapping:
 
 
 _PROCMAP = struct.Struct("<9Q4I2Q")  # size, flags, address, start, end, vma's flags, page size, offset, inode, ...
+_PROCMAP_ASKED = struct.Struct("<3Q56xI4xQ8x")  # size, flags, address, ..., room for the name, ..., where it goes, ...
 _PROCMAP_QUERY = 0xC0686611
 _MAP_WRITABLE, _SHARED_FILES = 2, 0x38  # of a file, shared, at the address or the next one after it
 _LONGEST_NAME = 4096
@@ -335,9 +336,7 @@ def _asked_for(fd: int) -> list[SharedMapping]:
     name, address = ctypes.create_string_buffer(_LONGEST_NAME), 0
     where = ctypes.addressof(name)
     while True:
-        query = bytearray(
-            _PROCMAP.pack(_PROCMAP.size, _SHARED_FILES, address, 0, 0, 0, 0, 0, 0, 0, 0, _LONGEST_NAME, 0, where, 0)
-        )
+        query = bytearray(_PROCMAP_ASKED.pack(_PROCMAP.size, _SHARED_FILES, address, _LONGEST_NAME, where))
         try:
             fcntl.ioctl(fd, _PROCMAP_QUERY, query)
         except FileNotFoundError:

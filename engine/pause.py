@@ -14,7 +14,7 @@ from engine.cache import Cache
 from engine.copy import ChunkError, copied
 from engine.effects import Effects, Memory
 from engine.ending import Ending
-from engine.errors import CancelledPauseError, CorruptBuildError, EngineError, errno_name
+from engine.errors import CancelledPauseError, CorruptBuildError, EngineError, errno_name, words_of
 from engine.events import (
     BuildFinished,
     CacheDeleted,
@@ -238,7 +238,7 @@ class Pause:
         try:
             self._effects.keep(keeper, build, self._request.memory)
         except Exception as error:  # noqa: BLE001 - reported, and the pause goes on
-            self._keep_error = str(error) or type(error).__name__
+            self._keep_error = words_of(error)
         self._kept = True  # also where its answer is lacking: it is dropped all the same
         self._say(KeeperAsked(build, self._keep_error))
 
@@ -248,8 +248,8 @@ class Pause:
             permit = self._effects.condemn(request.condemned, request.guest, request.build)
         except Exception as error:  # noqa: BLE001 - the teardown asks too, and its waiters must hear of it all the same
             self._condemning = False
-            self._condemn_error = str(error)
-            self._say(CondemnFailed(str(error)))
+            self._condemn_error = words_of(error)
+            self._say(CondemnFailed(self._condemn_error))
             return None
         self._condemned = True  # first: a cancel is refused throughout
         self._condemning = False
@@ -343,7 +343,7 @@ class Pause:
         call = error.call if isinstance(error, ChunkError) else type(cause).__name__
         chunk = error.chunk if isinstance(error, ChunkError) else None
         if error is not self._failure:
-            self._say(CopyFailed(chunk, call, str(cause), self._condemned, errno_name(cause)))
+            self._say(CopyFailed(chunk, call, words_of(cause), self._condemned, errno_name(cause)))
         self._failure = error
         if self._condemned and self._request.options.salvage and self._is_kept(error):
             return
@@ -433,7 +433,7 @@ class Pause:
         milliseconds = (time.perf_counter() - self._begun) * 1e3
         self._result = PauseResult(
             outcome=outcome,
-            error=(str(error) or type(error).__name__) if error else None,
+            error=words_of(error) if error else None,
             failed_chunk=error.chunk if isinstance(error, ChunkError) else None,
             condemned=self._condemned,
             condemn_error=self._condemn_error,

@@ -16,8 +16,8 @@ MEASURED = ("model", "integration/engine", "unit/engine", "unit/sim/rules")
 gc.disable()  # while thousands of tests are collected, none of which is garbage: a third of the time
 
 
-if "MUTANT_UNDER_TEST" in os.environ:  # mutmut's: a test that is slow under it has noticed nothing
-    hypothesis.settings.register_profile("mutants", deadline=None)
+if "MUTANT_UNDER_TEST" in os.environ:  # mutmut's: a test that is slow under it, or by chance, has noticed nothing
+    hypothesis.settings.register_profile("mutants", deadline=None, derandomize=True, database=None)
     hypothesis.settings.load_profile("mutants")
 
 

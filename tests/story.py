@@ -131,6 +131,44 @@ CODES = {
     "rollback_intact": "bytes|condemned|forgotten|not-running",
 }
 """What a violation of each rule may have for a code."""
+PLACES = {"expected", "found", "page"}
+DETAILS = {
+    "bytes_exact": {"pause"},
+    "bytes_exact:guest": {"pause", "incarnation", *PLACES},
+    "bytes_exact:never-finished": {"pause", "incarnation"},
+    "bytes_exact:processor": {"pause", "incarnation"},
+    "bytes_exact:snapshot": {"pause", *PLACES},
+    "bytes_exact:two-contents": set[str](),
+    "decision_pinned:decisions": {"pause"},
+    "legal_transitions": set[str](),
+    "never_resumed:runs-freed": {"incarnation", *PLACES},
+    "no_leaks": set[str](),
+    "no_unpublished:unfinished-build": {"pause"},
+    "off_arrives": {"pause"},
+    "rollback_intact:bytes": {"pause", "incarnation", *PLACES},
+    "rollback_intact:condemned": {"pause"},
+}
+"""What a violation of a rule, or of one code of it, says beside its sandbox; others say pause and incarnation."""
+MISSING = {"deaths_explained": {"pid", "t"}, "dirty_agrees": {"pause", "incarnation"}, "no_leaks": set[str]()}
+"""What a rule says of evidence that is missing, beside the sandbox; others say the pause or the incarnation."""
+
+
+def whole(rule: str, finding: Finding) -> Finding:
+    """The finding of a rule, once what it notes is what programs and people need of it."""
+    unknown = [each["code"] for each in finding.violations if not re.fullmatch(CODES[rule], each["code"])]
+    assert not unknown, f"{rule} has no such code: programs compare them, so they stay as they are"
+    for each in finding.violations:
+        owed = DETAILS.get(f"{rule}:{each['code']}", DETAILS.get(rule, {"pause", "incarnation"}))
+        assert owed <= each.keys(), f"{rule}, {each['code']}: {owed - each.keys()}"
+    for each in finding.missing:
+        said = MISSING[rule] <= each.keys() if rule in MISSING else {"pause", "incarnation"} & each.keys()
+        assert each["sandbox"] == "*" or said, (rule, each)
+    for each in (*finding.violations, *finding.missing):
+        assert each["reason"], rule
+        assert "None" not in each["reason"], each["reason"]
+        owners = {sandbox_of(each[kind]) for kind in ("pause", "incarnation") if each.get(kind)}
+        assert owners <= {each["sandbox"]}, (rule, each)
+    return finding
 
 
 @dataclass
@@ -297,10 +335,7 @@ class Story:
 
     def found(self, rule: str) -> Finding:
         """What a rule says of it, after a look at reality where there is one."""
-        finding = judge(self.evidence())[rule]
-        unknown = [each["code"] for each in finding.violations if not re.fullmatch(CODES[rule], each["code"])]
-        assert not unknown, f"{rule} has no such code: programs compare them, so they stay as they are"
-        return finding
+        return {name: whole(name, each) for name, each in judge(self.evidence()).items()}[rule]
 
     def reasons(self, rule: str) -> list[str]:
         """What did not hold, in words."""

@@ -34,8 +34,9 @@ def judge(evidence: Evidence) -> Finding:
         finding.checked += 1
         decided = event.flags.get(PUNCH, {})
         if decided.get("value") is True and not _on_meanwhile(evidence, entry):
-            said = f"it was decided to punch, and {why} s into the run: {decided.get('reason')}"
-            finding.violated(entry.sandbox, Reason("punches", said), pause=entry.pause)
+            said = f"it was decided to punch, and {why} s into the run"
+            by = f": {decided['reason']}" if decided.get("reason") else ""
+            finding.violated(entry.sandbox, Reason("punches", said + by), pause=entry.pause)
     return finding
 
 

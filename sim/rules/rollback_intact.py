@@ -35,7 +35,9 @@ def _check_guest(reality: Reality, pause: PauseView, guest: SpawnedGuest) -> Non
     if guest.state() is None and _is_recorded_as_dead(reality, pause.incarnation):
         return  # by no act of this run: deaths_explained names it
     if not guest.is_running():
-        words = f"the pause was rolled back, and the guest does not run (state {guest.state()})"
+        state = guest.state()
+        how = "is gone" if state is None else f"does not run (state {state})"
+        words = f"the pause was rolled back, and the guest {how}"
         finding.violated(pause.sandbox, Reason("not-running", words), **details)
         return
     try:

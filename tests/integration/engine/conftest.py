@@ -14,7 +14,18 @@ from engine import linux
 from engine.holders import Holders
 from sim.files.units import HUGE_PAGE
 from sim.rollout.bench_host import pool_of
-from tests.integration.engine.rig import DEADLINE, MIB, SHM, Faults, Guest, Guests, Pauser, WaitForReaders, wait_until
+from tests.integration.engine.rig import (
+    DEADLINE,
+    ILL_TYPED,
+    MIB,
+    SHM,
+    Faults,
+    Guest,
+    Guests,
+    Pauser,
+    WaitForReaders,
+    wait_until,
+)
 
 
 @pytest.fixture
@@ -33,6 +44,13 @@ class NobodyElse(Holders):
 @pytest.fixture(autouse=True)
 def nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.dirty._HOLDERS", NobodyElse())
+
+
+@pytest.fixture(autouse=True)
+def _events_say_what_they_are_declared_to() -> Iterator[None]:
+    ILL_TYPED.clear()
+    yield
+    assert not ILL_TYPED
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ And who pauses them, what is done to a pause meanwhile, and how it is looked at.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ from engine import resume
 from engine.cache import Cache
 from engine.dirty import SharedBitmap, Tracker, WriteProtectScan
 from engine.effects import Effects
-from engine.events import Event, Planned
+from engine.events import BuildFinished, Event, Planned
 from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, start_time_of
 from engine.keeper import Keeper
 from engine.memfd import Memfd, ProcessMemory
@@ -148,6 +149,32 @@ class Guests:
             guest.end()
 
 
+ILL_TYPED: list[str] = []
+"""What events and results of this test say that they may not: a failed assertion in the engine's own thread is lost."""
+TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (float,),
+    "bool": (bool,),
+    "list[str]": (list,),
+    "dict[str, list[int]]": (dict,),
+    "None": (type(None),),
+}
+
+
+def ill_typed(event: Event | PauseResult) -> list[str]:
+    """Fields that do not hold what they are declared to: a reader of a ledger relies on it."""
+    found = []
+    for each in dataclasses.fields(event):
+        parts = str(each.type).split(" | ")
+        kinds = tuple(kind for part in parts for kind in TYPES.get(part, (object,)))
+        value = getattr(event, each.name)
+        wrong = not isinstance(value, kinds) or (isinstance(value, bool) and not {bool, object} & set(kinds))
+        if wrong or (isinstance(value, str) and value in {"", "None"}):
+            found.append(f"{type(event).__name__}.{each.name} is {value!r}, not {each.type}")
+    return found
+
+
 @dataclass
 class Pauser:
     """Pauses guests into one folder of builds, and looks at what is left there."""
@@ -198,9 +225,13 @@ class Pauser:
             spill=spill,
             keeper=keeper,
         )
-        pause = Pause(request, effects, self.events.append)
+        pause = Pause(request, effects, self._note)
         self._pauses.append(pause)
         return pause
+
+    def _note(self, event: Event) -> None:
+        self.events.append(event)
+        ILL_TYPED.extend(ill_typed(event))
 
     def retire(self) -> bool:
         """As a node does that has told the outcomes of all pauses so far; False where no record could go."""
@@ -209,9 +240,13 @@ class Pauser:
 
     def pause(self, guest: Guest, **options: Any) -> PauseResult:
         """Freeze and pause to the very end."""
-        pause = self.prepare(guest, **options)
+        pause, rests = self.prepare(guest, **options), threading.Event()
+        pause.when_at_rest(rests.set)
         pause.begin()
-        return pause.settle(DEADLINE)
+        result = pause.settle(DEADLINE)
+        assert rests.wait(DEADLINE)
+        ILL_TYPED.extend(ill_typed(result))
+        return result
 
     def restored(self, build: str = "b1") -> bytes:
         """The memory that a finished build describes, resumed into a fresh memfd."""
@@ -248,8 +283,11 @@ class Pauser:
         assert list(self.condemned.records()) == []
         assert not any(name.endswith(".partial") for name in self.names())
         assert self.restored(build) == before
-        assert result.header is not None
-        return result.header
+        header = result.header
+        assert header is not None
+        said = self.of(BuildFinished)[-1]
+        assert (said.build, said.length, said.content_hash) == (build, header.length, header.content_hash)
+        return header
 
     def assert_nothing_was_forgotten(self, guest: Guest, **how: Any) -> None:
         """What was written before a failure and what is written after it are both in the next build."""

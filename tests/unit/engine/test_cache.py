@@ -379,3 +379,37 @@ def test_a_reader_of_a_stranded_build_gets_a_chunk_that_is_moved_to_the_spill_wh
     assert os.pread(cache.fd, PAGE, CHUNKS[2].cache_offset) == bytes(PAGE)
     assert cache.read(CHUNKS[2].cache_offset, PAGE) == DATA[CHUNKS[2].cache_offset :][:PAGE]
     cache.close()
+
+
+# -- its spill
+
+
+@pytest.fixture
+def spilling(tmp_path: Path) -> Iterator[Cache]:
+    made = Cache(tmp_path, "b1", CHUNKS, tmp_path)
+    made.create()
+    yield made
+    made.close()
+
+
+def test_a_cache_without_a_spill_has_no_space(cache: Cache) -> None:
+    with pytest.raises(OSError, match="no spill") as refused:
+        cache.spill(memoryview(DATA)[: CHUNKS[0].length], CHUNKS[0])
+    assert (refused.value.errno, cache.can_spill) == (errno.ENOSPC, False)
+
+
+def test_a_spill_takes_what_the_page_cache_holds_of_it_and_on_tmpfs_its_blocks(spilling: Cache) -> None:
+    assert (spilling.can_spill, spilling.resident_bytes()) == (True, 0)
+    for chunk in CHUNKS[1:]:
+        spilling.spill(memoryview(DATA)[chunk.cache_offset : chunk.cache_offset + chunk.length], chunk)
+        spilling.publish(chunk)
+    spill = spilling._spill
+    assert spill
+    spill.on_tmpfs, spill.cached = False, 7 * PAGE
+    assert spill.resident_bytes() == spilling.resident_bytes() == 7 * PAGE
+    spill.on_tmpfs = True
+    assert spill.resident_bytes() == 3 * PAGE
+    assert spilling.spilled == {1, 2}
+    assert spilling.read(3 * PAGE, 3 * PAGE) == DATA[3 * PAGE :]
+    spill.close()
+    assert (spill.fd, spill.resident_bytes()) == (-1, 0)

@@ -7,6 +7,7 @@ import errno
 import os
 import pathlib
 import platform
+import struct
 import threading
 from collections.abc import Callable, Iterator
 
@@ -117,3 +118,54 @@ def test_another_machine_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     with pytest.raises(OSError, match="no system call numbers are known for riscv64"):
         linux.fail_calls("pwrite", 0, 0, errno.EIO)
+
+
+# -- the filter itself, run on what the kernel would show it
+
+ALLOW, ERRNO = 0x7FFF0000, 0x00050000
+ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+
+def answer(program: bytes, arch: int, nr: int, *arguments: int) -> int:
+    """What the program returns: load a word, jump where it is not equal, return."""
+    data = struct.pack("<IIQ6Q", nr, arch, 0, *(arguments + (0,) * 6)[:6])
+    instructions = list(struct.iter_unpack("<HBBI", program))
+    at = word = 0
+    while True:
+        code, equal, other, value = instructions[at]
+        at += 1
+        if code == 0x06:
+            return int(value)
+        if code == 0x20:
+            (word,) = struct.unpack_from("<I", data, value)
+        else:
+            assert code == 0x15
+            at += equal if word == value else other
+
+
+@pytest.mark.parametrize(
+    ("machine", "call", "numbers"),
+    [("x86_64", "preadv", [327, 295]), ("aarch64", "preadv", [286, 69]), ("x86_64", "pwrite", [18]),
+     ("aarch64", "pwrite", [68]), ("aarch64", "fallocate", [47]), ("aarch64", "process_vm_readv", [270])],
+)  # fmt: skip
+def test_a_filter_refuses_one_call_at_one_place_and_allows_every_other(
+    machine: str, call: linux.FailableCall, numbers: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs: list[bytes] = []
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(linux, "_install", programs.append)
+    in_a_thread(lambda: [told(lambda: linux.fail_calls(call, 7, FAR, errno.EIO))])
+    assert len(programs) == len(numbers)
+    place = {"preadv": 3, "pwrite": 3, "fallocate": 2}.get(call)
+    arguments = [7, 0, 0, 0]
+    if place is not None:
+        arguments[place] = FAR
+    for program, nr in zip(programs, numbers, strict=True):
+        refused = answer(program, ARCH[machine], nr, *arguments)
+        assert refused == ERRNO | errno.EIO
+        others = [(nr + 1, arguments), (nr, [8, *arguments[1:]])]
+        if place is not None:
+            wrong = (FAR + PAGE, FAR & 0xFFFFFFFF, FAR + (1 << 32))
+            others += [(nr, [*arguments[:place], each, *arguments[place + 1 :]]) for each in wrong]
+        assert {answer(program, ARCH[machine], number, *given) for number, given in others} == {ALLOW}
+        assert answer(program, 1, nr, *arguments) == ALLOW

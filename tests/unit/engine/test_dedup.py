@@ -278,3 +278,26 @@ def test_a_page_differs_wherever_its_one_other_word_lies(words: list[int | None]
         if word is not None:
             ours[page, word] += np.uint64(1)
     assert differing(ours, theirs).tolist() == [word is not None for word in words]
+
+
+def test_an_interrupt_while_it_waits_for_another_worker_is_raised_once_that_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = memory_of(np.full(BATCHES * 512, 1, np.uint8))
+    interrupted, real = threading.Event(), threading.Thread.join
+
+    def join(self: threading.Thread, timeout: float | None = None) -> None:
+        if not interrupted.is_set():
+            interrupted.set()
+            raise KeyboardInterrupt
+        real(self, timeout)
+
+    def read(buffer: memoryview, pages: NDArray[np.int64]) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            assert interrupted.wait(30)
+        whole(now)(buffer, pages)
+
+    monkeypatch.setattr(threading.Thread, "join", join)
+    with pytest.raises(KeyboardInterrupt):
+        compare(Blocks(range(BATCHES * 512)), read, whole(now))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("comparer")]

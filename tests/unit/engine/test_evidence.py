@@ -259,3 +259,37 @@ def test_a_name_with_brackets_is_not_taken_for_a_state() -> None:
         assert not evidence.are_stopped(process)
         os.close(process)
         child.kill()
+
+
+def test_what_threads_did_is_read_back_from_a_ledger_as_it_was() -> None:
+    threads = {7: (1, 20), 8: (3, 40)}
+    assert evidence.as_json(threads) == {"7": [1, 20], "8": [3, 40]}
+    assert evidence.from_json(evidence.as_json(threads)) == threads
+    assert (evidence.as_json(None), evidence.from_json(None)) == (None, None)
+
+
+@pytest.mark.parametrize("state", ["Z", "X"])
+def test_a_process_that_is_dead_and_not_gone_does_not_live(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = ["S", *"0" * 18, "55", "0"]
+    monkeypatch.setattr("engine.incarnation._stat_fields", lambda _: fields)
+    assert (lives(7, 55), lives(7, 56)) == (True, False)
+    fields[0] = state
+    assert not lives(7, 55)
+
+
+def test_a_freeze_reads_until_two_readings_are_the_same_and_keeps_the_last(
+    guest: GuestProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = [{1: (1, 1)}, {1: (1, 2)}, {1: (1, 3)}, {1: (1, 3)}]
+    left = iter(readings)
+    monkeypatch.setattr(evidence, "threads_of", lambda _: next(left))
+    guest.freeze()
+    assert guest.frozen == {1: (1, 3)}
+    assert next(left, None) is None
+
+
+def test_a_guest_is_not_asked_to_die_before_it_is(guest: GuestProcess) -> None:
+    assert (guest.killed, guest.asked_to_die) == (False, False)
+    guest.freeze()
+    guest.kill()
+    assert (guest.killed, guest.asked_to_die) == (False, True)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
+import os
+import pathlib
 import threading
+from collections.abc import Iterator
 
 import pytest
 
-from engine import holders
+from engine import holders, linux
 from engine.holders import Holders
 
 
@@ -65,3 +70,93 @@ def test_no_look_begins_while_one_goes_on_however_long_it_takes(monkeypatch: pyt
     assert threading.active_count() == before + 1
     clock.may_end.set()
     assert found.of(7, set()) == {1}
+
+
+# -- one look, at this very process
+
+
+@contextlib.contextmanager
+def mapped(fd: int, protection: int) -> Iterator[None]:
+    """A shared mapping alone: Python's own keeps the file open, too."""
+    address = linux._libc.mmap(None, mmap.PAGESIZE, protection, mmap.MAP_SHARED, fd, 0)
+    yield
+    linux._libc.munmap(address, mmap.PAGESIZE)
+
+
+def test_a_memfd_is_held_by_who_has_it_open_for_writing_or_mapped_so() -> None:
+    fd = os.memfd_create("snapdrill-held")
+    os.ftruncate(fd, mmap.PAGESIZE)
+    inode, me = os.fstat(fd).st_ino, str(os.getpid())
+    before = len(os.listdir("/proc/self/fd"))
+    assert inode in holders._opened(me)
+    assert inode not in holders._mapped(me)
+    assert os.getpid() in holders._look()[inode]
+    assert len(os.listdir("/proc/self/fd")) == before
+    reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
+    with mapped(fd, mmap.PROT_READ | mmap.PROT_WRITE), mapped(reader, mmap.PROT_READ):
+        os.close(fd)
+        assert inode not in holders._opened(me)
+        assert inode in holders._mapped(me)
+        assert os.getpid() in holders._look()[inode]
+    with mapped(reader, mmap.PROT_READ):
+        assert inode not in holders._mapped(me)
+        assert inode not in holders._look()
+    writer = os.open(f"/proc/self/fd/{reader}", os.O_WRONLY)
+    assert inode in holders._opened(me)
+    os.close(writer)
+    os.close(reader)
+
+
+def test_a_file_that_is_no_memfd_is_none_and_hides_none_that_is_opened_after_it(tmp_path: pathlib.Path) -> None:
+    with (tmp_path / "file").open("w+b") as file:
+        file.truncate(mmap.PAGESIZE)
+        inode = os.fstat(file.fileno()).st_ino
+        fd = os.memfd_create("snapdrill-held")
+        with mmap.mmap(file.fileno(), mmap.PAGESIZE):
+            me = str(os.getpid())
+            assert inode not in holders._opened(me) | holders._mapped(me)
+            assert os.fstat(fd).st_ino in holders._opened(me)
+        os.close(fd)
+
+
+def test_a_process_that_is_gone_is_an_error_of_its_own_and_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "listdir", lambda _: ["self", "7", "8", "9"])
+
+    def held(pid: str) -> set[int]:
+        if pid == "8":
+            raise ProcessLookupError
+        return {int(pid), 1}
+
+    monkeypatch.setattr(holders, "_mapped", held)
+    monkeypatch.setattr(holders, "_opened", lambda pid: {int(pid) + 100})
+    assert holders._look() == {7: {7}, 1: {7, 9}, 107: {7}, 9: {9}, 109: {9}}
+
+
+def test_an_fd_that_was_closed_meanwhile_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    fd = os.memfd_create("snapdrill-held")
+    real = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: ["99999", *real(folder)])
+    assert os.fstat(fd).st_ino in holders._opened(str(os.getpid()))
+    os.close(fd)
+
+
+def test_where_no_thread_can_be_had_what_was_seen_last_is_known_and_it_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(0.0)
+    found = looked(clock, monkeypatch)
+    assert found.of(7, set()) == {1}
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(holders, "_PATIENCE", 0.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        clock.now += 1.5
+        assert (found.of(7, set()), found.of(7, set())) == ({1}, {1})
+    clock.now += 0.9
+    assert found.of(7, set()) == {1}
+    clock.now += 0.2
+    monkeypatch.setattr(holders, "_PATIENCE", 10.0)
+    assert found.of(7, set()) == {2}

@@ -235,3 +235,9 @@ def test_extents_come_back_as_the_rows_they_were_made_of() -> None:
 def test_a_mapping_error_is_an_engine_error_and_a_value_error() -> None:
     assert issubclass(MappingError, EngineError)
     assert issubclass(MappingError, ValueError)
+
+
+def test_a_mapping_without_any_extent_keeps_its_sizes() -> None:
+    for empty in (mapping(8 * K), mapping(8 * K, Extent(0, 0, "a", 0))):
+        joined = normalise(empty)
+        assert (joined.size, joined.block_size, len(joined.extents)) == (8 * K, K, 0)

@@ -50,3 +50,11 @@ def test_a_line_that_github_would_obey_is_none_any_more(line: str) -> None:
 @pytest.mark.parametrize("line", ["a.yaml:1:1: error: x", "std::string", "# [x]", "a :: b"])
 def test_any_other_line_stays_as_it_is(line: str) -> None:
     assert not_a_command(line) == line
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("::error::x", "\\x3a:error::x"), ("  ::a::", "  \\x3a:a::"), ("x ##[error]y", "x \\x23#[error]y")],
+)
+def test_of_a_line_that_github_would_obey_one_character_is_written_as_its_code(line: str, said: str) -> None:
+    assert not_a_command(line) == said

@@ -249,3 +249,24 @@ def test_pages_are_read_packed_whatever_a_call_gives_of_them(own: Own, seed: int
     finally:
         linux.read_process_packed = real
     assert bytes(buffer) == b"".join(own.content[page * PAGE : (page + 1) * PAGE] for page in sorted(wanted))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "first"),
+    [([40, 60], 2), ([40, 61], 1), ([100], 1), ([101, 1], 1), ([10] * 11, 10), ([1] * 9, 5), ([], 0)],
+)
+def test_a_call_takes_as_many_runs_and_bytes_as_the_kernel_does_and_one_in_any_case(
+    lengths: list[int], first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memfd, "_BATCH_BYTES", 100)
+    monkeypatch.setattr(linux, "IOV_MAX", 5 if lengths == [1] * 9 else 1024)
+    left = [(1000 * number, length) for number, length in enumerate(lengths)]
+    assert memfd._first_batch(left) == (left[:first], left[first:])
+
+
+@pytest.mark.parametrize(
+    ("got", "left"),
+    [(0, [(0, 10), (50, 20)]), (9, [(9, 1), (50, 20)]), (10, [(50, 20)]), (29, [(69, 1)]), (30, [])],
+)
+def test_what_a_call_did_not_read_is_left(got: int, left: list[tuple[int, int]]) -> None:
+    assert memfd._after([(0, 10), (50, 20)], got) == left

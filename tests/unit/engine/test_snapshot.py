@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import mapping as maps
+from engine import snapshot
 from engine.errors import CorruptBuildError
 from engine.mapping import Extent, Extents, Mapping
 from engine.ranges import Blocks
@@ -339,3 +340,10 @@ def test_a_cache_that_nobody_wrote_to_since_is_not_read_again(tmp_path: Path) ->
     os.utime(folder / "memfile", ns=(1, 1))
     with pytest.raises(CorruptBuildError, match="chunk 0 does not match its digest"):
         check_build(tmp_path, "b2", 3 * PAGE)
+
+
+@pytest.mark.parametrize(
+    ("spilled", "end"), [((), 0), ((0,), 10), ((1,), 30), ((0, 2), 60), ((2, 0), 60), ((3,), 100), ((0, 1, 2, 3), 100)]
+)
+def test_a_spill_reaches_to_the_end_of_its_last_chunk(spilled: tuple[int, ...], end: int) -> None:
+    assert snapshot._end_of_spill(spilled, (10, 20, 30, 40)) == end

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from engine import events as copying
 from sim.record import events
 from sim.record.oracle import PAGE, content, describe, key_of
 from sim.rules import bytes_exact
@@ -110,7 +111,7 @@ def test_a_build_that_cannot_be_resumed_is_caught(scene: Scene, lost: str) -> No
     if lost:
         (folder / lost).unlink()
     else:
-        folder.rename(scene.reality.builds / "elsewhere")
+        folder.rename(scene.reality.builds / "web-1.p1")
     (reason,) = scene.settle().reasons(NAME)
     assert reason.startswith("its snapshot cannot be resumed: ")
 
@@ -210,3 +211,36 @@ def test_a_guest_that_nobody_resumed_is_not_looked_at(scene: Scene, guests: Gues
     guests.start().write(5, b"x")
     found = scene.found(NAME)
     assert (found.checked, found.violations) == (0, [])
+
+
+def test_every_build_and_every_guest_is_counted_damaged_ones_too(scene: Scene, guests: Guests) -> None:
+    for number in range(1, 5):
+        folder = scene.build(f"web-0.p{number}")
+        scene.settle(f"web-0.p{number}")
+        if number > 2:
+            flip(folder)
+            corrupt(scene, f"web-0.p{number}")
+    for number in (2, 3):
+        guests.start(f"web-0.{number}")
+        scene.tell(events.Resumed(f"web-0.{number}", PAUSE, 4096, 1.0))
+    found = scene.found(NAME)
+    assert (found.checked, found.violations) == (6, [])
+
+
+def test_a_resume_from_a_build_that_is_still_copied_is_right_and_from_one_that_never_was_planned_is_not(
+    ledger: Story,
+) -> None:
+    ledger.begin_pause().copy().resume()
+    assert len(ledger.missing(NAME)) == 1  # that a ledger holds no hash
+    assert len(ledger.without(copying.Planned).missing(NAME)) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "refused"), [("corrupt", "", 0), (None, "corrupt", 0), ("EIO", "corrupt", 1)]
+)
+def test_a_fault_damages_a_build_by_its_kind_and_by_its_words_only_where_it_has_none(
+    scene: Scene, kind: str | None, error: str, refused: int
+) -> None:
+    flip(scene.build(PAUSE))
+    scene.tell(events.FaultFired(1, "copy.write", error, 0, kind), pause=PAUSE)
+    assert len(scene.settle().found(NAME).violations) == refused

@@ -55,7 +55,8 @@ def test_a_guest_that_was_killed_as_it_did_not_answer_is_named(ledger: Story) ->
 
 def test_a_zygote_is_named(ledger: Story) -> None:
     (reason,) = ledger.tell(events.ProcessDied("zygote", 11), None).end().missing(NAME)
-    assert reason.startswith("the zygote (pid 11) died ")
+    at = len(ledger.entries) - 2
+    assert reason == f"the zygote (pid 11) died {at:.3f} s into the run{UNEXPLAINED}"
 
 
 @pytest.mark.parametrize(
@@ -126,3 +127,33 @@ def test_a_fault_explains_one_death_of_the_node(ledger: Story) -> None:
 def test_every_kind_of_death_is_named_when_several_die(ledger: Story) -> None:
     ledger.tell(GUEST).tell(events.ProcessDied("zygote", 11), None).tell(events.NodeCrashed(10, asked=False), None)
     assert [each.get("pid") for each in judge(ledger.end().evidence())[NAME].missing] == [20, 11, 10]
+
+
+def test_a_node_that_no_event_says_was_started_may_be_killed_from_outside_too() -> None:
+    (missing,) = Story().tell(events.NodeCrashed(10, asked=False), None).found(NAME).missing
+    assert (missing["pid"], missing["t"], missing["sandbox"]) == (10, 0.0, "*")
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "explained"),
+    [
+        ("kill-node", "", "node"),
+        (None, "SIGKILL of the node", "node"),
+        ("kill-guest", "", "guest"),
+        (None, "EIO", ""),
+        ("errno", "SIGKILL of the node", ""),
+    ],
+)
+def test_a_fault_explains_what_its_kind_kills_and_its_words_do_only_where_it_has_none(
+    ledger: Story, kind: str | None, error: str, explained: str
+) -> None:
+    ledger.begin_pause().tell(events.FaultFired(1, "copy.read", error, 0, kind), pause="web-0.p1")
+    ledger.tell(copying.GuestLooked("condemn", None, "dead"), pause="web-0.p1")
+    ledger.tell(events.NodeCrashed(10, asked=False), None)
+    missing = ledger.found(NAME).missing
+    assert [each["pid"] for each in missing] == [
+        pid for pid, name in ((20, "guest"), (10, "node")) if name != explained
+    ]
+    for each in missing:
+        assert each["t"] == float(len(ledger.entries) - (1 if each["pid"] == 10 else 2))
+        assert each.get("pause") == ("web-0.p1" if each["pid"] == 20 else None)

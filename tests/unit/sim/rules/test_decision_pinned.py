@@ -139,10 +139,11 @@ def test_a_reason_that_only_says_sealed_excuses_nothing(story: Story) -> None:
     ("punch", "left", "found"),
     [
         (False, 2 * MIB, ["6291456 bytes were freed from the guest, which was not to be punched"]),
+        (False, 8 * MIB - 1, ["1 bytes were freed from the guest, which was not to be punched"]),
         (False, 8 * MIB, []),
         (True, 2 * MIB, []),
     ],
-    ids=["freed unasked", "whole", "freed as decided"],
+    ids=["freed unasked", "a byte", "whole", "freed as decided"],
 )
 def test_what_the_kernel_freed_is_seen_whatever_the_pause_says_of_itself(
     story: Story, punch: bool, left: int, found: list[str]
@@ -232,3 +233,31 @@ def test_a_checkpoint_in_place_that_a_crash_cut_off_is_no_pause_on_the_wrong_pat
     assert story.reasons(NAME) == []
     as_pause = story.settle(punch=False, punched_bytes=0, path="in-place")
     assert as_pause.reasons(NAME) == ["the path was in-place, which is not what the flags said"]
+
+
+@pytest.mark.parametrize(
+    ("before", "within", "exercised"),
+    [([], [True], 0), ([], [False], 1), ([True], [True], 0), ([False], [False], 0), ([True], [False], 1),
+     ([True, False], [False], 0), ([False, True], [False], 1)],
+)  # fmt: skip
+def test_a_flag_that_is_set_to_what_it_was_has_not_changed(
+    story: Story, before: list[bool], within: list[bool], exercised: int
+) -> None:
+    """The decision was to punch; what was set before it counts where there is such a line."""
+    for value in before:
+        story.tell(events.FlagSet(PUNCH, value), None)
+    story.begin_pause()
+    for value in within:
+        story.tell(events.FlagSet(PUNCH, value), None)
+    assert story.copy().finish().found(NAME).checked == exercised
+
+
+@pytest.mark.parametrize(("path", "code"), [("memfd", "legal"), ("process", "no-memfd")])
+def test_where_no_line_says_what_a_guest_was_started_with_either_is_plausible(
+    ledger: Story, path: str, code: str
+) -> None:
+    punch = code == "legal"
+    ledger.tell(decided(), pause="web-0.p1")
+    ledger.tell(planned(path=path, punch=punch, punch_code=code), pause="web-0.p1").settle(path=path, punch=punch)
+    assert (ledger.reasons(NAME) == []) == punch  # it was started with one
+    assert ledger.without(events.GuestSpawned).reasons(NAME) == []

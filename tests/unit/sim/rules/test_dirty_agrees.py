@@ -9,7 +9,7 @@ from sim.record.ledger import Entry
 from sim.rules import RULES
 from sim.rules.evidence import Evidence
 from sim.rules.finding import Finding
-from tests.story import created, decided, run_started, spawned
+from tests.story import created, decided, run_started, spawned, whole
 
 SCANNED = copying.Scanned("write-protect-scan", 4096, 0, 8192, 0.1, None)
 
@@ -22,7 +22,8 @@ def found(*told: Event, kind: str = "vm") -> Finding:
         Entry(0.0, spawned(guest=kind), "web-0", None),
     ]
     pause = [decided(), events.GuestFrozen("web-0.1", 0.1), *told]
-    return RULES["dirty_agrees"].judge(Evidence([*begun, *(Entry(1.0, each, "web-0", "web-0.p1") for each in pause)]))
+    entries = [*begun, *(Entry(1.0, each, "web-0", "web-0.p1") for each in pause)]
+    return whole("dirty_agrees", RULES["dirty_agrees"].judge(Evidence(entries)))
 
 
 def compared(missed: int = 0, unlogged: int = 0) -> copying.DirtyCompared:

@@ -231,3 +231,9 @@ def test_one_guest_is_reported_once_however_often_it_is_seen(scene: Scene, guest
     for _ in range(3):
         found = scene.found(NAME)
     assert len(found.violations) == 1
+
+
+@pytest.mark.parametrize(("freed", "checked"), [(0, 0), (1, 1)])
+def test_one_freed_byte_exercises_it_though_no_event_tells_of_a_punch(ledger: Story, freed: int, checked: int) -> None:
+    told = ledger.pause().changed(events.PauseSettled, punched_bytes=freed).without(copying.ChunkPunched)
+    assert told.found(NAME).checked == checked

@@ -13,6 +13,7 @@ from engine import events as copying
 from sim.node.cgroup import MemoryCgroup
 from sim.record import events
 from sim.record.verdict import Verdict
+from sim.rules import never_resumed, no_leaks
 from tests.story import Story, judged
 
 if TYPE_CHECKING:
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from tests.unit.sim.rules.conftest import Guests, Scene
 
 NAME = "no_leaks"
+
+
+@pytest.fixture(autouse=True)
+def _nobody_closes_anything_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(no_leaks, "_CLOSING", 0.01)
+    monkeypatch.setattr(never_resumed, "_DYING", 0.01)
+
 
 MAPS_ONLY = """
 import mmap, os, sys
@@ -144,7 +152,6 @@ HELD = "its pause is over, and its memory is still held by the zygote"
 def test_a_zygote_that_keeps_the_memory_of_a_pause_that_is_over_is_a_leak(
     scene: Scene, guests: Guests, monkeypatch: pytest.MonkeyPatch, settled: dict[str, Any], reason: str
 ) -> None:
-    monkeypatch.setattr("sim.rules.no_leaks._CLOSING", 0.01)
     guests.start().kill()
     scene.freeze().tell(events.NodeStarted(1 << 30, 0, os.getpid(), 0, recovered=False), None).settle(**settled)
     (found,) = scene.found(NAME).violations
@@ -155,7 +162,6 @@ def test_a_zygote_that_keeps_the_memory_of_a_pause_that_is_over_is_a_leak(
 def test_a_zygote_that_keeps_the_memory_for_the_next_pause_of_the_same_guest_is_no_leak(
     scene: Scene, guests: Guests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sim.rules.no_leaks._CLOSING", 0.01)
     guests.start()
     scene.freeze().tell(events.NodeStarted(1 << 30, 0, os.getpid(), 0, recovered=False), None)
     scene.settle(outcome="rolled-back").freeze("web-0.p2").write(scene.reality.run_dir / "events.jsonl")
@@ -244,3 +250,18 @@ def test_a_virtual_machine_that_this_process_still_holds_is_a_leak(
     held = {os.getpid(): {"anon_inode:kvm-vm", "/dev/null"}}
     monkeypatch.setattr("sim.rules.no_leaks._links", lambda pid: held.get(pid, set()))
     assert reasons(torn_down) == [f"process {os.getpid()} still holds a virtual machine"]
+
+
+def test_a_node_that_holds_a_machine_is_reported_once_however_often_it_is_looked_at(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.tell(events.NodeStarted(10, 1, 11, 1, recovered=False), None)
+    monkeypatch.setattr(no_leaks, "_links", lambda *pids: {"anon_inode:kvm-vcpu:0"} if pids == (10, 11) else set())
+    for number in (1, 2):
+        found = scene.settle(f"web-0.p{number}", outcome="discarded").found(NAME).violations
+        assert [(each["code"], each["sandbox"]) for each in found] == [("machine", "*")]
+
+
+def test_a_guest_that_is_there_and_memory_that_is_held_are_two_leaks(scene: Scene, guests: Guests) -> None:
+    guests.start()
+    assert [each["code"] for each in finished(scene).violations] == ["guest", "memory"]

@@ -13,7 +13,7 @@ from sim.record.ledger import Entry
 from sim.rules import RULES
 from sim.rules.evidence import Evidence
 from sim.rules.finding import Finding
-from tests.story import created, decided, run_started
+from tests.story import created, decided, run_started, whole
 
 NAME = "off_arrives"
 LEASE = 5.0
@@ -23,7 +23,7 @@ def found(*told: tuple[float, Event], lease: float | None = LEASE) -> Finding:
     """What is found in a ledger of events and their times, in seconds."""
     begun = [Entry(0.0, run_started(lease=lease), None, None), Entry(0.0, created(), "web-0", None)]
     entries = [Entry(t, event, "web-0", "web-0.p1") for t, event in told]
-    return RULES[NAME].judge(Evidence([*begun, *entries]))
+    return whole(NAME, RULES[NAME].judge(Evidence([*begun, *entries])))
 
 
 def served(value: Any, *, effective: bool = True, flag: str = PUNCH) -> events.FlagSet:
@@ -114,3 +114,10 @@ def test_a_decision_before_the_run_saw_that_the_flag_was_on_again_is_no_violatio
     assert len(found(off, decided, (9.2, edited(ago=0.1))).violations) == 1
     assert len(found(off, decided, (9.05, edited("off", ago=0.1))).violations) == 1
     assert len(found(off, decided, (9.05, edited("torn", ago=0.1))).violations) == 1
+
+
+def test_a_violation_says_the_reason_of_its_decision_where_there_is_one() -> None:
+    (bare,) = found((1.0, served(False)), (1.0, PUNCHING)).violations
+    reasoned = events.Decided({PUNCH: {"value": True, "reason": "TARGETING_MATCH"}})
+    (told,) = found((1.0, served(False)), (1.0, reasoned)).violations
+    assert told["reason"] == f"{bare['reason']}: TARGETING_MATCH"

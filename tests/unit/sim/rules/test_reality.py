@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import array
 import os
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from engine import linux
+from engine.incarnation import start_time_of
 from sim.record.oracle import PAGE, ZEROED, Mismatch, content, key_of
 from sim.rules.finding import Finding, Reason
-from sim.rules.reality import is_doomed, page_details, pieces, sparse, zeroed_pages
+from sim.rules.reality import SpawnedGuest, is_doomed, page_details, pieces, sparse, zeroed_pages
+from tests.story import spawned
 
 if TYPE_CHECKING:
     from tests.unit.sim.rules.conftest import Guests, Scene
@@ -161,3 +165,30 @@ def test_a_violation_says_what_is_known_and_nothing_else() -> None:
         {"sandbox": "web-0", "code": "x", "reason": "broken", "pause": "web-0.p1"},
         {"sandbox": "*", "code": "x", "reason": "broken", "page": 3, "expected": "begins 00ff", "found": "all zero"},
     ]
+
+
+def test_on_hugetlb_which_says_that_all_is_there_zeroed_pages_are_found_by_their_content(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 1,030 pages, more than one piece; a page counts as written by its last byte, too."""
+    count = 1030
+    pages = array.array("I", [1, 1, 0, ZEROED | 1, 1] + [1] * (count - 5))
+    fd = os.memfd_create("pages")
+    os.pwrite(fd, (bytes(PAGE - 1) + b"x") * count, 0)
+    for page in (1, 2, 3, 4, 600, count - 1):
+        os.pwrite(fd, bytes(PAGE), page * PAGE)
+    assert zeroed_pages(pages, fd).tolist() == []
+    monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_bsize=2 << 20))
+    assert zeroed_pages(pages, fd).tolist() == [1, 4, 600, count - 1]
+    os.close(fd)
+
+
+def test_a_process_whose_name_is_no_text_is_looked_at_all_the_same() -> None:
+    me = SpawnedGuest("web-0", spawned(pid=os.getpid(), start_time=start_time_of(os.getpid()) or 0))
+    name = Path("/proc/self/comm")
+    before = name.read_bytes()
+    name.write_bytes(b") \xff\xfe")
+    try:
+        assert (me.is_dying(), me.is_running(), me.state()) == (False, True, "R")
+    finally:
+        name.write_bytes(before)

@@ -75,12 +75,12 @@ def test_a_guest_that_runs_on_with_the_same_bytes_is_right(scene: Scene, guests:
     assert (found.checked, found.violations) == (1, [])
 
 
-@pytest.mark.parametrize(("end", "state"), [("stop", "T"), ("kill", None)])
-def test_a_guest_that_does_not_run_on_is_caught_once(scene: Scene, guests: Guests, end: str, state: str | None) -> None:
+@pytest.mark.parametrize(("end", "how"), [("stop", "does not run (state T)"), ("kill", "is gone")])
+def test_a_guest_that_does_not_run_on_is_caught_once(scene: Scene, guests: Guests, end: str, how: str) -> None:
     getattr(guests.start(), end)()
     rolled_back(scene).found(NAME)
     (violation,) = scene.found(NAME).violations
-    assert violation["reason"] == f"the pause was rolled back, and the guest does not run (state {state})"
+    assert violation["reason"] == f"the pause was rolled back, and the guest {how}"
     assert (violation["incarnation"], violation["pause"]) == ("web-0.1", "web-0.p1")
 
 

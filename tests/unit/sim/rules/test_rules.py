@@ -89,3 +89,13 @@ def test_a_pause_that_settled_twice_in_a_ledger_is_taken_by_its_first(ledger: St
     ledger.tell(events.StepStarted(0, "pause", 14, 5), None).settle()
     ledger.tell(events.StepStarted(1, "pause", 15, 5), None).tell(settled(), pause="web-0.p1")
     assert ledger.evidence().step_of("web-0.p1") == events.StepStarted(0, "pause", 14, 5)
+
+
+def test_of_what_the_ledger_does_not_know_there_is_nothing(ledger: Story) -> None:
+    evidence = ledger.evidence()
+    assert (evidence.of_pause("web-9.p1"), evidence.events_of("web-9.p1"), evidence.of_sandbox("web-9")) == ([], [], [])
+    assert (evidence.of_kind(events.Judged), evidence.crashes, evidence.ended) == ([], [], {})
+    assert (evidence.spawned("web-9.1"), evidence.settled_at("web-9.p1"), evidence.step_of("web-9.p1")) == (None,) * 3
+    assert (evidence.crashed_after(-1), evidence.crashed_within("web-9.p1"), evidence.states_of("web-9")) == (
+        False, False, [],
+    )  # fmt: skip
