@@ -150,20 +150,23 @@ class Cache:
         """Give the file system of the cache the space back that a published chunk takes.
 
         `record` is called once it was read back from the spill, before it is freed here. Raises OSError, also where
-        what was read is not what the chunk's digest says.
+        the chunk ends early, or what was read is not what its digest says.
         """
+        if self._spill is None:
+            raise OSError(errno.ENOSPC, "there is no spill")
         data = memoryview(os.pread(self.fd, chunk.length, chunk.cache_offset))
-        if self._spill is not None and len(data) == chunk.length:
-            self._spill.open(self.folder)
-            write_packed(self._spill.fd, data, chunk.cache_offset, is_hole=False)
-            written = os.pread(self._spill.fd, chunk.length, chunk.cache_offset)
-            if xxhash.xxh3_128_digest(written) != self.digests[chunk.index]:
-                raise OSError(errno.EIO, f"chunk {chunk.index} in the spill is not what was written")
-            self.lies_in_spill(chunk.index)
-            record()
-            with self._changed:  # who reads now may still read it here
-                self._changed.wait_for(lambda: self._readers == 0)
-            linux.punch_hole(self.fd, chunk.cache_offset, chunk.length)
+        if len(data) != chunk.length:
+            raise OSError(errno.EIO, f"the cache ends within chunk {chunk.index}")
+        self._spill.open(self.folder)
+        write_packed(self._spill.fd, data, chunk.cache_offset, is_hole=False)
+        written = os.pread(self._spill.fd, chunk.length, chunk.cache_offset)
+        if xxhash.xxh3_128_digest(written) != self.digests[chunk.index]:
+            raise OSError(errno.EIO, f"chunk {chunk.index} in the spill is not what was written")
+        self.lies_in_spill(chunk.index)
+        record()
+        with self._changed:  # who reads now may still read it here
+            self._changed.wait_for(lambda: self._readers == 0)
+        linux.punch_hole(self.fd, chunk.cache_offset, chunk.length)
 
     def lies_in_spill(self, index: int, *, spilled: bool = True) -> None:
         """Which of the two files holds the chunk, before it is published."""
@@ -347,8 +350,24 @@ class Cache:
                 linux.punch_hole(self.fd, first * PAGE, (end - first) * PAGE)
 
     def has_its_name(self) -> bool:
-        """True where the folder got its final name, whatever `finish` reported."""
-        return self._made and self.final.exists() and not self.folder.exists()
+        """True where the folder is known to have its final name, whatever `finish` reported."""
+        if not self._made or not self.is_gone():
+            return False
+        try:
+            os.stat(self.final)
+        except OSError:
+            return False
+        return True
+
+    def is_gone(self) -> bool:
+        """True where the unfinished folder is known not to be there: a disk that cannot be asked says nothing."""
+        try:
+            os.stat(self.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+        return False
 
     def fail(self, error: BaseException) -> None:
         """The build will never be: wake every reader with the error and delete what was written."""

@@ -42,14 +42,10 @@ def complete(left: Left) -> Header:
     Raises UnsalvageableError: its records or a punched chunk are not what was written, its parent is damaged, or there
     is no space for the rest, neither in its cache nor in its spill.
     """
-    try:
-        recorded = chunk_records.read(left.builds / f"{left.build}{PARTIAL}")
-    except NoRecordsError as error:
-        raise UnsalvageableError(SalvageCode.NO_RECORDS, str(error)) from error
     waits = iter(RETRY_SECONDS)
     while True:
         try:
-            return _completed(left, recorded)
+            return _completed(left, _recorded(left))  # read anew: a try that failed may have moved a chunk
         except UnsalvageableError:
             raise
         except (OSError, EngineError) as error:
@@ -57,6 +53,13 @@ def complete(left: Left) -> Header:
                 why = f"the rest of it could not be written: {error}"
                 raise UnsalvageableError(SalvageCode.NOT_COMPLETED, why) from error
         time.sleep(seconds)
+
+
+def _recorded(left: Left) -> Recorded:
+    try:
+        return chunk_records.read(left.builds / f"{left.build}{PARTIAL}")
+    except NoRecordsError as error:
+        raise UnsalvageableError(SalvageCode.NO_RECORDS, str(error)) from error
 
 
 def _completed(left: Left, recorded: Recorded) -> Header:

@@ -109,7 +109,7 @@ class SharedBitmap:
 
 
 class Forgotten:
-    """For a guest whose parent build cannot be read: no answer, so that everything resident is taken for dirty."""
+    """For a guest whose parent build cannot be read, or whose writes may be unknown: everything resident is dirty."""
 
     name = "forgotten"
 

@@ -153,7 +153,7 @@ class GuestProcess:
         self.killed = True  # first: after an interrupt here a death is known to be by our own signal, sent once more
         try:
             self._signal(signal.SIGKILL)
-        except OSError:
+        except Exception:  # also one that came before the signal, such as no memory to ask for it
             self.killed = False
             raise
         if ran is not None:

@@ -39,6 +39,9 @@ from engine.writing import Writing
 
 __all__ = ["Outcome", "Pause", "PauseResult"]
 
+_AGAIN_SECONDS = 0.01
+"""Until an end that failed itself is tried again."""
+
 
 class Pause:
     """`begin` runs to the pause's answer, `settle` waits for the copy's end. Thread-safe."""
@@ -62,6 +65,7 @@ class Pause:
         self._salvaging = threading.Lock()
         self._strand: Strand | None = None  # kept, though the copy failed past the point of no return
         self._salvaged: str | None = None
+        self._failure: BaseException | None = None  # what is reported already
         self._result: PauseResult | None = None
         self._begun = time.perf_counter()
         self._cpu = CpuClock()
@@ -176,7 +180,7 @@ class Pause:
         cache, guest = self.cache, self._request.guest
         if not self._settled.is_set() or not self._condemned:
             return False
-        if self._writing.finished is None and cache is not None and cache.folder.exists():
+        if self._writing.finished is None and cache is not None and not cache.is_gone():
             return False
         try:
             self._effects.retire(self._request.condemned, guest)
@@ -324,6 +328,8 @@ class Pause:
             with contextlib.suppress(BaseException):
                 self._fail(error)
                 break
+            with contextlib.suppress(BaseException):
+                time.sleep(_AGAIN_SECONDS)
 
     def _fail(self, error: BaseException) -> None:
         """Uncondemned: the guest may run on, nothing was lost. Condemned: discard, unless it is to be salvaged."""
@@ -336,7 +342,9 @@ class Pause:
         cause = error.cause if isinstance(error, ChunkError) else error
         call = error.call if isinstance(error, ChunkError) else type(cause).__name__
         chunk = error.chunk if isinstance(error, ChunkError) else None
-        self._say(CopyFailed(chunk, call, str(cause), self._condemned, errno_name(cause)))
+        if error is not self._failure:
+            self._say(CopyFailed(chunk, call, str(cause), self._condemned, errno_name(cause)))
+        self._failure = error
         if self._condemned and self._request.options.salvage and self._is_kept(error):
             return
         if (cache := self.cache) is not None:
@@ -372,7 +380,7 @@ class Pause:
         except Exception as failure:  # noqa: BLE001 - readers must wake and the guest must end all the same
             self._say(CopyFailed(None, "discard", str(failure), self._condemned))
             cache.fail(error)
-        if not cache.folder.exists():
+        if cache.is_gone():
             self._say(CacheDeleted(self._request.build))
 
     def _tell(self, event: Event) -> None:

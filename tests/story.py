@@ -123,7 +123,7 @@ CODES = {
     "dirty_agrees": "missed|unlogged",
     "failed_copy_discards": "cache|guest|keeper|outcome|record|salvage|state",
     "legal_transitions": "gap|[a-z]+-to-[a-z]+",
-    "never_resumed": "alive|heartbeat|paused|punched-alive|punched-first|resumed|runs|runs-freed|started|thawed",
+    "never_resumed": "alive|heartbeat|paused|punched-alive|punched-first|resumed|runs|runs-freed|slices|started|thawed",
     "no_leaks": "cache|folder|guest|machine|memory|process",
     "no_unpublished": "freed-early|punched-early|unfinished-build",
     "off_arrives": "punches",

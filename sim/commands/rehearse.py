@@ -125,8 +125,7 @@ def command(
     plan = plan.model_copy(update={"salvage_arm": salvage_arm or plan.salvage_arm})
     options = RunOptions(runs_dir=runs_dir, seed=seed, time_limit=time_limit)
     results = None if dry_run else JunitFile.of(junit, junit_family)
-    if goes_on is not None and (matrix or dry_run):
-        raise click.UsageError("--continue goes with neither --matrix nor --dry-run")
+    _check_together(goes_on=goes_on is not None, matrix=matrix, dry_run=dry_run, salvage_arm=salvage_arm)
     session = Session(
         plan,
         options,
@@ -150,3 +149,10 @@ def command(
     if as_json and session.rehearsal is not None:
         click.echo(json.dumps(session.document(), indent=2))
     return code
+
+
+def _check_together(*, goes_on: bool, matrix: bool, dry_run: bool, salvage_arm: bool) -> None:
+    if goes_on and (matrix or dry_run):
+        raise click.UsageError("--continue goes with neither --matrix nor --dry-run")
+    if matrix and salvage_arm:
+        raise click.UsageError("--salvage-arm does not go with --matrix, which has no arms; remove one of them")

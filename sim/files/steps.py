@@ -101,7 +101,7 @@ class PauseStep(Selection):
     `burst: 256` is such a number under production's name: all are asked for at once, and so many are in flight.
     `until: settled` waits until every copy has ended; `returned` only until every pause has answered, and the run has
     no digest then. `wave: true`: of the first `concurrency` all guests are frozen before one is copied,
-    and all are copied before one ends, so that the peak is that of so many whole copies.
+    and all are copied before one ends, so that the peak is that of so many whole copies; not with `until: returned`.
     """
 
     kind: Literal["pause"] = "pause"

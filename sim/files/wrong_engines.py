@@ -176,6 +176,16 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
         "the first page is punched before the killed guest is seen dead",
     ),
     _wrong(
+        "death-not-awaited",
+        "invariant:never_resumed",
+        "the death of a killed guest is not waited for before its memory is punched, and no event says that it died",
+    ),
+    _wrong(
+        "looks-away",
+        "invariant:never_resumed",
+        "a last look that shows that the guest has run is ignored: it is punched, and its build is finished",
+    ),
+    _wrong(
         "one-thread-stopped",
         "invariant:never_resumed",
         "one stopped thread is taken for a stopped guest: the others run on until it is killed",

@@ -203,7 +203,7 @@ class Guest:
             raise GuestError(f"{self.name} does not hold the processor state that it was given")
 
     def forget_parent(self) -> None:
-        """The build that its memory came from cannot be read: the next pause must keep everything."""
+        """The build that its memory came from cannot be read, or its writes are not known: a pause keeps all."""
         if self.tracker is not None:
             self.tracker.close()
         self.tracker = Forgotten()

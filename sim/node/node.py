@@ -221,6 +221,8 @@ class Node:
             return
         thawed = events.GuestThawed(guest.name, as_json(process.seen), ran.code if ran else None)
         self.ledger.try_append(thawed, sandbox=sandbox.config.name)
+        if ran is not None and sandbox.state is State.CHECKPOINTING:
+            guest.forget_parent()  # what it wrote before its writes were watched anew is in no build
         sandbox.to(State.RUNNING, why)
         self.measure(sandbox)
 

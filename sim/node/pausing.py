@@ -139,7 +139,11 @@ class Pausing:
         sandbox.to(state, f"a {'checkpoint' if checkpoint else 'pause'} was requested")
         decision = node.flags.decide(sandbox.config.attributes(), "checkpoint" if checkpoint else "pause")
         decided = events.Decided(decision.as_fields(), otel_fields(decision, name))
-        node.ledger.append(decided, sandbox=name, pause=pause_id)
+        try:
+            node.ledger.append(decided, sandbox=name, pause=pause_id)
+        except OSError:
+            sandbox.to(State.RUNNING, "its decision could not be recorded")
+            raise
         fresh = checkpoint and not self._is_in_place(sandbox, decision)
         planned = self._planned_bytes(sandbox, decision, consumed=fresh or not checkpoint)
         read = not checkpoint and node.config.is_read(name, sandbox.pauses)

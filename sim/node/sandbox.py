@@ -122,11 +122,16 @@ class Sandbox:
         What only says how something ended is not held up by a ledger that takes no more.
         """
         check_transition(self.state, new)
-        old, self.state, self.reason = self.state, new, reason
+        old, before = self.state, self.reason
+        self.state, self.reason = new, reason
         why = stop_reason or STOP_REASONS.get(new)
         changed = events.StateChanged(old.value, new.value, reason, why.value if why else None)
         if new in _BEGINS:
-            self._ledger.append(changed, sandbox=self.config.name)
+            try:
+                self._ledger.append(changed, sandbox=self.config.name)
+            except OSError:  # then it did not begin
+                self.state, self.reason = old, before
+                raise
         else:
             self._ledger.try_append(changed, sandbox=self.config.name)
 

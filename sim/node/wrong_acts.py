@@ -29,6 +29,7 @@ from engine.snapshot import Header
 from sim.node.armed_faults import FaultyEffects
 
 _WOKEN_AT, _WOKEN_FOR = 2, 0.002  # chunk, seconds
+_OF_ANY_KIND = 0x40000000  # waitpid(2), __WALL: threads of other processes too
 
 
 class SaidToBeDead(GuestProcess):
@@ -172,6 +173,30 @@ class TornCopyKept(FaultyEffects):
         _kill_without_a_look(guest)
 
 
+class LooksAway(FaultyEffects):
+    """Goes on as if its last look had shown nothing."""
+
+    def kill(self, guest: GuestProcess) -> None:
+        with contextlib.suppress(GuestRanError):
+            super().kill(guest)
+
+
+class PunchesTheDying(FaultyEffects):
+    """Sends SIGKILL, and punches at once; waits for the death with the last act of the pause."""
+
+    _killed: GuestProcess | None = None
+
+    def await_death(self, guest: GuestProcess, permit: PunchPermit | None) -> None:
+        self._killed = guest
+        if permit is not None:
+            permit.open(_said_to_be_dead(guest))
+
+    def close(self, memory: Memory | None, cache: Cache | None) -> None:
+        if self._killed is not None:
+            super().await_death(self._killed, None)
+        super().close(memory, cache)
+
+
 def _kill_without_a_look(guest: GuestProcess) -> None:
     guest.killed = guest.asked_to_die = True
     signal.pidfd_send_signal(guest.pidfd, signal.SIGKILL)
@@ -190,7 +215,9 @@ def _hold_first_thread(pid: int, held: threading.Event) -> None:
     while state_of(pid) != "t":
         time.sleep(0.001)
     held.set()
-    threading.Event().wait()
+    with contextlib.suppress(ChildProcessError):  # until its end, which it takes note of: else a zombie stays
+        while os.WIFSTOPPED(os.waitpid(pid, _OF_ANY_KIND)[1]):
+            pass
 
 
 class MemoryKept(FaultyEffects):

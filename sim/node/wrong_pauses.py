@@ -62,6 +62,17 @@ class DeathAwaitedLate(Pausing):
         return late
 
 
+class DeathNotAwaited(Pausing):
+    """Punches a guest that was sent SIGKILL, and never records that it died."""
+
+    def __init__(self, node: Machine) -> None:
+        super().__init__(node, wrong_acts.PunchesTheDying)
+
+    def _emit(self, sandbox: Sandbox, admitted: Admitted, effects: FaultyEffects) -> Callable[[Event], None]:
+        emit = super()._emit(sandbox, admitted, effects)
+        return lambda event: None if isinstance(event, GuestDied) else emit(event)
+
+
 class BackgroundFailureSwallowed(Pausing):
     """The guest is dead and its cache deleted; the sandbox is left in its recorded state, paused."""
 
@@ -161,6 +172,7 @@ ACTS: dict[str, type[FaultyEffects]] = {
     "kill-after-punch": wrong_acts.KillsLate,
     "one-thread-stopped": wrong_acts.OneThreadStopped,
     "torn-copy-kept": wrong_acts.TornCopyKept,
+    "looks-away": wrong_acts.LooksAway,
     "memory-kept": wrong_acts.MemoryKept,
     "meter-under-reports": wrong_acts.SubPagePunch,
 }
@@ -172,6 +184,7 @@ PAUSES: dict[str, type[Pausing]] = {
     "checkpoint-consumed": CheckpointConsumed,
     "flag-read-twice": FlagReadTwice,
     "death-awaited-late": DeathAwaitedLate,
+    "death-not-awaited": DeathNotAwaited,
     "flags-evaluated-twice": FlagsEvaluatedTwice,
     "hash-untrue": HashUntrue,
     "stranded-named-finished": StrandedNamedFinished,

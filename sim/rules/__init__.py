@@ -53,8 +53,12 @@ def _observe(evidence: Evidence, reality: Reality) -> None:
     """What is seen to be wrong gets the place of the step that is under way."""
     place = {} if evidence.view.step is None or reality.torn_down else in_file(evidence.view.step)
     for name, rule in RULES.items():
-        if rule.observe is not None:
-            rule.observe(evidence, reality)
+        try:
+            if rule.observe is not None:
+                rule.observe(evidence, reality)
+        except (OSError, MemoryError) as error:  # of one look: the others, and the ledger, say what they can
+            if not reality.seen[name].refused_by_host("*", error):
+                raise
         for found in reality.seen[name].finding.violations:
             for key, value in place.items():
                 found.setdefault(key, value)

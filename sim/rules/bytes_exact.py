@@ -33,7 +33,7 @@ def observe(evidence: Evidence, reality: Reality) -> None:
 
 
 def _check_build(evidence: Evidence, reality: Reality, pause: PauseView) -> None:
-    finding = reality.seen[NAME].finding
+    finding = (seen := reality.seen[NAME]).finding
     try:
         build = reality.open_build(pause.id)
         pages = generations(build.attachment(GENERATIONS))
@@ -42,6 +42,8 @@ def _check_build(evidence: Evidence, reality: Reality, pause: PauseView) -> None
     except (EngineError, OSError) as error:
         if isinstance(error, CorruptBuildError) and error.build in evidence.damaged:
             finding.checked += 1  # it was written wrong on purpose, and is refused by name
+            return
+        if seen.refused_by_host(pause.sandbox, error, pause=pause.id):
             return
         why = Reason("unreadable", f"its snapshot cannot be resumed: {error}")
         finding.violated(pause.sandbox, why, pause=pause.id)
@@ -71,7 +73,8 @@ def _check_guest(evidence: Evidence, reality: Reality, resumed: events.Resumed) 
         return
     try:
         pages, fd = guest.generations(), guest.open_memory()
-    except OSError:  # it died meanwhile
+    except OSError as error:  # or it died meanwhile
+        reality.seen[NAME].refused_by_host(guest.sandbox, error, incarnation=resumed.incarnation)
         return
     finding = reality.seen[NAME].finding
     finding.checked += 1

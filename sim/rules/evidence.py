@@ -67,7 +67,7 @@ class Evidence:
         if self.reality is None:
             return Finding()
         known = self.reality.seen[rule].finding
-        return Finding(known.checked, list(known.violations))
+        return Finding(known.checked, list(known.violations), list(known.missing))
 
     # -- the index
 

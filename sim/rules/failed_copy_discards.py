@@ -153,9 +153,28 @@ def _without_a_code(evidence: Evidence, pause: PauseView) -> list[Reason]:
     return [Reason("salvage", "salvage was decided, and no event says why the copy could not be salvaged")]
 
 
-def _is_killed(pause: PauseView) -> bool:
-    """Its stranded build was given up, because its sandbox was killed."""
-    return pause.settled is not None and pause.settled.salvage == SalvageCode.GIVEN_UP
+def _is_killed(evidence: Evidence, pause: PauseView) -> bool:
+    """Its stranded build was given up, because its sandbox was killed; or that ended before its copy failed."""
+    given_up = pause.settled is not None and pause.settled.salvage == SalvageCode.GIVEN_UP
+    return given_up or _lost_its_next_guest(evidence, pause)
+
+
+def _lost_its_next_guest(evidence: Evidence, pause: PauseView) -> bool:
+    """A guest that was resumed from the unfinished build died by another's hand, at the latest in the step in which the
+    pause settled: a tick may be under way then. Nothing was left to discard."""
+    condemned, settled = _last(evidence, pause, engine_events.Condemned), evidence.settled_at(pause.id)
+    if condemned is None or settled is None:
+        return False
+    last = next((each.at for each in evidence.of_kind(events.StepStarted) if each.at > settled), len(evidence.entries))
+    is_resumed = False
+    for at, entry in evidence.of_sandbox(pause.sandbox, condemned):
+        is_resumed |= isinstance(entry.event, events.GuestSpawned)
+        match entry.event:
+            case events.StateChanged(new="killed", stop_reason="crashed"):
+                return is_resumed and at < last
+            case _:
+                pass
+    return False
 
 
 def _not_discarded(evidence: Evidence, pause: PauseView) -> list[Reason]:
@@ -164,7 +183,7 @@ def _not_discarded(evidence: Evidence, pause: PauseView) -> list[Reason]:
         words = f"the pause failed past the point of no return, and its outcome is {pause.outcome}"
         found.append(Reason("outcome", words))
     state = _last_state(evidence, pause.sandbox)
-    ends = {None, "discarded", "killed"} if _is_killed(pause) else {None, "discarded"}
+    ends = {None, "discarded", "killed"} if _is_killed(evidence, pause) else {None, "discarded"}
     if evidence.complete and not evidence.node_is_down and state not in ends:
         found.append(Reason("state", f"the sandbox is {state}, not discarded"))
     if evidence.reality is None and pause.settled_at is not None and not _deleted(evidence, pause):

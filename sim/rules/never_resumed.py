@@ -12,6 +12,7 @@ from sim.record.names import sandbox_of
 from sim.record.oracle import PAGE, content, describe, key_of
 from sim.rules.evidence import PUNCHES, Evidence
 from sim.rules.finding import Finding, Reason
+from sim.rules.guest_end import judge_end
 from sim.rules.heartbeat import ran_after_its_freeze
 from sim.rules.reality import Reality, SpawnedGuest, zeroed_pages
 
@@ -52,7 +53,7 @@ def _look_for_the_living(evidence: Evidence, reality: Reality) -> None:
 def _look_at(guest: SpawnedGuest, condemned_by: str | None, reality: Reality, end: float) -> None:
     if condemned_by is not None and not _goes_on_running(guest, end):
         return
-    page = _first_lost_page(guest, reality.seed)
+    page = _first_lost_page(guest, reality)
     if not guest.is_running() or (condemned_by is None and page is None):
         return
     reason = _RUNS if condemned_by else _RUNS_FREED
@@ -91,15 +92,16 @@ def _goes_on_running(guest: SpawnedGuest, end: float) -> bool:
     return False
 
 
-def _first_lost_page(guest: SpawnedGuest, seed: int) -> dict[str, Any] | None:
+def _first_lost_page(guest: SpawnedGuest, reality: Reality) -> dict[str, Any] | None:
     """The first page that the guest wrote and that the kernel holds no more."""
     try:
         pages, fd = guest.generations(), guest.open_memory()
-    except OSError:  # it died meanwhile
+    except OSError as error:  # or it died meanwhile
+        reality.seen[NAME].refused_by_host(guest.sandbox, error, incarnation=guest.born.incarnation)
         return None
     try:
         for page in zeroed_pages(pages, fd).tolist():
-            expected = content(key_of(seed, guest.sandbox), page, pages[page])
+            expected = content(key_of(reality.seed, guest.sandbox), page, pages[page])
             found = os.pread(fd, PAGE, page * PAGE)
             return {"page": page, "expected": describe(expected), "found": describe(found)}
     finally:
@@ -121,6 +123,8 @@ def judge(evidence: Evidence) -> Finding:
     """Walk on from each point of no return. Exercised by those that were punched."""
     finding = evidence.seen(NAME)
     everything = _lost(evidence, finding)
+    for pause in evidence.view.pauses:
+        judge_end(evidence, pause, finding)
     finding.checked = len({each.incarnation for each in everything if each.punched})
     for lost in everything:
         if finding.blames(incarnation=lost.incarnation):
@@ -152,10 +156,6 @@ def _lost(evidence: Evidence, finding: Finding) -> list[_Lost]:
         if condemned and punched and punched[0] < condemned[0]:
             why = "it was punched before it was condemned: a crash in between would have let it run again"
             finding.violated(pause.sandbox, Reason("punched-first", why), incarnation=incarnation, pause=pause.id)
-        died = [each.at for each in told if isinstance(each.entry.event, engine_events.GuestDied)]
-        if died and punched and punched[0] < died[0]:  # older ledgers have no such event
-            why = "it was punched before it was seen dead"
-            finding.violated(pause.sandbox, Reason("punched-alive", why), incarnation=incarnation, pause=pause.id)
         freed = pause.punched_bytes > 0 or bool(punched)
         found.append(_Lost(pause.sandbox, incarnation, pause.id, min(places), freed))
     return found

@@ -6,6 +6,7 @@ And a finished pause has ended its guest; the memory of a pause that is over is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Collection, Iterator
@@ -22,12 +23,13 @@ from sim.rules.reality import Reality, SpawnedGuest
 NAME = "no_leaks"
 _MACHINE = "anon_inode:kvm-"
 """How the fds of a virtual machine and its processors look; they have no name that says whose they are."""
+_SPENT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # of this process
 _CLOSING = 2.0  # seconds in which a node may still close what it says is over
 
 
 def observe(evidence: Evidence, reality: Reality) -> None:
     """While the fleet lives it is there rightly, except a guest whose pause is finished (one that failed is judged
-    elsewhere); after teardown nothing may be left."""
+    elsewhere); after teardown nothing may be left. Raises OSError where no file descriptor or memory is left."""
     seen = reality.seen[NAME]
     if reality.torn_down:
         seen.finding.checked = 1
@@ -117,12 +119,22 @@ def _is_paused_again(pause: PauseView, reality: Reality) -> bool:
 
 
 def _links(*pids: int | None) -> set[str]:
-    """What the fds of these processes are; nothing of one that is gone."""
+    """What the fds of these processes are; nothing of one that is gone. Raises OSError where we have no fd left."""
     found: set[str] = set()
     for pid in pids:
-        with contextlib.suppress(OSError):
+        with _passing_over():
             found |= {_target(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
     return found
+
+
+@contextlib.contextmanager
+def _passing_over() -> Iterator[None]:
+    """Another user's process, or one that is gone. What this process could not look at is not passed over."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _SPENT:
+            raise
 
 
 def _is_machine(links: set[str]) -> bool:
@@ -147,10 +159,9 @@ def _held(run: str, started_here: Collection[int]) -> list[Reason]:
     snapdrill did not start, shared mappings: a private one is a copy that it made for itself."""
     found = []
     for pid in filter(str.isdecimal, os.listdir("/proc")):
-        try:
+        held = False
+        with _passing_over():
             held = _has_open(pid, run) or _has_mapped(pid, run, all_of_it=int(pid) in started_here)
-        except OSError:  # another user's, or gone
-            continue
         if held:
             found.append(Reason("memory", f"process {pid} still holds memory of this run"))
     return found

@@ -26,7 +26,9 @@ def observe(evidence: Evidence, reality: Reality) -> None:
     for name in new - evidence.damaged:
         try:
             reality.open_build(name).close()
-        except EngineError as error:
+        except (EngineError, OSError) as error:
+            if seen.refused_by_host(sandbox_of(name), error, pause=name):
+                continue
             # A recovering node deletes what the ledger never said to be finished.
             if (reality.builds / name).exists() and name not in damaged_builds(reality.entries_by_now()):
                 why = Reason("unfinished-build", f"a reader finds an unfinished build: {error}")

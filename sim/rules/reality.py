@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import EngineError
+from engine.errors import EngineError, host_error
 from engine.incarnation import start_time_of, state_of
 from sim.record import events
 from sim.record.ledger import EVENTS_FILE, Entry, Follower
@@ -60,10 +60,13 @@ class SpawnedGuest:
         return self.state() not in {None, "T", "t"}
 
     def is_dying(self) -> bool:
-        """True where SIGKILL waits for it, or it exits: it runs no instruction of its own, however long that takes."""
+        """True where SIGKILL waits for it, or it exits: it runs no instruction of its own, however long that takes.
+
+        Raises OSError where this host does not let it be looked at.
+        """
         try:
             stat, status = (Path(f"/proc/{self.born.pid}/{name}").read_text("utf-8", "replace") for name in _ABOUT)
-        except OSError:
+        except (FileNotFoundError, ProcessLookupError):
             return True
         return is_doomed(stat, status)
 
@@ -90,6 +93,16 @@ class Seen:
 
     finding: Finding = field(default_factory=Finding)
     done: set[str] = field(default_factory=set)
+
+    def refused_by_host(self, sandbox: str, error: BaseException, **details: Any) -> bool:
+        """True where a look failed by an error of this host, such as no file descriptor left: that says nothing of what
+        was looked for, and is noted once as missing evidence."""
+        if host_error(error) is None:
+            return False
+        reason = f"missing evidence: this host did not let it be looked at: {error}"
+        if not any(all(each.get(key) == value for key, value in details.items()) for each in self.finding.missing):
+            self.finding.lacks(sandbox, reason, **details)
+        return True
 
 
 @dataclass

@@ -40,7 +40,8 @@ def _check_guest(reality: Reality, pause: PauseView, guest: SpawnedGuest) -> Non
         return
     try:
         pages, fd = guest.generations(), guest.open_memory()
-    except OSError:  # it died meanwhile
+    except OSError as error:  # or it died meanwhile
+        reality.seen[NAME].refused_by_host(pause.sandbox, error, **details)
         return
     for mismatch in reality.mismatches(pause.sandbox, pages, fd):
         reason = Reason("bytes", "the pause was rolled back, and memory is not what it was")

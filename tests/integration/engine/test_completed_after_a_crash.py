@@ -205,6 +205,25 @@ def test_a_chunk_that_is_damaged_in_its_file_and_was_not_punched_is_copied_again
     keeper.drop("b1")
 
 
+def test_a_try_that_failed_after_it_moved_a_chunk_to_the_spill_is_followed_by_one_that_finds_it_there(
+    pauser: Pauser, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, keeper, errors = guest.memory(), Kept(), [errno.ENOSPC, errno.EIO]
+    spill = tmp_path / "spill"
+    spill.mkdir()
+    crashed(pauser, guest, keeper, "write_header", None)
+
+    def write(header: Header, folder: Path) -> None:
+        if errors:
+            raise OSError(errors.pop(0), "not now")
+        write_header(header, folder)
+
+    monkeypatch.setattr("engine.completion.write_header", write)
+    assert complete(left(pauser, keeper, spill)).spilled == (CHUNKS - 1,)
+    assert pauser.restored() == before
+    keeper.drop("b1")
+
+
 @pytest.mark.parametrize("page", [0, 8], ids=["bytes", "zeros"])
 def test_a_chunk_that_is_damaged_in_a_spill_and_was_not_punched_is_copied_again(
     guests: Guests, shm_pauser: Pauser, small_tmpfs: Path, page: int

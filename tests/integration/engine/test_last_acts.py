@@ -14,7 +14,7 @@ from engine import resume
 from engine.cache import Cache
 from engine.effects import Effects
 from engine.errors import CorruptBuildError
-from engine.events import BuildFinished, Condemned, CopyFailed
+from engine.events import BuildFinished, CacheDeleted, Condemned, CopyFailed
 from engine.pause import Outcome, Pause
 from tests.integration.engine.rig import BOTH, PAGE, PUNCH, Faults, Guest, Guests, Pauser
 
@@ -43,6 +43,34 @@ def test_what_cannot_be_closed_is_told_and_keeps_nobody_waiting(
     assert pauser.restored() == before
     assert pauser.retire()
     assert list(pauser.condemned.records()) == []
+
+
+@BOTH
+@pytest.mark.parametrize(("chunk", "outcome"), [(0, Outcome.ROLLED_BACK), (2, Outcome.DISCARDED)])
+def test_a_disk_that_cannot_be_asked_any_more_ends_the_pause_and_is_reported_once(
+    guest: Guest, pauser: Pauser, monkeypatch: pytest.MonkeyPatch, background: bool, chunk: int, outcome: Outcome
+) -> None:
+    effects, real = Effects(), os.stat
+
+    def refuse(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        if str(path).startswith(str(pauser.builds)):
+            raise OSError(errno.EIO, "the disk is gone")
+        return real(path, *arguments, **options)
+
+    def fail(*arguments: Any) -> None:
+        if arguments[-1].index == chunk:
+            monkeypatch.setattr(os, "stat", refuse)
+            raise OSError(errno.EIO, "the disk is gone")
+        Effects.copy_write(effects, *arguments)
+
+    monkeypatch.setattr(effects, "copy_write", fail)
+    pause = pauser.prepare(guest, background=background, effects=effects)
+    pause.begin()
+    assert pause.settle(5).outcome is outcome
+    assert [each.errno for each in pauser.of(CopyFailed)] == ["EIO"]
+    assert pauser.of(CacheDeleted) == []  # nobody knows
+    assert not pause.retire()
+    monkeypatch.undo()
 
 
 @BOTH

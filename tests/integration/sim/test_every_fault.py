@@ -75,6 +75,25 @@ async def test_each_fault_ends_as_the_rules_say_and_every_invariant_holds(runs: 
     runs.assert_nothing_is_left()
 
 
+@pytest.mark.parametrize("kind", sorted(WOKEN))
+async def test_a_guest_that_was_woken_during_a_checkpoint_in_place_loses_nothing_that_it_wrote(
+    runs: Any, kind: Kind
+) -> None:
+    names = {f"web-{n}": point for n, point in enumerate(points_with(kind)) if not CATALOGUE[point].of_resume}
+    async with runs.drill(count=len(names), memory="4MiB", in_place=True) as drill:
+        await drill.tick()
+        for name, point in names.items():
+            await drill.inject(point, Harm(kind), AtChunk(0), name)
+        await drill.checkpoint(list(names))
+        fired = {each.sandboxes for each in drill.view().faults if each.fired}
+        await drill.clear()
+        await drill.pause([name for name, each in drill.view().sandboxes.items() if each.state == "running"])
+        await drill.resume([name for name, each in drill.view().sandboxes.items() if each.state == "paused"])
+        view = await drill.finish()
+    assert violations(view) == []
+    assert "finish" in {names[name] for name in fired}  # after the last look, before its writes are watched anew
+
+
 @pytest.mark.parametrize("harm", [failing("EIO"), Harm("hang", seconds=0.02)], ids=["errno", "hang"])
 async def test_a_checkpoint_in_place_that_cannot_close_what_it_used_leaves_its_guest_alone(
     runs: Any, harm: Harm

@@ -181,6 +181,26 @@ async def test_a_pause_whose_freeze_and_outcome_cannot_be_told_is_rolled_back_an
     await node.shut_down()
 
 
+@pytest.mark.parametrize("request_", ["pause", "checkpoint"])
+@pytest.mark.parametrize("line", [events.StateChanged, events.Decided])
+async def test_what_cannot_say_that_it_begins_does_not_begin_and_may_be_asked_for_again(
+    machine: Any, full_ledger: Callable[[type[Any]], None], line: type[Any], request_: str
+) -> None:
+    node = await fleet(machine, count=1)
+
+    async def ask() -> None:
+        await (node.pause(["web-0"], 1, settled=True) if request_ == "pause" else node.checkpoint(["web-0"]))
+
+    full_ledger(line)
+    with pytest.raises(OSError, match="No space"):
+        await ask()
+    assert states(machine) == {"web-0": "running"}
+    assert (node.sandboxes["web-0"].state.value, node.budget.in_flight) == ("running", 0)
+    await ask()
+    assert node.sandboxes["web-0"].state.value == ("paused" if request_ == "pause" else "running")
+    await node.shut_down()
+
+
 async def test_a_pause_that_is_refused_and_cannot_say_so_leaves_its_guest_running(
     machine: Any, full_ledger: Callable[[type[Any]], None]
 ) -> None:

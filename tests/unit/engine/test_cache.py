@@ -349,6 +349,17 @@ def test_a_reader_of_a_stranded_build_gets_a_chunk_that_goes_into_the_spill_whil
     cache.close()
 
 
+def test_a_chunk_that_was_cut_off_is_not_moved_to_the_spill(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, "b1", CHUNKS, tmp_path)
+    cache.create()
+    store(cache, CHUNKS[2])
+    os.ftruncate(cache.fd, CHUNKS[2].cache_offset + 1)
+    with pytest.raises(OSError, match="ends within chunk 2"):  # else who makes room for a header would try for ever
+        cache.move_to_spill(CHUNKS[2], lambda: None)
+    assert not cache.spilled
+    cache.close()
+
+
 def test_a_reader_of_a_stranded_build_gets_a_chunk_that_is_moved_to_the_spill_while_it_reads(tmp_path: Path) -> None:
     cache, moved = Cache(tmp_path, "b1", CHUNKS, tmp_path), threading.Event()
     cache.create()

@@ -124,6 +124,24 @@ def test_a_guest_that_had_run_is_killed_all_the_same(guest: GuestProcess) -> Non
     assert guest.is_dead()
 
 
+def test_a_kill_for_which_there_was_no_memory_is_no_kill_and_the_next_look_is_made(
+    guest: GuestProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest.freeze()
+
+    def refuse(_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(guest, "_signal", refuse)
+        with pytest.raises(MemoryError):
+            guest.end()
+    assert not guest.is_dead()
+    wake_for_a_moment(guest)
+    with pytest.raises(GuestRanError):
+        guest.look()
+
+
 def test_a_thaw_says_what_it_found_and_the_next_freeze_begins_anew(
     guest: GuestProcess, records: CondemnedRecords
 ) -> None:

@@ -17,7 +17,7 @@ from engine import mapping as maps
 from engine.cache import Cache
 from engine.dirty import DirtySet, Tracker
 from engine.effects import Effects
-from engine.errors import CondemnedError
+from engine.errors import CondemnedError, GuestRanError
 from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, PunchPermit, start_time_of
 from engine.memfd import Memfd
 from engine.ranges import Blocks, Chunk, chunks
@@ -262,3 +262,22 @@ def test_clean_page_lost_keeps_of_the_header_only_what_is_its_own(tmp_path: Path
     )
     written = from_bytes((tmp_path / HEADER).read_bytes(), "web-0.p2")
     assert written.mapping == maps.create(Blocks([3]), "web-0.p2", SIZE, PAGE)
+
+
+def test_looks_away_kills_a_guest_whose_last_look_shows_that_it_ran_and_does_not_say_so(scene: Scene) -> None:
+    scene.guest.frozen = {}
+    made(wrong_acts.LooksAway).kill(scene.guest)
+    assert scene.guest.killed
+    scene.guest.killed = False
+    with pytest.raises(GuestRanError):
+        made(FaultyEffects).kill(scene.guest)
+
+
+def test_death_not_awaited_opens_the_permit_of_a_guest_that_lives_and_waits_at_its_end(scene: Scene) -> None:
+    wrong = made(wrong_acts.PunchesTheDying)
+    permit = scene.condemn(wrong)
+    wrong.await_death(scene.guest, permit)
+    assert (permit.is_open, scene.guest.is_dead()) == (True, False)
+    wrong.kill(scene.guest)
+    wrong.close(None, None)
+    assert scene.guest.is_dead()

@@ -118,6 +118,7 @@ def _references(schema: Any) -> Iterator[str]:
     [
         (["--cluster", "local"], "--cluster goes with --matrix"),
         (["--jobs", "2"], "--jobs goes with --matrix"),
+        (["--matrix", "--salvage-arm"], "--salvage-arm does not go with --matrix"),
         (["--matrix", "--cluster", "tcp://nowhere:1", "--jobs", "2"], "--jobs is for this machine"),
     ],
 )

@@ -97,6 +97,43 @@ def test_a_ledger_that_shows_no_deleted_cache_is_caught_unless_the_node_died(sou
     ]
 
 
+def killed_from_outside(story: Story, *, resumed: bool = True, when: str = "before", reason: str = "crashed") -> Story:
+    """A guest that was resumed from the unfinished build dies by another's hand, and then the copy of that fails."""
+    story.begin_pause().publish(0).tell(copying.Condemned("web-0.p1"), pause="web-0.p1").go("pausing", "paused")
+    if resumed:
+        story.resume("web-0.2")
+    dies = events.ProcessDied("guest", 21, "web-0.2", "running")
+    killed = events.StateChanged("running", "killed", "its guest died", reason)
+
+    def end() -> None:
+        story.tell(dies).tell(events.GuestEnded("web-0.2", "died")).tell(killed)
+
+    if when == "before":
+        end()
+    story.tell(FAILED, pause="web-0.p1").tell(copying.CacheDeleted("web-0.p1"), pause="web-0.p1")
+    story.settle(outcome="discarded").tell(events.GuestEnded("web-0.1", "discarded"))
+    if when == "a step later":
+        story.tell(events.StepStarted(1, "tick", 9, 5), None)
+    if when != "before":
+        end()
+    return story.end()
+
+
+@pytest.mark.parametrize("when", ["before", "in the same step"])
+def test_a_sandbox_whose_next_guest_was_killed_from_outside_has_nothing_left_to_discard(
+    story: Story, when: str
+) -> None:
+    found = killed_from_outside(story, when=when).found(NAME)
+    assert (found.verdict, found.checked) == (Verdict.HELD, 1)
+
+
+@pytest.mark.parametrize(
+    "otherwise", [{"resumed": False}, {"when": "a step later"}, {"reason": "killed"}, {"reason": None}], ids=str
+)
+def test_a_failed_copy_whose_sandbox_is_killed_otherwise_is_caught(story: Story, otherwise: dict[str, Any]) -> None:
+    assert killed_from_outside(story, **otherwise).reasons(NAME) == ["the sandbox is killed, not discarded"]
+
+
 # -- where salvage was decided
 
 STRANDED = copying.Stranded("web-0.p1", 2, 4 << 20)
