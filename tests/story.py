@@ -149,7 +149,12 @@ DETAILS = {
     "rollback_intact:condemned": {"pause"},
 }
 """What a violation of a rule, or of one code of it, says beside its sandbox; others say pause and incarnation."""
-MISSING = {"deaths_explained": {"pid", "t"}, "dirty_agrees": {"pause", "incarnation"}, "no_leaks": set[str]()}
+MISSING = {
+    "deaths_explained": {"pid", "t"},
+    "dirty_agrees": {"pause", "incarnation"},
+    "legal_transitions": set[str](),
+    "no_leaks": set[str](),
+}
 """What a rule says of evidence that is missing, beside the sandbox; others say the pause or the incarnation."""
 
 
