@@ -15,7 +15,7 @@ from engine import chunk_records
 from engine.cache import PARTIAL, Cache
 from engine.chunk_records import ChunkRecords, NoRecordsError, Placed, Recorded
 from engine.dirty import resident
-from engine.errors import EngineError, NotAMemfdError
+from engine.errors import CorruptBuildError, EngineError, NotAMemfdError
 from engine.memfd import Memfd
 from engine.pages import PAGE
 from engine.plan import SalvageCode
@@ -95,7 +95,7 @@ def _parent(left: Left, recorded: Recorded) -> Header:
         check_build(left.builds, recorded.parent, 0)
         with closing(Build.open(left.builds, recorded.parent)) as parent:
             return parent.header
-    except EngineError as error:
+    except CorruptBuildError as error:  # what the host cannot read just now is an OSError, and tried again
         raise UnsalvageableError(SalvageCode.CORRUPT, f"the build that it stands on is damaged: {error}") from error
 
 

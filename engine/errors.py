@@ -53,7 +53,10 @@ class BuildFailedError(EngineError):
 
 
 class CorruptBuildError(EngineError):
-    """A header or a cache does not hold what was written: refused as a whole. `build` is the one that is damaged."""
+    """A header or a cache does not hold what was written: refused as a whole. `build` is the one that is damaged.
+
+    Never for what the host could not read just now: that is an OSError, and says nothing of the build.
+    """
 
     def __init__(self, build: str, what: str) -> None:
         super().__init__(f"build {build}{what}")

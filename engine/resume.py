@@ -29,7 +29,8 @@ def open_chain(
 ) -> Iterator[dict[str, Build]]:
     """Every build that the header refers to, opened and verified; raises CorruptBuildError before a byte is used.
 
-    The build named `but` is left out: it is still being written. Not `verified`: digests are not looked at.
+    Raises OSError where the host cannot read one now. The build named `but` is left out: it is still being written.
+    Not `verified`: digests are not looked at.
     """
     with contextlib.ExitStack() as stack:
         opened = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -31,6 +32,8 @@ PARENTS = "parents"
 _MAGIC = b"SNAPDRL1"
 _PREFIX = struct.Struct("<8sQQ")  # magic, bytes of JSON, bytes of columns; XXH3-128 of all before it closes the file
 _DIGEST = 16
+_NO_SUCH_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
+"""No file of that name is there, or something else is: no error that passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,21 +191,33 @@ def _stands_on(folder: Path) -> tuple[str, ...]:
     return ()
 
 
+@contextlib.contextmanager
+def _reading(build: str, missing: str) -> Iterator[None]:
+    """A file that is missing damages its build; any other OSError is the host's and may pass: it stays an OSError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SUCH_FILE:
+            raise CorruptBuildError(build, f"{missing}: {error.strerror}") from error
+        raise OSError(error.errno, f"build {build} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # no file can have that name
+        raise CorruptBuildError(build, f"{missing}: {error}") from error
+
+
 def check_build(builds: Path, build: str, length: int) -> None:
     """Ask of a finished build, cheaply, what a resume will: its header whole and its own, `length` bytes in its cache.
 
-    Raises CorruptBuildError. Chunks are compared with their digests only where the cache was written to after its
-    header (mtime). Not noticed, and refused by a resume alone: bytes that were wrong before the header was written,
-    that changed within a tick of the clock after it (at most 10 ms), or that changed without a write (a failing disk).
+    Raises CorruptBuildError, and OSError where the host cannot read it now. Chunks are compared with their digests only
+    where the cache was written to after its header (mtime). Not noticed, and refused by a resume alone: bytes that were
+    wrong before the header was written, that changed within a tick of the clock after it (at most 10 ms), or that
+    changed without a write (a failing disk).
     """
     folder = builds / build
-    try:
+    with _reading(build, " is not finished, or lacks a file"):
         text, _ = _whole((folder / HEADER).read_bytes(), build)
         meta = json.loads(text)
         header, cache = os.stat(folder / HEADER), os.stat(folder / MEMFILE)
         spill = os.stat(folder / LINK) if meta.get("spilled") else None
-    except OSError as error:
-        raise CorruptBuildError(build, f" is not finished or cannot be read: {error.strerror}") from error
     if meta["build"] != build:
         raise CorruptBuildError(build, f": its header is that of build {meta['build']}")
     stored = sum(meta["chunk_lengths"])
@@ -237,26 +252,33 @@ class Build:
 
     @classmethod
     def open(cls, builds: Path, build: str) -> Build:
-        """Open a finished build; raises CorruptBuildError where it is missing, unfinished, cut short or damaged."""
+        """Open a finished build; raises CorruptBuildError where it is missing, unfinished, cut short or damaged.
+
+        Raises OSError where the host cannot read it now (EMFILE, EIO and others): that says nothing of the build.
+        """
         folder = builds / build
-        if build.endswith(PARTIAL) or not folder.is_dir():
-            raise CorruptBuildError(build, " is not finished or does not exist")
-        try:
+        if build.endswith(PARTIAL):
+            raise CorruptBuildError(build, " is not finished")
+        with _reading(build, " is not finished, or lacks a file"):
             header = from_bytes((folder / HEADER).read_bytes(), build)
             if header.build != build:
                 raise CorruptBuildError(build, f": its header is that of build {header.build}")
             opened = cls(header, folder)
-        except OSError as error:
-            raise CorruptBuildError(build, f" cannot be read: {error.strerror}") from error
-        size = os.fstat(opened.fd).st_size
-        if size < header.file_length:
-            opened.close()
-            raise CorruptBuildError(build, f": its cache has {size} bytes of {header.file_length}")
-        end = _end_of_spill(header.spilled, header.chunk_lengths)
-        if end and (size := os.fstat(opened.spill_fd).st_size) < end:
-            opened.close()
-            raise CorruptBuildError(build, f": its spill has {size} bytes of {end}")
+            try:
+                opened._check_lengths()
+            except (CorruptBuildError, OSError):
+                opened.close()
+                raise
         return opened
+
+    def _check_lengths(self) -> None:
+        header = self.header
+        size = os.fstat(self.fd).st_size
+        if size < header.file_length:
+            raise CorruptBuildError(header.build, f": its cache has {size} bytes of {header.file_length}")
+        end = _end_of_spill(header.spilled, header.chunk_lengths)
+        if end and (size := os.fstat(self.spill_fd).st_size) < end:
+            raise CorruptBuildError(header.build, f": its spill has {size} bytes of {end}")
 
     def chunks(self) -> Iterator[tuple[int, int]]:
         """(offset, length) of each chunk in the packed cache."""
@@ -268,7 +290,7 @@ class Build:
         return self.header.digests[index]
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes of the packed cache; raises CorruptBuildError where it ends early."""
+        """Bytes of the packed cache; raises CorruptBuildError where it ends early, OSError."""
         data = read_packed(self.fd, self.spill_fd, self._spilled, offset, length)
         if len(data) != length:
             raise CorruptBuildError(self.header.build, f": its cache ended at byte {offset + len(data)}")
@@ -291,11 +313,9 @@ class Build:
             offset += length
 
     def attachment(self, name: str) -> bytes:
-        """A file that was stored with the build; raises CorruptBuildError where it is missing."""
-        try:
+        """A file that was stored with the build; raises CorruptBuildError where it is missing, OSError as `open`."""
+        with _reading(self.header.build, f": it lacks {name}"):
             return (self.folder / name).read_bytes()
-        except OSError as error:
-            raise CorruptBuildError(self.header.build, f": {name} cannot be read: {error.strerror}") from error
 
     def close(self) -> None:
         """Close the cache and its spill; harmless when already closed."""

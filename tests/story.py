@@ -122,7 +122,7 @@ CODES = {
     "punched-unasked",
     "dirty_agrees": "missed|unlogged",
     "failed_copy_discards": "cache|guest|keeper|outcome|record|salvage|state",
-    "legal_transitions": "gap|[a-z]+-to-[a-z]+",
+    "legal_transitions": "gap|older-build|[a-z]+-to-[a-z]+",
     "never_resumed": "alive|heartbeat|paused|punched-alive|punched-first|resumed|runs|runs-freed|slices|started|thawed",
     "no_leaks": "cache|folder|guest|machine|memory|process",
     "no_unpublished": "freed-early|punched-early|unfinished-build",
@@ -149,7 +149,12 @@ DETAILS = {
     "rollback_intact:condemned": {"pause"},
 }
 """What a violation of a rule, or of one code of it, says beside its sandbox; others say pause and incarnation."""
-MISSING = {"deaths_explained": {"pid", "t"}, "dirty_agrees": {"pause", "incarnation"}, "no_leaks": set[str]()}
+MISSING = {
+    "deaths_explained": {"pid", "t"},
+    "dirty_agrees": {"pause", "incarnation"},
+    "legal_transitions": set[str](),
+    "no_leaks": set[str](),
+}
 """What a rule says of evidence that is missing, beside the sandbox; others say the pause or the incarnation."""
 
 

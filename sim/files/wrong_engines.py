@@ -236,6 +236,11 @@ MUTANTS: Mapping[str, Wrong] = _by_name(
         "the next node leaves the unfinished builds of the one before",
     ),
     _wrong(
+        "recovery-takes-older-build",
+        "invariant:legal_transitions",
+        "a guest that was frozen when its node died is given up, and its sandbox paused by an older build",
+    ),
+    _wrong(
         "meter-under-reports",
         "invariant:peak_bounded",
         "half of a pause's peak is reported, and nothing is freed: memory and cache are there twice",

@@ -14,12 +14,13 @@ from engine.errors import FreezeError, GuestRanError
 from engine.events import BuildFinished, GuestKilled, GuestLooked, KeeperAsked, NotSalvaged
 from engine.evidence import from_json
 from engine.plan import WHOLE, SalvageCode
-from engine.strand import UnsalvageableError
+from engine.strand import RETRY_SECONDS, UnsalvageableError
 from sim.files.lifecycle import FINAL
 from sim.node.config import Known
 from sim.node.guest_link import Guest, GuestError
 from sim.node.keeping import ZygoteKeeper, close_all
 from sim.node.node import Node
+from sim.node.zygote_link import ZygoteSilentError
 from sim.record import events
 from sim.record.ledger import Entry
 
@@ -98,12 +99,11 @@ async def complete_kept(node: Node, found: Sequence[ToSalvage]) -> dict[str, str
     What was kept of a build is dropped once the build has its end. After an exception the rest stays kept: the next
     recovery may need it.
     """
-    keeper, kept, ends = ZygoteKeeper(node.link), dict[str, int](), dict[str, str]()
-    with contextlib.suppress(GuestError, OSError):  # then all of it is lost
-        kept = await asyncio.to_thread(keeper.kept)
+    keeper, ends = ZygoteKeeper(node.link), dict[str, str]()
+    kept, why = await _kept(keeper)
     try:
         for each in found:
-            ends[each.pause] = await _complete(node, each, kept.get(each.pause))
+            ends[each.pause] = await _complete(node, each, kept.get(each.pause), why)
             if each.pause in kept:
                 await _drop(keeper, each.pause)
     finally:
@@ -113,16 +113,29 @@ async def complete_kept(node: Node, found: Sequence[ToSalvage]) -> dict[str, str
     return ends
 
 
+async def _kept(keeper: ZygoteKeeper) -> tuple[dict[str, int], str]:
+    """What is held, by build, and why no more: an error of the host may pass, so it is asked again."""
+    waits = iter(RETRY_SECONDS)
+    while True:
+        try:
+            return await asyncio.to_thread(keeper.kept), "its memory was held by the node and its zygote: both are gone"
+        except (GuestError, OSError) as error:
+            seconds = None if isinstance(error, ZygoteSilentError) else next(waits, None)
+            if seconds is None:
+                return {}, f"its memory could not be had from the zygote: {error}"
+        await asyncio.sleep(seconds)
+
+
 async def _drop(keeper: ZygoteKeeper, build: str) -> None:
     with contextlib.suppress(GuestError, OSError):
         await asyncio.to_thread(keeper.drop, build)
 
 
-async def _complete(node: Node, each: ToSalvage, memory: int | None) -> str:
+async def _complete(node: Node, each: ToSalvage, memory: int | None, why: str) -> str:
     """A line that cannot be written is counted, and costs no memory."""
     begun = time.perf_counter()
     try:
-        left = _left(node, each, memory)
+        left = _left(node, each, memory, why)
         header = await asyncio.to_thread(complete, left)
     except UnsalvageableError as error:
         lost = NotSalvaged(each.pause, error.code.value, str(error))
@@ -134,11 +147,11 @@ async def _complete(node: Node, each: ToSalvage, memory: int | None) -> str:
     return WHOLE
 
 
-def _left(node: Node, each: ToSalvage, memory: int | None) -> Left:
+def _left(node: Node, each: ToSalvage, memory: int | None, why: str) -> Left:
     if each.why is not None:
         raise each.why
     if memory is None:
-        raise UnsalvageableError(SalvageCode.LOST, "its memory was held by the node and its zygote: both are gone")
+        raise UnsalvageableError(SalvageCode.LOST, why)
     return Left(node.builds, each.pause, memory, node.spill)
 
 

@@ -76,6 +76,15 @@ class OpenPause:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """How the pause ended, settled by now, that a sandbox was last sent into; `consumed`: its guest was to end."""
+
+    pause: str
+    outcome: str
+    consumed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """What the ledger says of a sandbox when a crashed node is started again."""
 
@@ -86,7 +95,12 @@ class Known:
     pauses: int
     open_pause: OpenPause | None
     guest: str = ""  # the newest that it ran with
-    ended: str | None = None  # the outcome of its last pause, where that consumed the guest and has settled
+    ended: Ended | None = None  # None too where it was sent into a pause since that has no line yet
+
+    @property
+    def outcome(self) -> str | None:
+        """How its latest pause ended, as far as that is recorded."""
+        return self.ended.outcome if self.ended is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +189,8 @@ class NodeConfig:
 
 
 def _known(content: dict[str, Any]) -> Known:
-    pause = content.pop("open_pause")
-    return Known(**content, open_pause=OpenPause(**pause) if pause else None)
+    pause, ended = content.pop("open_pause"), content.pop("ended")
+    return Known(**content, open_pause=OpenPause(**pause) if pause else None, ended=Ended(**ended) if ended else None)
 
 
 def is_read(share: float, seed: int, sandbox: str, number: int) -> bool:

@@ -34,8 +34,13 @@ class ZygoteKeeper:
             self._link.send(op="drop", build=build)
 
     def kept(self) -> dict[str, int]:
-        """Everything that it holds, by build: fds of the caller's own."""
-        return {answer["kept"]: fds[0] for answer, fds in self._link.exchange_all(op="kept") if fds}
+        """Everything that it holds, by build: fds of the caller's own. What cannot be received is no less held."""
+        answers = self._link.exchange_all(op="kept")
+        kept = {answer["kept"]: fds[0] for answer, fds in answers if fds}
+        if len(kept) < len(answers):
+            close_all(kept)
+            raise GuestError("what the zygote holds cannot be received: no more files may be opened here")
+        return kept
 
 
 def close_all(kept: dict[str, int]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,8 +51,8 @@ async def recover(node: Node) -> None:
         guest = living.pop(latest, None)
         pause = known.open_pause
         doomed = pause is not None and (pause.id in condemned.pauses or latest in condemned.guests)
-        frozen = _frozen(past, pause, latest)
-        await _recover(node, sandbox, with_its_end(known, salvaged), guest, frozen, condemned=doomed)
+        seen = _Seen(_frozen(past, known, latest), _ran_unseen(past, latest))
+        await _recover(node, sandbox, with_its_end(known, salvaged), guest, seen, condemned=doomed)
     for guest in living.values():  # born, but not in the ledger
         await _end(guest)
     _retire(node)
@@ -59,7 +61,7 @@ async def recover(node: Node) -> None:
         of = node.sandboxes.get(folder.name.rpartition(".")[0])
         budget = node.budget if of is None else of.budget
         for name in held:
-            with contextlib.suppress(FileNotFoundError):  # damaged: a resume will refuse it by its name; or no spill
+            with contextlib.suppress(OSError):  # no spill; or a resume will find out: it is no reason to end all guests
                 budget.hold((folder / name).stat().st_blocks * 512)  # its zeros are holes
 
 
@@ -76,21 +78,20 @@ def _restore(node: Node, sandbox: Sandbox, known: Known, past: Sequence[Entry]) 
 
 
 def _header(node: Node, sandbox: Sandbox, name: str) -> Header:
-    """Of a finished build; of a damaged one, which a resume will refuse by its name, the name alone."""
+    """Of a finished build. Where that is damaged, or the host cannot read it now, the name alone.
+
+    A resume opens it again: it takes the header from the build, or refuses that by its name.
+    """
     try:
-        build = Build.open(node.builds, name)
-    except CorruptBuildError:
+        with contextlib.closing(Build.open(node.builds, name)) as build:
+            return build.header
+    except (CorruptBuildError, OSError):
         return replace(template(sandbox.config.memory, sandbox.config.block_size), build=name)
-    build.close()
-    return build.header
 
 
-def _is_damaged(node: Node, name: str) -> bool:
-    try:
-        Build.open(node.builds, name).close()
-    except CorruptBuildError:
-        return True
-    return False
+def _is_name_alone(header: Header) -> bool:
+    """Nothing else is known of that build: a header that was read has a generation, from 1."""
+    return bool(header.build) and header.generation == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,36 +152,73 @@ def _retire(node: Node) -> None:
                 node.records.retire_gone(record)
 
 
-def _frozen(past: Sequence[Entry], pause: OpenPause | None, incarnation: str) -> Threads | None:
-    """What the threads of this guest had done when it was frozen for this pause; None where that is not recorded."""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the ledger says of a guest: what its threads had done when it was last frozen, None where that is not known.
+
+    `ran_unseen`: what it wrote may be neither in the build that it stands on nor in its dirty set.
+    """
+
+    frozen: Threads | None
+    ran_unseen: bool
+
+
+def _frozen(past: Sequence[Entry], known: Known, incarnation: str) -> Threads | None:
+    """What the threads of this guest had done when it was frozen for the latest pause of its sandbox."""
+    pause = known.open_pause.id if known.open_pause is not None else known.ended.pause if known.ended else None
     for entry in past:
-        if pause is not None and entry.pause == pause.id and isinstance(entry.event, events.GuestFrozen):
+        if pause is not None and entry.pause == pause and isinstance(entry.event, events.GuestFrozen):
             return from_json(entry.event.threads) if entry.event.incarnation == incarnation else None
     return None
 
 
+def _ran_unseen(past: Iterable[Entry], incarnation: str) -> bool:
+    """Whether this guest ran between freeze and thaw of its last finished checkpoint in place.
+
+    Its dirty set begins anew there. No node but the one that woke it has that in its memory.
+    """
+    pause: str | None = None
+    ran = in_place = found = False
+    for entry in past:
+        match entry.event:
+            case events.GuestFrozen() as frozen if frozen.incarnation == incarnation:
+                pause, ran, in_place = entry.pause, False, False
+            case events.GuestThawed() as thawed if thawed.incarnation == incarnation:
+                ran = thawed.code is not None
+            case events.PauseSettled(outcome="finished", consumed=False) if entry.pause == pause:
+                in_place = True
+        found = ran if in_place else found
+    return found
+
+
 async def _recover(
-    node: Node, sandbox: Sandbox, known: Known, guest: Guest | None, frozen: Threads | None, *, condemned: bool
+    node: Node, sandbox: Sandbox, known: Known, guest: Guest | None, seen: _Seen, *, condemned: bool
 ) -> None:
-    """`guest` is the sandbox's latest, not condemned, and `frozen` what it had done when it was frozen."""
+    """`guest` is the sandbox's latest, not condemned, and `seen` what the ledger says of it."""
     name, why, pause = sandbox.config.name, _CRASHED, known.open_pause
-    if known.ended == "discarded" and sandbox.state not in FINAL:  # that is recorded, and was not yet acted on
+    if known.outcome == "discarded" and sandbox.state not in FINAL:  # that is recorded, and was not yet acted on
         await _lose(node, sandbox, guest, f"{_CRASHED} after a copy had failed past the point of no return")
         return
     if condemned and pause is not None and sandbox.state in _MAY_STAND_ON_A_COPY:
-        if not _settle(node, sandbox, pause, condemned=True):
+        if not _settle(node, sandbox, pause, finished=_is_finished(node, pause.id), condemned=True):
             await _lose(node, sandbox, guest, f"{_CRASHED} past the point of no return of {pause.id}")
             return
         pause = None
     past = condemned and sandbox.state is State.CHECKPOINTING  # `guest` is its new one, and does not run yet
-    if guest is not None and sandbox.state in _HAS_A_GUEST and not past:
-        failure = await _run_on(node, sandbox, known, pause, guest, frozen)
+    if guest is not None and sandbox.state in _HAS_A_GUEST and not (past or _is_given_up(sandbox, known, seen)):
+        failure = await _run_on(node, sandbox, known, guest, seen)
         if failure is None:
             return
         why = f"{_CRASHED}, and its guest was not there for the next node: {failure}"
     if guest is not None and await _end(guest):
         node.ledger.append(events.GuestEnded(guest.name, why), sandbox=name)
     _go_on_without(node, sandbox, known, pause, why, condemned=condemned)
+
+
+def _is_given_up(sandbox: Sandbox, known: Known, seen: _Seen) -> bool:
+    """Its pause is recorded as finished, and the guest that it froze could be neither ended nor condemned."""
+    given_up = known.ended is not None and known.ended.outcome == "finished" and known.ended.consumed
+    return given_up and (sandbox.state is State.PAUSING or seen.frozen is not None)
 
 
 async def _lose(node: Node, sandbox: Sandbox, guest: Guest | None, why: str) -> None:
@@ -190,48 +228,75 @@ async def _lose(node: Node, sandbox: Sandbox, guest: Guest | None, why: str) -> 
     sandbox.to(State.DISCARDED, why)
 
 
-async def _run_on(
-    node: Node, sandbox: Sandbox, known: Known, pause: OpenPause | None, guest: Guest, frozen: Threads | None
-) -> str | None:
+async def _run_on(node: Node, sandbox: Sandbox, known: Known, guest: Guest, seen: _Seen) -> str | None:
     """The guest was never condemned: thaw it where it was frozen. Gives why it cannot run on, if so.
 
-    A pause's build without a recorded outcome is dropped only once the guest is there: until then the guest's memory
-    may be nowhere else. A checkpoint's build is kept: the dirty set may begin after it.
+    A build that was to consume it, without a recorded outcome, is dropped only once the guest is there: until then the
+    guest's memory may be nowhere else. That of a checkpoint in place is kept: the dirty set may begin after it.
     """
     try:
-        ran = guest.continue_uncondemned(node.records, frozen)
+        ran = guest.continue_uncondemned(node.records, seen.frozen)
         await asyncio.to_thread(guest.hand_over_again)
     except (GuestError, EngineError, OSError) as error:
         return str(error)
-    if pause is not None and sandbox.state is State.PAUSING:
-        with contextlib.suppress(EngineError, OSError):  # mostly there is none
-            delete_build(node.builds, pause.id)
     sandbox.guest = guest
     node.watch(sandbox, guest)
     sandbox.budget.hold(sandbox.config.memory)
+    ran_unseen = seen.ran_unseen
     if sandbox.state is not State.RUNNING:
         thawed = events.GuestThawed(guest.name, as_json(guest.process.seen), ran.code if ran else None)
         node.ledger.append(thawed, sandbox=sandbox.config.name)
-        finished = pause is not None and _settle(node, sandbox, pause, condemned=False)
-        finished = finished or known.ended == "finished"
+        if (finished := _kept(node, sandbox, known)) and _is_in_place(sandbox, known):
+            ran_unseen = ran is not None
         sandbox.to(State.RUNNING, "its checkpoint is finished" if finished else f"it was rolled back: {_CRASHED}")
-    if sandbox.header.build and _is_damaged(node, sandbox.header.build):
+    if _is_name_alone(sandbox.header):
+        sandbox.header = template(sandbox.config.memory, sandbox.config.block_size)  # its next build stands alone
+        guest.forget_parent()
+    elif ran_unseen:
         guest.forget_parent()
     node.measure(sandbox)
     return None
+
+
+def _kept(node: Node, sandbox: Sandbox, known: Known) -> bool:
+    """Whether the build of the pause stays, whose guest runs on; records how a pause ended that a crash cut off."""
+    pause = known.open_pause
+    if pause is None:
+        return known.outcome == "finished"
+    if _is_in_place(sandbox, known):
+        return _settle(node, sandbox, pause, finished=_is_finished(node, pause.id), condemned=False)
+    with contextlib.suppress(EngineError, OSError):  # mostly there is none
+        delete_build(node.builds, pause.id)
+    return _settle(node, sandbox, pause, finished=False, condemned=False)
+
+
+def _is_in_place(sandbox: Sandbox, known: Known) -> bool:
+    """A checkpoint after which the same guest was to go on."""
+    pause, ended = known.open_pause, known.ended
+    consumes = pause.successor is not None if pause is not None else ended is not None and ended.consumed
+    return sandbox.state is State.CHECKPOINTING and not consumes
+
+
+def _is_finished(node: Node, build: str) -> bool:
+    """Whether it has its name; raises OSError where that cannot be looked up: it may not be taken for "no"."""
+    try:
+        return stat.S_ISDIR(os.stat(node.builds / build).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _go_on_without(
     node: Node, sandbox: Sandbox, known: Known, pause: OpenPause | None, why: str, *, condemned: bool
 ) -> None:
     """Its guest is dead; what was to be exported is safe only where its build is finished."""
-    finished = ended = known.ended == "finished"
+    finished = known.outcome == "finished"
+    in_place = _is_in_place(sandbox, known)
     if pause is not None and sandbox.state in {State.PAUSING, State.CHECKPOINTING}:
-        finished = _settle(node, sandbox, pause, condemned=condemned)
+        finished = _settle(node, sandbox, pause, finished=_is_finished(node, pause.id), condemned=condemned)
     if sandbox.state is State.PAUSING and finished:
         sandbox.to(State.PAUSED, "its memory is in a finished build")
-    elif sandbox.state is State.CHECKPOINTING and finished and (condemned or ended):
-        sandbox.to(State.PAUSED, f"its checkpoint is kept, but the new guest is gone: {why}")
+    elif sandbox.state is State.CHECKPOINTING and finished and (condemned or not in_place):
+        sandbox.to(State.PAUSED, f"its checkpoint is kept, but no guest goes on: {why}")
     elif sandbox.state in {State.PAUSING, State.CHECKPOINTING} and condemned:
         sandbox.to(State.DISCARDED, f"{why} past the point of no return")
     elif sandbox.state is State.RESUMING:  # a failed resume costs nothing
@@ -240,9 +305,8 @@ def _go_on_without(
         sandbox.to(State.KILLED, f"{why}; its guest is dead", StopReason.CRASHED)
 
 
-def _settle(node: Node, sandbox: Sandbox, pause: OpenPause, *, condemned: bool) -> bool:
-    """Record how a pause ended that a crash cut off; True where its build is finished, and the sandbox's newest."""
-    finished = (node.builds / pause.id).is_dir()
+def _settle(node: Node, sandbox: Sandbox, pause: OpenPause, *, finished: bool, condemned: bool) -> bool:
+    """Record how a pause ended that a crash cut off; gives `finished`: its build is the sandbox's newest then."""
     if finished:
         sandbox.header = _header(node, sandbox, pause.id)
     outcome = "finished" if finished else "discarded" if condemned else "rolled-back"
@@ -258,7 +322,7 @@ def _settle(node: Node, sandbox: Sandbox, pause: OpenPause, *, condemned: bool) 
         condemned=condemned,
         error=None if finished else _CRASHED,
         build=pause.id,
-        content_hash=sandbox.header.content_hash if finished and not _is_damaged(node, pause.id) else None,
+        content_hash=sandbox.header.content_hash if finished and not _is_name_alone(sandbox.header) else None,
         checkpoint=checkpoint,
         consumed=not checkpoint or pause.successor is not None,
         read=not checkpoint and node.config.is_read(sandbox.config.name, sandbox.pauses),

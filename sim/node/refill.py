@@ -20,12 +20,15 @@ def refill(
 ) -> int:
     """From finished builds, and from the one that is still being copied: its readers wait chunk by chunk.
 
+    A finished build's own header says what it holds: a restarted node may know no more of it than its name.
+
     Gives the bytes that were filled; raises CorruptBuildError, GuestError, OSError.
     """
     if copying is not None:
         guest.restore_generations(sandbox.generations)
     else:
         with closing(Build.open(builds, header.build)) as build:
+            header = sandbox.header = build.header
             guest.restore_generations(build.attachment(GENERATIONS))
             if guest.is_vm:
                 sandbox.processor = opened(build.attachment(VCPU), sandbox.config.name, header.build)

@@ -19,7 +19,8 @@ from engine.meter import PeakMeter
 from engine.snapshot import Build
 from flags.context import Moment, SandboxAttributes
 from flags.decision import Decision
-from sim.node.sandbox import Machine
+from sim.files.lifecycle import State
+from sim.node.sandbox import Machine, Sandbox
 
 _LATE = 1.0  # seconds
 
@@ -65,6 +66,19 @@ def _recovery_forgets_build(_node: Machine) -> None:
     from sim.node import recovery
 
     _replace(recovery, "PARTIAL", " that is nowhere")
+
+
+def _recovery_takes_older_build(_node: Machine) -> None:
+    from sim.node import recovery
+
+    async def not_there(*_: object) -> str:
+        return "it was not asked"
+
+    def paused(_of: Machine, sandbox: Sandbox, *_: object, **_named: object) -> None:
+        sandbox.to(State.PAUSED, "its memory is in a finished build")
+
+    _replace(recovery, "_run_on", not_there)
+    _replace(recovery, "_go_on_without", paused)
 
 
 def _spill_forgotten(_node: Machine) -> None:
@@ -134,6 +148,7 @@ NODES: Mapping[str, Callable[[Machine], None]] = MappingProxyType(
         "off-ignored": _off_ignored,
         "recovery-forgets-record": _recovery_forgets_record,
         "recovery-forgets-build": _recovery_forgets_build,
+        "recovery-takes-older-build": _recovery_takes_older_build,
         "meter-under-reports": _meter_under_reports,
         "spill-forgotten": _spill_forgotten,
         "spill-unnamed": _spill_unnamed,

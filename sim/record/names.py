@@ -21,6 +21,6 @@ def sandbox_of(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def number_of(incarnation: str) -> int:
-    """Which of its sandbox's guests an incarnation is."""
-    return int(incarnation.rpartition(".")[2])
+def number_of(name: str) -> int:
+    """Which of its sandbox's guests an incarnation is, or which of its pauses a pause or a build."""
+    return int(name.rpartition(".")[2].removeprefix("p"))

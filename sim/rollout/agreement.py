@@ -23,6 +23,7 @@ from sim.rollout.costs import Costs
 from sim.rollout.node_events import NodeEvents, PauseLoad, Requests
 from sim.rollout.simulation import demand
 from sim.rollout.virtual_fleet import VirtualFleet, stream, virtual_fleet
+from sim.run.forked_nodes import nodes_for
 from sim.run.host import host
 from sim.run.runner import RunOptions, run_scenario
 
@@ -113,10 +114,12 @@ async def compare_with_real(
     failing = failures(count, seed)
     rows: list[Row] = []
     verdicts = []
-    for weight in weights:
-        run = await run_scenario(_scenario(count, weight, failing, seed), RunOptions(runs_dir=runs_dir))
-        verdicts.append(run.view.ended.verdict if run.view.ended else "none")
-        rows += _rows(weight, fleet, asks, failing, file, run)
+    with nodes_for(len(weights)) as start_node:
+        options = RunOptions(runs_dir=runs_dir, start_node=start_node)
+        for weight in weights:
+            run = await run_scenario(_scenario(count, weight, failing, seed), options)
+            verdicts.append(run.view.ended.verdict if run.view.ended else "none")
+            rows += _rows(weight, fleet, asks, failing, file, run)
     return Agreement(count, len(failing), rows, verdicts)
 
 

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 
 from flags.context import OF_A_GROUP
 from sim.files.fleet import GuestKind
+from sim.files.lifecycle import State
 from sim.files.scenario import Scenario
-from sim.node.config import Known, OpenPause, SandboxConfig
+from sim.node.config import Ended, Known, OpenPause, SandboxConfig
 from sim.record import events
 from sim.record.ledger import Entry
 from sim.record.names import number_of
@@ -45,21 +46,38 @@ def known(sandbox: SandboxView, entries: Sequence[Entry]) -> Known:
     guests = [each.event.incarnation for each in mine if isinstance(each.event, events.GuestSpawned)]
     empty = [each.event.incarnation for each in mine if isinstance(each.event, events.SuccessorSpawned)]
     numbers = [number_of(name) for name in (*guests, *empty)]
-    pauses = {each.pause for each in mine if each.pause is not None}
+    pauses = [number_of(each.pause) for each in mine if each.pause is not None]
+    sent = max((at for at, each in enumerate(mine) if _is_sent_into_a_pause(each)), default=0)
+    older = {each.pause for each in mine[:sent]}  # they say nothing of the pause that it was last sent into
     return Known(
         state=sandbox.state,
         reason=sandbox.reason,
         build=sandbox.build,
-        incarnations=max(numbers, default=0),  # not their count: a resume may have failed
-        pauses=len(pauses),
-        open_pause=_open(sandbox.pause),
+        incarnations=max(numbers, default=0),  # not their count: a resume may have failed, a pause left no line
+        pauses=max(pauses, default=0),
+        open_pause=_open(sandbox.pause, older),
         guest=guests[-1] if guests else "",
-        ended=sandbox.pause.outcome if sandbox.pause is not None and sandbox.pause.consumed else None,
+        ended=_ended(mine[sent:], older),
     )
 
 
-def _open(pause: PauseView | None) -> OpenPause | None:
-    if pause is None or pause.settled_at is not None:
+def _is_sent_into_a_pause(entry: Entry) -> bool:
+    return isinstance(entry.event, events.StateChanged) and entry.event.new in {State.PAUSING, State.CHECKPOINTING}
+
+
+def _ended(entries: Sequence[Entry], older: Collection[str | None]) -> Ended | None:
+    for each in entries:
+        match each.event:
+            case events.PauseSettled(outcome=outcome, checkpoint=checkpoint, consumed=consumed) as settled:
+                if settled.build not in older:
+                    return Ended(settled.build, outcome, not checkpoint if consumed is None else consumed)
+            case _:
+                pass
+    return None
+
+
+def _open(pause: PauseView | None, older: Collection[str | None]) -> OpenPause | None:
+    if pause is None or pause.settled_at is not None or pause.id in older:
         return None
     return OpenPause(
         pause.id,

@@ -19,6 +19,7 @@ from sim.rollout.bench_host import pool_of
 from sim.run import self_test, whole_drill
 from sim.run.batch import Batch
 from sim.run.pool import LocalPool, local_pool
+from tests import command_line
 
 PAGES = 16 << 20  # bytes of 2 MiB pages that one of the scenarios needs; where there are none, another takes its place
 
@@ -55,7 +56,15 @@ def test_a_blind_rule_whose_scenario_does_not_need_it_survives(tmp_path: pathlib
 
 def test_a_wrong_drill_is_refused_to_everybody_else(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     monkeypatch.setenv("SNAPDRILL_WRONG_DRILL", "exit-code-lies:1")
-    result = snapdrill(f"snapdrill run scenarios/demo.yaml --runs-dir {tmp_path}")
+    line = [
+        sys.executable,
+        "-c",
+        "import sys; from sim.cli import main; sys.exit(main())",
+        "run",
+        "scenarios/demo.yaml",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
+    result = subprocess.run(line, capture_output=True, text=True, timeout=50, check=False, env=environment)
     assert (result.returncode, result.stdout) == (2, "")
     assert "SNAPDRILL_WRONG_DRILL is for the self-test alone" in result.stderr
 
@@ -73,9 +82,7 @@ def test_a_profile_that_is_mended_of_everything_is_the_sound_engine(tmp_path: pa
 def snapdrill(command: str) -> subprocess.CompletedProcess[str]:
     program, *arguments = shlex.split(command)
     assert program == "snapdrill"
-    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
-    line = [sys.executable, "-c", "import sys; from sim.cli import main; sys.exit(main())", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, timeout=50, check=False, env=environment)
+    return command_line.snapdrill(*arguments)
 
 
 def test_a_violation_that_nobody_expected_ends_in_a_block_whose_commands_work(tmp_path: pathlib.Path) -> None:

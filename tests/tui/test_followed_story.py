@@ -14,6 +14,7 @@ from sim.run.drill import Drill
 from sim.tui import fleet_app as screen
 from sim.tui.charts import alike, of_kind
 from sim.tui.fleet_app import FleetApp
+from tests.forked import forked_node
 from tests.tui.looking import seen, until
 
 SCENARIO = """\
@@ -58,7 +59,7 @@ def check_what_it_showed(app: FleetApp) -> None:
 @pytest.mark.timeout(240)
 async def test_the_keys_that_it_suggests_lead_to_the_end(tmp_path: pathlib.Path) -> None:
     scenario = load_text(SCENARIO, tmp_path / "story.yaml")
-    app = FleetApp(lambda: Drill(scenario, runs_dir=tmp_path / "runs"))
+    app = FleetApp(lambda: Drill(scenario, runs_dir=tmp_path / "runs", start_node=forked_node))
     pressed: list[str] = []
     async with app.run_test(size=(110, 32)) as pilot:
         while app.is_running and pressed[-1:] != ["q"]:
@@ -83,7 +84,7 @@ async def test_the_keys_that_it_suggests_lead_to_the_end(tmp_path: pathlib.Path)
 async def test_space_plays_it_by_itself(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(screen, "READ", 0.1)
     scenario = load_text(SCENARIO, tmp_path / "story.yaml")
-    app = FleetApp(lambda: Drill(scenario, runs_dir=tmp_path / "runs"))
+    app = FleetApp(lambda: Drill(scenario, runs_dir=tmp_path / "runs", start_node=forked_node))
     async with app.run_test(size=(110, 32)) as pilot:
         await until(pilot, lambda: app.live.step is not None, "the run has begun")
         await pilot.press("space")

@@ -22,6 +22,7 @@ from engine.pause import Outcome, Pause
 from engine.plan import PauseOptions
 from engine.snapshot import Build, Header, check_build, template, write_header
 from engine.strand import UnsalvageableError
+from tests.failing_reads import FailingReads
 from tests.integration.engine.rig import CHUNKS, DEADLINE, MIB, PAGE, Faults, Guest, Guests, Pauser, fill_up, turn_over
 
 SALVAGE = PauseOptions(punch=True, background_copy=False, salvage=True)
@@ -130,6 +131,23 @@ def test_the_completed_build_has_the_header_that_it_would_have_had(
         assert here.restored() == before
         headers.append(here.header())
     assert headers[0] == headers[1]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+def test_a_parent_that_the_host_fails_to_read_once_is_read_again(
+    pauser: Pauser, guests: Guests, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    pauser.pause(guests.fresh(), build="b0")
+    guest, keeper = guests.from_header(pauser.builds, pauser.header("b0")), Kept()
+    guest.write(range(100, 900, 7), seed=2)
+    before = guest.memory()
+    crashed(pauser, guest, keeper, "copy_write", 1, parent=pauser.header("b0"))
+    with monkeypatch.context() as patched:
+        reads = FailingReads(pauser.builds / "b0", 1, number).install(patched)
+        complete(left(pauser, keeper))
+    assert reads.has_failed
+    assert pauser.restored() == before
+    keeper.drop("b1")
 
 
 @pytest.mark.privileged

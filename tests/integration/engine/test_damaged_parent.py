@@ -15,6 +15,7 @@ from engine.dirty import Forgotten
 from engine.errors import CorruptBuildError
 from engine.events import BuildFinished, Condemned
 from engine.snapshot import Header, delete_build
+from tests.failing_reads import FailingReads
 from tests.integration.engine.rig import BOTH, MIB, PAGE, Guest, Guests, Pauser, turn_over
 
 
@@ -45,6 +46,7 @@ def remove_the_cache(build: Path) -> None:
     (build / "memfile").unlink()
 
 
+UNREAD = "build g0 cannot be read:"
 DAMAGES = [
     turn_over_a_byte_of_the_header,
     turn_over_a_byte_of_the_cache,
@@ -93,6 +95,25 @@ def test_a_damaged_build_anywhere_in_the_chain_is_found_before_anything_is_freed
     assert str(result.error).startswith("build g0")
     assert not pauser.of(Condemned)
     pauser.assert_rolled_back(guest, result, before, left)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+def test_a_parent_that_the_host_fails_to_read_once_rolls_back_and_is_stood_on_by_the_next_pause(
+    guest: Guest, pauser: Pauser, second: Header, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    before, left, nth = guest.memory(), pauser.names(), 1
+    while True:
+        with monkeypatch.context() as patched:
+            reads = FailingReads(pauser.builds / "g0", nth, number).install(patched)
+            result = pauser.pause(guest, build="g2", parent=second)
+        if not reads.has_failed:
+            break
+        assert (result.parent_damaged, str(result.error)) == (False, f"[Errno {number}] {UNREAD} {os.strerror(number)}")
+        assert not pauser.of(Condemned)
+        pauser.assert_rolled_back(guest, result, before, left)
+        nth += 1
+    assert nth >= 3
+    pauser.assert_finished(guest, result, before, "g2")
 
 
 @BOTH

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from sim.record import folder, leftovers
+from tests.command_line import snapdrill
 
 # A runner as far as its record goes: it starts a child that carries the run's id, and the child forks another.
 RUNNER = """
@@ -58,9 +59,7 @@ def started(tmp_path: pathlib.Path) -> Iterator[Dead]:
 
 
 def clean(runs: pathlib.Path) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from sim.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "clean", "--runs-dir", str(runs)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return snapdrill("clean", "--runs-dir", runs)
 
 
 def test_processes_and_cache_of_a_killed_runner_are_gone(started: Dead) -> None:

@@ -112,25 +112,34 @@ class ByHand:
         begun = [each for each in found if not each.is_symlink() and '"ticked"' in (each / EVENTS_FILE).read_text()]
         return [read_record(each).run for each in begun]
 
-    def end(self) -> None:
-        for process in reversed(self.processes):
+    def end(self, but: int = 0) -> None:
+        """All of them, or all but so many, the oldest."""
+        while len(self.processes) > but:
+            process = self.processes.pop()
             process.terminate()
             process.wait(60)
             if process.stdout is not None:
                 process.stdout.close()
 
 
-@pytest.fixture
-def by_hand(tmp_path: pathlib.Path) -> Iterator[ByHand]:
-    made = ByHand(tmp_path)
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ByHand]:
+    made = ByHand(tmp_path_factory.mktemp("by-hand"))
     yield made
     made.end()
 
 
-def assert_nothing_is_left(folder: pathlib.Path, *ids: str) -> None:
+@pytest.fixture
+def by_hand(scheduler: ByHand) -> Iterator[ByHand]:
+    """The first worker, which no test of these ends, is that of all; further ones are of one test."""
+    yield scheduler
+    assert scheduler.processes[0].poll() is None
+    scheduler.end(but=1)
+
+
+def assert_nothing_is_left(folders: list[pathlib.Path], *ids: str) -> None:
     assert [pid for each in ids for pid in processes_of(each)] == []
-    assert list(folder.rglob(".unit-*")) == []
-    assert list(folder.rglob(".unpacked-*")) == []
+    assert [path for each in folders for path in (*each.rglob(".unit-*"), *each.rglob(".unpacked-*"))] == []
 
 
 @pytest.mark.slow
@@ -148,7 +157,7 @@ def test_whoever_executes_them_units_come_to_the_same(runs: Any, by_hand: ByHand
     assert len({each.digest for each in here.values()}) == 5
     assert len(runs.run_dirs()) == 3  # the failing one of each
     runs.assert_nothing_is_left()
-    assert_nothing_is_left(runs.folder)
+    assert_nothing_is_left([runs.folder, by_hand.folder])
 
 
 def test_what_no_worker_can_run_is_reported_and_not_waited_for(runs: Any) -> None:
@@ -195,7 +204,7 @@ def test_a_killed_workers_unit_is_run_by_another_and_nothing_is_left(
         ("u1", "inconclusive"),
     ]
     wait_until(lambda: not list(by_hand.runs_dir(1).glob(".unit-*")))
-    assert_nothing_is_left(runs.folder, *found)
+    assert_nothing_is_left([runs.folder, by_hand.folder], *found)
 
 
 CLIENT = """
@@ -228,7 +237,7 @@ def test_the_end_of_a_client_ends_its_runs_and_no_worker(
     assert (client.returncode, err) == (130 if number == signal.SIGINT else -signal.SIGKILL, "")
     if number == signal.SIGKILL:
         wait_until(lambda: not list(by_hand.runs_dir(0).glob(".unit-*")))
-    assert_nothing_is_left(runs.folder, run)
+    assert_nothing_is_left([runs.folder, by_hand.folder], run)
     with open_pool(by_hand.address, 1, BUDGET) as pool:
         assert [each.verdict for each in pool.run([unit_of(runs)])] == ["held"]
 
@@ -249,7 +258,7 @@ def test_an_interrupted_worker_gives_its_unit_back(runs: Any, by_hand: ByHand, w
     interrupter.join()
     assert [each.verdict for each in results.values()] == ["inconclusive", "inconclusive"]
     assert by_hand.processes[1].wait(30) == 130
-    assert_nothing_is_left(runs.folder)
+    assert_nothing_is_left([runs.folder, by_hand.folder])
 
 
 def test_an_address_where_nobody_answers_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,4 +296,4 @@ def test_a_run_goes_through_a_cluster_with_tls_and_nobody_without_its_certificat
             assert received(plain)[:1] in {b"", b"\x15"}  # of TLS an alert at most
     finally:
         cluster.end()
-    assert_nothing_is_left(runs.folder)
+    assert_nothing_is_left([runs.folder])

@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,8 +19,10 @@ import pytest
 from engine.events import BuildSpilled, CopyFailed, NotSalvaged
 from sim.files.faults import KILL_NODE, failing
 from sim.files.scenario import load_text
+from sim.node.completing import _kept
 from sim.node.guest_link import GuestError
 from sim.node.keeping import ZygoteKeeper, close_all
+from sim.node.zygote_link import ZygoteSilentError
 from sim.record import events
 from sim.run.drill import Drill
 from sim.run.node_link import NodeDiedError
@@ -114,6 +117,62 @@ def test_a_pause_is_completed_though_its_node_died_and_its_record_is_gone(tmp_pa
     assert state == "paused"
     assert [(each.outcome, each.salvage) for each in settled] == [("finished", "whole")]
     assert violations == []
+
+
+class Unasked(ZygoteKeeper):
+    """Cannot be asked the first few times."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self._errors = list(errors)
+
+    def kept(self) -> dict[str, int]:
+        if self._errors:
+            raise self._errors.pop()
+        return {"web-0.p1": 7}
+
+
+FULL = OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+
+
+@pytest.mark.parametrize("errors", [(FULL,), (FULL, GuestError("what the zygote holds cannot be received"))])
+async def test_a_keeper_that_cannot_be_asked_just_now_is_asked_again(errors: tuple[Exception, ...]) -> None:
+    kept, _ = await _kept(Unasked(*errors))
+    assert kept == {"web-0.p1": 7}
+
+
+@pytest.mark.parametrize(
+    ("errors", "why"),
+    [((FULL,) * 9, str(FULL)), ((ZygoteSilentError("the zygote does not answer"),), "the zygote does not answer")],
+)
+async def test_a_keeper_that_cannot_be_asked_at_all_is_not_called_dead(errors: tuple[Exception, ...], why: str) -> None:
+    assert await _kept(Unasked(*errors)) == ({}, f"its memory could not be had from the zygote: {why}")
+
+
+def test_what_a_keeper_holds_and_cannot_hand_over_just_now_is_held_all_the_same(
+    zygotes: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = ZygoteKeeper(zygotes().connect())
+    with open(os.devnull, "rb") as file:
+        keeper.keep("web-0.p1", file.fileno())
+        keeper.keep("web-1.p1", file.fileno())
+    real, taken = socket.recv_fds, list[int]()
+
+    def recv_fds(*arguments: Any) -> Any:
+        message, fds, *rest = real(*arguments)
+        if not fds or taken:
+            return message, fds, *rest
+        taken.extend(fds)
+        return message, [], *rest
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(socket, "recv_fds", recv_fds)
+    with pytest.raises(GuestError, match="no more files may be opened here"):
+        keeper.kept()
+    os.close(taken[0])
+    assert len(os.listdir("/proc/self/fd")) == before
+    kept = keeper.kept()
+    assert sorted(kept) == ["web-0.p1", "web-1.p1"]
+    close_all(kept)
 
 
 def test_a_run_that_cannot_be_named_the_latest_leaves_neither_cache_nor_spill(

@@ -6,8 +6,6 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -16,9 +14,9 @@ from sim.record import events
 from sim.record.folder import read_record
 from sim.record.leftovers import processes_of
 from sim.record.verdict import Verdict
+from tests.command_line import snapdrill
 
 IDLE = "  - tick: 1\n  - wait: 1s\n  - pause: {sandboxes: web-0}\n"
-RUN = "import sys; from sim.cli import main; sys.exit(main())"
 
 
 class Killed:
@@ -43,9 +41,7 @@ class Killed:
         """`snapdrill check` of its ledger, or with `--trace`."""
         (run_dir,) = self.runs.run_dirs()
         target = [*more, str(run_dir / "events.jsonl")] if more else [str(run_dir)]
-        done = subprocess.run(
-            [sys.executable, "-c", RUN, "check", *target], capture_output=True, text=True, check=False
-        )
+        done = snapdrill("check", *target)
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout
 

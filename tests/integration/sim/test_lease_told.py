@@ -9,6 +9,7 @@ from sim.files.scenario import load_text
 from sim.files.steps import Outage
 from sim.record import source_events
 from sim.run.drill import Drill
+from tests.forked import forked_node
 
 PUNCH = "memfd-punch-on-snapshot"
 SCENARIO = f"""\
@@ -30,7 +31,8 @@ async def lease(drill: Drill, *, is_open: bool) -> source_events.LeaseMeasured:
 
 
 async def test_a_lease_that_nobody_renews_is_told_to_age_and_to_expire_and_opens_again(tmp_path: Path) -> None:
-    async with Drill(load_text(SCENARIO, tmp_path / "leased.yaml"), runs_dir=tmp_path / "runs") as drill:
+    scenario = load_text(SCENARIO, tmp_path / "leased.yaml")
+    async with Drill(scenario, runs_dir=tmp_path / "runs", start_node=forked_node) as drill:
         await lease(drill, is_open=True)
         assert drill.view().source.state == "VALID"
         await drill.outage(Outage(fault="freeze"))

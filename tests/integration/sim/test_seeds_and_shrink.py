@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
 from sim.files.yaml import parse
+from tests.command_line import snapdrill
 
 ROOT = pathlib.Path(__file__).parents[3]
 SWARM = ROOT / "scenarios" / "swarm" / "fleet.yaml"
@@ -36,12 +34,6 @@ steps:
 expect:
   - {invariant: failed_copy_discards}
 """
-
-
-def snapdrill(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    line = [sys.executable, "-c", "import sys; from sim.cli import main; sys.exit(main())", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=170, check=False, env=environment)
 
 
 def test_drawn_seeds_hold_and_leave_nothing(tmp_path: pathlib.Path) -> None:

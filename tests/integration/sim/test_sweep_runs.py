@@ -14,6 +14,7 @@ from sim.files.faults import KINDS
 from sim.files.scenario import load
 from sim.record.verdict import ExitCode
 from sim.run.runner import RunOptions, run_scenario
+from tests.forked import forked_node
 
 TINY = """\
 # One sandbox with two chunks, paused twice.
@@ -81,7 +82,7 @@ def test_a_wrong_engine_is_found_and_its_case_runs_by_itself(
     assert (found["case"], found["sandbox"]) == ("web-0.p1/copy.write/1/errno", "web-0")
     case = pathlib.Path(found["run_dir"]) / "scenario.yaml"
     assert found["run_again"] == f"snapdrill run {case}"
-    result = asyncio.run(run_scenario(load(case), RunOptions(runs_dir=tiny.parent / "again")))
+    result = asyncio.run(run_scenario(load(case), RunOptions(tiny.parent / "again", start_node=forked_node)))
     assert found["subject"] in {each.subject for each in result.view.judged if each.verdict == "violated"}
 
 

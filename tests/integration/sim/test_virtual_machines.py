@@ -203,7 +203,7 @@ async def _resumed(folder: pathlib.Path, harm: Callable[[pathlib.Path], None]) -
 
 def test_a_resume_without_its_processor_state_or_with_a_foreign_one_is_refused(tmp_path: pathlib.Path) -> None:
     lost = asyncio.run(_resumed(tmp_path, lambda builds: (builds / "web-0.p1" / VCPU).unlink()))
-    assert (lost.state, "vcpu cannot be read" in lost.reason) == ("paused", True)
+    assert (lost.state, "it lacks vcpu" in lost.reason) == ("paused", True)
 
     def swap(builds: pathlib.Path) -> None:
         (builds / "web-0.p1" / VCPU).write_bytes((builds / "web-1.p1" / VCPU).read_bytes())

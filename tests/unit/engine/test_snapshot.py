@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
+import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from engine.errors import CorruptBuildError
 from engine.mapping import Extent, Extents, Mapping
 from engine.ranges import Blocks
 from engine.snapshot import Build, Header, check_build, from_bytes, template, to_bytes, write_attachments, write_header
+from tests.failing_reads import FailingReads
 
 PAGE = 4096
 PREFIX = struct.Struct("<8sQQ")
@@ -150,7 +154,7 @@ def test_what_is_unfinished_or_missing_is_not_opened(tmp_path: Path, name: str) 
 @pytest.mark.parametrize("missing", ["header", "memfile"])
 def test_a_build_without_one_of_its_files_is_not_opened(tmp_path: Path, missing: str) -> None:
     (write_build(tmp_path, header()) / missing).unlink()
-    with pytest.raises(CorruptBuildError, match="build b2 cannot be read: No such file"):
+    with pytest.raises(CorruptBuildError, match="build b2 is not finished, or lacks a file: No such file"):
         Build.open(tmp_path, "b2")
 
 
@@ -192,8 +196,80 @@ def test_attachments_are_kept_with_the_build_and_a_missing_one_is_named(tmp_path
     write_attachments({"generations": b"\1\2", "note": json.dumps({"a": 1}).encode()}, folder)
     with contextlib.closing(Build.open(tmp_path, "b2")) as build:
         assert build.attachment("generations") == b"\1\2"
-        with pytest.raises(CorruptBuildError, match="nothing cannot be read"):
+        with pytest.raises(CorruptBuildError, match="build b2: it lacks nothing: No such file"):
             build.attachment("nothing")
+
+
+def open_and_use(builds: Path) -> None:
+    with contextlib.closing(Build.open(builds, "b2")) as build:
+        build.attachment("note")
+        build.verify()
+
+
+def check(builds: Path) -> None:
+    check_build(builds, "b2", 3 * PAGE)
+
+
+def outcome_of(act: Callable[[Path], None], builds: Path) -> int | None:
+    """The errno of the OSError that it ends with; None where it succeeds."""
+    try:
+        act(builds)
+    except OSError as error:
+        return error.errno
+    return None
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EIO, errno.EACCES, errno.ENOMEM])
+@pytest.mark.parametrize("act", [open_and_use, check])
+def test_whatever_read_the_host_fails_the_build_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], None], number: int
+) -> None:
+    write_attachments({"note": b"1"}, write_build(tmp_path, header()))
+    open_before = len(os.listdir("/proc/self/fd"))
+    nth = 1
+    while True:
+        with monkeypatch.context() as patched:
+            reads = FailingReads(tmp_path, nth, number).install(patched)
+            found = outcome_of(act, tmp_path)
+        if not reads.has_failed:
+            break
+        assert found == number
+        nth += 1
+    assert found is None
+    assert nth > 3
+    assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+GONE = [(open_and_use, "header"), (open_and_use, "memfile"), (open_and_use, "note"), (check, "header")]
+
+
+@pytest.mark.parametrize(("act", "file"), [*GONE, (check, "memfile")])
+def test_a_build_of_which_a_file_is_gone_is_damaged(tmp_path: Path, act: Callable[[Path], None], file: str) -> None:
+    folder = write_build(tmp_path, header())
+    write_attachments({"note": b"1"}, folder)
+    (folder / file).unlink()
+    with pytest.raises(CorruptBuildError, match="build b2"):
+        act(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["a folder", "a link to itself", "nothing", "below a file"])
+def test_what_is_at_the_place_of_a_header_and_is_no_file_is_damage(tmp_path: Path, place: str) -> None:
+    path = write_build(tmp_path, header()) / "header"
+    path.unlink()
+    if place == "a folder":
+        path.mkdir()
+    elif place == "a link to itself":
+        path.symlink_to(path)
+    elif place == "below a file":
+        shutil.rmtree(path.parent)
+        path.parent.touch()
+    with pytest.raises(CorruptBuildError, match="build b2 is not finished, or lacks a file"):
+        Build.open(tmp_path, "b2")
+
+
+def test_a_name_that_no_file_can_have_is_that_of_no_build(tmp_path: Path) -> None:
+    with pytest.raises(CorruptBuildError, match="null"):
+        Build.open(tmp_path, "b\0")
 
 
 def test_closing_a_build_twice_is_closing_it_once(tmp_path: Path) -> None:
@@ -231,7 +307,7 @@ def test_no_build_may_stand_on_one_in_which_a_byte_was_turned_over(tmp_path: Pat
 @pytest.mark.parametrize("file", ["header", "memfile"])
 def test_no_build_may_stand_on_one_that_lost_a_file(tmp_path: Path, file: str) -> None:
     (write_build(tmp_path, header()) / file).unlink()
-    with pytest.raises(CorruptBuildError, match="build b2 is not finished or cannot be read: No such file"):
+    with pytest.raises(CorruptBuildError, match="build b2 is not finished, or lacks a file: No such file"):
         check_build(tmp_path, "b2", 0)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flags.context import SandboxAttributes
-from sim.node.config import Known, NodeConfig, OpenPause, SandboxConfig
+from sim.node.config import Ended, Known, NodeConfig, OpenPause, SandboxConfig
 
 MIB = 1 << 20
 WEB = SandboxConfig("web-0", 8 * MIB, 4096, 2 * MIB, "python", "acme", "eu", 0.4, "runs")
@@ -37,7 +37,7 @@ AFTER_A_CRASH = dataclasses.replace(
     flag_file="flags.json",
     known={
         "web-0": Known("pausing", "", None, 1, 1, CUT_OFF),
-        "web-1": Known("paused", "done", "web-1.p1", 2, 1, None),
+        "web-1": Known("paused", "done", "web-1.p1", 2, 1, None, "web-1.2", Ended("web-1.p1", "finished", True)),
     },
 )
 

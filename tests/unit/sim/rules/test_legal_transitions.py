@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from engine import events as copying
+from engine.events import Event
 from sim.record import events
 from sim.record.verdict import Verdict
-from tests.story import Story, created
+from tests.story import MIB, Story, created, settled
 
 NAME = "legal_transitions"
 
 
 def test_a_whole_life_is_right(story: Story) -> None:
-    story.go("running", "pausing", "running", "pausing", "paused", "resuming", "running", "killed")
-    found = story.found(NAME)
+    story.go("running", "pausing", "running").pause()
+    found = story.go("paused", "resuming", "running", "killed").found(NAME)
     assert (found.checked, found.violations) == (8, [])
 
 
@@ -35,6 +37,52 @@ def test_lives_that_mingle_are_walked_one_by_one(story: Story) -> None:
 )
 def test_a_step_that_is_no_edge_is_caught(story: Story, states: tuple[str, ...], reason: str) -> None:
     assert story.go(*states).reasons(NAME) == [reason]
+
+
+PAUSED = "it went from {} to paused, and no pause that began meanwhile was finished or answered"
+ENDS = [
+    settled("web-0.p2"),
+    events.PauseReturned(1.0, condemned=True),
+    copying.Stranded("web-0.p2", 1, MIB),
+    copying.BuildFinished("web-0.p2", MIB, "aa", 1.0),
+]
+
+
+@pytest.fixture
+def resumed(story: Story) -> Story:
+    """It stands on a finished build, and runs."""
+    return story.pause().resume()
+
+
+@pytest.mark.parametrize("state", ["pausing", "checkpointing"])
+def test_a_sandbox_that_is_called_paused_by_the_build_of_an_older_pause_is_caught(resumed: Story, state: str) -> None:
+    assert resumed.go("running", state, "paused").reasons(NAME) == [PAUSED.format(state)]
+
+
+def test_a_late_line_of_an_older_pause_is_no_end_of_the_new_one(resumed: Story) -> None:
+    resumed.go("running", "pausing").settle("web-0.p1").go("pausing", "paused")
+    assert resumed.reasons(NAME) == [PAUSED.format("pausing")]
+
+
+@pytest.mark.parametrize(
+    "end", [settled("web-0.p2", outcome="rolled-back"), events.PauseReturned(1.0, condemned=False)], ids=["back", "no"]
+)
+def test_a_pause_that_ends_otherwise_does_not_pause_its_sandbox(resumed: Story, end: Event) -> None:
+    resumed.begin_pause("web-0.p2", "web-0.2").tell(end, pause="web-0.p2").go("pausing", "paused")
+    assert resumed.reasons(NAME) == [PAUSED.format("pausing")]
+
+
+@pytest.mark.parametrize("end", ENDS, ids=["settled", "answered", "stranded", "named"])
+def test_a_pause_that_finished_was_answered_or_is_stranded_pauses_its_sandbox(resumed: Story, end: Event) -> None:
+    resumed.begin_pause("web-0.p2", "web-0.2").tell(end, pause="web-0.p2").go("pausing", "paused")
+    assert resumed.found(NAME).violations == []
+
+
+def test_where_lines_were_lost_a_pause_without_an_end_is_missing_evidence() -> None:
+    told = Story().begin().go("running", "pausing").tell(events.LinesLost(3), None).go("pausing", "paused")
+    found = told.found(NAME)
+    assert (found.verdict, found.violations) == (Verdict.INCONCLUSIVE, [])
+    assert found.missing[0]["reason"] == f"lines of the ledger were lost: {PAUSED.format('pausing')}"
 
 
 def test_a_step_that_does_not_begin_where_the_last_one_ended_is_caught(story: Story) -> None:
