@@ -181,6 +181,7 @@ def checked_message(error: Exception, *arguments: object) -> None:
     assert arguments
     assert isinstance(arguments[0], str)
     assert arguments[0]
+    assert not re.search(r"\bNone\b", arguments[0])
     Exception.__init__(error, *arguments)
 
 
