@@ -182,6 +182,8 @@ class _Fork:
             os.killpg(self._pid, signal.SIGKILL)
         _, status = os.waitpid(self._pid, 0)
         os.close(self.pidfd)
+        for left in Path("/dev/shm").glob(f"snapdrill-test-{self._pid}-*"):  # noqa: S108 - of a test that was cut off
+            shutil.rmtree(left, ignore_errors=True)
         with self._folder as folder:
             code = os.waitstatus_to_exitcode(status) if ended else None
             return _read(Path(folder, "notes"), code, time.monotonic() - self._began)

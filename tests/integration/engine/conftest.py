@@ -94,7 +94,7 @@ def shm_pauser() -> Iterator[Pauser]:
     """Builds on tmpfs."""
     if not os.access(SHM, os.W_OK):
         pytest.skip(f"needs a writable {SHM}")
-    with tempfile.TemporaryDirectory(dir=SHM, prefix="snapdrill-test-") as folder:
+    with tempfile.TemporaryDirectory(dir=SHM, prefix=f"snapdrill-test-{os.getpid()}-") as folder:
         with open(os.path.join(folder, "probe"), "wb") as file:
             if linux.filesystem_magic(file.fileno()) != linux.TMPFS_MAGIC:
                 pytest.skip(f"needs a tmpfs at {SHM}")
