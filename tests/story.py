@@ -165,6 +165,8 @@ def whole(rule: str, finding: Finding) -> Finding:
     for each in finding.violations:
         owed = DETAILS.get(f"{rule}:{each['code']}", DETAILS.get(rule, {"pause", "incarnation"}))
         assert owed <= each.keys(), f"{rule}, {each['code']}: {owed - each.keys()}"
+        of_all = {"folder", "machine", "memory", "process"} if rule == "no_leaks" else set[str]()
+        assert each["sandbox"] != "*" or each["code"] in of_all, f"{rule}, {each['code']}: whose is it?"
     for each in finding.missing:
         said = MISSING[rule] <= each.keys() if rule in MISSING else {"pause", "incarnation"} & each.keys()
         assert each["sandbox"] == "*" or said, (rule, each)
@@ -174,6 +176,15 @@ def whole(rule: str, finding: Finding) -> Finding:
         owners = {sandbox_of(each[kind]) for kind in ("pause", "incarnation") if each.get(kind)}
         assert owners <= {each["sandbox"]}, (rule, each)
     return finding
+
+
+def checked_message(error: Exception, *arguments: object) -> None:
+    """In place of an error's `__init__`: what it says is a sentence."""
+    assert arguments
+    assert isinstance(arguments[0], str)
+    assert arguments[0]
+    assert not re.search(r"\bNone\b", arguments[0])
+    Exception.__init__(error, *arguments)
 
 
 @dataclass

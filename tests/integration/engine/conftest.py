@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine import linux
+from engine.errors import EngineError
 from engine.holders import Holders
 from sim.files.units import HUGE_PAGE
 from sim.rollout.bench_host import pool_of
@@ -26,6 +27,7 @@ from tests.integration.engine.rig import (
     WaitForReaders,
     wait_until,
 )
+from tests.story import checked_message
 
 
 @pytest.fixture
@@ -44,6 +46,11 @@ class NobodyElse(Holders):
 @pytest.fixture(autouse=True)
 def nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.dirty._HOLDERS", NobodyElse())
+
+
+@pytest.fixture(autouse=True)
+def _errors_say_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EngineError, "__init__", checked_message, raising=False)
 
 
 @pytest.fixture(autouse=True)

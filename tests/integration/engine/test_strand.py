@@ -104,7 +104,7 @@ def test_a_stranded_build_can_be_resumed_from_and_is_completed_once_that_is_poss
     effects.broken = False
     assert pause.salvage()
     result = pause.settle(0)
-    assert result.salvage == "whole"
+    assert (result.salvage, result.copy_ms) == ("whole", None)
     pauser.assert_finished(guest, result, before)
 
 

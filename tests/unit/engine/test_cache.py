@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import xxhash
@@ -413,3 +414,27 @@ def test_a_spill_takes_what_the_page_cache_holds_of_it_and_on_tmpfs_its_blocks(s
     assert spilling.read(3 * PAGE, 3 * PAGE) == DATA[3 * PAGE :]
     spill.close()
     assert (spill.fd, spill.resident_bytes()) == (-1, 0)
+
+
+def test_a_chunk_cannot_be_moved_where_there_is_no_spill(cache: Cache) -> None:
+    store(cache, CHUNKS[1])
+    with pytest.raises(OSError, match="no spill") as refused:
+        cache.move_to_spill(CHUNKS[1], lambda: None)
+    assert refused.value.errno == errno.ENOSPC
+    assert cache.spilled == frozenset()
+
+
+@pytest.mark.parametrize(("free", "fits"), [(6, True), (5, False)])
+def test_on_tmpfs_what_does_not_fit_is_refused_before_anything_is_written(
+    cache: Cache, free: int, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.on_tmpfs = True
+    status = SimpleNamespace(f_blocks=100, f_bavail=free, f_frsize=PAGE)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: status)
+    if fits:
+        cache.reserve()
+    else:
+        with pytest.raises(OSError, match=str(6 * PAGE)) as refused:
+            cache.reserve()
+        assert refused.value.errno == errno.ENOSPC
+    assert os.fstat(cache.fd).st_size == 0

@@ -40,3 +40,13 @@ def test_a_copier_has_the_longest_span_once_and_again_where_its_blocks_are_packe
     facts = MemoryFacts(8 << 20, 4096, 4096, 0, consumed=True, parent_finished=True)
     buffers = copy._Buffers(plan(PauseOptions(), facts, Blocks(blocks)))
     assert (len(buffers.span), buffers.size) == (span, span + packed)
+
+
+def test_memory_is_had_on_a_kernel_without_huge_pages_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmap, "MADV_HUGEPAGE", 1 << 20)  # one that no kernel knows is EINVAL
+    memory = copy._memory_at_once(SIZE)
+    before = faults()
+    for page in range(0, SIZE, mmap.PAGESIZE):
+        memory[page] = 1
+    assert faults() - before < SIZE // mmap.PAGESIZE // 4
+    memory.close()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import signal
@@ -11,7 +12,7 @@ import pytest
 
 from engine import linux
 from engine.errors import CondemnedError, FreezeError, PunchRefusedError
-from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, PunchPermit, start_time_of
+from engine.incarnation import CondemnedRecord, CondemnedRecords, GuestProcess, Incarnation, PunchPermit, start_time_of
 from engine.memfd import Memfd
 
 INCARNATION = Incarnation("web-0", 4711, 123456, 42)
@@ -175,3 +176,17 @@ def test_a_retired_record_does_not_open_another_memfd(records: CondemnedRecords)
     assert memfd.resident_bytes() == 4096
     assert linux.seals_of(memfd.fd) == linux.SEAL_SHRINK | linux.SEAL_GROW
     memfd.close()
+
+
+def test_a_record_of_a_guest_that_lives_by_pid_and_start_time_stays_and_one_of_another_goes(
+    records: CondemnedRecords, myself: GuestProcess
+) -> None:
+    records.condemn(myself.incarnation, "b1")
+    (record,) = records.records()
+    with pytest.raises(CondemnedError):
+        records.retire_gone(record)
+    assert records.holds(myself.incarnation)
+    other = dataclasses.replace(myself.incarnation, start_time=myself.incarnation.start_time + 1)
+    records.condemn(other, "b2")
+    records.retire_gone(CondemnedRecord(other, "b2"))
+    assert (records.holds(other), records.holds(myself.incarnation)) == (False, True)

@@ -349,3 +349,15 @@ def test_a_pause_under_way_is_not_looked_at_yet(scene: Scene, guests: Guests) ->
     guests.start()
     scene.freeze().tell(FAILED, pause="web-0.p1")
     assert scene.reasons(NAME) == []
+
+
+@pytest.mark.usefixtures("dead")
+def test_a_copy_that_is_to_be_looked_at_is_found_behind_one_that_is_not(scene: Scene) -> None:
+    (scene.reality.builds / "web-0.p2").mkdir()
+    scene.settle("web-0.p0", outcome="rolled-back", condemned=False)
+    scene.freeze("web-0.p1").tell(FAILED, pause="web-0.p1").settle("web-0.p1", outcome="discarded", error="EIO")
+    scene.found(NAME)  # from now on the first ones are known
+    scene.freeze("web-0.p2").tell(FAILED, pause="web-0.p2").settle("web-0.p2", outcome="discarded", error="EIO")
+    assert [(each["code"], each["pause"]) for each in scene.found(NAME).violations if each["code"] == "cache"] == [
+        ("cache", "web-0.p2")
+    ]

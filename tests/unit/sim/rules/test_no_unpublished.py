@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from engine import events as copying
-from tests.story import MEMORY, MIB, Story, created, planned
+from tests.story import MEMORY, MIB, Story, created, decided, planned
 
 if TYPE_CHECKING:
     from tests.unit.sim.rules.conftest import Scene
@@ -107,3 +109,11 @@ def test_each_pause_that_punched_without_a_word_of_publishing_lacks_evidence() -
         story.begin_pause(pause, incarnation).copy(pause)
     silent = story.end().without(copying.ChunkPublished)
     assert (silent.found(NAME).checked, len(silent.missing(NAME))) == (2, 2)
+
+
+@pytest.mark.parametrize(("at_freeze", "resident"), [(None, 0), (8 * MIB, None), (None, None)])
+def test_what_no_account_covers_was_not_seen_to_go(ledger: Story, at_freeze: int | None, resident: int | None) -> None:
+    ledger.go("running", "pausing").tell(decided(), pause="web-0.p1").freeze()
+    ledger.scan(resident=at_freeze).publish(0, resident=resident)
+    found = ledger.found(NAME)
+    assert (found.checked, found.violations) == (1, [])

@@ -136,3 +136,14 @@ def test_an_incomplete_snapshot_of_another_incarnation_is_not_the_roll_backs_doi
 ) -> None:
     guests.start()
     assert next_pause(rolled_back(scene), "web-0.2", complete=False).reasons(NAME) == []
+
+
+def test_a_wrong_page_of_a_guest_that_was_resumed_is_no_dirty_block_that_a_roll_back_forgot(
+    scene: Scene, guests: Guests
+) -> None:
+    guests.start()
+    rolled_back(scene)
+    guests.start("web-0.2").write(5, b"x")
+    scene.tell(events.Resumed("web-0.2", "web-0.p1", 4096, 1.0))
+    assert [each["code"] for each in scene.found("bytes_exact").violations] == ["guest", "never-finished"]
+    assert scene.found(NAME).violations == []
