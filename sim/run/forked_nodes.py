@@ -17,7 +17,7 @@ from pathlib import Path
 
 from flags.client import SDK_KEY
 from sim.node.config import NodeConfig
-from sim.node.forked import ForkError, ForkServer
+from sim.node.forked import ForkServer
 from sim.record.run_id import PLACEHOLDER, RUN_VARIABLE
 from sim.run.node_link import NodeProcess, NodeStarter, execute_node
 from sim.run.node_server import NodeServer
@@ -51,7 +51,7 @@ def start_server() -> NodeServer:
             [sys.executable, "-c", _START, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            stdout=2,
+            stdout=subprocess.DEVNULL,
             env=environment,
             start_new_session=True,
             check=True,
@@ -75,7 +75,7 @@ def nodes_for(runs: int, start: Callable[[], NodeServer] = start_server) -> Iter
         def fork_node(config: NodeConfig, config_file: Path, fd: int) -> NodeProcess:
             try:
                 return server().node(config, config_file, fd)
-            except (ForkError, subprocess.CalledProcessError):  # the server is gone, or never was
+            except (OSError, subprocess.CalledProcessError):  # the server is gone, or never was
                 return execute_node(config, config_file, fd)
 
         yield fork_node

@@ -45,10 +45,16 @@ def elsewhere(file, *args, **kwargs):
     return opened(file, *args, **kwargs)
 builtins.open = io.open = elsewhere
 
+import json
 from sim.cli import main
-code = main(sys.argv[1:])
+found = []
+for line in json.loads(sys.argv[1]):
+    out, sys.stdout = sys.stdout, io.StringIO()
+    code = main(line)
+    found.append([code, sys.stdout.getvalue()])
+    sys.stdout = out
 assert "engine.linux" not in sys.modules
-sys.exit(code)
+print(json.dumps(found))
 """
 
 
@@ -88,15 +94,19 @@ def run(tmp_path: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def elsewhere(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", ELSEWHERE, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+def elsewhere(*commands: tuple[object, ...]) -> list[tuple[int, str]]:
+    """The exit code of each command and what it prints, all in one process there."""
+    lines = json.dumps([[str(each) for each in command] for command in commands])
+    line = [sys.executable, "-c", ELSEWHERE, lines]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [(code, text) for code, text in json.loads(done.stdout)]
 
 
 def printed(code: ExitCode, *arguments: object) -> str:
-    done = elsewhere(*arguments)
-    assert (done.returncode, done.stderr) == (code, "")
-    return done.stdout
+    ((ended, text),) = elsewhere(arguments)
+    assert ended == code
+    return text
 
 
 def test_what_is_blocked_is_really_blocked() -> None:
@@ -108,8 +118,10 @@ def test_what_is_blocked_is_really_blocked() -> None:
 
 
 def test_a_recording_is_replayed(run: pathlib.Path) -> None:
-    assert "web-0 condemned: point of no return" in printed(ExitCode.HELD, "replay", run)
-    assert "state at 0.000 s" in printed(ExitCode.HELD, "replay", run, "--at", 0)
+    (whole, story), (at, state) = elsewhere(("replay", run), ("replay", run, "--at", 0))
+    assert (whole, at) == (ExitCode.HELD, ExitCode.HELD)
+    assert "web-0 condemned: point of no return" in story
+    assert "state at 0.000 s" in state
 
 
 def test_a_recording_is_judged_again(run: pathlib.Path) -> None:
@@ -124,21 +136,27 @@ def test_a_ledger_made_elsewhere_is_judged(run: pathlib.Path, tmp_path: pathlib.
 
 
 def test_a_report_is_printed_again(run: pathlib.Path) -> None:
-    assert printed(ExitCode.HELD, "report", run).startswith("demo   seed 42   HELD")
-    assert json.loads(printed(ExitCode.HELD, "report", run, "--json"))["name"] == "demo"
+    (as_text, text), (as_json, document) = elsewhere(("report", run), ("report", run, "--json"))
+    assert (as_text, as_json) == (ExitCode.HELD, ExitCode.HELD)
+    assert text.startswith("demo   seed 42   HELD")
+    assert json.loads(document)["name"] == "demo"
 
 
 def test_two_recordings_are_compared(run: pathlib.Path) -> None:
     assert "the same decisions" in printed(ExitCode.HELD, "diff", run, run / "events.jsonl")
 
 
-@pytest.mark.parametrize("what", ["events", "scenario", "trace-names"])
-def test_schemas_are_printed(what: str) -> None:
-    assert json.loads(printed(ExitCode.HELD, "schema", what))
+def test_schemas_are_printed() -> None:
+    found = elsewhere(*(("schema", what) for what in ("events", "scenario", "trace-names")))
+    assert [(code, bool(json.loads(text))) for code, text in found] == [(ExitCode.HELD, True)] * 3
 
 
 def test_flags_are_checked_and_explained() -> None:
     flags = SCENARIOS / "outages" / "flags-punch-on.json"
-    assert "memfd-punch-on-snapshot" in printed(ExitCode.HELD, "flags", "explain", flags, "--sandbox", "web-0")
-    assert elsewhere("flags", "lint", flags).returncode in {ExitCode.HELD, ExitCode.VIOLATED}
-    assert elsewhere("flags", "cohort", flags, flags).returncode == ExitCode.HELD
+    explained, linted, compared = elsewhere(
+        ("flags", "explain", flags, "--sandbox", "web-0"), ("flags", "lint", flags), ("flags", "cohort", flags, flags)
+    )
+    assert explained[0] == ExitCode.HELD
+    assert "memfd-punch-on-snapshot" in explained[1]
+    assert linted[0] in {ExitCode.HELD, ExitCode.VIOLATED}
+    assert compared[0] == ExitCode.HELD

@@ -229,6 +229,13 @@ def test_the_verdict_stands_where_nothing_can_be_printed(scenario: pathlib.Path,
     assert len(list(scenario.parent.glob("runs/small/*/report.json"))) == 2  # one by the link
 
 
+@pytest.mark.parametrize("more", [["small.yaml"], ["--seeds", "1-2", "--jobs", "1"]], ids=["two runs", "seeds"])
+def test_many_runs_hold_where_standard_error_is_closed(scenario: pathlib.Path, more: list[str]) -> None:
+    shell = ["sh", "-c", 'exec "$@" 2>&-', "-"]
+    code, printed = run([*shell, sys.executable, "-c", MAIN, "run", scenario.name, *more], scenario.parent)
+    assert (code, "HELD" in printed) == (0, True), printed
+
+
 @pytest.mark.parametrize(
     ("expected", "shell", "codes"),
     [
