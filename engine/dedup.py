@@ -59,7 +59,7 @@ def compare(pages: Blocks, memory: ReadPages, parent: ReadPages, workers: int = 
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
             failures.append(error)
 
-    others = workers - 1 if len(batches) > _ALONE else 0
+    others = workers - 1 if len(batches) > _ALONE and _are_neighbours(numbers) else 0
     threads = [threading.Thread(target=work, name=f"comparer-{n + 2}", daemon=True) for n in range(others)]
     with contextlib.suppress(RuntimeError):  # no thread to be had: those that are there compare it all
         for thread in threads:
@@ -69,6 +69,11 @@ def compare(pages: Blocks, memory: ReadPages, parent: ReadPages, workers: int = 
     if failures:
         raise failures[0]
     return _sorted(numbers, kinds)
+
+
+def _are_neighbours(pages: NDArray[np.int64]) -> bool:
+    """Most of them. Single pages take a system call each, and threads would wait for each other's interpreter."""
+    return 2 * int(np.count_nonzero(np.diff(pages) == 1)) > len(pages)
 
 
 def _join(workers: Sequence[threading.Thread], failures: list[BaseException]) -> None:
