@@ -113,11 +113,12 @@ def remove(folder: Path) -> None:
 def read(folder: Path) -> Recorded:
     """The records of an unfinished build; raises NoRecordsError where there are none that can be trusted.
 
-    A place that was not written counts as not recorded: its chunk was not punched.
+    A place that was not written counts as not recorded: its chunk was not punched. Raises OSError where the host cannot
+    read them now.
     """
     try:
         content = (folder / NAME).read_bytes()
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise NoRecordsError(f"its chunks are not recorded: {error.strerror}") from error
     try:
         meta, work, start = _parsed(content)

@@ -150,6 +150,20 @@ def test_a_parent_that_the_host_fails_to_read_once_is_read_again(
     keeper.drop("b1")
 
 
+@pytest.mark.parametrize("nth", range(1, 6))
+def test_whichever_read_of_what_a_crash_left_the_host_fails_once_the_build_is_completed(
+    pauser: Pauser, guest: Guest, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    before, keeper = guest.memory(), Kept()
+    crashed(pauser, guest, keeper, "copy_write", 2)
+    with monkeypatch.context() as patched:
+        reads = FailingReads(pauser.builds / "b1.partial", nth, errno.EMFILE).install(patched)
+        complete(left(pauser, keeper))
+    assert reads.has_failed
+    assert pauser.restored() == before
+    keeper.drop("b1")
+
+
 @pytest.mark.privileged
 def test_huge_pages_are_completed_too(pauser: Pauser, guests: Guests, huge_pages: int) -> None:
     guest, keeper = guests.start(huge=True).track(block_size=2 * MIB), Kept()
