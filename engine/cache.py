@@ -363,10 +363,8 @@ class Cache:
         """True where the unfinished folder is known not to be there: a disk that cannot be asked says nothing."""
         try:
             os.stat(self.folder)
-        except (FileNotFoundError, NotADirectoryError):
-            return True
-        except OSError:
-            return False
+        except OSError as error:
+            return isinstance(error, FileNotFoundError | NotADirectoryError)
         return False
 
     def fail(self, error: BaseException) -> None:

@@ -36,7 +36,7 @@ _NR_USERFAULTFD = 282 if _ARM else 323
 _NR_CACHESTAT = 451
 _PTRACE_SEIZE, _PTRACE_INTERRUPT = 0x4206, 0x4207
 _PTRACE_CONT, _PTRACE_DETACH = 7, 17
-_WALL = 0x40000000  # waitpid(2): threads of other processes too
+WALL = 0x40000000  # waitpid(2): threads of other processes too
 _TRAP_SECONDS = 2.0  # in which a traced thread reports that it is stopped
 
 FALLOC_KEEP_SIZE = 1
@@ -180,7 +180,7 @@ def running_traced(threads: Sequence[int]) -> Iterator[None]:
 
 def _await_trap(tid: int) -> None:
     end = time.monotonic() + _TRAP_SECONDS
-    while os.waitpid(tid, os.WNOHANG | _WALL)[0] == 0:
+    while os.waitpid(tid, os.WNOHANG | WALL)[0] == 0:
         if time.monotonic() > end:
             raise OSError(errno.ETIMEDOUT, f"thread {tid} does not stop for its tracer")
         time.sleep(20e-6)

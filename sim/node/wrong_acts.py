@@ -29,7 +29,6 @@ from engine.snapshot import Header
 from sim.node.armed_faults import FaultyEffects
 
 _WOKEN_AT, _WOKEN_FOR = 2, 0.002  # chunk, seconds
-_OF_ANY_KIND = 0x40000000  # waitpid(2), __WALL: threads of other processes too
 
 
 class SaidToBeDead(GuestProcess):
@@ -216,7 +215,7 @@ def _hold_first_thread(pid: int, held: threading.Event) -> None:
         time.sleep(0.001)
     held.set()
     with contextlib.suppress(ChildProcessError):  # until its end, which it takes note of: else a zombie stays
-        while os.WIFSTOPPED(os.waitpid(pid, _OF_ANY_KIND)[1]):
+        while os.WIFSTOPPED(os.waitpid(pid, linux.WALL)[1]):
             pass
 
 
