@@ -55,6 +55,17 @@ _STATE = (
 _SHOWN, _LONGEST = 8, 15  # bytes shown at an instruction pointer; of an instruction
 STATE_SIZE = sum(part.size for part in _STATE)
 
+_IN_USE = 512  # offset in the XSAVE area: a bit for each group of registers that may hold something
+_VECTORS = ((2, 160, 416), (4, 576, 832))  # SSE and AVX: bit, and [start, end) of their registers
+
+
+def without_idle_parts(xsave: bytearray) -> bytes:
+    """The XSAVE area: registers that hold zeros are not in use. The processor may say either (Intel SDM 1, 13.6)."""
+    for bit, start, end in _VECTORS:
+        if not any(xsave[start:end]):
+            xsave[_IN_USE] &= ~bit
+    return bytes(xsave)
+
 
 def prepare(memory: int) -> None:
     """Make what the machines of this size share, before the first of them is forked."""
@@ -228,7 +239,7 @@ class VirtualMachine:
         for part in _STATE:
             data = bytearray(part.size)
             fcntl.ioctl(self._cpu, part.get, data)
-            parts.append(bytes(data))
+            parts.append(without_idle_parts(data) if part.name == "xsave" else bytes(data))
         return b"".join(parts)
 
     def restore(self, state: bytes) -> bool:
