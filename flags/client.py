@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import marshal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol, TypeVar
 
 from engine.errors import EngineError
+from flags.catalog import CATALOG, Flag
 from flags.context import Moment, SandboxAttributes
 from flags.decision import Decision
 
@@ -60,8 +61,10 @@ def error_words(status: int, message: str) -> str:
 class FlagClient(Protocol):
     """A source of decisions. Safe to use from several threads; one client a process, made after any fork."""
 
-    def decide(self, attributes: SandboxAttributes, moment: Moment = "pause") -> Decision:
-        """Evaluate every flag of the catalogue once, as at that moment; UserError for attributes of no context."""
+    def decide(
+        self, attributes: SandboxAttributes, moment: Moment = "pause", flags: Sequence[Flag] = CATALOG
+    ) -> Decision:
+        """Evaluate these flags of the catalogue once each, as at that moment; UserError where there is no context."""
 
     def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
         """Call back with the key of a changed flag, on the thread that changed it; the result unsubscribes."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, RLock, Thread, current_thread
 
+from flags.catalog import CATALOG, Flag
 from flags.client import FlagClientMisusedError, SourceStatus
 from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
 from flags.decision import Decision
@@ -53,7 +54,9 @@ class FileFlags(Evaluator):
         self._poller = Thread(target=self._follow, args=(poll,), name="flags.file", daemon=True)
         self._poller.start()
 
-    def decide(self, attributes: SandboxAttributes, moment: Moment = "pause") -> Decision:
+    def decide(
+        self, attributes: SandboxAttributes, moment: Moment = "pause", flags: Sequence[Flag] = CATALOG
+    ) -> Decision:
         """As any FlagClient; FlagClientMisusedError in a process that a fork has made: nothing follows the file there.
 
         Where half of the lease is over, the file is read again first: that its thread was starved changes no decision.
@@ -61,10 +64,10 @@ class FileFlags(Evaluator):
         if os.getpid() != self._process:
             raise FlagClientMisusedError("this flag file is followed by another process; make a client in each process")
         if self._lease is None:
-            return super().decide(attributes, moment)
+            return super().decide(attributes, moment, flags)
         if (left := self._lease.left()) <= self._lease.duration / 2:
             self._refresh(left)
-        return self._lease.guarded(super().decide(attributes, moment))
+        return self._lease.guarded(super().decide(attributes, moment, flags))
 
     def refresh(self) -> SourceStatus:
         """Look at the file now: what was written before is in force, or refused, when this returns."""

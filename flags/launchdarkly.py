@@ -259,12 +259,14 @@ class Evaluator:
         self._store = Store()
         self._client = LDClient(source.config(self._store), start_wait=0)
 
-    def decide(self, attributes: SandboxAttributes, moment: Moment = "pause") -> Decision:
+    def decide(
+        self, attributes: SandboxAttributes, moment: Moment = "pause", flags: Sequence[Flag] = CATALOG
+    ) -> Decision:
         found: dict[str, Evaluation] = {}
-        for each in dict.fromkeys(flag.moment_at(moment) for flag in CATALOG):
-            flags = [flag for flag in CATALOG if flag.moment_at(moment) == each]
-            found |= self._decide(flags, self._contexts.context(attributes, each))
-        return Decision(tuple(found[flag.key] for flag in CATALOG))
+        for each in dict.fromkeys(flag.moment_at(moment) for flag in flags):
+            together = [flag for flag in flags if flag.moment_at(moment) == each]
+            found |= self._decide(together, self._contexts.context(attributes, each))
+        return Decision(tuple(found[flag.key] for flag in flags))
 
     def _decide(self, flags: Sequence[Flag], data: dict[str, Any]) -> dict[str, Evaluation]:
         """These flags by their keys, for a context in LaunchDarkly's JSON form."""
@@ -313,24 +315,29 @@ class Evaluator:
             before = now
             state = self._client.data_source_status_provider.status.state.name
             with self._store.as_go(kinds):
-                details = self._details(flags, context)
+                details = self._details(flags, now, context)
             now = self._store.flags(keys)
         return tuple(
             evaluation_of(flag, (each.value, each.variation_index, each.reason), version_of(item), state)
             for flag, each, item in zip(flags, details, now, strict=True)
         )
 
-    def _details(self, flags: Sequence[Flag], context: Context) -> list[EvaluationDetail]:
+    def _details(self, flags: Sequence[Flag], items: Sequence[Any], context: Context) -> list[EvaluationDetail]:
         """In one call for all, which takes half the time, unless many others would be evaluated with them.
 
-        It gives the same for each flag that served a variation; the rest is evaluated one by one, with its default.
+        It gives the same for each flag that served a variation; the rest is evaluated one by one, with its default; of
+        those that there are not (None in `items`) one alone, as the SDK says the same of all.
         """
         at_once = self._store.count() <= len(flags) * _OTHERS
         told = self._client.all_flags_state(context, with_reasons=True).to_json_dict() if at_once else {}
         known = told.get("$flagsState", {})
+        gone = [flag for flag, item in zip(flags, items, strict=True) if version_of(item) is None]
+        missing = [self._client.variation_detail(flag.key, context, None) for flag in gone[:1]]
         return [
             EvaluationDetail(told[flag.key], known[flag.key]["variation"], known[flag.key]["reason"])
             if "variation" in known.get(flag.key, ())
+            else EvaluationDetail(flag.safe, None, missing[0].reason)
+            if flag in gone
             else self._client.variation_detail(flag.key, context, flag.safe)
             for flag in flags
         ]
@@ -386,11 +393,8 @@ class Evaluator:
 
     def sections(self) -> tuple[Items, Items]:
         """The flags and segments in force, in LaunchDarkly's JSON form."""
-        flags, segments = (self._store.all(kind) for kind in (FEATURES, SEGMENTS))
-        return (
-            {k: each.to_json_dict() for k, each in flags.items()},
-            {k: s.to_json_dict() for k, s in segments.items()},
-        )
+        flags, segments = ({k: e.to_json_dict() for k, e in self._store.all(kind).items()} for kind in _KINDS.values())
+        return flags, segments
 
     def status(self) -> SourceStatus:
         status = self._client.data_source_status_provider.status

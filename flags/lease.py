@@ -8,13 +8,13 @@ flag file, each whole content that is read is fresh news.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import Any, Protocol
 
 from engine.errors import UserError
-from flags.catalog import flag
+from flags.catalog import CATALOG, Flag, flag
 from flags.client import FlagClient, SourceStatus
 from flags.context import Moment, SandboxAttributes
 from flags.decision import Decision, Evaluation
@@ -110,8 +110,10 @@ class LeasedFlags:
         self._unsubscribe = client.subscribe(self._changed)
         lease.saw(client.version(HEARTBEAT))
 
-    def decide(self, attributes: SandboxAttributes, moment: Moment = "pause") -> Decision:
-        return self._lease.guarded(self._client.decide(attributes, moment))
+    def decide(
+        self, attributes: SandboxAttributes, moment: Moment = "pause", flags: Sequence[Flag] = CATALOG
+    ) -> Decision:
+        return self._lease.guarded(self._client.decide(attributes, moment, flags))
 
     def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
         return self._client.subscribe(callback)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 from urllib.parse import urlsplit
 
 from engine.errors import UserError
+from flags.catalog import CATALOG, Flag
 from flags.client import SDK_KEY, FlagClientMisusedError, SourceStatus
 from flags.context import ORIGINAL, Contexts, Moment, SandboxAttributes
 from flags.decision import Decision
@@ -66,10 +67,12 @@ class LaunchDarklyFlags(Evaluator):
         """Wait for the first flags to be in force, at most `timeout` seconds; False where they have not come."""
         return self.wait_until(self._client.is_initialized, timeout)
 
-    def decide(self, attributes: SandboxAttributes, moment: Moment = "pause") -> Decision:
+    def decide(
+        self, attributes: SandboxAttributes, moment: Moment = "pause", flags: Sequence[Flag] = CATALOG
+    ) -> Decision:
         if os.getpid() != self._process:
             raise FlagClientMisusedError("this LaunchDarkly client was made before a fork; make one in each process")
-        return super().decide(attributes, moment)
+        return super().decide(attributes, moment, flags)
 
     def status(self) -> SourceStatus:
         if os.getpid() != self._process:

@@ -18,7 +18,7 @@ from sim.record.fold import Fold
 from sim.record.ledger import Entry, Ledger
 from sim.record.names import incarnation_name, pause_name, sandbox_of
 from sim.record.view import BACKGROUND, PUNCH, PauseView, SandboxView, View
-from sim.rules import judge
+from sim.rules import judge, observe
 from sim.rules.evidence import Evidence
 from sim.rules.finding import Finding
 from sim.rules.reality import Reality
@@ -351,7 +351,13 @@ class Story:
 
     def found(self, rule: str) -> Finding:
         """What a rule says of it, after a look at reality where there is one."""
-        return {name: whole(name, each) for name, each in judge(self.evidence()).items()}[rule]
+        return {name: whole(name, each) for name, each in self.findings().items()}[rule]
+
+    def findings(self) -> dict[str, Finding]:
+        """What all rules say of it, after a look at reality where there is one."""
+        evidence = self.evidence()
+        observe(evidence)
+        return judge(evidence)
 
     def reasons(self, rule: str) -> list[str]:
         """What did not hold, in words."""

@@ -16,7 +16,7 @@ from engine.incarnation import CondemnedRecords
 from engine.keeper import Keeper
 from engine.pause import Pause
 from engine.snapshot import Header
-from flags.catalog import SYNC_WP, USE_MEMFD
+from flags.catalog import FLAGS, SYNC_WP, USE_MEMFD
 from flags.client import FlagClient
 from flags.context import Moment, has_memfd
 from sim.files.lifecycle import State, StopReason, refusal
@@ -107,7 +107,7 @@ class Node:
 
     def _latch(self, sandbox: Sandbox, moment: Moment) -> Latched:
         """What holds for as long as the guest lives that is started at this moment."""
-        decided = self.flags.decide(sandbox.config.attributes(), moment)
+        decided = self.flags.decide(sandbox.config.attributes(), moment, (FLAGS[USE_MEMFD], FLAGS[SYNC_WP]))
         memfd = decided.is_on(USE_MEMFD) and has_memfd(sandbox.config.firecracker_version)
         return Latched(memfd, decided.is_on(SYNC_WP))
 

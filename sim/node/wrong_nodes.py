@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,7 @@ from engine import prepare, resume
 from engine.errors import CorruptBuildError
 from engine.meter import PeakMeter
 from engine.snapshot import Build
+from flags.catalog import Flag
 from flags.context import Moment, SandboxAttributes
 from flags.decision import Decision
 from sim.files.lifecycle import State
@@ -45,7 +46,7 @@ def _resume_trusts_bytes(_node: Machine) -> None:
 def _off_ignored(node: Machine) -> None:
     decide, decided = node.flags.decide, dict[SandboxAttributes, Decision]()
 
-    def first(attributes: SandboxAttributes, moment: Moment = "pause") -> Decision:
+    def first(attributes: SandboxAttributes, moment: Moment = "pause", _flags: Sequence[Flag] = ()) -> Decision:
         return decided.setdefault(attributes, decide(attributes, moment))
 
     _replace(node.flags, "decide", first)

@@ -21,7 +21,6 @@ from sim.rules import (
 )
 from sim.rules.evidence import Evidence, Rule
 from sim.rules.finding import Finding, in_file
-from sim.rules.reality import Reality
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
@@ -42,15 +41,16 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 
 
 def judge(evidence: Evidence) -> dict[str, Finding]:
-    """Every rule's finding, by its name. Where there is a fleet, at a barrier or after its teardown, it is looked at
-    first; and while its run goes on nothing is missing yet."""
-    if evidence.reality is not None:
-        _observe(evidence, evidence.reality)
+    """Every rule's finding, by its name; while its run goes on nothing is missing yet."""
     return {name: _judge(rule, evidence) for name, rule in RULES.items()}
 
 
-def _observe(evidence: Evidence, reality: Reality) -> None:
-    """What is seen to be wrong gets the place of the step that is under way."""
+def observe(evidence: Evidence) -> None:
+    """Look at the fleet where there is one, at a barrier or after its teardown. What is seen to be wrong gets the place
+    of the step that is under way."""
+    reality = evidence.reality
+    if reality is None:
+        return
     place = {} if evidence.view.step is None or reality.torn_down else in_file(evidence.view.step)
     for name, rule in RULES.items():
         try:

@@ -6,7 +6,7 @@ import bisect
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine import events as engine_events
 from engine.events import Event
@@ -35,15 +35,12 @@ class Evidence:
         self.entries = entries
         self.reality = reality
         self.view = _folded(entries) if view is None else view
-        self._pauses: dict[str, list[Told]] = {}
-        self._sandboxes: dict[str, list[Told]] = {}
-        self._kinds: dict[type[Event], list[Told]] = {}
-        for told in map(Told, itertools.count(), entries):
-            self._kinds.setdefault(type(told.entry.event), []).append(told)
-            if told.entry.sandbox is not None:
-                self._sandboxes.setdefault(told.entry.sandbox, []).append(told)
-            if told.entry.pause is not None:
-                self._pauses.setdefault(told.entry.pause, []).append(told)
+
+    def _by(self, key: Callable[[Entry], object]) -> dict[Any, list[Told]]:
+        found: dict[Any, list[Told]] = {}
+        for told in map(Told, itertools.count(), self.entries):
+            found.setdefault(key(told.entry), []).append(told)
+        return found
 
     # -- what is at hand
 
@@ -75,6 +72,10 @@ class Evidence:
         """The entries of one pause, in order."""
         return self._pauses.get(pause, [])
 
+    @cached_property
+    def _pauses(self) -> dict[Any, list[Told]]:
+        return self._by(lambda entry: entry.pause)
+
     def events_of(self, pause: str) -> list[Event]:
         """What happened in one pause, in order."""
         return [told.entry.event for told in self.of_pause(pause)]
@@ -84,9 +85,17 @@ class Evidence:
         told = self._sandboxes.get(sandbox, [])
         return told[bisect.bisect_right(told, after, key=lambda each: each.at) :]
 
+    @cached_property
+    def _sandboxes(self) -> dict[Any, list[Told]]:
+        return self._by(lambda entry: entry.sandbox)
+
     def of_kind(self, kind: type[Event]) -> list[Told]:
         """Every entry of a kind, in the ledger's order."""
         return self._kinds.get(kind, [])
+
+    @cached_property
+    def _kinds(self) -> dict[Any, list[Told]]:
+        return self._by(lambda entry: type(entry.event))
 
     @cached_property
     def crashes(self) -> list[int]:

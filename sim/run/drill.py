@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,12 +36,12 @@ from sim.record.scenario_copy import store
 from sim.record.verdict import Verdict
 from sim.record.view import View
 from sim.rules.evidence import Evidence
-from sim.rules.finding import Finding, in_file
+from sim.rules.finding import Finding
 from sim.rules.heartbeat import Heartbeats
 from sim.rules.reality import Reality
 from sim.run.build_folders import BuildFolders
 from sim.run.flag_source import FlagService, check_source, open_service
-from sim.run.judging import after_failures, conclude, judge_invariants, lost_lines
+from sim.run.judging import after_failures, judge_run, lost_lines
 from sim.run.needs import check_limits, set_up_error
 from sim.run.node_link import (
     NodeDiedError,
@@ -76,7 +77,7 @@ class Drill:
         seed: int | None = None,
         only: tuple[str, ...] = (),
         cache_dir: Path | None = None,
-        keep_cache: Callable[[str], bool] = lambda _verdict: False,
+        keep: str = "never",
         trace: bool = False,
         heartbeat: float = 0.0,
         start_node: NodeStarter = execute_node,
@@ -88,7 +89,7 @@ class Drill:
         self.only = only
         self._runs_dir = runs_dir
         self._cache_parent = cache_dir
-        self._keep_cache = keep_cache
+        self._keep = keep
         self._trace = trace
         self._start_node_process = start_node
         self._fleet = contextlib.AsyncExitStack()
@@ -98,7 +99,7 @@ class Drill:
         self._node_expected = self._asked_to_die = False
         self.died: NodeDiedError | None = None
         """Its node or zygote died, and nothing in this run had asked for it."""
-        self.findings = {name: Finding() for name in rules.RULES}  # the rules' findings at the last barrier
+        self._judge: Callable[[], dict[str, Finding]] = lambda: {name: Finding() for name in rules.RULES}
         self._looking = asyncio.Lock()
         self.heartbeats = Heartbeats()
         self._sandboxes = sandbox_configs(scenario, only, heartbeat)
@@ -133,7 +134,7 @@ class Drill:
         self._ledger.open(self.run_dir / EVENTS_FILE, self.began, len(self._sandboxes))
         try:
             self._folders = BuildFolders.make(
-                self.scenario.node, self._cache_parent, self.run_dir, self.run, kept=self._keep_cache("violated")
+                self.scenario.node, self._cache_parent, self.run_dir, self.run, kept=self._keep != "never"
             )
         except OSError:
             remove(self.run_dir)  # nothing has begun
@@ -238,14 +239,10 @@ class Drill:
         self._ledger.recall()
         if not self.is_down():
             await self.observe()
-        whole = not self.only
         expected = expectations(self.view())
-        so_far, _ = conclude(
-            self.scenario,
-            [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected],
-            whole_fleet=whole,
-        )
-        self.reality.cache_kept = self._kept = self._keep_cache(so_far)
+        judged = partial(judge_run, self.scenario, whole_fleet=not self.only)
+        failed = self._keep == "failed" and judged(self.findings, expected)[0] != Verdict.HELD
+        self.reality.cache_kept = self._kept = failed or self._keep == "always"
         cgroup_peak = self.cgroup.peak() if self.cgroup else None
         await shielded(self._fleet.aclose())
         self.view()
@@ -255,9 +252,8 @@ class Drill:
         raise_failures(self.entries, self._node)
         expected += lost_lines(self.entries, self._ledger.lost)
         expected = after_failures(self.scenario, self.entries, expected)
-        everything = [*judge_invariants(self.scenario, self.findings, whole_fleet=whole), *expected]
-        verdict, canaries = conclude(self.scenario, everything, whole_fleet=whole)
-        for each in [*everything, *canaries]:
+        verdict, everything = judged(self.findings, expected)
+        for each in everything:
             self.note(each)
         view = self.view()
         deaths = self.findings[rules.deaths_explained.NAME]
@@ -293,15 +289,21 @@ class Drill:
         return self._ledger.entries
 
     async def observe(self) -> None:
-        """Have every rule look at reality and judge, now; what it finds gets this step's place."""
+        """Have every rule look at reality, now. What a long run shows is judged at once, else when it is asked for."""
         async with self._looking:
             view = self.view()  # first: it reads the ledger on
-            self.findings = await asyncio.to_thread(rules.judge, Evidence(list(self.entries), view, self.reality))
-            self._ledger.judged(view, {found.get("pause", "") for found in self.violations()})
-        if view.step is not None and not self.reality.torn_down:
-            for found in self.violations():
-                for key, value in in_file(view.step).items():
-                    found.setdefault(key, value)
+            evidence = Evidence(list(self.entries), view, self.reality)
+            await asyncio.to_thread(rules.observe, evidence)
+            judge = cache(partial(rules.judge, evidence))
+            if self._ledger.long:
+                findings = (await asyncio.to_thread(judge)).values()
+                self._ledger.judged(view, {found.get("pause", "") for each in findings for found in each.violations})
+            self._judge = judge
+
+    @property
+    def findings(self) -> dict[str, Finding]:
+        """What the rules found at the last barrier, by the rule's name; nothing before the first one."""
+        return self._judge()
 
     def violations(self) -> list[dict[str, Any]]:
         """The violations that the rules have found so far."""

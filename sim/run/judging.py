@@ -319,6 +319,15 @@ def conclude(
     return worst, canaries
 
 
+def judge_run(
+    scenario: Scenario, findings: Mapping[str, Finding], expected: Sequence[events.Judged], *, whole_fleet: bool
+) -> tuple[str, list[events.Judged]]:
+    """The verdict, and everything that it follows from: invariants, `expected`, canaries."""
+    found = [*judge_invariants(scenario, findings, whole_fleet=whole_fleet), *expected]
+    verdict, canaries = conclude(scenario, found, whole_fleet=whole_fleet)
+    return verdict, found + canaries
+
+
 def selected(view: View, sandboxes: str, state: str | None, punched: bool | None) -> list[str]:
     """Names of the selected sandboxes, in the fleet's order."""
     return [

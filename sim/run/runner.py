@@ -112,7 +112,7 @@ async def run_scenario(
         trace=options.trace,
         heartbeat=options.heartbeat,
         start_node=options.start_node,
-        keep_cache=lambda verdict: options.keep == "always" or (options.keep == "failed" and verdict != HELD),
+        keep=options.keep,
     )
     try:
         # outside the drill: a slow reader does not delay the fleet

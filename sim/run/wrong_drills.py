@@ -126,14 +126,15 @@ def _verdict_lies() -> None:
 
 
 def _ledger_lies() -> None:
-    from sim.run import drill
-    from sim.run.judging import conclude as true
+    from sim.run import judging
+
+    true = judging.conclude
 
     def conclude(*arguments: Any, **named: Any) -> Any:
         _, canaries = true(*arguments, **named)
         return Verdict.HELD.value, canaries
 
-    _replace(drill, "conclude", conclude)
+    _replace(judging, "conclude", conclude)
 
 
 def _check_lies() -> None:

@@ -11,7 +11,7 @@ import pytest
 from engine import events as copying
 from flags.catalog import PUNCH
 from sim.record import events, source_events
-from sim.rules import RULES, judge
+from sim.rules import RULES
 from tests.story import CODES, MEMORY, Story, decided, planned, whole
 
 
@@ -127,7 +127,7 @@ def judged(*scripts: tuple[Callable[[Story, str], None], str]) -> Counter[Hashab
     story = Story().begin("web-0", "web-1")
     for script, name in scripts:
         script(story, name)
-    found = {rule: whole(rule, each) for rule, each in judge(story.end().evidence()).items()}
+    found = {rule: whole(rule, each) for rule, each in story.end().findings().items()}
     counted = Counter[Hashable](
         (rule, *(note.get(key) for key in ("code", "sandbox", "pause", "incarnation", "pid", "state")))
         for rule, each in found.items()

@@ -10,7 +10,6 @@ from engine import events as copying
 from engine.events import Event
 from sim.record import events
 from sim.record.verdict import Verdict
-from sim.rules import judge
 from tests.story import Story
 
 NAME = "deaths_explained"
@@ -126,7 +125,7 @@ def test_a_fault_explains_one_death_of_the_node(ledger: Story) -> None:
 
 def test_every_kind_of_death_is_named_when_several_die(ledger: Story) -> None:
     ledger.tell(GUEST).tell(events.ProcessDied("zygote", 11), None).tell(events.NodeCrashed(10, asked=False), None)
-    assert [each.get("pid") for each in judge(ledger.end().evidence())[NAME].missing] == [20, 11, 10]
+    assert [each.get("pid") for each in ledger.end().findings()[NAME].missing] == [20, 11, 10]
 
 
 def test_a_node_that_no_event_says_was_started_may_be_killed_from_outside_too() -> None:

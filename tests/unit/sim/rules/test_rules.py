@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 from sim.files.expectations import Invariant
 from sim.record import events
 from sim.record.verdict import Verdict
-from sim.rules import RULES, judge
+from sim.rules import RULES
 from tests.story import Story, created, settled
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def test_every_invariant_that_a_scenario_may_name_has_its_rule_and_every_rule_it
 
 
 def test_a_sound_ledger_holds_except_for_what_only_bytes_can_show(sound: Story) -> None:
-    findings = judge(sound.evidence())
+    findings = sound.findings()
     assert {name for name, each in findings.items() if each.verdict is not Verdict.HELD} == NEEDS_BYTES
     assert {findings[name].verdict for name in NEEDS_BYTES} == {Verdict.INCONCLUSIVE}
     idle = sorted(name for name, each in findings.items() if not each.checked)
@@ -29,7 +29,7 @@ def test_a_sound_ledger_holds_except_for_what_only_bytes_can_show(sound: Story) 
 
 
 def test_a_finding_is_recorded_as_an_event_with_its_reasons(sound: Story) -> None:
-    findings = judge(sound.evidence())
+    findings = sound.findings()
     assert findings["failed_copy_discards"].judged("failed_copy_discards") == events.Judged(
         "invariant:failed_copy_discards", "held", 0
     )
@@ -40,10 +40,10 @@ def test_a_finding_is_recorded_as_an_event_with_its_reasons(sound: Story) -> Non
 def test_a_good_run_violates_nothing_while_it_goes_on(scene: Scene, guests: Guests) -> None:
     guest = guests.start()
     scene.go("created", "running")
-    assert [each.verdict for each in judge(scene.evidence()).values()] == [Verdict.HELD] * len(RULES)
+    assert [each.verdict for each in scene.findings().values()] == [Verdict.HELD] * len(RULES)
     guest.kill()
     scene.go("running", "killed")
-    assert [each.verdict for each in judge(scene.evidence()).values()] == [Verdict.HELD] * len(RULES)
+    assert [each.verdict for each in scene.findings().values()] == [Verdict.HELD] * len(RULES)
 
 
 def test_what_was_seen_at_a_barrier_is_still_known_after_teardown(scene: Scene, guests: Guests) -> None:
