@@ -7,7 +7,7 @@ import os
 import threading
 import time
 
-from engine import linux
+from engine import linux, processes
 
 _KEPT = 1.0  # seconds for which one look at all processes serves every pause, at least
 _SHARE = 20  # and so many times the CPU time that it took: beside a thousand guests one takes half a second
@@ -63,7 +63,7 @@ class Holders:
 def _look() -> dict[int, set[int]]:
     """Every memfd's inode, and the processes that may write to it."""
     found: dict[int, set[int]] = {}
-    for name in filter(str.isdecimal, os.listdir("/proc")):
+    for name in processes.with_memory():
         try:
             for inode in _mapped(name) | _opened(name):
                 found.setdefault(inode, set()).add(int(name))
@@ -93,6 +93,6 @@ def _opened(pid: str) -> set[int]:
 
 
 def _is_writable(pid: str, fd: str) -> bool:
-    with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as file:
+    with open(f"/proc/{pid}/fdinfo/{fd}", encoding="utf-8") as file:
         flags = next(line for line in file if line.startswith("flags:"))
     return int(flags.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY

@@ -73,8 +73,11 @@ def die_first(by: int) -> None:
     Raising is allowed to any process; without /proc nothing changes.
     """
     with contextlib.suppress(OSError, ValueError):
-        path = Path("/proc/self/oom_score_adj")
-        path.write_text(str(min(1000, int(path.read_text()) + by)))
+        fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)  # a guest begins with this: pathlib is slow
+        try:
+            os.pwrite(fd, b"%d" % min(1000, int(os.pread(fd, 16, 0)) + by), 0)
+        finally:
+            os.close(fd)
 
 
 def hierarchies() -> list[tuple[Path, str, str]]:

@@ -171,7 +171,7 @@ def parse(line: bytes, number: int) -> Entry:
         t, sandbox, pause = content.pop("t"), content.pop("sandbox", None), content.pop("pause", None)
         if kind is sim_events.Decided:
             content["flags"] = _shared(content["flags"])
-        return Entry(t, kind(**content), _shared(sandbox), _shared(pause))
+        return Entry(t, kind(**content), sandbox and sys.intern(sandbox), pause and sys.intern(pause))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         why = f"not JSON: {error.msg}" if isinstance(error, json.JSONDecodeError) else error
         raise LedgerError(f"line {number} is not an event of this version: {printable(str(why))}") from error
@@ -191,7 +191,10 @@ class Follower:
 
     def new_entries(self) -> Iterator[Entry]:
         """Whole lines that were appended since the last call; an unfinished line waits for the next."""
-        if not self._path.exists() or self._path.stat().st_size == self._offset:  # cheaper than to open it
+        try:
+            if self._path.stat().st_size == self._offset:  # cheaper than to open it
+                return
+        except (FileNotFoundError, NotADirectoryError):
             return
         most = ANY_SIZE if self._is_own else MOST_LEDGER_BYTES
         with os.fdopen(open_regular(self._path, most), "rb") as file:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from engine import processes
 from engine.cache import PARTIAL
 from engine.errors import CondemnedError, EngineError
 from engine.incarnation import CondemnedRecords, lives
@@ -23,7 +24,6 @@ from sim.record.run_id import RUN_VARIABLE
 
 DEATH_SECONDS = 10.0
 RMDIR_SECONDS = 2.0
-_MARK = f"{RUN_VARIABLE}=".encode()
 
 
 class LeftoverError(EngineError):
@@ -36,18 +36,8 @@ def processes_of(run_id: str) -> list[int]:
     /proc/PID/environ is what a process was started with; a forked one has its parent's. Processes of other users are
     not readable and not seen.
     """
-    return sorted(pid for pid, run in runs_of_processes().items() if run == run_id and pid != os.getpid())
-
-
-def runs_of_processes() -> dict[int, str]:
-    """Every process that carries a run's id, or stands ready for one (run_id.PLACEHOLDER), and that id."""
-    pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())
-    return {pid: run for pid in pids if (run := _run_carried_by(pid)) is not None}
-
-
-def _run_carried_by(pid: int) -> str | None:
-    carried = (each for each in _environment(pid, _MARK) if each.startswith(_MARK))
-    return next((each[len(_MARK) :].decode("ascii", "replace") for each in carried), None)
+    mark = f"{RUN_VARIABLE}={run_id}".encode()
+    return sorted(int(pid) for pid in processes.with_memory() if int(pid) != os.getpid() and mark in _environment(pid))
 
 
 def leftovers(record: RunRecord, run_dir: Path | None = None) -> list[str]:
@@ -126,14 +116,13 @@ def retire_ended(
     return retired
 
 
-def _environment(pid: int, part: bytes = b"") -> list[bytes]:
-    """What the process was started with; empty where that has no such part, or cannot be read."""
+def _environment(pid: int | str) -> list[bytes]:
+    """What the process was started with; empty where that cannot be read."""
     try:
         with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-            content = file.readall()
+            return file.readall().split(b"\0")
     except OSError:  # gone, or another user's
         return []
-    return content.split(b"\0") if part in content else []
 
 
 def _process_phrase(pid: int) -> str:

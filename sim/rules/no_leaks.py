@@ -9,10 +9,11 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from engine import events as engine_events
+from engine import processes
 from sim.record import events
 from sim.record.verdict import Verdict
 from sim.record.view import PauseView
@@ -63,9 +64,9 @@ def _is_consumed(pause: PauseView) -> bool:
 
 def _left(reality: Reality) -> list[Reason]:
     """In environments, open fds and mappings of every process that may be looked into; and the run's folders."""
-    pids, started_here = reality.processes()
+    pids = reality.processes()
     left = [Reason("process", f"process {pid} is still there") for pid in pids]
-    left += _held(reality.run, started_here)
+    left += _held(reality.run)
     for pid in (os.getpid(), *pids):
         if _is_machine(_links(pid)):
             left.append(Reason("machine", f"process {pid} still holds a virtual machine"))
@@ -154,14 +155,14 @@ def _folders(reality: Reality) -> Iterator[Path]:
             yield Path(parent, name)
 
 
-def _held(run: str, started_here: Collection[int]) -> list[Reason]:
-    """Open fds and mappings of memory with this run's name, of every process that may be looked into. Of one that
-    snapdrill did not start, shared mappings: a private one is a copy that it made for itself."""
+def _held(run: str) -> list[Reason]:
+    """Open fds and mappings of memory with this run's name, of every process that may be looked into. Of a process that
+    is not of this run, shared mappings: a private one is a copy that it made for itself."""
     found = []
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
+    for pid in processes.with_memory():
         held = False
         with _passing_over():
-            held = _has_open(pid, run) or _has_mapped(pid, run, all_of_it=int(pid) in started_here)
+            held = _has_open(pid, run) or _has_mapped(pid, run, all_of_it=int(pid) == os.getpid())
         if held:
             found.append(Reason("memory", f"process {pid} still holds memory of this run"))
     return found

@@ -137,12 +137,11 @@ class Reality:
         """The ledger read again: a copy goes on while a rule looks."""
         return list(Follower(self.run_dir / EVENTS_FILE, is_own=True).new_entries())
 
-    def processes(self) -> tuple[list[int], set[int]]:
-        """Pids of every process that carries the run's id, but this one; and of every one that snapdrill started."""
-        from sim.record.leftovers import runs_of_processes
+    def processes(self) -> list[int]:
+        """Pids of every process that carries the run's id, but this one."""
+        from sim.record.leftovers import processes_of
 
-        runs = runs_of_processes()
-        return sorted(pid for pid, run in runs.items() if run == self.run and pid != os.getpid()), {*runs, os.getpid()}
+        return processes_of(self.run)
 
     def open_build(self, name: str) -> Build:
         """A build by its final name, to be closed; raises EngineError where it is not whole."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine import holders, linux
+from engine import holders, linux, processes
 from engine.holders import Holders
 
 
@@ -120,7 +120,7 @@ def test_a_file_that_is_no_memfd_is_none_and_hides_none_that_is_opened_after_it(
 
 
 def test_a_process_that_is_gone_is_an_error_of_its_own_and_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "listdir", lambda _: ["self", "7", "8", "9"])
+    monkeypatch.setattr(processes, "with_memory", lambda: iter(["7", "8", "9"]))
 
     def held(pid: str) -> set[int]:
         if pid == "8":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from engine import events as copying
+from engine import linux
 from sim.node.cgroup import MemoryCgroup
 from sim.record import events
 from sim.record.verdict import Verdict
@@ -208,6 +210,16 @@ def test_a_mapping_is_found_when_its_fd_is_closed(torn_down: Scene) -> None:
         assert process.stdout.readline() == "no fd is left\n"
         assert reasons(torn_down) == [f"process {process.pid} still holds memory of this run"]
         process.kill()
+    assert reasons(torn_down) == []
+
+
+def test_a_private_mapping_of_this_very_process_is_found(torn_down: Scene) -> None:
+    fd = os.memfd_create(f"snapdrill-{torn_down.reality.run}-web-0.1")
+    os.ftruncate(fd, mmap.PAGESIZE)
+    address = linux._libc.mmap(None, mmap.PAGESIZE, mmap.PROT_READ, mmap.MAP_PRIVATE, fd, 0)
+    os.close(fd)
+    assert reasons(torn_down) == [f"process {os.getpid()} still holds memory of this run"]
+    linux._libc.munmap(address, mmap.PAGESIZE)
     assert reasons(torn_down) == []
 
 
