@@ -173,6 +173,5 @@ def _become_zygote(arguments: dict[str, Any], fds: list[int]) -> int:
     listener, log = fds
     print_to(log)
     carry_run(arguments["run"])
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     joined = [] if arguments["cgroup"] is None else [arguments["cgroup"]]
     return zygote.main([str(listener), str(arguments["grace"]), arguments["owner"], *joined])

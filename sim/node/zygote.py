@@ -48,10 +48,7 @@ class _Zygote:
         self._kept: dict[str, int] = {}  # memory by the build that it is copied into
         self._connection: socket.socket | None = None
         self._alone_since = time.monotonic()
-        self._wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: None)
+        self._deaths = select.epoll()  # by pidfd: a handler of SIGCHLD would have to be taken back in each guest
         self._orphan_since: float | None = None
         self._ended = False
 
@@ -74,15 +71,14 @@ class _Zygote:
 
     def _wait(self) -> None:
         poll = select.poll()
-        poll.register(self._wakeup, select.POLLIN)
+        poll.register(self._deaths, select.POLLIN)
         poll.register(self._connection or self._listener, select.POLLIN)
         timeout = _LOOK
         if self._connection is None:
             timeout = min(timeout, max(0.0, self._alone_since + self._grace - time.monotonic()))
         for fd, _ in poll.poll(timeout * 1000 + 1):
-            if fd == self._wakeup:
-                if signal.SIGTERM in os.read(self._wakeup, 4096):
-                    self._end_all()
+            if fd == self._deaths.fileno():
+                self._deaths.poll(0)  # each death once, also where a tracer keeps us from reaping it yet
             else:
                 self._talk()
 
@@ -156,22 +152,24 @@ class _Zygote:
                 raise
             if pid == 0:
                 self._become_guest(spec, theirs, zygote_pid)
+        pidfd = None
         try:
-            self._children[pid] = child = _Child(spec, ours, os.pidfd_open(pid))
+            pidfd = os.pidfd_open(pid)
+            self._deaths.register(pidfd, select.EPOLLIN | select.EPOLLET)
         except OSError:
+            if pidfd is not None:
+                os.close(pidfd)
             ours.close()
             os.kill(pid, signal.SIGKILL)  # ours and not reaped yet, so the pid is no other process's
             os.waitpid(pid, 0)
             raise
+        self._children[pid] = child = _Child(spec, ours, pidfd)
         return pid, child
 
     def _become_guest(self, spec: guest.GuestSpec, control: socket.socket, zygote_pid: int) -> None:
         """Never returns. Keeps no fd of the zygote or of another guest."""
         code = 1
         try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             keep = control.fileno()
             os.closerange(3, keep)
             os.closerange(keep + 1, 1 << 20)
@@ -195,6 +193,7 @@ class _Zygote:
                 return
             child = self._children.pop(pid)
             child.control.close()
+            self._deaths.unregister(child.pidfd)  # closing it is not enough: a node has the same pidfd
             os.close(child.pidfd)
 
     def _end_all(self) -> None:
@@ -211,6 +210,8 @@ def main(arguments: list[str]) -> int:
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever started us may ignore it: a guest would be nobody's child
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # guests die with us: PR_SET_PDEATHSIG
     linux.set_process_name("zygote")
     owner_fd = owner.watch(arguments[2]) if arguments[2:] else None
     for folder in arguments[3:]:

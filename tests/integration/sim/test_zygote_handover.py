@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from engine.incarnation import state_of
+from engine.incarnation import start_time_of, state_of
 from sim.files.units import HUGE_PAGE
 from sim.node import zygote_link
 from sim.node.guest_link import Guest, GuestError
@@ -116,8 +116,28 @@ def test_sigterm_ends_a_zygote_with_its_guests(zygotes: Zygotes, wait_until: Wai
     zygote = zygotes()
     (guest,) = zygote.spawn(zygote.connect(), "web-0.1")
     zygote.process.terminate()
-    assert zygote.process.wait(10) == 0
+    assert zygote.process.wait(10) == -signal.SIGTERM
     wait_until(guest.is_dead)
+
+
+def test_a_zygote_reaps_its_guests_whatever_signals_its_starter_ignored(
+    zygotes: Zygotes, wait_until: WaitUntil
+) -> None:
+    def ignore() -> None:
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
+    zygote = zygotes(preexec_fn=ignore)
+    link = zygote.connect()
+    first, second = zygote.spawn(link, "web-0.1", "web-1.1")
+    open_before = len(zygote.descriptors())
+    first.kill()
+    wait_until(lambda: start_time_of(first.pid) is None)
+    assert names(link.living()) == ["web-1.1"]
+    assert len(zygote.descriptors()) == open_before - 2
+    zygote.process.terminate()
+    assert zygote.process.wait(10) == -signal.SIGTERM
+    wait_until(second.is_dead)
 
 
 def test_to_end_it_twice_is_harmless(zygotes: Zygotes) -> None:
