@@ -15,7 +15,9 @@ demo: $(READY)  ## set up, then run the main scenario on real memfds and print i
 	$(BIN)/snapdrill run scenarios/demo.yaml
 
 test: $(READY)  ## set up, then run every test; what this host cannot run is listed with its reason
-	@$(BIN)/python -m pytest -n 0 -q --collect-only >/dev/null || true  # compiles the tests once, not in every worker
+	@for part in tests/unit "tests/integration tests/model tests/scenarios tests/tui"; do \
+		$(BIN)/python -m pytest -n 0 -q --collect-only $$part >/dev/null & \
+	done; wait  # compiles the tests once, not in every worker
 	$(BIN)/python -m pytest -n 4 --dist worksteal --cov --cov-report=term
 
 fuzz: $(READY)  ## feed odd documents to every command for as long as asked: make fuzz SECONDS=60

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sim.record.oracle import PAGE, content, key_of
+from tests.command_server import Command
 
 SEED, MEMORY, THREADS = 11, 2 << 20, 2
 SCENARIO = f"""\
@@ -45,7 +46,6 @@ TARGETS = ("runner", "node", "zygote", "guest")
 SIGNALS = (signal.SIGKILL, signal.SIGCONT, signal.SIGSTOP)
 GUESTS = ("process", "auto")  # auto: a virtual machine where there can be one
 LINES = 110  # about as many as the ledger has before the last wait
-_RUN = "import sys; from sim.cli import main; sys.exit(main())"
 _MOST = 100.0  # seconds
 
 
@@ -194,8 +194,7 @@ def disturb(number: int, folder: pathlib.Path, mutant: str | None = None, kind: 
     text = SCENARIO.replace("BACKGROUND", str(bool(drawn.getrandbits(1))).lower())
     text = text.replace("GUEST", kind or GUESTS[(number + number // 12) % 2])
     path.write_text(text + (f"engine: {{mutant: {mutant}}}\n" if mutant else ""), encoding="utf-8")
-    command = [sys.executable, "-c", _RUN, "run", str(path), "--runs-dir", str(place / "runs")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = _snapdrill(place, "run", str(path), "--runs-dir", str(place / "runs"))
     pids = {"runner": process.pid}
     after, late, which = drawn.randrange(6, LINES), drawn.uniform(0, 4e-3), drawn.random()
     sent = looked = False
@@ -221,9 +220,15 @@ def disturb(number: int, folder: pathlib.Path, mutant: str | None = None, kind: 
     _follow(seen, ledger, size, pids)
     seen.left = _left(pids, seen)
     if seen.code < 0:  # the runner was killed: nobody has removed the folder of its sockets
-        clean = [sys.executable, "-c", _RUN, "clean", "--runs-dir", str(place / "runs")]
-        subprocess.run(clean, check=True, capture_output=True)
+        cleaning = _snapdrill(place, "clean", "--runs-dir", str(place / "runs"))
+        printed = cleaning.communicate()[0]
+        assert cleaning.returncode == 0, printed
     return seen
+
+
+def _snapdrill(place: pathlib.Path, *arguments: str) -> subprocess.Popen[str]:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return Command(arguments, cwd=place, env=os.environ, **pipes)
 
 
 def _follow(seen: Seen, ledger: pathlib.Path | None, size: int, pids: dict[str, int]) -> int:

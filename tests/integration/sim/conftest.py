@@ -43,6 +43,7 @@ from sim.record.view import View
 from sim.run.drill import Drill
 from sim.run.node_link import NodeStarter
 from sim.run.node_start import known as told_of
+from tests.command_server import Command
 from tests.forked import forked_node
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -135,25 +136,17 @@ class Runs:
         scenario = load_text(scenario_text(**options), self.folder / "crash.yaml")
         return Drill(scenario, runs_dir=self.runs, cache_dir=cache_dir, start_node=self.start_node)
 
-    def command(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    def command(self, *arguments: str) -> subprocess.Popen[str]:
         """`snapdrill` as a process, in a group of its own, that takes signals as a person's shell would have it."""
-        code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        code += "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
-        code += "from sim.cli import main; sys.exit(main())"
-        return self.python(code, *arguments, **options)
+        return Command(arguments, **self._options())
 
-    def python(self, code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    def python(self, code: str, *arguments: str) -> subprocess.Popen[str]:
         """A Python process of this project's code, with text pipes."""
-        return subprocess.Popen(
-            [sys.executable, "-c", code, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            process_group=0,
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            **options,
-        )
+        return subprocess.Popen([sys.executable, "-c", code, *arguments], process_group=0, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return {**pipes, "cwd": self.folder, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
 
     def run_dirs(self) -> list[pathlib.Path]:
         """Every run's folder, also one that has only just begun."""
