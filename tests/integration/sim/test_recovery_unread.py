@@ -17,7 +17,6 @@ from engine.snapshot import Build, template
 from sim.files.faults import AtChunk, failing
 from sim.node import recovery
 from sim.node.armed_faults import Fault
-from sim.node.guest_link import Guest, GuestError
 from sim.node.node import Node
 from sim.node.pausing import Pausing
 from sim.record import events
@@ -25,7 +24,15 @@ from sim.rules import judge
 from sim.rules.evidence import Evidence
 from sim.rules.reality import Reality
 from tests.failing_reads import FailingReads
-from tests.integration.sim.test_recovery_windows import begun, cut, outcome, page_generations, states
+from tests.integration.sim.test_recovery_windows import (
+    begun,
+    cut,
+    end_before_the_record,
+    outcome,
+    page_generations,
+    silence_web_0,
+    states,
+)
 
 WaitUntil = Callable[..., Any]
 
@@ -135,26 +142,17 @@ async def test_a_consuming_checkpoint_without_a_record_leaves_its_guest_or_its_b
 ) -> None:
     """The node died between the build's name and the record; and the build may be one that cannot be deleted."""
     node, rules = await begun(machine, punch=False), Rules(machine)
-    real = Guest.hand_over_again
-
-    def die(pause: Pause, *result: Any) -> None:
-        pause._remember(*result)
-        pause._settled.set()
-
-    def hand_over_again(guest: Guest) -> None:
-        if guest.name.startswith("web-0") and not answers:
-            raise GuestError("web-0.2 did not hand its memory over: timed out")
-        real(guest)
 
     def full(*_: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with monkeypatch.context() as patched:
-        patched.setattr(Pause, "_tear_down", die)
+        end_before_the_record(patched)
         cut(node, events.PauseSettled)
         await node.checkpoint(["web-0"])
     with monkeypatch.context() as patched:
-        patched.setattr(Guest, "hand_over_again", hand_over_again)
+        if not answers:
+            silence_web_0(patched)
         if not dropped:
             patched.setattr(recovery, "delete_build", full)
         again = await machine.crash(node)

@@ -86,6 +86,28 @@ async def begun(machine: Any, *, punch: bool = True, background: bool = False, i
     return node
 
 
+def end_before_the_record(patched: pytest.MonkeyPatch) -> None:
+    """A build gets its name, and its node dies before it records that."""
+
+    def die(pause: Pause, *result: Any) -> None:
+        pause._remember(*result)
+        pause._settled.set()
+
+    patched.setattr(Pause, "_tear_down", die)
+
+
+def silence_web_0(patched: pytest.MonkeyPatch) -> None:
+    """Asked by the next node, it does not hand its memory over."""
+    real = Guest.hand_over_again
+
+    def hand_over_again(guest: Guest) -> None:
+        if guest.name.startswith("web-0"):
+            raise GuestError("web-0.2 did not hand its memory over: timed out")
+        real(guest)
+
+    patched.setattr(Guest, "hand_over_again", hand_over_again)
+
+
 def arm(node: Node, point: Any, error: str, chunk: int = 1) -> None:
     node.armed.arm(Fault(1, point, harm(error), AtChunk(chunk), "web-0"))
 
@@ -228,14 +250,7 @@ async def test_a_guest_that_does_not_hand_over_again_is_killed_and_costs_no_othe
     node = await begun(machine)
     silent = node.sandboxes["web-0"].guest
     assert silent is not None
-    real = Guest.hand_over_again
-
-    def hand_over_again(guest: Guest) -> None:
-        if guest.name.startswith("web-0"):
-            raise GuestError("web-0.2 did not hand its memory over: timed out")
-        real(guest)
-
-    monkeypatch.setattr(Guest, "hand_over_again", hand_over_again)
+    silence_web_0(monkeypatch)
     again = await machine.crash(node)
     assert states(machine) == {"web-0": "killed", "web-1": "running"}
     assert silent.is_dead()
@@ -250,24 +265,14 @@ async def test_a_finished_build_without_a_record_is_deleted_only_for_a_guest_tha
 ) -> None:
     """The node died between the build's name and the record: one of the two, guest or build, must be left."""
     node = await begun(machine, punch=False)
-    real = Guest.hand_over_again
-
-    def die(pause: Pause, *result: Any) -> None:
-        pause._remember(*result)
-        pause._settled.set()
-
-    def hand_over_again(guest: Guest) -> None:
-        if guest.name.startswith("web-0") and not answers:
-            raise GuestError("web-0.2 did not hand its memory over: timed out")
-        real(guest)
-
     with monkeypatch.context() as patched:
-        patched.setattr(Pause, "_tear_down", die)
+        end_before_the_record(patched)
         cut(node, events.PauseSettled)
         await node.pause(["web-0"], 1, settled=True)
     assert (machine.builds / "web-0.p2").is_dir()
     with monkeypatch.context() as patched:
-        patched.setattr(Guest, "hand_over_again", hand_over_again)
+        if not answers:
+            silence_web_0(patched)
         again = await machine.crash(node)
     assert states(machine)["web-0"] == ("running" if answers else "paused")
     assert outcome(machine, "web-0.p2") == ("rolled-back" if answers else "finished")

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 import json
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from junitparser import JUnitXml
@@ -21,8 +17,7 @@ from sim.record.rollout_view import RolloutDecision, decision_of
 from sim.rollout.matrix import FAULTS, FaultMatrix, faults_for, run_matrix, table
 from sim.run.batch import Batch
 from sim.run.dask import open_pool
-from sim.run.runner import RunOptions
-from tests.forked import forked_node
+from tests.command_line import rehearse
 from tests.production_fleet import flags
 
 ROLLOUTS = Path(__file__).parents[3] / "scenarios" / "rollouts"
@@ -72,16 +67,6 @@ steps:
   - setWeight: 100
   - wait: {for: 1m}
 """
-
-
-def rehearse(plan: Path, folder: Path, *more: str) -> dict[str, Any]:
-    """By the command, with forked nodes: a rehearsal has two of them."""
-    told, forked = io.StringIO(), partial(RunOptions, start_node=forked_node)
-    with contextlib.redirect_stdout(told), patch("sim.run.runner.RunOptions", forked):
-        code = main(["rehearse", str(plan), "--json", "--runs-dir", str(folder / "runs"), *more])
-    document: dict[str, Any] = json.loads(told.getvalue())
-    assert document["exit_code"] == code
-    return document
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,11 @@
 from __future__ import annotations
 
-import contextlib
-import io
-import json
-from functools import partial
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 from engine.events import Stranded
-from sim.cli import main
 from sim.record import events
 from sim.record.folder import open_run
-from sim.run.runner import RunOptions
-from tests.forked import forked_node
+from tests.command_line import rehearse
 
 PLAN = """\
 kind: plan
@@ -35,19 +27,11 @@ steps:
 """
 
 
-def rehearsed(plan: Path, folder: Path, *more: str) -> tuple[dict[str, Any], int]:
-    """By the command, with forked nodes."""
-    told, forked = io.StringIO(), partial(RunOptions, start_node=forked_node)
-    with contextlib.redirect_stdout(told), patch("sim.run.runner.RunOptions", forked):
-        code = main(["rehearse", str(plan), "--json", "--runs-dir", str(folder / "runs"), *more])
-    return json.loads(told.getvalue()), code
-
-
 def test_what_the_flag_costs_is_lost_in_the_second_arm_alone_and_completed_in_the_third(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(PLAN)
-    found, code = rehearsed(tmp_path / "plan.yaml", tmp_path, "--salvage-arm")
+    found = rehearse(tmp_path / "plan.yaml", tmp_path, "--salvage-arm")
     arms = found["salvage_arm"]
-    assert (found["decision"], code) == ("no-go", 1)
+    assert (found["decision"], found["exit_code"]) == ("no-go", 1)
     lost = set(arms["on"]["lost"])
     assert 0 < len(lost) < 4
     assert (arms["off"]["lost"], arms["salvage"]["lost"]) == ([], [])
