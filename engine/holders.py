@@ -93,6 +93,10 @@ def _opened(pid: str) -> set[int]:
 
 
 def _is_writable(pid: str, fd: str) -> bool:
-    with open(f"/proc/{pid}/fdinfo/{fd}", encoding="utf-8") as file:
-        flags = next(line for line in file if line.startswith("flags:"))
+    info = os.open(f"/proc/{pid}/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        lines = os.read(info, 4096).splitlines()
+    finally:
+        os.close(info)
+    flags = next(line for line in lines if line.startswith(b"flags:"))
     return int(flags.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY

@@ -6,13 +6,11 @@ about.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import importlib
 import json
 import os
 import pkgutil
-import platform
 import signal
 import socket
 import subprocess
@@ -20,8 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_CLONE = {"x86_64": 56, "aarch64": 220}  # syscall(2)
-_CLONE_PARENT = 0x8000
+from tests.cloned import clone
+
 _LOADED = ("sim.commands", "sim.run", "sim.report", "sim.rules")
 
 
@@ -59,18 +57,6 @@ class Command(subprocess.Popen[str]):
             os.close(fd)
 
 
-def _clone() -> int:
-    """os.fork(), but the new process is a child of the server's parent, as one is that the test starts."""
-    python = ctypes.PyDLL(None)
-    python.PyOS_BeforeFork()
-    pid: int = python.syscall(_CLONE[platform.machine()], _CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
-    if pid == 0:
-        python.PyOS_AfterFork_Child()
-    else:
-        python.PyOS_AfterFork_Parent()
-    return pid
-
-
 def serve(fd: int) -> dict[str, Any] | None:
     """In each new process its request, in the server None once the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -79,7 +65,7 @@ def serve(fd: int) -> dict[str, Any] | None:
         message, fds, _, _ = socket.recv_fds(connection, 1 << 20, 2)
         if not message:
             return None
-        if _clone() == 0:
+        if clone() == 0:
             os.setpgid(0, 0)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from engine import events as engine_events
 from sim.record import events, source_events
 from sim.record.codes import punch_code
 from sim.record.ledger import Entry
+from sim.record.replacing import replace
 from sim.record.rollout_view import next_rollout
 from sim.record.stages import OWN_PACE, Pace, Sample, next_track, thinned
 from sim.record.view import (

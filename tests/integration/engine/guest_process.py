@@ -6,12 +6,10 @@ A fork copies page tables, and what either side writes next: with all tests load
 from __future__ import annotations
 
 import array
-import ctypes
 import functools
 import json
 import mmap
 import os
-import platform
 import signal
 import socket
 import struct
@@ -21,10 +19,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from engine import linux
+from tests.cloned import clone
 
 PAGE = 4096
-_CLONE = {"x86_64": 56, "aarch64": 220}  # syscall(2)
-_CLONE_PARENT = 0x8000
 
 
 @functools.cache
@@ -54,19 +51,11 @@ def serve(fd: int) -> None:
         if not message:
             return
         parent, size, flags = json.loads(message)
-        if (pid := _clone()) == 0:
+        if (pid := clone()) == 0:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             _run(socket.socket(fileno=fds[0]), parent, size, flags)
         os.close(fds[0])
         connection.send(str(pid).encode())
-
-
-def _clone() -> int:
-    """fork(2), but the new process is a child of the server's parent, as one is that the test forks."""
-    pid: int = ctypes.PyDLL(None).syscall(_CLONE[platform.machine()], _CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
-    if pid < 0:
-        raise OSError("the server of guests cannot fork")
-    return pid
 
 
 def page_content(seed: int, page: int) -> bytes:
