@@ -45,7 +45,7 @@ FAULT = """\
   - pause: {}
 """
 FAILING = "  - tick: 1\n  - pause: {}\n  - expect: {sandboxes: web-0, state: [running]}\n"
-LONG = "  - tick: 100000\n"
+LONG = "  - tick: 1\n  - wait: 60s\n"
 
 
 def unit_of(runs: Any, steps: str = "  - tick: 1\n", **more: Any) -> Unit:

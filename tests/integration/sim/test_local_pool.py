@@ -38,7 +38,7 @@ STEPS = """\
   - tick: 1
   - pause: {}
 """
-LONG = "  - tick: 100000\n"
+LONG = "  - tick: 1\n  - wait: 60s\n"
 
 
 def scenario_of(runs: Any, steps: str, **options: Any) -> Scenario:
