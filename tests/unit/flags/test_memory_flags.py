@@ -188,9 +188,28 @@ def test_flags_that_are_evaluated_in_one_call_decide_as_each_by_itself() -> None
     webs = [SandboxAttributes(f"web-{n}", template="python", team=team) for n in range(8) for team in ("acme", "umbra")]
     at_once, one_by_one = ([source.decide(web) for web in webs] for source in (few, many))
     assert at_once == one_by_one
+    for web, decision in zip(webs, at_once, strict=True):
+        context = make_context(ALL.context(web, "pause"))
+        assert [few.evaluate(each, context) for each in CATALOG] == list(decision.evaluations), "each asked for alone"
     reasons = {each.reason for decision in at_once for each in decision.evaluations}
     assert reasons >= {"OFF", "FALLTHROUGH", "TARGET_MATCH", "RULE_MATCH", "PREREQUISITE_FAILED", "WRONG_TYPE"}
     assert reasons >= {"ERROR:MALFORMED_FLAG", "ERROR:FLAG_NOT_FOUND"}
+
+
+@pytest.mark.parametrize("served", [{}, {PUNCH: flag_from(PUNCH, True)}])
+def test_flags_that_there_are_not_have_each_its_own_safe_value(served: dict[str, Any]) -> None:
+    found = MemoryFlags(served).decide(WEB)
+    missing = [each for each in found.evaluations if each.flag not in served]
+    assert [each.value for each in missing] == [flag(each.flag).safe for each in missing]
+    assert {(each.reason, each.variation, each.version) for each in missing} == {("ERROR:FLAG_NOT_FOUND", None, None)}
+
+
+def test_some_flags_alone_are_decided_as_among_all() -> None:
+    source = MemoryFlags({PUNCH: flag_from(PUNCH, Rollout(50, "sandbox"))})
+    for web in (SandboxAttributes(f"web-{n}", template="python", team="acme") for n in range(16)):
+        asked = (flag(BACKGROUND), flag(PUNCH))
+        whole = source.decide(web)
+        assert source.decide(web, "pause", asked).evaluations == tuple(whole.evaluation(each.key) for each in asked)
 
 
 def test_flags_that_no_pause_reads_are_not_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
