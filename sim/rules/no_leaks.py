@@ -156,8 +156,8 @@ def _folders(reality: Reality) -> Iterator[Path]:
 
 
 def _held(run: str) -> list[Reason]:
-    """Open fds and mappings of memory with this run's name, of every process that may be looked into. Of a process that
-    is not of this run, shared mappings: a private one is a copy that it made for itself."""
+    """Open fds and mappings of memory with this run's name, of every process that may be looked into. Of any process
+    but this one, shared mappings: a private one is a copy that it made for itself."""
     found = []
     for pid in processes.with_memory():
         held = False
