@@ -20,9 +20,9 @@ def test_a_process_is_listed_with_this_one_until_it_has_ended() -> None:
 
 
 def test_what_is_not_listed_opens_and_maps_nothing() -> None:
+    before = [each for each in Path("/proc").iterdir() if each.name.isdecimal()]  # one that starts later is in neither
     listed = set(processes.with_memory())
-    others = [each for each in Path("/proc").iterdir() if each.name.isdecimal() and each.name not in listed]
-    for each in others:
+    for each in (each for each in before if each.name not in listed):
         try:
             assert os.listdir(each / "fd") == []
             assert (each / "maps").read_bytes() == b""
