@@ -187,10 +187,13 @@ def _has_mapped(pid: str, run: str, *, all_of_it: bool) -> bool:
 
 
 def _target(fd: str, folder: int | None = None) -> str:
+    """Raises OSError where no memory is left, or that process may not be looked into: then none of its fds may."""
     try:
         return os.readlink(fd, dir_fd=folder)
-    except OSError:  # closed meanwhile: our own listing of /proc/self/fd always is
-        return ""
+    except OSError as error:
+        if isinstance(error, PermissionError) or error.errno in _SPENT:
+            raise
+        return ""  # closed meanwhile: our own listing of /proc/self/fd always is
 
 
 _CRASHED = "the node died, and"

@@ -123,6 +123,35 @@ def test_what_holds_memory_is_not_passed_over_where_no_descriptor_is_left(monkey
         no_leaks._links(os.getpid())
 
 
+def test_what_holds_memory_is_not_passed_over_where_no_memory_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "readlink", failing(errno.ENOMEM))
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        no_leaks._links(os.getpid())
+
+
+def test_a_process_that_may_not_be_looked_into_is_asked_for_one_of_its_fds(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(path: str, **_: object) -> str:
+        asked.append(path)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "readlink", refuse)
+    assert no_leaks._links(os.getpid()) == set()
+    assert len(asked) == 1
+
+
+def test_a_name_that_is_too_long_to_be_read_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    acts = iter([failing(errno.ENAMETOOLONG), lambda: "socket:[1]"])
+
+    def read(*_: object, **__: object) -> str:
+        name: str = next(acts, str)()
+        return name
+
+    monkeypatch.setattr(os, "readlink", read)
+    assert "socket:[1]" in no_leaks._links(os.getpid())
+
+
 def test_a_guest_whose_state_this_host_does_not_let_be_read_is_not_taken_for_a_dying_one(
     scene: Scene, guests: Guests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
