@@ -25,6 +25,7 @@ from engine import resume
 from engine.cache import Cache
 from engine.dirty import SharedBitmap, Tracker, WriteProtectScan
 from engine.effects import Effects
+from engine.errors import EngineError
 from engine.events import BuildFinished, Event, Planned
 from engine.incarnation import CondemnedRecords, GuestProcess, Incarnation, start_time_of
 from engine.keeper import Keeper
@@ -366,6 +367,10 @@ def wait_until(what: Callable[[], bool]) -> None:
 
 def hold(until: threading.Event) -> None:
     assert until.wait(DEADLINE)
+
+
+def raise_engine_error(*_: object) -> None:
+    raise EngineError("not today")
 
 
 def is_settled(pause: Pause) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 import engine.copy as copying
 from engine.effects import Effects
-from engine.errors import CondemnedError, EngineError
+from engine.errors import CondemnedError
 from engine.events import (
     BuildFinished,
     CacheDeleted,
@@ -25,7 +25,19 @@ from engine.events import (
 )
 from engine.pause import Outcome
 from engine.snapshot import template
-from tests.integration.engine.rig import BOTH, CHUNKS, PAGE, Faults, Guest, Guests, Pauser, hold, is_settled, wait_until
+from tests.integration.engine.rig import (
+    BOTH,
+    CHUNKS,
+    PAGE,
+    Faults,
+    Guest,
+    Guests,
+    Pauser,
+    hold,
+    is_settled,
+    raise_engine_error,
+    wait_until,
+)
 
 ERRNOS = [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPERM, errno.EBADF, errno.ENODEV]
 CALLS = {"copy_read": "copy.read", "copy_write": "copy.write", "publish": "publish"}
@@ -222,10 +234,6 @@ def test_a_cache_whose_deletion_fails_does_not_save_a_condemned_guest(
     result = pauser.pause(guest, background=background, effects=effects)
     pauser.assert_discarded(guest, result)
     assert [event.call for event in pauser.of(CopyFailed)] == ["copy.write", "discard"]
-
-
-def raise_engine_error(*_: object) -> None:
-    raise EngineError("not today")
 
 
 class FailingListener:

@@ -20,6 +20,7 @@ from tests.integration.engine.rig import (
     Pauser,
     WaitForReaders,
     hold,
+    raise_engine_error,
     wait_until,
 )
 
@@ -80,11 +81,14 @@ def test_a_chunk_that_a_reader_waits_for_is_copied_next(
     assert begun[3] == 7
 
 
+@pytest.mark.parametrize("deletable", [True, False])
 def test_a_copy_that_fails_wakes_every_reader_with_its_cause(
-    guest: Guest, pauser: Pauser, faults: Faults, wait_for_readers: WaitForReaders
+    guest: Guest, pauser: Pauser, faults: Faults, wait_for_readers: WaitForReaders, deletable: bool
 ) -> None:
     go = threading.Event()
     effects = faults.failing("copy_write", errno.EIO, chunk=2)
+    if not deletable:
+        faults.before("discard", raise_engine_error, effects)
     faults.before("copy_write", lambda *args: hold(go) if args[-1].index == 2 else None, effects)
     pause = pauser.prepare(guest, background=True, effects=effects)
     pause.begin()

@@ -243,6 +243,21 @@ def test_a_build_whose_deletion_was_cut_off_is_no_build_any_more(
         Build.open(tmp_path, "b1")
 
 
+def test_a_folder_that_cannot_be_removed_is_an_error_and_no_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(tmp_path, "b1", template(SIZE, PAGE), {1})
+
+    def refuse(*_: object, **_how: object) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "rmdir", refuse)
+        with pytest.raises(OSError, match="the disk fails"):
+            delete_build(tmp_path, "b1")
+    assert names(tmp_path) == ["b1.partial"]
+
+
 def test_what_a_build_stands_on_is_every_build_that_its_parent_refers_to() -> None:
     first = maps.create(Blocks([0, 1, 2]), "b1", SIZE, PAGE)
     second = maps.merge(first, maps.diff(Blocks([1]), Blocks(), "b2", PAGE))

@@ -128,6 +128,12 @@ def test_every_kind_of_death_is_named_when_several_die(ledger: Story) -> None:
     assert [each.get("pid") for each in ledger.end().findings()[NAME].missing] == [20, 11, 10]
 
 
+def test_a_death_is_named_once_also_when_another_one_comes_between() -> None:
+    other = events.ProcessDied("guest", 21, "web-1.1", "running")
+    story = Story().begin("web-0", "web-1").tell(GUEST).tell(other, "web-1").tell(crashed()).end()
+    assert [each["incarnation"] for each in story.found(NAME).missing] == ["web-0.1", "web-1.1"]
+
+
 def test_a_node_that_no_event_says_was_started_may_be_killed_from_outside_too() -> None:
     (missing,) = Story().tell(events.NodeCrashed(10, asked=False), None).found(NAME).missing
     assert (missing["pid"], missing["t"], missing["sandbox"]) == (10, 0.0, "*")

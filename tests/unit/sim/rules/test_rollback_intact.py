@@ -44,6 +44,14 @@ def test_a_roll_back_without_a_thaw_lacks_evidence(sound: Story) -> None:
     assert "missing evidence: no `guest_thawed` event for web-0.2" in silent.missing(NAME)
 
 
+def test_the_thaw_of_an_earlier_roll_back_is_none_of_this_one(ledger: Story) -> None:
+    ledger.begin_pause().roll_back().begin_pause("web-0.p2").roll_back("web-0.p2")
+    lacking = "missing evidence: no `guest_thawed` event for web-0.1"
+    assert lacking not in ledger.missing(NAME)
+    assert isinstance(ledger.entries.pop(-2).event, events.GuestThawed)
+    assert lacking in ledger.missing(NAME)
+
+
 def test_a_roll_back_that_forgets_dirty_blocks_shows_in_the_next_scan(ledger: Story) -> None:
     ledger.begin_pause().roll_back().scan("web-0.p2")
     assert ledger.reasons(NAME) == []
