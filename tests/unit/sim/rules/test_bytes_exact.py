@@ -30,6 +30,13 @@ def test_a_build_with_two_contents_is_caught(sound: Story) -> None:
     assert two.reasons(NAME)[0] == "build web-0.p1 was recorded with two contents: aa and bb"
 
 
+def test_what_a_ledger_alone_says_of_is_each_finished_build_and_each_resume(ledger: Story) -> None:
+    assert ledger.found(NAME).checked == 0
+    assert ledger.pause().found(NAME).checked == 1
+    assert ledger.resume().found(NAME).checked == 2
+    assert ledger.begin_pause("web-0.p2", "web-0.2").roll_back("web-0.p2", "web-0.2").found(NAME).checked == 2
+
+
 def test_a_resume_from_a_build_that_was_never_finished_is_caught(ledger: Story) -> None:
     ledger.begin_pause().roll_back().resume(build=PAUSE)
     (found,) = ledger.found(NAME).violations

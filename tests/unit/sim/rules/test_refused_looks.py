@@ -108,12 +108,14 @@ def test_an_unreadable_build_is_named_by_the_error_behind_its_own(
     assert scene.found("no_unpublished").missing[0]["pause"] == PAUSE
 
 
-def test_a_named_build_that_this_host_does_not_let_be_opened_is_not_unfinished(
+def test_named_builds_that_this_host_does_not_let_be_opened_are_not_unfinished(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (scene.reality.builds / PAUSE).mkdir()
+    builds = [PAUSE, "web-0.p2"]
+    for each in builds:
+        (scene.reality.builds / each).mkdir()
     monkeypatch.setattr(Reality, "open_build", failing(errno.ENFILE))
-    assert [each["pause"] for each in refused(scene, "no_unpublished")] == [PAUSE]
+    assert sorted(each["pause"] for each in refused(scene, "no_unpublished")) == builds
 
 
 def test_what_holds_memory_is_not_passed_over_where_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
