@@ -80,10 +80,15 @@ HOST_ERRORS = frozenset(
 def host_error(error: BaseException | None) -> BaseException | None:
     """The error, or one in its cause chain, that is the host's: no memory, no space, a refused system call."""
     while error is not None:
-        if isinstance(error, MemoryError | HostError) or errno_name(error) in HOST_ERRORS:
+        if is_of_host(error):
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def is_of_host(error: BaseException) -> bool:
+    """The error itself is the host's, whatever it was raised in the handling of."""
+    return isinstance(error, MemoryError | HostError) or errno_name(error) in HOST_ERRORS
 
 
 def words_of(error: BaseException) -> str:

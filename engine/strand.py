@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import xxhash
 
 from engine.cache import Cache
 from engine.effects import Memory
 from engine.ending import Ending
-from engine.errors import EngineError, GuestRanError
+from engine.errors import EngineError, GuestRanError, is_of_host
 from engine.events import Stranded
 from engine.memfd import Memfd
 from engine.plan import PausePlan, SalvageCode
@@ -67,10 +69,14 @@ class Strand:
         return cls(memory, plan, cache)
 
     def check(self, error: BaseException, *, punched: bool) -> None:
-        """After one more failure: raises UnsalvageableError where that is its end, or what is published is damaged."""
+        """After one more failure: raises UnsalvageableError where that is its end, or what is published is damaged.
+
+        What cannot be read back just now is compared before the build is finished.
+        """
         if isinstance(error, UnsalvageableError):
             raise error
-        self.compare(punched=punched)
+        with contextlib.suppress(OSError, MemoryError):
+            self.compare(punched=punched)
 
     def event(self, peak_over: int | None) -> Stranded:
         """What is left to copy, for the ledger."""
@@ -89,28 +95,32 @@ class Strand:
     def compare(self, *, punched: bool) -> None:
         """Compare what is published with its digests, each chunk once.
 
-        A chunk that differs is copied again where nothing was punched; else raises UnsalvageableError: its bytes are
-        nowhere any more.
+        A chunk that differs, or cannot be read, is copied again where nothing was punched. Else one that differs
+        raises UnsalvageableError: its bytes are nowhere any more. One that this host cannot read raises its error.
         """
         for index, (offset, length) in enumerate(self._cache.chunks()):
             if index in self._compared or not self._cache.is_published(index):
                 continue
-            if self._is_as_written(index, offset, length):
+            if self._is_as_written(index, offset, length, punched=punched):
                 self._compared.add(index)
             elif punched:
                 raise UnsalvageableError(SalvageCode.CORRUPT, f"chunk {index} in the cache is not what was written")
             else:
                 self._cache.withdraw(index)
 
-    def _is_as_written(self, index: int, offset: int, length: int) -> bool:
-        """False also for what cannot be read back."""
+    def _is_as_written(self, index: int, offset: int, length: int, *, punched: bool) -> bool:
+        """False also for what cannot be read; an error of this host says nothing of a chunk that is nowhere else."""
         try:
             return xxhash.xxh3_128_digest(self._cache.read(offset, length)) == self._cache.digest(index)
-        except (OSError, EngineError):
+        except EngineError:
+            return False
+        except (OSError, MemoryError) as error:
+            if punched and is_of_host(error):
+                raise
             return False
 
     def complete(self, *, punched: bool) -> None:
-        """Raises EngineError unless every chunk is published, and as it was written."""
+        """Raises EngineError or OSError unless every chunk is published, and as it was written."""
         self.compare(punched=punched)
         if left := self.left:
             raise EngineError(f"chunk {left[0].index} is not in the cache as it was written: it has to be copied again")

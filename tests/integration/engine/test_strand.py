@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from engine import resume
+from engine.cache import Cache
 from engine.effects import Effects
 from engine.errors import BuildFailedError, FreezeError
 from engine.events import BuildFinished, NotSalvaged, Stranded
@@ -190,6 +191,60 @@ def test_a_published_chunk_that_is_damaged_cannot_be_salvaged_once_it_was_punche
     pauser: Pauser, guest: Guest, faults: Faults
 ) -> None:
     assert discarded(pauser, guest, faults.before("copy_write", damage(pauser))) == "corrupt-chunk"
+
+
+HOST_ERRORS = [OSError(errno.EIO, "the disk fails"), OSError(errno.EMFILE, "too many"), MemoryError("none left")]
+
+
+@pytest.mark.parametrize("error", HOST_ERRORS, ids=repr)
+@pytest.mark.parametrize("punch", [True, False])
+def test_a_published_chunk_that_cannot_be_read_back_just_now_is_not_taken_for_damaged(
+    pauser: Pauser, guest: Guest, monkeypatch: pytest.MonkeyPatch, error: Exception, punch: bool
+) -> None:
+    before, refused, read = guest.memory(), [3], Cache.read
+
+    def read_or_fail(cache: Cache, *where: Any) -> bytes:
+        if refused[0]:
+            refused[0] -= 1
+            raise error
+        return read(cache, *where)
+
+    monkeypatch.setattr(Cache, "read", read_or_fail)
+    effects = Broken("copy_write")
+    pause = stranded(pauser, guest, effects, punch=punch)
+    assert refused == [0]
+    assert filled(pauser, pause) == before
+    effects.broken = False
+    assert pause.salvage()
+    pauser.assert_finished(guest, pause.settle(0), before)
+
+
+def test_a_build_that_is_never_read_back_stays_stranded_and_is_never_finished(
+    pauser: Pauser, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise HOST_ERRORS[0]
+
+    effects = Broken("copy_write")
+    with monkeypatch.context() as disk:
+        disk.setattr(Cache, "read", fail)
+        pause = stranded(pauser, guest, effects)
+        effects.broken = False
+        assert not pause.salvage()
+        assert pause.stranded
+        assert pauser.names() == ["b1.partial"]
+    assert pause.salvage()
+    assert pause.settle(0).salvage == "whole"
+
+
+def test_a_published_chunk_that_is_gone_is_damaged(
+    pauser: Pauser, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise FileNotFoundError(errno.ENOENT, "it is gone")
+
+    monkeypatch.setattr(Cache, "read", fail)
+    assert discarded(pauser, guest, Broken("copy_write")) == "corrupt-chunk"
 
 
 @pytest.mark.parametrize("place", ["pauser", "shm_pauser"])
