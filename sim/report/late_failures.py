@@ -8,7 +8,7 @@ from sim.files import original
 from sim.record.view import PauseView, View
 from sim.report.words import plural
 
-_HERE = "known at once: the build turned failed, and no sandbox went on from it"
+_HERE = "known at once: the build turned failed; failed_copy_discards judges what became of the sandboxes"
 
 
 def failed_late(pauses: Iterable[PauseView]) -> list[PauseView]:
@@ -36,5 +36,5 @@ def late_failures(count: int, known_as: str) -> str:
     return (
         f"{said}in the original it is known after {hours}; meanwhile the upload is tried {tries} times (derived), "
         f"{apart}; the build says success, and a resume is let through: its guest is killed when it reads the memory. "
-        "Here no sandbox went on from it all the same"
+        "What became of the sandboxes here is judged by failed_copy_discards"
     )

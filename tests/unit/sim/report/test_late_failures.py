@@ -43,6 +43,7 @@ def test_the_profile_says_when_it_is_known(known_as: str, seconds: float, words:
     said = " ".join(summary(view).split())
     assert words in said
     assert ("the build says success" in said) is (known_as == "original")
+    assert "went on from" not in said  # that is a rule's to say
 
 
 def test_without_such_a_failure_nothing_is_said() -> None:
