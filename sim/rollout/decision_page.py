@@ -18,6 +18,7 @@ from sim.rollout.critic import concern_place
 from sim.rollout.incident_clock import Count, Part, StageIncident
 from sim.rollout.results import Decision, Rehearsal, StageResult
 from sim.rollout.row_exposure import StageExposure, sums
+from sim.rollout.salvage_section import three_arms_section
 from sim.rollout.shown import nodes_of
 from sim.rollout.stretch import saved
 from sim.rollout.user_fleet import UserFleet
@@ -206,6 +207,6 @@ def summary(found: Rehearsal) -> str:
     """In Markdown, short enough for a chat message."""
     decision = toned(found.decision.upper(), _TONES[found.decision])
     head = Paragraph((decision, f" {found.plan.name}: {found.plan.flag}"))
-    sections = [Section("", (head, Bullets(found.reasons))), *decision_page(found)[:2]]
+    sections = [Section("", (head, Bullets(found.reasons))), *decision_page(found)[:2], three_arms_section(found)]
     made = markdown(sections, level=3)
     return made + "\n" if len(made) <= _CHAT else made[: made.rindex("\n", 0, _CHAT)] + "\n\n(cut)\n"

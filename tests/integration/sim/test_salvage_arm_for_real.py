@@ -29,7 +29,8 @@ steps:
 
 def test_what_the_flag_costs_is_lost_in_the_second_arm_alone_and_completed_in_the_third(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(PLAN)
-    found = rehearse(tmp_path / "plan.yaml", tmp_path, "--salvage-arm")
+    chat = tmp_path / "chat.md"
+    found = rehearse(tmp_path / "plan.yaml", tmp_path, "--salvage-arm", "--summary", str(chat))
     arms = found["salvage_arm"]
     assert (found["decision"], found["exit_code"]) == ("no-go", 1)
     lost = set(arms["on"]["lost"])
@@ -46,6 +47,7 @@ def test_what_the_flag_costs_is_lost_in_the_second_arm_alone_and_completed_in_th
     _stranded_memory_is_counted_as_held(Path(found["folders"]["salvage"]))
     page = (latest / "rehearsal.html").read_text()
     assert "on, with salvage" in page
+    assert "on, with salvage" in chat.read_text()
 
 
 def _stranded_memory_is_counted_as_held(folder: Path) -> None:
