@@ -5,6 +5,7 @@ import importlib
 import os
 import pathlib
 import pkgutil
+import signal
 from collections.abc import Generator, Iterator
 
 import coverage
@@ -20,6 +21,9 @@ MEASURING = pytest.StashKey[coverage.Coverage]()
 
 MEASURED = ("model", "integration/engine", "unit/engine", "unit/sim/rules")
 """Tracing makes a test up to three times slower; what other tests happen to run on their way proves little of it."""
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # `make test &` in a script: what is tested would obey it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 gc.disable()  # while thousands of tests are collected, none of which is garbage: a third of the time
 
