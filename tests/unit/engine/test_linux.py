@@ -233,6 +233,16 @@ def test_a_detached_tmpfs_has_its_options_and_refuses_others_without_leaving_an_
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_look_at_what_is_resident_leaves_no_mapping() -> None:
+    name = f"looked-at-{os.getpid()}"
+    fd = os.memfd_create(name)
+    os.ftruncate(fd, 4 * PAGE)
+    os.pwrite(fd, b"x", 2 * PAGE)
+    assert linux.resident_pages(fd, 4 * PAGE).tolist() == [False, False, True, False]
+    os.close(fd)
+    assert name not in Path("/proc/self/maps").read_text()
+
+
 # -- other processes
 
 

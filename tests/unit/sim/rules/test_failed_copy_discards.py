@@ -325,6 +325,14 @@ def test_a_cache_that_is_still_there_is_caught_under_either_name(scene: Scene, n
 
 
 @pytest.mark.usefixtures("dead")
+def test_what_is_left_in_the_spill_is_caught(scene: Scene) -> None:
+    scene.reality.spill = scene.folder / "spill"
+    scene.reality.spill.mkdir()
+    (scene.reality.spill / "web-0.p1.spill").touch()
+    assert failed_in_reality(scene).reasons(NAME) == ["the cache of a failed copy is still there: web-0.p1.spill"]
+
+
+@pytest.mark.usefixtures("dead")
 def test_a_record_that_was_not_retired_is_caught_once(scene: Scene) -> None:
     (scene.reality.condemned / "web-0.1-4711-99.json").write_text("{}")
     (scene.reality.condemned / "web-0.10-4711-99.json").write_text("{}")

@@ -76,6 +76,10 @@ def test_a_cache_that_was_neither_finished_nor_deleted_is_left(ledger: Story) ->
     ]
 
 
+def test_the_cache_of_a_pause_that_is_told_as_finished_is_a_build(sound: Story) -> None:
+    assert sound.without(copying.BuildFinished).reasons(NAME) == []
+
+
 # -- in reality
 
 

@@ -85,6 +85,12 @@ def test_evidence_is_not_missing_while_the_run_goes_on(story: Story) -> None:
     assert story.missing("peak_bounded") == ["missing evidence: no peak of web-1.p1"]
 
 
+def test_a_pause_that_has_not_settled_has_the_place_of_the_step_of_its_last_entry(story: Story) -> None:
+    steps = [events.StepStarted(index, "pause", 14 + index, 5) for index in range(3)]
+    story.tell(steps[0], None).begin_pause().tell(steps[1], None).publish(0).tell(steps[2], None)
+    assert story.evidence().step_of("web-0.p1") == steps[1]
+
+
 def test_a_pause_that_settled_twice_in_a_ledger_is_taken_by_its_first(ledger: Story) -> None:
     ledger.tell(events.StepStarted(0, "pause", 14, 5), None).settle()
     ledger.tell(events.StepStarted(1, "pause", 15, 5), None).tell(settled(), pause="web-0.p1")
