@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno as _errno
+from collections.abc import Iterator
 
 
 class UserError(Exception):
@@ -77,13 +78,22 @@ HOST_ERRORS = frozenset(
 """What a system call says where the host is at fault."""
 
 
-def host_error(error: BaseException | None) -> BaseException | None:
-    """The error, or one in its cause chain, that is the host's: no memory, no space, a refused system call."""
+_DEFECTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError)
+
+
+def behind(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what caused it, what caused that.
+
+    What was being handled as it was raised counts as its cause where it has none, but never as that of a defect.
+    """
     while error is not None:
-        if is_of_host(error):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+        yield error
+        error = error.__cause__ or (None if isinstance(error, _DEFECTS) else error.__context__)
+
+
+def host_error(error: BaseException | None) -> BaseException | None:
+    """The error, or one behind it, that is the host's: no memory, no space, a refused system call."""
+    return next((each for each in behind(error) if is_of_host(each)), None)
 
 
 def is_of_host(error: BaseException) -> bool:

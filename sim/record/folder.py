@@ -17,7 +17,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from engine.errors import UserError
+from engine.errors import UserError, behind
 from engine.incarnation import start_time_of, state_of
 from engine.printable import printable
 from engine.reading import read_regular
@@ -45,10 +45,11 @@ class RunFolderFullError(UserError):
 
 
 def names_full_disk(error: BaseException) -> bool:
-    """True if the error, or one in its cause chain, is ENOSPC or EDQUOT."""
-    if isinstance(error, RunFolderFullError) or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
-        return True
-    return any(names_full_disk(each) for each in (error.__cause__, error.__context__) if each is not None)
+    """True if the error, or one behind it, is ENOSPC or EDQUOT."""
+    return any(
+        isinstance(each, RunFolderFullError) or getattr(each, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
+        for each in behind(error)
+    )
 
 
 def has_ledger(folder: Path) -> bool:

@@ -6,7 +6,16 @@ import errno
 
 import pytest
 
-from engine.errors import HOST_ERRORS, CorruptBuildError, HostError, errno_name, host_error, words_of
+from engine.errors import (
+    HOST_ERRORS,
+    CorruptBuildError,
+    HostError,
+    behind,
+    errno_name,
+    host_error,
+    is_of_host,
+    words_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +35,24 @@ def test_the_hosts_error_is_found_behind_those_that_it_caused(name: str) -> None
     both.__cause__, both.__context__ = ValueError("no"), full
     assert [host_error(each) for each in (full, cause, context)] == [full] * 3
     assert host_error(both) is None
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), AttributeError("x"), ZeroDivisionError(), AssertionError(), NameError()]
+)
+def test_a_defect_in_the_handling_of_the_hosts_error_is_not_the_hosts(error: Exception) -> None:
+    full = OSError(errno.ENOSPC, "full")
+    error.__context__ = full
+    assert list(behind(error)) == [error]
+    assert host_error(error) is None
+    error.__cause__ = full
+    assert host_error(error) is full
+
+
+def test_an_error_itself_is_the_hosts_or_not_whatever_is_behind_it() -> None:
+    gone, full = OSError(errno.ENOENT, "gone"), OSError(errno.ENOSPC, "full")
+    gone.__context__ = full
+    assert (is_of_host(gone), is_of_host(full), host_error(gone)) == (False, True, full)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), HostError("no kvm")])

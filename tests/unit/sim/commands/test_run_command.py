@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import UserError
+from engine.errors import EngineError, UserError
 from sim.cli import main
 from sim.files.scenario import Scenario
 from sim.record import events
@@ -404,11 +404,23 @@ def test_with_fail_fast_nothing_runs_behind_the_first_that_did_not_hold(
     assert "c: not run (--fail-fast)\nd: not run (--fail-fast)\n" in told.err
 
 
+def raised_in_handling(number: int, error: Exception) -> Exception:
+    """An error that was raised while another one, of this host, was handled."""
+    error.__context__ = OSError(number, "the host cannot")
+    return error
+
+
+DEFECT = "b: internal error: this is a defect of snapdrill"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "told"),
     [
         (UserError("b.yaml:3:1: error: the node is down"), ExitCode.USAGE, "snapdrill: b.yaml:3:1: error: the node"),
-        (ValueError("who knows"), ExitCode.INTERNAL, "b: internal error: this is a defect of snapdrill"),
+        (ValueError("who knows"), ExitCode.INTERNAL, DEFECT),
+        (raised_in_handling(errno.EMFILE, KeyError("who")), ExitCode.INTERNAL, DEFECT),
+        (raised_in_handling(errno.ENOSPC, AttributeError("who")), ExitCode.INTERNAL, DEFECT),
+        (raised_in_handling(errno.EMFILE, EngineError("no")), ExitCode.INCONCLUSIVE, "b: no verdict: no: an error of"),
         (RunFolderFullError(Path("runs")), ExitCode.INCONCLUSIVE, "b: no space is left on the disk of runs: "),
     ],
 )
