@@ -8,6 +8,7 @@ import numpy as np
 import xxhash
 
 from engine.cache import Cache
+from engine.copy import ChunkError
 from engine.effects import Memory
 from engine.ending import Ending
 from engine.errors import EngineError, GuestRanError, is_of_host
@@ -75,7 +76,7 @@ class Strand:
         """
         if isinstance(error, UnsalvageableError):
             raise error
-        with contextlib.suppress(OSError, MemoryError):
+        with contextlib.suppress(ChunkError):
             self.compare(punched=punched)
 
     def event(self, peak_over: int | None) -> Stranded:
@@ -96,7 +97,7 @@ class Strand:
         """Compare what is published with its digests, each chunk once.
 
         A chunk that differs, or cannot be read, is copied again where nothing was punched. Else one that differs
-        raises UnsalvageableError: its bytes are nowhere any more. One that this host cannot read raises its error.
+        raises UnsalvageableError: its bytes are nowhere any more. One that this host cannot read raises ChunkError.
         """
         for index, (offset, length) in enumerate(self._cache.chunks()):
             if index in self._compared or not self._cache.is_published(index):
@@ -116,11 +117,11 @@ class Strand:
             return False
         except (OSError, MemoryError) as error:
             if punched and is_of_host(error):
-                raise
+                raise ChunkError(index, "cache.read", error) from error
             return False
 
     def complete(self, *, punched: bool) -> None:
-        """Raises EngineError or OSError unless every chunk is published, and as it was written."""
+        """Raises EngineError unless every chunk is published, and as it was written."""
         self.compare(punched=punched)
         if left := self.left:
             raise EngineError(f"chunk {left[0].index} is not in the cache as it was written: it has to be copied again")

@@ -16,7 +16,7 @@ from engine import resume
 from engine.cache import Cache
 from engine.effects import Effects
 from engine.errors import BuildFailedError, FreezeError
-from engine.events import BuildFinished, NotSalvaged, Stranded
+from engine.events import BuildFinished, CopyFailed, NotSalvaged, Stranded
 from engine.pause import Outcome, Pause
 from engine.plan import PauseOptions
 from tests.integration.engine.rig import (
@@ -234,6 +234,8 @@ def test_a_build_that_is_never_read_back_stays_stranded_and_is_never_finished(
         assert not pause.salvage()
         assert pause.stranded
         assert pauser.names() == ["b1.partial"]
+        told = pauser.of(CopyFailed)[-1]
+        assert (told.chunk, told.call, told.errno) == (0, "cache.read", "EIO")
     assert pause.salvage()
     assert pause.settle(0).salvage == "whole"
 
