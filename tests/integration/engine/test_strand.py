@@ -220,7 +220,7 @@ def test_a_published_chunk_that_cannot_be_read_back_just_now_is_not_taken_for_da
     pauser.assert_finished(guest, pause.settle(0), before)
 
 
-def test_a_build_that_is_never_read_back_stays_stranded_and_is_never_finished(
+def test_a_build_stays_stranded_as_long_as_it_cannot_be_read_back(
     pauser: Pauser, guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> bytes:
