@@ -27,6 +27,7 @@ from engine.pause import Outcome, PauseResult
 from engine.plan import DedupOptions, PauseOptions
 from engine.ranges import Blocks
 from engine.snapshot import Build, Header, delete_build
+from tests.descriptors import open_before
 from tests.integration.engine.rig import CHUNKS, MIB, PAGE, Faults, Guest, Guests, Pauser, is_settled
 
 BOTH = (False, True)
@@ -414,7 +415,7 @@ def test_readers_of_a_checkpoint_get_its_chunks_as_they_are_published(
 def test_no_descriptor_is_left_by_any_outcome_but_the_memory_that_was_borrowed(
     guest: Guest, pauser: Pauser, faults: Faults
 ) -> None:
-    start = len(os.listdir("/proc/self/fd"))
+    start = open_before()
     for number, effects in enumerate([faults.failing("copy_write", errno.EIO, chunk=n) for n in (0, 1)]):
         assert checkpoint(pauser, guest, build=f"f{number}", effects=effects).outcome is Outcome.ROLLED_BACK
     header_of(checkpoint(pauser, guest))

@@ -16,6 +16,7 @@ from engine.errors import UserError
 from flags.inline import flag_from
 from flags.lease import HEARTBEAT
 from flags.relay import Relay, beat, serve_file
+from tests.descriptors import open_before
 
 PUNCH = "memfd-punch-on-snapshot"
 ON, OFF = flag_from(PUNCH, True), flag_from(PUNCH, False)
@@ -299,7 +300,7 @@ def test_recovering_ends_every_fault(relay: Relay) -> None:
 
 
 def test_stopping_leaves_no_thread_and_no_descriptor_whatever_goes_on() -> None:
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = open_before()
     relay = Relay({PUNCH: ON})
     beat(relay, 0.01)
     relay.flap(60.0)

@@ -19,6 +19,7 @@ from sim.node.guest import GuestSpec
 from sim.node.guest_link import Guest
 from sim.node.zygote_link import ZygoteLink
 from sim.record import events
+from tests.descriptors import open_before
 
 ROOT = pathlib.Path(__file__).parents[3]
 DEADLINE = 1.0
@@ -176,7 +177,7 @@ async def test_a_hostile_newborn_fails_its_resume_and_is_killed(
     await fleet.create()
     await fleet.tick(1)
     await fleet.pause(["web-0"], 1, settled=True)
-    fds = os.listdir("/proc/self/fd")
+    fds = open_before()
     fleet.link.behaviour = behaviour
     with monkeypatch.context() as impatient:
         if behaviour != "dies":  # it needs time to begin
@@ -186,7 +187,7 @@ async def test_a_hostile_newborn_fails_its_resume_and_is_killed(
     assert machine.view().sandboxes["web-0"].reason.startswith("the resume failed: ")
     (hostile,) = fleet.link.processes
     assert hostile.wait(5) == 3 if behaviour == "dies" else hostile.wait(5) == -signal.SIGKILL
-    assert len(os.listdir("/proc/self/fd")) == len(fds)
+    assert len(os.listdir("/proc/self/fd")) == fds
     await fleet.tick(1)
     assert reason_of(machine, "web-1") == ("running", None)
     fleet.link.behaviour = "is honest"

@@ -26,6 +26,7 @@ from sim.node.zygote_link import ZygoteSilentError
 from sim.record import events
 from sim.run.drill import Drill
 from sim.run.node_link import NodeDiedError
+from tests.descriptors import open_before
 from tests.forked import forked_node
 
 SCENARIO = """\
@@ -164,7 +165,7 @@ def test_what_a_keeper_holds_and_cannot_hand_over_just_now_is_held_all_the_same(
         taken.extend(fds)
         return message, [], *rest
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_before()
     monkeypatch.setattr(socket, "recv_fds", recv_fds)
     with pytest.raises(GuestError, match="no more files may be opened here"):
         keeper.kept()

@@ -25,6 +25,7 @@ from sim.node.guest_link import FDS_PER_GUEST, Guest, GuestError
 from sim.record import events
 from sim.record.stages import Pace
 from sim.run.node_link import NodeFailedError
+from tests.descriptors import open_before
 
 PTRACE_SEIZE, PTRACE_DETACH, PTRACE_O_TRACEEXIT = 0x4206, 17, 0x40
 
@@ -334,7 +335,7 @@ async def test_a_guest_that_cannot_be_woken_ends_its_sandbox_and_never_runs_agai
 async def test_a_guest_takes_no_more_files_of_its_node_than_is_asked_for_before_the_start(machine: Any) -> None:
     machine.set_flags()
     node = machine.node(count=6)
-    before, most = len(os.listdir("/proc/self/fd")), 0
+    before, most = open_before(), 0
     await node.create()
     await node.tick(1)
     node.set_pace(list(node.sandboxes), Pace(1.0, held=True))

@@ -13,6 +13,7 @@ import pytest
 
 from engine import holders, linux, processes
 from engine.holders import Holders
+from tests.descriptors import open_before
 
 
 class Clock:
@@ -87,7 +88,7 @@ def test_a_memfd_is_held_by_who_has_it_open_for_writing_or_mapped_so() -> None:
     fd = os.memfd_create("snapdrill-held")
     os.ftruncate(fd, mmap.PAGESIZE)
     inode, me = os.fstat(fd).st_ino, str(os.getpid())
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_before()
     assert inode in holders._opened(me)
     assert inode not in holders._mapped(me)
     assert os.getpid() in holders._look()[inode]

@@ -23,6 +23,7 @@ import pytest
 
 from engine import linux
 from engine.incarnation import state_of
+from tests.descriptors import open_before
 
 PAGE = mmap.PAGESIZE
 RELEASE = tuple(int(each) for each in re.findall(r"\d+", os.uname().release)[:2])
@@ -105,10 +106,10 @@ def test_memory_that_is_mapped_otherwise_is_not_tracked_and_leaves_no_fd(tmp_pat
     with (tmp_path / "file").open("w+b") as file:
         file.truncate(PAGE)
         with mmap.mmap(file.fileno(), PAGE) as memory:
-            before = os.listdir("/proc/self/fd")
+            before = open_before()
             with pytest.raises(OSError, match=r"."):
                 linux.write_protect_tracking(linux.address_of(memory) + 1, PAGE)
-            assert len(os.listdir("/proc/self/fd")) == len(before)
+            assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_scan_whose_ranges_do_not_fit_one_answer_asks_again_from_where_it_stopped(
@@ -225,7 +226,7 @@ def test_a_detached_tmpfs_has_its_options_and_refuses_others_without_leaving_an_
     assert status.f_blocks * status.f_frsize == 3 << 20
     assert not os.get_inheritable(fd)
     os.close(fd)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_before()
     for wrong in ({"colour": "3"}, {"size": "x"}):
         with pytest.raises(OSError, match=r".") as refused:
             linux.detached_tmpfs(wrong)

@@ -8,6 +8,7 @@ import pathlib
 import pytest
 
 from engine.reading import MOST_DEPTH, MOST_VALUES, read_regular, too_much
+from tests.descriptors import open_before
 
 
 def refusal(path: pathlib.Path | str, most: int = 100) -> str:
@@ -39,7 +40,7 @@ def test_nothing_but_a_regular_file_is_waited_for(tmp_path: pathlib.Path) -> Non
 
 
 def test_no_descriptor_is_left_by_a_refusal(tmp_path: pathlib.Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_before()
     for path in (tmp_path, "/dev/zero"):
         refusal(path)
     assert len(os.listdir("/proc/self/fd")) == before

@@ -21,6 +21,7 @@ from engine.errors import CorruptBuildError
 from engine.mapping import Extent, Extents, Mapping
 from engine.ranges import Blocks
 from engine.snapshot import Build, Header, check_build, from_bytes, template, to_bytes, write_attachments, write_header
+from tests.descriptors import open_before
 from tests.failing_reads import FailingReads
 
 PAGE = 4096
@@ -225,7 +226,7 @@ def test_whatever_read_the_host_fails_the_build_is_not_called_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], None], number: int
 ) -> None:
     write_attachments({"note": b"1"}, write_build(tmp_path, header()))
-    open_before = len(os.listdir("/proc/self/fd"))
+    before = open_before()
     nth = 1
     while True:
         with monkeypatch.context() as patched:
@@ -237,7 +238,7 @@ def test_whatever_read_the_host_fails_the_build_is_not_called_damaged(
         nth += 1
     assert found is None
     assert nth > 3
-    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 GONE = [(open_and_use, "header"), (open_and_use, "memfile"), (open_and_use, "note"), (check, "header")]

@@ -23,6 +23,7 @@ from sim.node.guest_link import Guest
 from sim.node.node import Node
 from sim.record import events
 from sim.record.ledger import Entry
+from tests.descriptors import open_before
 
 PAUSE = "web-0.p1"
 FROZEN = events.GuestFrozen("web-0.1", 1.0, {"1": [1, 1]})
@@ -146,7 +147,7 @@ def test_a_full_disk_costs_no_kept_memory_before_its_build_has_an_end(
 def test_a_recovery_that_fails_leaves_what_is_kept_to_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link, fds = Keeping("web-0.p1", "web-1.p1"), len(os.listdir("/proc/self/fd"))
+    link, fds = Keeping("web-0.p1", "web-1.p1"), open_before()
 
     def broken(_left: Left) -> Header:
         raise MemoryError

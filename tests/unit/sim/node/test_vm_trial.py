@@ -11,6 +11,7 @@ import pytest
 
 from sim.node import vm, vm_trial
 from sim.run.host import KVM, Available, capability
+from tests.descriptors import open_before
 
 SHADOW = "shadow paging (kvm_pvm): this host is a virtual machine itself, without nested virtualization"
 
@@ -49,7 +50,7 @@ def test_how_addresses_are_translated_is_read_from_the_modules(
 )
 def test_a_host_without_kvm_is_told_so(device: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vm, "DEVICE", device)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_before()
     found = capability(KVM)
     assert (found.available, found.detail.startswith(words)) == (Available.NO, True)
     assert len(os.listdir("/proc/self/fd")) == before

@@ -16,6 +16,7 @@ from sim.rollout.bench import BenchMeasurement, BenchRow, Goal
 from sim.rollout.bench_report import Report, Result, Rounds
 from sim.rollout.bench_ways import Bench, BenchCase, BenchTaken
 from sim.run.build_folders import SHM
+from tests.descriptors import open_before
 
 GIB = 1 << 30
 
@@ -267,7 +268,7 @@ def test_destinations_are_gone_afterwards(tmp_path: pathlib.Path) -> None:
 
 
 def test_memory_that_was_warmed_is_free_again(tmp_path: pathlib.Path) -> None:
-    fds = len(os.listdir("/proc/self/fd"))
+    fds = open_before()
     bench_ways.warm(tmp_path, 1 << 20)
     assert len(os.listdir("/proc/self/fd")) == fds
     assert list(tmp_path.iterdir()) == []

@@ -13,6 +13,7 @@ from engine.events import Event
 from sim.record import events
 from sim.record.ledger import Entry
 from sim.rules.heartbeat import Heartbeats, beat_at_freeze, ran_after_its_freeze
+from tests.descriptors import open_before
 from tests.story import MEMORY, spawned
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def test_the_last_beat_is_read_while_there_is_memory_and_kept_when_it_is_given_b
     assert heartbeats.beat("web-0.1") == FROZEN
     side.beat(LATER)
     assert (heartbeats.beat("web-0.1"), heartbeats.beat("web-0.2")) == (LATER, None)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_before()
     heartbeats.close()
     assert len(os.listdir("/proc/self/fd")) == before - 1
     side.beat(FROZEN)
@@ -73,7 +74,7 @@ def test_each_guest_that_beats_is_held_once_and_one_that_is_gone_hinders_no_othe
 ) -> None:
     gone = spawned("web-0.2", pid=os.getpid(), side_fd=1 << 20, heartbeat=0.1)
     silent = side.born("web-0.3", heartbeat=0.0)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_before()
     for _ in range(2):
         heartbeats.take(entries((gone, None), (silent, None), (side.born(), None), (side.born("web-1.1"), None)))
     assert len(os.listdir("/proc/self/fd")) == before + 2

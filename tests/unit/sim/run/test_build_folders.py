@@ -14,8 +14,9 @@ from engine.linux import TMPFS_MAGIC, filesystem_magic
 from sim.files.fleet import NodeSpec
 from sim.run import private_tmpfs
 from sim.run.build_folders import BuildFolders
+from tests.descriptors import open_before
 
-RUN = "0123456789ab"
+RUN = f"{os.getpid():012x}"  # its folders may lie in /dev/shm, beside those of tests in other processes
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def test_a_tmpfs_without_huge_pages_is_not_taken(
     made: Callable[..., BuildFolders], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(private_tmpfs, "_HUGE", {"mode": "700", "huge": "never"})
-    fds = len(os.listdir("/proc/self/fd"))
+    fds = open_before()
     assert not made().huge
     assert len(os.listdir("/proc/self/fd")) == fds
 

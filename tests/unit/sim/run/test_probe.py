@@ -17,6 +17,7 @@ from sim.node.cgroup import MemoryCgroup
 from sim.run import host, own_limits
 from sim.run import host as probe
 from sim.run.host import Available, Capability, Probe, ProbeResult
+from tests.descriptors import open_before
 
 
 def answered(name: str) -> Capability:
@@ -81,9 +82,9 @@ def test_few_open_files_and_one_cpu_are_limits(monkeypatch: pytest.MonkeyPatch) 
 
 def test_probing_leaves_no_fd_and_no_file_behind() -> None:
     host.capabilities()
-    before = os.listdir("/proc/self/fd")
+    before = open_before()
     host.capabilities()
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_every_finding_says_what_its_absence_costs_and_what_would_allow_it() -> None:
